@@ -1,0 +1,1 @@
+//! The controller: dereference, validate, build, apply, status.

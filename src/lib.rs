@@ -1,0 +1,31 @@
+//! The orders service of a ticketing system on Kubernetes: its operator, its HTTP API and its
+//! expiry, in one binary.
+//!
+//! ```text
+//! order/       the domain, pure: statuses and their transitions, orders, tickets, identifiers
+//! store/       MongoDB: connection, indexes, tickets, reserving, transitions, expiry queries
+//! api/         the HTTP API: router, session, handlers, errors
+//! sweeper/     expiry: targets, pacing, the sweep of one target, the loop
+//! crd/         the OrdersService resource: spec, status, validation rules, conditions
+//! routing/     ingress ordering, pure: canonical paths, the order, conflicts
+//! controller/  dereference -> validate -> build -> apply -> status
+//! runtime/     what every long-running subcommand shares: admin server, shutdown, telemetry
+//! ```
+//!
+//! Imports point one way: `api -> store -> order`, `sweeper -> store -> order`, `sweeper -> crd`,
+//! `controller -> routing`, `controller -> crd`, and anything may use `runtime`. `order` and
+//! `routing` import nothing of ours and do no I/O. `tests/it/architecture.rs` holds these rules
+//! against the `use` lines.
+//!
+//! Every guarantee about an order is a conditional write or a unique index, never a lock, a timer
+//! or a leader, so any number of API pods and sweepers may run, crash or be paused at any moment.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod controller;
+pub mod crd;
+pub mod order;
+pub mod routing;
+pub mod runtime;
+pub mod store;
+pub mod sweeper;

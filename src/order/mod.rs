@@ -1,0 +1,1 @@
+//! The domain, pure: statuses and their transitions, orders, tickets, identifiers.

@@ -1,0 +1,191 @@
+//! The admin server: `/livez`, `/readyz` and `/metrics` on a port of their own.
+//!
+//! It answers from the first moment, before anything else works, so that a probe always learns
+//! the truth: `/readyz` fails until every declared condition holds, `/livez` fails only when a
+//! declared heartbeat has stopped.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::{encoding::text::encode, registry::Registry};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What the process says of itself. Clones share one state.
+#[derive(Clone, Default)]
+pub struct Health(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    conditions: BTreeMap<&'static str, Result<(), String>>,
+    heartbeats: BTreeMap<&'static str, (Instant, Duration)>,
+}
+
+impl Health {
+    /// Declares something that must hold before the process is ready; until the first
+    /// [`Readiness::set`] it does not.
+    pub fn readiness(&self, name: &'static str) -> Readiness {
+        let readiness = Readiness { health: self.clone(), name };
+        readiness.set(Err("not yet known".into()));
+        readiness
+    }
+
+    /// Declares a loop that must come round at least every `limit`, or the process is stuck.
+    pub fn heartbeat(&self, name: &'static str, limit: Duration) -> Heartbeat {
+        let heartbeat = Heartbeat { health: self.clone(), name, limit };
+        heartbeat.beat();
+        heartbeat
+    }
+
+    /// Whether every readiness condition holds.
+    pub fn is_ready(&self) -> bool {
+        self.lock().conditions.values().all(Result::is_ok)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code panics while holding it; were it to happen, the data is still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn readyz(&self) -> Response {
+        let state = self.lock();
+        report(state.conditions.iter().map(|(name, condition)| (*name, condition.clone())))
+    }
+
+    fn livez(&self) -> Response {
+        let state = self.lock();
+        report(state.heartbeats.iter().map(|(name, (last, limit))| {
+            let silent = last.elapsed();
+            let alive = if silent <= *limit {
+                Ok(())
+            } else {
+                Err(format!("no sign of life for {} s, at most {} s expected", silent.as_secs(), limit.as_secs()))
+            };
+            (*name, alive)
+        }))
+    }
+}
+
+/// One readiness condition of a [`Health`].
+#[derive(Clone)]
+pub struct Readiness {
+    health: Health,
+    name: &'static str,
+}
+
+impl Readiness {
+    /// Says whether the condition holds, or why not.
+    pub fn set(&self, condition: Result<(), String>) {
+        self.health.lock().conditions.insert(self.name, condition);
+    }
+}
+
+/// One watched loop of a [`Health`].
+#[derive(Clone)]
+pub struct Heartbeat {
+    health: Health,
+    name: &'static str,
+    limit: Duration,
+}
+
+impl Heartbeat {
+    /// Says that the loop came round.
+    pub fn beat(&self) {
+        self.health.lock().heartbeats.insert(self.name, (Instant::now(), self.limit));
+    }
+}
+
+/// One line per check, in the form that the API server's own `/readyz?verbose` has.
+fn report(checks: impl Iterator<Item = (&'static str, Result<(), String>)>) -> Response {
+    let mut status = StatusCode::OK;
+    let mut body = String::new();
+    for (name, check) in checks {
+        match check {
+            Ok(()) => body.push_str(&format!("[+]{name} ok\n")),
+            Err(why) => {
+                status = StatusCode::SERVICE_UNAVAILABLE;
+                body.push_str(&format!("[-]{name}: {why}\n"));
+            }
+        }
+    }
+    let _ = writeln!(body, "{}", if status == StatusCode::OK { "ok" } else { "failed" });
+    (status, body).into_response()
+}
+
+/// Serves the admin endpoints until `shutdown`, and a moment longer, so that probes see the drain.
+///
+/// # Errors
+/// When `address` cannot be bound (the message names it) or the listener fails.
+pub async fn serve(
+    address: SocketAddr,
+    health: Health,
+    metrics: Arc<Registry>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let listener = bind(address).await?;
+    let (live, ready) = (health.clone(), health);
+    let router = Router::new()
+        .route("/livez", get(move || async move { live.livez() }))
+        .route("/readyz", get(move || async move { ready.readyz() }))
+        .route("/metrics", get(move || async move { metrics_page(&metrics) }));
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+/// Binds a TCP listener; the error names the address.
+///
+/// # Errors
+/// When the address is in use or may not be bound.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+}
+
+fn metrics_page(metrics: &Registry) -> Response {
+    let mut page = String::new();
+    match encode(&mut page, metrics) {
+        Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page)
+            .into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn not_ready_until_every_condition_holds() {
+        let health = Health::default();
+        let (database, cache) = (health.readiness("database"), health.readiness("cache"));
+        assert_eq!(health.readyz().status(), StatusCode::SERVICE_UNAVAILABLE);
+        database.set(Ok(()));
+        assert!(!health.is_ready());
+        cache.set(Ok(()));
+        assert_eq!(health.readyz().status(), StatusCode::OK);
+        cache.set(Err("lost".into()));
+        assert_eq!(health.readyz().status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn a_loop_that_stops_is_not_alive_and_an_idle_process_is() {
+        let health = Health::default();
+        assert_eq!(health.livez().status(), StatusCode::OK);
+        let _stuck = health.heartbeat("loop", Duration::ZERO);
+        assert_eq!(health.livez().status(), StatusCode::SERVICE_UNAVAILABLE);
+        health.heartbeat("loop", Duration::from_secs(3600)).beat();
+        assert_eq!(health.livez().status(), StatusCode::OK);
+    }
+}

@@ -1,0 +1,1 @@
+//! MongoDB: connection, indexes, tickets, reserving, transitions, expiry queries.

@@ -1,0 +1,1 @@
+//! Expiry: which databases to sweep, when, and the sweep itself.
