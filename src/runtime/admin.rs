@@ -71,7 +71,11 @@ impl Health {
             let alive = if silent <= *limit {
                 Ok(())
             } else {
-                Err(format!("no sign of life for {} s, at most {} s expected", silent.as_secs(), limit.as_secs()))
+                Err(format!(
+                    "no sign of life for {} s, at most {} s expected",
+                    silent.as_secs(),
+                    limit.as_secs()
+                ))
             };
             (*name, alive)
         }))
@@ -156,8 +160,10 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 fn metrics_page(metrics: &Registry) -> Response {
     let mut page = String::new();
     match encode(&mut page, metrics) {
-        Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page)
-            .into_response(),
+        Ok(()) => {
+            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page)
+                .into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

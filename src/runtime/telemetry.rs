@@ -30,7 +30,9 @@ pub struct LogArgs {
 
 /// Rejects at the command line what the subscriber would reject later.
 fn parse_filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| format!("{error}; write a level such as \"info\""))
+    EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| format!("{error}; write a level such as \"info\""))
 }
 
 /// Installs the process's log subscriber; a second call changes nothing.
