@@ -1,1 +1,174 @@
-//! The controller: dereference, validate, build, apply, status.
+//! The controller: makes the cluster what each OrdersService says.
+//!
+//! A reconcile is five steps: [`dereference`] fetches what the spec refers to, [`validate`] names
+//! every problem of it, [`build`] makes the children, [`apply`] carries out, [`status`] tells. The
+//! middle two are pure. There is no finalizer: the children go with their owner reference.
+
+mod apply;
+mod backoff;
+pub mod build;
+mod dereference;
+mod metrics;
+mod problem;
+mod reconcile;
+mod status;
+pub mod validate;
+
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use clap::Args;
+use futures::StreamExt;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress};
+use kube::{
+    Api, Client,
+    core::DeserializeGuard,
+    runtime::{
+        Controller,
+        controller::{Config, Error as ControllerError},
+        events::{Recorder, Reporter},
+        watcher,
+    },
+};
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+
+pub use dereference::Dereferenced;
+pub use problem::Problem;
+
+use self::reconcile::{Context, ReconcileError};
+use crate::{
+    crd::OrdersService,
+    runtime::{self, admin, telemetry::LogArgs},
+};
+
+/// Seconds after which the API server ends a watch, and a new one is begun: below the 240 s at
+/// which load balancers drop idle connections without a word.
+const WATCH_SECONDS: u32 = 200;
+
+/// Watches OrdersServices and makes their children.
+#[derive(Args, Clone, Debug)]
+pub struct ControllerArgs {
+    /// Image for OrdersServices that name none; usually the image that this controller itself runs
+    #[arg(long, env = "DEFAULT_IMAGE", value_name = "IMAGE")]
+    pub default_image: Option<String>,
+
+    /// Namespace to watch. Default: all
+    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// How many OrdersServices are reconciled at the same time
+    #[arg(long, env = "CONCURRENCY", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub concurrency: u16,
+
+    /// Port of /livez, /readyz and /metrics
+    #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8081)]
+    pub admin_port: u16,
+
+    /// Logging
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Why the controller ended.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// No usable kubeconfig, and not in a cluster.
+    #[error("cannot find a cluster: {0}; set KUBECONFIG, or run inside a cluster")]
+    NoCluster(#[source] kube::Error),
+    /// The admin port cannot be served.
+    #[error("the admin server: {0}")]
+    Admin(#[source] io::Error),
+    /// Signal handlers cannot be installed.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The watches ended by themselves.
+    #[error("the watches ended unexpectedly")]
+    Ended,
+}
+
+/// Runs the controller until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; failures of the API server later on are waited out.
+pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
+    let shutdown = runtime::on_signal().map_err(RunError::Signals)?;
+    let health = admin::Health::default();
+    let caches = health.readiness("caches");
+    let ticking = health.heartbeat("runtime", Duration::from_secs(60));
+    let mut registry = Registry::default();
+    let metrics = metrics::Metrics::register(&mut registry);
+
+    let address = (Ipv4Addr::UNSPECIFIED, args.admin_port).into();
+    let mut admin = tokio::spawn(admin::serve(address, health, Arc::new(registry), shutdown.clone()));
+
+    let client = Client::try_default().await.map_err(RunError::NoCluster)?;
+    let context = Arc::new(Context {
+        recorder: Recorder::new(
+            client.clone(),
+            Reporter { controller: "orders-operator".into(), instance: None },
+        ),
+        client: client.clone(),
+        default_image: args.default_image.clone(),
+        backoff: backoff::Backoff::default(),
+        metrics: metrics.clone(),
+    });
+    let controller = controller(&client, &args);
+    let filled = controller.store();
+    tracing::info!(namespace = args.namespace.as_deref().unwrap_or("(all)"), "controller started");
+
+    let run = controller
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .run(reconcile::reconcile, reconcile::on_error, context.clone())
+        .for_each(|result| {
+            observe(result, &metrics);
+            std::future::ready(())
+        });
+    let tell_readiness = async {
+        caches.set(filled.wait_until_ready().await.map_err(|error| error.to_string()));
+        loop {
+            ticking.beat();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    };
+    tokio::select! {
+        () = run => if shutdown.is_cancelled() { Ok(()) } else { Err(RunError::Ended) },
+        ended = &mut admin => Err(RunError::Admin(ended.map_err(io::Error::other).and_then(|served| served).err().unwrap_or_else(|| io::Error::other("ended")))),
+        () = tell_readiness => Err(RunError::Ended),
+    }
+}
+
+/// The watches: the resources themselves, and every kind of child, deletions included.
+fn controller(client: &Client, args: &ControllerArgs) -> Controller<DeserializeGuard<OrdersService>> {
+    fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        namespace
+            .map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
+    }
+    let namespace = args.namespace.as_deref();
+    let watch = || watcher::Config::default().timeout(WATCH_SECONDS);
+    Controller::new(api::<DeserializeGuard<OrdersService>>(client, namespace), watch())
+        .with_config(Config::default().concurrency(args.concurrency))
+        .owns(api::<Deployment>(client, namespace), watch())
+        .owns(api::<Service>(client, namespace), watch())
+        .owns(api::<Ingress>(client, namespace), watch())
+}
+
+fn observe<T>(
+    result: Result<T, ControllerError<ReconcileError, watcher::Error>>,
+    metrics: &metrics::Metrics,
+) {
+    match result {
+        // Success is counted, and failure logged, where the object is at hand. A child outliving its
+        // owner for a moment is how garbage collection works.
+        Ok(_) | Err(ControllerError::ReconcilerFailed(..) | ControllerError::ObjectNotFound(_)) => {}
+        Err(ControllerError::QueueError(error)) => {
+            metrics.watch_failed();
+            tracing::warn!(%error, "a watch failed; it is begun again");
+        }
+        Err(error @ ControllerError::RunnerError(_)) => {
+            tracing::error!(%error, "the controller's queue failed")
+        }
+    }
+}

@@ -1,1 +1,15 @@
-//! Ingress ordering, pure.
+//! Ingress ordering, pure: canonical hosts and paths, and the one order that every ingress
+//! controller agrees on.
+//!
+//! Ingress controllers order rules by text length, by rule length, by class or as listed. Plain
+//! prefixes, longest first, with the client at `/` last, are in the right order for all of them:
+//! `/` is the shortest path, the lowest class and the last entry at once. So only canonical
+//! prefixes can be represented here, and only in that order.
+
+mod host;
+mod path;
+mod table;
+
+pub use host::{CanonicalHost, HostError};
+pub use path::{CanonicalPath, PathError};
+pub use table::{Backend, Route, RouteError, RouteTable};

@@ -1,0 +1,41 @@
+# The two commands that matter: `make demo` and `make test`. Both do all their own set-up.
+
+# Everything that is built or fetched goes to a cache outside the checkout, so that a new clone
+# finds it. HOME may be unset where this runs without a login.
+HOME ?= $(shell getent passwd "$$(id -u)" | cut -d: -f6)
+export HOME
+ORDERS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/orders-operator
+export ORDERS_CACHE
+export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
+
+BED := dev/bed
+
+.PHONY: help demo test check generate image down clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: ## Run the whole story on a real one-node cluster, and leave it up to look around
+	@dev/demo
+
+test: check ## Check format and lints, then run every test against a real API server and database
+	@$(BED) up api mongo
+	$(BED) exec -- cargo test --locked
+
+check: ## Check format and lints, without any server
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+generate: ## Write the generated files anew: the CRD, in crds/ and in the chart
+	cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml
+	cp $(ORDERS_CACHE)/crd.yaml crds/ordersservices.yaml
+	mv $(ORDERS_CACHE)/crd.yaml charts/orders-operator/files/ordersservices.yaml
+
+image: ## Build the image, and load it where the bed's node is up
+	@dev/image
+
+down: ## Stop whatever demo and test left running; nothing stays behind but the cache
+	@$(BED) down
+
+clean: down ## Also remove the cache
+	rm -rf "$(ORDERS_CACHE)"

@@ -1,0 +1,55 @@
+{{/* The name of every object of the chart: the release's, with the chart's where it is not in it. */}}
+{{- define "orders-operator.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The labels that select the operator pod; they never change. */}}
+{{- define "orders-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* The labels of every object of the chart. */}}
+{{- define "orders-operator.labels" -}}
+{{ include "orders-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "orders-operator.image" -}}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+
+{{/* Environment of both containers. */}}
+{{- define "orders-operator.logEnv" -}}
+- {name: LOG_LEVEL, value: {{ .Values.log.level | quote }}}
+- {name: LOG_FORMAT, value: {{ .Values.log.format | quote }}}
+{{- with .Values.watchNamespace }}
+- {name: WATCH_NAMESPACE, value: {{ . | quote }}}
+{{- end }}
+{{- end -}}
+
+{{- define "orders-operator.probes" -}}
+startupProbe:
+  httpGet: {path: /livez, port: {{ . }}}
+  periodSeconds: 1
+  failureThreshold: 60
+readinessProbe:
+  httpGet: {path: /readyz, port: {{ . }}}
+  periodSeconds: 5
+livenessProbe:
+  httpGet: {path: /livez, port: {{ . }}}
+  periodSeconds: 10
+{{- end -}}
+
+{{- define "orders-operator.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+{{- end -}}

@@ -1,0 +1,154 @@
+//! Step 4: carry out. Every child is applied server-side under one field manager; a child that was
+//! switched off is deleted, if it is ours; an object of someone else is left alone.
+
+use std::fmt::Debug;
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    build::Prepared,
+    problem::{CallError, Problem, call},
+};
+use crate::crd::{CONTROLLER_MANAGER, Reason};
+
+/// The children as the API server has them now. Only [`apply`] makes one, so that status can only
+/// be computed from what was applied.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The Deployment with its status.
+    pub deployment: Deployment,
+}
+
+/// Applies every child, and deletes those that are switched off.
+///
+/// One child's failure does not keep the others from being applied.
+///
+/// # Errors
+/// Every child that could not be applied or deleted.
+pub async fn apply(client: &Client, owner: &Owner, prepared: Prepared) -> Result<Applied, Vec<Problem>> {
+    // No `..`: a new kind of child that is not applied does not compile.
+    let Prepared { deployment, service, ingress } = prepared;
+    let (deployment, service, ingress) = futures::join!(
+        apply_one(client, owner, deployment),
+        apply_one(client, owner, service),
+        apply_or_delete::<Ingress>(client, owner, ingress),
+    );
+    match (deployment, service, ingress) {
+        (Ok(deployment), Ok(Service { .. }), Ok(())) => Ok(Applied { deployment }),
+        (deployment, service, ingress) => {
+            Err([deployment.err(), service.err(), ingress.err()].into_iter().flatten().collect())
+        }
+    }
+}
+
+/// Whose children they are.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// UID of the OrdersService.
+    pub uid: String,
+    /// Its name, which is that of all its children.
+    pub name: String,
+    /// Its namespace, which is that of all its children.
+    pub namespace: String,
+}
+
+/// What all children's types have in common.
+trait Child:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize
+{
+}
+
+impl<K> Child for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize
+{
+}
+
+async fn apply_or_delete<K: Child>(client: &Client, owner: &Owner, wanted: Option<K>) -> Result<(), Problem> {
+    match wanted {
+        Some(child) => apply_one(client, owner, child).await.map(|_| ()),
+        None => delete_if_ours::<K>(client, owner).await,
+    }
+}
+
+async fn apply_one<K: Child>(client: &Client, owner: &Owner, mut child: K) -> Result<K, Problem> {
+    let api = Api::<K>::namespaced(client.clone(), &owner.namespace);
+    let failed = |error: CallError| problem::<K>(owner, "apply", &error);
+    if let Some(found) = call(api.get_metadata_opt(&owner.name)).await.map_err(failed)? {
+        if !is_ours(&found.metadata, owner) {
+            return Err(not_owned::<K>(&found.metadata, owner));
+        }
+        // Applied to this very object: were it replaced by someone's own in between, the API server
+        // refuses, and the next reconcile looks again.
+        child.meta_mut().uid = found.metadata.uid;
+    }
+    let params = PatchParams::apply(CONTROLLER_MANAGER).force();
+    call(api.patch(&owner.name, &params, &Patch::Apply(&child))).await.map_err(failed)
+}
+
+async fn delete_if_ours<K: Child>(client: &Client, owner: &Owner) -> Result<(), Problem> {
+    let api = Api::<K>::namespaced(client.clone(), &owner.namespace);
+    let failed = |error: CallError| problem::<K>(owner, "delete", &error);
+    let Some(found) = call(api.get_metadata_opt(&owner.name)).await.map_err(failed)? else {
+        return Ok(());
+    };
+    if !is_ours(&found.metadata, owner) || found.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let params = DeleteParams::background().preconditions(Preconditions {
+        uid: found.metadata.uid,
+        resource_version: found.metadata.resource_version,
+    });
+    match call(api.delete(&owner.name, &params)).await {
+        Ok(_) | Err(CallError::Refused { code: 404, .. }) => {
+            tracing::info!(kind = %K::kind(&()), namespace = owner.namespace, name = owner.name, "deleted: switched off in the spec");
+            Ok(())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn is_ours(found: &ObjectMeta, owner: &Owner) -> bool {
+    controller_of(found).is_some_and(|(_, _, uid)| uid == owner.uid)
+}
+
+/// Kind, name and UID of the object that controls `found`.
+fn controller_of(found: &ObjectMeta) -> Option<(&str, &str, &str)> {
+    let references = found.owner_references.as_deref().unwrap_or_default();
+    references
+        .iter()
+        .find(|reference| reference.controller == Some(true))
+        .map(|reference| (reference.kind.as_str(), reference.name.as_str(), reference.uid.as_str()))
+}
+
+fn not_owned<K: Child>(found: &ObjectMeta, owner: &Owner) -> Problem {
+    let kind = K::kind(&());
+    let whose = match controller_of(found) {
+        Some((kind, name, _)) => format!("belongs to {kind} {name:?}"),
+        None => "belongs to no OrdersService".to_owned(),
+    };
+    Problem::new(
+        Reason::NotOwned,
+        format!(
+            "{kind} {:?} is there already and {whose}: it was left alone; delete or rename it, or give this \
+             OrdersService another name",
+            owner.name
+        ),
+    )
+}
+
+fn problem<K: Child>(owner: &Owner, verb: &str, error: &CallError) -> Problem {
+    Problem::new(error.reason(), format!("cannot {verb} {} {:?}: {error}", K::kind(&()), owner.name))
+}

@@ -1,0 +1,80 @@
+//! What is wrong with an OrdersService, as its conditions and events say it.
+
+use std::{fmt, time::Duration};
+
+use thiserror::Error;
+
+use crate::crd::Reason;
+
+/// The longest that one call to the API server may take. kube's own retries alone could last for minutes.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// One problem: a category for machines, and a message that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The category: condition reason, event reason and metric label.
+    pub reason: Reason,
+    /// What is wrong, with which value, and what to do.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem of a category.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.reason.as_str(), self.message)
+    }
+}
+
+/// Why a call to the API server failed.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// The API server refused it for lack of permission.
+    #[error("the operator is not allowed to: {0}; check the chart's RBAC rules")]
+    Forbidden(String),
+    /// No answer in time.
+    #[error("the API server did not answer within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+    /// The API server refused it for another reason.
+    #[error("the API server answered {code}: {message}")]
+    Refused {
+        /// The HTTP status code.
+        code: u16,
+        /// The API server's own words.
+        message: String,
+    },
+    /// The call did not come through.
+    #[error("the API server cannot be reached: {0}")]
+    Failed(#[source] kube::Error),
+}
+
+impl CallError {
+    /// The category of the problem that this failure is.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Forbidden(_) => Reason::Forbidden,
+            Self::Timeout | Self::Refused { .. } | Self::Failed(_) => Reason::ApplyFailed,
+        }
+    }
+}
+
+/// Bounds a call to the API server in time and sorts its failure.
+///
+/// # Errors
+/// Those of the call, and [`CallError::Timeout`].
+pub async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    match tokio::time::timeout(CALL_TIMEOUT, request).await {
+        Err(_) => Err(CallError::Timeout),
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 => Err(CallError::Forbidden(status.message)),
+        Ok(Err(kube::Error::Api(status))) => {
+            Err(CallError::Refused { code: status.code, message: status.message })
+        }
+        Ok(Err(error)) => Err(CallError::Failed(error)),
+    }
+}

@@ -1,0 +1,210 @@
+//! One reconcile: dereference, validate, build, apply, status.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Client, Resource, ResourceExt,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::{
+        controller::Action,
+        events::{Event, EventType, Recorder},
+    },
+};
+use thiserror::Error;
+
+use super::{
+    apply::{Owner, apply},
+    backoff::Backoff,
+    build::build,
+    dereference::dereference,
+    metrics::{Metrics, Outcome as Counted},
+    problem::{CallError, Problem, call},
+    status::{self, Outcome},
+    validate::validate,
+};
+use crate::crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true};
+
+/// How long until a resource is looked at again when no watch says anything: the referenced Secrets
+/// are not watched, since that would need the right to list all Secrets.
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// The longest wait for a Secret or an IngressClass that is missing: no watch tells when it comes,
+/// and the person who creates it is waiting.
+const REFERENCE_RETRY: Duration = Duration::from_secs(15);
+
+/// What every reconcile uses.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The image of the controller itself, for resources that name none.
+    pub default_image: Option<String>,
+    /// Failures in a row, per object.
+    pub backoff: Backoff,
+    /// Tells people through events.
+    pub recorder: Recorder,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+/// Why a reconcile failed; it is tried again with backoff.
+#[derive(Debug, Error)]
+pub enum ReconcileError {
+    /// The stored object does not match the schema of today.
+    #[error("the stored object does not match the schema: {0}; correct it with kubectl edit or apply")]
+    InvalidObject(#[source] InvalidObject),
+    /// The API server does not answer, or refuses.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Something that the resource needs is not there, or could not be written.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Problems(Vec<Problem>),
+}
+
+impl ReconcileError {
+    /// The category: log field, metric label, and reason of the event.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::InvalidObject(_) => Reason::InvalidSpec,
+            Self::Call(error) => error.reason(),
+            Self::Problems(problems) => problems.first().map_or(Reason::ApplyFailed, |first| first.reason),
+        }
+    }
+}
+
+/// Reconciles one resource, and counts how it went.
+///
+/// # Errors
+/// When it must be tried again: the API server failed, or something that is needed is missing. A
+/// spec that can never work is no error: it is reported, and waits to be changed.
+pub async fn reconcile(
+    guarded: Arc<DeserializeGuard<OrdersService>>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    let timer = context.metrics.start();
+    let result = match &guarded.0 {
+        Ok(service) => reconcile_valid(service, &context).await,
+        Err(invalid) => {
+            report(&context, guarded.as_ref(), Reason::InvalidSpec, &invalid.to_string()).await;
+            Err(ReconcileError::InvalidObject(invalid.clone()))
+        }
+    };
+    match &result {
+        Ok(_) => {
+            context.backoff.forget(&guarded.uid().unwrap_or_default());
+            timer.stop(Counted::Ok);
+        }
+        Err(error) => timer.stop(Counted::Error(error.reason())),
+    }
+    result
+}
+
+async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<Action, ReconcileError> {
+    let client = &context.client;
+    if service.metadata.deletion_timestamp.is_some() {
+        // The children are garbage-collected through their owner reference.
+        return Ok(Action::await_change());
+    }
+    if service.spec.suspend {
+        tell(context, service, &Outcome::Suspended).await?;
+        return Ok(Action::await_change());
+    }
+    let namespace = service.namespace().unwrap_or_default();
+    let found = dereference(client, service, &namespace).await?;
+    let valid = match validate(service, &found, context.default_image.as_deref()) {
+        Ok(valid) => valid,
+        Err(problems) => {
+            tell(context, service, &Outcome::Invalid(&problems)).await?;
+            // A missing Secret may come at any time; a wrong spec waits for its change, which the watch tells.
+            return if found.missing.is_empty() {
+                Ok(Action::await_change())
+            } else {
+                Err(ReconcileError::Problems(problems))
+            };
+        }
+    };
+    let owner = Owner { uid: valid.owner.uid.clone(), name: valid.name.clone(), namespace };
+    match apply(client, &owner, build(&valid)).await {
+        Ok(applied) => {
+            tell(context, service, &Outcome::Applied(&valid, &found, &applied)).await?;
+            // Spread, so that many resources do not come round together.
+            let next = if found.missing_class.is_some() { REFERENCE_RETRY } else { RESYNC };
+            Ok(Action::requeue(next.mul_f64(0.8 + 0.4 * fastrand::f64())))
+        }
+        Err(problems) => {
+            tell(context, service, &Outcome::NotApplied(&valid, &problems)).await?;
+            Err(ReconcileError::Problems(problems))
+        }
+    }
+}
+
+/// Writes the status, and an event when the resource stopped being ready or is so for another reason.
+async fn tell(context: &Context, service: &OrdersService, outcome: &Outcome<'_>) -> Result<(), CallError> {
+    let next = status::compute(service, outcome, Timestamp::now());
+    if !status::write(&context.client, service, &next).await? {
+        return Ok(());
+    }
+    context.metrics.status_written();
+    let ready = |status: &OrdersServiceStatus| {
+        find_condition(&status.conditions, ConditionType::Ready)
+            .map(|ready| (is_true(ready), ready.reason.clone(), ready.message.clone()))
+    };
+    let (before, now) = (service.status.as_ref().and_then(ready), ready(&next));
+    if let Some((is_ready, reason, message)) = now.filter(|now| before.as_ref() != Some(now)) {
+        let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+        tracing::info!(namespace, name, ready = is_ready, reason, message, "status changed");
+        let pods_on_their_way = reason == Reason::MinimumReplicasUnavailable.as_str();
+        if !pods_on_their_way {
+            let type_ = if is_ready { EventType::Normal } else { EventType::Warning };
+            publish(context, service, type_, if is_ready { "Ready" } else { &reason }, &message).await;
+        }
+    }
+    Ok(())
+}
+
+async fn report(context: &Context, object: &DeserializeGuard<OrdersService>, reason: Reason, note: &str) {
+    publish(context, object, EventType::Warning, reason.as_str(), note).await;
+}
+
+/// An event that cannot be written is logged: it must never stand in the way of the reconcile.
+async fn publish<K: Resource<DynamicType = ()>>(
+    context: &Context,
+    object: &K,
+    type_: EventType,
+    reason: &str,
+    note: &str,
+) {
+    // The API server refuses notes over 1,024 bytes.
+    let note = note.get(..note.floor_char_boundary(1000)).unwrap_or_default();
+    let event = Event {
+        type_,
+        reason: reason.into(),
+        note: Some(note.into()),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    if let Err(error) = call(context.recorder.publish(&event, &object.object_ref(&()))).await {
+        tracing::warn!(%error, reason, "cannot write an event");
+    }
+}
+
+/// When to try a failed object again.
+pub fn on_error(
+    object: Arc<DeserializeGuard<OrdersService>>,
+    error: &ReconcileError,
+    context: Arc<Context>,
+) -> Action {
+    let mut delay = context.backoff.next(&object.uid().unwrap_or_default());
+    if matches!(error.reason(), Reason::SecretNotFound | Reason::SecretKeyMissing) {
+        delay = delay.min(REFERENCE_RETRY);
+    }
+    tracing::warn!(
+        namespace = object.namespace().unwrap_or_default(),
+        name = object.name_any(),
+        reason = error.reason().as_str(),
+        retry_in_seconds = delay.as_secs(),
+        %error,
+        "reconcile failed"
+    );
+    Action::requeue(delay)
+}

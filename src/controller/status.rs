@@ -1,0 +1,276 @@
+//! Step 5: what the resource says of itself. Computing it is pure; an equal status is not written.
+
+use k8s_openapi::{
+    api::apps::v1::{Deployment, DeploymentStatus},
+    apimachinery::pkg::apis::meta::v1::Condition,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+
+use super::{
+    apply::Applied,
+    build::selector_labels,
+    dereference::Dereferenced,
+    problem::{CallError, Problem, call},
+    validate::{ValidatedIngress, ValidatedOrdersService},
+};
+use crate::crd::{
+    CONTROLLER_MANAGER, ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason,
+    RenderedRoute, find_condition, is_true, set_condition,
+};
+
+/// How far a reconcile came.
+pub enum Outcome<'a> {
+    /// The spec, or what it refers to, is not in order; the children were not touched.
+    Invalid(&'a [Problem]),
+    /// The resource is suspended; the children were not touched.
+    Suspended,
+    /// Some children could not be applied.
+    NotApplied(&'a ValidatedOrdersService, &'a [Problem]),
+    /// Every child was applied.
+    Applied(&'a ValidatedOrdersService, &'a Dereferenced, &'a Applied),
+}
+
+/// The status that `outcome` calls for. Conditions of other writers are left out: they are theirs.
+pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -> OrdersServiceStatus {
+    let old = service.status.clone().unwrap_or_default();
+    let generation = service.metadata.generation;
+    let mut conditions = Vec::new();
+    let mut set = |kind, status: Option<bool>, reason: Reason, message: String| {
+        let reason = reason.as_str().into();
+        set_condition(
+            &mut conditions,
+            &old.conditions,
+            NewCondition { kind, status, reason, message, generation },
+            now,
+        );
+    };
+
+    let mut status = OrdersServiceStatus {
+        observed_generation: generation,
+        selector: Some(
+            selector_labels(&service.name_any())
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect::<Vec<_>>()
+                .join(","),
+        ),
+        // What cannot be known now stays as it was.
+        replicas: old.replicas,
+        ready_replicas: old.ready_replicas,
+        url: old.url.clone(),
+        routes: old.routes.clone(),
+        conditions: Vec::new(),
+    };
+    match outcome {
+        Outcome::Invalid(problems) => {
+            let is_reference = |problem: &&Problem| {
+                matches!(problem.reason, Reason::SecretNotFound | Reason::SecretKeyMissing)
+            };
+            let (references, spec): (Vec<_>, Vec<_>) = problems.iter().partition(is_reference);
+            match spec.first() {
+                Some(first) => {
+                    set(ConditionType::Valid, Some(false), first.reason, join(&spec));
+                    set(
+                        ConditionType::Reconciled,
+                        Some(false),
+                        first.reason,
+                        "the spec is not valid; the children were left as they are".into(),
+                    );
+                }
+                None => {
+                    set(ConditionType::Valid, Some(true), Reason::AsExpected, "the spec is valid".into());
+                    let reason = references.first().map_or(Reason::ApplyFailed, |first| first.reason);
+                    set(ConditionType::Reconciled, Some(false), reason, join(&references));
+                }
+            }
+        }
+        Outcome::Suspended => {
+            set(
+                ConditionType::Reconciled,
+                Some(false),
+                Reason::Suspended,
+                "spec.suspend is true: the children are left as they are".into(),
+            );
+        }
+        Outcome::NotApplied(valid, problems) => {
+            set(ConditionType::Valid, Some(true), Reason::AsExpected, "the spec is valid".into());
+            let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
+            set(ConditionType::Reconciled, Some(false), reason, join(&problems.iter().collect::<Vec<_>>()));
+            describe_ingress(&mut status, valid.ingress.as_ref());
+        }
+        Outcome::Applied(valid, found, applied) => {
+            set(ConditionType::Valid, Some(true), Reason::AsExpected, "the spec is valid".into());
+            set(ConditionType::Reconciled, Some(true), Reason::AsExpected, "every child was applied".into());
+            let (available, reason, message) = availability(&applied.deployment);
+            set(ConditionType::Available, Some(available), reason, message);
+            if let Some(ingress) = &valid.ingress {
+                let (ready, reason, message) = ingress_readiness(ingress, found);
+                set(ConditionType::IngressReady, Some(ready), reason, message);
+            }
+            let deployed = applied.deployment.status.as_ref();
+            status.replicas = Some(deployed.and_then(|status| status.replicas).unwrap_or(0));
+            status.ready_replicas = Some(deployed.and_then(|status| status.ready_replicas).unwrap_or(0));
+            describe_ingress(&mut status, valid.ingress.as_ref());
+        }
+    }
+    // Conditions that this outcome says nothing about stay as they were.
+    if !matches!(outcome, Outcome::Applied(..)) {
+        for kind in [ConditionType::Valid, ConditionType::Available, ConditionType::IngressReady] {
+            if find_condition(&conditions, kind).is_none() {
+                conditions.extend(find_condition(&old.conditions, kind).cloned());
+            }
+        }
+    }
+    let ready = readiness(&conditions, &old.conditions);
+    set_condition(&mut conditions, &old.conditions, NewCondition { generation, ..ready }, now);
+    conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
+    status.conditions = conditions;
+    status
+}
+
+fn join(problems: &[&Problem]) -> String {
+    let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    // The API server refuses messages over 32,768 bytes; nobody reads that far.
+    let mut text = messages.join("; ");
+    if text.len() > 4000 {
+        text.truncate(text.floor_char_boundary(4000));
+        text.push('…');
+    }
+    text
+}
+
+/// Ready: the first that fails of our conditions, then of the sweeper's on the same object.
+fn readiness(ours: &[Condition], on_object: &[Condition]) -> NewCondition {
+    let order = [
+        ConditionType::Valid,
+        ConditionType::Reconciled,
+        ConditionType::Available,
+        ConditionType::IngressReady,
+    ];
+    let own = order.iter().filter_map(|kind| find_condition(ours, *kind));
+    let others = on_object
+        .iter()
+        .filter(|condition| ["DatabaseReady", "Sweeping"].contains(&condition.type_.as_str()));
+    let failing = own.chain(others).find(|condition| !is_true(condition));
+    match failing {
+        None => NewCondition {
+            kind: ConditionType::Ready,
+            status: Some(true),
+            reason: Reason::AsExpected.as_str().into(),
+            message: "everything is in place".into(),
+            generation: None,
+        },
+        Some(condition) => NewCondition {
+            kind: ConditionType::Ready,
+            status: Some(false),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            generation: None,
+        },
+    }
+}
+
+fn availability(deployment: &Deployment) -> (bool, Reason, String) {
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let empty = DeploymentStatus::default();
+    let status = deployment.status.as_ref().unwrap_or(&empty);
+    let ready = status.ready_replicas.unwrap_or(0);
+    let seen = status.observed_generation >= deployment.metadata.generation;
+    let condition = |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+    if let Some(stuck) = condition("Progressing").filter(|progress| {
+        progress.status == "False" && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
+    }) {
+        let why = stuck.message.as_deref().unwrap_or("the rollout does not progress");
+        return (
+            false,
+            Reason::ProgressDeadlineExceeded,
+            format!("{why}; {ready} of {wanted} pods are ready: look at the pods' events and logs"),
+        );
+    }
+    if seen && condition("Available").is_some_and(|available| available.status == "True") {
+        return (true, Reason::AsExpected, format!("{ready} of {wanted} pods are ready"));
+    }
+    (false, Reason::MinimumReplicasUnavailable, format!("{ready} of {wanted} pods are ready"))
+}
+
+fn ingress_readiness(ingress: &ValidatedIngress, found: &Dereferenced) -> (bool, Reason, String) {
+    if let Some(class) = &found.missing_class {
+        let message = format!(
+            "spec.ingress.className names IngressClass {class:?}, which does not exist: create it, or name one of `kubectl get ingressclass`"
+        );
+        return (false, Reason::IngressClassNotFound, message);
+    }
+    let routes = ingress.routes.iter().count();
+    let hosts = ingress.hosts.len();
+    if !ingress.routes.has_client() {
+        return (
+            true,
+            Reason::MissingClient,
+            format!(
+                "{routes} routes on {hosts} hosts; spec.ingress.client is not set, so other paths are not served"
+            ),
+        );
+    }
+    (true, Reason::AsExpected, format!("{routes} routes on {hosts} hosts, the client last"))
+}
+
+fn describe_ingress(status: &mut OrdersServiceStatus, ingress: Option<&ValidatedIngress>) {
+    status.url = None;
+    status.routes.clear();
+    let Some(ingress) = ingress else { return };
+    let scheme = if ingress.tls_secret.is_some() { "https" } else { "http" };
+    status.url = ingress
+        .hosts
+        .iter()
+        .find(|host| !host.is_wildcard())
+        .map(|host| format!("{scheme}://{host}{}", ingress.own_path));
+    status.routes = ingress
+        .hosts
+        .iter()
+        .flat_map(|host| {
+            ingress.routes.iter().map(move |route| RenderedRoute {
+                host: host.to_string(),
+                path: route.path.to_string(),
+                service: route.backend.to_string(),
+                client: route.client,
+            })
+        })
+        .collect();
+}
+
+/// Writes `status`, unless the object has it already; says whether it did.
+///
+/// # Errors
+/// When the API server does not answer, or refuses.
+pub async fn write(
+    client: &Client,
+    service: &OrdersService,
+    status: &OrdersServiceStatus,
+) -> Result<bool, CallError> {
+    if service.status.as_ref().is_some_and(|current| is_current(current, status)) {
+        return Ok(false);
+    }
+    let api = Api::<OrdersService>::namespaced(client.clone(), &service.namespace().unwrap_or_default());
+    let patch = serde_json::json!({
+        "apiVersion": OrdersService::api_version(&()),
+        "kind": OrdersService::kind(&()),
+        // The UID: were the resource replaced meanwhile, this status is not the new one's.
+        "metadata": {"uid": service.metadata.uid},
+        "status": status,
+    });
+    let params = PatchParams::apply(CONTROLLER_MANAGER).force();
+    call(api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch))).await.map(|_| true)
+}
+
+/// Whether the object's status is `ours` already, other writers' conditions aside.
+fn is_current(current: &OrdersServiceStatus, ours: &OrdersServiceStatus) -> bool {
+    let our_types = ["Ready", "Valid", "Reconciled", "Available", "IngressReady"];
+    let mut current = current.clone();
+    current.conditions.retain(|condition| our_types.contains(&condition.type_.as_str()));
+    current.conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
+    current == *ours
+}

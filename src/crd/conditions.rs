@@ -1,0 +1,131 @@
+//! Condition types and reasons, and how a list of conditions changes.
+//!
+//! The timestamps are stable: `lastTransitionTime` moves only when the status does.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+/// The types of conditions that the controller writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionType {
+    /// Everything below holds.
+    Ready,
+    /// The spec passed validation.
+    Valid,
+    /// Every child was applied for this generation.
+    Reconciled,
+    /// The Deployment is available.
+    Available,
+    /// The routes are rendered and the ingress class exists.
+    IngressReady,
+}
+
+impl ConditionType {
+    /// The value of the condition's `type` field.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Valid => "Valid",
+            Self::Reconciled => "Reconciled",
+            Self::Available => "Available",
+            Self::IngressReady => "IngressReady",
+        }
+    }
+}
+
+/// Declares the reasons once: their variants, and their text, which is the variant's name.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])* $name:ident),+ $(,)?) => {
+        /// Why a condition is as it is; also the reason of the event that tells of it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[doc = $doc])* $name),+ }
+
+        impl Reason {
+            /// The value of the condition's `reason` field.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// All is well.
+    AsExpected,
+    /// A field of the spec has a value that cannot work.
+    InvalidSpec,
+    /// A host is not a DNS name.
+    InvalidHost,
+    /// A route's path is not a plain prefix, or is the client's.
+    InvalidPath,
+    /// Two routes have the same path.
+    DuplicatePath,
+    /// No client is set: a warning, for paths that no route takes.
+    MissingClient,
+    /// The IngressClass does not exist.
+    IngressClassNotFound,
+    /// A Secret that the spec refers to does not exist.
+    SecretNotFound,
+    /// A Secret lacks the key that the spec refers to.
+    SecretKeyMissing,
+    /// An object of that name belongs to someone else and was left alone.
+    NotOwned,
+    /// The operator lacks a permission.
+    Forbidden,
+    /// The API server refused a child, or did not answer.
+    ApplyFailed,
+    /// The user asked to leave things as they are.
+    Suspended,
+    /// Not enough pods are ready.
+    MinimumReplicasUnavailable,
+    /// A rollout is stuck.
+    ProgressDeadlineExceeded,
+}
+
+/// The condition of type `kind` among `conditions`.
+pub fn find_condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+/// Whether a condition is true.
+pub fn is_true(condition: &Condition) -> bool {
+    condition.status == "True"
+}
+
+/// A condition to be set, without the transition time, which depends on what was there before.
+#[derive(Clone, Debug)]
+pub struct NewCondition {
+    /// Its type.
+    pub kind: ConditionType,
+    /// True, false, or unknown.
+    pub status: Option<bool>,
+    /// Why, for machines.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+    /// The generation of the spec that it is about.
+    pub generation: Option<i64>,
+}
+
+/// Adds a condition to `next`, keeping the transition time that it has in `previous` when its
+/// status is the same there.
+pub fn set_condition(next: &mut Vec<Condition>, previous: &[Condition], new: NewCondition, now: Timestamp) {
+    let status = match new.status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let since = find_condition(previous, new.kind)
+        .filter(|condition| condition.status == status)
+        .map_or(Time(now), |condition| condition.last_transition_time.clone());
+    next.push(Condition {
+        type_: new.kind.as_str().to_owned(),
+        status: status.to_owned(),
+        reason: new.reason,
+        message: new.message,
+        observed_generation: new.generation,
+        last_transition_time: since,
+    });
+}

@@ -1,0 +1,55 @@
+//! `status`: what the controller answers.
+
+#![allow(unreachable_pub, reason = "the derive declares each struct a second time, inside a function")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// What was observed of an OrdersService, and of the children made for it.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrdersServiceStatus {
+    /// The generation of the spec that this status answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Pods that exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+
+    /// Pods that are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+
+    /// Label selector of the pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+
+    /// Where the orders API is reached from outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+
+    /// The routes as rendered, in rendered order: the answer to "why does this path go there?".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RenderedRoute>,
+
+    /// The state of this resource, by type; see the documentation for each type's reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// One rule of the Ingress.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenderedRoute {
+    /// Host name.
+    pub host: String,
+    /// Canonical path prefix.
+    pub path: String,
+    /// Service and port that requests go to, such as payments-srv:3000.
+    pub service: String,
+    /// True for the web client's rule, which is the last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub client: bool,
+}

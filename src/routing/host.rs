@@ -1,0 +1,146 @@
+//! Host names in canonical form: lower case, no trailing dot, a DNS name or a `*.` wildcard.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// A DNS name, or a wildcard for the names one label below it. Exact names sort before wildcards.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CanonicalHost {
+    wildcard: bool,
+    name: String,
+}
+
+/// Why a text is not a host name.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum HostError {
+    /// It has a scheme, a port or a path.
+    #[error("host {0:?} is more than a host name: write only {1:?}, without scheme, port and path")]
+    NotOnlyAHost(String, String),
+    /// A label is empty, too long, or has other characters than letters, digits and inner hyphens.
+    #[error(
+        "host {0:?} is not a DNS name: labels of letters, digits and inner hyphens (at most 63 each, 253 in all), \
+         separated by dots, such as ticketing.dev or *.ticketing.dev"
+    )]
+    NotADnsName(String),
+    /// It is an IP address, which the Ingress API does not take.
+    #[error("host {0:?} is an IP address: an Ingress takes DNS names only")]
+    IpAddress(String),
+}
+
+impl CanonicalHost {
+    /// Reads a host name as a user writes it.
+    ///
+    /// # Errors
+    /// When it is not a DNS name or a `*.` wildcard of one.
+    pub fn parse(text: &str) -> Result<Self, HostError> {
+        if let Some(bare) = bare_host(text) {
+            return Err(HostError::NotOnlyAHost(text.to_owned(), bare));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let (wildcard, name) = match name.strip_prefix("*.") {
+            Some(rest) => (true, rest.to_owned()),
+            None => (false, name),
+        };
+        if name.parse::<std::net::IpAddr>().is_ok() {
+            return Err(HostError::IpAddress(text.to_owned()));
+        }
+        let length = name.len() + if wildcard { 2 } else { 0 };
+        if length > 253 || !name.split('.').all(is_label) {
+            return Err(HostError::NotADnsName(text.to_owned()));
+        }
+        Ok(Self { wildcard, name })
+    }
+
+    /// Whether it stands for all names one label below.
+    pub fn is_wildcard(&self) -> bool {
+        self.wildcard
+    }
+}
+
+/// The host name within a URL or `host:port`, when `text` is such.
+fn bare_host(text: &str) -> Option<String> {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    // An IPv6 address has several colons and is no host:port.
+    let end = if rest.parse::<std::net::IpAddr>().is_ok() {
+        rest.len()
+    } else {
+        rest.find([':', '/']).unwrap_or(rest.len())
+    };
+    (end < rest.len() || rest.len() < text.len()).then(|| rest[..end].to_owned())
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+impl fmt::Display for CanonicalHost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}{}", if self.wildcard { "*." } else { "" }, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn hosts_become_lower_case_without_a_trailing_dot() {
+        for (text, canonical) in [
+            ("Ticketing.DEV.", "ticketing.dev"),
+            ("*.Example.com", "*.example.com"),
+            ("localhost", "localhost"),
+        ] {
+            assert_eq!(CanonicalHost::parse(text).unwrap().to_string(), canonical);
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused_and_the_message_says_what_to_write() {
+        let error = CanonicalHost::parse("https://ticketing.dev:443/x").unwrap_err().to_string();
+        assert!(error.contains("write only \"ticketing.dev\""), "{error}");
+        for text in [
+            "",
+            ".",
+            "a..b",
+            "-a",
+            "a-",
+            "a_b",
+            "*",
+            "*.",
+            "a.*.b",
+            "10.0.0.1",
+            "::1",
+            "ticketing.dev:80",
+            &"a".repeat(64),
+        ] {
+            assert!(CanonicalHost::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn exact_hosts_sort_before_wildcards() {
+        let (exact, wildcard) =
+            (CanonicalHost::parse("z.dev").unwrap(), CanonicalHost::parse("*.a.dev").unwrap());
+        assert!(exact < wildcard);
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics_and_is_idempotent(text in ".{0,300}") {
+            if let Ok(host) = CanonicalHost::parse(&text) {
+                prop_assert_eq!(CanonicalHost::parse(&host.to_string()), Ok(host));
+            }
+        }
+
+        #[test]
+        fn dns_names_are_read(text in r"(\*\.)?[a-zA-Z0-9]([-a-zA-Z0-9]{0,20}[a-zA-Z0-9])?(\.[a-z][a-z0-9]{0,10}){1,3}\.?") {
+            prop_assert!(CanonicalHost::parse(&text).is_ok());
+        }
+    }
+}

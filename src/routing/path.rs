@@ -1,0 +1,248 @@
+//! Path prefixes in canonical form: the only form that means the same to every ingress controller.
+
+use std::{cmp::Ordering, fmt};
+
+use thiserror::Error;
+
+/// A path prefix: begins with `/`, no trailing `/` (but for `/` itself), no empty or dot segments,
+/// no regex, percent escapes only where needed and in upper case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CanonicalPath(String);
+
+/// Why a text is not a path prefix.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PathError {
+    /// It does not begin with a slash.
+    #[error("path {path:?} must begin with /: write {:?}", format!("/{path}"))]
+    NotAbsolute {
+        /// The path as written.
+        path: String,
+    },
+    /// It has a regex that is none of the known forms of a prefix.
+    #[error(
+        "path {path:?} has the regex character {character:?}: routes are plain prefixes, which every ingress \
+         controller orders in the same way; write {plain:?}, which takes all paths below it"
+    )]
+    Regex {
+        /// The path as written.
+        path: String,
+        /// The first regex character.
+        character: char,
+        /// The part of the path before the regex.
+        plain: String,
+    },
+    /// It has a character that no request path can have unescaped.
+    #[error(
+        "path {path:?} has the character {character:?}, which a path cannot have: remove it, or percent-encode it"
+    )]
+    Character {
+        /// The path as written.
+        path: String,
+        /// The offending character.
+        character: char,
+    },
+    /// A `%` is not followed by two hexadecimal digits.
+    #[error(
+        "path {path:?} has a % that is not followed by two hexadecimal digits: write %25 for the character % itself"
+    )]
+    Escape {
+        /// The path as written.
+        path: String,
+    },
+    /// It has an empty segment, or `.` or `..`.
+    #[error(
+        "path {path:?} has an empty, \".\" or \"..\" segment: servers resolve those in different ways; write the path without it"
+    )]
+    Segment {
+        /// The path as written.
+        path: String,
+    },
+}
+
+/// How the course, and manifests made after it, write "this prefix and all below" as a regex.
+const PREFIX_FORMS: [&str; 5] = ["/?(.*)", "(/|$)(.*)", "/(.*)", "/.*", "/*"];
+
+impl CanonicalPath {
+    /// The path of the client, which takes what no other route takes.
+    pub fn root() -> Self {
+        Self("/".to_owned())
+    }
+
+    /// Reads a path as a user writes it, the known regex forms of a prefix included.
+    ///
+    /// # Errors
+    /// When it is not a prefix, or not in a form that all servers understand alike.
+    pub fn parse(text: &str) -> Result<Self, PathError> {
+        let path = || text.to_owned();
+        let plain = PREFIX_FORMS.iter().find_map(|form| text.strip_suffix(form)).unwrap_or(text);
+        if plain.is_empty() && !text.is_empty() {
+            return Ok(Self::root());
+        }
+        if !plain.starts_with('/') {
+            return Err(PathError::NotAbsolute { path: path() });
+        }
+        if let Some((at, character)) = plain.char_indices().find(|(_, character)| is_regex(*character)) {
+            let before = plain[..at].trim_end_matches('/');
+            let plain = if before.is_empty() { "/" } else { before }.to_owned();
+            return Err(PathError::Regex { path: path(), character, plain });
+        }
+        if let Some(character) = plain.chars().find(|character| !is_path_character(*character)) {
+            return Err(PathError::Character { path: path(), character });
+        }
+        let decoded = normalise_escapes(plain).ok_or_else(|| PathError::Escape { path: path() })?;
+        let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
+        if trimmed.is_empty() {
+            return Ok(Self::root());
+        }
+        if trimmed.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err(PathError::Segment { path: path() });
+        }
+        Ok(Self(trimmed.to_owned()))
+    }
+
+    /// Whether it is `/`, which takes every request.
+    pub fn is_root(&self) -> bool {
+        self.0 == "/"
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn segments(&self) -> usize {
+        if self.is_root() { 0 } else { self.0.matches('/').count() }
+    }
+}
+
+impl Ord for CanonicalPath {
+    /// Rendered order: more segments first, then more bytes, then by text. A path thus comes before
+    /// every prefix of it.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |path: &Self| (path.segments(), path.0.len());
+        key(other).cmp(&key(self)).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for CanonicalPath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for CanonicalPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+fn is_regex(character: char) -> bool {
+    matches!(character, '(' | ')' | '[' | ']' | '{' | '}' | '*' | '+' | '?' | '^' | '$' | '|' | '\\')
+}
+
+/// RFC 3986 `pchar`, `/` and `%`.
+fn is_path_character(character: char) -> bool {
+    is_unreserved(character)
+        || matches!(character, '!' | '&' | '\'' | ',' | ';' | '=' | ':' | '@' | '/' | '%')
+}
+
+fn is_unreserved(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_' | '~')
+}
+
+/// Upper-cases escapes and decodes those that need none; `None` when one is malformed.
+fn normalise_escapes(path: &str) -> Option<String> {
+    let mut parts = path.split('%');
+    let mut normal = parts.next()?.to_owned();
+    for part in parts {
+        // The characters were checked to be ASCII, so a byte offset is a character boundary.
+        let (digits, rest) = part.split_at_checked(2)?;
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        let character = char::from(u8::from_str_radix(digits, 16).ok()?);
+        if is_unreserved(character) {
+            normal.push(character);
+        } else {
+            normal.push('%');
+            normal.push_str(&digits.to_ascii_uppercase());
+        }
+        normal.push_str(rest);
+    }
+    Some(normal)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn canonical(text: &str) -> String {
+        CanonicalPath::parse(text).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_regex_forms_of_a_prefix_are_translated() {
+        for form in [
+            "/api/users/?(.*)",
+            "/api/users(/|$)(.*)",
+            "/api/users/(.*)",
+            "/api/users/.*",
+            "/api/users/*",
+            "/api/users/",
+            "/api/users",
+        ] {
+            assert_eq!(canonical(form), "/api/users", "{form}");
+        }
+        for form in ["/", "/?(.*)", "/.*", "/*", "/(.*)"] {
+            assert_eq!(canonical(form), "/", "{form}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_normalised() {
+        assert_eq!(canonical("/%61pi/%c3%a9%2f"), "/api/%C3%A9%2F");
+    }
+
+    #[test]
+    fn what_is_no_prefix_is_refused() {
+        for text in [
+            "",
+            "api",
+            "/a//b",
+            "/a/./b",
+            "/a/%2e%2E/b",
+            "/a b",
+            "/a#b",
+            "/é",
+            "/a\u{7f}",
+            "/%",
+            "/%4",
+            "/%zz",
+        ] {
+            assert!(CanonicalPath::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn another_regex_is_refused_with_the_plain_form() {
+        let error = CanonicalPath::parse("/api/(users|auth)/x").unwrap_err().to_string();
+        assert!(error.contains("'('") && error.contains("write \"/api\""), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics_and_is_idempotent(text in "/?.{0,40}") {
+            if let Ok(path) = CanonicalPath::parse(&text) {
+                prop_assert_eq!(CanonicalPath::parse(path.as_str()), Ok(path));
+            }
+        }
+
+        #[test]
+        fn a_path_comes_before_every_prefix_of_it(base in "(/[a-z]{1,3}){1,3}", below in "(/[a-z]{1,3}){1,2}") {
+            let (short, long) = (CanonicalPath::parse(&base).unwrap(), CanonicalPath::parse(&format!("{base}{below}")).unwrap());
+            prop_assert!(long < short && short < CanonicalPath::root());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The routes of one host, in the order in which they are rendered.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use super::{CanonicalPath, PathError};
+
+/// A Service and its port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Backend {
+    /// Name of the Service.
+    pub service: String,
+    /// Port of the Service, 1 to 65535.
+    pub port: i32,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.service, self.port)
+    }
+}
+
+/// One rule: requests at the path or below it go to the backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The prefix.
+    pub path: CanonicalPath,
+    /// Where the requests go.
+    pub backend: Backend,
+    /// Whether it is the client's rule.
+    pub client: bool,
+}
+
+/// Why routes cannot be one table.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum RouteError {
+    /// A path is not a plain prefix.
+    #[error(transparent)]
+    InvalidPath(#[from] PathError),
+    /// A route other than the client's is at the root.
+    #[error(
+        "path {path:?} (service {service:?}) takes every request, which is the client's place: set it as the client"
+    )]
+    RouteAtRoot {
+        /// The path as written.
+        path: String,
+        /// Its service.
+        service: String,
+    },
+    /// Two routes have the same canonical path.
+    #[error(
+        "path {path:?} goes to service {second:?} and already to {first:?} (both mean {canonical:?}): \
+         each path can go to one service only; remove one of them"
+    )]
+    DuplicatePath {
+        /// The later path as written.
+        path: String,
+        /// What both are canonically.
+        canonical: String,
+        /// The backend that was given first.
+        first: String,
+        /// The backend that was given second.
+        second: String,
+    },
+}
+
+/// Routes in rendered order: a path before all its prefixes, the client last. No other order can
+/// be represented.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteTable(Vec<Route>);
+
+impl RouteTable {
+    /// Orders `routes` (path as written, backend) and puts `client` last. The result does not
+    /// depend on the order of the input.
+    ///
+    /// # Errors
+    /// Every problem found, in the order of the input.
+    pub fn new<'a>(
+        routes: impl IntoIterator<Item = (&'a str, Backend)>,
+        client: Option<Backend>,
+    ) -> Result<Self, Vec<RouteError>> {
+        let (mut table, mut errors) = (Vec::<Route>::new(), Vec::new());
+        for (text, backend) in routes {
+            let path = match CanonicalPath::parse(text) {
+                Ok(path) if path.is_root() => {
+                    errors.push(RouteError::RouteAtRoot { path: text.to_owned(), service: backend.service });
+                    continue;
+                }
+                Ok(path) => path,
+                Err(error) => {
+                    errors.push(error.into());
+                    continue;
+                }
+            };
+            if let Some(first) = table.iter().find(|route| route.path == path) {
+                errors.push(RouteError::DuplicatePath {
+                    path: text.to_owned(),
+                    canonical: path.to_string(),
+                    first: first.backend.to_string(),
+                    second: backend.to_string(),
+                });
+                continue;
+            }
+            table.push(Route { path, backend, client: false });
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        table.sort_by(|left, right| left.path.cmp(&right.path));
+        table.extend(client.map(|backend| Route { path: CanonicalPath::root(), backend, client: true }));
+        Ok(Self(table))
+    }
+
+    /// The routes in rendered order.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.0.iter()
+    }
+
+    /// Whether the client has a rule.
+    pub fn has_client(&self) -> bool {
+        self.0.last().is_some_and(|route| route.client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn backend(service: &str) -> Backend {
+        Backend { service: service.into(), port: 3000 }
+    }
+
+    /// Kubernetes' rule for `pathType: Prefix`: the longest path that matches by whole segments.
+    fn longest_match<'a>(table: &'a RouteTable, request: &str) -> Option<&'a Route> {
+        table.iter().filter(|route| takes(route, request)).max_by_key(|route| route.path.as_str().len())
+    }
+
+    fn takes(route: &Route, request: &str) -> bool {
+        let path = route.path.as_str();
+        path == "/" || request.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    #[test]
+    fn the_course_s_routes_in_the_worst_order_come_out_right_with_the_client_last() {
+        let written = ["/ws", "/api", "/api/orders/?(.*)", "/api/users/?(.*)"];
+        let table =
+            RouteTable::new(written.map(|path| (path, backend("some-srv"))), Some(backend("client-srv")))
+                .unwrap();
+        let paths: Vec<_> = table.iter().map(|route| route.path.as_str()).collect();
+        assert_eq!(paths, ["/api/orders", "/api/users", "/api", "/ws", "/"]);
+        assert!(table.has_client());
+    }
+
+    #[test]
+    fn every_problem_is_named() {
+        let routes = [("/a", "a"), ("/a/", "b"), ("/?(.*)", "c"), ("x", "d"), ("/(a|b)", "e")];
+        let errors =
+            RouteTable::new(routes.map(|(path, service)| (path, backend(service))), None).unwrap_err();
+        assert!(
+            matches!(
+                errors.as_slice(),
+                [
+                    RouteError::DuplicatePath { .. },
+                    RouteError::RouteAtRoot { .. },
+                    RouteError::InvalidPath(PathError::NotAbsolute { .. }),
+                    RouteError::InvalidPath(PathError::Regex { .. })
+                ]
+            ),
+            "{errors:?}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_permutation_gives_the_same_table_and_first_match_is_longest_match(
+            paths in proptest::collection::hash_set("(/[ab]{1,2}){1,3}", 1..8),
+            request in "(/[abc]{1,3}){0,4}/?",
+            seed in any::<u64>(),
+        ) {
+            let sorted: Vec<_> = paths.iter().cloned().collect();
+            let mut shuffled = sorted.clone();
+            let mut state = seed;
+            for at in (1..shuffled.len()).rev() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                shuffled.swap(at, (state >> 33) as usize % (at + 1));
+            }
+            let table = |paths: &[String]| {
+                RouteTable::new(paths.iter().map(|path| (path.as_str(), backend(path.trim_matches('/')))), Some(backend("client"))).unwrap()
+            };
+            let (one, other) = (table(&sorted), table(&shuffled));
+            prop_assert_eq!(&one, &other);
+            prop_assert_eq!(one.iter().filter(|route| route.client).count(), 1);
+            prop_assert!(one.has_client());
+            prop_assert_eq!(one.iter().find(|route| takes(route, &request)), longest_match(&one, &request));
+        }
+    }
+}
