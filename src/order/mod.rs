@@ -1,1 +1,169 @@
 //! The domain, pure: statuses and their transitions, orders, tickets, identifiers.
+//!
+//! What this module promises: a value that exists is a valid one. An identifier is 12 bytes, a
+//! status is one of four, a final order cannot be moved, a window has bounds. Nothing here reads a
+//! clock, a database or a request; the other modules carry out what is decided here.
+
+mod id;
+mod moment;
+mod reservation;
+mod status;
+
+pub use id::{InvalidId, OrderId, TicketId, UserId};
+pub use moment::{iso_millis, to_millis};
+pub use reservation::{InvalidWindow, ReservationTerms, ReservationWindow};
+pub use status::{OrderStatus, Transition, TransitionError, UnknownStatus};
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+/// How often a record has changed: a new order is version 0, and each transition adds exactly 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub u32);
+
+impl Version {
+    /// The version after one more change.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A reservation of one ticket by one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Its identifier.
+    pub id: OrderId,
+    /// Who reserved.
+    pub user: UserId,
+    /// Where it stands.
+    pub status: OrderStatus,
+    /// Payable while now is before this.
+    pub expires_at: Timestamp,
+    /// The ticket that it holds while it is active; `None` in records that lost it.
+    pub ticket: Option<TicketId>,
+    /// How often it has changed.
+    pub version: Version,
+}
+
+impl Order {
+    /// A new reservation, made at `now`.
+    #[must_use]
+    pub fn reserve(
+        id: OrderId,
+        user: UserId,
+        ticket: TicketId,
+        now: Timestamp,
+        window: ReservationWindow,
+    ) -> Self {
+        Self {
+            id,
+            user,
+            status: OrderStatus::Created,
+            expires_at: window.end(now),
+            ticket: Some(ticket),
+            version: Version(0),
+        }
+    }
+
+    /// The order after `transition`, one version higher.
+    ///
+    /// # Errors
+    /// When the order's status does not allow it.
+    pub fn after(self, transition: Transition) -> Result<Self, TransitionError> {
+        let status = transition.apply(self.status)?;
+        Ok(Self { status, version: self.version.next(), ..self })
+    }
+
+    /// Whether its time is over at `now`, though it still is open. An order that is being paid for
+    /// has the grace of `terms` on top.
+    #[must_use]
+    pub fn is_overdue(&self, now: Timestamp, terms: &ReservationTerms) -> bool {
+        let end = match self.status {
+            OrderStatus::Created => self.expires_at,
+            OrderStatus::AwaitingPayment => terms.end_of_grace(self.expires_at),
+            OrderStatus::Complete | OrderStatus::Cancelled => return false,
+        };
+        end <= now
+    }
+}
+
+/// The local replica of a record of the tickets service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ticket {
+    /// The tickets service's own identifier.
+    pub id: TicketId,
+    /// What is sold.
+    pub title: String,
+    /// For how much, in the system's one currency.
+    pub price: f64,
+    /// The version of the tickets service's record that this is a copy of.
+    pub version: Version,
+}
+
+/// An order beside the ticket that it is for; `None` when the ticket's record is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reservation {
+    /// The order.
+    pub order: Order,
+    /// Its ticket.
+    pub ticket: Option<Ticket>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn order(status: OrderStatus, expires_at: Timestamp) -> Order {
+        Order {
+            id: OrderId::from_bytes([1; 12]),
+            user: UserId::new("u1").unwrap(),
+            status,
+            expires_at,
+            ticket: Some(TicketId::from_bytes([2; 12])),
+            version: Version(3),
+        }
+    }
+
+    #[test]
+    fn a_new_order_is_version_0_and_ends_with_its_window() {
+        let now: Timestamp = "2026-11-22T17:14:24.4649Z".parse().unwrap();
+        let (id, ticket) = (OrderId::from_bytes([7; 12]), TicketId::from_bytes([9; 12]));
+        let order = Order::reserve(id, UserId::new("u1").unwrap(), ticket, now, ReservationWindow::default());
+        assert_eq!(order.version, Version(0));
+        assert_eq!(order.status, OrderStatus::Created);
+        assert_eq!(iso_millis(order.expires_at), "2026-11-22T17:29:24.464Z");
+    }
+
+    #[test]
+    fn each_transition_adds_exactly_one_version_and_a_final_order_stays() {
+        let paid =
+            order(OrderStatus::Created, Timestamp::UNIX_EPOCH).after(Transition::BeginPayment).unwrap();
+        assert_eq!((paid.status, paid.version), (OrderStatus::AwaitingPayment, Version(4)));
+        let complete = paid.after(Transition::Complete).unwrap();
+        assert_eq!((complete.status, complete.version), (OrderStatus::Complete, Version(5)));
+        assert!(complete.after(Transition::Cancel).is_err());
+    }
+
+    #[test]
+    fn only_an_open_order_is_overdue_and_payment_has_its_grace() {
+        let now: Timestamp = "2026-11-22T17:14:24Z".parse().unwrap();
+        let grace =
+            ReservationTerms { payment_grace: Duration::from_secs(60), ..ReservationTerms::default() };
+        assert!(order(OrderStatus::Created, now).is_overdue(now, &grace));
+        assert!(!order(OrderStatus::Created, now + Duration::from_millis(1)).is_overdue(now, &grace));
+        assert!(!order(OrderStatus::AwaitingPayment, now).is_overdue(now, &grace));
+        assert!(order(OrderStatus::AwaitingPayment, now - Duration::from_secs(60)).is_overdue(now, &grace));
+        assert!(!order(OrderStatus::Complete, Timestamp::UNIX_EPOCH).is_overdue(now, &grace));
+        assert!(!order(OrderStatus::Cancelled, Timestamp::UNIX_EPOCH).is_overdue(now, &grace));
+    }
+}

@@ -1,1 +1,113 @@
 //! MongoDB: connection, indexes, tickets, reserving, transitions, expiry queries.
+//!
+//! The only module that names the database's crate. What it promises:
+//!
+//! - **The database decides.** One active order per ticket is a unique index; every transition is a
+//!   single conditional write. Nothing is decided by reading first, so any number of processes may
+//!   call any of this at any moment, and be killed in the midst of it.
+//! - **No transactions, no change streams, no client-level bulk writes**: a standalone MongoDB, a
+//!   replica set, FerretDB and DocumentDB all serve.
+//! - **Every call ends** within [`DEADLINE`], with a [`StoreError`] that tells an absent database from a broken request.
+//! - Documents written by the Node service (mongoose) are read, and fields that are not ours are kept.
+
+mod connect;
+mod document;
+mod error;
+pub mod expiry;
+mod indexes;
+mod orders;
+mod reserve;
+mod retry;
+mod tickets;
+
+use std::fmt;
+
+use mongodb::{
+    Client, Collection, Database,
+    bson::{Document, RawDocumentBuf, doc},
+};
+
+pub use connect::{ConnectOptions, TargetId};
+pub use error::StoreError;
+pub use expiry::ExpiredBatch;
+pub use orders::{CancelError, Cancellation};
+pub use reserve::ReserveError;
+pub use retry::DEADLINE;
+
+/// The orders of one database. Clones share one connection pool.
+#[derive(Clone)]
+pub struct Store {
+    client: Client,
+    database: Database,
+    target: TargetId,
+}
+
+impl Store {
+    /// Prepares a connection pool; the servers are contacted by the first call that needs them.
+    ///
+    /// Only `mongodb+srv` needs the network here, to ask the DNS for the servers' names.
+    ///
+    /// # Errors
+    /// When the URI or the database's name is not usable; the message never repeats credentials.
+    pub async fn connect(options: ConnectOptions<'_>) -> Result<Self, StoreError> {
+        let (client, target) = options.open().await?;
+        Ok(Self { database: client.database(&target.database), client, target })
+    }
+
+    /// Which servers and database these orders are in.
+    #[must_use]
+    pub fn target(&self) -> &TargetId {
+        &self.target
+    }
+
+    /// Asks the database for next to nothing.
+    ///
+    /// A read and not a `ping`, which a server answers that has lost its storage or its primary.
+    ///
+    /// # Errors
+    /// When it is not there, or does not let us in.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        retry::once("asking the database whether it is there", async {
+            self.orders().find_one(doc! { "_id": 0 }).projection(doc! { "_id": 1 }).await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Drops the whole database. Tests clean up by it.
+    ///
+    /// # Errors
+    /// When the server refuses or is not there.
+    #[doc(hidden)]
+    pub async fn drop_database(&self) -> Result<(), StoreError> {
+        retry::transient("dropping the database", || async { self.database.drop().await }).await
+    }
+
+    /// Closes every connection of the pool, for a target that is no longer wanted.
+    pub async fn close(self) {
+        self.client.shutdown().await;
+    }
+
+    fn orders(&self) -> Collection<Document> {
+        self.database.collection(ORDERS)
+    }
+
+    /// Orders as bytes, so that one malformed document fails by itself and not its whole batch.
+    fn raw_orders(&self) -> Collection<RawDocumentBuf> {
+        self.database.collection(ORDERS)
+    }
+
+    /// Tickets as bytes, for the same reason.
+    fn raw_tickets(&self) -> Collection<RawDocumentBuf> {
+        self.database.collection(TICKETS)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.target).finish()
+    }
+}
+
+const ORDERS: &str = "orders";
+const TICKETS: &str = "tickets";

@@ -1,0 +1,165 @@
+//! Reading bodies, before anything else is looked at.
+//!
+//! A body that says it is JSON and is not answers 400 on every route and for everyone, signed in or
+//! not, and one over the limit 413: that is the order in which the original judges. A body of any
+//! other type counts as none.
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    http::{HeaderMap, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures::TryStreamExt;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::Value;
+
+use super::error::ApiError;
+
+/// 100 kB, as in the original.
+const LIMIT: usize = 100 * 1024;
+
+/// How much more is read and thrown away, so that a client that is still sending gets to see the
+/// answer in place of a reset connection.
+const DISCARD: usize = 4 * 1024 * 1024;
+
+/// The fields of a request's body that any route looks at; all others are ignored.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Submitted {
+    /// The ticket to reserve.
+    pub(super) ticket_id: Option<Value>,
+}
+
+/// Reads the body and leaves what it holds as an extension of the request.
+pub(super) async fn read(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let submitted = match receive(body).await {
+        Ok(bytes) if is_json(&parts.headers) => parse(&bytes),
+        Ok(_) => Ok(Submitted::default()),
+        Err(error) => Err(error),
+    };
+    match submitted {
+        Ok(submitted) => {
+            let mut request = Request::from_parts(parts, Body::empty());
+            request.extensions_mut().insert(submitted);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn receive(body: Body) -> Result<Bytes, ApiError> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let mut chunks = body.into_data_stream();
+    let (mut kept, mut received) = (Vec::new(), 0_usize);
+    // A body that ends in the midst is malformed, whatever it was going to be.
+    while let Some(chunk) = chunks.try_next().await.map_err(|_| ApiError::MalformedJson)? {
+        received = received.saturating_add(chunk.len());
+        if received <= LIMIT {
+            kept.extend_from_slice(&chunk);
+        } else if received > LIMIT + DISCARD {
+            break;
+        }
+    }
+    if received <= LIMIT { Ok(kept.into()) } else { Err(ApiError::PayloadTooLarge) }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else { return false };
+    let media_type = value.split(';').next().unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case("application/json")
+}
+
+fn parse(bytes: &[u8]) -> Result<Submitted, ApiError> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Ok(Submitted::default());
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| ApiError::MalformedJson)?;
+    let malformed = |_| ApiError::MalformedJson;
+    match text.trim_start_matches([' ', '\t', '\n', '\r']).chars().next() {
+        Some('{') => serde_json::from_str(text).map_err(malformed),
+        // A list is JSON too, but it has no fields.
+        Some('[') => serde_json::from_str(text).map(|IgnoredAny| Submitted::default()).map_err(malformed),
+        _ => Err(ApiError::MalformedJson),
+    }
+}
+
+impl<'de> Deserialize<'de> for Submitted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// Takes the known fields, the last one where a name comes twice, as JavaScript does.
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Submitted;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Submitted, A::Error> {
+        let mut submitted = Submitted::default();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "ticketId" {
+                submitted.ticket_id = Some(map.next_value().map_err(A::Error::custom)?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(submitted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket_id(body: &str) -> Result<Option<Value>, ApiError> {
+        parse(body.as_bytes()).map(|submitted| submitted.ticket_id)
+    }
+
+    #[test]
+    fn an_object_or_a_list_is_a_body_and_nothing_else_is() {
+        assert_eq!(ticket_id(r#"{"ticketId":"x","more":[1,{"a":null}]}"#), Ok(Some("x".into())));
+        assert_eq!(ticket_id(r#" {"ticketId":1,"ticketId":"x"}"#), Ok(Some("x".into())));
+        assert_eq!(ticket_id("\u{feff}{}"), Ok(None));
+        assert_eq!(ticket_id("[1]"), Ok(None));
+        assert_eq!(ticket_id(""), Ok(None));
+        for wrong in ["{", " ", "null", "1", "\"x\"", "{\"ticketId\":}", "[1", "{} x", "nonsense"] {
+            assert_eq!(ticket_id(wrong), Err(ApiError::MalformedJson), "{wrong}");
+        }
+        assert_eq!(parse(b"{\"ticketId\":\"\xff\"}"), Err(ApiError::MalformedJson));
+    }
+
+    #[test]
+    fn fields_that_nobody_looks_at_may_hold_anything() {
+        let deep =
+            format!(r#"{{"deep":{}{},"huge":1e999,"ticketId":"x"}}"#, "[".repeat(5000), "]".repeat(5000));
+        assert_eq!(ticket_id(&deep), Ok(Some("x".into())));
+    }
+
+    #[test]
+    fn only_the_json_media_type_is_json() {
+        for (value, expected) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("text/plain", false),
+            ("application/vnd.api+json", false),
+            ("application/jsonx", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().unwrap())]);
+            assert_eq!(is_json(&headers), expected, "{value}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

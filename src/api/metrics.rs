@@ -1,0 +1,116 @@
+//! What is counted. Every label comes from a fixed set, so no client can make new series.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// 1 ms to 10 s, which is the deadline.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// The API's metrics; clones count together.
+#[derive(Clone, Debug)]
+pub(super) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabels, Histogram>,
+    reservations: Family<OutcomeLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    method: &'static str,
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: Outcome,
+}
+
+/// What became of an attempt to reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum Outcome {
+    /// A new order.
+    Reserved,
+    /// An active order holds the ticket.
+    AlreadyReserved,
+    /// There is no such ticket.
+    TicketNotFound,
+    /// No ticket, or no id, was given.
+    Invalid,
+    /// The database was away.
+    Unavailable,
+    /// Anything unforeseen.
+    Failed,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            reservations: Family::default(),
+        };
+        let orders = registry.sub_registry_with_prefix("orders_api");
+        orders.register(
+            "requests",
+            "Requests by method, route and class of status",
+            metrics.requests.clone(),
+        );
+        orders.register_with_unit(
+            "request_duration",
+            "From a request's head to its answer's head",
+            Unit::Seconds,
+            metrics.durations.clone(),
+        );
+        orders.register(
+            "reservations",
+            "Attempts to reserve a ticket, by outcome",
+            metrics.reservations.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a request that was answered.
+    pub(super) fn request(&self, method: &Method, route: &'static str, status: StatusCode, took: Duration) {
+        let method = known(method);
+        self.requests.get_or_create(&RequestLabels { method, route, status: class(status) }).inc();
+        self.durations.get_or_create(&RouteLabels { method, route }).observe(took.as_secs_f64());
+    }
+
+    /// Counts an attempt to reserve.
+    pub(super) fn reservation(&self, outcome: Outcome) {
+        self.reservations.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+}
+
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}

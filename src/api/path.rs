@@ -1,0 +1,57 @@
+//! Paths are matched without regard to case, and with or without one trailing slash.
+
+use axum::{
+    extract::Request,
+    http::{Uri, uri::PathAndQuery},
+};
+
+/// Gives the request the path that the router knows.
+///
+/// Lowering the case of a whole path is right because ids are hexadecimal: nothing in a path of ours
+/// means something else in the other case.
+pub(super) fn canonical(mut request: Request) -> Request {
+    if let Some(uri) = canonical_uri(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+fn canonical_uri(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    let stripped = path.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(path);
+    let lower = stripped.to_ascii_lowercase();
+    if lower == path {
+        return None;
+    }
+    let changed = match uri.query() {
+        Some(query) => PathAndQuery::from_maybe_shared(format!("{lower}?{query}")),
+        None => PathAndQuery::from_maybe_shared(lower),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(changed.ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canonical(uri: &str) -> String {
+        let uri: Uri = uri.parse().unwrap();
+        canonical_uri(&uri).unwrap_or(uri).to_string()
+    }
+
+    #[test]
+    fn case_and_one_trailing_slash_do_not_matter_and_the_query_stays() {
+        assert_eq!(canonical("/API/Orders/"), "/api/orders");
+        assert_eq!(canonical("/api/orders?After=X"), "/api/orders?After=X");
+        assert_eq!(canonical("/api/orders/ABC/?a=B/"), "/api/orders/abc?a=B/");
+        assert_eq!(canonical("http://Host/API/orders"), "http://host/api/orders");
+    }
+
+    #[test]
+    fn two_slashes_are_another_path() {
+        assert_eq!(canonical("/"), "/");
+        assert_eq!(canonical("/api/orders//"), "/api/orders/");
+    }
+}

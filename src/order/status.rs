@@ -1,0 +1,211 @@
+//! Where an order stands, and the three ways it can move.
+//!
+//! ```text
+//! created ──► awaiting:payment ──► complete
+//!    │  └──────────────────────────►  ▲
+//!    └──────────────┴──► cancelled
+//! ```
+//! `complete` and `cancelled` are final. [`Transition`] is the one place that knows from where each
+//! move may start: the domain and the database's conditional writes are both made from it.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Serialize, Serializer};
+use thiserror::Error;
+
+/// Where an order stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OrderStatus {
+    /// Reserved, not paid for.
+    Created,
+    /// Its payment has begun.
+    AwaitingPayment,
+    /// Paid for. Final.
+    Complete,
+    /// Given up or run out of time. Final.
+    Cancelled,
+}
+
+impl OrderStatus {
+    /// Every status.
+    pub const ALL: [Self; 4] = [Self::Created, Self::AwaitingPayment, Self::Complete, Self::Cancelled];
+    /// Those that still wait for something: such an order expires.
+    pub const OPEN: [Self; 2] = [Self::Created, Self::AwaitingPayment];
+    /// Those that hold the ticket.
+    pub const ACTIVE: [Self; 3] = [Self::Created, Self::AwaitingPayment, Self::Complete];
+
+    /// The text that clients, events and the database share.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::AwaitingPayment => "awaiting:payment",
+            Self::Complete => "complete",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether it still waits for something.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        Self::OPEN.contains(&self)
+    }
+
+    /// Whether it holds the ticket.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        Self::ACTIVE.contains(&self)
+    }
+
+    /// Whether nothing can move it any more.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !self.is_open()
+    }
+}
+
+impl fmt::Display for OrderStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for OrderStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// A text that is no status.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is not a status; the statuses are created, awaiting:payment, complete and cancelled")]
+pub struct UnknownStatus(pub String);
+
+impl FromStr for OrderStatus {
+    type Err = UnknownStatus;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStatus> {
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| UnknownStatus(text.to_owned()))
+    }
+}
+
+/// One of the ways an order can move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transition {
+    /// The user begins to pay.
+    BeginPayment,
+    /// The payment arrived.
+    Complete,
+    /// The user gives up, or the time runs out.
+    Cancel,
+}
+
+/// A move that the order's status does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("an order that is {from} cannot become {to}")]
+pub struct TransitionError {
+    /// Where the order stands.
+    pub from: OrderStatus,
+    /// Where it was to go.
+    pub to: OrderStatus,
+}
+
+impl Transition {
+    /// The statuses it may start from.
+    #[must_use]
+    pub const fn from(self) -> &'static [OrderStatus] {
+        match self {
+            Self::BeginPayment => &[OrderStatus::Created],
+            Self::Complete | Self::Cancel => &OrderStatus::OPEN,
+        }
+    }
+
+    /// The status it ends in.
+    #[must_use]
+    pub const fn to(self) -> OrderStatus {
+        match self {
+            Self::BeginPayment => OrderStatus::AwaitingPayment,
+            Self::Complete => OrderStatus::Complete,
+            Self::Cancel => OrderStatus::Cancelled,
+        }
+    }
+
+    /// Moves `status`.
+    ///
+    /// # Errors
+    /// When it may not start there.
+    pub fn apply(self, status: OrderStatus) -> Result<OrderStatus, TransitionError> {
+        if self.from().contains(&status) {
+            Ok(self.to())
+        } else {
+            Err(TransitionError { from: status, to: self.to() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::select};
+
+    use super::*;
+
+    const TRANSITIONS: [Transition; 3] = [Transition::BeginPayment, Transition::Complete, Transition::Cancel];
+
+    #[test]
+    fn the_allowed_moves_are_exactly_these() {
+        let mut allowed = Vec::new();
+        for status in OrderStatus::ALL {
+            for transition in TRANSITIONS {
+                if let Ok(next) = transition.apply(status) {
+                    allowed.push(format!("{status} -> {next}"));
+                }
+            }
+        }
+        assert_eq!(
+            allowed,
+            [
+                "created -> awaiting:payment",
+                "created -> complete",
+                "created -> cancelled",
+                "awaiting:payment -> complete",
+                "awaiting:payment -> cancelled",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_texts_are_the_ones_that_every_service_shares() {
+        let texts = OrderStatus::ALL.map(OrderStatus::as_str);
+        assert_eq!(texts, ["created", "awaiting:payment", "complete", "cancelled"]);
+        for status in OrderStatus::ALL {
+            assert_eq!(status.as_str().parse(), Ok(status));
+        }
+        assert!("Created".parse::<OrderStatus>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_of_moves_leaves_a_final_status_or_takes_more_than_two(
+            moves in prop::collection::vec(select(TRANSITIONS.as_slice()), 0..20),
+        ) {
+            let mut status = OrderStatus::Created;
+            let mut taken = 0;
+            for transition in moves {
+                match transition.apply(status) {
+                    Ok(next) => {
+                        prop_assert!(!status.is_final());
+                        prop_assert_ne!(next, status);
+                        status = next;
+                        taken += 1;
+                    }
+                    Err(error) => prop_assert_eq!(error.from, status),
+                }
+            }
+            prop_assert!(taken <= 2);
+            prop_assert_eq!(status.is_open(), !status.is_final());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! From a connection string to a client, and to the identity of what it leads to.
+//!
+//! Errors never repeat the connection string: it holds a password.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use mongodb::{
+    Client,
+    options::{Acknowledgment, ClientOptions, ConnectionString, HostInfo, ServerAddress, WriteConcern},
+};
+
+use super::{StoreError, retry};
+
+/// The database's name when neither the caller nor the URI says another.
+const DEFAULT_DATABASE: &str = "orders";
+
+const APP_NAME: &str = "orders-operator";
+
+/// How long to look for a usable server, and how long to wait for a connection, unless the URI says
+/// otherwise: shorter than any request's deadline, so that the answer is "the database is away" and
+/// not "too slow". The driver's own 30 s and 10 s are for batch jobs.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Connections per server, unless the URI says otherwise; the driver's own 10 queue under load.
+const POOL: u32 = 32;
+
+/// What to connect to.
+#[derive(Clone, Copy)]
+pub struct ConnectOptions<'a> {
+    /// A `mongodb://` or `mongodb+srv://` connection string.
+    pub uri: &'a str,
+    /// The database's name; else the URI's, else `orders`.
+    pub database: Option<&'a str>,
+    /// The Kubernetes namespace in which the URI's host names are meant. A host without a dot, such
+    /// as `orders-mongo`, then becomes `orders-mongo.ticketing.svc`: what a pod of that namespace
+    /// would reach by the short name, from anywhere in the cluster.
+    pub namespace: Option<&'a str>,
+}
+
+impl<'a> ConnectOptions<'a> {
+    /// The URI as it is.
+    #[must_use]
+    pub const fn new(uri: &'a str) -> Self {
+        Self { uri, database: None, namespace: None }
+    }
+
+    /// What these options lead to, without contacting anything.
+    ///
+    /// # Errors
+    /// When the URI or the database's name is not usable.
+    pub fn target(&self) -> Result<TargetId, StoreError> {
+        self.parse().map(|(_, target)| target)
+    }
+
+    pub(super) async fn open(&self) -> Result<(Client, TargetId), StoreError> {
+        let (uri, target) = self.parse()?;
+        let mut options =
+            retry::once("resolving the database's servers", async { ClientOptions::parse(uri).await })
+                .await?;
+        options.app_name.get_or_insert_with(|| APP_NAME.to_owned());
+        options.server_selection_timeout.get_or_insert(PATIENCE);
+        options.connect_timeout.get_or_insert(PATIENCE);
+        options.max_pool_size.get_or_insert(POOL);
+        // A write that only one server has seen can be undone by a failover: the same ticket would
+        // be sold again.
+        options.write_concern.get_or_insert_with(majority);
+        let client = Client::with_options(options).map_err(|error| self.invalid(&error))?;
+        Ok((client, target))
+    }
+
+    fn parse(&self) -> Result<(ConnectionString, TargetId), StoreError> {
+        let mut uri = ConnectionString::parse(self.uri.trim()).map_err(|error| self.invalid(&error))?;
+        let hosts = match &mut uri.host_info {
+            HostInfo::HostIdentifiers(addresses) => {
+                addresses.iter_mut().for_each(|address| qualify(address, self.namespace));
+                addresses.iter().map(written).collect()
+            }
+            HostInfo::DnsRecord(name) => vec![format!("srv:{}", name.to_lowercase())],
+            _ => {
+                return Err(StoreError::InvalidUri("it names its servers in a way that is not known".into()));
+            }
+        };
+        let database = self
+            .database
+            .filter(|name| !name.is_empty())
+            .or(uri.default_database.as_deref())
+            .unwrap_or(DEFAULT_DATABASE)
+            .to_owned();
+        check_database(&database)?;
+        Ok((uri, TargetId::new(hosts, database)))
+    }
+
+    /// The driver's own message may quote any piece of the URI, so it is repeated only where the
+    /// URI has nothing to hide.
+    fn invalid(&self, error: &mongodb::error::Error) -> StoreError {
+        let lower = self.uri.to_lowercase();
+        let secret = ["@", "password", "token", "secret"].iter().any(|word| lower.contains(word));
+        StoreError::InvalidUri(if secret {
+            "write mongodb://USER:PASSWORD@HOST:PORT/DATABASE?OPTIONS, with the user and the password \
+             percent-encoded (the value is not repeated here: it holds credentials)"
+                .into()
+        } else {
+            format!("{}; write mongodb://HOST:PORT/DATABASE?OPTIONS", error.kind)
+        })
+    }
+}
+
+impl fmt::Debug for ConnectOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("database", &self.database)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A set of servers and a database in it: two URIs with the same one lead to the same orders.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetId {
+    /// `host:port` of every server, sorted; or one `srv:NAME`.
+    pub hosts: Vec<String>,
+    /// The database's name.
+    pub database: String,
+}
+
+impl TargetId {
+    fn new(mut hosts: Vec<String>, database: String) -> Self {
+        hosts.sort_unstable();
+        hosts.dedup();
+        Self { hosts, database }
+    }
+}
+
+impl fmt::Display for TargetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.hosts.join(","), self.database)
+    }
+}
+
+/// Acknowledged by a majority of the servers.
+pub(super) fn majority() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).build()
+}
+
+fn qualify(address: &mut ServerAddress, namespace: Option<&str>) {
+    if let (ServerAddress::Tcp { host, .. }, Some(namespace)) = (address, namespace) {
+        let short = !host.contains('.') && host != "localhost" && host.parse::<IpAddr>().is_err();
+        if short {
+            *host = format!("{host}.{namespace}.svc");
+        }
+    }
+}
+
+fn written(address: &ServerAddress) -> String {
+    match address {
+        ServerAddress::Tcp { host, port } if host.contains(':') => {
+            format!("[{host}]:{}", port.unwrap_or(27017))
+        }
+        ServerAddress::Tcp { host, port } => format!("{}:{}", host.to_lowercase(), port.unwrap_or(27017)),
+        other => other.to_string(),
+    }
+}
+
+fn check_database(name: &str) -> Result<(), StoreError> {
+    let illegal = |c: char| c.is_control() || " /\\.\"$*<>:|?".contains(c);
+    if name.len() > 63 || name.contains(illegal) {
+        return Err(StoreError::InvalidDatabase(name.chars().take(80).collect()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(uri: &str, namespace: Option<&str>) -> String {
+        ConnectOptions { uri, database: None, namespace }.target().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_short_host_is_meant_in_its_namespace_and_every_other_name_stays() {
+        let ticketing = Some("ticketing");
+        assert_eq!(target("mongodb://orders-mongo", ticketing), "orders-mongo.ticketing.svc:27017/orders");
+        assert_eq!(
+            target("mongodb://Orders-Mongo:27018/db", ticketing),
+            "orders-mongo.ticketing.svc:27018/db"
+        );
+        assert_eq!(target("mongodb://orders-mongo", None), "orders-mongo:27017/orders");
+        for host in ["localhost:27017", "127.0.0.1:27017", "[::1]:27017", "mongo.other.svc:27017"] {
+            assert_eq!(target(&format!("mongodb://{host}/x"), ticketing), format!("{host}/x"));
+        }
+        assert_eq!(target("mongodb+srv://cluster0.example.net/x", ticketing), "srv:cluster0.example.net/x");
+    }
+
+    #[test]
+    fn two_uris_to_one_collection_are_one_target() {
+        let a =
+            ConnectOptions::new("mongodb://u:one@b.example:27017,a.example/orders?replicaSet=rs").target();
+        let b = ConnectOptions::new("mongodb://A.example:27017,B.example").target();
+        assert_eq!(a.unwrap(), b.unwrap());
+    }
+
+    #[test]
+    fn the_database_is_the_argument_else_the_uris_else_orders() {
+        let name =
+            |uri, database| ConnectOptions { uri, database, namespace: None }.target().unwrap().database;
+        assert_eq!(name("mongodb://h/from-uri", Some("given")), "given");
+        assert_eq!(name("mongodb://h/from-uri", Some("")), "from-uri");
+        assert_eq!(name("mongodb://h/from-uri", None), "from-uri");
+        assert_eq!(name("mongodb://h/?retryWrites=false", None), "orders");
+    }
+
+    #[test]
+    fn no_error_repeats_a_password() {
+        for uri in [
+            "mongodb://user:hunter/hunter@host",
+            "mongodb://user:hunter:hunter@host",
+            "mongodb://user:hunter%@host",
+            "http://user:hunter@host",
+            "mongodb://user:hunter@host:99999",
+            "mongodb://user:hunter@host/a b",
+        ] {
+            let Err(error) = ConnectOptions::new(uri).target() else { continue };
+            assert!(!format!("{error} {error:?}").contains("hunter"), "{error}");
+        }
+        let options = ConnectOptions::new("mongodb://user:hunter@host");
+        assert!(!format!("{options:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn a_wrong_uri_says_what_to_write() {
+        let error = ConnectOptions::new("orders-mongo:27017").target().unwrap_err().to_string();
+        assert!(error.contains("scheme") && error.contains("mongodb://HOST"), "{error}");
+        assert!(
+            ConnectOptions { database: Some("a.b"), ..ConnectOptions::new("mongodb://h") }.target().is_err()
+        );
+    }
+
+    #[tokio::test]
+    async fn connecting_contacts_nobody_and_hides_the_password() {
+        let store =
+            super::super::Store::connect(ConnectOptions::new("mongodb://user:hunter@nowhere.invalid")).await;
+        assert!(!format!("{store:?}").contains("hunter"));
+        assert_eq!(store.unwrap().target().to_string(), "nowhere.invalid:27017/orders");
+    }
+}

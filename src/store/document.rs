@@ -1,0 +1,240 @@
+//! Orders and tickets as documents.
+//!
+//! Reading is tolerant of what the Node service and the mongo shell write: numbers come as int32,
+//! int64 or double, `version` may be missing (it is 0 then), there are fields that are not ours. A
+//! document that still cannot be read is an error of its own, with its `_id`, and no one else's.
+
+use jiff::Timestamp;
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc, oid::ObjectId, raw::RawBsonRef};
+
+use super::{ORDERS, StoreError, TICKETS};
+use crate::order::{Order, OrderId, OrderStatus, Ticket, TicketId, UserId, Version};
+
+/// The largest whole number that a double holds exactly: mongoose and JSON know no other numbers.
+const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
+
+/// The document of a new order.
+pub(super) fn from_order(order: &Order) -> Document {
+    let mut document = doc! {
+        "_id": object_id(order.id.bytes()),
+        "userId": order.user.as_str(),
+        "status": order.status.as_str(),
+        "expiresAt": date(order.expires_at),
+    };
+    if let Some(ticket) = order.ticket {
+        document.insert("ticket", object_id(ticket.bytes()));
+    }
+    document.insert("version", version(order.version));
+    document
+}
+
+/// The order that `document` holds.
+pub(super) fn to_order(document: &RawDocument) -> Result<Order, StoreError> {
+    let fields = Fields { collection: ORDERS, document };
+    let status = fields.text("status")?;
+    let user = fields.text("userId")?;
+    Ok(Order {
+        id: OrderId::from_bytes(fields.object_id("_id")?.bytes()),
+        user: UserId::new(user).map_err(|error| fields.wrong("userId", error))?,
+        status: status.parse().map_err(|error| fields.wrong("status", error))?,
+        expires_at: fields.date("expiresAt")?,
+        // An order whose ticket is missing, null or of another type stays visible, without a ticket.
+        ticket: fields.object_id("ticket").ok().map(|id| TicketId::from_bytes(id.bytes())),
+        version: fields.version()?,
+    })
+}
+
+/// The ticket that `document` holds.
+pub(super) fn to_ticket(document: &RawDocument) -> Result<Ticket, StoreError> {
+    let fields = Fields { collection: TICKETS, document };
+    Ok(Ticket {
+        id: TicketId::from_bytes(fields.object_id("_id")?.bytes()),
+        title: fields.text("title")?.to_owned(),
+        price: fields.number("price")?.ok_or_else(|| fields.wrong("price", "it is missing"))?,
+        version: fields.version()?,
+    })
+}
+
+/// What of `document` is worth keeping; a malformed one is logged and left out.
+pub(super) fn kept<T>(parsed: Result<T, StoreError>) -> Option<T> {
+    parsed.inspect_err(|error| tracing::warn!(%error, "leaving out a malformed document")).ok()
+}
+
+pub(super) fn object_id(bytes: [u8; 12]) -> ObjectId {
+    ObjectId::from(bytes)
+}
+
+pub(super) fn date(moment: Timestamp) -> DateTime {
+    DateTime::from_millis(moment.as_millisecond())
+}
+
+pub(super) fn moment(date: DateTime) -> Option<Timestamp> {
+    Timestamp::from_millisecond(date.timestamp_millis()).ok()
+}
+
+/// A version as the Node service would store it.
+pub(super) fn version(version: Version) -> Bson {
+    match i32::try_from(version.0) {
+        Ok(small) => Bson::Int32(small),
+        Err(_) => Bson::Int64(version.0.into()),
+    }
+}
+
+/// A number as the Node service would store it: whole ones as integers, others as doubles.
+#[allow(clippy::cast_possible_truncation, reason = "the range is checked first")]
+pub(super) fn number(value: f64) -> Bson {
+    if value.fract() != 0.0 || value.abs() > MAX_SAFE {
+        Bson::Double(value)
+    } else if value.abs() <= f64::from(i32::MAX) {
+        Bson::Int32(value as i32)
+    } else {
+        Bson::Int64(value as i64)
+    }
+}
+
+/// The texts of `statuses`, for a filter.
+pub(super) fn statuses(statuses: &[OrderStatus]) -> Vec<&'static str> {
+    statuses.iter().map(|status| status.as_str()).collect()
+}
+
+struct Fields<'a> {
+    collection: &'static str,
+    document: &'a RawDocument,
+}
+
+impl<'a> Fields<'a> {
+    fn get(&self, name: &str) -> Result<Option<RawBsonRef<'a>>, StoreError> {
+        match self.document.get(name) {
+            Ok(None | Some(RawBsonRef::Null | RawBsonRef::Undefined)) => Ok(None),
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.wrong(name, error)),
+        }
+    }
+
+    fn required(&self, name: &str) -> Result<RawBsonRef<'a>, StoreError> {
+        self.get(name)?.ok_or_else(|| self.wrong(name, "it is missing"))
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str, StoreError> {
+        self.required(name)?.as_str().ok_or_else(|| self.wrong(name, "it is not a string"))
+    }
+
+    fn object_id(&self, name: &str) -> Result<ObjectId, StoreError> {
+        self.required(name)?.as_object_id().ok_or_else(|| self.wrong(name, "it is not an ObjectId"))
+    }
+
+    fn date(&self, name: &str) -> Result<Timestamp, StoreError> {
+        self.required(name)?
+            .as_datetime()
+            .and_then(moment)
+            .ok_or_else(|| self.wrong(name, "it is not a date of this calendar"))
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "JavaScript's numbers, which these are, lose the same")]
+    fn number(&self, name: &str) -> Result<Option<f64>, StoreError> {
+        match self.get(name)? {
+            None => Ok(None),
+            Some(RawBsonRef::Int32(value)) => Ok(Some(value.into())),
+            Some(RawBsonRef::Int64(value)) => Ok(Some(value as f64)),
+            Some(RawBsonRef::Double(value)) if value.is_finite() => Ok(Some(value)),
+            Some(_) => Err(self.wrong(name, "it is not a finite number")),
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
+    fn version(&self) -> Result<Version, StoreError> {
+        let version = self.number("version")?.unwrap_or_default();
+        if version.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&version) {
+            Ok(Version(version as u32))
+        } else {
+            Err(self.wrong("version", format!("{version} is not a version")))
+        }
+    }
+
+    fn wrong(&self, field: &str, why: impl std::fmt::Display) -> StoreError {
+        let id = match self.document.get("_id") {
+            Ok(Some(RawBsonRef::ObjectId(id))) => id.to_hex(),
+            Ok(Some(other)) => format!("{other:?}").chars().take(80).collect(),
+            Ok(None) | Err(_) => "without an _id".into(),
+        };
+        StoreError::Malformed { collection: self.collection, id, detail: format!("{field}: {why}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::RawDocumentBuf;
+
+    use super::*;
+
+    const ID: [u8; 12] = [7; 12];
+
+    fn raw(document: &Document) -> RawDocumentBuf {
+        RawDocumentBuf::try_from(document).unwrap()
+    }
+
+    fn mongoose() -> Document {
+        doc! {
+            "_id": object_id(ID), "userId": "u1", "status": "created", "__v": 0,
+            "expiresAt": DateTime::from_millis(1_795_368_564_464), "ticket": object_id([9; 12]), "version": 0,
+        }
+    }
+
+    #[test]
+    fn an_order_survives_being_written_and_read() {
+        let order = to_order(&raw(&mongoose())).unwrap();
+        assert_eq!(to_order(&raw(&from_order(&order))).unwrap(), order);
+    }
+
+    #[test]
+    fn versions_and_prices_are_read_in_every_numeric_type() {
+        for version in [Bson::Int32(3), Bson::Int64(3), Bson::Double(3.0)] {
+            let mut document = mongoose();
+            document.insert("version", version);
+            assert_eq!(to_order(&raw(&document)).unwrap().version, Version(3));
+        }
+        for (price, read) in [(Bson::Int32(20), 20.0), (Bson::Int64(20), 20.0), (Bson::Double(20.5), 20.5)] {
+            let ticket =
+                to_ticket(&raw(&doc! { "_id": object_id(ID), "title": "t", "price": price })).unwrap();
+            assert_eq!((ticket.price, ticket.version), (read, Version(0)));
+        }
+    }
+
+    #[test]
+    fn a_missing_version_is_0_and_a_strange_ticket_is_none() {
+        let mut document = mongoose();
+        document.remove("version");
+        document.insert("ticket", "not an ObjectId");
+        let order = to_order(&raw(&document)).unwrap();
+        assert_eq!((order.version, order.ticket), (Version(0), None));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_which_document_and_field() {
+        for (field, value) in [
+            ("status", Bson::String("paid".into())),
+            ("status", Bson::Null),
+            ("userId", Bson::Int32(1)),
+            ("userId", Bson::String(String::new())),
+            ("expiresAt", Bson::String("2026".into())),
+            ("expiresAt", Bson::DateTime(DateTime::MAX)),
+            ("version", Bson::Double(0.5)),
+            ("version", Bson::Double(f64::NAN)),
+            ("version", Bson::Int32(-1)),
+        ] {
+            let mut document = mongoose();
+            document.insert(field, value);
+            let error = to_order(&raw(&document)).unwrap_err().to_string();
+            assert!(error.contains("070707070707070707070707") && error.contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_stored_as_the_node_service_would() {
+        assert_eq!(number(20.0), Bson::Int32(20));
+        assert_eq!(number(20.5), Bson::Double(20.5));
+        assert_eq!(number(5_000_000_000.0), Bson::Int64(5_000_000_000));
+        assert_eq!(number(1e300), Bson::Double(1e300));
+        assert_eq!(version(Version(u32::MAX)), Bson::Int64(4_294_967_295));
+    }
+}

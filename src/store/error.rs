@@ -1,0 +1,212 @@
+//! What can go wrong with a database, told apart by what one can do about it.
+
+use std::time::Duration;
+
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+use thiserror::Error as ThisError;
+
+/// Why a call to the store failed.
+#[derive(Clone, Debug, ThisError)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The connection string is not one.
+    #[error("the MongoDB URI is not usable: {0}")]
+    InvalidUri(String),
+    /// The database's name is not one.
+    #[error(
+        "{0:?} is not a database name; write at most 63 characters, none of them a space or one of /\\.\"$*<>:|?"
+    )]
+    InvalidDatabase(String),
+    /// The database is not there, is stepping down, or is too busy.
+    #[error("the database is away while {doing}: {detail}")]
+    Unavailable {
+        /// What was attempted.
+        doing: &'static str,
+        /// What the driver says.
+        detail: String,
+    },
+    /// The database did not answer in time.
+    #[error("the database did not answer within {} s while {doing}", .after.as_secs())]
+    TimedOut {
+        /// What was attempted.
+        doing: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The database does not let us in.
+    #[error(
+        "the database refuses the credentials while {doing}: {detail}; check the user, the password and authSource in the MongoDB URI"
+    )]
+    AuthenticationFailed {
+        /// What was attempted.
+        doing: &'static str,
+        /// What the server says.
+        detail: String,
+    },
+    /// The unique index cannot be made.
+    #[error(
+        "two active orders hold the same ticket already: {0}; cancel all but one of them, then the index that prevents it can be made"
+    )]
+    DuplicateActiveOrders(String),
+    /// The server lacks what the indexes need.
+    #[error(
+        "the server cannot keep one active order per ticket: {0}; use MongoDB 6 or newer (or a compatible server that takes $in in partial indexes)"
+    )]
+    UnsupportedServer(String),
+    /// Another index is in the way of ours.
+    #[error("the index {name} is in the way: {detail}; drop it, ours is made in its place")]
+    IndexConflict {
+        /// The name of the index that we make.
+        name: String,
+        /// What the server says.
+        detail: String,
+    },
+    /// A document that cannot be read.
+    #[error("the document {id} in {collection} cannot be read: {detail}")]
+    Malformed {
+        /// The collection that it is in.
+        collection: &'static str,
+        /// Its `_id`, as the database has it.
+        id: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The database refuses for another reason.
+    #[error("the database failed while {doing}: {detail}")]
+    Failed {
+        /// What was attempted.
+        doing: &'static str,
+        /// What the driver says.
+        detail: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call may well succeed later, without anyone changing the request.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::TimedOut { .. } | Self::AuthenticationFailed { .. })
+    }
+
+    /// Whether it will fail again until somebody changes how the process was started.
+    #[must_use]
+    pub fn is_misconfigured(&self) -> bool {
+        matches!(self, Self::InvalidUri(_) | Self::InvalidDatabase(_))
+    }
+
+    /// One word for conditions, events and metric labels: a small fixed set.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidUri(_) | Self::InvalidDatabase(_) => "InvalidDatabaseUri",
+            Self::Unavailable { .. } | Self::TimedOut { .. } => "DatabaseUnreachable",
+            Self::AuthenticationFailed { .. } => "AuthenticationFailed",
+            Self::DuplicateActiveOrders(_) => "DuplicateActiveOrders",
+            Self::UnsupportedServer(_) => "UnsupportedServer",
+            Self::IndexConflict { .. } => "IndexConflict",
+            Self::Malformed { .. } => "MalformedDocument",
+            Self::Failed { .. } => "DatabaseFailed",
+        }
+    }
+
+    /// Sorts what the driver says.
+    pub(super) fn from_driver(doing: &'static str, error: &Error) -> Self {
+        let detail = describe(error);
+        if is_authentication(error) {
+            Self::AuthenticationFailed { doing, detail }
+        } else if matches!(*error.kind, ErrorKind::IncompatibleServer { .. }) {
+            Self::UnsupportedServer(detail)
+        } else if is_transient(error) || is_absence(error) {
+            Self::Unavailable { doing, detail }
+        } else {
+            Self::Failed { doing, detail }
+        }
+    }
+}
+
+/// The server's error codes that matter here.
+pub(super) mod code {
+    pub(in super::super) const INTERNAL: i32 = 1;
+    pub(in super::super) const NAMESPACE_EXISTS: i32 = 48;
+    pub(in super::super) const CANNOT_CREATE_INDEX: i32 = 67;
+    pub(in super::super) const INDEX_OPTIONS_CONFLICT: i32 = 85;
+    pub(in super::super) const INDEX_KEYS_CONFLICT: i32 = 86;
+    pub(in super::super) const DUPLICATE_KEY: i32 = 11000;
+
+    /// The user is unknown, or may not do this.
+    pub(in super::super) const AUTHENTICATION: [i32; 2] = [13, 18];
+
+    /// A rival writer got in the way, or the server is handing over or ending: host unreachable and
+    /// not found (6, 7), lock timeout (24), lock busy (46), write concern not met in time (64),
+    /// network timeout (89), shutdown (91), write conflict (112), primary stepped down (189),
+    /// exceeded time limit (262), socket exception (9001), not the primary (10107, 13435, 13436),
+    /// interrupted by a shutdown or a change of state (11600, 11602).
+    pub(in super::super) const TRANSIENT: [i32; 16] =
+        [6, 7, 24, 46, 64, 89, 91, 112, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436];
+}
+
+/// The code that the server gave, wherever the driver put it.
+pub(super) fn server_code(error: &Error) -> Option<i32> {
+    match &*error.kind {
+        ErrorKind::Command(command) => Some(command.code),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(concern.code),
+        _ => None,
+    }
+}
+
+/// Whether a unique index refused the write.
+pub(super) fn is_duplicate(error: &Error) -> bool {
+    server_code(error) == Some(code::DUPLICATE_KEY)
+}
+
+/// Whether trying again at once, a few times, is likely to help.
+///
+/// The write may have happened or not: only writes that are harmless when repeated may be retried.
+pub(super) fn is_transient(error: &Error) -> bool {
+    if ["RetryableWriteError", "TransientTransactionError"].iter().any(|label| error.contains_label(label)) {
+        return true;
+    }
+    match &*error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        ErrorKind::Write(WriteFailure::WriteConcernError(_)) => true,
+        _ => server_code(error)
+            .is_some_and(|code| is_transient_answer(code, &server_message(error).unwrap_or_default())),
+    }
+}
+
+/// The same for a code and a message that came in the body of an answer.
+pub(super) fn is_transient_answer(code: i32, message: &str) -> bool {
+    // PostgreSQL's way to choose among racing writers, as DocumentDB reports it.
+    code::TRANSIENT.contains(&code) || (code == code::INTERNAL && message.contains("deadlock detected"))
+}
+
+fn is_authentication(error: &Error) -> bool {
+    matches!(*error.kind, ErrorKind::Authentication { .. })
+        || server_code(error).is_some_and(|code| code::AUTHENTICATION.contains(&code))
+}
+
+fn is_absence(error: &Error) -> bool {
+    matches!(
+        *error.kind,
+        ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. } | ErrorKind::Shutdown
+    )
+}
+
+fn server_message(error: &Error) -> Option<String> {
+    match &*error.kind {
+        ErrorKind::Command(command) => Some(command.message.clone()),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.message.clone()),
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(concern.message.clone()),
+        _ => None,
+    }
+}
+
+/// The server's own words where there are any, else the driver's; in one line.
+pub(super) fn describe(error: &Error) -> String {
+    let text = match (server_code(error), server_message(error)) {
+        (Some(code), Some(message)) => format!("{message} (code {code})"),
+        _ => error.kind.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

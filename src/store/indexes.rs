@@ -1,0 +1,123 @@
+//! The indexes, of which one is the guarantee that a ticket is sold once.
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use mongodb::{
+    Collection, IndexModel,
+    bson::{Document, doc},
+    error::{Error, Result as DriverResult},
+    options::IndexOptions,
+};
+
+use super::{
+    Store, StoreError,
+    document::statuses,
+    error::{code, describe, is_duplicate, server_code},
+    retry,
+};
+use crate::order::OrderStatus;
+
+/// Making an index reads the whole collection, once; the server goes on if we stop waiting.
+const BUILD_LIMIT: Duration = Duration::from_secs(600);
+
+const MAKING: &str = "making the indexes";
+
+impl Store {
+    /// Makes the indexes that are not there yet, and waits for them.
+    ///
+    /// Any number of processes may call it at once, and as often as they like.
+    ///
+    /// # Errors
+    /// When orders that are there already contradict the unique index, when the server is too old
+    /// for it, when another index is in the way, or when the database is away.
+    pub async fn ensure_indexes(&self) -> Result<(), StoreError> {
+        let orders = self.orders();
+        retry::within(BUILD_LIMIT, MAKING, async {
+            for index in [by_user(), by_ticket(), by_expiry()] {
+                ensure(&orders, index).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// A user's orders, oldest first.
+fn by_user() -> IndexModel {
+    model("user_orders", doc! { "userId": 1, "_id": 1 }, IndexOptions::default())
+}
+
+/// One active order per ticket: the guarantee.
+fn by_ticket() -> IndexModel {
+    let filter = doc! {
+        "status": { "$in": statuses(&OrderStatus::ACTIVE) },
+        // Without it, all orders that lost their ticket would contradict one another.
+        "ticket": { "$exists": true },
+    };
+    let options = IndexOptions::builder().unique(true).partial_filter_expression(filter).build();
+    model("one_active_order_per_ticket", doc! { "ticket": 1 }, options)
+}
+
+/// What is due: only open orders are in it, so it stays small however many orders are kept.
+fn by_expiry() -> IndexModel {
+    let filter = doc! { "status": { "$in": statuses(&OrderStatus::OPEN) } };
+    let options = IndexOptions::builder().partial_filter_expression(filter).build();
+    model("open_orders_by_expiry", doc! { "expiresAt": 1, "_id": 1 }, options)
+}
+
+fn model(name: &str, keys: Document, mut options: IndexOptions) -> IndexModel {
+    options.name = Some(name.to_owned());
+    IndexModel::builder().keys(keys).options(options).build()
+}
+
+async fn ensure(orders: &Collection<Document>, index: IndexModel) -> Result<(), StoreError> {
+    let mut attempt = 1;
+    loop {
+        let error = match orders.create_index(index.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        // Several processes that start together also create the collection together.
+        let raced = server_code(&error) == Some(code::NAMESPACE_EXISTS);
+        if !(retry::again(&error, attempt) || raced && attempt < 3) {
+            return refused(orders, index, error).await;
+        }
+        retry::pause(attempt).await;
+        attempt += 1;
+    }
+}
+
+/// What a refusal means.
+async fn refused(orders: &Collection<Document>, index: IndexModel, error: Error) -> Result<(), StoreError> {
+    match server_code(&error) {
+        _ if is_duplicate(&error) => Err(StoreError::DuplicateActiveOrders(describe(&error))),
+        Some(code::CANNOT_CREATE_INDEX) => Err(StoreError::UnsupportedServer(describe(&error))),
+        // The same index under another name, made by hand, serves as well.
+        Some(code::INDEX_OPTIONS_CONFLICT | code::INDEX_KEYS_CONFLICT) => {
+            let there =
+                equivalent(orders, &index).await.map_err(|error| StoreError::from_driver(MAKING, &error))?;
+            if there {
+                return Ok(());
+            }
+            let name = index.options.and_then(|options| options.name).unwrap_or_default();
+            Err(StoreError::IndexConflict { name, detail: describe(&error) })
+        }
+        _ => Err(StoreError::from_driver(MAKING, &error)),
+    }
+}
+
+async fn equivalent(orders: &Collection<Document>, wanted: &IndexModel) -> DriverResult<bool> {
+    let there: Vec<IndexModel> = orders.list_indexes().await?.try_collect().await?;
+    Ok(there.iter().any(|index| essence(index) == essence(wanted)))
+}
+
+/// What makes two indexes the same for us: the keys in order, uniqueness, and what is in them.
+fn essence(index: &IndexModel) -> (Vec<&str>, bool, Option<&Document>) {
+    let options = index.options.as_ref();
+    (
+        index.keys.keys().map(String::as_str).collect(),
+        options.and_then(|options| options.unique).unwrap_or_default(),
+        options.and_then(|options| options.partial_filter_expression.as_ref()),
+    )
+}

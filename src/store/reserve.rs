@@ -1,0 +1,152 @@
+//! Reserving a ticket: one insert, which the unique index lets through or not.
+
+use jiff::Timestamp;
+use mongodb::{
+    bson::{RawDocumentBuf, doc, oid::ObjectId},
+    error::Error as DriverError,
+};
+use thiserror::Error;
+
+use super::{
+    Store, StoreError,
+    document::{date, from_order, kept, object_id, statuses, to_order},
+    error::is_duplicate,
+    orders::advanced,
+    retry,
+};
+use crate::order::{
+    Order, OrderId, OrderStatus, Reservation, ReservationTerms, TicketId, Transition, UserId,
+};
+
+/// Why a ticket was not reserved.
+#[derive(Clone, Debug, Error)]
+pub enum ReserveError {
+    /// There is no such ticket.
+    #[error("there is no ticket {0}")]
+    TicketNotFound(TicketId),
+    /// An active order holds it.
+    #[error("the ticket {0} is held by an active order")]
+    AlreadyReserved(TicketId),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+const RESERVING: &str = "reserving a ticket";
+
+/// How often an insert is tried after an overdue order was cancelled to make room for it.
+const ROUNDS: u32 = 3;
+
+/// How far this machine's clock may be ahead or behind of the database's before it misjudges which
+/// orders are worth asking the database about.
+const CLOCK_SLACK: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+
+enum Inserted {
+    Yes,
+    Held,
+}
+
+impl Store {
+    /// Reserves `ticket` for `user`, from `now` on.
+    ///
+    /// Of any number of simultaneous calls for one ticket at most one succeeds. An open order that
+    /// is past its time does not count: it is cancelled first.
+    ///
+    /// # Errors
+    /// When there is no such ticket, an active order holds it, or the database fails. In the last
+    /// case the reservation may have been made nevertheless, if the database went away in the midst.
+    pub async fn reserve(
+        &self,
+        user: &UserId,
+        ticket: TicketId,
+        now: Timestamp,
+        terms: &ReservationTerms,
+    ) -> Result<Reservation, ReserveError> {
+        retry::within(retry::DEADLINE, RESERVING, async {
+            let record = self.ticket(ticket).await?.ok_or(ReserveError::TicketNotFound(ticket))?;
+            let id = OrderId::from_bytes(ObjectId::new().bytes());
+            let order = Order::reserve(id, user.clone(), ticket, now, terms.window);
+            for _ in 0..ROUNDS {
+                match self.insert(&order).await? {
+                    Inserted::Yes => return Ok(Reservation { order, ticket: Some(record) }),
+                    Inserted::Held if self.make_room(ticket, now, terms).await? => {}
+                    Inserted::Held => break,
+                }
+            }
+            Err(ReserveError::AlreadyReserved(ticket))
+        })
+        .await
+    }
+
+    /// Inserts `order` once, however often it takes to learn whether it happened.
+    async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
+        let (orders, document) = (self.orders(), from_order(order));
+        let failed = |error: &DriverError| StoreError::from_driver(RESERVING, error);
+        let mut attempt = 1;
+        loop {
+            let error = match orders.insert_one(&document).await {
+                Ok(_) => return Ok(Inserted::Yes),
+                Err(error) => error,
+            };
+            if is_duplicate(&error) {
+                // After a lost reply the order in the way may be this very one.
+                let ours = attempt > 1 && self.bare_order(order.id).await?.is_some();
+                return Ok(if ours { Inserted::Yes } else { Inserted::Held });
+            }
+            if !retry::again(&error, attempt) {
+                return Err(failed(&error));
+            }
+            retry::pause(attempt).await;
+            attempt += 1;
+        }
+    }
+
+    /// Whether it is worth inserting again: the order that holds `ticket` was overdue and is
+    /// cancelled now, or has gone meanwhile.
+    async fn make_room(
+        &self,
+        ticket: TicketId,
+        now: Timestamp,
+        terms: &ReservationTerms,
+    ) -> Result<bool, StoreError> {
+        let Some(document) = self.holder(ticket).await? else { return Ok(true) };
+        // A document that cannot be read holds its ticket all the same.
+        let Some(holder) = kept(to_order(&document)) else { return Ok(false) };
+        // Most losers of a race end here, having asked one question.
+        let latest = now.checked_add(CLOCK_SLACK).unwrap_or(Timestamp::MAX);
+        if !holder.is_overdue(latest, terms) {
+            return Ok(false);
+        }
+        // Whether it is overdue in earnest is for the database's clock to say, not for ours.
+        let cutoff = self.server_time().await?;
+        if !holder.is_overdue(cutoff, terms) {
+            return Ok(false);
+        }
+        let orders = self.orders();
+        // The holder exactly as it was judged, so a payment that begins now keeps its order.
+        let filter = doc! {
+            "_id": object_id(holder.id.bytes()),
+            "status": holder.status.as_str(),
+            "expiresAt": date(holder.expires_at),
+        };
+        let result = retry::transient("cancelling an overdue order", || async {
+            orders.update_one(filter.clone(), advanced(Transition::Cancel)).await
+        })
+        .await?;
+        if result.matched_count > 0 {
+            tracing::info!(order = %holder.id, %ticket, "cancelled an overdue order to reserve its ticket again");
+        }
+        // When it did not match, somebody else moved it: to be seen by looking again.
+        Ok(true)
+    }
+
+    /// The active order that holds `ticket`.
+    async fn holder(&self, ticket: TicketId) -> Result<Option<RawDocumentBuf>, StoreError> {
+        let orders = self.raw_orders();
+        let filter = doc! {
+            "ticket": object_id(ticket.bytes()),
+            "status": { "$in": statuses(&OrderStatus::ACTIVE) },
+        };
+        retry::transient(RESERVING, || async { orders.find_one(filter.clone()).await }).await
+    }
+}

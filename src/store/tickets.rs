@@ -1,0 +1,193 @@
+//! The local replicas of tickets.
+//!
+//! Versions only go up: a record is written only over an older one, so that events and imports may
+//! come twice, late, or in any order.
+
+use std::collections::HashMap;
+
+use futures::TryStreamExt;
+use mongodb::{
+    bson::{Document, doc},
+    error::Result as DriverResult,
+};
+
+use super::{
+    Store, StoreError, TICKETS,
+    document::{self, kept, number, object_id, to_ticket},
+    error::{code, is_transient_answer},
+    retry,
+};
+use crate::order::{Ticket, TicketId};
+
+/// What became of a number of tickets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upserted {
+    /// Written: new here, or newer than what was here.
+    pub written: u64,
+    /// Left alone: the same version, or a newer one, is here.
+    pub unchanged: u64,
+}
+
+const WRITING: &str = "writing tickets";
+
+impl Store {
+    /// One ticket; `None` when it is not known here.
+    ///
+    /// # Errors
+    /// When its record cannot be read, or the database fails.
+    pub async fn ticket(&self, id: TicketId) -> Result<Option<Ticket>, StoreError> {
+        let tickets = self.raw_tickets();
+        let found = retry::transient("reading a ticket", || async {
+            tickets.find_one(doc! { "_id": object_id(id.bytes()) }).await
+        })
+        .await?;
+        found.map(|document| to_ticket(&document)).transpose()
+    }
+
+    /// Those of `ids` that are known here, in one query. Malformed records are logged and left out.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn tickets_by_id(
+        &self,
+        ids: impl IntoIterator<Item = TicketId>,
+    ) -> Result<HashMap<TicketId, Ticket>, StoreError> {
+        let mut ids: Vec<_> = ids.into_iter().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let ids: Vec<_> = ids.into_iter().map(|id| object_id(id.bytes())).collect();
+        let tickets = self.raw_tickets();
+        let found: Vec<_> = retry::transient("reading tickets", || async {
+            tickets.find(doc! { "_id": { "$in": &ids } }).await?.try_collect().await
+        })
+        .await?;
+        Ok(found
+            .iter()
+            .filter_map(|document| kept(to_ticket(document)))
+            .map(|ticket| (ticket.id, ticket))
+            .collect())
+    }
+
+    /// Writes each of `tickets` unless the same or a newer version of it is here.
+    ///
+    /// One command, whose statements are conditional upserts: an upsert that does not match because
+    /// the record is as new already runs into the record's own `_id`, which is how we learn it.
+    /// (The driver's bulk writes need a server command that FerretDB does not have.)
+    ///
+    /// # Errors
+    /// When the database fails; some of the tickets may have been written then, which does no harm.
+    pub async fn upsert_tickets(&self, tickets: &[Ticket]) -> Result<Upserted, StoreError> {
+        if tickets.is_empty() {
+            return Ok(Upserted::default());
+        }
+        retry::within(retry::DEADLINE, WRITING, async {
+            let mut total = Upserted::default();
+            let mut left: Vec<&Ticket> = tickets.iter().collect();
+            let mut attempt = 1;
+            loop {
+                let answer = retry::transient(WRITING, || self.upsert_command(&left)).await?;
+                let reply = Reply::read(&answer)?;
+                total.written += reply.written;
+                total.unchanged += reply.unchanged;
+                left = reply.again.iter().filter_map(|index| left.get(*index).copied()).collect();
+                if left.is_empty() {
+                    return Ok(total);
+                }
+                retry::pause(attempt).await;
+                attempt += 1;
+            }
+        })
+        .await
+    }
+
+    async fn upsert_command(&self, tickets: &[&Ticket]) -> DriverResult<Document> {
+        let updates: Vec<Document> = tickets.iter().map(|ticket| statement(ticket)).collect();
+        self.database
+            .run_command(doc! {
+                "update": TICKETS,
+                "updates": updates,
+                "ordered": false,
+                "writeConcern": { "w": "majority" },
+            })
+            .await
+    }
+}
+
+fn statement(ticket: &Ticket) -> Document {
+    let version = document::version(ticket.version);
+    doc! {
+        // "not at least", rather than "less than", so that a record without a version is older too.
+        "q": { "_id": object_id(ticket.id.bytes()), "version": { "$not": { "$gte": version.clone() } } },
+        "u": { "$set": { "title": &ticket.title, "price": number(ticket.price), "version": version } },
+        "upsert": true,
+    }
+}
+
+/// What the server answered to the statements of one command.
+#[derive(Debug, Default)]
+struct Reply {
+    written: u64,
+    unchanged: u64,
+    /// The statements to repeat, by their index.
+    again: Vec<usize>,
+}
+
+impl Reply {
+    fn read(answer: &Document) -> Result<Self, StoreError> {
+        let mut reply = Self { written: count(answer, "n"), ..Self::default() };
+        for error in answer.get_array("writeErrors").into_iter().flatten().filter_map(|e| e.as_document()) {
+            let code = i32::try_from(count(error, "code")).unwrap_or_default();
+            let message = error.get_str("errmsg").unwrap_or_default();
+            match code {
+                code::DUPLICATE_KEY => reply.unchanged += 1,
+                code if is_transient_answer(code, message) => {
+                    reply.again.push(usize::try_from(count(error, "index")).unwrap_or(usize::MAX));
+                }
+                code => {
+                    return Err(StoreError::Failed {
+                        doing: WRITING,
+                        detail: format!("{message} (code {code})"),
+                    });
+                }
+            }
+        }
+        Ok(reply)
+    }
+}
+
+/// A whole number of an answer, in whichever type the server writes it; 0 when it is not there.
+fn count(document: &Document, field: &str) -> u64 {
+    let number = document.get(field);
+    number
+        .and_then(|n| n.as_i64().or_else(|| n.as_i32().map(i64::from)))
+        .and_then(|n| u64::try_from(n).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duplicate_means_as_new_already_and_a_deadlock_means_again() {
+        let reply = Reply::read(&doc! {
+            "ok": 1.0, "n": 3_i64,
+            "writeErrors": [
+                { "index": 1, "code": 11000, "errmsg": "duplicate key" },
+                { "index": 4, "code": 1, "errmsg": "deadlock detected" },
+                { "index": 5, "code": 112, "errmsg": "write conflict" },
+            ],
+        })
+        .unwrap();
+        assert_eq!((reply.written, reply.unchanged, reply.again), (3, 1, vec![4, 5]));
+    }
+
+    #[test]
+    fn any_other_error_is_one() {
+        let answer = doc! { "n": 0, "writeErrors": [{ "index": 0, "code": 14, "errmsg": "type mismatch" }] };
+        assert!(Reply::read(&answer).unwrap_err().to_string().contains("type mismatch"));
+    }
+}
