@@ -1,4 +1,103 @@
 //! The command line of the orders operator: each subcommand is one call into the library.
-fn main() {
-    print!("{}", orders_operator::crd::crd_yaml().unwrap());
+
+use std::{io::Write, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use orders_operator::{
+    api, controller, crd,
+    runtime::telemetry,
+    store::import,
+    sweeper,
+};
+
+/// Sells no tickets, but runs the service that reserves them.
+///
+/// In a cluster, the controller makes of each OrdersService a Deployment, a Service and an Ingress
+/// whose last rule is the web client; the sweeper beside it moves unpaid orders to cancelled when
+/// their time is up. The pods that the controller makes run the orders API (serve).
+#[derive(Parser)]
+#[command(
+    name = "orders-operator",
+    version,
+    after_help = "Examples:
+  orders-operator crd | kubectl apply -f -                         install the resource's definition
+  orders-operator controller                                       run against $KUBECONFIG's cluster
+  orders-operator serve --port 3000                                with JWT_KEY and MONGO_URI set
+  orders-operator tickets import tickets.ndjson                    with MONGO_URI set"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make and keep the children of every OrdersService
+    Controller(controller::ControllerArgs),
+    /// Move expired orders to cancelled, in the database of every OrdersService
+    Sweeper(sweeper::SweeperArgs),
+    /// Serve the orders HTTP API
+    Serve(api::ServeArgs),
+    /// Print the CustomResourceDefinition as YAML
+    Crd,
+    /// Work with the local copies of tickets
+    Tickets(Tickets),
+}
+
+#[derive(Args)]
+struct Tickets {
+    #[command(subcommand)]
+    command: TicketsCommand,
+}
+
+#[derive(Subcommand)]
+enum TicketsCommand {
+    /// Load tickets from NDJSON, one per line: needed when orders are added to a system that has tickets
+    Import(import::TicketsImportArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Controller(args) => {
+            telemetry::init(&args.log);
+            ended(controller::run(args).await)
+        }
+        Command::Sweeper(args) => {
+            telemetry::init(&args.log);
+            ended(sweeper::run(args).await)
+        }
+        Command::Serve(args) => {
+            telemetry::init(&args.log);
+            match api::serve(args).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error, error.exit_code()),
+            }
+        }
+        Command::Crd => ended(print_crd()),
+        Command::Tickets(Tickets { command: TicketsCommand::Import(args) }) => match import::import(args).await {
+            Ok(summary) => {
+                println!("{summary}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error, error.exit_code()),
+        },
+    }
+}
+
+fn print_crd() -> std::io::Result<()> {
+    let yaml = crd::crd_yaml().map_err(std::io::Error::other)?;
+    std::io::stdout().write_all(yaml.as_bytes())
+}
+
+fn ended<E: std::error::Error>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error, 1),
+    }
+}
+
+fn failed(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("orders-operator: {error}");
+    ExitCode::from(code)
 }

@@ -45,7 +45,7 @@ pub struct OrdersServiceSpec {
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
 
-    /// When the kubelet pulls the image: Always, IfNotPresent or Never.
+    /// When the kubelet pulls the image: Always, IfNotPresent or Never. Default: IfNotPresent.
     #[serde(default)]
     pub image_pull_policy: ImagePullPolicy,
 
@@ -54,12 +54,12 @@ pub struct OrdersServiceSpec {
     #[schemars(length(max = 8))]
     pub image_pull_secrets: Vec<LocalSecret>,
 
-    /// Number of pods of the orders API.
+    /// Number of pods of the orders API. Default: 2.
     #[serde(default = "defaults::replicas")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
 
-    /// Port of the container and of the Service.
+    /// Port of the container and of the Service. Default: 3000.
     #[serde(default = "defaults::port")]
     #[schemars(range(min = 1, max = 65535))]
     #[x_kube(validation = Rule::new("self != 8081").message("port 8081 is the admin port of the pods (probes and metrics): choose another, such as 3000"))]
@@ -129,7 +129,7 @@ pub struct JwtSecretRef {
     /// Name of the Secret, in the namespace of this resource.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key within the Secret.
+    /// Key within the Secret. Default: JWT_KEY.
     #[serde(default = "defaults::jwt_key")]
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
@@ -156,7 +156,7 @@ pub struct UriSecretRef {
     /// Name of the Secret, in the namespace of this resource.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key within the Secret.
+    /// Key within the Secret. Default: MONGO_URI.
     #[serde(default = "defaults::uri_key")]
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
@@ -166,12 +166,12 @@ pub struct UriSecretRef {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Expiration {
-    /// Seconds that a reservation lasts.
+    /// Seconds that a reservation lasts. Default: 900.
     #[serde(default = "defaults::window_seconds")]
     #[schemars(range(min = 1, max = 604_800))]
     pub window_seconds: i32,
 
-    /// Extra seconds that an order gets whose payment has begun (awaiting:payment) before it is cancelled.
+    /// Extra seconds that an order gets whose payment has begun (awaiting:payment) before it is cancelled. Default: 0.
     #[serde(default)]
     #[schemars(range(min = 0, max = 604_800))]
     pub payment_grace_seconds: i32,
@@ -218,7 +218,7 @@ pub struct IngressSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<IngressTlsSpec>,
 
-    /// Path of the orders API itself.
+    /// Path of the orders API itself. Default: /api/orders.
     #[serde(default = "defaults::path")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /, such as /api/orders"))]
@@ -262,7 +262,7 @@ pub struct RouteSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub service: String,
 
-    /// Port of the Service.
+    /// Port of the Service. Default: 3000.
     #[serde(default = "defaults::port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
@@ -275,7 +275,7 @@ pub struct Backend {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub service: String,
 
-    /// Port of the Service.
+    /// Port of the Service. Default: 3000.
     #[serde(default = "defaults::port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,

@@ -139,6 +139,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = bind(address).await?;
+    tracing::info!(address = %listener.local_addr()?, "serving the admin endpoints");
     let (live, ready) = (health.clone(), health);
     let router = Router::new()
         .route("/livez", get(move || async move { live.livez() }))

@@ -1,1 +1,186 @@
-//! Expiry: which databases to sweep, when, and the sweep itself.
+//! The sweeper: moves expired orders to `cancelled`, in the database of every OrdersService.
+//!
+//! Nothing but the orders themselves says what is due, so nothing can be lost, and every write is
+//! conditional, so any number of sweepers may run, crash or be paused at any moment. [`targets`]
+//! finds the databases, [`clock`] reads their time, [`pacing`] says when and how much, [`sweep`]
+//! does it.
+
+mod clock;
+mod metrics;
+mod pacing;
+mod resolve;
+mod sweep;
+mod targets;
+
+use std::{collections::HashMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use clap::Args;
+use futures::StreamExt;
+use kube::{
+    Api, Client,
+    core::DeserializeGuard,
+    runtime::{WatchStreamExt, reflector, watcher},
+};
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use clock::ServerClock;
+pub use pacing::{BatchSize, nap};
+pub use sweep::{Sweep, Swept};
+pub use targets::Target;
+
+use self::{metrics::Metrics, resolve::Resolver};
+use crate::{
+    crd::OrdersService,
+    runtime::{self, admin, telemetry::LogArgs},
+    store::TargetId,
+};
+
+/// Seconds after which the API server ends a watch, and a new one is begun.
+const WATCH_SECONDS: u32 = 200;
+
+/// How often the targets are worked out again although no OrdersService changed: Secrets change too.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// Moves expired orders to cancelled, in the database of every OrdersService.
+#[derive(Args, Clone, Debug)]
+pub struct SweeperArgs {
+    /// Namespace whose OrdersServices are served. Default: all
+    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Port of /livez, /readyz and /metrics
+    #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8082)]
+    pub admin_port: u16,
+
+    /// Logging
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Why the sweeper ended.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// No usable kubeconfig, and not in a cluster.
+    #[error("cannot find a cluster: {0}; set KUBECONFIG, or run inside a cluster")]
+    NoCluster(#[source] kube::Error),
+    /// The admin port cannot be served.
+    #[error("the admin server: {0}")]
+    Admin(#[source] io::Error),
+    /// Signal handlers cannot be installed.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The watch ended by itself.
+    #[error("the watch on OrdersServices ended unexpectedly")]
+    Ended,
+}
+
+/// Runs the sweeper until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; failures of the API server or of a database later on are waited out.
+pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
+    let shutdown = runtime::on_signal().map_err(RunError::Signals)?;
+    let health = admin::Health::default();
+    let caches = health.readiness("caches");
+    let looping = health.heartbeat("targets", Duration::from_secs(120));
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let address = (Ipv4Addr::UNSPECIFIED, args.admin_port).into();
+    let mut admin = tokio::spawn(admin::serve(address, health, Arc::new(registry), shutdown.clone()));
+
+    let client = Client::try_default().await.map_err(RunError::NoCluster)?;
+    let api: Api<DeserializeGuard<OrdersService>> = match &args.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let (services, writer) = reflector::store();
+    let watch = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff().reflect(writer);
+    let mut watch = std::pin::pin!(watch);
+    tracing::info!(namespace = args.namespace.as_deref().unwrap_or("(all)"), "sweeper started");
+
+    let mut sweeps = Sweeps { running: HashMap::new(), metrics: metrics.clone(), shutdown: shutdown.clone() };
+    let mut resolver = Resolver::new(client);
+    let mut refresh = tokio::time::interval(REFRESH);
+    refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut listed = false;
+    let result = loop {
+        let changed = tokio::select! {
+            () = shutdown.cancelled() => break Ok(()),
+            ended = &mut admin => {
+                let why = ended.map_err(io::Error::other).and_then(|served| served).err();
+                break Err(RunError::Admin(why.unwrap_or_else(|| io::Error::other("ended"))));
+            }
+            event = watch.next() => match event {
+                // A list comes page by page; it counts when it is whole.
+                Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => false,
+                Some(Ok(_)) => true,
+                Some(Err(error)) => {
+                    metrics.watch_failed();
+                    tracing::warn!(%error, "the watch on OrdersServices failed; it is begun again");
+                    false
+                }
+                None => break Err(RunError::Ended),
+            },
+            _ = refresh.tick() => listed,
+        };
+        looping.beat();
+        if changed {
+            listed = true;
+            caches.set(Ok(()));
+            let services = services.state();
+            sweeps.follow(resolver.resolve(&services).await);
+        }
+    };
+    sweeps.stop().await;
+    result
+}
+
+/// The sweeps that run, one task for each target.
+struct Sweeps {
+    running: HashMap<TargetId, Running>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+}
+
+struct Running {
+    target: Target,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Sweeps {
+    /// Starts what is new, stops what is gone, and does both for what changed.
+    fn follow(&mut self, wanted: HashMap<TargetId, Target>) {
+        self.running.retain(|id, running| {
+            let keep = wanted.get(id) == Some(&running.target) && !running.task.is_finished();
+            if !keep {
+                // It ends at its next pause; being interrupted anywhere does no harm.
+                running.cancel.cancel();
+                tracing::info!(target = %id, "sweep stopped");
+            }
+            keep
+        });
+        for (id, target) in wanted {
+            self.running.entry(id).or_insert_with_key(|id| {
+                tracing::info!(target = %id, resources = target.resources.join(","), suspended = target.suspended, "sweep started");
+                let cancel = self.shutdown.child_token();
+                let task = tokio::spawn(sweep::run(target.clone(), self.metrics.clone(), cancel.clone()));
+                Running { target, cancel, task }
+            });
+        }
+        self.metrics.targets(self.running.len());
+    }
+
+    /// Waits for the sweeps to end, which the shutdown has told them to.
+    async fn stop(self) {
+        self.shutdown.cancel();
+        for (id, running) in self.running {
+            if running.task.await.is_err() {
+                tracing::error!(target = %id, "the sweep had panicked");
+            }
+        }
+    }
+}

@@ -1,9 +1,20 @@
-//! Integration tests, in one binary: linking is slow. `make test` starts the real parts they use.
+//! Integration tests against real parts: one binary, since linking is slow.
+//!
+//! Each test has its own namespace or database, and waits on conditions with a deadline. The parts
+//! come from the environment (`KUBECONFIG`, `MONGO_URI`, `helm` on the `PATH`), which `make test`
+//! sets up, so that the same tests can be pointed at another cluster or database.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
 mod api_errors;
+mod api_process;
+mod architecture;
+mod cluster;
+mod controller;
+mod crd;
 mod import;
 mod mongo;
+mod packaging;
 mod store;
 mod store_expiry;
+mod sweeper;

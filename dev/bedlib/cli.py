@@ -1,0 +1,204 @@
+"""The command line of the bed."""
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+from . import images, tools
+from .parts import PARTS, with_needs
+from .report import BedError, say, step
+from .state import CACHE, Bed, signal_and_wait
+
+EXAMPLES = """parts:
+  api      etcd, API server and controller manager on 127.0.0.1, no node
+  mongo    a database that speaks MongoDB's protocol, on 127.0.0.1
+  nats     NATS with JetStream, on 127.0.0.1
+  node     a cluster of one node with a kubelet, in namespaces of its own
+  ingress  Traefik in that cluster, published on 127.0.0.1 (brings up the node too)
+
+examples:
+  dev/bed up                              api and mongo: what `make test` needs
+  dev/bed exec -- cargo test              run something with KUBECONFIG, MONGO_URI and the tools set
+  eval "$(dev/bed env)"                   the same for this shell
+  dev/bed up mongo node ingress           what `make demo` needs
+  dev/bed logs node -f                    follow the logs of a part
+  dev/bed down                            stop it all; nothing is left but the cache
+"""
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="dev/bed", description="Real parts of a cluster, for tests and the demo.",
+                                  epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, text):
+        return commands.add_parser(name, help=text, description=text)
+
+    for name, text in (("up", "bring parts up, or find that they are"), ("build", "only fetch and build what parts need")):
+        command(name, text).add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", default=[])
+    command("status", "say what is up").add_argument("--json", action="store_true", help="for programs")
+    command("env", "print the environment as shell commands")
+    execute = command("exec", "run a command with that environment")
+    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    logs = command("logs", "show the logs of a part")
+    logs.add_argument("part", choices=PARTS)
+    logs.add_argument("-f", "--follow", action="store_true")
+    command("down", "stop everything of this checkout").add_argument("--all", action="store_true", help="of every checkout")
+    command("tool", "print the path of a tool, built if it is not there").add_argument("tool", choices=[*tools.VERSIONS["cargo"], *tools.VERSIONS["go"]])
+    image = command("image", "build or load container images").add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = image.add_parser("build", help="build an image without a registry, and load it if the node is up")
+    build.add_argument("image")
+    build.add_argument("folder")
+    build.add_argument("--file", help="the Dockerfile, if not FOLDER/Dockerfile")
+    build.add_argument("--build-context", action="append", default=[], metavar="NAME=FOLDER", help="in place of a stage or image")
+    image.add_parser("load", help="load an image into the node").add_argument("image", help="an image that was built, or an archive")
+    return top
+
+
+def main(arguments=None):
+    options = parser().parse_args(arguments)
+    try:
+        return globals()[f"command_{options.command}"](options, Bed()) or 0
+    except BedError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def command_build(options, _bed):
+    for name in with_needs(options.parts or PARTS):
+        # Only what is built: no folder, port or process of a bed.
+        PARTS[name](Bed()).build()
+
+
+def command_up(options, bed):
+    names = with_needs(options.parts or ["api", "mongo"])
+    collect_garbage()
+    with bed.lock():
+        bed.prepare()
+        for name in names:
+            part = PARTS[name](bed)
+            if part.healthy():
+                continue
+            with step(f"bringing up {name}"):
+                part.up()
+        link_tools(bed)
+
+
+def command_status(options, bed):
+    states = {}
+    for name, part in PARTS.items():
+        if not (bed.folder / name).exists():
+            states[name] = {"state": "down"}
+            continue
+        part = part(bed)
+        healthy = part.healthy()
+        processes = {process.name: process.pid() for process in bed.processes(name)}
+        states[name] = {"state": "up" if healthy else "broken", "processes": processes, **({"env": part.environment()} if healthy else {})}
+    if options.json:
+        print(json.dumps(states, indent=2))
+        return
+    for name, state in states.items():
+        print(f"{name:8} {state['state']:7}" + "  ".join(f"{key}={value}" for key, value in state.get("env", {}).items()))
+        for process, pid in state.get("processes", {}).items() if state["state"] == "broken" else ():
+            print(f"           {process}: {'pid ' + str(pid) if pid else 'ended, see ' + str(bed.folder / name / process) + '.log'}")
+
+
+def environment(bed):
+    """What the parts that are up add to the environment."""
+    values = {}
+    for name, part in PARTS.items():
+        if (bed.folder / name).exists():
+            part = part(bed)
+            if part.healthy():
+                values.update(part.environment())
+    if not values:
+        raise BedError("nothing is up: run `dev/bed up` first")
+    if "NODE_KUBECONFIG" in values:
+        values.setdefault("KUBECONFIG", values["NODE_KUBECONFIG"])
+    values["BED_CACHE"], values["BED_STATE"] = str(CACHE), str(bed.folder)
+    values["PATH"] = f"{bed.folder}/bin:" + os.environ.get("PATH", os.defpath)
+    return values
+
+
+def command_env(_options, bed):
+    for name, value in environment(bed).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def command_exec(options, bed):
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if not words:
+        say("error: exec: say what to run, as in `dev/bed exec -- kubectl get pods`")
+        return 2
+    values = environment(bed)
+    os.environ.update(values)
+    try:
+        os.execvp(words[0], words)
+    except OSError as error:
+        raise BedError(f"exec: {words[0]}: {error.strerror}") from error
+
+
+def command_logs(options, bed):
+    logs = sorted((bed.folder / options.part).glob("*.log"))
+    if not logs:
+        raise BedError(f"{options.part}: no logs: it was not brought up")
+    return subprocess.run(["tail", "-n", "50", *(["-F"] if options.follow else []), *map(str, logs)]).returncode
+
+
+def command_down(options, bed):
+    for each in Bed.all() if options.all else [bed]:
+        take_down(each)
+
+
+def command_tool(options, _bed):
+    print((tools.cargo_tool if options.tool in tools.VERSIONS["cargo"] else tools.go_tool)(options.tool))
+
+
+def command_image(options, bed):
+    node = PARTS["node"](bed) if (bed.folder / "node").exists() else None
+    if options.action == "build":
+        archive = images.build(options.image, options.folder, options.file, options.build_context)
+        say(f"image {options.image}: {images.describe(archive)}")
+        if node and node.healthy():
+            node.load(archive)
+        return
+    if not node or not node.healthy():
+        raise BedError("image: the node is not up: run `dev/bed up node` first")
+    node.load(images.find(options.image))
+
+
+def link_tools(bed):
+    folder = bed.folder / "bin"
+    folder.mkdir(exist_ok=True)
+    for name, target in (("kubectl", tools.kubernetes() / "kubectl"), ("helm", tools.go_tool("helm"))):
+        link = folder / name
+        if not link.is_symlink() or os.readlink(link) != str(target):
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+
+
+def collect_garbage():
+    """Takes down the beds of checkouts that are gone."""
+    for bed in Bed.all():
+        if not bed.checkout.exists():
+            say(f"its checkout is gone: taking down the bed of {bed.checkout}")
+            take_down(bed)
+
+
+def take_down(bed):
+    if not bed.folder.exists():
+        return
+    with bed.lock(), step(f"taking down the bed of {bed.checkout}"):
+        for name in reversed(PARTS):
+            if (bed.folder / name).exists():
+                PARTS[name](bed).down()
+        signal_and_wait(list(bed.strays()), 3)
+        bed.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

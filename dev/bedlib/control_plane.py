@@ -1,0 +1,107 @@
+"""etcd, kube-apiserver and kube-controller-manager, for a cluster on the host and for the node's own."""
+import os
+import subprocess
+from pathlib import Path
+
+from . import tools
+from .report import wait_for
+
+SERVICE_RANGE = "10.96.0.0/16"
+
+
+class ControlPlane:
+    """The processes of one control plane. `inside` is what a command must begin with to run where it does."""
+
+    def __init__(self, bed, part, address, ports, inside=()):
+        self.bed, self.part, self.address, self.ports, self.inside = bed, part, address, ports, list(inside)
+        self.folder = bed.part_folder(part)
+        self.processes = [bed.process(part, name) for name in ("etcd", "kube-apiserver", "kube-controller-manager")]
+
+    @property
+    def kubeconfig(self):
+        return self.folder / "kubeconfig"
+
+    def healthy(self):
+        return all(process.alive() for process in self.processes)
+
+    def up(self):
+        programs, pki = tools.kubernetes(), self.folder / "pki"
+        self._certificates(pki)
+        write_kubeconfig(self.kubeconfig, f"https://{self.address}:{self.ports['api']}", pki)
+        etcd, server, controllers = self.processes
+        url = f"http://127.0.0.1:{self.ports['etcd']}"
+        if not etcd.alive():
+            etcd.start(*self.inside, programs / "etcd", "--data-dir", self.folder / "etcd", "--listen-client-urls", url,
+                       "--advertise-client-urls", url, "--listen-peer-urls", f"http://127.0.0.1:{self.ports['etcd-peer']}",
+                       "--unsafe-no-fsync", "--log-level", "warn")
+        if not server.alive():
+            server.start(
+                *self.inside, programs / "kube-apiserver", f"--etcd-servers={url}", f"--secure-port={self.ports['api']}",
+                f"--bind-address={'127.0.0.1' if self.address == '127.0.0.1' else '0.0.0.0'}",
+                f"--advertise-address={self.address}", f"--tls-cert-file={pki}/api.crt", f"--tls-private-key-file={pki}/api.key",
+                f"--client-ca-file={pki}/ca.crt", f"--service-cluster-ip-range={SERVICE_RANGE}",
+                "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={pki}/sa.key",
+                f"--service-account-signing-key-file={pki}/sa.key", "--authorization-mode=Node,RBAC", "--allow-privileged=true",
+                "--kubelet-preferred-address-types=InternalIP", f"--kubelet-client-certificate={pki}/admin.crt",
+                f"--kubelet-client-key={pki}/admin.key", "--endpoint-reconciler-type=none" if self.address == "127.0.0.1" else
+                "--endpoint-reconciler-type=lease")
+        wait_for(self.part, "the API server", self.ready, 90, server.log, lambda: server.alive() and etcd.alive())
+        if not controllers.alive():
+            controllers.start(
+                *self.inside, programs / "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--secure-port=0",
+                f"--service-account-private-key-file={pki}/sa.key", f"--root-ca-file={pki}/ca.crt",
+                "--use-service-account-credentials=true", "--leader-elect=false", "--cluster-cidr=10.244.0.0/16")
+        wait_for(self.part, "the controller manager", lambda: self.kubectl("get", "sa", "default"), 60,
+                 controllers.log, controllers.alive)
+
+    def down(self):
+        for process in reversed(self.processes):
+            # Nothing of it is worth a slow goodbye.
+            process.stop(seconds=3)
+
+    def ready(self):
+        return self.kubectl("get", "--raw", "/readyz")
+
+    def kubectl(self, *arguments, stdin=None):
+        """Whether kubectl succeeds, from where the control plane runs."""
+        command = [*self.inside, tools.kubernetes() / "kubectl", "--kubeconfig", self.kubeconfig, "--request-timeout=10s", *arguments]
+        return subprocess.run([str(word) for word in command], input=stdin, text=True, capture_output=True,
+                              stdin=None if stdin is not None else subprocess.DEVNULL).returncode == 0
+
+    def _certificates(self, pki):
+        """A small authority and two leaves. (The API server must not sign itself: some clients refuse an
+        authority's certificate as a server's.)"""
+        if (pki / "done").exists():
+            return
+        pki.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "openssl.log"
+
+        def openssl(*arguments):
+            tools.run(self.part, ["openssl", *map(str, arguments)], log)
+
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", pki / "ca.key", "-out", pki / "ca.crt",
+                "-days", "3650", "-subj", "/CN=bed-ca")
+        openssl("genrsa", "-out", pki / "sa.key", "2048")
+        names = (f"IP:127.0.0.1,IP:{self.address},IP:10.96.0.1,DNS:kubernetes,DNS:kubernetes.default,"
+                 "DNS:kubernetes.default.svc,DNS:localhost")
+        for name, subject, alternatives in (("api", "/CN=kube-apiserver", names), ("admin", "/O=system:masters/CN=admin", "DNS:admin")):
+            extensions = pki / f"{name}.ext"
+            extensions.write_text(f"subjectAltName={alternatives}\nextendedKeyUsage=serverAuth,clientAuth\n")
+            openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", pki / f"{name}.key", "-out", pki / f"{name}.csr", "-subj", subject)
+            openssl("x509", "-req", "-in", pki / f"{name}.csr", "-CA", pki / "ca.crt", "-CAkey", pki / "ca.key",
+                    "-CAcreateserial", "-days", "3650", "-extfile", extensions, "-out", pki / f"{name}.crt")
+        (pki / "done").touch()
+
+
+def write_kubeconfig(path, server, pki):
+    """A kubeconfig of the administrator; it names the files of the certificates."""
+    temporary = Path(f"{path}.new")
+    temporary.write_text(f"""apiVersion: v1
+kind: Config
+clusters: [{{name: bed, cluster: {{server: "{server}", certificate-authority: "{pki}/ca.crt"}}}}]
+users: [{{name: admin, user: {{client-certificate: "{pki}/admin.crt", client-key: "{pki}/admin.key"}}}}]
+contexts: [{{name: bed, context: {{cluster: bed, user: admin}}}}]
+current-context: bed
+""")
+    os.chmod(temporary, 0o600)
+    temporary.rename(path)

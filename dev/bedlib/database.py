@@ -1,0 +1,149 @@
+"""The mongo part: FerretDB, which speaks MongoDB's protocol, on PostgreSQL with DocumentDB."""
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from . import tools
+from .report import BedError, step, wait_for
+
+USER = "nobody"
+CONFIG = """
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+dynamic_shared_memory_type = mmap
+shared_preload_libraries = 'pg_cron,pg_documentdb_core,pg_documentdb'
+cron.database_name = 'postgres'
+cron.host = '127.0.0.1'
+documentdb.localhost_connection_string = 'host=127.0.0.1'
+documentdb.throwDeadlockOnCRUD = on
+documentdb.force_index_builds_blocking = on
+documentdb_core.enableCollation = on
+deadlock_timeout = '20ms'
+max_connections = 300
+shared_buffers = 512MB
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+"""
+
+
+class Mongo:
+    """PostgreSQL and, before it, FerretDB."""
+
+    name = "mongo"
+
+    def __init__(self, bed):
+        self.bed = bed
+        self.postgres, self.ferret = bed.process("mongo", "postgres"), bed.process("mongo", "ferretdb")
+
+    def build(self):
+        tools.apt("mongo")
+        tools.documentdb()
+        tools.go_tool("ferretdb")
+
+    def healthy(self):
+        return self.postgres.alive() and self.ferret.alive()
+
+    def environment(self):
+        return {"MONGO_URI": f"mongodb://127.0.0.1:{self.bed.port('mongo')}/"}
+
+    @property
+    def socket(self):
+        return self.bed.folder / "mongo" / "ferret.sock"
+
+    def up(self):
+        self.build()
+        folder = self.bed.part_folder("mongo")
+        if not self.postgres.alive():
+            self.ferret.stop()
+            try:
+                self._start_postgres(folder)
+            except BedError:
+                # A machine that was switched off may have left half-written files. The data of a
+                # test bed is worth nothing: begin with an empty one, once.
+                if not (folder / "was-up").exists():
+                    raise
+                self.postgres.stop(signal.SIGQUIT)
+                shutil.rmtree(folder / "data", ignore_errors=True)
+                self._start_postgres(folder)
+        if not self.ferret.alive():
+            self.socket.unlink(missing_ok=True)
+            (folder / "ferret").mkdir(exist_ok=True)
+            self.ferret.start(
+                tools.go_tool("ferretdb"), f"--listen-addr=127.0.0.1:{self.bed.port('mongo')}",
+                f"--listen-unix={self.socket}", "--debug-addr=-", "--telemetry=disable", "--auth=false",
+                "--log-level=WARN", f"--state-dir={folder / 'ferret'}",
+                f"--postgresql-url=postgres://postgres@127.0.0.1:{self.bed.port('postgres')}/postgres")
+            wait_for("mongo", "FerretDB", self.socket.exists, 30, self.ferret.log, self.ferret.alive)
+        (folder / "was-up").touch()
+
+    def down(self):
+        self.ferret.stop()
+        self.postgres.stop(signal.SIGQUIT)
+
+    def _start_postgres(self, folder):
+        data = folder / "data"
+        if not (data / "PG_VERSION").exists():
+            shutil.rmtree(data, ignore_errors=True)
+            data.mkdir(mode=0o700)
+            shutil.chown(data, USER)
+            with step("making an empty database"):
+                tools.run("mongo", self._as_user(
+                    data, "--argv0 /mnt/initdb-bin/initdb", "initdb", "-D /media -U postgres --auth=trust "
+                    "--encoding=UTF8 --locale=C.UTF-8 -L /mnt/usr/share/postgresql/18 -N"), folder / "initdb.log")
+            with open(data / "postgresql.conf", "a") as config:
+                config.write(CONFIG + f"port = {self.bed.port('postgres')}\n")
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        self.postgres.start(*self._as_user(data, "--argv0 /mnt/usr/lib/postgresql/18/bin/postgres", "postgres", "-D /media"))
+        wait_for("mongo", "PostgreSQL", lambda: self._psql("select 1"), 60, self.postgres.log, self.postgres.alive)
+        if not self._psql("CREATE EXTENSION IF NOT EXISTS documentdb CASCADE"):
+            raise BedError(f"mongo: the DocumentDB extension cannot be made; see {self.postgres.log}")
+
+    def _as_user(self, data, argv0, program, arguments):
+        """A command that runs a program of PostgreSQL as an unprivileged user, which it insists on.
+
+        That user could not reach a cache in a home folder that only its owner may enter. So the two
+        folders it needs are mounted where anyone may go, in a mount namespace that only this process
+        has and that ends with it. `exec` keeps the process number, so that signals reach it.
+        """
+        root = tools.documentdb()
+        libraries = "/mnt/usr/lib/x86_64-linux-gnu" if (root / "usr/lib/x86_64-linux-gnu").exists() else "/mnt/usr/lib/aarch64-linux-gnu"
+        loader = next(path for path in (root / libraries.removeprefix("/mnt/")).glob("ld-linux-*.so.*"))
+        path = f"{libraries}:{libraries}/blas:{libraries}/lapack:/mnt/usr/lib/postgresql/18/lib"
+        group = subprocess.run(["id", "-gn", USER], capture_output=True, text=True, check=True).stdout.strip()
+        script = (
+            f"mount --bind '{_initdb_folder(root)}' /mnt && mount --bind '{data}' /media && cd / && "
+            f"exec setpriv --reuid={USER} --regid={group} --clear-groups env -i LC_ALL=C.UTF-8 PATH=/usr/bin:/bin "
+            f"{libraries}/{loader.name} --library-path {path} {argv0} /mnt/usr/lib/postgresql/18/bin/{program} {arguments}")
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+
+    def _psql(self, statement):
+        root = tools.documentdb()
+        libraries = next(path for path in (root / "usr/lib").glob("*-linux-gnu"))
+        loader = next(libraries.glob("ld-linux-*.so.*"))
+        result = subprocess.run(
+            [loader, "--library-path", f"{libraries}:{root}/usr/lib/postgresql/18/lib", root / "usr/lib/postgresql/18/bin/psql",
+             "-h", "127.0.0.1", "-p", str(self.bed.port("postgres")), "-U", "postgres", "-d", "postgres", "-qAt", "-c", statement],
+            stdin=subprocess.DEVNULL, capture_output=True,
+            env={**os.environ, "PGOPTIONS": "-c client_min_messages=warning", "PGCONNECT_TIMEOUT": "5"})
+        return result.returncode == 0
+
+
+def _initdb_folder(root):
+    """The root with a folder of wrappers in it: initdb runs `postgres` from beside its own name, and neither
+    starts without the libraries that were laid out with them."""
+    wrappers = Path(root) / "initdb-bin"
+    if not (wrappers / "initdb").exists():
+        wrappers.mkdir(exist_ok=True)
+        libraries = next(path for path in (Path(root) / "usr/lib").glob("*-linux-gnu"))
+        loader = next(libraries.glob("ld-linux-*.so.*")).name
+        inside = f"/mnt/usr/lib/{libraries.name}"
+        path = f"{inside}:{inside}/blas:{inside}/lapack:/mnt/usr/lib/postgresql/18/lib"
+        binary = "/mnt/usr/lib/postgresql/18/bin/postgres"
+        for name in ("postgres", "initdb"):
+            wrapper = wrappers / name
+            wrapper.write_text(f'#!/bin/sh\nexec {inside}/{loader} --library-path {path} --argv0 {binary} {binary} "$@"\n')
+            wrapper.chmod(0o755)
+    return root

@@ -1,0 +1,246 @@
+"""The node part: a whole cluster with a kubelet, in namespaces of its own.
+
+A holder process keeps a network and a mount namespace. Everything of the node runs in both, with the
+folders that its programs insist on (/run/netns, /run/containerd, /var/lib/cni, /var/lib/kubelet, ...)
+mounted from the bed's folder. So when the processes are gone, so are all mounts, interfaces and network
+namespaces: the machine itself never had them. Only control groups are left, which `down` removes.
+"""
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from . import images, tools
+from .control_plane import ControlPlane, write_kubeconfig
+from .report import BedError, step, wait_for
+from .state import signal_and_wait
+
+ADDRESS = "10.99.0.1"
+PRIVATE_FOLDERS = ("/run/netns", "/run/containerd", "/var/lib/cni", "/var/lib/kubelet", "/var/log/pods", "/var/log/containers")
+CNI = """{"cniVersion": "1.0.0", "name": "bed", "plugins": [
+  {"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+"""
+
+
+class Node:
+    """The cluster of one node."""
+
+    name = "node"
+
+    def __init__(self, bed):
+        self.bed = bed
+        self.folder = bed.part_folder("node")
+        self.holder = bed.process("node", "namespaces")
+        # Inside, the ports are the usual ones: nobody else is there.
+        ports = {"api": 6443, "etcd": 2379, "etcd-peer": 2380}
+        self.plane = ControlPlane(bed, "node", ADDRESS, ports, self.inside())
+        names = ("containerd", "kubelet", "kube-scheduler", "kube-proxy", "coredns", "mongo-inside", "api-inside", "api-outside")
+        self.processes = {name: bed.process("node", name) for name in names}
+
+    @property
+    def control_group(self):
+        return f"orders-operator-bed-{self.bed.id}"
+
+    def inside(self):
+        """What a command begins with to run in the node's namespaces."""
+        pid = self.holder.pid()
+        # Not `ip netns exec`: it mounts /sys anew, and the control groups are gone.
+        return ["nsenter", f"--mount=/proc/{pid}/ns/mnt", f"--net=/proc/{pid}/ns/net", "--"] if pid else []
+
+    def build(self):
+        tools.apt("node")
+        tools.kubernetes()
+        tools.go_tool("coredns")
+        tools.go_tool("helm")
+        images.pause()
+
+    def healthy(self):
+        return self.holder.alive() and self.plane.healthy() and all(process.alive() for process in self.processes.values())
+
+    def environment(self):
+        return {"NODE_KUBECONFIG": str(self.folder / "kubeconfig.host"), "NODE_MONGO_URI": f"mongodb://{ADDRESS}:27017/"}
+
+    def up(self):
+        self.build()
+        if not self.holder.alive():
+            # What ran in the namespaces that are lost cannot be reached any more.
+            self.down()
+            self._make_namespaces()
+        self.plane.inside = self.inside()
+        self.plane.up()
+        self._start_containerd()
+        self._start_agents()
+        self._publish()
+        kubelet = self.processes["kubelet"]
+        wait_for("node", "the node", self._is_ready, 90, kubelet.log, kubelet.alive)
+
+    def down(self):
+        for name in ("kubelet", "kube-proxy", "kube-scheduler"):
+            self.processes[name].stop(seconds=3)
+        # The pods, and what keeps them: at once, they are worth no goodbye.
+        self._kill_control_group()
+        shims = [pid for pid in self.bed.strays() if Path(f"/proc/{pid}/comm").exists() and
+                 "shim" in Path(f"/proc/{pid}/comm").read_text()]
+        signal_and_wait(shims, 3, signal.SIGKILL)
+        for process in self.processes.values():
+            process.stop(seconds=3)
+        self.plane.down()
+        self.holder.stop(seconds=3)
+        self._remove_control_group()
+
+    def _make_namespaces(self):
+        mounts = "".join(
+            f"mkdir -p '{self.folder}/private{path}' && {{ [ -d {path} ] || mkdir -p {path}; }} && "
+            f"mount --bind '{self.folder}/private{path}' {path} && " for path in PRIVATE_FOLDERS)
+        # Shared with the pods' mount namespaces, not with the machine's: kubelet wants to pass mounts on.
+        script = (f"{mounts} mount --make-rshared / && ip link set lo up && ip addr add {ADDRESS}/32 dev lo && "
+                  f"sysctl -qw net.ipv4.ip_forward=1 && touch '{self.folder}/namespaces.made' && exec sleep infinity")
+        (self.folder / "namespaces.made").unlink(missing_ok=True)
+        self.holder.start("unshare", "--mount", "--net", "--propagation", "private", "sh", "-ec", script)
+        wait_for("node", "its namespaces", (self.folder / "namespaces.made").exists, 20, self.holder.log, self.holder.alive)
+
+    def _start_containerd(self):
+        containerd, socket = self.processes["containerd"], self.folder / "containerd.sock"
+        if not containerd.alive():
+            (self.folder / "cni.d").mkdir(exist_ok=True)
+            (self.folder / "cni.d/10-bed.conflist").write_text(CNI)
+            config = self.folder / "containerd.toml"
+            # restrict_oom_score_adj: without CAP_SYS_RESOURCE a score cannot be lowered, and no sandbox would start.
+            config.write_text(f"""version = 2
+root = "{self.folder}/containerd"
+state = "{self.folder}/containerd-state"
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{images.PAUSE}"
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{self.folder}/cni.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+""")
+            socket.unlink(missing_ok=True)
+            containerd.start(*self.inside(), "containerd", "-c", config)
+            wait_for("node", "containerd", lambda: self.ctr("version"), 30, containerd.log, containerd.alive)
+        if images.PAUSE not in self.ctr_output("images", "ls", "-q"):
+            self.load(images.pause())
+
+    def ctr(self, *arguments):
+        return subprocess.run(["ctr", "-a", self.folder / "containerd.sock", "-n", "k8s.io", *map(str, arguments)],
+                              stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+    def ctr_output(self, *arguments):
+        return subprocess.run(["ctr", "-a", self.folder / "containerd.sock", "-n", "k8s.io", *arguments],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+
+    def load(self, archive):
+        """Imports an image archive into the node."""
+        with step(f"loading {Path(archive).name} into the node"):
+            if not self.ctr("images", "import", archive):
+                raise BedError(f"node: {archive} cannot be imported; see {self.processes['containerd'].log}")
+
+    def _start_agents(self):
+        folder, programs, inside = self.folder, tools.kubernetes(), self.inside()
+        kubeconfig = self.plane.kubeconfig
+        (folder / "kubelet.yaml").write_text(f"""apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {{anonymous: {{enabled: false}}, webhook: {{enabled: false}}, x509: {{clientCAFile: "{folder}/pki/ca.crt"}}}}
+authorization: {{mode: AlwaysAllow}}
+cgroupDriver: cgroupfs
+cgroupRoot: /{self.control_group}
+containerRuntimeEndpoint: unix://{folder}/containerd.sock
+failSwapOn: false
+failCgroupV1: false
+clusterDNS: [{ADDRESS}]
+clusterDomain: cluster.local
+enforceNodeAllocatable: []
+resolvConf: ""
+evictionHard: {{memory.available: "0%", nodefs.available: "0%", imagefs.available: "0%"}}
+imageGCHighThresholdPercent: 100
+address: {ADDRESS}
+""")
+        (folder / "proxy.yaml").write_text(f"""apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+clientConnection: {{kubeconfig: "{kubeconfig}"}}
+clusterCIDR: 10.244.0.0/16
+hostnameOverride: bed
+conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
+nodeIPOverride: [{ADDRESS}]
+""")
+        (folder / "Corefile").write_text(
+            f".:53 {{\n bind {ADDRESS}\n errors\n kubernetes cluster.local {{\n  kubeconfig {kubeconfig}\n  ttl 1\n }}\n}}\n")
+        self._make_control_group()
+        commands = {
+            "kube-scheduler": [programs / "kube-scheduler", f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0"],
+            "kubelet": [programs / "kubelet", f"--config={folder}/kubelet.yaml", f"--kubeconfig={kubeconfig}",
+                        "--hostname-override=bed", f"--node-ip={ADDRESS}"],
+            "kube-proxy": [programs / "kube-proxy", f"--config={folder}/proxy.yaml"],
+            "coredns": [tools.go_tool("coredns"), "-conf", folder / "Corefile"],
+            # The database listens on a socket file, which namespaces do not divide.
+            "mongo-inside": ["socat", f"TCP-LISTEN:27017,bind={ADDRESS},fork,reuseaddr",
+                             f"UNIX-CONNECT:{self.bed.folder}/mongo/ferret.sock"],
+        }
+        for name, command in commands.items():
+            if not self.processes[name].alive():
+                self.processes[name].start(*inside, *command)
+
+    def _publish(self):
+        """Makes the API server of the namespace reachable on the host's loopback."""
+        port = self.bed.port("node-api")
+        publish(self.bed, "node", self.inside(), f"{ADDRESS}:6443", port, self.processes["api-inside"], self.processes["api-outside"])
+        write_kubeconfig(self.folder / "kubeconfig.host", f"https://127.0.0.1:{port}", self.folder / "pki")
+
+    def _is_ready(self):
+        return self.plane.kubectl("wait", "--for=condition=Ready", "node/bed", "--timeout=1s")
+
+    def _control_groups(self):
+        """The folders of our control group: one for each hierarchy of version 1, or the one of version 2."""
+        top = Path("/sys/fs/cgroup")
+        parents = [top] if (top / "cgroup.controllers").exists() else [path for path in top.iterdir() if path.is_dir() and not path.is_symlink()]
+        return [parent / self.control_group for parent in parents]
+
+    def _make_control_group(self):
+        for folder in self._control_groups():
+            folder.mkdir(exist_ok=True)
+            cpus = folder / "cpuset.cpus"
+            if cpus.exists() and not cpus.read_text().strip():
+                # Version 1: an empty set takes no process.
+                for name in ("cpuset.cpus", "cpuset.mems"):
+                    (folder / name).write_text((folder.parent / name).read_text())
+
+    def _kill_control_group(self):
+        for _ in range(20):
+            pids = set()
+            for folder in self._control_groups():
+                for root, _, files in os.walk(folder):
+                    if "cgroup.procs" in files:
+                        try:
+                            pids |= {int(pid) for pid in Path(root, "cgroup.procs").read_text().split()}
+                        except OSError:
+                            pass
+            if not pids - {0}:
+                return
+            signal_and_wait(pids - {0}, 2, signal.SIGKILL)
+
+    def _remove_control_group(self):
+        for folder in self._control_groups():
+            for root, _, _ in os.walk(folder, topdown=False):
+                try:
+                    os.rmdir(root)
+                except OSError:
+                    pass
+
+
+def publish(bed, part, inside, target, port, inner, outer):
+    """Two relays: from a socket file to `target` inside, and from a port of the host's loopback to the file."""
+    socket = bed.folder / part / f"{inner.name}.sock"
+    if not inner.alive():
+        socket.unlink(missing_ok=True)
+        inner.start(*inside, "socat", f"UNIX-LISTEN:{socket},fork", f"TCP:{target}")
+        wait_for(part, inner.name, socket.exists, 10, inner.log, inner.alive)
+    if not outer.alive():
+        outer.start("socat", f"TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr", f"UNIX-CONNECT:{socket}")
+

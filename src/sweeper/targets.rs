@@ -1,0 +1,84 @@
+//! What to sweep: one target for each database, however many resources name it.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use crate::store::TargetId;
+
+/// One database to sweep, and how.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Which database.
+    pub id: TargetId,
+    /// Connection string as the Secret has it.
+    pub uri: String,
+    /// Namespace in which its short host names are looked up.
+    pub namespace: String,
+    /// Extra time of orders whose payment has begun.
+    pub grace: Duration,
+    /// Whether it is to be left alone.
+    pub suspended: bool,
+    /// The resources that name it, as namespace/name, sorted.
+    pub resources: Vec<String>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the connection string, which has a password.
+        formatter.debug_struct("Target").field("id", &self.id).field("resources", &self.resources).finish_non_exhaustive()
+    }
+}
+
+/// Merges targets that are the same database. The result does not depend on the order of the input.
+///
+/// Where the resources differ, the careful choice holds: one that suspends suspends, and the longest
+/// grace is given.
+pub fn merge(targets: impl IntoIterator<Item = Target>) -> HashMap<TargetId, Target> {
+    let mut merged = HashMap::<TargetId, Target>::new();
+    let mut targets: Vec<_> = targets.into_iter().collect();
+    targets.sort_by(|left, right| left.resources.cmp(&right.resources));
+    for target in targets {
+        match merged.get_mut(&target.id) {
+            None => {
+                merged.insert(target.id.clone(), target);
+            }
+            Some(same) => {
+                same.suspended |= target.suspended;
+                same.grace = same.grace.max(target.grace);
+                same.resources.extend(target.resources);
+            }
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(database: &str, resource: &str, grace: u64, suspended: bool) -> Target {
+        Target {
+            id: TargetId { hosts: vec!["mongo:27017".into()], database: database.into() },
+            uri: format!("mongodb://user:hunter2@mongo/{database}"),
+            namespace: "shop".into(),
+            grace: Duration::from_secs(grace),
+            suspended,
+            resources: vec![resource.into()],
+        }
+    }
+
+    #[test]
+    fn two_resources_on_one_database_are_one_careful_sweep_in_any_order() {
+        let targets = [target("a", "x/1", 5, false), target("b", "x/2", 0, false), target("a", "w/3", 9, true)];
+        let merged = merge(targets.clone());
+        assert_eq!(merged.len(), 2);
+        let both = &merged[&targets[0].id];
+        assert_eq!((both.grace.as_secs(), both.suspended), (9, true));
+        assert_eq!(both.resources, ["w/3", "x/1"]);
+        assert_eq!(merge(targets.iter().rev().cloned()), merged);
+    }
+
+    #[test]
+    fn the_password_is_not_shown() {
+        assert!(!format!("{:?}", target("a", "x/1", 0, false)).contains("hunter2"));
+    }
+}

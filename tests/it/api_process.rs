@@ -1,0 +1,289 @@
+//! `orders-operator serve` as a process: how it starts, lives without its database, and ends.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::sleep,
+};
+
+use crate::mongo::{JWT_KEY, TestDatabase, answer, cookie, uri};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn command(settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+    command.arg("serve").env_clear().envs(settings.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A serving process, and the two addresses that it chose.
+struct Process {
+    child: Child,
+    api: String,
+    admin: String,
+    client: reqwest::Client,
+}
+
+impl Process {
+    fn start(mongo_uri: &str, database: &str, more: &[(&str, &str)]) -> Self {
+        let settings = [
+            ("JWT_KEY", JWT_KEY),
+            ("MONGO_URI", mongo_uri),
+            ("MONGO_DATABASE", database),
+            ("LISTEN_ADDRESS", "127.0.0.1"),
+            ("PORT", "0"),
+            ("ADMIN_PORT", "0"),
+            ("LOG_FORMAT", "json"),
+        ];
+        let mut child = command(&[settings.as_slice(), more].concat()).spawn().unwrap();
+        let lines = lines_of(child.stderr.take().unwrap());
+        let api = address(&lines, "serving the orders API");
+        let admin = address(&lines, "serving the admin endpoints");
+        Self { child, api, admin, client: reqwest::Client::new() }
+    }
+
+    async fn readyz(&self) -> (StatusCode, String) {
+        let response = self.client.get(format!("http://{}/readyz", self.admin)).send().await.unwrap();
+        (response.status(), response.text().await.unwrap())
+    }
+
+    async fn wait_until_ready(&self, ready: bool) {
+        let started = Instant::now();
+        loop {
+            let (status, text) = self.readyz().await;
+            if status.is_success() == ready {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{status}: {text}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn by(&self, user: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.api)).header("cookie", cookie(user))
+    }
+
+    fn terminate(&self) {
+        let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "the process does not end");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The lines of a pipe, which is read to its end so that the process never waits for us.
+fn lines_of(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+/// The address in the log line that says `message`; the lines come in no certain order.
+fn address(lines: &Receiver<String>, message: &str) -> String {
+    loop {
+        let line = lines.recv_timeout(PATIENCE).expect("the process says where it listens");
+        let line: Value = serde_json::from_str(&line).unwrap_or_default();
+        if line["message"] == message {
+            return line["address"].as_str().unwrap().to_owned();
+        }
+    }
+}
+
+/// A way to the database that can be closed and opened again, connections included.
+struct Door {
+    port: u16,
+    behind: String,
+    uri: String,
+    open: Option<JoinSet<()>>,
+}
+
+impl Door {
+    async fn closed() -> Self {
+        let (uri, listener) = (uri(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let (scheme, rest) = uri.split_once("://").unwrap();
+        let (hosts, options) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (user, host) = hosts.rsplit_once('@').map_or(("", hosts), |(user, host)| (user, host));
+        let host = host.split(',').next().unwrap();
+        let behind = if host.contains(':') { host.to_owned() } else { format!("{host}:27017") };
+        let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+        let options = match options.split_once('?') {
+            Some((path, options)) => format!("{path}?{options}&directConnection=true"),
+            None => format!("/{}?directConnection=true", options.trim_start_matches('/')),
+        };
+        let uri = format!("{scheme}://{user}127.0.0.1:{port}{options}");
+        Self { port, behind, uri, open: None }
+    }
+
+    async fn open(&mut self) {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        let (behind, mut tasks) = (Arc::new(self.behind.clone()), JoinSet::new());
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut here, _)) = listener.accept().await {
+                let behind = behind.clone();
+                connections.spawn(async move {
+                    let mut there = TcpStream::connect(behind.as_str()).await.unwrap();
+                    let _ = copy_bidirectional(&mut here, &mut there).await;
+                });
+            }
+        });
+        self.open = Some(tasks);
+    }
+
+    async fn close(&mut self) {
+        if let Some(mut tasks) = self.open.take() {
+            tasks.shutdown().await;
+        }
+    }
+}
+
+fn run(settings: &[(&str, &str)]) -> Output {
+    command(settings).output().unwrap()
+}
+
+#[test]
+fn a_missing_or_unusable_setting_is_one_clear_line_and_exit_code_2() {
+    let (key, mongo) = (("JWT_KEY", "secret"), ("MONGO_URI", "mongodb://127.0.0.1:1"));
+    for (settings, wanted) in [
+        (vec![mongo], "JWT_KEY is not set"),
+        (vec![mongo, ("JWT_KEY", "")], "JWT_KEY is not set"),
+        (vec![key], "MONGO_URI is not set"),
+        (vec![key, ("MONGO_URI", "  ")], "MONGO_URI is not set"),
+        (vec![key, ("MONGO_URI", "postgres://user:hunter2@host")], "the MongoDB URI is not usable"),
+        (vec![key, mongo, ("MONGO_DATABASE", "a/b")], "is not a database name"),
+    ] {
+        let output = run(&settings);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.lines().count() == 1 && text.contains(wanted), "{text}");
+        assert!(!text.contains("hunter2") && !text.contains("secret"), "{text}");
+    }
+    for window in ["0", "604801", "15m"] {
+        let output = run(&[key, mongo, ("EXPIRATION_WINDOW_SECONDS", window)]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("from 1 to 604800"));
+    }
+}
+
+#[test]
+fn the_help_shows_no_secret_of_the_environment() {
+    let settings = [("JWT_KEY", "hunter2"), ("MONGO_URI", "mongodb://u:hunter2@host")];
+    let output = command(&settings).arg("--help").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("--mongo-uri") && !text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test]
+async fn it_starts_without_its_database_and_loses_it_and_comes_back() {
+    let database = TestDatabase::bare().await;
+    let mut door = Door::closed().await;
+    let process = Process::start(&door.uri, &database.name, &[]);
+    let (status, text) = process.readyz().await;
+    assert!(status == StatusCode::SERVICE_UNAVAILABLE && text.contains("[-]database"), "{text}");
+    let alive = process.client.get(format!("http://{}/livez", process.admin)).send().await.unwrap();
+    assert_eq!(alive.status(), StatusCode::OK);
+    let away = (StatusCode::SERVICE_UNAVAILABLE, json!({ "errors": [{ "message": "Service unavailable" }] }));
+    assert_eq!(answer(process.by("u1", Method::GET, "/api/orders")).await, away);
+
+    for _ in 0..2 {
+        door.open().await;
+        process.wait_until_ready(true).await;
+        let body = json!({ "ticketId": database.ticket().await.to_string() });
+        let reserve = process.by("u1", Method::POST, "/api/orders").json(&body);
+        assert_eq!(answer(reserve).await.0, StatusCode::CREATED);
+
+        door.close().await;
+        assert_eq!(answer(process.by("u1", Method::GET, "/api/orders")).await, away);
+        process.wait_until_ready(false).await;
+    }
+}
+
+#[tokio::test]
+async fn sigterm_makes_it_unready_then_finishes_what_is_in_flight_and_ends_with_0() {
+    let database = TestDatabase::bare().await;
+    let mut process = Process::start(&uri(), &database.name, &[("DRAIN_SECONDS", "2")]);
+    process.wait_until_ready(true).await;
+
+    // A request of which half the body has arrived.
+    let body = json!({ "ticketId": database.ticket().await.to_string() }).to_string();
+    let (first, second) = body.split_at(10);
+    let head = format!(
+        "POST /api/orders HTTP/1.1\r\nhost: x\r\ncookie: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        cookie("u1"),
+        body.len()
+    );
+    let mut in_flight = TcpStream::connect(&process.api).await.unwrap();
+    in_flight.write_all(format!("{head}{first}").as_bytes()).await.unwrap();
+
+    process.terminate();
+    process.wait_until_ready(false).await;
+    assert!(process.readyz().await.1.contains("shutting down"));
+    let late = process.by("u1", Method::GET, "/api/orders");
+    assert_eq!(answer(late).await, (StatusCode::OK, json!([])), "it goes on accepting for the drain");
+
+    // Once it accepts nothing any more, the request in flight is still answered.
+    let started = Instant::now();
+    while TcpStream::connect(&process.api).await.is_ok() {
+        assert!(started.elapsed() < PATIENCE, "it goes on accepting");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(process.child.try_wait().unwrap().is_none(), "it does not end before the request in flight");
+    in_flight.write_all(second.as_bytes()).await.unwrap();
+    let mut answered = String::new();
+    in_flight.read_to_string(&mut answered).await.unwrap();
+    assert!(answered.starts_with("HTTP/1.1 201"), "{answered}");
+    assert_eq!(process.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let settings = [
+        ("JWT_KEY", JWT_KEY),
+        ("MONGO_URI", "mongodb://127.0.0.1:1"),
+        ("LISTEN_ADDRESS", "127.0.0.1"),
+        ("LOG_LEVEL", "error"),
+    ];
+    for (api, admin) in [(port.as_str(), "0"), ("0", port.as_str())] {
+        let output = run(&[settings.as_slice(), &[("PORT", api), ("ADMIN_PORT", admin)]].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{text}");
+    }
+}

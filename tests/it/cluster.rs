@@ -1,0 +1,294 @@
+//! The API server that tests run against, and a namespace in it for each test.
+
+use std::{
+    fmt::Debug,
+    future::Future,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        authentication::v1::{TokenRequest, TokenRequestSpec},
+        core::v1::{Namespace, Secret, ServiceAccount},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, Config, Resource,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::GroupVersionKind,
+    discovery::ApiResource,
+};
+use orders_operator::crd::{ConditionType, OrdersService, find_condition};
+use serde_json::{Value, json};
+
+/// How long anything may take on a loaded machine before it counts as not happening.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Asks again and again until `probe` gives something.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        tick.tick().await;
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+    }
+}
+
+/// A namespace of its own for one test.
+pub struct TestNamespace {
+    pub client: Client,
+    pub name: String,
+    folder: PathBuf,
+}
+
+impl TestNamespace {
+    /// Makes the namespace, and sees that the CRD of this checkout is there.
+    pub async fn create(test: &str) -> Self {
+        assert!(
+            std::env::var_os("KUBECONFIG").is_some(),
+            "KUBECONFIG is not set: run `make test`, or `dev/bed up api` and `dev/bed exec -- cargo test`"
+        );
+        let client = Client::try_default().await.expect("KUBECONFIG leads to no cluster");
+        install_crd(&client).await;
+        let name = format!("it-{test}-{:06x}", fastrand::u32(..0x100_0000));
+        let namespace = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
+        }))
+        .unwrap();
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+        let folder = std::env::temp_dir().join(format!("orders-operator-{name}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let this = Self { client, name, folder };
+        // Until its account is there, no pod could be made in it.
+        eventually("the default service account", || async {
+            this.api::<ServiceAccount>().get_opt("default").await.unwrap()
+        })
+        .await;
+        this
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Applies the Secrets that [`Self::service`] refers to.
+    pub async fn secrets(&self, mongo_uri: &str) {
+        for (name, key, value) in [("jwt-secret", "JWT_KEY", "a-key"), ("orders-mongo", "MONGO_URI", mongo_uri)] {
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {key: value}
+            });
+            self.api::<Secret>().patch(name, &PatchParams::apply("test"), &Patch::Apply(secret)).await.unwrap();
+        }
+    }
+
+    /// An OrdersService as a user writes it: no replicas, since this cluster has no nodes.
+    pub fn service(&self, name: &str, patch: Value) -> Value {
+        let mut object = json!({
+            "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": {"name": name},
+            "spec": {
+                "image": "registry.example/orders-operator:1", "replicas": 0,
+                "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+                "database": {"uriSecretRef": {"name": "orders-mongo"}},
+                "ingress": {
+                    "hosts": ["ticketing.dev"],
+                    "routes": [
+                        {"path": "/ws", "service": "ws-srv"},
+                        {"path": "/api/users/?(.*)", "service": "auth-srv", "port": 80},
+                    ],
+                    "client": {"service": "client-srv"}
+                }
+            }
+        });
+        merge(&mut object["spec"], patch);
+        object
+    }
+
+    pub async fn apply(&self, object: &Value) -> Result<OrdersService, kube::Error> {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        self.api().patch(name, &PatchParams::apply("test").force(), &Patch::Apply(object)).await
+    }
+
+    /// Waits until a condition has this status and reason; gives its message.
+    pub async fn condition(&self, name: &str, kind: ConditionType, status: &str, reason: &str) -> String {
+        let what = format!("{name}: {} {status} {reason}", kind.as_str());
+        eventually(&what, || async {
+            let service: OrdersService = self.api().get_status(name).await.unwrap();
+            let status_of_now = service.status.unwrap_or_default();
+            // A status of an older generation answers a question that nobody asked.
+            let current = status_of_now.observed_generation == service.metadata.generation;
+            find_condition(&status_of_now.conditions, kind)
+                .filter(|condition| current && condition.status == status && condition.reason == reason)
+                .map(|condition| condition.message.clone())
+        })
+        .await
+    }
+
+    pub async fn ready(&self, name: &str) {
+        self.condition(name, ConditionType::Ready, "True", "AsExpected").await;
+    }
+
+    /// Runs a subcommand of the product in this namespace, with exactly the rights that the chart gives it.
+    pub async fn run(&self, subcommand: &str) -> Process {
+        let kubeconfig = self.chart_account().await;
+        let log = std::fs::File::create(self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..)))).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_orders-operator"))
+            .args([subcommand, "--namespace", &self.name, "--admin-port", "0"])
+            .env("KUBECONFIG", kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Process(child)
+    }
+
+    /// A kubeconfig of the service account of the chart, installed to watch this namespace only.
+    async fn chart_account(&self) -> PathBuf {
+        let path = self.folder.join("kubeconfig");
+        if path.exists() {
+            return path;
+        }
+        for object in chart(&["--namespace", &self.name, "--set", &format!("watchNamespace={}", self.name)], &self.name) {
+            if ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]
+                .contains(&object["kind"].as_str().unwrap())
+            {
+                apply_any(&self.client, object).await;
+            }
+        }
+        let account = format!("{}-orders-operator", self.name);
+        let request = TokenRequest {
+            spec: TokenRequestSpec { audiences: vec![], expiration_seconds: Some(3600), ..Default::default() },
+            ..Default::default()
+        };
+        let token = self
+            .api::<ServiceAccount>()
+            .create_token_request(&account, &PostParams::default(), &request)
+            .await
+            .unwrap()
+            .status
+            .unwrap()
+            .token;
+        let mut config = serde_json::to_value(Kubeconfig::read().unwrap()).unwrap();
+        for user in config["users"].as_array_mut().unwrap() {
+            user["user"] = json!({"token": token});
+        }
+        std::fs::write(&path, config.to_string()).unwrap();
+        Config::from_custom_kubeconfig(Kubeconfig::read_from(&path).unwrap(), &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        path
+    }
+
+    /// Removes what the test made. A test that failed leaves it, to be looked at.
+    pub async fn remove(self) {
+        Api::<Namespace>::all(self.client.clone()).delete(&self.name, &DeleteParams::background()).await.unwrap();
+        for kind in ["ClusterRole", "ClusterRoleBinding"] {
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
+            let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
+            let name = format!("{}-orders-operator-ingressclasses", self.name);
+            drop(api.delete(&name, &DeleteParams::default()).await);
+        }
+        std::fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+/// A process of the product; it ends with the test.
+pub struct Process(Child);
+
+impl Process {
+    /// Ends it as a crash does.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The objects of the chart, rendered by helm with these arguments.
+pub fn chart(arguments: &[&str], release: &str) -> Vec<Value> {
+    let output = Command::new("helm")
+        .args(["template", release, "charts/orders-operator"])
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .expect("helm is not on the PATH: run `make test`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    yaml_documents(&String::from_utf8(output.stdout).unwrap())
+}
+
+pub fn yaml_documents(text: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(text).unwrap()
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn merge(target: &mut Value, patch: Value) {
+    match patch {
+        Value::Object(fields) if target.is_object() => {
+            for (name, value) in fields {
+                merge(&mut target[name.as_str()], value);
+            }
+        }
+        other => *target = other,
+    }
+}
+
+async fn install_crd(client: &Client) {
+    let text = std::fs::read_to_string(root().join("crds/ordersservices.yaml")).unwrap();
+    let crd: Value = serde_saphyr::from_str(&text).unwrap();
+    let name = crd["metadata"]["name"].as_str().unwrap().to_owned();
+    let crds = Api::<CustomResourceDefinition>::all(client.clone());
+    crds.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(crd)).await.unwrap();
+    eventually("the CRD is served", || async {
+        let crd = crds.get(&name).await.unwrap();
+        crd.status?.conditions?.iter().any(|c| c.type_ == "Established" && c.status == "True").then_some(())
+    })
+    .await;
+    eventually("the resource is served", || async {
+        Api::<OrdersService>::all(client.clone()).list(&Default::default()).await.ok()
+    })
+    .await;
+}
+
+/// Applies an object of any kind, as `kubectl apply --server-side` does.
+pub async fn apply_any(client: &Client, object: Value) -> DynamicObject {
+    let object: DynamicObject = serde_json::from_value(object).unwrap();
+    let types = object.types.clone().unwrap();
+    let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types).unwrap());
+    let api: Api<DynamicObject> = match &object.metadata.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let name = object.metadata.name.clone().unwrap();
+    api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap()
+}
+
+/// The message of an API server's refusal.
+pub fn refusal<T: Debug>(result: Result<T, kube::Error>) -> String {
+    match result {
+        Err(kube::Error::Api(status)) => status.message,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}

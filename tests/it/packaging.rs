@@ -1,0 +1,109 @@
+//! The chart, the examples and skaffold.yaml: what they name exists.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::cluster::{chart, root, yaml_documents};
+
+fn file(path: &str) -> Vec<Value> {
+    yaml_documents(&std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}")))
+}
+
+#[test]
+fn every_path_image_and_value_that_skaffold_yaml_names_exists() {
+    let skaffold = &file("skaffold.yaml")[0];
+    assert!(skaffold["apiVersion"].as_str().unwrap().starts_with("skaffold/v"));
+    let values = &file("charts/orders-operator/values.yaml")[0];
+    let artifacts = skaffold["build"]["artifacts"].as_array().unwrap();
+    for artifact in artifacts {
+        assert!(root().join(artifact["docker"]["dockerfile"].as_str().unwrap()).is_file());
+    }
+    for release in skaffold["deploy"]["helm"]["releases"].as_array().unwrap() {
+        assert!(root().join(release["chartPath"].as_str().unwrap()).join("Chart.yaml").is_file());
+        let templates = release["setValueTemplates"].as_object().unwrap();
+        let set = release["setValues"].as_object().unwrap();
+        for path in templates.keys().chain(set.keys()) {
+            let value = path.split('.').fold(Some(values), |value, key| value?.get(key));
+            assert!(value.is_some(), "skaffold.yaml sets {path}, which the chart does not have");
+        }
+        for template in templates.values().map(|template| template.as_str().unwrap()) {
+            let named = artifacts.iter().any(|artifact| {
+                let image = artifact["image"].as_str().unwrap().replace(['-', '.', '/'], "_");
+                template.contains(&format!("_{image}}}}}")) || template.contains(&format!("_{image} "))
+            });
+            assert!(named, "{template} names no image that skaffold.yaml builds");
+        }
+    }
+}
+
+#[test]
+fn the_operator_pod_has_both_containers_with_probes_and_passes_the_restricted_standard() {
+    let objects = chart(&[], "release");
+    let deployments: Vec<_> = objects.iter().filter(|object| object["kind"] == "Deployment").collect();
+    let [deployment] = deployments.as_slice() else { panic!("{} Deployments", deployments.len()) };
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let containers = pod["containers"].as_array().unwrap();
+    assert_eq!(containers.iter().map(|c| c["name"].as_str().unwrap()).collect::<Vec<_>>(), ["controller", "sweeper"]);
+    let mut ports = BTreeSet::new();
+    for container in containers {
+        for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+            let port = container[probe]["httpGet"]["port"].as_str().unwrap();
+            assert_eq!(container["ports"][0]["name"], port, "{probe} asks another port");
+        }
+        let security = &container["securityContext"];
+        assert_eq!(security["allowPrivilegeEscalation"], false);
+        assert_eq!(security["runAsNonRoot"], true);
+        assert_eq!(security["readOnlyRootFilesystem"], true);
+        assert_eq!(security["capabilities"]["drop"][0], "ALL");
+        ports.insert(container["ports"][0]["containerPort"].as_i64().unwrap());
+    }
+    assert_eq!(ports.len(), 2, "containers of a pod share its ports");
+}
+
+#[test]
+fn the_chart_installs_the_crd_unless_told_not_to_and_keeps_it() {
+    let crd = |objects: Vec<Value>| objects.into_iter().find(|object| object["kind"] == "CustomResourceDefinition");
+    let kept = crd(chart(&[], "release")).unwrap();
+    assert_eq!(kept["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+    let spec: Value = file("crds/ordersservices.yaml").remove(0)["spec"].take();
+    assert_eq!(kept["spec"], spec);
+    let dropped = crd(chart(&["--set", "crds.keep=false"], "release")).unwrap();
+    assert!(dropped["metadata"].get("annotations").is_none());
+    assert!(crd(chart(&["--set", "crds.enabled=false"], "release")).is_none());
+}
+
+#[test]
+fn a_chart_for_one_namespace_asks_for_nothing_cluster_wide_but_ingress_classes() {
+    for object in chart(&["--set", "watchNamespace=shop"], "release") {
+        if object["kind"] == "ClusterRole" {
+            let rules = object["rules"].as_array().unwrap();
+            assert!(rules.len() == 1 && rules[0]["resources"] == serde_json::json!(["ingressclasses"]), "{object}");
+        }
+    }
+}
+
+#[test]
+fn every_rule_of_the_chart_says_why() {
+    let text = std::fs::read_to_string(root().join("charts/orders-operator/templates/rbac.yaml")).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let rules: Vec<_> = (0..lines.len()).filter(|at| lines[*at].starts_with("  - apiGroups:")).collect();
+    assert!(rules.len() > 5);
+    for at in rules {
+        assert!(lines[at - 1].starts_with("  # "), "line {} has no reason above it", at + 1);
+    }
+}
+
+#[test]
+fn every_service_that_the_example_s_routes_name_is_among_the_examples() {
+    let services: BTreeSet<_> = file("examples/20-stand-ins.yaml")
+        .iter()
+        .filter(|object| object["kind"] == "Service")
+        .map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    let ingress = file("examples/30-orders.yaml").remove(0)["spec"]["ingress"].take();
+    for route in ingress["routes"].as_array().unwrap().iter().chain([&ingress["client"]]) {
+        assert!(services.contains(route["service"].as_str().unwrap()), "{route}");
+    }
+}
