@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::{Registry, Unit},
 };
@@ -35,11 +35,11 @@ struct RouteLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
-    outcome: Outcome,
+    outcome: &'static str,
 }
 
 /// What became of an attempt to reserve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// A new order.
     Reserved,
@@ -53,6 +53,19 @@ pub(super) enum Outcome {
     Unavailable,
     /// Anything unforeseen.
     Failed,
+}
+
+impl Outcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::AlreadyReserved => "already_reserved",
+            Self::TicketNotFound => "ticket_not_found",
+            Self::Invalid => "invalid",
+            Self::Unavailable => "unavailable",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 impl Metrics {
@@ -92,7 +105,7 @@ impl Metrics {
 
     /// Counts an attempt to reserve.
     pub(super) fn reservation(&self, outcome: Outcome) {
-        self.reservations.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.reservations.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
     }
 }
 

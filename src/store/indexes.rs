@@ -33,13 +33,13 @@ impl Store {
     /// for it, when another index is in the way, or when the database is away.
     pub async fn ensure_indexes(&self) -> Result<(), StoreError> {
         let orders = self.orders();
-        retry::within(BUILD_LIMIT, MAKING, async {
-            for index in [by_user(), by_ticket(), by_expiry()] {
-                ensure(&orders, index).await?;
+        let there = existing(&orders).await?;
+        for index in [by_user(), by_ticket(), by_expiry()] {
+            if !there.iter().any(|other| essence(other) == essence(&index)) {
+                retry::within(BUILD_LIMIT, MAKING, ensure(&orders, index)).await?;
             }
-            Ok(())
-        })
-        .await
+        }
+        Ok(())
     }
 }
 
@@ -69,6 +69,23 @@ fn by_expiry() -> IndexModel {
 fn model(name: &str, keys: Document, mut options: IndexOptions) -> IndexModel {
     options.name = Some(name.to_owned());
     IndexModel::builder().keys(keys).options(options).build()
+}
+
+/// The indexes that are there. Looking first keeps the usual case, that all are, within the usual
+/// deadline: a database that hangs must not be waited for as one that builds an index is.
+async fn existing(orders: &Collection<Document>) -> Result<Vec<IndexModel>, StoreError> {
+    let listed = retry::transient("listing the indexes", || async {
+        orders.list_indexes().await?.try_collect().await
+    })
+    .await;
+    match listed {
+        Err(error) if !error.is_unavailable() => {
+            // No collection yet, or an index of a kind that the driver does not know: making ours will tell.
+            tracing::debug!(%error, "cannot list the indexes");
+            Ok(Vec::new())
+        }
+        listed => listed,
+    }
 }
 
 async fn ensure(orders: &Collection<Document>, index: IndexModel) -> Result<(), StoreError> {
@@ -102,9 +119,9 @@ async fn refused(orders: &Collection<Document>, index: IndexModel, error: Error)
             }
         }
         Some(code::CANNOT_CREATE_INDEX) => Err(StoreError::UnsupportedServer(describe(&error))),
-        // The same index under another name, made by hand, serves as well.
+        // Somebody else made the same one under another name meanwhile, which serves as well.
         Some(code::INDEX_OPTIONS_CONFLICT | code::INDEX_KEYS_CONFLICT) => {
-            if equivalent(orders, &index).await.map_err(from_driver)? {
+            if existing(orders).await?.iter().any(|other| essence(other) == essence(&index)) {
                 return Ok(());
             }
             let name = index.options.and_then(|options| options.name).unwrap_or_default();
@@ -129,11 +146,6 @@ async fn sold_twice(orders: &Collection<Document>) -> DriverResult<String> {
         other => other.to_string(),
     });
     Ok(tickets.collect::<Vec<_>>().join(", "))
-}
-
-async fn equivalent(orders: &Collection<Document>, wanted: &IndexModel) -> DriverResult<bool> {
-    let there: Vec<IndexModel> = orders.list_indexes().await?.try_collect().await?;
-    Ok(there.iter().any(|index| essence(index) == essence(wanted)))
 }
 
 fn is_unique(index: &IndexModel) -> bool {

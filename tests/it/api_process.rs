@@ -61,6 +61,11 @@ impl Process {
         (response.status(), response.text().await.unwrap())
     }
 
+    async fn metrics(&self) -> String {
+        let response = self.client.get(format!("http://{}/metrics", self.admin)).send().await.unwrap();
+        response.text().await.unwrap()
+    }
+
     async fn wait_until_ready(&self, ready: bool) {
         let started = Instant::now();
         loop {
@@ -220,12 +225,20 @@ async fn it_starts_without_its_database_and_loses_it_and_comes_back() {
     let away = (StatusCode::SERVICE_UNAVAILABLE, json!({ "errors": [{ "message": "Service unavailable" }] }));
     assert_eq!(answer(process.by("u1", Method::GET, "/api/orders")).await, away);
 
-    for _ in 0..2 {
+    for round in 1..=2 {
         door.open().await;
         process.wait_until_ready(true).await;
         let body = json!({ "ticketId": database.ticket().await.to_string() });
         let reserve = process.by("u1", Method::POST, "/api/orders").json(&body);
         assert_eq!(answer(reserve).await.0, StatusCode::CREATED);
+        let metrics = process.metrics().await;
+        for series in [
+            r#"orders_api_requests_total{method="POST",route="/api/orders",status="2xx"}"#,
+            r#"orders_api_request_duration_seconds_count{method="POST",route="/api/orders"}"#,
+            r#"orders_api_reservations_total{outcome="reserved"}"#,
+        ] {
+            assert!(metrics.contains(&format!("{series} {round}\n")), "{metrics}");
+        }
 
         door.close().await;
         assert_eq!(answer(process.by("u1", Method::GET, "/api/orders")).await, away);
