@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderName, HeaderValue},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -35,10 +35,9 @@ pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, ne
         let mut response = answer(request, next).await;
         let (status, took) = (response.status(), started.elapsed());
         metrics.request(&method, route, status, took);
-        let bytes = response.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
         tracing::info!(
             target: "orders_operator::access",
-            %method, path, status = status.as_u16(), ms = took.as_millis(), bytes, "answered"
+            %method, path, status = status.as_u16(), ms = took.as_millis(), "answered"
         );
         response.headers_mut().insert(REQUEST_ID, id);
         response

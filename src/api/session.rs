@@ -3,7 +3,7 @@
 //! Anything wrong with it, whatever it is, means "not signed in" and is no error of its own: a
 //! visitor with a stale cookie is a visitor.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use axum::{
     extract::{FromRef, FromRequestParts},
@@ -31,9 +31,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Checks the tokens that the auth service signs.
+/// Checks the tokens that the auth service signs. Clones share the key.
 #[derive(Clone)]
-pub(super) struct Sessions {
+pub(super) struct Sessions(Arc<Check>);
+
+struct Check {
     key: DecodingKey,
     validation: Validation,
 }
@@ -60,7 +62,7 @@ impl Sessions {
         validation.validate_nbf = true;
         // The system's tokens name no audience; one that does is as good.
         validation.validate_aud = false;
-        Self { key: DecodingKey::from_secret(key.as_bytes()), validation }
+        Self(Arc::new(Check { key: DecodingKey::from_secret(key.as_bytes()), validation }))
     }
 
     /// Who sent these headers. The first of the two cookies that is there decides; a bearer token
@@ -74,7 +76,7 @@ impl Sessions {
     }
 
     fn check(&self, token: &str) -> Option<UserId> {
-        let claims = decode::<Claims>(token, &self.key, &self.validation).ok()?.claims;
+        let claims = decode::<Claims>(token, &self.0.key, &self.0.validation).ok()?.claims;
         UserId::new(claims.id).ok()
     }
 }

@@ -1,9 +1,8 @@
 //! Where an order stands, and the three ways it can move.
 //!
 //! ```text
-//! created ──► awaiting:payment ──► complete
-//!    │  └──────────────────────────►  ▲
-//!    └──────────────┴──► cancelled
+//! created          -> awaiting:payment, complete, cancelled
+//! awaiting:payment -> complete, cancelled
 //! ```
 //! `complete` and `cancelled` are final. [`Transition`] is the one place that knows from where each
 //! move may start: the domain and the database's conditional writes are both made from it.

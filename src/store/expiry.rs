@@ -28,6 +28,9 @@ pub struct ExpiredBatch {
     pub expired: u64,
 }
 
+const EXPIRING: &str = "expiring orders";
+const LOOKING: &str = "looking for the next order to expire";
+
 impl Store {
     /// The database's own clock, which alone says what is due.
     ///
@@ -55,19 +58,23 @@ impl Store {
         limit: u32,
     ) -> Result<ExpiredBatch, StoreError> {
         let due = due(cutoff, grace);
-        let ids = self.claim(&due, limit).await?;
-        if ids.is_empty() {
-            return Ok(ExpiredBatch::default());
-        }
-        let claimed = ids.len() as u64;
-        let mut filter = doc! { "_id": { "$in": ids } };
-        filter.extend(due);
-        let orders = self.orders();
-        let result = retry::transient("expiring orders", || async {
-            orders.update_many(filter.clone(), advanced(Transition::Cancel)).write_concern(majority()).await
+        retry::within(retry::DEADLINE, EXPIRING, async {
+            let ids = self.claim(&due, limit).await?;
+            if ids.is_empty() {
+                return Ok(ExpiredBatch::default());
+            }
+            let claimed = ids.len() as u64;
+            let mut filter = doc! { "_id": { "$in": ids } };
+            filter.extend(due.clone());
+            let orders = self.orders();
+            let result = retry::transient(EXPIRING, || async {
+                let update = orders.update_many(filter.clone(), advanced(Transition::Cancel));
+                update.write_concern(majority()).await
+            })
+            .await?;
+            Ok(ExpiredBatch { claimed, expired: result.modified_count })
         })
-        .await?;
-        Ok(ExpiredBatch { claimed, expired: result.modified_count })
+        .await
     }
 
     /// The earliest moment, later than `after` and not later than `until`, at which an order that is
@@ -83,15 +90,18 @@ impl Store {
         until: Timestamp,
         grace: Duration,
     ) -> Result<Option<Timestamp>, StoreError> {
-        if grace.is_zero() {
-            return self.earliest(after, until, None).await;
-        }
-        let (created, paying) = (OrderStatus::Created, OrderStatus::AwaitingPayment);
-        let created = self.earliest(after, until, Some(created)).await?;
-        let until = created.unwrap_or(until);
-        let paying = self.earliest(before(after, grace), before(until, grace), Some(paying)).await?;
-        let paying = paying.map(|moment| moment.checked_add(grace).unwrap_or(Timestamp::MAX));
-        Ok(created.into_iter().chain(paying).min())
+        retry::within(retry::DEADLINE, LOOKING, async {
+            if grace.is_zero() {
+                return self.earliest(after, until, None).await;
+            }
+            let (created, paying) = (OrderStatus::Created, OrderStatus::AwaitingPayment);
+            let created = self.earliest(after, until, Some(created)).await?;
+            let until = created.unwrap_or(until);
+            let paying = self.earliest(before(after, grace), before(until, grace), Some(paying)).await?;
+            let paying = paying.map(|moment| moment.checked_add(grace).unwrap_or(Timestamp::MAX));
+            Ok(created.into_iter().chain(paying).min())
+        })
+        .await
     }
 
     /// The ids of orders that are due. In the index's order where the server walks it, which is
@@ -126,7 +136,7 @@ impl Store {
             filter.insert("$and", vec![doc! { "status": status.as_str() }]);
         }
         let orders = self.raw_orders();
-        let found = retry::transient("looking for the next order to expire", || async {
+        let found = retry::transient(LOOKING, || async {
             orders
                 .find_one(filter.clone())
                 .projection(doc! { "_id": 0, "expiresAt": 1 })

@@ -7,7 +7,8 @@
 //!   call any of this at any moment, and be killed in the midst of it.
 //! - **No transactions, no change streams, no client-level bulk writes**: a standalone MongoDB, a
 //!   replica set, FerretDB and DocumentDB all serve.
-//! - **Every call ends** within [`DEADLINE`], with a [`StoreError`] that tells an absent database from a broken request.
+//! - **Every call ends** within [`DEADLINE`] (making an index apart), with a [`StoreError`] that tells an
+//!   absent database from a broken request.
 //! - Documents written by the Node service (mongoose) are read, and fields that are not ours are kept.
 
 mod connect;

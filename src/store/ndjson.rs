@@ -20,7 +20,14 @@ pub(super) fn ticket(line: &str) -> Result<Ticket, String> {
             );
         }
         Ok(_) => return Err(format!("it is not a JSON object; write one such as {EXAMPLE}")),
-        Err(error) => return Err(format!("it is not JSON ({error}); write one object such as {EXAMPLE}")),
+        Err(error) => {
+            // The parser counts lines too, from the beginning of this one.
+            let (what, column) = (error.to_string(), error.column());
+            let what = what.split(" at line ").next().unwrap_or_default();
+            return Err(format!(
+                "it is not JSON ({what}, column {column}); write one object such as {EXAMPLE}"
+            ));
+        }
     };
     Ok(Ticket {
         id: id(&fields)?,

@@ -40,6 +40,10 @@ pub enum CancelError {
     Store(#[from] StoreError),
 }
 
+const LISTING: &str = "listing a user's orders";
+const READING: &str = "reading an order";
+const CANCELLING: &str = "cancelling an order";
+
 /// How often a cancellation looks again when the order moved between its write and its read.
 const ROUNDS: u32 = 3;
 
@@ -49,21 +53,27 @@ impl Store {
     /// # Errors
     /// When the database fails. Malformed orders are logged and left out.
     pub async fn orders_of(&self, user: &UserId) -> Result<Vec<Reservation>, StoreError> {
-        let orders = self.raw_orders();
-        let found: Vec<RawDocumentBuf> = retry::transient("listing a user's orders", || async {
-            // Ids begin with the time that they were made.
-            orders.find(doc! { "userId": user.as_str() }).sort(doc! { "_id": 1 }).await?.try_collect().await
-        })
-        .await?;
-        let orders: Vec<Order> = found.iter().filter_map(|document| kept(to_order(document))).collect();
-        let tickets = self.tickets_by_id(orders.iter().filter_map(|order| order.ticket)).await?;
-        Ok(orders
-            .into_iter()
-            .map(|order| {
+        retry::within(retry::DEADLINE, LISTING, async {
+            let orders = self.raw_orders();
+            let found: Vec<RawDocumentBuf> = retry::transient(LISTING, || async {
+                // Ids begin with the time that they were made.
+                orders
+                    .find(doc! { "userId": user.as_str() })
+                    .sort(doc! { "_id": 1 })
+                    .await?
+                    .try_collect()
+                    .await
+            })
+            .await?;
+            let orders: Vec<Order> = found.iter().filter_map(|document| kept(to_order(document))).collect();
+            let tickets = self.tickets_by_id(orders.iter().filter_map(|order| order.ticket)).await?;
+            let with_ticket = |order: Order| {
                 let ticket = order.ticket.and_then(|id| tickets.get(&id).cloned());
                 Reservation { order, ticket }
-            })
-            .collect())
+            };
+            Ok(orders.into_iter().map(with_ticket).collect())
+        })
+        .await
     }
 
     /// One order with its ticket; `None` when there is no such order.
@@ -71,12 +81,15 @@ impl Store {
     /// # Errors
     /// When its document cannot be read, or the database fails.
     pub async fn order(&self, id: OrderId) -> Result<Option<Reservation>, StoreError> {
-        let Some(order) = self.bare_order(id).await? else { return Ok(None) };
-        let ticket = match order.ticket {
-            Some(id) => self.tickets_by_id([id]).await?.remove(&id),
-            None => None,
-        };
-        Ok(Some(Reservation { order, ticket }))
+        retry::within(retry::DEADLINE, READING, async {
+            let Some(order) = self.bare_order(id).await? else { return Ok(None) };
+            let ticket = match order.ticket {
+                Some(id) => self.tickets_by_id([id]).await?.remove(&id),
+                None => None,
+            };
+            Ok(Some(Reservation { order, ticket }))
+        })
+        .await
     }
 
     /// Cancels the order `id` of `user`, if it is open.
@@ -84,41 +97,41 @@ impl Store {
     /// # Errors
     /// When there is no such order, it is another user's, it is complete, or the database fails.
     pub async fn cancel(&self, id: OrderId, user: &UserId) -> Result<Cancellation, CancelError> {
-        for _ in 0..ROUNDS {
-            if let Some(order) = self.advance(id, Some(user), Transition::Cancel).await? {
-                return Ok(Cancellation::Now(order));
+        retry::within(retry::DEADLINE, CANCELLING, async {
+            for _ in 0..ROUNDS {
+                if let Some(order) = self.advance(id, user, Transition::Cancel).await? {
+                    return Ok(Cancellation::Now(order));
+                }
+                let order = self.bare_order(id).await?.ok_or(CancelError::NotFound(id))?;
+                if order.user != *user {
+                    return Err(CancelError::NotOwner(id));
+                }
+                match order.status {
+                    OrderStatus::Cancelled => return Ok(Cancellation::Before(order)),
+                    OrderStatus::Complete => return Err(CancelError::Complete(id)),
+                    // A replica that lags behind still shows it open: the write decides, so ask it again.
+                    OrderStatus::Created | OrderStatus::AwaitingPayment => retry::pause(1).await,
+                }
             }
-            let order = self.bare_order(id).await?.ok_or(CancelError::NotFound(id))?;
-            if order.user != *user {
-                return Err(CancelError::NotOwner(id));
-            }
-            match order.status {
-                OrderStatus::Cancelled => return Ok(Cancellation::Before(order)),
-                OrderStatus::Complete => return Err(CancelError::Complete(id)),
-                // A replica that lags behind still shows it open: the write decides, so ask it again.
-                OrderStatus::Created | OrderStatus::AwaitingPayment => retry::pause(1).await,
-            }
-        }
-        let doing = "cancelling an order";
-        Err(StoreError::Unavailable { doing, detail: format!("the order {id} reads as open and is not") }
-            .into())
+            let detail = format!("the order {id} reads as open and is not");
+            Err(StoreError::Unavailable { doing: CANCELLING, detail }.into())
+        })
+        .await
     }
 
-    /// Moves the order `id` on, if its status allows it; `None` when it does not, or there is no such
-    /// order (of `user`, when one is given). One conditional write, which adds exactly 1 to the version.
+    /// Moves the order `id` of `user` on, if its status allows it; `None` when it does not, or there is
+    /// no such order. One conditional write, which adds exactly 1 to the version.
     async fn advance(
         &self,
         id: OrderId,
-        user: Option<&UserId>,
+        user: &UserId,
         transition: Transition,
     ) -> Result<Option<Order>, StoreError> {
-        let mut filter = doc! {
+        let filter = doc! {
             "_id": object_id(id.bytes()),
+            "userId": user.as_str(),
             "status": { "$in": statuses(transition.from()) },
         };
-        if let Some(user) = user {
-            filter.insert("userId", user.as_str());
-        }
         let orders = self.raw_orders();
         let moved = retry::transient("moving an order on", || async {
             orders
@@ -132,7 +145,7 @@ impl Store {
 
     pub(super) async fn bare_order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
         let orders = self.raw_orders();
-        let found = retry::transient("reading an order", || async {
+        let found = retry::transient(READING, || async {
             orders.find_one(doc! { "_id": object_id(id.bytes()) }).await
         })
         .await?;

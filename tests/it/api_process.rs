@@ -19,7 +19,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::mongo::{JWT_KEY, TestDatabase, answer, cookie, uri};
+use crate::mongo::{JWT_KEY, TestDatabase, answer, by_way_of, cookie, uri};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -138,19 +138,9 @@ struct Door {
 
 impl Door {
     async fn closed() -> Self {
-        let (uri, listener) = (uri(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (scheme, rest) = uri.split_once("://").unwrap();
-        let (hosts, options) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let (user, host) = hosts.rsplit_once('@').map_or(("", hosts), |(user, host)| (user, host));
-        let host = host.split(',').next().unwrap();
-        let behind = if host.contains(':') { host.to_owned() } else { format!("{host}:27017") };
-        let user = if user.is_empty() { String::new() } else { format!("{user}@") };
-        let options = match options.split_once('?') {
-            Some((path, options)) => format!("{path}?{options}&directConnection=true"),
-            None => format!("/{}?directConnection=true", options.trim_start_matches('/')),
-        };
-        let uri = format!("{scheme}://{user}127.0.0.1:{port}{options}");
+        let (uri, behind) = by_way_of(port);
         Self { port, behind, uri, open: None }
     }
 

@@ -120,4 +120,8 @@ async fn what_is_missing_is_said_by_name() {
     }
     let error = import(args("/no/such/file", Some("mongodb://127.0.0.1:1"))).await.unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("/no/such/file"), "{error}");
+
+    let good = TestFile::new(&line(ticket_id(), "t", 0));
+    let error = import(args(good.0.to_str().unwrap(), Some("mongodb://127.0.0.1:1"))).await.unwrap_err();
+    assert!(error.exit_code() == 1 && error.to_string().contains("the database is away"), "{error}");
 }

@@ -17,4 +17,5 @@ mod mongo;
 mod packaging;
 mod store;
 mod store_expiry;
+mod store_faults;
 mod sweeper;

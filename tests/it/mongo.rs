@@ -32,6 +32,22 @@ pub(crate) fn uri() -> String {
     )
 }
 
+/// The server's URI by way of a local port, and the address that the port has to lead to.
+pub(crate) fn by_way_of(port: u16) -> (String, String) {
+    let uri = uri();
+    let (scheme, rest) = uri.split_once("://").unwrap();
+    let (hosts, options) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, host) = hosts.rsplit_once('@').map_or(("", hosts), |(user, host)| (user, host));
+    let host = host.split(',').next().unwrap();
+    let behind = if host.contains(':') { host.to_owned() } else { format!("{host}:27017") };
+    let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+    let options = match options.split_once('?') {
+        Some((path, options)) => format!("{path}?{options}&directConnection=true"),
+        None => format!("/{}?directConnection=true", options.trim_start_matches('/')),
+    };
+    (format!("{scheme}://{user}127.0.0.1:{port}{options}"), behind)
+}
+
 /// A database that nobody else uses and that goes with the test, failed or not.
 pub(crate) struct TestDatabase {
     pub(crate) store: Store,
