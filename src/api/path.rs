@@ -46,7 +46,7 @@ mod tests {
         assert_eq!(canonical("/API/Orders/"), "/api/orders");
         assert_eq!(canonical("/api/orders?After=X"), "/api/orders?After=X");
         assert_eq!(canonical("/api/orders/ABC/?a=B/"), "/api/orders/abc?a=B/");
-        assert_eq!(canonical("http://Host/API/orders"), "http://host/api/orders");
+        assert_eq!(canonical("http://Host/API/orders"), "http://Host/api/orders");
     }
 
     #[test]

@@ -55,6 +55,13 @@ pub(super) fn to_ticket(document: &RawDocument) -> Result<Ticket, StoreError> {
     })
 }
 
+/// A ticket's id and version; `None` when it has none that could be compared with.
+pub(super) fn ticket_version(document: &RawDocument) -> Option<(TicketId, Version)> {
+    let fields = Fields { collection: TICKETS, document };
+    fields.get("version").ok()??;
+    Some((TicketId::from_bytes(fields.object_id("_id").ok()?.bytes()), fields.version().ok()?))
+}
+
 /// What of `document` is worth keeping; a malformed one is logged and left out.
 pub(super) fn kept<T>(parsed: Result<T, StoreError>) -> Option<T> {
     parsed.inspect_err(|error| tracing::warn!(%error, "leaving out a malformed document")).ok()

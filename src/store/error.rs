@@ -43,9 +43,9 @@ pub enum StoreError {
         /// What the server says.
         detail: String,
     },
-    /// The unique index cannot be made.
+    /// The unique index cannot be made, because of these tickets.
     #[error(
-        "two active orders hold the same ticket already: {0}; cancel all but one of them, then the index that prevents it can be made"
+        "more than one active order holds a ticket already (tickets {0}); cancel all but one order of each, then the index that prevents it can be made"
     )]
     DuplicateActiveOrders(String),
     /// The server lacks what the indexes need.
@@ -187,10 +187,29 @@ fn is_authentication(error: &Error) -> bool {
 }
 
 fn is_absence(error: &Error) -> bool {
-    matches!(
-        *error.kind,
-        ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. } | ErrorKind::Shutdown
-    )
+    match *error.kind {
+        ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. } | ErrorKind::Shutdown => true,
+        _ => {
+            server_code(error) == Some(code::INTERNAL)
+                && lost_storage(&server_message(error).unwrap_or_default())
+        }
+    }
+}
+
+/// FerretDB answers for itself while its PostgreSQL is away, with the code for anything, and says why
+/// in Go's, in its driver's or in PostgreSQL's words.
+fn lost_storage(message: &str) -> bool {
+    const WORDS: [&str; 8] = [
+        "failed to connect",
+        "connection refused",
+        "connection reset",
+        "broken pipe",
+        "conn closed",
+        "unexpected EOF",
+        "terminating connection",
+        "the database system is",
+    ];
+    WORDS.iter().any(|words| message.contains(words))
 }
 
 fn server_message(error: &Error) -> Option<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use mongodb::{
     Collection, IndexModel,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
     error::{Error, Result as DriverResult},
     options::IndexOptions,
 };
@@ -13,7 +13,7 @@ use mongodb::{
 use super::{
     Store, StoreError,
     document::statuses,
-    error::{code, describe, is_duplicate, server_code},
+    error::{code, describe, server_code},
     retry,
 };
 use crate::order::OrderStatus;
@@ -90,21 +90,45 @@ async fn ensure(orders: &Collection<Document>, index: IndexModel) -> Result<(), 
 
 /// What a refusal means.
 async fn refused(orders: &Collection<Document>, index: IndexModel, error: Error) -> Result<(), StoreError> {
+    let from_driver = |error: Error| StoreError::from_driver(MAKING, &error);
     match server_code(&error) {
-        _ if is_duplicate(&error) => Err(StoreError::DuplicateActiveOrders(describe(&error))),
+        // A MongoDB says "duplicate key"; DocumentDB only that it failed. Both can be asked.
+        Some(code::DUPLICATE_KEY | code::INTERNAL) if is_unique(&index) => {
+            let tickets = sold_twice(orders).await.map_err(from_driver)?;
+            if tickets.is_empty() {
+                Err(from_driver(error))
+            } else {
+                Err(StoreError::DuplicateActiveOrders(tickets))
+            }
+        }
         Some(code::CANNOT_CREATE_INDEX) => Err(StoreError::UnsupportedServer(describe(&error))),
         // The same index under another name, made by hand, serves as well.
         Some(code::INDEX_OPTIONS_CONFLICT | code::INDEX_KEYS_CONFLICT) => {
-            let there =
-                equivalent(orders, &index).await.map_err(|error| StoreError::from_driver(MAKING, &error))?;
-            if there {
+            if equivalent(orders, &index).await.map_err(from_driver)? {
                 return Ok(());
             }
             let name = index.options.and_then(|options| options.name).unwrap_or_default();
             Err(StoreError::IndexConflict { name, detail: describe(&error) })
         }
-        _ => Err(StoreError::from_driver(MAKING, &error)),
+        _ => Err(from_driver(error)),
     }
+}
+
+/// Some of the tickets that more than one active order holds, as a text; empty when there are none.
+async fn sold_twice(orders: &Collection<Document>) -> DriverResult<String> {
+    let active = doc! { "status": { "$in": statuses(&OrderStatus::ACTIVE) }, "ticket": { "$exists": true } };
+    let pipeline = [
+        doc! { "$match": active },
+        doc! { "$group": { "_id": "$ticket", "orders": { "$sum": 1 } } },
+        doc! { "$match": { "orders": { "$gt": 1 } } },
+        doc! { "$limit": 3 },
+    ];
+    let found: Vec<Document> = orders.aggregate(pipeline).await?.try_collect().await?;
+    let tickets = found.iter().filter_map(|group| group.get("_id")).map(|ticket| match ticket {
+        Bson::ObjectId(id) => id.to_hex(),
+        other => other.to_string(),
+    });
+    Ok(tickets.collect::<Vec<_>>().join(", "))
 }
 
 async fn equivalent(orders: &Collection<Document>, wanted: &IndexModel) -> DriverResult<bool> {
@@ -112,12 +136,16 @@ async fn equivalent(orders: &Collection<Document>, wanted: &IndexModel) -> Drive
     Ok(there.iter().any(|index| essence(index) == essence(wanted)))
 }
 
+fn is_unique(index: &IndexModel) -> bool {
+    index.options.as_ref().and_then(|options| options.unique).unwrap_or_default()
+}
+
 /// What makes two indexes the same for us: the keys in order, uniqueness, and what is in them.
 fn essence(index: &IndexModel) -> (Vec<&str>, bool, Option<&Document>) {
     let options = index.options.as_ref();
     (
         index.keys.keys().map(String::as_str).collect(),
-        options.and_then(|options| options.unique).unwrap_or_default(),
+        is_unique(index),
         options.and_then(|options| options.partial_filter_expression.as_ref()),
     )
 }

@@ -7,17 +7,17 @@ use std::collections::HashMap;
 
 use futures::TryStreamExt;
 use mongodb::{
-    bson::{Document, doc},
+    bson::{Document, RawDocumentBuf, doc},
     error::Result as DriverResult,
 };
 
 use super::{
     Store, StoreError, TICKETS,
-    document::{self, kept, number, object_id, to_ticket},
+    document::{self, kept, number, object_id, ticket_version, to_ticket},
     error::{code, is_transient_answer},
     retry,
 };
-use crate::order::{Ticket, TicketId};
+use crate::order::{Ticket, TicketId, Version};
 
 /// What became of a number of tickets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,36 +73,59 @@ impl Store {
 
     /// Writes each of `tickets` unless the same or a newer version of it is here.
     ///
-    /// One command, whose statements are conditional upserts: an upsert that does not match because
-    /// the record is as new already runs into the record's own `_id`, which is how we learn it.
-    /// (The driver's bulk writes need a server command that FerretDB does not have.)
+    /// Versions only go up, so what is read as new enough needs no write. Everything else is a
+    /// conditional upsert. One that finds no older record runs into the `_id` of the record that is
+    /// there, which may be newer, or may be older and have come this very moment: so it is looked at again.
     ///
     /// # Errors
     /// When the database fails; some of the tickets may have been written then, which does no harm.
     pub async fn upsert_tickets(&self, tickets: &[Ticket]) -> Result<Upserted, StoreError> {
-        if tickets.is_empty() {
-            return Ok(Upserted::default());
-        }
         retry::within(retry::DEADLINE, WRITING, async {
             let mut total = Upserted::default();
             let mut left: Vec<&Ticket> = tickets.iter().collect();
-            let mut attempt = 1;
-            loop {
+            for attempt in 1.. {
+                let before = left.len();
+                let known = self.versions(&left).await?;
+                left.retain(|ticket| known.get(&ticket.id).is_none_or(|version| *version < ticket.version));
+                total.unchanged += (before - left.len()) as u64;
+                if left.is_empty() {
+                    break;
+                }
                 let answer = retry::transient(WRITING, || self.upsert_command(&left)).await?;
                 let reply = Reply::read(&answer)?;
                 total.written += reply.written;
-                total.unchanged += reply.unchanged;
                 left = reply.again.iter().filter_map(|index| left.get(*index).copied()).collect();
                 if left.is_empty() {
-                    return Ok(total);
+                    break;
                 }
                 retry::pause(attempt).await;
-                attempt += 1;
             }
+            Ok(total)
         })
         .await
     }
 
+    /// The versions of those of `tickets` that are here and have one.
+    async fn versions(&self, tickets: &[&Ticket]) -> Result<HashMap<TicketId, Version>, StoreError> {
+        if tickets.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let ids: Vec<_> = tickets.iter().map(|ticket| object_id(ticket.id.bytes())).collect();
+        let collection = self.raw_tickets();
+        let found: Vec<RawDocumentBuf> = retry::transient("reading tickets' versions", || async {
+            collection
+                .find(doc! { "_id": { "$in": &ids } })
+                .projection(doc! { "version": 1 })
+                .await?
+                .try_collect()
+                .await
+        })
+        .await?;
+        Ok(found.iter().filter_map(|document| ticket_version(document)).collect())
+    }
+
+    /// One command, many statements. The driver's own bulk writes need a server command that
+    /// FerretDB does not have.
     async fn upsert_command(&self, tickets: &[&Ticket]) -> DriverResult<Document> {
         let updates: Vec<Document> = tickets.iter().map(|ticket| statement(ticket)).collect();
         self.database
@@ -130,8 +153,7 @@ fn statement(ticket: &Ticket) -> Document {
 #[derive(Debug, Default)]
 struct Reply {
     written: u64,
-    unchanged: u64,
-    /// The statements to repeat, by their index.
+    /// The statements to look at again, by their index.
     again: Vec<usize>,
 }
 
@@ -141,18 +163,11 @@ impl Reply {
         for error in answer.get_array("writeErrors").into_iter().flatten().filter_map(|e| e.as_document()) {
             let code = i32::try_from(count(error, "code")).unwrap_or_default();
             let message = error.get_str("errmsg").unwrap_or_default();
-            match code {
-                code::DUPLICATE_KEY => reply.unchanged += 1,
-                code if is_transient_answer(code, message) => {
-                    reply.again.push(usize::try_from(count(error, "index")).unwrap_or(usize::MAX));
-                }
-                code => {
-                    return Err(StoreError::Failed {
-                        doing: WRITING,
-                        detail: format!("{message} (code {code})"),
-                    });
-                }
+            if code != code::DUPLICATE_KEY && !is_transient_answer(code, message) {
+                let detail = format!("{message} (code {code})");
+                return Err(StoreError::Failed { doing: WRITING, detail });
             }
+            reply.again.push(usize::try_from(count(error, "index")).unwrap_or(usize::MAX));
         }
         Ok(reply)
     }
@@ -172,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duplicate_means_as_new_already_and_a_deadlock_means_again() {
+    fn a_duplicate_and_a_deadlock_mean_to_look_again() {
         let reply = Reply::read(&doc! {
             "ok": 1.0, "n": 3_i64,
             "writeErrors": [
@@ -182,7 +197,7 @@ mod tests {
             ],
         })
         .unwrap();
-        assert_eq!((reply.written, reply.unchanged, reply.again), (3, 1, vec![4, 5]));
+        assert_eq!((reply.written, reply.again), (3, vec![1, 4, 5]));
     }
 
     #[test]

@@ -5,9 +5,15 @@
 //! sets up, so that the same tests can be pointed at another cluster or database.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod api;
+mod api_errors;
 mod architecture;
 mod cluster;
 mod controller;
 mod crd;
+mod import;
+mod mongo;
 mod packaging;
+mod store;
+mod store_expiry;
 mod sweeper;

@@ -1,0 +1,253 @@
+//! The four routes, over real HTTP and a real database.
+
+use std::collections::HashSet;
+
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use mongodb::bson::{DateTime, doc, oid::ObjectId};
+use orders_operator::order::{ReservationTerms, ReservationWindow};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::mongo::{TestApi, answer, cookie, ticket_id};
+
+#[tokio::test]
+async fn a_reservation_is_answered_in_the_contracts_form_and_stored_as_the_node_service_would() {
+    let window = ReservationWindow::from_seconds(60).unwrap();
+    let api = TestApi::with(ReservationTerms { window, ..ReservationTerms::default() }).await;
+    let ticket = api.ticket().await;
+    let before = Timestamp::now();
+    let (status, order) = api.reserve("u1", ticket).await;
+    assert_eq!(status, StatusCode::CREATED);
+
+    let id = order["id"].as_str().unwrap();
+    let expires_at = order["expiresAt"].as_str().unwrap();
+    let wanted = json!({
+        "userId": "u1", "status": "created", "expiresAt": expires_at, "version": 0, "id": id,
+        "ticket": { "title": "concert", "price": 20, "version": 0, "id": ticket.to_string() },
+    });
+    assert_eq!(order, wanted);
+    assert_eq!(expires_at.len(), "2026-11-22T17:29:24.464Z".len());
+    let lasts = expires_at.parse::<Timestamp>().unwrap().duration_since(before);
+    assert!((SignedDuration::from_secs(59)..SignedDuration::from_secs(65)).contains(&lasts), "{lasts}");
+
+    let stored = api.stored(id).await;
+    assert_eq!(
+        stored.keys().collect::<Vec<_>>(),
+        ["_id", "userId", "status", "expiresAt", "ticket", "version"]
+    );
+    assert_eq!(stored.get_i32("version").unwrap(), 0);
+    assert_eq!(stored.get_object_id("ticket").unwrap().to_hex(), ticket.to_string());
+    assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await, (StatusCode::OK, wanted));
+}
+
+#[tokio::test]
+async fn of_twenty_buyers_at_once_exactly_one_gets_the_ticket() {
+    let api = TestApi::new().await;
+    for round in 0..5 {
+        let ticket = api.ticket().await;
+        let buyers: Vec<String> = (0..20).map(|buyer| format!("u{buyer}")).collect();
+        let answers = join_all(buyers.iter().map(|buyer| api.reserve(buyer, ticket))).await;
+        let (won, lost): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|(status, _)| *status == StatusCode::CREATED);
+        assert_eq!((won.len(), lost.len()), (1, 19), "round {round}");
+        for answer in lost {
+            assert_eq!(
+                answer,
+                (StatusCode::BAD_REQUEST, json!({ "errors": [{ "message": "Ticket is already reserved" }] }))
+            );
+        }
+        let held =
+            api.orders().count_documents(doc! { "ticket": ObjectId::from(ticket.bytes()) }).await.unwrap();
+        assert_eq!(held, 1, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn my_orders_are_mine_oldest_first_with_their_tickets() {
+    let api = TestApi::new().await;
+    assert_eq!(api.get("u1", "/api/orders").await, (StatusCode::OK, json!([])));
+    let mut mine = Vec::new();
+    for _ in 0..3 {
+        mine.push(api.reserved("u1", api.ticket().await).await);
+        api.reserved("u2", api.ticket().await).await;
+    }
+    let (status, orders) = api.get("u1", "/api/orders").await;
+    assert_eq!(status, StatusCode::OK);
+    let ids: Vec<_> = orders.as_array().unwrap().iter().map(|order| order["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, mine);
+    assert!(orders.as_array().unwrap().iter().all(|order| order["ticket"]["title"] == "concert"));
+}
+
+#[tokio::test]
+async fn a_cancelled_order_stays_to_be_seen_and_frees_its_ticket() {
+    let api = TestApi::new().await;
+    let ticket = api.ticket().await;
+    let id = api.reserved("u1", ticket).await;
+    assert_eq!(api.reserve("u2", ticket).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(api.cancel("u1", &id).await, (StatusCode::NO_CONTENT, Value::Null));
+
+    let (_, order) = api.get("u1", &format!("/api/orders/{id}")).await;
+    assert_eq!((&order["status"], &order["version"]), (&json!("cancelled"), &json!(1)));
+    let second = api.reserved("u2", ticket).await;
+    assert_ne!(second, id);
+
+    // Again: no new version, and the new holder is not disturbed.
+    assert_eq!(api.cancel("u1", &id).await, (StatusCode::NO_CONTENT, Value::Null));
+    assert_eq!(api.stored(&id).await.get_i32("version").unwrap(), 1);
+    assert_eq!(api.stored(&second).await.get_str("status").unwrap(), "created");
+}
+
+#[tokio::test]
+async fn twenty_cancellations_at_once_make_one_version() {
+    let api = TestApi::new().await;
+    let id = api.reserved("u1", api.ticket().await).await;
+    let answers = join_all((0..20).map(|_| api.cancel("u1", &id))).await;
+    assert!(answers.iter().all(|(status, _)| *status == StatusCode::NO_CONTENT), "{answers:?}");
+    assert_eq!(api.stored(&id).await.get_i32("version").unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_overdue_order_does_not_block_and_is_cancelled_once_by_many_buyers() {
+    let api = TestApi::new().await;
+    for status in ["created", "awaiting:payment"] {
+        let ticket = api.ticket().await;
+        let overdue = api.mongoose_order(doc! {
+            "ticket": ObjectId::from(ticket.bytes()), "status": status, "version": 3,
+            "expiresAt": DateTime::from_millis(DateTime::now().timestamp_millis() - 1000),
+        });
+        let overdue = overdue.await;
+        let buyers: Vec<String> = (0..10).map(|buyer| format!("u{buyer}")).collect();
+        let answers = join_all(buyers.iter().map(|buyer| api.reserve(buyer, ticket))).await;
+        let won = answers.iter().filter(|(status, _)| *status == StatusCode::CREATED).count();
+        assert_eq!(won, 1, "{answers:?}");
+        assert!(
+            answers.iter().all(|(status, _)| status.as_u16() == 201 || status.as_u16() == 400),
+            "{answers:?}"
+        );
+        let stored = api.stored(&overdue).await;
+        assert_eq!((stored.get_str("status").unwrap(), stored.get_i32("version").unwrap()), ("cancelled", 4));
+    }
+}
+
+#[tokio::test]
+async fn a_complete_order_holds_its_ticket_for_ever() {
+    let api = TestApi::new().await;
+    let ticket = api.ticket().await;
+    let paid = doc! {
+        "ticket": ObjectId::from(ticket.bytes()), "status": "complete", "expiresAt": DateTime::from_millis(0),
+    };
+    let id = api.mongoose_order(paid).await;
+    assert_eq!(api.reserve("u2", ticket).await.0, StatusCode::BAD_REQUEST);
+    let refused = json!({ "errors": [{ "message": "Order is already complete" }] });
+    assert_eq!(api.cancel("u1", &id).await, (StatusCode::BAD_REQUEST, refused));
+    assert_eq!(api.stored(&id).await.get_str("status").unwrap(), "complete");
+}
+
+#[tokio::test]
+async fn an_order_that_is_being_paid_for_keeps_its_ticket_for_the_grace() {
+    let grace = std::time::Duration::from_secs(3600);
+    let api = TestApi::with(ReservationTerms { payment_grace: grace, ..ReservationTerms::default() }).await;
+    let ticket = api.ticket().await;
+    let paying = doc! {
+        "ticket": ObjectId::from(ticket.bytes()), "status": "awaiting:payment",
+        "expiresAt": DateTime::from_millis(DateTime::now().timestamp_millis() - 1000),
+    };
+    let id = api.mongoose_order(paying).await;
+    assert_eq!(api.reserve("u2", ticket).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(api.stored(&id).await.get_str("status").unwrap(), "awaiting:payment");
+}
+
+#[tokio::test]
+async fn paths_are_matched_without_regard_to_case_or_a_trailing_slash_and_head_works() {
+    let api = TestApi::new().await;
+    let id = api.reserved("u1", api.ticket().await).await;
+    for path in ["/api/orders/", "/API/Orders", "/Api/ORDERS/", "/api/orders?x=1"] {
+        let (status, orders) = api.get("u1", path).await;
+        assert_eq!((status, orders.as_array().unwrap().len()), (StatusCode::OK, 1), "{path}");
+    }
+    let upper = id.to_uppercase();
+    for path in
+        [format!("/api/orders/{id}/"), format!("/API/ORDERS/{upper}"), format!("/api/orders/{upper}/")]
+    {
+        assert_eq!(api.get("u1", &path).await.1["id"], json!(id), "{path}");
+        let head = api.by("u1", Method::HEAD, &path).send().await.unwrap();
+        assert_eq!(head.status(), StatusCode::OK);
+        assert!(head.content_length().is_some() && head.bytes().await.unwrap().is_empty());
+    }
+    assert_eq!(
+        api.request(Method::HEAD, "/api/orders").send().await.unwrap().status(),
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(api.cancel("u1", &format!("{upper}/")).await.0, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn documents_of_the_node_service_are_read_and_what_is_not_ours_is_kept() {
+    let api = TestApi::new().await;
+    let ticket = ObjectId::new();
+    let replica = doc! { "_id": ticket, "title": "concert", "price": 20.5, "version": 2_i64, "__v": 0, "userId": "seller" };
+    api.tickets().insert_one(replica).await.unwrap();
+    let plain =
+        api.mongoose_order(doc! { "ticket": ticket, "version": 1.0, "extra": { "kept": true } }).await;
+    let gone = api.mongoose_order(doc! { "ticket": ObjectId::new() }).await;
+    let none = api.mongoose_order(doc! { "status": "cancelled", "ticket": mongodb::bson::Bson::Null }).await;
+    api.orders()
+        .update_one(doc! { "_id": ObjectId::parse_str(&none).unwrap() }, doc! { "$unset": { "version": 1 } })
+        .await
+        .unwrap();
+    api.mongoose_order(doc! { "status": "no such status" }).await;
+
+    let (status, orders) = api.get("u1", "/api/orders").await;
+    assert_eq!(status, StatusCode::OK);
+    let ids: Vec<_> = orders.as_array().unwrap().iter().map(|order| order["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [plain.as_str(), &gone, &none], "the malformed one hides no other");
+    let nested = json!({ "title": "concert", "price": 20.5, "version": 2, "id": ticket.to_hex() });
+    assert_eq!((&orders[0]["ticket"], &orders[0]["version"]), (&nested, &json!(1)));
+    assert_eq!(
+        (&orders[1]["ticket"], &orders[2]["ticket"], &orders[2]["version"]),
+        (&Value::Null, &Value::Null, &json!(0))
+    );
+
+    assert_eq!(api.cancel("u1", &plain).await.0, StatusCode::NO_CONTENT);
+    let stored = api.stored(&plain).await;
+    assert_eq!(stored.get_document("extra").unwrap(), &doc! { "kept": true });
+    assert_eq!(stored.get_i32("__v").unwrap(), 0);
+    assert_eq!((stored.get_str("status").unwrap(), stored.get_f64("version").unwrap()), ("cancelled", 2.0));
+}
+
+#[tokio::test]
+async fn every_answer_has_a_request_id_and_keeps_the_callers() {
+    let api = TestApi::new().await;
+    let request = api.by("u1", Method::GET, "/api/orders").header("x-request-id", "abc-1");
+    assert_eq!(request.send().await.unwrap().headers()["x-request-id"], "abc-1");
+    let mut made = HashSet::new();
+    for path in ["/api/orders", "/nowhere", "/api/orders/x"] {
+        let response = api.request(Method::GET, path).send().await.unwrap();
+        made.insert(response.headers()["x-request-id"].to_str().unwrap().to_owned());
+    }
+    assert_eq!(made.len(), 3);
+}
+
+#[tokio::test]
+async fn a_bearer_token_and_the_older_cookie_sign_in_too() {
+    let api = TestApi::new().await;
+    let sealed = cookie("u1");
+    let older = sealed.replace("session=", "other=1; express:sess=");
+    let request = api.request(Method::GET, "/api/orders").header("cookie", older);
+    assert_eq!(answer(request).await, (StatusCode::OK, json!([])));
+    let session =
+        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &sealed["session=".len()..]);
+    let session: Value = serde_json::from_slice(&session.unwrap()).unwrap();
+    let request = api.request(Method::GET, "/api/orders").bearer_auth(session["jwt"].as_str().unwrap());
+    assert_eq!(answer(request).await, (StatusCode::OK, json!([])));
+}
+
+#[tokio::test]
+async fn unknown_tickets_and_orders_are_not_found() {
+    let api = TestApi::new().await;
+    let not_found = (StatusCode::NOT_FOUND, json!({ "errors": [{ "message": "Not Found" }] }));
+    assert_eq!(api.reserve("u1", ticket_id()).await, not_found);
+    assert_eq!(api.get("u1", &format!("/api/orders/{}", ticket_id())).await, not_found);
+    assert_eq!(api.cancel("u1", &ticket_id().to_string()).await, not_found);
+}

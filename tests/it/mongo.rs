@@ -1,0 +1,216 @@
+//! A database of its own for each test, and the API before it.
+
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use jsonwebtoken::{EncodingKey, Header, encode};
+use mongodb::{
+    Client, Collection, Database,
+    bson::{DateTime, Document, doc, oid::ObjectId},
+};
+use orders_operator::{
+    api,
+    order::{ReservationTerms, Ticket, TicketId, Version},
+    store::{ConnectOptions, Store},
+};
+use prometheus_client::registry::Registry;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+/// The key that the tests sign sessions with.
+pub(crate) const JWT_KEY: &str = "the tests' own key";
+
+/// The server that the tests use.
+pub(crate) fn uri() -> String {
+    std::env::var("MONGO_URI").ok().filter(|uri| !uri.is_empty()).expect(
+        "MONGO_URI is not set: `make test` starts a database and sets it; to use your own, set it to a server on \
+         which databases named orders_test_* may be made and dropped",
+    )
+}
+
+/// A database that nobody else uses and that goes with the test, failed or not.
+pub(crate) struct TestDatabase {
+    pub(crate) store: Store,
+    pub(crate) name: String,
+    raw: Database,
+}
+
+impl TestDatabase {
+    /// An empty database with its indexes.
+    pub(crate) async fn new() -> Self {
+        let database = Self::bare().await;
+        database.store.ensure_indexes().await.expect("the indexes can be made");
+        database
+    }
+
+    /// An empty database without indexes.
+    pub(crate) async fn bare() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let (uri, number) = (uri(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!("orders_test_{}_{number}_{:08x}", std::process::id(), fastrand::u32(..));
+        let options = ConnectOptions { database: Some(&name), ..ConnectOptions::new(&uri) };
+        let store = Store::connect(options).await.expect("MONGO_URI is usable");
+        let raw = Client::with_uri_str(&uri).await.unwrap().database(&name);
+        Self { store, name, raw }
+    }
+
+    /// The orders as they are stored, for what another program wrote or would see.
+    pub(crate) fn orders(&self) -> Collection<Document> {
+        self.raw.collection("orders")
+    }
+
+    /// The tickets as they are stored.
+    pub(crate) fn tickets(&self) -> Collection<Document> {
+        self.raw.collection("tickets")
+    }
+
+    /// How the server would run `command`.
+    pub(crate) async fn explain(&self, command: Document) -> String {
+        let explain = doc! { "explain": command, "verbosity": "queryPlanner" };
+        self.raw.run_command(explain).await.unwrap().to_string()
+    }
+
+    /// The stored form of one order.
+    pub(crate) async fn stored(&self, id: &str) -> Document {
+        let id = ObjectId::parse_str(id).unwrap();
+        self.orders().find_one(doc! { "_id": id }).await.unwrap().expect("the order is stored")
+    }
+
+    /// A new ticket.
+    pub(crate) async fn ticket(&self) -> TicketId {
+        let id = ticket_id();
+        let ticket = Ticket { id, title: "concert".into(), price: 20.0, version: Version(0) };
+        self.store.upsert_tickets(&[ticket]).await.unwrap();
+        id
+    }
+
+    /// An order as the Node service writes it; `changes` are set on top.
+    pub(crate) async fn mongoose_order(&self, changes: Document) -> String {
+        let mut order = doc! {
+            "_id": ObjectId::new(), "userId": "u1", "status": "created",
+            "expiresAt": DateTime::from_millis(DateTime::now().timestamp_millis() + 900_000),
+            "ticket": ObjectId::new(), "version": 0, "__v": 0,
+        };
+        order.extend(changes);
+        let id = order.get_object_id("_id").unwrap().to_hex();
+        self.orders().insert_one(order).await.unwrap();
+        id
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        // The test's own runtime is ending; dropping needs one that still runs.
+        let (uri, name) = (uri(), self.name.clone());
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let options = ConnectOptions { database: Some(&name), ..ConnectOptions::new(&uri) };
+                if let Err(error) = Store::connect(options).await.unwrap().drop_database().await {
+                    eprintln!("cannot drop {name}: {error}");
+                }
+            });
+        });
+        let _ = dropping.join();
+    }
+}
+
+/// The answer to a write that the server may ask to repeat because a rival was in its way.
+pub(crate) async fn answer_of<T, F>(mut write: impl FnMut() -> F) -> T
+where
+    F: Future<Output = mongodb::error::Result<T>>,
+{
+    for _ in 0..20 {
+        match write().await {
+            Ok(answer) => return answer,
+            Err(error) if error.to_string().contains("deadlock") => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("20 deadlocks in a row");
+}
+
+/// A ticket's id that nobody has used.
+pub(crate) fn ticket_id() -> TicketId {
+    TicketId::from_bytes(ObjectId::new().bytes())
+}
+
+/// The cookie of a signed-in user.
+pub(crate) fn cookie(user: &str) -> String {
+    let claims = json!({ "id": user, "email": format!("{user}@example.com"), "iat": 1 });
+    let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT_KEY.as_bytes())).unwrap();
+    format!("session={}", STANDARD.encode(json!({ "jwt": token }).to_string()))
+}
+
+/// The API over a database of its own, on a real port.
+pub(crate) struct TestApi {
+    database: TestDatabase,
+    address: SocketAddr,
+    client: reqwest::Client,
+}
+
+impl Deref for TestApi {
+    type Target = TestDatabase;
+
+    fn deref(&self) -> &TestDatabase {
+        &self.database
+    }
+}
+
+impl TestApi {
+    pub(crate) async fn new() -> Self {
+        Self::with(ReservationTerms::default()).await
+    }
+
+    pub(crate) async fn with(terms: ReservationTerms) -> Self {
+        let database = TestDatabase::new().await;
+        let routes = api::router(database.store.clone(), JWT_KEY, terms, &mut Registry::default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Self { database, address, client: reqwest::Client::new() }
+    }
+
+    /// A request, not signed in.
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// A request by `user`.
+    pub(crate) fn by(&self, user: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.request(method, path).header("cookie", cookie(user))
+    }
+
+    /// Reserves `ticket` for `user`.
+    pub(crate) async fn reserve(&self, user: &str, ticket: TicketId) -> (StatusCode, Value) {
+        let body = json!({ "ticketId": ticket.to_string() });
+        answer(self.by(user, Method::POST, "/api/orders").json(&body)).await
+    }
+
+    /// The id of a new order of `user` for `ticket`.
+    pub(crate) async fn reserved(&self, user: &str, ticket: TicketId) -> String {
+        let (status, order) = self.reserve(user, ticket).await;
+        assert_eq!(status, StatusCode::CREATED, "{order}");
+        order["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn get(&self, user: &str, path: &str) -> (StatusCode, Value) {
+        answer(self.by(user, Method::GET, path)).await
+    }
+
+    pub(crate) async fn cancel(&self, user: &str, id: &str) -> (StatusCode, Value) {
+        answer(self.by(user, Method::DELETE, &format!("/api/orders/{id}"))).await
+    }
+}
+
+/// Sends a request; an empty body is `null`.
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let bytes = response.bytes().await.unwrap();
+    (status, if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() })
+}

@@ -1,0 +1,120 @@
+//! The store's guarantees that HTTP does not show.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use mongodb::{
+    IndexModel,
+    bson::{DateTime, doc, oid::ObjectId},
+    options::IndexOptions,
+};
+use orders_operator::{
+    order::{Ticket, Version},
+    store::{ConnectOptions, Store, StoreError},
+};
+
+use crate::mongo::{TestDatabase, ticket_id};
+
+#[tokio::test]
+async fn any_number_of_processes_may_make_the_indexes_at_once_and_again() {
+    let database = TestDatabase::bare().await;
+    let results = join_all((0..8).map(|_| database.store.ensure_indexes())).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let mut names = database.orders().list_index_names().await.unwrap();
+    names.sort_unstable();
+    assert_eq!(names, ["_id_", "one_active_order_per_ticket", "open_orders_by_expiry", "user_orders"]);
+    database.store.ensure_indexes().await.unwrap();
+}
+
+#[tokio::test]
+async fn two_active_orders_on_one_ticket_are_reported_and_two_without_a_ticket_are_not() {
+    let database = TestDatabase::bare().await;
+    for _ in 0..2 {
+        let id = database.mongoose_order(doc! {}).await;
+        let without = doc! { "$unset": { "ticket": 1 } };
+        database
+            .orders()
+            .update_one(doc! { "_id": ObjectId::parse_str(id).unwrap() }, without)
+            .await
+            .unwrap();
+    }
+    database.store.ensure_indexes().await.unwrap();
+
+    let database = TestDatabase::bare().await;
+    let ticket = ObjectId::new();
+    for status in ["created", "complete", "cancelled"] {
+        database.mongoose_order(doc! { "ticket": ticket, "status": status }).await;
+    }
+    let error = database.store.ensure_indexes().await.unwrap_err();
+    assert!(matches!(error, StoreError::DuplicateActiveOrders(_)), "{error}");
+    assert!(error.to_string().contains(&ticket.to_hex()), "{error}");
+}
+
+#[tokio::test]
+async fn the_same_index_under_another_name_serves_and_another_one_in_its_way_is_named() {
+    let database = TestDatabase::bare().await;
+    let index = IndexModel::builder().keys(doc! { "userId": 1, "_id": 1 }).build();
+    database.orders().create_index(index).await.unwrap();
+    database.store.ensure_indexes().await.unwrap();
+
+    let database = TestDatabase::bare().await;
+    let options = IndexOptions::builder().name("one_active_order_per_ticket".to_owned()).build();
+    let index = IndexModel::builder().keys(doc! { "ticket": 1 }).options(options).build();
+    database.orders().create_index(index).await.unwrap();
+    let error = database.store.ensure_indexes().await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::IndexConflict { name, .. } if name == "one_active_order_per_ticket"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn racing_upserts_leave_the_newest_version() {
+    let database = TestDatabase::new().await;
+    for _ in 0..5 {
+        let id = ticket_id();
+        let write = |version: u32| {
+            let ticket = Ticket { id, title: format!("v{version}"), price: 1.5, version: Version(version) };
+            let store = database.store.clone();
+            async move { store.upsert_tickets(&[ticket]).await }
+        };
+        let results = join_all((0..16).map(write)).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        let ticket = database.store.ticket(id).await.unwrap().unwrap();
+        assert_eq!((ticket.title.as_str(), ticket.version, ticket.price), ("v15", Version(15), 1.5));
+    }
+}
+
+#[tokio::test]
+async fn an_absent_database_is_told_apart_and_soon() {
+    let store = Store::connect(ConnectOptions::new("mongodb://127.0.0.1:1/")).await.unwrap();
+    let started = Instant::now();
+    let error = store.ping().await.unwrap_err();
+    assert!(error.is_unavailable() && error.reason() == "DatabaseUnreachable", "{error}");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(store.ensure_indexes().await.unwrap_err().is_unavailable());
+}
+
+#[tokio::test]
+async fn a_database_that_takes_connections_and_never_answers_is_given_up_on() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("mongodb://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            held.push(connection);
+        }
+    });
+    let store = Store::connect(ConnectOptions::new(&uri)).await.unwrap();
+    let started = Instant::now();
+    assert!(store.ping().await.unwrap_err().is_unavailable());
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn the_servers_time_is_the_servers() {
+    let database = TestDatabase::new().await;
+    let time = database.store.server_time().await.unwrap();
+    let here = DateTime::now().timestamp_millis();
+    assert!((time.as_millisecond() - here).abs() < 60_000, "{time}");
+}
