@@ -3,12 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use orders_operator::{
-    api, controller, crd,
-    runtime::telemetry,
-    store::import,
-    sweeper,
-};
+use orders_operator::{api, controller, crd, runtime::telemetry, store::import, sweeper};
 
 /// Sells no tickets, but runs the service that reserves them.
 ///
@@ -75,13 +70,15 @@ async fn main() -> ExitCode {
             }
         }
         Command::Crd => ended(print_crd()),
-        Command::Tickets(Tickets { command: TicketsCommand::Import(args) }) => match import::import(args).await {
-            Ok(summary) => {
-                println!("{summary}");
-                ExitCode::SUCCESS
+        Command::Tickets(Tickets { command: TicketsCommand::Import(args) }) => {
+            match import::import(args).await {
+                Ok(summary) => {
+                    println!("{summary}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => failed(&error, error.exit_code()),
             }
-            Err(error) => failed(&error, error.exit_code()),
-        },
+        }
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Context {
 pub enum ReconcileError {
     /// The stored object does not match the schema of today.
     #[error("the stored object does not match the schema: {0}; correct it with kubectl edit or apply")]
-    InvalidObject(#[source] InvalidObject),
+    InvalidObject(#[source] Box<InvalidObject>),
     /// The API server does not answer, or refuses.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -86,7 +86,7 @@ pub async fn reconcile(
         Ok(service) => reconcile_valid(service, &context).await,
         Err(invalid) => {
             report(&context, guarded.as_ref(), Reason::InvalidSpec, &invalid.to_string()).await;
-            Err(ReconcileError::InvalidObject(invalid.clone()))
+            Err(ReconcileError::InvalidObject(Box::new(invalid.clone())))
         }
     };
     match &result {

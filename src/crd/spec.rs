@@ -1,7 +1,5 @@
 //! `spec`: the fields that a user writes, their defaults, units and bounds.
 
-#![allow(unreachable_pub, reason = "the derive declares each struct a second time, inside a function")]
-
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,5 @@
 //! `status`: what the controller answers.
 
-#![allow(unreachable_pub, reason = "the derive declares each struct a second time, inside a function")]
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};

@@ -25,7 +25,8 @@ impl ServerClock {
     /// A time that the server's clock has reached for certain at `at`: never too late, too early by
     /// [`Self::error`] at most.
     pub fn reached(&self, at: Instant) -> Timestamp {
-        let since = SignedDuration::try_from(at.saturating_duration_since(self.heard)).unwrap_or(SignedDuration::MAX);
+        let since =
+            SignedDuration::try_from(at.saturating_duration_since(self.heard)).unwrap_or(SignedDuration::MAX);
         self.said.saturating_add(since).unwrap_or(Timestamp::MAX)
     }
 
@@ -52,6 +53,9 @@ mod tests {
         assert_eq!(clock.reached(heard), said);
         assert_eq!(clock.error(), Duration::from_millis(40));
         assert_eq!(clock.reached(heard + Duration::from_secs(2)), said + SignedDuration::from_secs(2));
-        assert!(!clock.is_stale(heard + Duration::from_secs(29)) && clock.is_stale(heard + Duration::from_secs(31)));
+        assert!(
+            !clock.is_stale(heard + Duration::from_secs(29))
+                && clock.is_stale(heard + Duration::from_secs(31))
+        );
     }
 }

@@ -35,9 +35,17 @@ impl Metrics {
         };
         let registry = registry.sub_registry_with_prefix("orders_operator_sweeper");
         registry.register("expired", "Orders moved to cancelled", metrics.expired.clone());
-        registry.register("conflicts", "Orders that were claimed, but moved by others first", metrics.conflicts.clone());
+        registry.register(
+            "conflicts",
+            "Orders that were claimed, but moved by others first",
+            metrics.conflicts.clone(),
+        );
         registry.register("errors", "Failed sweeps of a target", metrics.errors.clone());
-        registry.register("watch_errors", "Errors of the watch on OrdersServices", metrics.watch_errors.clone());
+        registry.register(
+            "watch_errors",
+            "Errors of the watch on OrdersServices",
+            metrics.watch_errors.clone(),
+        );
         registry.register("targets", "Databases being swept", metrics.targets.clone());
         registry.register("batch_seconds", "Duration of one batch", metrics.batch_seconds.clone());
         metrics

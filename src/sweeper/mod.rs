@@ -97,7 +97,8 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
         None => Api::all(client.clone()),
     };
     let (services, writer) = reflector::store();
-    let watch = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff().reflect(writer);
+    let watch =
+        watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff().reflect(writer);
     let mut watch = std::pin::pin!(watch);
     tracing::info!(namespace = args.namespace.as_deref().unwrap_or("(all)"), "sweeper started");
 

@@ -45,12 +45,17 @@ impl Resolver {
 
     /// The targets of `services`. A resource that cannot be resolved keeps its last target, is
     /// logged, and does not concern the others.
-    pub async fn resolve(&mut self, services: &[Arc<DeserializeGuard<OrdersService>>]) -> HashMap<TargetId, Target> {
+    pub async fn resolve(
+        &mut self,
+        services: &[Arc<DeserializeGuard<OrdersService>>],
+    ) -> HashMap<TargetId, Target> {
         let services: Vec<_> = services
             .iter()
             .filter_map(|guarded| guarded.0.as_ref().ok())
             .filter(|service| service.metadata.deletion_timestamp.is_none())
-            .map(|service| (format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any()), service))
+            .map(|service| {
+                (format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any()), service)
+            })
             .collect();
         self.known.retain(|key, _| services.iter().any(|(service, _)| service == key));
         for (key, service) in &services {
@@ -61,7 +66,8 @@ impl Resolver {
                 continue;
             }
             let mut result = target(&self.client, service, key).await;
-            let until = now + if result.is_ok() { FRESH.mul_f64(0.75 + 0.25 * fastrand::f64()) } else { RETRY };
+            let until =
+                now + if result.is_ok() { FRESH.mul_f64(0.75 + 0.25 * fastrand::f64()) } else { RETRY };
             if let Err(why) = &result {
                 let before = known.map(|known| &known.result);
                 if before.and_then(|before| before.as_ref().err()) != Some(why) {
@@ -96,9 +102,13 @@ async fn target(client: &Client, service: &OrdersService, key: &str) -> Result<T
         .map_err(|_| format!("key {:?} of Secret {:?} is not text", reference.key, reference.name))?
         .trim()
         .to_owned();
-    let id = ConnectOptions { uri: &uri, database: service.spec.database.name.as_deref(), namespace: Some(&namespace) }
-        .target()
-        .map_err(|error| format!("key {:?} of Secret {:?}: {error}", reference.key, reference.name))?;
+    let id = ConnectOptions {
+        uri: &uri,
+        database: service.spec.database.name.as_deref(),
+        namespace: Some(&namespace),
+    }
+    .target()
+    .map_err(|error| format!("key {:?} of Secret {:?}: {error}", reference.key, reference.name))?;
     let expiration = &service.spec.expiration;
     Ok(Target {
         id,

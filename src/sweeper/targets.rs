@@ -24,7 +24,11 @@ pub struct Target {
 impl fmt::Debug for Target {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without the connection string, which has a password.
-        formatter.debug_struct("Target").field("id", &self.id).field("resources", &self.resources).finish_non_exhaustive()
+        formatter
+            .debug_struct("Target")
+            .field("id", &self.id)
+            .field("resources", &self.resources)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +72,8 @@ mod tests {
 
     #[test]
     fn two_resources_on_one_database_are_one_careful_sweep_in_any_order() {
-        let targets = [target("a", "x/1", 5, false), target("b", "x/2", 0, false), target("a", "w/3", 9, true)];
+        let targets =
+            [target("a", "x/1", 5, false), target("b", "x/2", 0, false), target("a", "w/3", 9, true)];
         let merged = merge(targets.clone());
         assert_eq!(merged.len(), 2);
         let both = &merged[&targets[0].id];

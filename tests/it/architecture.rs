@@ -82,7 +82,9 @@ fn modules_named(code: &str) -> Vec<String> {
 fn modules_import_only_what_the_map_allows() {
     for (module, allowed) in MAY_IMPORT {
         for (file, code) in code_of(module) {
-            for named in modules_named(&code).iter().filter(|named| MAY_IMPORT.iter().any(|(known, _)| known == named)) {
+            for named in
+                modules_named(&code).iter().filter(|named| MAY_IMPORT.iter().any(|(known, _)| known == named))
+            {
                 assert!(
                     named == module || allowed.contains(&named.as_str()),
                     "{} imports {named}: {module} may import only {allowed:?}",
@@ -116,6 +118,7 @@ fn every_module_of_the_library_has_a_rule() {
 
 #[test]
 fn the_reader_of_use_lines_sees_every_form() {
-    let code = "use crate::store; use crate::{crd::{A, B}, routing::{self, C}, order}; fn f() { crate::api::g() }";
+    let code =
+        "use crate::store; use crate::{crd::{A, B}, routing::{self, C}, order}; fn f() { crate::api::g() }";
     assert_eq!(modules_named(code), ["store", "crd", "routing", "order", "api"]);
 }

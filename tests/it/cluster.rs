@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -84,12 +85,16 @@ impl TestNamespace {
 
     /// Applies the Secrets that [`Self::service`] refers to.
     pub async fn secrets(&self, mongo_uri: &str) {
-        for (name, key, value) in [("jwt-secret", "JWT_KEY", "a-key"), ("orders-mongo", "MONGO_URI", mongo_uri)] {
-            let secret = json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {key: value}
-            });
-            self.api::<Secret>().patch(name, &PatchParams::apply("test"), &Patch::Apply(secret)).await.unwrap();
-        }
+        self.secret("jwt-secret", "JWT_KEY", "a-key").await;
+        self.secret("orders-mongo", "MONGO_URI", mongo_uri).await;
+    }
+
+    /// Makes a Secret have this one key.
+    pub async fn secret(&self, name: &str, key: &str, value: &str) {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {key: STANDARD.encode(value)}
+        });
+        self.api::<Secret>().patch(name, &PatchParams::apply("test"), &Patch::Apply(secret)).await.unwrap();
     }
 
     /// An OrdersService as a user writes it: no replicas, since this cluster has no nodes.
@@ -141,7 +146,8 @@ impl TestNamespace {
     /// Runs a subcommand of the product in this namespace, with exactly the rights that the chart gives it.
     pub async fn run(&self, subcommand: &str) -> Process {
         let kubeconfig = self.chart_account().await;
-        let log = std::fs::File::create(self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..)))).unwrap();
+        let log = std::fs::File::create(self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..))))
+            .unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_orders-operator"))
             .args([subcommand, "--namespace", &self.name, "--admin-port", "0"])
             .env("KUBECONFIG", kubeconfig)
@@ -159,7 +165,9 @@ impl TestNamespace {
         if path.exists() {
             return path;
         }
-        for object in chart(&["--namespace", &self.name, "--set", &format!("watchNamespace={}", self.name)], &self.name) {
+        for object in
+            chart(&["--namespace", &self.name, "--set", &format!("watchNamespace={}", self.name)], &self.name)
+        {
             if ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]
                 .contains(&object["kind"].as_str().unwrap())
             {
@@ -168,7 +176,11 @@ impl TestNamespace {
         }
         let account = format!("{}-orders-operator", self.name);
         let request = TokenRequest {
-            spec: TokenRequestSpec { audiences: vec![], expiration_seconds: Some(3600), ..Default::default() },
+            spec: TokenRequestSpec {
+                audiences: vec![],
+                expiration_seconds: Some(3600),
+                ..Default::default()
+            },
             ..Default::default()
         };
         let token = self
@@ -192,9 +204,13 @@ impl TestNamespace {
 
     /// Removes what the test made. A test that failed leaves it, to be looked at.
     pub async fn remove(self) {
-        Api::<Namespace>::all(self.client.clone()).delete(&self.name, &DeleteParams::background()).await.unwrap();
+        Api::<Namespace>::all(self.client.clone())
+            .delete(&self.name, &DeleteParams::background())
+            .await
+            .unwrap();
         for kind in ["ClusterRole", "ClusterRoleBinding"] {
-            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
+            let resource =
+                ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
             let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
             let name = format!("{}-orders-operator-ingressclasses", self.name);
             drop(api.delete(&name, &DeleteParams::default()).await);
@@ -227,7 +243,8 @@ impl Drop for Process {
 /// The objects of the chart, rendered by helm with these arguments.
 pub fn chart(arguments: &[&str], release: &str) -> Vec<Value> {
     let output = Command::new("helm")
-        .args(["template", release, "charts/orders-operator"])
+        // A helm that was not built by its own release takes a very old version for granted.
+        .args(["template", release, "charts/orders-operator", "--kube-version", "1.34"])
         .args(arguments)
         .current_dir(root())
         .output()

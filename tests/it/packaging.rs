@@ -7,7 +7,9 @@ use serde_json::Value;
 use crate::cluster::{chart, root, yaml_documents};
 
 fn file(path: &str) -> Vec<Value> {
-    yaml_documents(&std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}")))
+    yaml_documents(
+        &std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}")),
+    )
 }
 
 #[test]
@@ -24,7 +26,7 @@ fn every_path_image_and_value_that_skaffold_yaml_names_exists() {
         let templates = release["setValueTemplates"].as_object().unwrap();
         let set = release["setValues"].as_object().unwrap();
         for path in templates.keys().chain(set.keys()) {
-            let value = path.split('.').fold(Some(values), |value, key| value?.get(key));
+            let value = path.split('.').try_fold(values, |value, key| value.get(key));
             assert!(value.is_some(), "skaffold.yaml sets {path}, which the chart does not have");
         }
         for template in templates.values().map(|template| template.as_str().unwrap()) {
@@ -45,7 +47,10 @@ fn the_operator_pod_has_both_containers_with_probes_and_passes_the_restricted_st
     let pod = &deployment["spec"]["template"]["spec"];
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
     let containers = pod["containers"].as_array().unwrap();
-    assert_eq!(containers.iter().map(|c| c["name"].as_str().unwrap()).collect::<Vec<_>>(), ["controller", "sweeper"]);
+    assert_eq!(
+        containers.iter().map(|c| c["name"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["controller", "sweeper"]
+    );
     let mut ports = BTreeSet::new();
     for container in containers {
         for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
@@ -64,7 +69,8 @@ fn the_operator_pod_has_both_containers_with_probes_and_passes_the_restricted_st
 
 #[test]
 fn the_chart_installs_the_crd_unless_told_not_to_and_keeps_it() {
-    let crd = |objects: Vec<Value>| objects.into_iter().find(|object| object["kind"] == "CustomResourceDefinition");
+    let crd =
+        |objects: Vec<Value>| objects.into_iter().find(|object| object["kind"] == "CustomResourceDefinition");
     let kept = crd(chart(&[], "release")).unwrap();
     assert_eq!(kept["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
     let spec: Value = file("crds/ordersservices.yaml").remove(0)["spec"].take();
@@ -79,7 +85,10 @@ fn a_chart_for_one_namespace_asks_for_nothing_cluster_wide_but_ingress_classes()
     for object in chart(&["--set", "watchNamespace=shop"], "release") {
         if object["kind"] == "ClusterRole" {
             let rules = object["rules"].as_array().unwrap();
-            assert!(rules.len() == 1 && rules[0]["resources"] == serde_json::json!(["ingressclasses"]), "{object}");
+            assert!(
+                rules.len() == 1 && rules[0]["resources"] == serde_json::json!(["ingressclasses"]),
+                "{object}"
+            );
         }
     }
 }

@@ -1,6 +1,116 @@
 //! The sweeper, run as a process under exactly the rights of the chart, against a real API server
 //! and database.
 
-use serde_json::json;
+use jiff::{SignedDuration, Timestamp};
+use mongodb::bson::{DateTime, doc, oid::ObjectId};
+use serde_json::{Value, json};
 
-use crate::cluster::TestNamespace;
+use crate::{
+    cluster::{TestNamespace, eventually},
+    mongo::{TestDatabase, uri},
+};
+
+/// An OrdersService whose orders are in `database`.
+fn service(namespace: &TestNamespace, name: &str, database: &TestDatabase, patch: Value) -> Value {
+    let mut object = namespace.service(name, json!({"ingress": null, "database": {"name": database.name}}));
+    crate::cluster::merge(&mut object["spec"], patch);
+    object
+}
+
+/// Stores an order that expires so many milliseconds from now.
+async fn order(database: &TestDatabase, status: &str, expires_in_ms: i64) -> ObjectId {
+    let (id, expires_at) = (ObjectId::new(), Timestamp::now() + SignedDuration::from_millis(expires_in_ms));
+    let order = doc! {
+        "_id": id, "userId": "u1", "status": status, "ticket": ObjectId::new(), "version": 0,
+        "expiresAt": DateTime::from_millis(expires_at.as_millisecond()),
+    };
+    database.orders().insert_one(order).await.unwrap();
+    id
+}
+
+/// Status and version of an order.
+async fn state(database: &TestDatabase, id: ObjectId) -> (String, i32) {
+    let order = database.stored(&id.to_hex()).await;
+    (order.get_str("status").unwrap().to_owned(), order.get_i32("version").unwrap())
+}
+
+/// Waits until the order is cancelled, by exactly one change.
+async fn cancelled(database: &TestDatabase, id: ObjectId) {
+    eventually("the order is cancelled", || async {
+        let (status, version) = state(database, id).await;
+        (status == "cancelled").then(|| assert_eq!(version, 1))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn orders_expire_in_the_databases_of_all_resources_and_others_stay() {
+    let namespace = TestNamespace::create("sweep").await;
+    namespace.secrets(&uri()).await;
+    let (first, second) = (TestDatabase::new().await, TestDatabase::new().await);
+    let overdue = order(&first, "created", -60_000).await;
+    let paid = order(&first, "complete", -60_000).await;
+    let later = order(&second, "created", 3_600_000).await;
+    namespace.apply(&service(&namespace, "first", &first, json!({}))).await.unwrap();
+    let sweeper = namespace.run("sweeper").await;
+    cancelled(&first, overdue).await;
+
+    // A resource that comes while it runs, and an order that comes due while it runs.
+    namespace.apply(&service(&namespace, "second", &second, json!({}))).await.unwrap();
+    let soon = order(&second, "created", 1_500).await;
+    cancelled(&second, soon).await;
+    let expires_at = *second.stored(&soon.to_hex()).await.get_datetime("expiresAt").unwrap();
+    assert!(expires_at <= DateTime::now(), "cancelled before its time");
+
+    // What comes due while no sweeper runs is found by the next one.
+    sweeper.kill();
+    let missed = order(&first, "created", -1).await;
+    let _sweeper = namespace.run("sweeper").await;
+    cancelled(&first, missed).await;
+    for (database, id, status) in [(&first, paid, "complete"), (&second, later, "created")] {
+        assert_eq!(state(database, id).await, (status.to_owned(), 0));
+    }
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_and_a_secret_that_is_missing_delay_no_other() {
+    let namespace = TestNamespace::create("away").await;
+    let database = TestDatabase::new().await;
+    namespace.secrets(&uri()).await;
+    namespace.secret("away", "MONGO_URI", "mongodb://127.0.0.1:1/orders").await;
+    namespace.secret("garbage", "MONGO_URI", "no connection string").await;
+    for name in ["away", "garbage", "missing"] {
+        let secret = json!({"database": {"uriSecretRef": {"name": name}}});
+        namespace.apply(&service(&namespace, name, &database, secret)).await.unwrap();
+    }
+    let _sweeper = namespace.run("sweeper").await;
+    namespace.apply(&service(&namespace, "well", &database, json!({}))).await.unwrap();
+    let soon = order(&database, "created", 500).await;
+    cancelled(&database, soon).await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_suspended_database_is_left_alone_until_it_is_resumed_and_payment_has_its_grace() {
+    let namespace = TestNamespace::create("paused").await;
+    namespace.secrets(&uri()).await;
+    let (paused, witness) = (TestDatabase::new().await, TestDatabase::new().await);
+    let overdue = order(&paused, "created", -60_000).await;
+    let paying = order(&paused, "awaiting:payment", -60_000).await;
+    let spec = |suspend| json!({"expiration": {"suspend": suspend, "paymentGraceSeconds": 3600}});
+    namespace.apply(&service(&namespace, "paused", &paused, spec(true))).await.unwrap();
+    namespace.apply(&service(&namespace, "witness", &witness, json!({}))).await.unwrap();
+    let _sweeper = namespace.run("sweeper").await;
+    // The sweeper has come round, and more than once, when it has seen these two.
+    for expires_in_ms in [-1, 2_500] {
+        let seen = order(&witness, "created", expires_in_ms).await;
+        cancelled(&witness, seen).await;
+    }
+    assert_eq!(state(&paused, overdue).await.0, "created");
+
+    namespace.apply(&service(&namespace, "paused", &paused, spec(false))).await.unwrap();
+    cancelled(&paused, overdue).await;
+    assert_eq!(state(&paused, paying).await.0, "awaiting:payment");
+    namespace.remove().await;
+}
