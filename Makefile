@@ -22,9 +22,11 @@ test: check ## Check format and lints, then run every test against a real API se
 	@$(BED) up api mongo
 	$(BED) exec -- cargo test --locked
 
-check: ## Check format and lints, without any server
+check: ## Check format, lints, licences and duplicate dependencies, without any server
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
+	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart
 	cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml

@@ -8,6 +8,8 @@ mod apply;
 mod backoff;
 pub mod build;
 mod dereference;
+#[cfg(test)]
+mod fixture;
 mod metrics;
 mod problem;
 mod reconcile;

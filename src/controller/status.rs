@@ -274,3 +274,103 @@ fn is_current(current: &OrdersServiceStatus, ours: &OrdersServiceStatus) -> bool
     current.conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
     current == *ours
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::{fixture::service, validate::validate};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn deployment(status: serde_json::Value) -> Applied {
+        let object = json!({"metadata": {"generation": 2}, "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": status});
+        Applied { deployment: serde_json::from_value(object).unwrap() }
+    }
+
+    fn available(ready: i32) -> Applied {
+        deployment(json!({
+            "observedGeneration": 2, "replicas": 2, "readyReplicas": ready,
+            "conditions": [{"type": "Available", "status": if ready > 0 { "True" } else { "False" }}]
+        }))
+    }
+
+    fn ready(status: &OrdersServiceStatus) -> (&str, &str, &Timestamp) {
+        let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap();
+        (&ready.status, &ready.reason, &ready.last_transition_time.0)
+    }
+
+    #[test]
+    fn ready_follows_the_first_failing_condition_and_its_time_moves_only_with_its_status() {
+        let mut service = service(json!({}));
+        let found = Dereferenced::default();
+        let valid = validate(&service, &found, Some("i")).unwrap();
+        let mut step = |applied: &Applied, second| {
+            let status = compute(&service, &Outcome::Applied(&valid, &found, applied), at(second));
+            service.status = Some(status.clone());
+            status
+        };
+        assert_eq!(ready(&step(&available(0), 1)), ("False", "MinimumReplicasUnavailable", &at(1)));
+        assert_eq!(ready(&step(&available(0), 2)), ("False", "MinimumReplicasUnavailable", &at(1)));
+        let status = step(&available(2), 3);
+        assert_eq!(ready(&status), ("True", "AsExpected", &at(3)));
+        assert_eq!((status.replicas, status.ready_replicas), (Some(2), Some(2)));
+        assert_eq!(status.url.as_deref(), Some("http://a.dev/api/orders"));
+        assert!(is_current(&status, &step(&available(2), 4)));
+        let stuck = deployment(
+            json!({"conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m"}]}),
+        );
+        assert_eq!(ready(&step(&stuck, 5)), ("False", "ProgressDeadlineExceeded", &at(5)));
+    }
+
+    #[test]
+    fn an_outdated_status_of_the_deployment_does_not_count() {
+        let old = deployment(
+            json!({"observedGeneration": 1, "conditions": [{"type": "Available", "status": "True"}]}),
+        );
+        assert!(!availability(&old.deployment).0);
+    }
+
+    #[test]
+    fn what_an_invalid_spec_says_nothing_about_stays_as_it_was() {
+        let mut service = service(json!({}));
+        let found = Dereferenced::default();
+        let valid = validate(&service, &found, Some("i")).unwrap();
+        let before = compute(&service, &Outcome::Applied(&valid, &found, &available(2)), at(1));
+        service.status = Some(before.clone());
+        let problem = [Problem::new(Reason::DuplicatePath, "two")];
+        let status = compute(&service, &Outcome::Invalid(&problem), at(2));
+        assert_eq!(ready(&status), ("False", "DuplicatePath", &at(2)));
+        assert_eq!(
+            find_condition(&status.conditions, ConditionType::Available),
+            find_condition(&before.conditions, ConditionType::Available)
+        );
+        assert_eq!((status.ready_replicas, &status.routes), (Some(2), &before.routes));
+    }
+
+    #[test]
+    fn a_condition_of_the_sweeper_counts_and_is_not_ours_to_write() {
+        let mut service = service(json!({}));
+        let found = Dereferenced::default();
+        let valid = validate(&service, &found, Some("i")).unwrap();
+        let theirs: Condition = serde_json::from_value(json!({
+            "type": "DatabaseReady", "status": "False", "reason": "DatabaseUnreachable", "message": "m",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"
+        }))
+        .unwrap();
+        service.status =
+            Some(OrdersServiceStatus { conditions: vec![theirs], ..OrdersServiceStatus::default() });
+        let status = compute(&service, &Outcome::Applied(&valid, &found, &available(2)), at(1));
+        assert_eq!(ready(&status).1, "DatabaseUnreachable");
+        assert!(status.conditions.iter().all(|condition| condition.type_ != "DatabaseReady"));
+    }
+
+    #[test]
+    fn a_long_list_of_problems_is_cut_at_a_character() {
+        let problem = Problem::new(Reason::InvalidSpec, "é".repeat(5000));
+        assert!(join(&[&problem]).len() <= 4003);
+    }
+}

@@ -44,6 +44,8 @@ pub struct ValidatedOrdersService {
     pub database: Option<String>,
     /// Seconds that a reservation lasts.
     pub window_seconds: i32,
+    /// Extra seconds of an order whose payment has begun.
+    pub payment_grace_seconds: i32,
     /// Changes when a referenced Secret's value does.
     pub secrets_checksum: String,
     /// The routes from outside, if any.
@@ -116,10 +118,15 @@ pub fn validate(
             spec.port
         ));
     }
-    if !(1..=604_800).contains(&spec.expiration.window_seconds) {
+    let (window, grace) = (spec.expiration.window_seconds, spec.expiration.payment_grace_seconds);
+    if !(1..=604_800).contains(&window) {
         invalid(format!(
-            "spec.expiration.windowSeconds is {}: write seconds from 1 to 604800 (one week)",
-            spec.expiration.window_seconds
+            "spec.expiration.windowSeconds is {window}: write seconds from 1 to 604800 (one week)"
+        ));
+    }
+    if !(0..=604_800).contains(&grace) {
+        invalid(format!(
+            "spec.expiration.paymentGraceSeconds is {grace}: write seconds from 0 to 604800 (one week)"
         ));
     }
     if spec.database.name.as_deref().is_some_and(|name| !is_database_name(name)) {
@@ -159,6 +166,7 @@ pub fn validate(
             },
             database: spec.database.name.clone(),
             window_seconds: spec.expiration.window_seconds,
+            payment_grace_seconds: spec.expiration.payment_grace_seconds,
             secrets_checksum: found.secrets_checksum.clone(),
             ingress,
             name,
@@ -266,36 +274,7 @@ fn is_database_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A resource as the API server would hand it out, with `patch` merged into its spec.
-    pub(crate) fn service(patch: serde_json::Value) -> OrdersService {
-        let mut object = serde_json::json!({
-            "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
-            "metadata": {"name": "orders", "namespace": "shop", "uid": "u-1", "generation": 1},
-            "spec": {
-                "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
-                "database": {"uriSecretRef": {"name": "orders-mongo"}},
-                "ingress": {
-                    "hosts": ["b.dev", "A.dev."],
-                    "routes": [{"path": "/api", "service": "api-srv"}, {"path": "/api/users/?(.*)", "service": "auth-srv", "port": 80}],
-                    "client": {"service": "client-srv"}
-                }
-            }
-        });
-        merge(&mut object["spec"], patch);
-        serde_json::from_value(object).unwrap()
-    }
-
-    fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
-        match patch {
-            serde_json::Value::Object(fields) if target.is_object() => {
-                for (name, value) in fields {
-                    merge(&mut target[name.as_str()], value);
-                }
-            }
-            other => *target = other,
-        }
-    }
+    use crate::controller::fixture::service;
 
     fn problems(patch: serde_json::Value) -> Vec<Problem> {
         validate(&service(patch), &Dereferenced::default(), Some("image:1")).unwrap_err()

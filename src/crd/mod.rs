@@ -5,6 +5,8 @@
 //! instead. Everything is checked again in `controller/validate`, because objects may have been
 //! stored under an older schema.
 
+#[cfg(test)]
+mod cel_tests;
 mod conditions;
 mod spec;
 mod status;

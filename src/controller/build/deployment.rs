@@ -96,6 +96,7 @@ fn container(service: &ValidatedOrdersService) -> Container {
         secret_env("JWT_KEY", &service.jwt_secret),
         secret_env("MONGO_URI", &service.uri_secret),
         plain_env("EXPIRATION_WINDOW_SECONDS", service.window_seconds.to_string()),
+        plain_env("PAYMENT_GRACE_SECONDS", service.payment_grace_seconds.to_string()),
         plain_env("PORT", service.port.to_string()),
         plain_env("ADMIN_PORT", ADMIN_PORT.to_string()),
         plain_env("DRAIN_SECONDS", DRAIN_SECONDS.to_string()),

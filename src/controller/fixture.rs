@@ -1,0 +1,38 @@
+//! The resource that the pure steps are tested with.
+
+use serde_json::{Value, json};
+
+use crate::crd::OrdersService;
+
+/// A resource as the API server would hand it out, with `patch` merged into its spec.
+pub(crate) fn service(patch: Value) -> OrdersService {
+    let mut object = json!({
+        "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u-1", "generation": 1},
+        "spec": {
+            "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+            "database": {"uriSecretRef": {"name": "orders-mongo"}},
+            "ingress": {
+                "hosts": ["b.dev", "A.dev."],
+                "routes": [
+                    {"path": "/api", "service": "api-srv"},
+                    {"path": "/api/users/?(.*)", "service": "auth-srv", "port": 80}
+                ],
+                "client": {"service": "client-srv"}
+            }
+        }
+    });
+    merge(&mut object["spec"], patch);
+    serde_json::from_value(object).unwrap()
+}
+
+fn merge(target: &mut Value, patch: Value) {
+    match patch {
+        Value::Object(fields) if target.is_object() => {
+            for (name, value) in fields {
+                merge(&mut target[name.as_str()], value);
+            }
+        }
+        other => *target = other,
+    }
+}

@@ -1,0 +1,65 @@
+//! The CEL rules, evaluated as the API server would, without one.
+
+use serde_json::{Value, json};
+
+use super::OrdersService;
+
+fn service(patch: Value) -> OrdersService {
+    let mut object = json!({
+        "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+        "metadata": {"name": "orders", "namespace": "shop"},
+        "spec": {
+            "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+            "database": {"uriSecretRef": {"name": "orders-mongo"}},
+            "ingress": {"hosts": ["ticketing.dev"], "routes": [{"path": "/a", "service": "a-srv"}]}
+        }
+    });
+    merge(&mut object, patch);
+    serde_json::from_value(object).unwrap()
+}
+
+fn merge(target: &mut Value, patch: Value) {
+    match patch {
+        Value::Object(fields) if target.is_object() => {
+            for (name, value) in fields {
+                merge(&mut target[name.as_str()], value);
+            }
+        }
+        other => *target = other,
+    }
+}
+
+#[test]
+fn a_good_resource_passes_and_each_rule_refuses_what_it_is_for() {
+    service(json!({})).validate_cel().unwrap();
+    service(json!({"spec": {"ingress": null}})).validate_cel().unwrap();
+    service(json!({"spec": {"ingress": {"hosts": ["*.Ticketing.dev.", "a-1.b"]}}})).validate_cel().unwrap();
+    let route = |path: &str| json!({"path": path, "service": "x"});
+    for (patch, expected) in [
+        (json!({"metadata": {"name": "a".repeat(53)}}), "at most 52 characters"),
+        (json!({"spec": {"port": 8081}}), "admin port"),
+        (json!({"spec": {"ingress": {"hosts": ["http://x"]}}}), "without scheme, port or path"),
+        (json!({"spec": {"ingress": {"hosts": ["x:1"]}}}), "without scheme, port or path"),
+        (json!({"spec": {"ingress": {"hosts": ["x", "x"]}}}), "listed twice"),
+        (json!({"spec": {"ingress": {"path": "x"}}}), "must begin with /"),
+        (json!({"spec": {"ingress": {"routes": [route("x")]}}}), "must begin with /"),
+        (json!({"spec": {"ingress": {"routes": [route("/")]}}}), "spec.ingress.client"),
+        (json!({"spec": {"ingress": {"routes": [route("/a"), route("/a")]}}}), "same path"),
+        (json!({"spec": {"ingress": {"routes": [route("/api/orders")]}}}), "the orders API's own"),
+    ] {
+        let errors = service(patch.clone()).validate_cel().unwrap_err();
+        assert!(errors.to_string().contains(expected), "{patch}: {errors}");
+    }
+}
+
+#[test]
+fn the_database_cannot_be_changed_set_or_unset() {
+    let named = |name: Value| service(json!({"spec": {"database": {"name": name}}}));
+    let (none, a, b) = (named(Value::Null), named(json!("a")), named(json!("b")));
+    for (old, new) in [(&none, &a), (&a, &b), (&a, &none)] {
+        let errors = new.validate_cel_update(old).unwrap_err().to_string();
+        assert!(errors.contains("cannot be changed"), "{errors}");
+    }
+    a.validate_cel_update(&a).unwrap();
+    none.validate_cel_update(&none).unwrap();
+}
