@@ -2,7 +2,9 @@
 import argparse
 import json
 import os
+import pwd
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -37,7 +39,7 @@ def parser():
         return commands.add_parser(name, help=text, description=text)
 
     for name, text in (("up", "bring parts up, or find that they are"), ("build", "only fetch and build what parts need")):
-        command(name, text).add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", default=[])
+        command(name, text).add_argument("parts", nargs="*", type=part_name, metavar="PART")
     command("status", "say what is up").add_argument("--json", action="store_true", help="for programs")
     command("env", "print the environment as shell commands")
     execute = command("exec", "run a command with that environment")
@@ -57,12 +59,29 @@ def parser():
     return top
 
 
+def part_name(text):
+    if text not in PARTS:
+        raise argparse.ArgumentTypeError(f"no part is called {text}; there are {', '.join(PARTS)}")
+    return text
+
+
 def main(arguments=None):
     options = parser().parse_args(arguments)
+    # A caller without a login may lack these; programs of the parts are in the latter folders too.
+    os.environ.setdefault("HOME", pwd.getpwuid(os.getuid()).pw_dir)
+    os.environ["PATH"] = os.environ.get("PATH", os.defpath)
+    for folder in ("/usr/sbin", "/sbin"):
+        if folder not in os.environ["PATH"].split(":"):
+            os.environ["PATH"] += f":{folder}"
+    # The database's user must be able to read what it runs, whatever the caller's habit.
+    options.umask = os.umask(0o022)
     try:
         return globals()[f"command_{options.command}"](options, Bed()) or 0
     except BedError as error:
         say(f"error: {error}")
+        return 1
+    except OSError as error:
+        say(f"error: {options.command}: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -81,11 +100,19 @@ def command_up(options, bed):
         bed.prepare()
         for name in names:
             part = PARTS[name](bed)
-            if part.healthy():
+            if is_up(bed, part):
                 continue
+            if part.needs_root and os.geteuid() != 0:
+                raise BedError(f"{name}: must be run as root, as it makes namespaces of its own")
+            bed.set_ready(name, False)
             with step(f"bringing up {name}"):
                 part.up()
+            bed.set_ready(name, True)
         link_tools(bed)
+
+
+def is_up(bed, part):
+    return bed.is_ready(part.name) and part.healthy()
 
 
 def command_status(options, bed):
@@ -95,7 +122,7 @@ def command_status(options, bed):
             states[name] = {"state": "down"}
             continue
         part = part(bed)
-        healthy = part.healthy()
+        healthy = is_up(bed, part)
         processes = {process.name: process.pid() for process in bed.processes(name)}
         states[name] = {"state": "up" if healthy else "broken", "processes": processes, **({"env": part.environment()} if healthy else {})}
     if options.json:
@@ -113,7 +140,7 @@ def environment(bed):
     for name, part in PARTS.items():
         if (bed.folder / name).exists():
             part = part(bed)
-            if part.healthy():
+            if is_up(bed, part):
                 values.update(part.environment())
     if not values:
         raise BedError("nothing is up: run `dev/bed up` first")
@@ -136,6 +163,7 @@ def command_exec(options, bed):
         return 2
     values = environment(bed)
     os.environ.update(values)
+    os.umask(options.umask)
     try:
         os.execvp(words[0], words)
     except OSError as error:
@@ -182,7 +210,9 @@ def link_tools(bed):
 
 
 def collect_garbage():
-    """Takes down the beds of checkouts that are gone."""
+    """Takes down the beds of checkouts that are gone, and what a killed `down` left."""
+    for folder in (CACHE / "beds").glob("*.gone"):
+        shutil.rmtree(folder, ignore_errors=True)
     for bed in Bed.all():
         if not bed.checkout.exists():
             say(f"its checkout is gone: taking down the bed of {bed.checkout}")

@@ -14,7 +14,7 @@ class ControlPlane:
 
     def __init__(self, bed, part, address, ports, inside=()):
         self.bed, self.part, self.address, self.ports, self.inside = bed, part, address, ports, list(inside)
-        self.folder = bed.part_folder(part)
+        self.folder = bed.folder / part
         self.processes = [bed.process(part, name) for name in ("etcd", "kube-apiserver", "kube-controller-manager")]
 
     @property
@@ -26,9 +26,15 @@ class ControlPlane:
 
     def up(self):
         programs, pki = tools.kubernetes(), self.folder / "pki"
+        self.bed.part_folder(self.part)
         self._certificates(pki)
-        write_kubeconfig(self.kubeconfig, f"https://{self.address}:{self.ports['api']}", pki)
         etcd, server, controllers = self.processes
+        # Whoever knows an address that changes has to begin anew with it.
+        if not etcd.alive() and self._renew_ports("etcd", "etcd-peer"):
+            server.stop(seconds=3)
+        if not server.alive() and self._renew_ports("api"):
+            controllers.stop(seconds=3)
+        write_kubeconfig(self.kubeconfig, f"https://{self.address}:{self.ports['api']}", pki)
         url = f"http://127.0.0.1:{self.ports['etcd']}"
         if not etcd.alive():
             etcd.start(*self.inside, programs / "etcd", "--data-dir", self.folder / "etcd", "--listen-client-urls", url,
@@ -50,9 +56,18 @@ class ControlPlane:
             controllers.start(
                 *self.inside, programs / "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--secure-port=0",
                 f"--service-account-private-key-file={pki}/sa.key", f"--root-ca-file={pki}/ca.crt",
+                f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key",
                 "--use-service-account-credentials=true", "--leader-elect=false", "--cluster-cidr=10.244.0.0/16")
         wait_for(self.part, "the controller manager", lambda: self.kubectl("get", "sa", "default"), 60,
                  controllers.log, controllers.alive)
+
+    def _renew_ports(self, *names):
+        """Whether ports changed because others took them; those in the node's namespace are its own."""
+        if self.inside:
+            return False
+        changed = [name for name in names if self.bed.renew_port(f"{self.part}-{name}")]
+        self.ports.update((name, self.bed.port(f"{self.part}-{name}")) for name in names)
+        return bool(changed)
 
     def down(self):
         for process in reversed(self.processes):

@@ -2,11 +2,14 @@
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 from pathlib import Path
 
 from . import tools
-from .report import BedError, step, wait_for
+from .report import BedError, say, step, wait_for
+from .state import signal_and_wait
 
 USER = "nobody"
 CONFIG = """
@@ -33,6 +36,7 @@ class Mongo:
     """PostgreSQL and, before it, FerretDB."""
 
     name = "mongo"
+    needs_root = True
 
     def __init__(self, bed):
         self.bed = bed
@@ -58,6 +62,7 @@ class Mongo:
         folder = self.bed.part_folder("mongo")
         if not self.postgres.alive():
             self.ferret.stop()
+            self._kill_backends(folder / "data")
             try:
                 self._start_postgres(folder)
             except BedError:
@@ -65,10 +70,16 @@ class Mongo:
                 # test bed is worth nothing: begin with an empty one, once.
                 if not (folder / "was-up").exists():
                     raise
+                say("mongo: its data cannot be used any more: beginning with an empty database")
                 self.postgres.stop(signal.SIGQUIT)
                 shutil.rmtree(folder / "data", ignore_errors=True)
                 self._start_postgres(folder)
+        # Also where PostgreSQL ran already: the run that started it may have been killed before it came here.
+        wait_for("mongo", "PostgreSQL", lambda: self._psql("select 1"), 60, self.postgres.log, self.postgres.alive)
+        if not self._psql("CREATE EXTENSION IF NOT EXISTS documentdb CASCADE"):
+            raise BedError(f"mongo: the DocumentDB extension cannot be made; see {self.postgres.log}")
         if not self.ferret.alive():
+            self.bed.renew_port("mongo")
             self.socket.unlink(missing_ok=True)
             (folder / "ferret").mkdir(exist_ok=True)
             self.ferret.start(
@@ -76,30 +87,49 @@ class Mongo:
                 f"--listen-unix={self.socket}", "--debug-addr=-", "--telemetry=disable", "--auth=false",
                 "--log-level=WARN", f"--state-dir={folder / 'ferret'}",
                 f"--postgresql-url=postgres://postgres@127.0.0.1:{self.bed.port('postgres')}/postgres")
-            wait_for("mongo", "FerretDB", self.socket.exists, 30, self.ferret.log, self.ferret.alive)
+        wait_for("mongo", "FerretDB", lambda: ping(self.socket), 30, self.ferret.log, self.ferret.alive)
         (folder / "was-up").touch()
 
     def down(self):
         self.ferret.stop()
         self.postgres.stop(signal.SIGQUIT)
+        self._kill_backends(self.bed.folder / "mongo" / "data")
+
+    def _kill_backends(self, data):
+        """Ends what a PostgreSQL that was killed left running; two on one data folder would spoil it."""
+        if not data.exists():
+            return
+        folder, pids = data.stat(), []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    # Compared by inode: in the processes' mount namespace the folder has another name.
+                    if os.path.samestat((entry / "cwd").stat(), folder) and (entry / "cmdline").read_bytes().find(b"postgres") >= 0:
+                        pids.append(int(entry.name))
+                except OSError:
+                    continue
+        signal_and_wait(pids, 3, signal.SIGKILL)
 
     def _start_postgres(self, folder):
         data = folder / "data"
-        if not (data / "PG_VERSION").exists():
-            shutil.rmtree(data, ignore_errors=True)
-            data.mkdir(mode=0o700)
-            shutil.chown(data, USER)
+        if not data.exists():
+            # By another name until it is whole: a run that is killed here leaves nothing that looks usable.
+            new = folder / "data.new"
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(mode=0o700)
+            shutil.chown(new, USER)
             with step("making an empty database"):
                 tools.run("mongo", self._as_user(
-                    data, "--argv0 /mnt/initdb-bin/initdb", "initdb", "-D /media -U postgres --auth=trust "
+                    new, "--argv0 /mnt/initdb-bin/initdb", "initdb", "-D /media -U postgres --auth=trust "
                     "--encoding=UTF8 --locale=C.UTF-8 -L /mnt/usr/share/postgresql/18 -N"), folder / "initdb.log")
-            with open(data / "postgresql.conf", "a") as config:
-                config.write(CONFIG + f"port = {self.bed.port('postgres')}\n")
+            with open(new / "postgresql.conf", "a") as config:
+                config.write(CONFIG)
+            new.rename(data)
+        self.bed.renew_port("postgres")
         (data / "postmaster.pid").unlink(missing_ok=True)
-        self.postgres.start(*self._as_user(data, "--argv0 /mnt/usr/lib/postgresql/18/bin/postgres", "postgres", "-D /media"))
+        self.postgres.start(*self._as_user(data, "--argv0 /mnt/usr/lib/postgresql/18/bin/postgres", "postgres",
+                                           f"-D /media -p {self.bed.port('postgres')}"))
         wait_for("mongo", "PostgreSQL", lambda: self._psql("select 1"), 60, self.postgres.log, self.postgres.alive)
-        if not self._psql("CREATE EXTENSION IF NOT EXISTS documentdb CASCADE"):
-            raise BedError(f"mongo: the DocumentDB extension cannot be made; see {self.postgres.log}")
 
     def _as_user(self, data, argv0, program, arguments):
         """A command that runs a program of PostgreSQL as an unprivileged user, which it insists on.
@@ -147,3 +177,19 @@ def _initdb_folder(root):
             wrapper.write_text(f'#!/bin/sh\nexec {inside}/{loader} --library-path {path} --argv0 {binary} {binary} "$@"\n')
             wrapper.chmod(0o755)
     return root
+
+
+def ping(path):
+    """Whether MongoDB's `ping` is answered with ok at a socket file."""
+    command = b"\x10ping\0" + struct.pack("<i", 1) + b"\x02$db\0" + struct.pack("<i", 6) + b"admin\0"
+    document = struct.pack("<i", len(command) + 5) + command + b"\0"
+    # An OP_MSG (2013) without flags, of one section of kind 0.
+    message = struct.pack("<iiiiib", 21 + len(document), 1, 0, 2013, 0, 0) + document
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(path))
+            connection.sendall(message)
+            return b"\x01ok\0" + struct.pack("<d", 1) in connection.recv(4096)
+    except OSError:
+        return False

@@ -8,6 +8,7 @@ namespaces: the machine itself never had them. Only control groups are left, whi
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from . import images, tools
@@ -27,10 +28,11 @@ class Node:
     """The cluster of one node."""
 
     name = "node"
+    needs_root = True
 
     def __init__(self, bed):
         self.bed = bed
-        self.folder = bed.part_folder("node")
+        self.folder = bed.folder / "node"
         self.holder = bed.process("node", "namespaces")
         # Inside, the ports are the usual ones: nobody else is there.
         ports = {"api": 6443, "etcd": 2379, "etcd-peer": 2380}
@@ -64,8 +66,11 @@ class Node:
     def up(self):
         self.build()
         if not self.holder.alive():
-            # What ran in the namespaces that are lost cannot be reached any more.
+            # What ran in the namespaces that are lost cannot be reached any more; nor can Traefik, which is there too.
+            for process in self.bed.processes("ingress"):
+                process.stop(signal.SIGKILL)
             self.down()
+            self.bed.part_folder("node")
             self._make_namespaces()
         self.plane.inside = self.inside()
         self.plane.up()
@@ -189,6 +194,8 @@ nodeIPOverride: [{ADDRESS}]
 
     def _publish(self):
         """Makes the API server of the namespace reachable on the host's loopback."""
+        if not self.processes["api-outside"].alive():
+            self.bed.renew_port("node-api")
         port = self.bed.port("node-api")
         publish(self.bed, "node", self.inside(), f"{ADDRESS}:6443", port, self.processes["api-inside"], self.processes["api-outside"])
         write_kubeconfig(self.folder / "kubeconfig.host", f"https://127.0.0.1:{port}", self.folder / "pki")
@@ -226,12 +233,19 @@ nodeIPOverride: [{ADDRESS}]
             signal_and_wait(pids - {0}, 2, signal.SIGKILL)
 
     def _remove_control_group(self):
-        for folder in self._control_groups():
-            for root, _, _ in os.walk(folder, topdown=False):
-                try:
-                    os.rmdir(root)
-                except OSError:
-                    pass
+        # The kernel lets go of processes that were killed a moment after they are gone.
+        deadline = time.monotonic() + 3
+        while True:
+            left = [folder for folder in self._control_groups() if folder.exists()]
+            for folder in left:
+                for root, _, _ in os.walk(folder, topdown=False):
+                    try:
+                        os.rmdir(root)
+                    except OSError:
+                        pass
+            if not left or time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
 
 
 def publish(bed, part, inside, target, port, inner, outer):

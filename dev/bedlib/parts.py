@@ -1,6 +1,5 @@
 """The parts that a bed can have, and what each needs of the others."""
 import json
-import os
 import signal
 import socket
 import urllib.error
@@ -17,6 +16,7 @@ class Api:
     """A control plane on 127.0.0.1, without a node: real schemas, rights, watches and garbage collection."""
 
     name = "api"
+    needs_root = False
 
     def __init__(self, bed):
         self.bed = bed
@@ -49,6 +49,7 @@ class Nats:
     """NATS with JetStream."""
 
     name = "nats"
+    needs_root = False
 
     def __init__(self, bed):
         self.bed, self.server = bed, bed.process("nats", "nats-server")
@@ -64,7 +65,10 @@ class Nats:
 
     def up(self):
         self.build()
-        folder, port = self.bed.part_folder("nats"), self.bed.port("nats")
+        folder = self.bed.part_folder("nats")
+        if not self.server.alive():
+            self.bed.renew_port("nats")
+        port = self.bed.port("nats")
         if not self.server.alive():
             self.server.start(tools.pypi_tool("nats-server"), "--addr", "127.0.0.1", "--port", port, "--jetstream",
                               "--store_dir", folder / "jetstream")
@@ -78,6 +82,7 @@ class Ingress:
     """Traefik in the node's namespaces, published on a port of the host's loopback."""
 
     name = "ingress"
+    needs_root = True
 
     def __init__(self, bed):
         self.bed, self.node = bed, Node(bed)
@@ -95,18 +100,20 @@ class Ingress:
 
     def up(self):
         self.build()
-        folder, port = self.bed.part_folder("ingress"), self.bed.port("ingress")
+        folder = self.bed.part_folder("ingress")
+        if not self.outer.alive():
+            self.bed.renew_port("ingress")
+        port = self.bed.port("ingress")
         ingress_class = {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "traefik"},
                          "spec": {"controller": "traefik.io/ingress-controller"}}
         if not self.node.plane.kubectl("apply", "-f", "-", stdin=json.dumps(ingress_class)):
             raise BedError("ingress: the IngressClass cannot be made; see `dev/bed logs node`")
         if not self.traefik.alive():
-            environment = {**os.environ, "KUBECONFIG": str(self.node.plane.kubeconfig)}
             self.traefik.start(
                 *self.node.inside(), tools.pypi_tool("traefik"), "--entrypoints.web.address=:80", "--ping=true",
                 "--ping.entrypoint=web", "--providers.kubernetesingress=true", "--providers.providersthrottleduration=200ms",
                 "--global.checknewversion=false", "--global.sendanonymoususage=false", "--log.level=INFO",
-                env=environment, cwd=folder)
+                env={"KUBECONFIG": str(self.node.plane.kubeconfig)}, cwd=folder)
         publish(self.bed, "ingress", self.node.inside(), f"{ADDRESS}:80", port, self.inner, self.outer)
         wait_for("ingress", "Traefik", lambda: http_ok(f"http://127.0.0.1:{port}/ping"), 60, self.traefik.log, self.traefik.alive)
 

@@ -18,7 +18,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from .report import BedError
+from .report import BedError, say
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -36,9 +36,22 @@ CACHE = cache_folder()
 def locked(path):
     """Holds a lock file; the lock goes with the process, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with open(path, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another run of the bed, which holds {path}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held it may have removed the file: then the lock is on a file that nobody else sees.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                yield
+                return
+
+
+def daemon_environment():
+    """What a daemon needs, and nothing else of the caller: no proxy, no KUBECONFIG, no locale."""
+    return {name: os.environ[name] for name in ("PATH", "HOME")} | {"LC_ALL": "C.UTF-8"}
 
 
 def start_time(pid):
@@ -81,7 +94,7 @@ class Bed:
     def all(cls):
         """Every bed that left a folder, by the checkout that it wrote there."""
         beds = []
-        for note in (CACHE / "beds").glob("*/checkout"):
+        for note in (CACHE / "beds").glob("????????/checkout"):
             bed = cls(note.read_text())
             bed.folder = note.parent
             bed.id = note.parent.name
@@ -93,7 +106,7 @@ class Bed:
 
     def prepare(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "checkout").write_text(str(self.checkout))
+        write_whole(self.folder / "checkout", str(self.checkout))
 
     def part_folder(self, part):
         folder = self.folder / part
@@ -114,15 +127,29 @@ class Bed:
             for other in Bed.all():
                 taken |= set(other.ports().values())
             ports[name] = free_port(taken)
-            temporary = self.folder / "ports.json.new"
-            temporary.write_text(json.dumps(ports))
-            temporary.rename(self.folder / "ports.json")
+            write_whole(self.folder / "ports.json", json.dumps(ports))
         return ports[name]
 
-    def forget_port(self, name):
+    def renew_port(self, name):
+        """Before something listens there: whether another port had to be chosen, as this one is taken."""
+        if name not in self.ports() or is_free(self.port(name)):
+            return False
         ports = self.ports()
-        ports.pop(name, None)
-        (self.folder / "ports.json").write_text(json.dumps(ports))
+        old = ports.pop(name)
+        write_whole(self.folder / "ports.json", json.dumps(ports))
+        say(f"port {old} is taken by another program: {name} moves to {self.port(name)}")
+        return True
+
+    def is_ready(self, part):
+        """Whether an `up` of the part came to its end; one that was killed half way has to be repeated."""
+        return (self.folder / part / "ready").exists()
+
+    def set_ready(self, part, ready):
+        mark = self.folder / part / "ready"
+        if ready:
+            mark.touch()
+        else:
+            mark.unlink(missing_ok=True)
 
     def process(self, part, name):
         return Process(self, part, name)
@@ -145,9 +172,15 @@ class Bed:
                     yield int(entry.name)
 
     def remove(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.exists():
-            raise BedError(f"cannot remove {self.folder}: is something mounted or running there?")
+        """Removes the folder and the lock, which the caller holds."""
+        # By another name first: a run that is killed here must not leave half of a bed.
+        gone = self.folder.with_name(f"{self.id}.gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        self.folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+        if gone.exists():
+            raise BedError(f"cannot remove {gone}: is something mounted or running there?")
+        (CACHE / "beds" / f"{self.id}.lock").unlink(missing_ok=True)
 
 
 BED_PROGRAMS = {name.encode() for name in (
@@ -158,22 +191,39 @@ BED_PROGRAMS = {name.encode() for name in (
 def free_port(taken):
     # Below the range that the system hands out by itself, or a client's socket may sit on it later.
     for port in random.sample(range(20000, 32000), 200):
-        if port in taken:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
+        if port not in taken and is_free(port):
+            return port
     raise BedError("no free port between 20000 and 32000 on 127.0.0.1")
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        # As servers do: a connection that ended just now does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def write_whole(path, text):
+    """Writes a file that others never see half written."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text)
+    temporary.rename(path)
+
+
+# A daemon writes its own number and start time before it becomes the program: if the bed is killed between
+# the two, nothing runs that is not written down.
+STARTER = 'cut -d" " -f1,22 /proc/$$/stat > "$0.new" && mv "$0.new" "$0" && exec "$@"'
 
 
 class Process:
     """One daemon of a part: its pid file and its log."""
 
     def __init__(self, bed, part, name):
-        folder = bed.part_folder(part)
+        folder = bed.folder / part
         self.name, self.pid_file, self.log = name, folder / f"{name}.pid", folder / f"{name}.log"
 
     def pid(self):
@@ -188,11 +238,14 @@ class Process:
         return self.pid() is not None
 
     def start(self, *command, env=None, cwd="/"):
+        self.pid_file.parent.mkdir(parents=True, exist_ok=True)
+        self.pid_file.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             child = subprocess.Popen(
-                [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, cwd=cwd, env=env)
-        self.pid_file.write_text(f"{child.pid} {start_time(child.pid) or 0}")
+                ["sh", "-c", STARTER, str(self.pid_file), *map(str, command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, cwd=cwd, env=daemon_environment() | (env or {}))
+        while not self.pid_file.exists() and child.poll() is None:
+            time.sleep(0.002)
 
     def stop(self, first=signal.SIGTERM, seconds=10):
         pid = self.pid()

@@ -131,7 +131,9 @@ func main() {
 	server := &http.Server{Addr: ":" + port, Handler: handler(os.Getenv("NAME"), os.Getenv("JWT_KEY")), ReadHeaderTimeout: 5 * time.Second}
 	ended, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	drained := make(chan struct{})
 	go func() {
+		defer close(drained)
 		<-ended.Done()
 		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -142,4 +144,6 @@ func main() {
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
 	}
+	// The listener is closed at once, but answers may be on their way.
+	<-drained
 }

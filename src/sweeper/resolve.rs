@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
 
@@ -17,6 +18,12 @@ use crate::{
 
 /// The longest that one call to the API server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest that one round of calls may take: an API server that hangs must not stop the loop.
+const ROUND: Duration = Duration::from_secs(30);
+
+/// How many Secrets are read at the same time.
+const CONCURRENCY: usize = 16;
 
 /// How old the copy of a Secret may get; spread by a quarter, so that not all are read at once.
 const FRESH: Duration = Duration::from_secs(300);
@@ -30,11 +37,41 @@ pub struct Resolver {
     known: HashMap<String, Known>,
 }
 
+/// UID and generation of a resource: while they are the same, so is its spec.
+type Version = (Option<String>, Option<i64>);
+
+fn version(service: &OrdersService) -> Version {
+    (service.uid(), service.metadata.generation)
+}
+
 /// What is known of one resource.
 struct Known {
-    uid_and_generation: (Option<String>, Option<i64>),
+    version: Version,
     until: Instant,
-    result: Result<Target, String>,
+    target: Option<Target>,
+    problem: Option<String>,
+}
+
+impl Known {
+    /// What is known after a look at the Secret, given what was known `before`.
+    fn after(before: Option<Self>, version: Version, result: Result<Target, String>, key: &str) -> Self {
+        let now = Instant::now();
+        match result {
+            Ok(target) => {
+                let until = now + FRESH.mul_f64(0.75 + 0.25 * fastrand::f64());
+                Self { version, until, target: Some(target), problem: None }
+            }
+            Err(problem) => {
+                let (last, known_problem) =
+                    before.map_or((None, None), |before| (before.target, before.problem));
+                if known_problem.as_ref() != Some(&problem) {
+                    tracing::warn!(resource = key, problem, "cannot tell this resource's database");
+                }
+                // The database was there a moment ago, and its orders expire still.
+                Self { version, until: now + RETRY, target: last, problem: Some(problem) }
+            }
+        }
+    }
 }
 
 impl Resolver {
@@ -58,39 +95,41 @@ impl Resolver {
             })
             .collect();
         self.known.retain(|key, _| services.iter().any(|(service, _)| service == key));
-        for (key, service) in &services {
-            let now = Instant::now();
-            let version = (service.uid(), service.metadata.generation);
+        let now = Instant::now();
+        let stale = services.iter().filter(|(key, service)| {
             let known = self.known.get(key);
-            if known.is_some_and(|known| known.uid_and_generation == version && now < known.until) {
-                continue;
-            }
-            let mut result = target(&self.client, service, key).await;
-            let until =
-                now + if result.is_ok() { FRESH.mul_f64(0.75 + 0.25 * fastrand::f64()) } else { RETRY };
-            if let Err(why) = &result {
-                let before = known.map(|known| &known.result);
-                if before.and_then(|before| before.as_ref().err()) != Some(why) {
-                    tracing::warn!(resource = key, why, "cannot tell this resource's database");
-                }
-                // The database was there a moment ago, and its orders expire still.
-                if let Some(Ok(last)) = before {
-                    result = Ok(last.clone());
-                }
-            }
-            self.known.insert(key.clone(), Known { uid_and_generation: version, until, result });
+            !known.is_some_and(|known| known.version == version(service) && now < known.until)
+        });
+        let round = tokio::time::Instant::now() + ROUND;
+        let fetched: Vec<_> = stream::iter(stale)
+            .map(|(key, service)| {
+                let client = &self.client;
+                async move { (key, version(service), target(client, service, key, round).await) }
+            })
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        for (key, version, result) in fetched {
+            let known = Known::after(self.known.remove(key), version, result, key);
+            self.known.insert(key.clone(), known);
         }
-        merge(self.known.values().filter_map(|known| known.result.as_ref().ok().cloned()))
+        merge(self.known.values().filter_map(|known| known.target.clone()))
     }
 }
 
-async fn target(client: &Client, service: &OrdersService, key: &str) -> Result<Target, String> {
+async fn target(
+    client: &Client,
+    service: &OrdersService,
+    key: &str,
+    round: tokio::time::Instant,
+) -> Result<Target, String> {
     let namespace = service.namespace().unwrap_or_default();
     let reference = &service.spec.database.uri_secret_ref;
     let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
-    let secret = tokio::time::timeout(CALL_TIMEOUT, secrets.get_opt(&reference.name))
+    let deadline = round.min(tokio::time::Instant::now() + CALL_TIMEOUT);
+    let secret = tokio::time::timeout_at(deadline, secrets.get_opt(&reference.name))
         .await
-        .map_err(|_| format!("the API server did not answer within {} s", CALL_TIMEOUT.as_secs()))?
+        .map_err(|_| "the API server did not answer in time".to_owned())?
         .map_err(|error| format!("cannot read Secret {:?}: {error}", reference.name))?
         .ok_or_else(|| format!("Secret {:?} does not exist in namespace {namespace:?}", reference.name))?;
     let value = secret
