@@ -4,6 +4,7 @@ Everything is built under a temporary name and renamed when it is whole, so a ki
 half made; a lock keeps two checkouts from building the same thing at once.
 """
 import hashlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -76,41 +77,42 @@ def apt(part):
             run(part, [*sudo, "apt-get", "install", "--no-install-recommends", *options, *missing], log, env=environment)
 
 
+def stamp(variables):
+    """Linker flags that say which version a program is: a build from a module's source does not know."""
+    return "-ldflags=" + " ".join(f"-X {name}={value}" for name, value in variables.items())
+
+
 def kubernetes():
     """The folder with the programs of Kubernetes and etcd: one binary, called by seven names."""
-    pin = VERSIONS["kubernetes"]
-    version = pin["version"]
-    major, minor, _ = version.split(".")
-    # Without them it calls itself v0.0.0, and a chart that asks for a version of Kubernetes is refused.
-    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-    flags = "-s -w " + " ".join(
-        f"-X k8s.io/{module}/version.{name}={value}" for module in ("component-base", "client-go/pkg") for name, value in values.items())
-    recipe = hashlib.sha256(flags.encode())
-    for name in ("main.go", "go.mod", "go.sum"):
-        recipe.update((DEV / "kubebed" / name).read_bytes())
+    pin, source = VERSIONS["kubernetes"], DEV / "kubebed"
+    major, minor, _ = pin["version"].split(".")
+    flags = stamp({f"{package}.{name}": value for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+                   for name, value in (("gitVersion", f"v{pin['version']}"), ("gitMajor", major), ("gitMinor", minor))})
 
     def build(folder):
-        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
-        with step(f"building Kubernetes {version} (about {pin['seconds'] // 60} min the first time)"):
-            run("kubernetes", ["go", "build", "-ldflags", flags, "-o", folder / "kubebed", "."], log_of("kubernetes"),
-                cwd=DEV / "kubebed", env=environment)
+        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"}
+        with step(f"building Kubernetes {pin['version']} (about {pin['seconds'] // 60} min the first time)"):
+            run("kubernetes", ["go", "build", flags, "-o", folder / "kubebed", "."], log_of("kubernetes"), cwd=source, env=environment)
         for name in KUBERNETES:
             (folder / name).symlink_to("kubebed")
 
-    return cached(f"tools/kubernetes-{version}-{recipe.hexdigest()[:8]}", build)
+    content = flags.encode() + b"".join((source / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
+    return cached(f"tools/kubernetes-{pin['version']}-{hashlib.sha256(content).hexdigest()[:8]}", build)
 
 
 def go_tool(name):
     """The path of a program that is installed from a Go module."""
     pin = VERSIONS["go"][name]
+    flags = [stamp(pin["stamp"])] if "stamp" in pin else []
 
     def build(folder):
         environment = {**os.environ, "GOBIN": str(folder), "GOTOOLCHAIN": "local"}
         environment.pop("GOFLAGS", None)
         with step(f"building {name} {pin['version']} (about {pin['seconds']} s the first time)"):
-            run(name, ["go", "install", f"{pin['module']}@{pin['version']}"], log_of(name), env=environment)
+            run(name, ["go", "install", *flags, f"{pin['module']}@{pin['version']}"], log_of(name), env=environment)
 
-    return cached(f"tools/{name}-{pin['version']}", build) / name
+    key = f"-{hashlib.sha256(flags[0].encode()).hexdigest()[:8]}" if flags else ""
+    return cached(f"tools/{name}-{pin['version']}{key}", build) / name
 
 
 def pypi_tool(name):
