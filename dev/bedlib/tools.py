@@ -90,9 +90,9 @@ def kubernetes():
                    for name, value in (("gitVersion", f"v{pin['version']}"), ("gitMajor", major), ("gitMinor", minor))})
 
     def build(folder):
-        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"}
+        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
         with step(f"building Kubernetes {pin['version']} (about {pin['seconds'] // 60} min the first time)"):
-            run("kubernetes", ["go", "build", flags, "-o", folder / "kubebed", "."], log_of("kubernetes"), cwd=source, env=environment)
+            run("kubernetes", ["go", "build", "-buildvcs=false", flags, "-o", folder / "kubebed", "."], log_of("kubernetes"), cwd=source, env=environment)
         for name in KUBERNETES:
             (folder / name).symlink_to("kubebed")
 
