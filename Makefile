@@ -6,6 +6,7 @@ HOME ?= $(shell getent passwd "$$(id -u)" | cut -d: -f6)
 export HOME
 ORDERS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/orders-operator
 export ORDERS_CACHE
+# It serves every checkout, so a lock in it keeps one's tests from running another's binary.
 export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 BED := dev/bed
@@ -20,7 +21,8 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 
 test: check ## Check format and lints, then run every test against a real API server and database
 	@$(BED) up api mongo
-	$(BED) exec -- cargo test --locked
+	@mkdir -p "$(CARGO_TARGET_DIR)"
+	$(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" cargo test --locked
 
 check: ## Check format, lints, licences and duplicate dependencies, without any server
 	cargo fmt --check
@@ -39,5 +41,6 @@ image: ## Build the image, and load it where the bed's node is up
 down: ## Stop whatever demo and test left running; nothing stays behind but the cache
 	@$(BED) down
 
-clean: down ## Also remove the cache
+clean: ## Stop what every checkout left running, and remove the cache
+	@$(BED) down --all
 	rm -rf "$(ORDERS_CACHE)"

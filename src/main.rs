@@ -1,11 +1,21 @@
 //! The command line of the orders operator: each subcommand is one call into the library.
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
-use orders_operator::{api, controller, crd, runtime::telemetry, store::import, sweeper};
+use orders_operator::{
+    api,
+    controller::{self, render},
+    crd,
+    runtime::telemetry,
+    store::import,
+    sweeper,
+};
 
-/// Sells no tickets, but runs the service that reserves them.
+/// The orders service of a ticketing system on Kubernetes, and its operator.
 ///
 /// In a cluster, the controller makes of each OrdersService a Deployment, a Service and an Ingress
 /// whose last rule is the web client; the sweeper beside it moves unpaid orders to cancelled when
@@ -17,6 +27,7 @@ use orders_operator::{api, controller, crd, runtime::telemetry, store::import, s
     after_help = "Examples:
   orders-operator crd | kubectl apply -f -                         install the resource's definition
   orders-operator controller                                       run against $KUBECONFIG's cluster
+  orders-operator render examples/ --default-image orders:1        review what would be applied
   orders-operator serve --port 3000                                with JWT_KEY and MONGO_URI set
   orders-operator tickets import tickets.ndjson                    with MONGO_URI set"
 )]
@@ -35,6 +46,8 @@ enum Command {
     Serve(api::ServeArgs),
     /// Print the CustomResourceDefinition as YAML
     Crd,
+    /// Print the children that the controller would make of OrdersServices in files, without a cluster
+    Render(render::RenderArgs),
     /// Work with the local copies of tickets
     Tickets(Tickets),
 }
@@ -69,7 +82,14 @@ async fn main() -> ExitCode {
                 Err(error) => failed(&error, error.exit_code()),
             }
         }
-        Command::Crd => ended(print_crd()),
+        Command::Crd => match crd::crd_yaml() {
+            Ok(yaml) => ended(print(&yaml)),
+            Err(error) => failed(&error, 1),
+        },
+        Command::Render(args) => match render::render(&args) {
+            Ok(yaml) => ended(print(&yaml)),
+            Err(error) => failed(&error, 1),
+        },
         Command::Tickets(Tickets { command: TicketsCommand::Import(args) }) => {
             match import::import(args).await {
                 Ok(summary) => {
@@ -82,9 +102,12 @@ async fn main() -> ExitCode {
     }
 }
 
-fn print_crd() -> std::io::Result<()> {
-    let yaml = crd::crd_yaml().map_err(std::io::Error::other)?;
-    std::io::stdout().write_all(yaml.as_bytes())
+/// Prints to the standard output; a reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 fn ended<E: std::error::Error>(result: Result<(), E>) -> ExitCode {

@@ -1,5 +1,6 @@
 """Images without a daemon or a registry: built by buildah, kept as archives."""
 import os
+import time
 from pathlib import Path
 
 from . import tools
@@ -39,6 +40,10 @@ def build(image, folder, dockerfile=None, contexts=()):
         tools.run("image", list(map(str, [*storage, "push", "--quiet", image, f"docker-archive:{temporary}:{image}"])), log)
         tools.run("image", list(map(str, [*storage, "rmi", "--force", image])), log)
         temporary.rename(archive)
+    # Every change of a program makes another tag; nobody asks for the old ones again.
+    for old in archive.parent.glob(archive_of(image.rsplit(":", 1)[0]).stem + "_*.tar"):
+        if old != archive and old.stat().st_mtime < time.time() - 3600:
+            old.unlink(missing_ok=True)
     return archive
 
 
@@ -67,4 +72,3 @@ def find(name):
 def describe(archive):
     size = os.stat(archive).st_size
     return f"{size / 1e6:.1f} MB"
-

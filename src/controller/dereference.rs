@@ -13,8 +13,8 @@ use crate::crd::{OrdersService, Reason};
 /// What the spec refers to, as it was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dereferenced {
-    /// Changes when a referenced value does, so that the pods are rolled.
-    pub secrets_checksum: String,
+    /// Changes when a referenced value does, so that the pods are rolled; none when nothing was read.
+    pub secrets_checksum: Option<String>,
     /// Secrets and keys that are not there.
     pub missing: Vec<Problem>,
     /// The IngressClass that was asked for, when it does not exist.
@@ -50,7 +50,8 @@ pub async fn dereference(
             Err(problem) => found.missing.push(problem),
         }
     }
-    found.secrets_checksum = checksum.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    found.secrets_checksum =
+        Some(checksum.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect());
 
     if let Some(class) = service.spec.ingress.as_ref().and_then(|ingress| ingress.class_name.as_ref()) {
         let classes = Api::<IngressClass>::all(client.clone());

@@ -22,17 +22,6 @@ pub(crate) fn service(patch: Value) -> OrdersService {
             }
         }
     });
-    merge(&mut object["spec"], patch);
+    json_patch::merge(&mut object["spec"], &patch);
     serde_json::from_value(object).unwrap()
-}
-
-fn merge(target: &mut Value, patch: Value) {
-    match patch {
-        Value::Object(fields) if target.is_object() => {
-            for (name, value) in fields {
-                merge(&mut target[name.as_str()], value);
-            }
-        }
-        other => *target = other,
-    }
 }

@@ -13,10 +13,11 @@ mod fixture;
 mod metrics;
 mod problem;
 mod reconcile;
+pub mod render;
 mod status;
 pub mod validate;
 
-use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use futures::StreamExt;
@@ -32,7 +33,6 @@ use kube::{
     },
 };
 use prometheus_client::registry::Registry;
-use thiserror::Error;
 
 pub use dereference::Dereferenced;
 pub use problem::Problem;
@@ -40,7 +40,7 @@ pub use problem::Problem;
 use self::reconcile::{Context, ReconcileError};
 use crate::{
     crd::OrdersService,
-    runtime::{self, admin, telemetry::LogArgs},
+    runtime::{Process, RunError, admin::Health, telemetry::LogArgs},
 };
 
 /// Seconds after which the API server ends a watch, and a new one is begun: below the 240 s at
@@ -71,56 +71,37 @@ pub struct ControllerArgs {
     pub log: LogArgs,
 }
 
-/// Why the controller ended.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// No usable kubeconfig, and not in a cluster.
-    #[error("cannot find a cluster: {0}; set KUBECONFIG, or run inside a cluster")]
-    NoCluster(#[source] kube::Error),
-    /// The admin port cannot be served.
-    #[error("the admin server: {0}")]
-    Admin(#[source] io::Error),
-    /// Signal handlers cannot be installed.
-    #[error("cannot listen for signals: {0}")]
-    Signals(#[source] io::Error),
-    /// The watches ended by themselves.
-    #[error("the watches ended unexpectedly")]
-    Ended,
-}
-
 /// Runs the controller until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it cannot start; failures of the API server later on are waited out.
 pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
-    let shutdown = runtime::on_signal().map_err(RunError::Signals)?;
-    let health = admin::Health::default();
+    let health = Health::default();
     let caches = health.readiness("caches");
     let ticking = health.heartbeat("runtime", Duration::from_secs(60));
     let mut registry = Registry::default();
     let metrics = metrics::Metrics::register(&mut registry);
+    let mut process = Process::start(args.admin_port, health, registry).await?;
 
-    let address = (Ipv4Addr::UNSPECIFIED, args.admin_port).into();
-    let mut admin = tokio::spawn(admin::serve(address, health, Arc::new(registry), shutdown.clone()));
-
-    let client = Client::try_default().await.map_err(RunError::NoCluster)?;
+    let client = process.client.clone();
+    let controller = controller(&client, &args);
+    let filled = controller.store();
     let context = Arc::new(Context {
         recorder: Recorder::new(
             client.clone(),
             Reporter { controller: "orders-operator".into(), instance: None },
         ),
-        client: client.clone(),
+        client,
         default_image: args.default_image.clone(),
         backoff: backoff::Backoff::default(),
         metrics: metrics.clone(),
     });
-    let controller = controller(&client, &args);
-    let filled = controller.store();
     tracing::info!(namespace = args.namespace.as_deref().unwrap_or("(all)"), "controller started");
 
+    let shutdown = process.shutdown.clone();
     let run = controller
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(reconcile::reconcile, reconcile::on_error, context.clone())
+        .run(reconcile::reconcile, reconcile::on_error, context)
         .for_each(|result| {
             observe(result, &metrics);
             std::future::ready(())
@@ -134,7 +115,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     };
     tokio::select! {
         () = run => if shutdown.is_cancelled() { Ok(()) } else { Err(RunError::Ended) },
-        ended = &mut admin => Err(RunError::Admin(ended.map_err(io::Error::other).and_then(|served| served).err().unwrap_or_else(|| io::Error::other("ended")))),
+        error = process.admin_failed() => Err(error),
         () = tell_readiness => Err(RunError::Ended),
     }
 }

@@ -123,7 +123,7 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
             };
         }
     };
-    let owner = Owner { uid: valid.owner.uid.clone(), name: valid.name.clone(), namespace };
+    let owner = Owner { uid: service.uid().unwrap_or_default(), name: valid.name.clone(), namespace };
     match apply(client, &owner, build(&valid)).await {
         Ok(applied) => {
             tell(context, service, &Outcome::Applied(&valid, &found, &applied)).await?;

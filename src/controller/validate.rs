@@ -11,7 +11,7 @@ use kube::{Resource, ResourceExt};
 use super::{dereference::Dereferenced, problem::Problem};
 use crate::{
     crd::{ImagePullPolicy, IngressSpec, OrdersService, Reason},
-    routing::{Backend, CanonicalHost, RouteError, RouteTable},
+    routing::{Backend, CanonicalHost, CanonicalPath, RouteError, RouteTable},
 };
 
 /// The port of the pods' probes and metrics.
@@ -24,8 +24,8 @@ pub struct ValidatedOrdersService {
     pub name: String,
     /// Namespace of the resource and of all its children.
     pub namespace: String,
-    /// Reference that makes the resource the owner of a child.
-    pub owner: OwnerReference,
+    /// Reference that makes the resource the owner of a child; none while it is in no cluster.
+    pub owner: Option<OwnerReference>,
     /// Container image.
     pub image: String,
     /// When the image is pulled.
@@ -46,8 +46,8 @@ pub struct ValidatedOrdersService {
     pub window_seconds: i32,
     /// Extra seconds of an order whose payment has begun.
     pub payment_grace_seconds: i32,
-    /// Changes when a referenced Secret's value does.
-    pub secrets_checksum: String,
+    /// Changes when a referenced Secret's value does; none where no Secret was read.
+    pub secrets_checksum: Option<String>,
     /// The routes from outside, if any.
     pub ingress: Option<ValidatedIngress>,
 }
@@ -73,7 +73,7 @@ pub struct ValidatedIngress {
     /// Secret of the certificate.
     pub tls_secret: Option<String>,
     /// The path of the orders API itself.
-    pub own_path: String,
+    pub own_path: CanonicalPath,
     /// The routes in rendered order.
     pub routes: RouteTable,
 }
@@ -146,37 +146,32 @@ pub fn validate(
         };
     // Missing Secrets come last: a spec that can never work is the more urgent message.
     problems.extend(found.missing.iter().cloned());
-    let owner = service.controller_owner_ref(&());
-    match (problems.is_empty(), owner) {
-        (true, Some(owner)) => Ok(ValidatedOrdersService {
-            namespace: service.namespace().unwrap_or_default(),
-            owner,
-            image: image.to_owned(),
-            image_pull_policy: spec.image_pull_policy,
-            image_pull_secrets: spec.image_pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
-            replicas: spec.replicas,
-            port: spec.port,
-            jwt_secret: SecretKey {
-                name: spec.auth.jwt_secret_ref.name.clone(),
-                key: spec.auth.jwt_secret_ref.key.clone(),
-            },
-            uri_secret: SecretKey {
-                name: spec.database.uri_secret_ref.name.clone(),
-                key: spec.database.uri_secret_ref.key.clone(),
-            },
-            database: spec.database.name.clone(),
-            window_seconds: spec.expiration.window_seconds,
-            payment_grace_seconds: spec.expiration.payment_grace_seconds,
-            secrets_checksum: found.secrets_checksum.clone(),
-            ingress,
-            name,
-        }),
-        (true, None) => Err(vec![Problem::new(
-            Reason::InvalidSpec,
-            "the object has no name or UID: it was never stored in a cluster",
-        )]),
-        (false, _) => Err(problems),
+    if !problems.is_empty() {
+        return Err(problems);
     }
+    Ok(ValidatedOrdersService {
+        namespace: service.namespace().unwrap_or_default(),
+        owner: service.controller_owner_ref(&()),
+        image: image.to_owned(),
+        image_pull_policy: spec.image_pull_policy,
+        image_pull_secrets: spec.image_pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
+        replicas: spec.replicas,
+        port: spec.port,
+        jwt_secret: SecretKey {
+            name: spec.auth.jwt_secret_ref.name.clone(),
+            key: spec.auth.jwt_secret_ref.key.clone(),
+        },
+        uri_secret: SecretKey {
+            name: spec.database.uri_secret_ref.name.clone(),
+            key: spec.database.uri_secret_ref.key.clone(),
+        },
+        database: spec.database.name.clone(),
+        window_seconds: spec.expiration.window_seconds,
+        payment_grace_seconds: spec.expiration.payment_grace_seconds,
+        secrets_checksum: found.secrets_checksum.clone(),
+        ingress,
+        name,
+    })
 }
 
 fn validate_ingress(
@@ -221,8 +216,9 @@ fn validate_ingress(
         .map(|route| (route.path.as_str(), Backend { service: route.service.clone(), port: route.port }));
     let client =
         ingress.client.as_ref().map(|client| Backend { service: client.service.clone(), port: client.port });
-    match RouteTable::new(std::iter::once(own).chain(others), client) {
-        Ok(routes) if problems.is_empty() => {
+    // The own path is in the table as well, so where the table stands, it does.
+    match (RouteTable::new(std::iter::once(own).chain(others), client), CanonicalPath::parse(&ingress.path)) {
+        (Ok(routes), Ok(own_path)) if problems.is_empty() => {
             // Canonical order: the same hosts in another order are the same Ingress.
             hosts.sort();
             Ok(ValidatedIngress {
@@ -230,21 +226,16 @@ fn validate_ingress(
                 class_name: ingress.class_name.clone(),
                 annotations: ingress.annotations.clone(),
                 tls_secret: ingress.tls.as_ref().map(|tls| tls.secret_name.clone()),
-                own_path: own_path(&ingress.path),
+                own_path,
                 routes,
             })
         }
-        Ok(_) => Err(problems),
-        Err(errors) => {
+        (Ok(_), _) => Err(problems),
+        (Err(errors), _) => {
             problems.extend(errors.iter().map(|error| Problem::new(route_reason(error), error.to_string())));
             Err(problems)
         }
     }
-}
-
-/// The path of the orders API in canonical form; it was parsed before.
-fn own_path(text: &str) -> String {
-    crate::routing::CanonicalPath::parse(text).map_or_else(|_| text.to_owned(), |path| path.to_string())
 }
 
 fn route_reason(error: &RouteError) -> Reason {

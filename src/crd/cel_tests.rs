@@ -14,19 +14,8 @@ fn service(patch: Value) -> OrdersService {
             "ingress": {"hosts": ["ticketing.dev"], "routes": [{"path": "/a", "service": "a-srv"}]}
         }
     });
-    merge(&mut object, patch);
+    json_patch::merge(&mut object, &patch);
     serde_json::from_value(object).unwrap()
-}
-
-fn merge(target: &mut Value, patch: Value) {
-    match patch {
-        Value::Object(fields) if target.is_object() => {
-            for (name, value) in fields {
-                merge(&mut target[name.as_str()], value);
-            }
-        }
-        other => *target = other,
-    }
 }
 
 #[test]

@@ -12,17 +12,16 @@ mod resolve;
 mod sweep;
 mod targets;
 
-use std::{collections::HashMap, io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use clap::Args;
 use futures::StreamExt;
 use kube::{
-    Api, Client,
+    Api,
     core::DeserializeGuard,
     runtime::{WatchStreamExt, reflector, watcher},
 };
 use prometheus_client::registry::Registry;
-use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +33,7 @@ pub use targets::Target;
 use self::{metrics::Metrics, resolve::Resolver};
 use crate::{
     crd::OrdersService,
-    runtime::{self, admin, telemetry::LogArgs},
+    runtime::{Process, RunError, admin::Health, telemetry::LogArgs},
     store::TargetId,
 };
 
@@ -60,38 +59,19 @@ pub struct SweeperArgs {
     pub log: LogArgs,
 }
 
-/// Why the sweeper ended.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// No usable kubeconfig, and not in a cluster.
-    #[error("cannot find a cluster: {0}; set KUBECONFIG, or run inside a cluster")]
-    NoCluster(#[source] kube::Error),
-    /// The admin port cannot be served.
-    #[error("the admin server: {0}")]
-    Admin(#[source] io::Error),
-    /// Signal handlers cannot be installed.
-    #[error("cannot listen for signals: {0}")]
-    Signals(#[source] io::Error),
-    /// The watch ended by itself.
-    #[error("the watch on OrdersServices ended unexpectedly")]
-    Ended,
-}
-
 /// Runs the sweeper until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it cannot start; failures of the API server or of a database later on are waited out.
 pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
-    let shutdown = runtime::on_signal().map_err(RunError::Signals)?;
-    let health = admin::Health::default();
+    let health = Health::default();
     let caches = health.readiness("caches");
     let looping = health.heartbeat("targets", Duration::from_secs(120));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let address = (Ipv4Addr::UNSPECIFIED, args.admin_port).into();
-    let mut admin = tokio::spawn(admin::serve(address, health, Arc::new(registry), shutdown.clone()));
+    let mut process = Process::start(args.admin_port, health, registry).await?;
+    let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
 
-    let client = Client::try_default().await.map_err(RunError::NoCluster)?;
     let api: Api<DeserializeGuard<OrdersService>> = match &args.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -110,10 +90,7 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
     let result = loop {
         let changed = tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
-            ended = &mut admin => {
-                let why = ended.map_err(io::Error::other).and_then(|served| served).err();
-                break Err(RunError::Admin(why.unwrap_or_else(|| io::Error::other("ended"))));
-            }
+            error = process.admin_failed() => break Err(error),
             event = watch.next() => match event {
                 // A list comes page by page; it counts when it is whole.
                 Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => false,

@@ -115,7 +115,7 @@ impl TestNamespace {
                 }
             }
         });
-        merge(&mut object["spec"], patch);
+        json_patch::merge(&mut object["spec"], &patch);
         object
     }
 
@@ -148,7 +148,9 @@ impl TestNamespace {
         let kubeconfig = self.chart_account().await;
         let log = std::fs::File::create(self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..))))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_orders-operator"))
+        // It ends with the thread of its test, even when the tests are killed.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_orders-operator")])
             .args([subcommand, "--namespace", &self.name, "--admin-port", "0"])
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
@@ -258,17 +260,6 @@ pub fn yaml_documents(text: &str) -> Vec<Value> {
 
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-pub fn merge(target: &mut Value, patch: Value) {
-    match patch {
-        Value::Object(fields) if target.is_object() => {
-            for (name, value) in fields {
-                merge(&mut target[name.as_str()], value);
-            }
-        }
-        other => *target = other,
-    }
 }
 
 async fn install_crd(client: &Client) {

@@ -15,6 +15,7 @@ mod crd;
 mod import;
 mod mongo;
 mod packaging;
+mod render;
 mod store;
 mod store_expiry;
 mod store_faults;

@@ -13,7 +13,7 @@ use crate::{
 /// An OrdersService whose orders are in `database`.
 fn service(namespace: &TestNamespace, name: &str, database: &TestDatabase, patch: Value) -> Value {
     let mut object = namespace.service(name, json!({"ingress": null, "database": {"name": database.name}}));
-    crate::cluster::merge(&mut object["spec"], patch);
+    json_patch::merge(&mut object["spec"], &patch);
     object
 }
 

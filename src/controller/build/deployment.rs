@@ -51,7 +51,10 @@ pub(super) fn build_deployment(service: &ValidatedOrdersService) -> Deployment {
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels(service)),
-                    annotations: Some(labels_of([(CHECKSUM_ANNOTATION, service.secrets_checksum.as_str())])),
+                    annotations: service
+                        .secrets_checksum
+                        .as_deref()
+                        .map(|checksum| labels_of([(CHECKSUM_ANNOTATION, checksum)])),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(service, selector)),

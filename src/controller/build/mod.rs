@@ -59,7 +59,7 @@ fn metadata(service: &ValidatedOrdersService) -> ObjectMeta {
         name: Some(service.name.clone()),
         namespace: Some(service.namespace.clone()),
         labels: Some(labels(service)),
-        owner_references: Some(vec![service.owner.clone()]),
+        owner_references: service.owner.clone().map(|owner| vec![owner]),
         ..ObjectMeta::default()
     }
 }
