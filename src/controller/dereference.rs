@@ -55,8 +55,11 @@ pub async fn dereference(
 
     if let Some(class) = service.spec.ingress.as_ref().and_then(|ingress| ingress.class_name.as_ref()) {
         let classes = Api::<IngressClass>::all(client.clone());
-        if call(classes.get_metadata_opt(class)).await?.is_none() {
-            found.missing_class = Some(class.clone());
+        match call(classes.get_metadata_opt(class)).await {
+            Ok(None) => found.missing_class = Some(class.clone()),
+            // The only right that reaches beyond the namespaces; without it, the class is taken on trust.
+            Ok(Some(_)) | Err(CallError::Forbidden(_)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(found)

@@ -110,7 +110,15 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
         return Ok(Action::await_change());
     }
     let namespace = service.namespace().unwrap_or_default();
-    let found = dereference(client, service, &namespace).await?;
+    let found = match dereference(client, service, &namespace).await {
+        Ok(found) => found,
+        Err(error) => {
+            let problem =
+                Problem::new(error.reason(), format!("cannot read what the spec refers to: {error}"));
+            tell(context, service, &Outcome::Unread(&problem)).await?;
+            return Err(error.into());
+        }
+    };
     let valid = match validate(service, &found, context.default_image.as_deref()) {
         Ok(valid) => valid,
         Err(problems) => {

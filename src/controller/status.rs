@@ -28,6 +28,8 @@ pub enum Outcome<'a> {
     Invalid(&'a [Problem]),
     /// The resource is suspended; the children were not touched.
     Suspended,
+    /// What the spec refers to could not be read; the children were not touched.
+    Unread(&'a Problem),
     /// Some children could not be applied.
     NotApplied(&'a ValidatedOrdersService, &'a [Problem]),
     /// Every child was applied.
@@ -95,6 +97,9 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
                 Reason::Suspended,
                 "spec.suspend is true: the children are left as they are".into(),
             );
+        }
+        Outcome::Unread(problem) => {
+            set(ConditionType::Reconciled, Some(false), problem.reason, problem.message.clone());
         }
         Outcome::NotApplied(valid, problems) => {
             set(ConditionType::Valid, Some(true), Reason::AsExpected, "the spec is valid".into());

@@ -161,6 +161,13 @@ impl TestNamespace {
         Process(child)
     }
 
+    /// A client with exactly the rights that the chart gives the product in this namespace.
+    pub async fn chart_client(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.chart_account().await).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(config).unwrap()
+    }
+
     /// A kubeconfig of the service account of the chart, installed to watch this namespace only.
     async fn chart_account(&self) -> PathBuf {
         let path = self.folder.join("kubeconfig");
@@ -198,9 +205,6 @@ impl TestNamespace {
             user["user"] = json!({"token": token});
         }
         std::fs::write(&path, config.to_string()).unwrap();
-        Config::from_custom_kubeconfig(Kubeconfig::read_from(&path).unwrap(), &KubeConfigOptions::default())
-            .await
-            .unwrap();
         path
     }
 

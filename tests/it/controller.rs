@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Pod, Service},
+    core::v1::{Pod, Secret, Service},
     networking::v1::Ingress,
+    rbac::v1::Role,
 };
 use kube::{
-    ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use orders_operator::crd::{ConditionType::*, OrdersService};
@@ -379,5 +380,34 @@ async fn the_children_of_a_deleted_resource_are_collected() {
         (!left.contains(&true)).then_some(())
     })
     .await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_in_the_resource() {
+    let namespace = TestNamespace::create("rights").await;
+    namespace.secrets(MONGO).await;
+    let limited = namespace.chart_client().await;
+    let roles = namespace.api::<Role>();
+    let role_name = format!("{}-orders-operator", namespace.name);
+    let whole = roles.get(&role_name).await.unwrap();
+    let mut less = whole.clone();
+    less.rules.as_mut().unwrap().retain(|rule| rule.resources != Some(vec!["secrets".into()]));
+    assert_ne!(less.rules, whole.rules);
+    let less = roles.replace(&role_name, &PostParams::default(), &less).await.unwrap();
+    eventually("the right is gone", || async {
+        let secrets = Api::<Secret>::namespaced(limited.clone(), &namespace.name);
+        matches!(secrets.get("jwt-secret").await, Err(kube::Error::Api(status)) if status.code == 403)
+            .then_some(())
+    })
+    .await;
+
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "Forbidden").await;
+    assert!(message.contains("secrets") && message.contains("RBAC"), "{message}");
+    let restored = Role { rules: whole.rules, ..less };
+    roles.replace(&role_name, &PostParams::default(), &restored).await.unwrap();
+    namespace.ready("orders").await;
     namespace.remove().await;
 }
