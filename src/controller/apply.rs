@@ -9,14 +9,14 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Api, Client, Resource,
+    Api, Resource,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     build::Prepared,
-    problem::{CallError, Problem, call},
+    problem::{CallError, Cluster, Problem, call},
 };
 use crate::crd::{CONTROLLER_MANAGER, Reason};
 
@@ -34,13 +34,13 @@ pub struct Applied {
 ///
 /// # Errors
 /// Every child that could not be applied or deleted.
-pub async fn apply(client: &Client, owner: &Owner, prepared: Prepared) -> Result<Applied, Vec<Problem>> {
+pub async fn apply(cluster: &Cluster, owner: &Owner, prepared: Prepared) -> Result<Applied, Vec<Problem>> {
     // No `..`: a new kind of child that is not applied does not compile.
     let Prepared { deployment, service, ingress } = prepared;
     let (deployment, service, ingress) = futures::join!(
-        apply_one(client, owner, deployment),
-        apply_one(client, owner, service),
-        apply_or_delete::<Ingress>(client, owner, ingress),
+        apply_one(cluster, owner, deployment),
+        apply_one(cluster, owner, service),
+        apply_or_delete::<Ingress>(cluster, owner, ingress),
     );
     match (deployment, service, ingress) {
         (Ok(deployment), Ok(Service { .. }), Ok(())) => Ok(Applied { deployment }),
@@ -76,15 +76,19 @@ impl<K> Child for K where
 {
 }
 
-async fn apply_or_delete<K: Child>(client: &Client, owner: &Owner, wanted: Option<K>) -> Result<(), Problem> {
+async fn apply_or_delete<K: Child>(
+    cluster: &Cluster,
+    owner: &Owner,
+    wanted: Option<K>,
+) -> Result<(), Problem> {
     match wanted {
-        Some(child) => apply_one(client, owner, child).await.map(|_| ()),
-        None => delete_if_ours::<K>(client, owner).await,
+        Some(child) => apply_one(cluster, owner, child).await.map(|_| ()),
+        None => delete_if_ours::<K>(cluster, owner).await,
     }
 }
 
-async fn apply_one<K: Child>(client: &Client, owner: &Owner, mut child: K) -> Result<K, Problem> {
-    let api = Api::<K>::namespaced(client.clone(), &owner.namespace);
+async fn apply_one<K: Child>(cluster: &Cluster, owner: &Owner, mut child: K) -> Result<K, Problem> {
+    let api = Api::<K>::namespaced(cluster.client.clone(), &owner.namespace);
     let failed = |error: CallError| problem::<K>(owner, "apply", &error);
     if let Some(found) = call(api.get_metadata_opt(&owner.name)).await.map_err(failed)? {
         if !is_ours(&found.metadata, owner) {
@@ -95,11 +99,11 @@ async fn apply_one<K: Child>(client: &Client, owner: &Owner, mut child: K) -> Re
         child.meta_mut().uid = found.metadata.uid;
     }
     let params = PatchParams::apply(CONTROLLER_MANAGER).force();
-    call(api.patch(&owner.name, &params, &Patch::Apply(&child))).await.map_err(failed)
+    cluster.write(api.patch(&owner.name, &params, &Patch::Apply(&child))).await.map_err(failed)
 }
 
-async fn delete_if_ours<K: Child>(client: &Client, owner: &Owner) -> Result<(), Problem> {
-    let api = Api::<K>::namespaced(client.clone(), &owner.namespace);
+async fn delete_if_ours<K: Child>(cluster: &Cluster, owner: &Owner) -> Result<(), Problem> {
+    let api = Api::<K>::namespaced(cluster.client.clone(), &owner.namespace);
     let failed = |error: CallError| problem::<K>(owner, "delete", &error);
     let Some(found) = call(api.get_metadata_opt(&owner.name)).await.map_err(failed)? else {
         return Ok(());
@@ -111,7 +115,7 @@ async fn delete_if_ours<K: Child>(client: &Client, owner: &Owner) -> Result<(), 
         uid: found.metadata.uid,
         resource_version: found.metadata.resource_version,
     });
-    match call(api.delete(&owner.name, &params)).await {
+    match cluster.write(api.delete(&owner.name, &params)).await {
         Ok(_) | Err(CallError::Refused { code: 404, .. }) => {
             tracing::info!(kind = %K::kind(&()), namespace = owner.namespace, name = owner.name, "deleted: switched off in the spec");
             Ok(())

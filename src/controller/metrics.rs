@@ -23,6 +23,7 @@ pub struct Metrics {
     status_writes: Counter,
     watch_errors: Counter,
     in_flight: Gauge,
+    leading: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +49,7 @@ impl Metrics {
             status_writes: Counter::default(),
             watch_errors: Counter::default(),
             in_flight: Gauge::default(),
+            leading: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("orders_operator_controller");
         registry.register(
@@ -67,6 +69,7 @@ impl Metrics {
             metrics.watch_errors.clone(),
         );
         registry.register("reconciles_in_flight", "Reconciles running now", metrics.in_flight.clone());
+        registry.register("leading", "1 while this controller leads, else 0", metrics.leading.clone());
         metrics
     }
 
@@ -74,6 +77,11 @@ impl Metrics {
     pub fn start(&self) -> Timer {
         self.in_flight.inc();
         Timer { metrics: self.clone(), started: Instant::now() }
+    }
+
+    /// Says that this controller leads.
+    pub fn leads(&self) {
+        self.leading.set(1);
     }
 
     /// Counts a written status.

@@ -33,14 +33,24 @@ use kube::{
     },
 };
 use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub use dereference::Dereferenced;
 pub use problem::Problem;
 
-use self::reconcile::{Context, ReconcileError};
+use self::{
+    problem::Cluster,
+    reconcile::{Context, ReconcileError},
+};
 use crate::{
     crd::OrdersService,
-    runtime::{Process, RunError, admin::Health, telemetry::LogArgs},
+    runtime::{
+        Process, RunError,
+        admin::Health,
+        lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
+        telemetry::LogArgs,
+    },
 };
 
 /// Seconds after which the API server ends a watch, and a new one is begun: below the 240 s at
@@ -61,6 +71,15 @@ pub struct ControllerArgs {
     /// How many OrdersServices are reconciled at the same time
     #[arg(long, env = "CONCURRENCY", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrency: u16,
+
+    /// Namespace of the Lease by which one of several controllers leads. Default: no election, for a
+    /// controller that is the only one
+    #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// Name of that Lease
+    #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "orders-operator-controller")]
+    pub lease_name: String,
 
     /// Port of /livez, /readyz and /metrics
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8081)]
@@ -86,19 +105,22 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let client = process.client.clone();
     let controller = controller(&client, &args);
     let filled = controller.store();
+    let shutdown = process.shutdown.clone();
+    let hand_over = CancellationToken::new();
+    let (leadership, mut election) = elect(&client, &args, &hand_over);
     let context = Arc::new(Context {
         recorder: Recorder::new(
             client.clone(),
             Reporter { controller: "orders-operator".into(), instance: None },
         ),
-        client,
+        cluster: Cluster { client, leadership: leadership.clone() },
+        shutdown: shutdown.clone(),
         default_image: args.default_image.clone(),
         backoff: backoff::Backoff::default(),
         metrics: metrics.clone(),
     });
     tracing::info!(namespace = args.namespace.as_deref().unwrap_or("(all)"), "controller started");
 
-    let shutdown = process.shutdown.clone();
     let run = controller
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(reconcile::reconcile, reconcile::on_error, context)
@@ -113,11 +135,49 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
     };
-    tokio::select! {
+    let tell_leadership = async {
+        leadership.begins().await;
+        metrics.leads();
+        std::future::pending::<()>().await;
+    };
+    let result = tokio::select! {
         () = run => if shutdown.is_cancelled() { Ok(()) } else { Err(RunError::Ended) },
         error = process.admin_failed() => Err(error),
+        ended = &mut election => Err(match ended {
+            Ok(Err(lost)) => RunError::LeaseLost(lost),
+            Ok(Ok(())) | Err(_) => RunError::Ended,
+        }),
         () = tell_readiness => Err(RunError::Ended),
+        () = tell_leadership => Err(RunError::Ended),
+    };
+    // Only now: nothing is written any more.
+    hand_over.cancel();
+    if !election.is_finished() && election.await.is_err() {
+        tracing::error!("the election had panicked");
     }
+    result
+}
+
+/// Stands for election, where there is one; the task ends when the lease is lost or handed over.
+fn elect(
+    client: &Client,
+    args: &ControllerArgs,
+    hand_over: &CancellationToken,
+) -> (Leadership, JoinHandle<Result<(), LeaseLost>>) {
+    let hand_over = hand_over.clone();
+    let Some(namespace) = &args.lease_namespace else {
+        let alone = async move {
+            hand_over.cancelled().await;
+            Ok(())
+        };
+        return (Leadership::alone(), tokio::spawn(alone));
+    };
+    // In a pod the host's name is the pod's. What follows tells its containers' lives apart.
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".into());
+    let identity = format!("{host}_{:08x}", fastrand::u32(..));
+    let settings = LeaseSettings::new(namespace, &args.lease_name, &identity);
+    let (candidate, leadership) = Candidate::new(client.clone(), settings);
+    (leadership, tokio::spawn(candidate.run(hand_over)))
 }
 
 /// The watches: the resources themselves, and every kind of child, deletions included.

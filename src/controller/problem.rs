@@ -1,10 +1,12 @@
-//! What is wrong with an OrdersService, as its conditions and events say it.
+//! What is wrong with an OrdersService, as its conditions and events say it; and calls to the API
+//! server, which may be what is wrong.
 
 use std::{fmt, time::Duration};
 
+use kube::Client;
 use thiserror::Error;
 
-use crate::crd::Reason;
+use crate::{crd::Reason, runtime::lease::Leadership};
 
 /// The longest that one call to the API server may take. kube's own retries alone could last for minutes.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -48,6 +50,9 @@ pub enum CallError {
         /// The API server's own words.
         message: String,
     },
+    /// This process does not lead, and so may not write.
+    #[error("this controller does not lead any more")]
+    NotLeading,
     /// The call did not come through.
     #[error("the API server cannot be reached: {0}")]
     Failed(#[source] kube::Error),
@@ -58,7 +63,7 @@ impl CallError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Forbidden(_) => Reason::Forbidden,
-            Self::Timeout | Self::Refused { .. } | Self::Failed(_) => Reason::ApplyFailed,
+            Self::Timeout | Self::Refused { .. } | Self::NotLeading | Self::Failed(_) => Reason::ApplyFailed,
         }
     }
 }
@@ -76,5 +81,26 @@ pub async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T
             Err(CallError::Refused { code: status.code, message: status.message })
         }
         Ok(Err(error)) => Err(CallError::Failed(error)),
+    }
+}
+
+/// The API server, which only the leading controller writes to.
+pub struct Cluster {
+    /// For reading; every write goes through [`Self::write`].
+    pub client: Client,
+    /// Whether this process leads.
+    pub leadership: Leadership,
+}
+
+impl Cluster {
+    /// [`call`] for a request that changes something.
+    ///
+    /// # Errors
+    /// Those of the call, and [`CallError::NotLeading`].
+    pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        if !self.leadership.may_write() {
+            return Err(CallError::NotLeading);
+        }
+        call(request).await
     }
 }

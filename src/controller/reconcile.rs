@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
-    Client, Resource, ResourceExt,
+    Resource, ResourceExt,
     core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::{
         controller::Action,
@@ -12,6 +12,7 @@ use kube::{
     },
 };
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     apply::{Owner, apply},
@@ -19,7 +20,7 @@ use super::{
     build::build,
     dereference::dereference,
     metrics::{Metrics, Outcome as Counted},
-    problem::{CallError, Problem, call},
+    problem::{CallError, Cluster, Problem, call},
     status::{self, Outcome},
     validate::validate,
 };
@@ -36,7 +37,9 @@ const REFERENCE_RETRY: Duration = Duration::from_secs(15);
 /// What every reconcile uses.
 pub struct Context {
     /// The API server.
-    pub client: Client,
+    pub cluster: Cluster,
+    /// Cancelled when the process is to end.
+    pub shutdown: CancellationToken,
     /// The image of the controller itself, for resources that name none.
     pub default_image: Option<String>,
     /// Failures in a row, per object.
@@ -81,6 +84,14 @@ pub async fn reconcile(
     guarded: Arc<DeserializeGuard<OrdersService>>,
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
+    if !context.cluster.leadership.may_write() {
+        // A standby waits here with its caches warm. When it takes over, it begins with what the cache
+        // has then: the object at hand may be hours old.
+        return tokio::select! {
+            () = context.cluster.leadership.begins() => Ok(Action::requeue(Duration::ZERO)),
+            () = context.shutdown.cancelled() => Ok(Action::await_change()),
+        };
+    }
     let timer = context.metrics.start();
     let result = match &guarded.0 {
         Ok(service) => reconcile_valid(service, &context).await,
@@ -100,7 +111,7 @@ pub async fn reconcile(
 }
 
 async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<Action, ReconcileError> {
-    let client = &context.client;
+    let cluster = &context.cluster;
     if service.metadata.deletion_timestamp.is_some() {
         // The children are garbage-collected through their owner reference.
         return Ok(Action::await_change());
@@ -110,7 +121,7 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
         return Ok(Action::await_change());
     }
     let namespace = service.namespace().unwrap_or_default();
-    let found = match dereference(client, service, &namespace).await {
+    let found = match dereference(&cluster.client, service, &namespace).await {
         Ok(found) => found,
         Err(error) => {
             let problem =
@@ -132,7 +143,7 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
         }
     };
     let owner = Owner { uid: service.uid().unwrap_or_default(), name: valid.name.clone(), namespace };
-    match apply(client, &owner, build(&valid)).await {
+    match apply(cluster, &owner, build(&valid)).await {
         Ok(applied) => {
             tell(context, service, &Outcome::Applied(&valid, &found, &applied)).await?;
             // Spread, so that many resources do not come round together.
@@ -149,7 +160,7 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
 /// Writes the status, and an event when the resource stopped being ready or is so for another reason.
 async fn tell(context: &Context, service: &OrdersService, outcome: &Outcome<'_>) -> Result<(), CallError> {
     let next = status::compute(service, outcome, Timestamp::now());
-    if !status::write(&context.client, service, &next).await? {
+    if !status::write(&context.cluster, service, &next).await? {
         return Ok(());
     }
     context.metrics.status_written();

@@ -6,7 +6,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
 };
 
@@ -14,7 +14,7 @@ use super::{
     apply::Applied,
     build::selector_labels,
     dereference::Dereferenced,
-    problem::{CallError, Problem, call},
+    problem::{CallError, Cluster, Problem},
     validate::{ValidatedIngress, ValidatedOrdersService},
 };
 use crate::crd::{
@@ -252,14 +252,15 @@ fn describe_ingress(status: &mut OrdersServiceStatus, ingress: Option<&Validated
 /// # Errors
 /// When the API server does not answer, or refuses.
 pub async fn write(
-    client: &Client,
+    cluster: &Cluster,
     service: &OrdersService,
     status: &OrdersServiceStatus,
 ) -> Result<bool, CallError> {
     if service.status.as_ref().is_some_and(|current| is_current(current, status)) {
         return Ok(false);
     }
-    let api = Api::<OrdersService>::namespaced(client.clone(), &service.namespace().unwrap_or_default());
+    let api =
+        Api::<OrdersService>::namespaced(cluster.client.clone(), &service.namespace().unwrap_or_default());
     let patch = serde_json::json!({
         "apiVersion": OrdersService::api_version(&()),
         "kind": OrdersService::kind(&()),
@@ -268,7 +269,7 @@ pub async fn write(
         "status": status,
     });
     let params = PatchParams::apply(CONTROLLER_MANAGER).force();
-    call(api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch))).await.map(|_| true)
+    cluster.write(api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch))).await.map(|_| true)
 }
 
 /// Whether the object's status is `ours` already, other writers' conditions aside.

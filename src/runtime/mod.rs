@@ -1,6 +1,7 @@
-//! What every long-running subcommand shares: the admin server, shutdown and telemetry.
+//! What every long-running subcommand shares: the admin server, leadership, shutdown and telemetry.
 
 pub mod admin;
+pub mod lease;
 mod process;
 mod shutdown;
 pub mod telemetry;

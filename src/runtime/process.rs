@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admin::{self, Health},
+    lease::LeaseLost,
     on_signal,
 };
 
@@ -25,6 +26,9 @@ pub enum RunError {
     /// Signal handlers cannot be installed.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
+    /// Another process leads now.
+    #[error(transparent)]
+    LeaseLost(#[from] LeaseLost),
     /// The watches ended by themselves.
     #[error("the watches on the API server ended unexpectedly")]
     Ended,

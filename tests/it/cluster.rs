@@ -4,7 +4,7 @@ use std::{
     fmt::Debug,
     future::Future,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -145,6 +145,16 @@ impl TestNamespace {
 
     /// Runs a subcommand of the product in this namespace, with exactly the rights that the chart gives it.
     pub async fn run(&self, subcommand: &str) -> Process {
+        self.run_with(subcommand, &[]).await
+    }
+
+    /// Runs a controller that stands for election, as the chart runs it.
+    pub async fn run_elected(&self) -> Process {
+        let lease = format!("{}-orders-operator-controller", self.name);
+        self.run_with("controller", &["--lease-namespace", &self.name, "--lease-name", &lease]).await
+    }
+
+    async fn run_with(&self, subcommand: &str, more: &[&str]) -> Process {
         let kubeconfig = self.chart_account().await;
         let log = std::fs::File::create(self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..))))
             .unwrap();
@@ -152,6 +162,7 @@ impl TestNamespace {
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_orders-operator")])
             .args([subcommand, "--namespace", &self.name, "--admin-port", "0"])
+            .args(more)
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -232,6 +243,32 @@ impl Process {
     /// Ends it as a crash does.
     pub fn kill(mut self) {
         self.end();
+    }
+
+    /// Ends it as the kubelet does first, and waits until it has.
+    pub async fn terminate(self) -> ExitStatus {
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();
+        assert!(status.success(), "kill -{name}: {status}");
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(mut self) -> ExitStatus {
+        let child = &mut self.0;
+        let deadline = Instant::now() + PATIENCE;
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tick.tick().await;
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the process did not end");
+        }
     }
 
     fn end(&mut self) {

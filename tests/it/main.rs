@@ -13,6 +13,7 @@ mod cluster;
 mod controller;
 mod crd;
 mod import;
+mod lease;
 mod mongo;
 mod packaging;
 mod render;

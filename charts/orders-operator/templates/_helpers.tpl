@@ -21,6 +21,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* The Lease by which one of the controllers leads. */}}
+{{- define "orders-operator.leaseName" -}}
+{{- printf "%s-controller" (include "orders-operator.fullname" .) -}}
+{{- end -}}
+
 {{- define "orders-operator.image" -}}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}

@@ -1,0 +1,102 @@
+//! Leadership: one writer at a time, and the next one soon.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
+use orders_operator::runtime::lease::{Candidate, Leadership, LeaseSettings};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{TestNamespace, eventually};
+
+const MONGO: &str = "mongodb://127.0.0.1:1/orders";
+
+/// Who holds the Lease of the chart's controllers.
+async fn holder(namespace: &TestNamespace) -> Option<String> {
+    let name = format!("{}-orders-operator-controller", namespace.name);
+    let lease = namespace.api::<Lease>().get_opt(&name).await.unwrap()?;
+    lease.spec?.holder_identity.filter(|holder| !holder.is_empty())
+}
+
+async fn scale(namespace: &TestNamespace, replicas: i32) {
+    namespace.apply(&namespace.service("orders", json!({"replicas": replicas}))).await.unwrap();
+    eventually("the Deployment follows", || async {
+        let deployment = namespace.api::<Deployment>().get_opt("orders").await.unwrap()?;
+        (deployment.spec.unwrap().replicas == Some(replicas)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_from_a_leader_that_was_killed_and_from_one_that_was_told_to_end() {
+    let namespace = TestNamespace::create("standby").await;
+    namespace.secrets(MONGO).await;
+    let first = namespace.run_elected().await;
+    let holder_first = eventually("the first leads", || holder(&namespace)).await;
+    scale(&namespace, 0).await;
+    let second = namespace.run_elected().await;
+    first.kill();
+    scale(&namespace, 1).await;
+    let holder_second = holder(&namespace).await.unwrap();
+    assert_ne!(holder_second, holder_first);
+
+    let _third = namespace.run_elected().await;
+    assert_eq!(second.terminate().await.code(), Some(0));
+    // It was given up before the process ended: nobody has to wait for its end.
+    assert_ne!(holder(&namespace).await, Some(holder_second));
+    scale(&namespace, 2).await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_was_frozen_past_its_lease_ends_without_writing_when_it_wakes() {
+    let namespace = TestNamespace::create("frozen").await;
+    namespace.secrets(MONGO).await;
+    let frozen = namespace.run_elected().await;
+    let before = eventually("it leads", || holder(&namespace)).await;
+    scale(&namespace, 0).await;
+    frozen.signal("STOP");
+    let _other = namespace.run_elected().await;
+    eventually("another leads", || async { holder(&namespace).await.filter(|now| *now != before) }).await;
+    scale(&namespace, 3).await;
+    let version = namespace.api::<Deployment>().get("orders").await.unwrap().metadata.generation;
+    frozen.signal("CONT");
+    assert_eq!(frozen.ended().await.code(), Some(1));
+    assert_eq!(namespace.api::<Deployment>().get("orders").await.unwrap().metadata.generation, version);
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn of_many_candidates_one_leads_at_any_time_and_each_gets_its_turn() {
+    let namespace = TestNamespace::create("lease").await;
+    let mut candidates: Vec<(CancellationToken, Leadership)> = (0..4)
+        .map(|number| {
+            let settings = LeaseSettings {
+                retry: Duration::from_millis(100),
+                ..LeaseSettings::new(&namespace.name, "lease", &format!("candidate-{number}"))
+            };
+            let stop = CancellationToken::new();
+            let (candidate, leadership) = Candidate::new(namespace.client.clone(), settings);
+            tokio::spawn(candidate.run(stop.clone()));
+            (stop, leadership)
+        })
+        .collect();
+    let mut led = BTreeSet::new();
+    while !candidates.is_empty() {
+        let leading = eventually("one leads", || async {
+            let leading: Vec<_> = (0..candidates.len()).filter(|at| candidates[*at].1.may_write()).collect();
+            assert!(leading.len() <= 1, "{} lead at once", leading.len());
+            leading.first().copied()
+        })
+        .await;
+        let lease = namespace.api::<Lease>().get("lease").await.unwrap().spec.unwrap();
+        assert!(led.insert(lease.holder_identity.unwrap()));
+        let (stop, leadership) = candidates.remove(leading);
+        stop.cancel();
+        eventually("it stops leading", || async { (!leadership.may_write()).then_some(()) }).await;
+    }
+    assert_eq!(led.len(), 4);
+    let lease = namespace.api::<Lease>().get("lease").await.unwrap().spec.unwrap();
+    assert_eq!(lease.lease_transitions, Some(4));
+    namespace.remove().await;
+}
