@@ -5,6 +5,7 @@ folders that its programs insist on (/run/netns, /run/containerd, /var/lib/cni, 
 mounted from the bed's folder. So when the processes are gone, so are all mounts, interfaces and network
 namespaces: the machine itself never had them. Only control groups are left, which `down` removes.
 """
+import hashlib
 import os
 import signal
 import subprocess
@@ -42,7 +43,8 @@ class Node:
 
     @property
     def control_group(self):
-        return f"orders-operator-bed-{self.bed.id}"
+        # By the folder, not by the checkout alone: one checkout may be used with two caches.
+        return f"orders-operator-bed-{hashlib.sha256(str(self.bed.folder).encode()).hexdigest()[:8]}"
 
     def inside(self):
         """What a command begins with to run in the node's namespaces."""
