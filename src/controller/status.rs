@@ -150,16 +150,9 @@ fn join(problems: &[&Problem]) -> String {
 
 /// Ready: the first that fails of our conditions, then of the sweeper's on the same object.
 fn readiness(ours: &[Condition], on_object: &[Condition]) -> NewCondition {
-    let order = [
-        ConditionType::Valid,
-        ConditionType::Reconciled,
-        ConditionType::Available,
-        ConditionType::IngressReady,
-    ];
+    let [_, order @ ..] = ConditionType::CONTROLLER;
     let own = order.iter().filter_map(|kind| find_condition(ours, *kind));
-    let others = on_object
-        .iter()
-        .filter(|condition| ["DatabaseReady", "Sweeping"].contains(&condition.type_.as_str()));
+    let others = ConditionType::SWEEPER.iter().filter_map(|kind| find_condition(on_object, *kind));
     let failing = own.chain(others).find(|condition| !is_true(condition));
     match failing {
         None => NewCondition {
@@ -274,9 +267,10 @@ pub async fn write(
 
 /// Whether the object's status is `ours` already, other writers' conditions aside.
 fn is_current(current: &OrdersServiceStatus, ours: &OrdersServiceStatus) -> bool {
-    let our_types = ["Ready", "Valid", "Reconciled", "Available", "IngressReady"];
     let mut current = current.clone();
-    current.conditions.retain(|condition| our_types.contains(&condition.type_.as_str()));
+    current
+        .conditions
+        .retain(|condition| ConditionType::CONTROLLER.iter().any(|kind| kind.as_str() == condition.type_));
     current.conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
     current == *ours
 }

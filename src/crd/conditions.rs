@@ -7,7 +7,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-/// The types of conditions that the controller writes.
+/// The types of conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionType {
     /// Everything below holds.
@@ -20,9 +20,20 @@ pub enum ConditionType {
     Available,
     /// The routes are rendered and the ingress class exists.
     IngressReady,
+    /// The sweeper reaches the database, and its indexes are in place.
+    DatabaseReady,
+    /// The sweeper moves this database's expired orders to cancelled.
+    Sweeping,
 }
 
 impl ConditionType {
+    /// Those that the controller writes; the one that sums up all others comes first.
+    pub const CONTROLLER: [Self; 5] =
+        [Self::Ready, Self::Valid, Self::Reconciled, Self::Available, Self::IngressReady];
+
+    /// Those that the sweeper writes.
+    pub const SWEEPER: [Self; 2] = [Self::DatabaseReady, Self::Sweeping];
+
     /// The value of the condition's `type` field.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,6 +42,8 @@ impl ConditionType {
             Self::Reconciled => "Reconciled",
             Self::Available => "Available",
             Self::IngressReady => "IngressReady",
+            Self::DatabaseReady => "DatabaseReady",
+            Self::Sweeping => "Sweeping",
         }
     }
 }

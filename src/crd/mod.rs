@@ -22,6 +22,9 @@ use thiserror::Error;
 /// The field manager of everything that the controller writes.
 pub const CONTROLLER_MANAGER: &str = "orders-operator/controller";
 
+/// The field manager of everything that the sweeper writes.
+pub const SWEEPER_MANAGER: &str = "orders-operator/sweeper";
+
 /// The CustomResourceDefinition as YAML, as `crds/` and the chart hold it.
 ///
 /// # Errors

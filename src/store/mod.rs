@@ -23,7 +23,7 @@ mod reserve;
 mod retry;
 mod tickets;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use mongodb::{
     Client, Collection, Database,
@@ -43,6 +43,7 @@ pub struct Store {
     client: Client,
     database: Database,
     target: TargetId,
+    gates: Arc<reserve::Gates>,
 }
 
 impl Store {
@@ -54,7 +55,7 @@ impl Store {
     /// When the URI or the database's name is not usable; the message never repeats credentials.
     pub async fn connect(options: ConnectOptions<'_>) -> Result<Self, StoreError> {
         let (client, target) = options.open().await?;
-        Ok(Self { database: client.database(&target.database), client, target })
+        Ok(Self { database: client.database(&target.database), client, target, gates: Arc::default() })
     }
 
     /// Which servers and database these orders are in.

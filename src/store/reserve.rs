@@ -6,6 +6,7 @@ use mongodb::{
     error::Error as DriverError,
 };
 use thiserror::Error;
+use tokio::sync::Mutex;
 
 use super::{
     Store, StoreError,
@@ -37,6 +38,10 @@ const RESERVING: &str = "reserving a ticket";
 /// How often an insert is tried after an overdue order was cancelled to make room for it.
 const ROUNDS: u32 = 3;
 
+/// Rivals for one ticket begin with the pauses of a later attempt: PostgreSQL takes 20 ms for each of
+/// them to see who waits for whom.
+const RIVALRY: u32 = 4;
+
 /// How far this machine's clock may be ahead or behind of the database's before it misjudges which
 /// orders are worth asking the database about.
 const CLOCK_SLACK: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
@@ -44,6 +49,28 @@ const CLOCK_SLACK: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 enum Inserted {
     Yes,
     Held,
+}
+
+/// Keeps the buyers of one process from racing one another at the database, where each race for a
+/// ticket costs a retry. It guarantees nothing: other processes race all the same, and the unique
+/// index decides.
+pub(super) struct Gates([Mutex<()>; GATES]);
+
+/// Tickets share a gate by chance only; it costs them one read.
+const GATES: usize = 256;
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self([const { Mutex::const_new(()) }; GATES])
+    }
+}
+
+impl Gates {
+    fn of(&self, ticket: TicketId) -> &Mutex<()> {
+        // The last byte of an ObjectId counts.
+        let [.., last] = ticket.bytes();
+        &self.0[usize::from(last) % GATES]
+    }
 }
 
 impl Store {
@@ -67,7 +94,7 @@ impl Store {
             let id = OrderId::from_bytes(ObjectId::new().bytes());
             let order = Order::reserve(id, user.clone(), ticket, now, terms.window);
             for _ in 0..ROUNDS {
-                match self.insert(&order).await? {
+                match self.insert_in_turn(&order, ticket).await? {
                     Inserted::Yes => return Ok(Reservation { order, ticket: Some(record) }),
                     Inserted::Held if self.make_room(ticket, now, terms).await? => {}
                     Inserted::Held => break,
@@ -78,8 +105,23 @@ impl Store {
         .await
     }
 
+    /// Inserts `order` when no other buyer in this process is at it for the same ticket.
+    async fn insert_in_turn(&self, order: &Order, ticket: TicketId) -> Result<Inserted, StoreError> {
+        let gate = self.gates.of(ticket);
+        loop {
+            if let Ok(_turn) = gate.try_lock() {
+                return self.insert(order, ticket).await;
+            }
+            drop(gate.lock().await);
+            // Whoever was before has the ticket now, as a rule: one look instead of one more rival.
+            if self.holder(ticket).await?.is_some() {
+                return Ok(Inserted::Held);
+            }
+        }
+    }
+
     /// Inserts `order` once, however often it takes to learn whether it happened.
-    async fn insert(&self, order: &Order) -> Result<Inserted, StoreError> {
+    async fn insert(&self, order: &Order, ticket: TicketId) -> Result<Inserted, StoreError> {
         let (orders, document) = (self.orders(), from_order(order));
         let failed = |error: &DriverError| StoreError::from_driver(RESERVING, error);
         let mut attempt = 1;
@@ -88,15 +130,27 @@ impl Store {
                 Ok(_) => return Ok(Inserted::Yes),
                 Err(error) => error,
             };
-            if is_duplicate(&error) {
-                // After a lost reply the order in the way may be this very one.
-                let ours = attempt > 1 && self.bare_order(order.id).await?.is_some();
-                return Ok(if ours { Inserted::Yes } else { Inserted::Held });
+            if is_duplicate(&error) && attempt == 1 {
+                return Ok(Inserted::Held);
             }
-            if !retry::again(&error, attempt) {
+            if !is_duplicate(&error) && !retry::again(&error, attempt) {
                 return Err(failed(&error));
             }
-            retry::pause(attempt).await;
+            // Rivals that try again at once only get in each other's way again. After a pause one of
+            // them has the ticket, and the others can see it. After a lost reply it may be this order.
+            retry::pause(attempt + RIVALRY).await;
+            let ours = object_id(order.id.bytes());
+            match self.holder(ticket).await? {
+                Some(holder) if holder.get_object_id("_id").is_ok_and(|id| id == ours) => {
+                    return Ok(Inserted::Yes);
+                }
+                Some(_) => return Ok(Inserted::Held),
+                // It was inserted, and has been cancelled since.
+                None if is_duplicate(&error) && self.bare_order(order.id).await?.is_some() => {
+                    return Ok(Inserted::Yes);
+                }
+                None => {}
+            }
             attempt += 1;
         }
     }

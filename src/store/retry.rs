@@ -10,9 +10,8 @@ use super::{StoreError, error::is_transient};
 /// How long any call of the store takes at most, its retries included.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often a disturbed write is attempted. Of 20 buyers racing for one ticket about one in ten is
-/// told "deadlock detected" in place of "duplicate key"; six attempts make it one in a million.
-const ATTEMPTS: u32 = 6;
+/// How often a disturbed write is attempted at most; the deadline may come first.
+const ATTEMPTS: u32 = 8;
 
 /// Runs `operation` once, within the deadline.
 pub(super) async fn once<T>(

@@ -3,16 +3,17 @@
 //! Nothing but the orders themselves says what is due, so nothing can be lost, and every write is
 //! conditional, so any number of sweepers may run, crash or be paused at any moment. [`targets`]
 //! finds the databases, [`clock`] reads their time, [`pacing`] says when and how much, [`sweep`]
-//! does it.
+//! does it; [`report`] tells the resources.
 
 mod clock;
 mod metrics;
 mod pacing;
+mod report;
 mod resolve;
 mod sweep;
 mod targets;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use clap::Args;
 use futures::StreamExt;
@@ -22,18 +23,21 @@ use kube::{
     runtime::{WatchStreamExt, reflector, watcher},
 };
 use prometheus_client::registry::Registry;
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use clock::ServerClock;
 pub use pacing::{BatchSize, nap};
-pub use sweep::{Sweep, Swept};
+pub use sweep::{Health, StoreProblem, Sweep, Swept};
 pub use targets::Target;
 
-use self::{metrics::Metrics, resolve::Resolver};
+use self::{metrics::Metrics, resolve::Resolver, sweep::HealthSender};
 use crate::{
     crd::OrdersService,
-    runtime::{Process, RunError, admin::Health, telemetry::LogArgs},
+    runtime::{Process, RunError, admin, telemetry::LogArgs},
     store::TargetId,
 };
 
@@ -64,7 +68,7 @@ pub struct SweeperArgs {
 /// # Errors
 /// When it cannot start; failures of the API server or of a database later on are waited out.
 pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
-    let health = Health::default();
+    let health = admin::Health::default();
     let caches = health.readiness("caches");
     let looping = health.heartbeat("targets", Duration::from_secs(120));
     let mut registry = Registry::default();
@@ -82,8 +86,14 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
     let mut watch = std::pin::pin!(watch);
     tracing::info!(namespace = args.namespace.as_deref().unwrap_or("(all)"), "sweeper started");
 
-    let mut sweeps = Sweeps { running: HashMap::new(), metrics: metrics.clone(), shutdown: shutdown.clone() };
-    let mut resolver = Resolver::new(client);
+    let changed_health = Arc::new(Notify::new());
+    let mut sweeps = Sweeps {
+        running: HashMap::new(),
+        metrics: metrics.clone(),
+        changed_health: changed_health.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let mut resolver = Resolver::new(client.clone());
     let mut refresh = tokio::time::interval(REFRESH);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut listed = false;
@@ -103,6 +113,7 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
                 None => break Err(RunError::Ended),
             },
             _ = refresh.tick() => listed,
+            () = changed_health.notified() => listed,
         };
         looping.beat();
         if changed {
@@ -110,6 +121,15 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
             caches.set(Ok(()));
             let services = services.state();
             sweeps.follow(resolver.resolve(&services).await);
+            report::report(&client, &services, |resource| match resolver.target_of(resource) {
+                Some(Ok(id)) => sweeps.health(id),
+                Some(Err(problem)) => Health::Failing(StoreProblem {
+                    reason: "DatabaseUnreachable",
+                    message: format!("the database is not known: {problem}"),
+                }),
+                None => Health::Unknown,
+            })
+            .await;
         }
     };
     sweeps.stop().await;
@@ -120,11 +140,13 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
 struct Sweeps {
     running: HashMap<TargetId, Running>,
     metrics: Metrics,
+    changed_health: Arc<Notify>,
     shutdown: CancellationToken,
 }
 
 struct Running {
     target: Target,
+    health: watch::Receiver<Health>,
     cancel: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -145,11 +167,17 @@ impl Sweeps {
             self.running.entry(id).or_insert_with_key(|id| {
                 tracing::info!(target = %id, resources = target.resources.join(","), suspended = target.suspended, "sweep started");
                 let cancel = self.shutdown.child_token();
-                let task = tokio::spawn(sweep::run(target.clone(), self.metrics.clone(), cancel.clone()));
-                Running { target, cancel, task }
+                let (sender, health) = HealthSender::new(self.changed_health.clone());
+                let sweep = sweep::run(target.clone(), self.metrics.clone(), sender, cancel.clone());
+                Running { target, health, cancel, task: tokio::spawn(sweep) }
             });
         }
         self.metrics.targets(self.running.len());
+    }
+
+    /// How a target is.
+    fn health(&self, id: &TargetId) -> Health {
+        self.running.get(id).map_or(Health::Unknown, |running| running.health.borrow().clone())
     }
 
     /// Waits for the sweeps to end, which the shutdown has told them to.

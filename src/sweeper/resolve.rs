@@ -115,6 +115,15 @@ impl Resolver {
         }
         merge(self.known.values().filter_map(|known| known.target.clone()))
     }
+
+    /// Where the orders of a resource (namespace/name) are, or why that cannot be told.
+    pub fn target_of(&self, resource: &str) -> Option<Result<&TargetId, &str>> {
+        let known = self.known.get(resource)?;
+        Some(match (&known.target, &known.problem) {
+            (Some(target), _) => Ok(&target.id),
+            (None, problem) => Err(problem.as_deref().unwrap_or_default()),
+        })
+    }
 }
 
 async fn target(

@@ -1,7 +1,11 @@
 //! The sweep of one target: correct by the write, not by the timer.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,9 +19,41 @@ use crate::store::{ConnectOptions, Store, StoreError};
 /// The longest pause of a target that cannot be reached.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 
-/// Sweeps `target` until `cancel`. A database that is away is waited for, and delays no other.
-pub async fn run(target: Target, metrics: Metrics, cancel: CancellationToken) {
+/// How a target is, as its resources' conditions say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Not tried yet.
+    Unknown,
+    /// Left alone, as the user wants it.
+    Suspended,
+    /// Swept, and everything is in place.
+    Well,
+    /// Swept, but an index is missing.
+    IndexMissing(StoreProblem),
+    /// Not swept: the database cannot be used.
+    Failing(StoreProblem),
+}
+
+/// What is wrong with a database: a word for machines, and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreProblem {
+    /// The category.
+    pub reason: &'static str,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl From<&StoreError> for StoreProblem {
+    fn from(error: &StoreError) -> Self {
+        Self { reason: error.reason(), message: error.to_string() }
+    }
+}
+
+/// Sweeps `target` until `cancel`, and says how it goes. A database that is away is waited for, and
+/// delays no other.
+pub async fn run(target: Target, metrics: Metrics, health: HealthSender, cancel: CancellationToken) {
     if target.suspended {
+        health.tell(Health::Suspended);
         tracing::info!(target = %target.id, "suspended: overdue orders stay as they are");
         return cancel.cancelled().await;
     }
@@ -42,6 +78,10 @@ pub async fn run(target: Target, metrics: Metrics, cancel: CancellationToken) {
                     tracing::info!(target = %target.id, failures, "the database is back");
                 }
                 failures = 0;
+                if let Some(sweep) = &sweep {
+                    let now = sweep.missing_index.clone().map_or(Health::Well, Health::IndexMissing);
+                    health.tell(now);
+                }
                 if swept.expired > 0 {
                     tracing::info!(target = %target.id, expired = swept.expired, "orders expired");
                 }
@@ -49,6 +89,10 @@ pub async fn run(target: Target, metrics: Metrics, cancel: CancellationToken) {
             }
             Err(error) => {
                 metrics.failed();
+                // One failure may be a failover; the next attempt comes within a second.
+                if failures > 0 {
+                    health.tell(Health::Failing((&error).into()));
+                }
                 let pause = LONGEST_NAP.saturating_mul(1 << failures.min(4)).min(LONGEST_BACKOFF);
                 if failures == 0 {
                     tracing::warn!(target = %target.id, resources = target.resources.join(","), %error, "cannot sweep; it is tried again");
@@ -60,6 +104,26 @@ pub async fn run(target: Target, metrics: Metrics, cancel: CancellationToken) {
         tokio::select! {
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Where a sweep says how it goes.
+pub struct HealthSender {
+    health: watch::Sender<Health>,
+    changed: Arc<Notify>,
+}
+
+impl HealthSender {
+    /// A sender whose changes wake whoever waits for `changed`, and the receiver of its last word.
+    pub fn new(changed: Arc<Notify>) -> (Self, watch::Receiver<Health>) {
+        let (health, receiver) = watch::channel(Health::Unknown);
+        (Self { health, changed }, receiver)
+    }
+
+    fn tell(&self, now: Health) {
+        if self.health.send_if_modified(|last| std::mem::replace(last, now.clone()) != now) {
+            self.changed.notify_one();
         }
     }
 }
@@ -79,6 +143,7 @@ pub struct Sweep {
     grace: Duration,
     clock: Option<ServerClock>,
     batch: BatchSize,
+    missing_index: Option<StoreProblem>,
 }
 
 impl Sweep {
@@ -93,19 +158,21 @@ impl Sweep {
             namespace: Some(&target.namespace),
         };
         let store = Store::connect(options).await?;
-        if let Err(error) = store.ensure_indexes().await {
+        let mut sweep = Self::new(store, target.grace);
+        if let Err(error) = sweep.store.ensure_indexes().await {
             if error.is_unavailable() {
                 return Err(error);
             }
             // Expiry is correct without them, only slower.
             tracing::warn!(target = %target.id, %error, "an index is missing");
+            sweep.missing_index = Some((&error).into());
         }
-        Ok(Self::new(store, target.grace))
+        Ok(sweep)
     }
 
     /// A sweep of an open store.
     pub fn new(store: Store, grace: Duration) -> Self {
-        Self { store, grace, clock: None, batch: BatchSize::default() }
+        Self { store, grace, clock: None, batch: BatchSize::default(), missing_index: None }
     }
 
     /// Cancels one batch of what is due, and says when to come back.

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     ops::Deref,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -162,12 +162,15 @@ pub(crate) fn cookie(user: &str) -> String {
     format!("session={}", STANDARD.encode(json!({ "jwt": token }).to_string()))
 }
 
-/// The API over a database of its own, on a real port.
+/// The API over a database of its own: several pods of it, on real ports, that share nothing else.
 pub(crate) struct TestApi {
     database: TestDatabase,
-    address: SocketAddr,
+    pods: Vec<SocketAddr>,
+    next_pod: AtomicUsize,
     client: reqwest::Client,
 }
+
+const PODS: usize = 4;
 
 impl Deref for TestApi {
     type Target = TestDatabase;
@@ -184,16 +187,23 @@ impl TestApi {
 
     pub(crate) async fn with(terms: ReservationTerms) -> Self {
         let database = TestDatabase::new().await;
-        let routes = api::router(database.store.clone(), JWT_KEY, terms, &mut Registry::default());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { database, address, client: reqwest::Client::new() }
+        let mut pods = Vec::new();
+        for _ in 0..PODS {
+            let (uri, name) = (uri(), &database.name);
+            let options = ConnectOptions { database: Some(name), ..ConnectOptions::new(&uri) };
+            let store = Store::connect(options).await.unwrap();
+            let routes = api::router(store, JWT_KEY, terms, &mut Registry::default());
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            pods.push(listener.local_addr().unwrap());
+            tokio::spawn(async move { axum::serve(listener, routes).await });
+        }
+        Self { database, pods, next_pod: AtomicUsize::new(0), client: reqwest::Client::new() }
     }
 
-    /// A request, not signed in.
+    /// A request to one pod after the other, not signed in.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("http://{}{path}", self.address))
+        let pod = self.pods[self.next_pod.fetch_add(1, Ordering::Relaxed) % PODS];
+        self.client.request(method, format!("http://{pod}{path}"))
     }
 
     /// A request by `user`.

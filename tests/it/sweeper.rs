@@ -3,6 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{DateTime, doc, oid::ObjectId};
+use orders_operator::crd::ConditionType::*;
 use serde_json::{Value, json};
 
 use crate::{
@@ -88,6 +89,20 @@ async fn a_database_that_is_away_and_a_secret_that_is_missing_delay_no_other() {
     namespace.apply(&service(&namespace, "well", &database, json!({}))).await.unwrap();
     let soon = order(&database, "created", 500).await;
     cancelled(&database, soon).await;
+
+    // Each resource says how its database is, beside what the controller says.
+    let _controller = namespace.run("controller").await;
+    for name in ["away", "garbage", "missing"] {
+        let message = namespace.condition(name, DatabaseReady, "False", "DatabaseUnreachable").await;
+        assert!(!message.is_empty());
+        namespace.condition(name, Sweeping, "False", "DatabaseUnreachable").await;
+    }
+    namespace.condition("well", DatabaseReady, "True", "AsExpected").await;
+    namespace.condition("well", Sweeping, "True", "AsExpected").await;
+    namespace.ready("well").await;
+    namespace.condition("away", Ready, "False", "DatabaseUnreachable").await;
+    namespace.condition("away", Reconciled, "True", "AsExpected").await;
+    namespace.condition("well", DatabaseReady, "True", "AsExpected").await;
     namespace.remove().await;
 }
 
@@ -108,6 +123,8 @@ async fn a_suspended_database_is_left_alone_until_it_is_resumed_and_payment_has_
         cancelled(&witness, seen).await;
     }
     assert_eq!(state(&paused, overdue).await.0, "created");
+    let _controller = namespace.run("controller").await;
+    namespace.condition("paused", Sweeping, "False", "Suspended").await;
 
     namespace.apply(&service(&namespace, "paused", &paused, spec(false))).await.unwrap();
     cancelled(&paused, overdue).await;
