@@ -24,9 +24,10 @@ test: check ## Check format and lints, then run every test against a real API se
 	@mkdir -p "$(CARGO_TARGET_DIR)"
 	$(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" cargo test --locked
 
-check: ## Check format, lints, licences and duplicate dependencies, without any server
+check: ## Check format, lints, docs, licences and duplicate dependencies, without any server
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --quiet
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
 

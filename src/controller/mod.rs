@@ -1,7 +1,7 @@
 //! The controller: makes the cluster what each OrdersService says.
 //!
-//! A reconcile is five steps: [`dereference`] fetches what the spec refers to, [`validate`] names
-//! every problem of it, [`build`] makes the children, [`apply`] carries out, [`status`] tells. The
+//! A reconcile is five steps: `dereference` fetches what the spec refers to, `validate` names
+//! every problem of it, `build` makes the children, `apply` carries out, `status` tells. The
 //! middle two are pure. There is no finalizer: the children go with their owner reference.
 
 mod apply;

@@ -26,7 +26,7 @@ mod tickets;
 use std::{fmt, sync::Arc};
 
 use mongodb::{
-    Client, Collection, Database,
+    Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
 };
 
@@ -40,7 +40,6 @@ pub use retry::DEADLINE;
 /// The orders of one database. Clones share one connection pool.
 #[derive(Clone)]
 pub struct Store {
-    client: Client,
     database: Database,
     target: TargetId,
     gates: Arc<reserve::Gates>,
@@ -55,7 +54,7 @@ impl Store {
     /// When the URI or the database's name is not usable; the message never repeats credentials.
     pub async fn connect(options: ConnectOptions<'_>) -> Result<Self, StoreError> {
         let (client, target) = options.open().await?;
-        Ok(Self { database: client.database(&target.database), client, target, gates: Arc::default() })
+        Ok(Self { database: client.database(&target.database), target, gates: Arc::default() })
     }
 
     /// Which servers and database these orders are in.
@@ -85,11 +84,6 @@ impl Store {
     #[doc(hidden)]
     pub async fn drop_database(&self) -> Result<(), StoreError> {
         retry::transient("dropping the database", || async { self.database.drop().await }).await
-    }
-
-    /// Closes every connection of the pool, for a target that is no longer wanted.
-    pub async fn close(self) {
-        self.client.shutdown().await;
     }
 
     fn orders(&self) -> Collection<Document> {

@@ -1,9 +1,9 @@
 //! The sweeper: moves expired orders to `cancelled`, in the database of every OrdersService.
 //!
 //! Nothing but the orders themselves says what is due, so nothing can be lost, and every write is
-//! conditional, so any number of sweepers may run, crash or be paused at any moment. [`targets`]
-//! finds the databases, [`clock`] reads their time, [`pacing`] says when and how much, [`sweep`]
-//! does it; [`report`] tells the resources.
+//! conditional, so any number of sweepers may run, crash or be paused at any moment. `targets`
+//! finds the databases, `clock` reads their time, `pacing` says when and how much, `sweep`
+//! does it; `report` tells the resources.
 
 mod clock;
 mod metrics;
@@ -29,12 +29,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use clock::ServerClock;
-pub use pacing::{BatchSize, nap};
-pub use sweep::{Health, StoreProblem, Sweep, Swept};
-pub use targets::Target;
-
-use self::{metrics::Metrics, resolve::Resolver, sweep::HealthSender};
+use self::{
+    metrics::Metrics,
+    resolve::Resolver,
+    sweep::{Health, HealthSender, StoreProblem},
+    targets::Target,
+};
 use crate::{
     crd::OrdersService,
     runtime::{Process, RunError, admin, telemetry::LogArgs},

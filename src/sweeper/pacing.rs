@@ -8,7 +8,7 @@ use jiff::Timestamp;
 pub const LONGEST_NAP: Duration = Duration::from_secs(1);
 
 /// How long to sleep at `now`, given the next moment at which an order is due, if there is one
-/// within [`LONGEST_NAP`].
+/// within `LONGEST_NAP`.
 pub fn nap(now: Timestamp, next_due: Option<Timestamp>) -> Duration {
     let wait = next_due
         .map_or(LONGEST_NAP, |due| Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO));
