@@ -139,42 +139,42 @@ class Mongo:
         has and that ends with it. `exec` keeps the process number, so that signals reach it.
         """
         root = tools.documentdb()
-        libraries = "/mnt/usr/lib/x86_64-linux-gnu" if (root / "usr/lib/x86_64-linux-gnu").exists() else "/mnt/usr/lib/aarch64-linux-gnu"
-        loader = next(path for path in (root / libraries.removeprefix("/mnt/")).glob("ld-linux-*.so.*"))
-        path = f"{libraries}:{libraries}/blas:{libraries}/lapack:/mnt/usr/lib/postgresql/18/lib"
         group = subprocess.run(["id", "-gn", USER], capture_output=True, text=True, check=True).stdout.strip()
         script = (
             f"mount --bind '{_initdb_folder(root)}' /mnt && mount --bind '{data}' /media && cd / && "
             f"exec setpriv --reuid={USER} --regid={group} --clear-groups env -i LC_ALL=C.UTF-8 PATH=/usr/bin:/bin "
-            f"{libraries}/{loader.name} --library-path {path} {argv0} /mnt/usr/lib/postgresql/18/bin/{program} {arguments}")
+            f"{' '.join(loader(root, '/mnt'))} {argv0} /mnt/usr/lib/postgresql/18/bin/{program} {arguments}")
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
 
     def _psql(self, statement):
         root = tools.documentdb()
-        libraries = next(path for path in (root / "usr/lib").glob("*-linux-gnu"))
-        loader = next(libraries.glob("ld-linux-*.so.*"))
         result = subprocess.run(
-            [loader, "--library-path", f"{libraries}:{root}/usr/lib/postgresql/18/lib", root / "usr/lib/postgresql/18/bin/psql",
+            [*loader(root, root), root / "usr/lib/postgresql/18/bin/psql",
              "-h", "127.0.0.1", "-p", str(self.bed.port("postgres")), "-U", "postgres", "-d", "postgres", "-qAt", "-c", statement],
             stdin=subprocess.DEVNULL, capture_output=True,
             env={**os.environ, "PGOPTIONS": "-c client_min_messages=warning", "PGCONNECT_TIMEOUT": "5"})
         return result.returncode == 0
 
 
+def loader(root, seen_at):
+    """What a command begins with to run with the libraries that were laid out, where they are seen at `seen_at`."""
+    libraries = next(path for path in (root / "usr/lib").glob("*-linux-gnu"))
+    program = next(libraries.glob("ld-linux-*.so.*")).name
+    inside = f"{seen_at}/usr/lib/{libraries.name}"
+    return [f"{inside}/{program}", "--library-path",
+            f"{inside}:{inside}/blas:{inside}/lapack:{seen_at}/usr/lib/postgresql/18/lib"]
+
+
 def _initdb_folder(root):
     """The root with a folder of wrappers in it: initdb runs `postgres` from beside its own name, and neither
     starts without the libraries that were laid out with them."""
-    wrappers = Path(root) / "initdb-bin"
+    wrappers = root / "initdb-bin"
     if not (wrappers / "initdb").exists():
         wrappers.mkdir(exist_ok=True)
-        libraries = next(path for path in (Path(root) / "usr/lib").glob("*-linux-gnu"))
-        loader = next(libraries.glob("ld-linux-*.so.*")).name
-        inside = f"/mnt/usr/lib/{libraries.name}"
-        path = f"{inside}:{inside}/blas:{inside}/lapack:/mnt/usr/lib/postgresql/18/lib"
-        binary = "/mnt/usr/lib/postgresql/18/bin/postgres"
+        binary, start = "/mnt/usr/lib/postgresql/18/bin/postgres", " ".join(loader(root, "/mnt"))
         for name in ("postgres", "initdb"):
             wrapper = wrappers / name
-            wrapper.write_text(f'#!/bin/sh\nexec {inside}/{loader} --library-path {path} --argv0 {binary} {binary} "$@"\n')
+            wrapper.write_text(f'#!/bin/sh\nexec {start} --argv0 {binary} {binary} "$@"\n')
             wrapper.chmod(0o755)
     return root
 

@@ -259,4 +259,3 @@ def publish(bed, part, inside, target, port, inner, outer):
         wait_for(part, inner.name, socket.exists, 10, inner.log, inner.alive)
     if not outer.alive():
         outer.start("socat", f"TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr", f"UNIX-CONNECT:{socket}")
-

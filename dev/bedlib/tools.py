@@ -4,7 +4,6 @@ Everything is built under a temporary name and renamed when it is whole, so a ki
 half made; a lock keeps two checkouts from building the same thing at once.
 """
 import hashlib
-import hashlib
 import os
 import shutil
 import subprocess

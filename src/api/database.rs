@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::error::ApiError;
 use crate::{
-    runtime::admin::Readiness,
+    runtime::{admin::Readiness, exponential},
     store::{ConnectOptions, Store, StoreError},
 };
 
@@ -103,7 +103,7 @@ struct Backoff(u32);
 impl Backoff {
     /// Twice as long each time, up to the longest; with jitter, for all pods lose one database at once.
     async fn pause(&mut self) {
-        let longest = BACKOFF.1.min(BACKOFF.0 * 2_u32.pow(self.0.min(10)));
+        let longest = exponential(BACKOFF.0, BACKOFF.1, self.0);
         self.0 = self.0.saturating_add(1);
         sleep(longest.mul_f64(fastrand::f64().mul_add(0.5, 0.5))).await;
     }

@@ -23,7 +23,7 @@ use crate::{
     runtime::{
         admin::{self, Health, Readiness},
         on_signal,
-        telemetry::{self, LogArgs},
+        telemetry::LogArgs,
     },
     store::{ConnectOptions, StoreError},
 };
@@ -124,7 +124,6 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let connect = ConnectOptions { uri, database: args.database.as_deref(), namespace: None };
     // What is wrong with the URI itself is said at once and not after the first attempt.
     connect.target()?;
-    telemetry::init(&args.log);
 
     let shutdown = on_signal()?;
     let (health, mut registry, database) = (Health::default(), Registry::default(), Database::default());

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use crate::runtime::exponential;
+
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -19,7 +21,7 @@ impl Backoff {
     pub fn next(&self, uid: &str) -> Duration {
         let mut failures = self.lock();
         let count = failures.entry(uid.to_owned()).or_default();
-        let delay = FIRST.saturating_mul(1 << (*count).min(16)).min(LONGEST);
+        let delay = exponential(FIRST, LONGEST, *count);
         *count += 1;
         delay.mul_f64(1.0 - 0.25 * fastrand::f64())
     }

@@ -23,7 +23,7 @@ use clap::Args;
 use futures::StreamExt;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress};
 use kube::{
-    Api, Client,
+    Client,
     core::DeserializeGuard,
     runtime::{
         Controller,
@@ -50,12 +50,9 @@ use crate::{
         admin::Health,
         lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
         telemetry::LogArgs,
+        watch,
     },
 };
-
-/// Seconds after which the API server ends a watch, and a new one is begun: below the 240 s at
-/// which load balancers drop idle connections without a word.
-const WATCH_SECONDS: u32 = 200;
 
 /// Watches OrdersServices and makes their children.
 #[derive(Args, Clone, Debug)]
@@ -182,20 +179,12 @@ fn elect(
 
 /// The watches: the resources themselves, and every kind of child, deletions included.
 fn controller(client: &Client, args: &ControllerArgs) -> Controller<DeserializeGuard<OrdersService>> {
-    fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-    where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-    {
-        namespace
-            .map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
-    }
     let namespace = args.namespace.as_deref();
-    let watch = || watcher::Config::default().timeout(WATCH_SECONDS);
-    Controller::new(api::<DeserializeGuard<OrdersService>>(client, namespace), watch())
+    Controller::new(watch::api::<DeserializeGuard<OrdersService>>(client, namespace), watch::config())
         .with_config(Config::default().concurrency(args.concurrency))
-        .owns(api::<Deployment>(client, namespace), watch())
-        .owns(api::<Service>(client, namespace), watch())
-        .owns(api::<Ingress>(client, namespace), watch())
+        .owns(watch::api::<Deployment>(client, namespace), watch::config())
+        .owns(watch::api::<Service>(client, namespace), watch::config())
+        .owns(watch::api::<Ingress>(client, namespace), watch::config())
 }
 
 fn observe<T>(

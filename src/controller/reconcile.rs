@@ -96,7 +96,8 @@ pub async fn reconcile(
     let result = match &guarded.0 {
         Ok(service) => reconcile_valid(service, &context).await,
         Err(invalid) => {
-            report(&context, guarded.as_ref(), Reason::InvalidSpec, &invalid.to_string()).await;
+            let reason = Reason::InvalidSpec.as_str();
+            publish(&context, guarded.as_ref(), EventType::Warning, reason, &invalid.to_string()).await;
             Err(ReconcileError::InvalidObject(Box::new(invalid.clone())))
         }
     };
@@ -179,10 +180,6 @@ async fn tell(context: &Context, service: &OrdersService, outcome: &Outcome<'_>)
         }
     }
     Ok(())
-}
-
-async fn report(context: &Context, object: &DeserializeGuard<OrdersService>, reason: Reason, note: &str) {
-    publish(context, object, EventType::Warning, reason.as_str(), note).await;
 }
 
 /// An event that cannot be written is logged: it must never stand in the way of the reconcile.

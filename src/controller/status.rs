@@ -6,7 +6,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, ResourceExt,
     api::{Patch, PatchParams},
 };
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::crd::{
     CONTROLLER_MANAGER, ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason,
-    RenderedRoute, find_condition, is_true, set_condition,
+    RenderedRoute, find_condition, is_true, set_condition, status_patch,
 };
 
 /// How far a reconcile came.
@@ -41,7 +41,7 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
     let old = service.status.clone().unwrap_or_default();
     let generation = service.metadata.generation;
     let mut conditions = Vec::new();
-    let mut set = |kind, status: Option<bool>, reason: Reason, message: String| {
+    let mut set = |kind, status: bool, reason: Reason, message: String| {
         let reason = reason.as_str().into();
         set_condition(
             &mut conditions,
@@ -75,46 +75,46 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
             let (references, spec): (Vec<_>, Vec<_>) = problems.iter().partition(is_reference);
             match spec.first() {
                 Some(first) => {
-                    set(ConditionType::Valid, Some(false), first.reason, join(&spec));
+                    set(ConditionType::Valid, false, first.reason, join(&spec));
                     set(
                         ConditionType::Reconciled,
-                        Some(false),
+                        false,
                         first.reason,
                         "the spec is not valid; the children were left as they are".into(),
                     );
                 }
                 None => {
-                    set(ConditionType::Valid, Some(true), Reason::AsExpected, "the spec is valid".into());
+                    set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
                     let reason = references.first().map_or(Reason::ApplyFailed, |first| first.reason);
-                    set(ConditionType::Reconciled, Some(false), reason, join(&references));
+                    set(ConditionType::Reconciled, false, reason, join(&references));
                 }
             }
         }
         Outcome::Suspended => {
             set(
                 ConditionType::Reconciled,
-                Some(false),
+                false,
                 Reason::Suspended,
                 "spec.suspend is true: the children are left as they are".into(),
             );
         }
         Outcome::Unread(problem) => {
-            set(ConditionType::Reconciled, Some(false), problem.reason, problem.message.clone());
+            set(ConditionType::Reconciled, false, problem.reason, problem.message.clone());
         }
         Outcome::NotApplied(valid, problems) => {
-            set(ConditionType::Valid, Some(true), Reason::AsExpected, "the spec is valid".into());
+            set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
-            set(ConditionType::Reconciled, Some(false), reason, join(&problems.iter().collect::<Vec<_>>()));
+            set(ConditionType::Reconciled, false, reason, join(&problems.iter().collect::<Vec<_>>()));
             describe_ingress(&mut status, valid.ingress.as_ref());
         }
         Outcome::Applied(valid, found, applied) => {
-            set(ConditionType::Valid, Some(true), Reason::AsExpected, "the spec is valid".into());
-            set(ConditionType::Reconciled, Some(true), Reason::AsExpected, "every child was applied".into());
+            set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
+            set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied".into());
             let (available, reason, message) = availability(&applied.deployment);
-            set(ConditionType::Available, Some(available), reason, message);
+            set(ConditionType::Available, available, reason, message);
             if let Some(ingress) = &valid.ingress {
                 let (ready, reason, message) = ingress_readiness(ingress, found);
-                set(ConditionType::IngressReady, Some(ready), reason, message);
+                set(ConditionType::IngressReady, ready, reason, message);
             }
             let deployed = applied.deployment.status.as_ref();
             status.replicas = Some(deployed.and_then(|status| status.replicas).unwrap_or(0));
@@ -130,8 +130,9 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
             }
         }
     }
-    let ready = readiness(&conditions, &old.conditions);
-    set_condition(&mut conditions, &old.conditions, NewCondition { generation, ..ready }, now);
+    let (is_ready, reason, message) = readiness(&conditions, &old.conditions);
+    let ready = NewCondition { kind: ConditionType::Ready, status: is_ready, reason, message, generation };
+    set_condition(&mut conditions, &old.conditions, ready, now);
     conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
     status.conditions = conditions;
     status
@@ -148,27 +149,15 @@ fn join(problems: &[&Problem]) -> String {
     text
 }
 
-/// Ready: the first that fails of our conditions, then of the sweeper's on the same object.
-fn readiness(ours: &[Condition], on_object: &[Condition]) -> NewCondition {
+/// Ready: status, reason and message of the first that fails of our conditions, then of the sweeper's
+/// on the same object.
+fn readiness(ours: &[Condition], on_object: &[Condition]) -> (bool, String, String) {
     let [_, order @ ..] = ConditionType::CONTROLLER;
     let own = order.iter().filter_map(|kind| find_condition(ours, *kind));
     let others = ConditionType::SWEEPER.iter().filter_map(|kind| find_condition(on_object, *kind));
-    let failing = own.chain(others).find(|condition| !is_true(condition));
-    match failing {
-        None => NewCondition {
-            kind: ConditionType::Ready,
-            status: Some(true),
-            reason: Reason::AsExpected.as_str().into(),
-            message: "everything is in place".into(),
-            generation: None,
-        },
-        Some(condition) => NewCondition {
-            kind: ConditionType::Ready,
-            status: Some(false),
-            reason: condition.reason.clone(),
-            message: condition.message.clone(),
-            generation: None,
-        },
+    match own.chain(others).find(|condition| !is_true(condition)) {
+        None => (true, Reason::AsExpected.as_str().into(), "everything is in place".into()),
+        Some(failing) => (false, failing.reason.clone(), failing.message.clone()),
     }
 }
 
@@ -254,15 +243,11 @@ pub async fn write(
     }
     let api =
         Api::<OrdersService>::namespaced(cluster.client.clone(), &service.namespace().unwrap_or_default());
-    let patch = serde_json::json!({
-        "apiVersion": OrdersService::api_version(&()),
-        "kind": OrdersService::kind(&()),
-        // The UID: were the resource replaced meanwhile, this status is not the new one's.
-        "metadata": {"uid": service.metadata.uid},
-        "status": status,
-    });
     let params = PatchParams::apply(CONTROLLER_MANAGER).force();
-    cluster.write(api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch))).await.map(|_| true)
+    cluster
+        .write(api.patch_status(&service.name_any(), &params, &Patch::Apply(status_patch(service, status))))
+        .await
+        .map(|_| true)
 }
 
 /// Whether the object's status is `ours` already, other writers' conditions aside.

@@ -112,8 +112,8 @@ pub fn is_true(condition: &Condition) -> bool {
 pub struct NewCondition {
     /// Its type.
     pub kind: ConditionType,
-    /// True, false, or unknown.
-    pub status: Option<bool>,
+    /// Whether it holds.
+    pub status: bool,
     /// Why, for machines.
     pub reason: String,
     /// Why, for people.
@@ -125,11 +125,7 @@ pub struct NewCondition {
 /// Adds a condition to `next`, keeping the transition time that it has in `previous` when its
 /// status is the same there.
 pub fn set_condition(next: &mut Vec<Condition>, previous: &[Condition], new: NewCondition, now: Timestamp) {
-    let status = match new.status {
-        Some(true) => "True",
-        Some(false) => "False",
-        None => "Unknown",
-    };
+    let status = if new.status { "True" } else { "False" };
     let since = find_condition(previous, new.kind)
         .filter(|condition| condition.status == status)
         .map_or(Time(now), |condition| condition.last_transition_time.clone());

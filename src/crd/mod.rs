@@ -13,7 +13,7 @@ mod status;
 
 pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
 pub use spec::*;
-pub use status::{OrdersServiceStatus, RenderedRoute};
+pub use status::{OrdersServiceStatus, RenderedRoute, status_patch};
 
 use kube::CustomResourceExt;
 use serde_json::Value;

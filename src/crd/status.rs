@@ -1,8 +1,10 @@
 //! `status`: what the controller answers.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::KubeSchema;
+use kube::{KubeSchema, Resource};
 use serde::{Deserialize, Serialize};
+
+use super::OrdersService;
 
 /// What was observed of an OrdersService, and of the children made for it.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,4 +52,15 @@ pub struct RenderedRoute {
     /// True for the web client's rule, which is the last.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub client: bool,
+}
+
+/// A server-side apply of `status`, or of a part of it, to `service` and to no namesake: were it
+/// replaced meanwhile, the status is not the new one's.
+pub fn status_patch(service: &OrdersService, status: &impl Serialize) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": OrdersService::api_version(&()),
+        "kind": OrdersService::kind(&()),
+        "metadata": {"uid": service.metadata.uid},
+        "status": status,
+    })
 }

@@ -1,10 +1,13 @@
 //! What every long-running subcommand shares: the admin server, leadership, shutdown and telemetry.
 
 pub mod admin;
+mod backoff;
 pub mod lease;
 mod process;
 mod shutdown;
 pub mod telemetry;
+pub mod watch;
 
+pub use backoff::exponential;
 pub use process::{Process, RunError};
 pub use shutdown::on_signal;

@@ -18,13 +18,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use clap::Args;
 use futures::StreamExt;
 use kube::{
-    Api,
     core::DeserializeGuard,
     runtime::{WatchStreamExt, reflector, watcher},
 };
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, watch::Receiver},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -37,12 +36,9 @@ use self::{
 };
 use crate::{
     crd::OrdersService,
-    runtime::{Process, RunError, admin, telemetry::LogArgs},
+    runtime::{Process, RunError, admin, telemetry::LogArgs, watch},
     store::TargetId,
 };
-
-/// Seconds after which the API server ends a watch, and a new one is begun.
-const WATCH_SECONDS: u32 = 200;
 
 /// How often the targets are worked out again although no OrdersService changed: Secrets change too.
 const REFRESH: Duration = Duration::from_secs(10);
@@ -76,14 +72,10 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
     let mut process = Process::start(args.admin_port, health, registry).await?;
     let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
 
-    let api: Api<DeserializeGuard<OrdersService>> = match &args.namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
+    let api = watch::api::<DeserializeGuard<OrdersService>>(&client, args.namespace.as_deref());
     let (services, writer) = reflector::store();
-    let watch =
-        watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff().reflect(writer);
-    let mut watch = std::pin::pin!(watch);
+    let events = watcher(api, watch::config()).default_backoff().reflect(writer);
+    let mut events = std::pin::pin!(events);
     tracing::info!(namespace = args.namespace.as_deref().unwrap_or("(all)"), "sweeper started");
 
     let changed_health = Arc::new(Notify::new());
@@ -101,7 +93,7 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
         let changed = tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
             error = process.admin_failed() => break Err(error),
-            event = watch.next() => match event {
+            event = events.next() => match event {
                 // A list comes page by page; it counts when it is whole.
                 Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => false,
                 Some(Ok(_)) => true,
@@ -146,7 +138,7 @@ struct Sweeps {
 
 struct Running {
     target: Target,
-    health: watch::Receiver<Health>,
+    health: Receiver<Health>,
     cancel: CancellationToken,
     task: JoinHandle<()>,
 }

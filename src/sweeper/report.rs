@@ -7,14 +7,14 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt, stream};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, ResourceExt,
     api::{Patch, PatchParams},
     core::DeserializeGuard,
 };
 
-use super::sweep::Health;
+use super::{sweep::Health, targets::resource_key};
 use crate::crd::{
-    ConditionType, NewCondition, OrdersService, SWEEPER_MANAGER, find_condition, set_condition,
+    ConditionType, NewCondition, OrdersService, SWEEPER_MANAGER, find_condition, set_condition, status_patch,
 };
 
 /// The longest that one write may take.
@@ -31,7 +31,7 @@ pub async fn report(
 ) {
     let changes = services.iter().filter_map(|guarded| {
         let service = guarded.0.as_ref().ok()?;
-        let key = format!("{}/{}", service.namespace()?, service.name_any());
+        let key = resource_key(service);
         let old = service.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         let new = conditions(&health_of(&key), old, service.metadata.generation, Timestamp::now())?;
         Some((key, service, new))
@@ -52,12 +52,7 @@ pub async fn report(
 
 async fn write(client: &Client, service: &OrdersService, conditions: Vec<Condition>) -> kube::Result<()> {
     let api = Api::<OrdersService>::namespaced(client.clone(), &service.namespace().unwrap_or_default());
-    let patch = serde_json::json!({
-        "apiVersion": OrdersService::api_version(&()),
-        "kind": OrdersService::kind(&()),
-        "metadata": {"uid": service.metadata.uid},
-        "status": {"conditions": conditions},
-    });
+    let patch = status_patch(service, &serde_json::json!({"conditions": conditions}));
     let params = PatchParams::apply(SWEEPER_MANAGER).force();
     api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch)).await.map(drop)
 }
@@ -94,7 +89,7 @@ fn conditions(
         match state {
             Some((status, reason, message)) => {
                 let (reason, message) = (reason.to_owned(), message.to_owned());
-                let condition = NewCondition { kind, status: Some(status), reason, message, generation };
+                let condition = NewCondition { kind, status, reason, message, generation };
                 set_condition(&mut new, old, condition, now);
             }
             // Nothing is known of it now: it stays as it was.

@@ -10,7 +10,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
 
-use super::targets::{Target, merge};
+use super::targets::{Target, merge, resource_key};
 use crate::{
     crd::OrdersService,
     store::{ConnectOptions, TargetId},
@@ -86,18 +86,16 @@ impl Resolver {
         &mut self,
         services: &[Arc<DeserializeGuard<OrdersService>>],
     ) -> HashMap<TargetId, Target> {
-        let services: Vec<_> = services
+        let services: HashMap<_, _> = services
             .iter()
             .filter_map(|guarded| guarded.0.as_ref().ok())
             .filter(|service| service.metadata.deletion_timestamp.is_none())
-            .map(|service| {
-                (format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any()), service)
-            })
+            .map(|service| (resource_key(service), service))
             .collect();
-        self.known.retain(|key, _| services.iter().any(|(service, _)| service == key));
+        self.known.retain(|key, _| services.contains_key(key));
         let now = Instant::now();
         let stale = services.iter().filter(|(key, service)| {
-            let known = self.known.get(key);
+            let known = self.known.get(*key);
             !known.is_some_and(|known| known.version == version(service) && now < known.until)
         });
         let round = tokio::time::Instant::now() + ROUND;

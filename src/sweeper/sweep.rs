@@ -14,7 +14,10 @@ use super::{
     pacing::{BatchSize, LONGEST_NAP, nap},
     targets::Target,
 };
-use crate::store::{ConnectOptions, Store, StoreError};
+use crate::{
+    runtime::exponential,
+    store::{ConnectOptions, Store, StoreError},
+};
 
 /// The longest pause of a target that cannot be reached.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
@@ -93,7 +96,7 @@ pub async fn run(target: Target, metrics: Metrics, health: HealthSender, cancel:
                 if failures > 0 {
                     health.tell(Health::Failing((&error).into()));
                 }
-                let pause = LONGEST_NAP.saturating_mul(1 << failures.min(4)).min(LONGEST_BACKOFF);
+                let pause = exponential(LONGEST_NAP, LONGEST_BACKOFF, failures);
                 if failures == 0 {
                     tracing::warn!(target = %target.id, resources = target.resources.join(","), %error, "cannot sweep; it is tried again");
                 }

@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use crate::store::TargetId;
+use kube::ResourceExt;
+
+use crate::{crd::OrdersService, store::TargetId};
 
 /// One database to sweep, and how.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,6 +32,11 @@ impl fmt::Debug for Target {
             .field("resources", &self.resources)
             .finish_non_exhaustive()
     }
+}
+
+/// A resource as `namespace/name`.
+pub fn resource_key(service: &OrdersService) -> String {
+    format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any())
 }
 
 /// Merges targets that are the same database. The result does not depend on the order of the input.
