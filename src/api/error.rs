@@ -22,6 +22,16 @@ pub(super) enum ApiError {
     TicketIdInvalid,
     /// The id in the path is none.
     OrderIdInvalid,
+    /// A page's size is none.
+    LimitInvalid,
+    /// The order that a page is to begin after has no id.
+    AfterInvalid,
+    /// A status to list is none.
+    StatusInvalid,
+    /// The idempotency key is none.
+    KeyInvalid,
+    /// The idempotency key belongs to another reservation.
+    KeyReused,
     /// An active order holds the ticket.
     AlreadyReserved,
     /// A complete order cannot be cancelled.
@@ -65,11 +75,16 @@ impl ApiError {
             Self::NotAuthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TicketIdMissing
             | Self::TicketIdInvalid
             | Self::OrderIdInvalid
+            | Self::LimitInvalid
+            | Self::AfterInvalid
+            | Self::StatusInvalid
+            | Self::KeyInvalid
             | Self::AlreadyReserved
             | Self::AlreadyComplete
             | Self::MalformedJson => StatusCode::BAD_REQUEST,
@@ -85,6 +100,22 @@ impl ApiError {
             Self::TicketIdMissing => const { &[about("ticketId", "Invalid value"), TICKET_ID] },
             Self::TicketIdInvalid => const { &[TICKET_ID] },
             Self::OrderIdInvalid => const { &[about("orderId", "OrderId must be valid")] },
+            Self::LimitInvalid => const { &[about("limit", "Limit must be a whole number from 1 to 1000")] },
+            Self::AfterInvalid => const { &[about("after", "After must be the id of an order")] },
+            Self::StatusInvalid => {
+                const {
+                    &[about(
+                        "status",
+                        "Status must be one or more of created, awaiting:payment, complete and cancelled, separated by commas",
+                    )]
+                }
+            }
+            Self::KeyInvalid => {
+                const { &[about("Idempotency-Key", "Idempotency-Key must be 1 to 255 visible ASCII characters")] }
+            }
+            Self::KeyReused => {
+                const { &[about("Idempotency-Key", "Idempotency-Key was used for another ticket")] }
+            }
             Self::AlreadyReserved => const { &[plain("Ticket is already reserved")] },
             Self::AlreadyComplete => const { &[plain("Order is already complete")] },
             Self::MalformedJson => const { &[plain("Malformed JSON")] },
@@ -122,6 +153,7 @@ impl From<ReserveError> for ApiError {
         match error {
             ReserveError::TicketNotFound(_) => Self::NotFound,
             ReserveError::AlreadyReserved(_) => Self::AlreadyReserved,
+            ReserveError::KeyReused(_) => Self::KeyReused,
             ReserveError::Store(error) => error.into(),
         }
     }

@@ -43,11 +43,13 @@ struct OutcomeLabels {
 pub(super) enum Outcome {
     /// A new order.
     Reserved,
+    /// The order that the same idempotency key made before.
+    Repeated,
     /// An active order holds the ticket.
     AlreadyReserved,
     /// There is no such ticket.
     TicketNotFound,
-    /// No ticket, or no id, was given.
+    /// No ticket, or no id, was given; or the idempotency key is none or another ticket's.
     Invalid,
     /// The database was away.
     Unavailable,
@@ -59,6 +61,7 @@ impl Outcome {
     const fn label(self) -> &'static str {
         match self {
             Self::Reserved => "reserved",
+            Self::Repeated => "repeated",
             Self::AlreadyReserved => "already_reserved",
             Self::TicketNotFound => "ticket_not_found",
             Self::Invalid => "invalid",

@@ -5,7 +5,8 @@
 //! observe   request id, deadline, access log, metrics; nothing a handler does gets past it
 //! body      reads bodies before anything else is looked at: 413, "Malformed JSON"
 //! session   who is signed in
-//! orders    the four routes
+//! orders    reserving, showing and cancelling
+//! list      the user's orders, streamed or page by page
 //! view      what clients see
 //! error     every answer but success
 //! database  the database comes, goes and comes back
@@ -17,6 +18,7 @@
 mod body;
 mod database;
 mod error;
+mod list;
 mod metrics;
 mod observe;
 mod orders;
@@ -58,7 +60,7 @@ pub fn router(store: Store, jwt_key: &str, terms: ReservationTerms, registry: &m
 
 fn routes(api: Api) -> Router {
     let routes = Router::new()
-        .route("/api/orders", get(orders::list).post(orders::create))
+        .route("/api/orders", get(list::list).post(orders::create))
         .route("/api/orders/{orderId}", get(orders::show).delete(orders::cancel))
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)

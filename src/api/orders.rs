@@ -1,9 +1,9 @@
-//! The four routes.
+//! Reserving a ticket; showing and cancelling an order.
 
 use axum::{
     Extension,
     extract::{Path, State, rejection::PathRejection},
-    http::StatusCode,
+    http::{HeaderMap, HeaderName, StatusCode},
     response::Response,
 };
 use jiff::Timestamp;
@@ -18,35 +18,52 @@ use super::{
     view::{OrderView, json},
 };
 use crate::{
-    order::{OrderId, Reservation, TicketId, UserId},
-    store::{Cancellation, ReserveError},
+    order::{IdempotencyKey, OrderId, TicketId, UserId},
+    store::{Moved, ReserveError, Reserved},
 };
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// `POST /api/orders`: reserves a ticket.
 pub(super) async fn create(
     State(api): State<Api>,
     SignedIn(user): SignedIn,
     Extension(submitted): Extension<Submitted>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let result = reserve(&api, &user, submitted).await;
+    let result = reserve(&api, &user, submitted, &headers).await;
     api.metrics.reservation(match &result {
-        Ok(_) => Outcome::Reserved,
+        Ok(Reserved::Now(_)) => Outcome::Reserved,
+        Ok(Reserved::Before(_)) => Outcome::Repeated,
         Err(ApiError::AlreadyReserved) => Outcome::AlreadyReserved,
         Err(ApiError::NotFound) => Outcome::TicketNotFound,
-        Err(ApiError::TicketIdMissing | ApiError::TicketIdInvalid) => Outcome::Invalid,
+        Err(
+            ApiError::TicketIdMissing
+            | ApiError::TicketIdInvalid
+            | ApiError::KeyInvalid
+            | ApiError::KeyReused,
+        ) => Outcome::Invalid,
         Err(ApiError::Unavailable) => Outcome::Unavailable,
         Err(_) => Outcome::Failed,
     });
-    result.map(|reservation| json(StatusCode::CREATED, &OrderView::from(&reservation)))
+    result.map(|reserved| json(StatusCode::CREATED, &OrderView::from(reserved.reservation())))
 }
 
-async fn reserve(api: &Api, user: &UserId, submitted: Submitted) -> Result<Reservation, ApiError> {
+async fn reserve(
+    api: &Api,
+    user: &UserId,
+    submitted: Submitted,
+    headers: &HeaderMap,
+) -> Result<Reserved, ApiError> {
     let ticket = ticket_id(submitted.ticket_id)?;
+    let key = idempotency_key(headers)?;
     let store = api.database.store()?;
-    match store.reserve(user, ticket, Timestamp::now(), &api.terms).await {
-        Ok(reservation) => {
-            tracing::info!(order = %reservation.order.id, %ticket, "ticket reserved");
-            Ok(reservation)
+    match store.reserve(user, ticket, key.as_ref(), Timestamp::now(), &api.terms).await {
+        Ok(reserved) => {
+            if let Reserved::Now(reservation) = &reserved {
+                tracing::info!(order = %reservation.order.id, %ticket, "ticket reserved");
+            }
+            Ok(reserved)
         }
         Err(error @ ReserveError::Store(_)) => Err(error.into()),
         Err(error) => {
@@ -54,13 +71,6 @@ async fn reserve(api: &Api, user: &UserId, submitted: Submitted) -> Result<Reser
             Err(error.into())
         }
     }
-}
-
-/// `GET /api/orders`: the user's orders, oldest first.
-pub(super) async fn list(State(api): State<Api>, SignedIn(user): SignedIn) -> Result<Response, ApiError> {
-    let orders = api.database.store()?.orders_of(&user).await?;
-    let views: Vec<_> = orders.iter().map(OrderView::from).collect();
-    Ok(json(StatusCode::OK, &views))
 }
 
 /// `GET /api/orders/:orderId`: one order.
@@ -84,7 +94,7 @@ pub(super) async fn cancel(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, ApiError> {
     let id = order_id(id)?;
-    if let Cancellation::Now(order) = api.database.store()?.cancel(id, &user).await? {
+    if let Moved::Now(order) = api.database.store()?.cancel(id, &user).await? {
         tracing::info!(order = %order.id, "order cancelled");
     }
     Ok(StatusCode::NO_CONTENT)
@@ -97,6 +107,12 @@ fn ticket_id(submitted: Option<Value>) -> Result<TicketId, ApiError> {
         Some(Value::String(text)) => text.parse().map_err(|_| ApiError::TicketIdInvalid),
         Some(_) => Err(ApiError::TicketIdInvalid),
     }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().ok().and_then(|text| text.parse().ok());
+    key.map(Some).ok_or(ApiError::KeyInvalid)
 }
 
 fn order_id(segment: Result<Path<String>, PathRejection>) -> Result<OrderId, ApiError> {

@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 use super::error::ApiError;
 use crate::order::{OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId, iso_millis};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// The media type of every answer.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// An order with its ticket nested, the fields in the order that they always had.
 #[derive(Serialize)]

@@ -5,11 +5,13 @@
 //! clock, a database or a request; the other modules carry out what is decided here.
 
 mod id;
+mod idempotency;
 mod moment;
 mod reservation;
 mod status;
 
 pub use id::{InvalidId, OrderId, TicketId, UserId};
+pub use idempotency::{IdempotencyKey, InvalidKey};
 pub use moment::{iso_millis, to_millis};
 pub use reservation::{InvalidWindow, ReservationTerms, ReservationWindow};
 pub use status::{OrderStatus, Transition, TransitionError, UnknownStatus};

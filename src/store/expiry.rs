@@ -162,6 +162,7 @@ fn due(cutoff: Timestamp, grace: Duration) -> Document {
     due
 }
 
-fn before(moment: Timestamp, by: Duration) -> Timestamp {
+/// Saturates at the beginning of the calendar.
+pub(super) fn before(moment: Timestamp, by: Duration) -> Timestamp {
     moment.checked_sub(by).unwrap_or(Timestamp::MIN)
 }

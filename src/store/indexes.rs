@@ -11,7 +11,7 @@ use mongodb::{
 };
 
 use super::{
-    Store, StoreError,
+    IDEMPOTENCY_KEY, Store, StoreError,
     document::statuses,
     error::{code, describe, server_code},
     retry,
@@ -34,7 +34,7 @@ impl Store {
     pub async fn ensure_indexes(&self) -> Result<(), StoreError> {
         let orders = self.orders();
         let there = existing(&orders).await?;
-        for index in [by_user(), by_ticket(), by_expiry()] {
+        for index in [by_user(), by_ticket(), by_key(), by_expiry()] {
             if !there.iter().any(|other| essence(other) == essence(&index)) {
                 retry::within(BUILD_LIMIT, MAKING, ensure(&orders, index)).await?;
             }
@@ -57,6 +57,13 @@ fn by_ticket() -> IndexModel {
     };
     let options = IndexOptions::builder().unique(true).partial_filter_expression(filter).build();
     model("one_active_order_per_ticket", doc! { "ticket": 1 }, options)
+}
+
+/// One order per idempotency key of a user, whatever its status.
+fn by_key() -> IndexModel {
+    let filter = doc! { IDEMPOTENCY_KEY: { "$exists": true } };
+    let options = IndexOptions::builder().unique(true).partial_filter_expression(filter).build();
+    model("one_order_per_idempotency_key", doc! { "userId": 1, IDEMPOTENCY_KEY: 1 }, options)
 }
 
 /// What is due: only open orders are in it, so it stays small however many orders are kept.

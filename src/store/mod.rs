@@ -17,8 +17,10 @@ mod error;
 pub mod expiry;
 pub mod import;
 mod indexes;
+mod list;
 mod ndjson;
 mod orders;
+mod payments;
 mod reserve;
 mod retry;
 mod tickets;
@@ -33,8 +35,10 @@ use mongodb::{
 pub use connect::{ConnectOptions, TargetId};
 pub use error::StoreError;
 pub use expiry::ExpiredBatch;
-pub use orders::{CancelError, Cancellation};
-pub use reserve::ReserveError;
+pub use list::{Listing, Page};
+pub use orders::{CancelError, Moved};
+pub use payments::PaymentError;
+pub use reserve::{ReserveError, Reserved};
 pub use retry::DEADLINE;
 
 /// The orders of one database. Clones share one connection pool.
@@ -109,3 +113,6 @@ impl fmt::Debug for Store {
 
 const ORDERS: &str = "orders";
 const TICKETS: &str = "tickets";
+
+/// The field of an order that was reserved with an idempotency key.
+const IDEMPOTENCY_KEY: &str = "idempotencyKey";

@@ -1,25 +1,24 @@
-//! Reading orders, and moving them on.
+//! Reading an order, and moving it on.
 
-use futures::TryStreamExt;
 use mongodb::{
-    bson::{Document, RawDocumentBuf, doc},
+    bson::{Document, doc},
     options::ReturnDocument,
 };
 use thiserror::Error;
 
 use super::{
     Store, StoreError,
-    document::{kept, object_id, statuses, to_order},
+    document::{object_id, statuses, to_order},
     retry,
 };
 use crate::order::{Order, OrderId, OrderStatus, Reservation, Transition, UserId};
 
-/// What a cancellation found; either way the order is cancelled now.
+/// An order that is where it was to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cancellation {
-    /// It was open: this call cancelled it, one version higher.
+pub enum Moved {
+    /// This call moved it, one version higher.
     Now(Order),
-    /// It was cancelled already, and stays as it is.
+    /// It was there already, and stays as it is.
     Before(Order),
 }
 
@@ -40,42 +39,13 @@ pub enum CancelError {
     Store(#[from] StoreError),
 }
 
-const LISTING: &str = "listing a user's orders";
 const READING: &str = "reading an order";
 const CANCELLING: &str = "cancelling an order";
 
-/// How often a cancellation looks again when the order moved between its write and its read.
-const ROUNDS: u32 = 3;
+/// How often a move is tried again when the order changed between its write and its read.
+pub(super) const ROUNDS: u32 = 3;
 
 impl Store {
-    /// All orders of `user`, oldest first, with their tickets: two queries, however many orders.
-    ///
-    /// # Errors
-    /// When the database fails. Malformed orders are logged and left out.
-    pub async fn orders_of(&self, user: &UserId) -> Result<Vec<Reservation>, StoreError> {
-        retry::within(retry::DEADLINE, LISTING, async {
-            let orders = self.raw_orders();
-            let found: Vec<RawDocumentBuf> = retry::transient(LISTING, || async {
-                // Ids begin with the time that they were made.
-                orders
-                    .find(doc! { "userId": user.as_str() })
-                    .sort(doc! { "_id": 1 })
-                    .await?
-                    .try_collect()
-                    .await
-            })
-            .await?;
-            let orders: Vec<Order> = found.iter().filter_map(|document| kept(to_order(document))).collect();
-            let tickets = self.tickets_by_id(orders.iter().filter_map(|order| order.ticket)).await?;
-            let with_ticket = |order: Order| {
-                let ticket = order.ticket.and_then(|id| tickets.get(&id).cloned());
-                Reservation { order, ticket }
-            };
-            Ok(orders.into_iter().map(with_ticket).collect())
-        })
-        .await
-    }
-
     /// One order with its ticket; `None` when there is no such order.
     ///
     /// # Errors
@@ -96,18 +66,20 @@ impl Store {
     ///
     /// # Errors
     /// When there is no such order, it is another user's, it is complete, or the database fails.
-    pub async fn cancel(&self, id: OrderId, user: &UserId) -> Result<Cancellation, CancelError> {
+    pub async fn cancel(&self, id: OrderId, user: &UserId) -> Result<Moved, CancelError> {
         retry::within(retry::DEADLINE, CANCELLING, async {
             for _ in 0..ROUNDS {
-                if let Some(order) = self.advance(id, user, Transition::Cancel).await? {
-                    return Ok(Cancellation::Now(order));
+                if let Some(order) =
+                    self.advance(id, doc! { "userId": user.as_str() }, Transition::Cancel).await?
+                {
+                    return Ok(Moved::Now(order));
                 }
                 let order = self.bare_order(id).await?.ok_or(CancelError::NotFound(id))?;
                 if order.user != *user {
                     return Err(CancelError::NotOwner(id));
                 }
                 match order.status {
-                    OrderStatus::Cancelled => return Ok(Cancellation::Before(order)),
+                    OrderStatus::Cancelled => return Ok(Moved::Before(order)),
                     OrderStatus::Complete => return Err(CancelError::Complete(id)),
                     // A replica that lags behind still shows it open: the write decides, so ask it again.
                     OrderStatus::Created | OrderStatus::AwaitingPayment => retry::pause(1).await,
@@ -119,19 +91,17 @@ impl Store {
         .await
     }
 
-    /// Moves the order `id` of `user` on, if its status allows it; `None` when it does not, or there is
-    /// no such order. One conditional write, which adds exactly 1 to the version.
-    async fn advance(
+    /// Moves the order `id` on, if its status allows it and `condition` holds; `None` when not, or there
+    /// is no such order. One conditional write, which adds exactly 1 to the version.
+    pub(super) async fn advance(
         &self,
         id: OrderId,
-        user: &UserId,
+        condition: Document,
         transition: Transition,
     ) -> Result<Option<Order>, StoreError> {
-        let filter = doc! {
-            "_id": object_id(id.bytes()),
-            "userId": user.as_str(),
-            "status": { "$in": statuses(transition.from()) },
-        };
+        let mut filter =
+            doc! { "_id": object_id(id.bytes()), "status": { "$in": statuses(transition.from()) } };
+        filter.extend(condition);
         let orders = self.raw_orders();
         let moved = retry::transient("moving an order on", || async {
             orders

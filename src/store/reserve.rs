@@ -9,15 +9,34 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::{
-    Store, StoreError,
+    IDEMPOTENCY_KEY, Store, StoreError,
     document::{date, from_order, kept, object_id, statuses, to_order},
     error::is_duplicate,
     orders::advanced,
     retry,
 };
 use crate::order::{
-    Order, OrderId, OrderStatus, Reservation, ReservationTerms, TicketId, Transition, UserId,
+    IdempotencyKey, Order, OrderId, OrderStatus, Reservation, ReservationTerms, TicketId, Transition, UserId,
 };
+
+/// A reservation that stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reserved {
+    /// This call made it.
+    Now(Reservation),
+    /// An earlier call with the same idempotency key made it; its order may have moved on since.
+    Before(Reservation),
+}
+
+impl Reserved {
+    /// The order and its ticket.
+    #[must_use]
+    pub fn reservation(&self) -> &Reservation {
+        match self {
+            Self::Now(reservation) | Self::Before(reservation) => reservation,
+        }
+    }
+}
 
 /// Why a ticket was not reserved.
 #[derive(Clone, Debug, Error)]
@@ -28,6 +47,9 @@ pub enum ReserveError {
     /// An active order holds it.
     #[error("the ticket {0} is held by an active order")]
     AlreadyReserved(TicketId),
+    /// The user has an order by this idempotency key already, and it is for another ticket.
+    #[error("the idempotency key was used for another ticket, by the order {0}")]
+    KeyReused(OrderId),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -77,27 +99,37 @@ impl Store {
     /// Reserves `ticket` for `user`, from `now` on.
     ///
     /// Of any number of simultaneous calls for one ticket at most one succeeds. An open order that
-    /// is past its time does not count: it is cancelled first.
+    /// is past its time does not count: it is cancelled first. Calls with the same `key` make one
+    /// order, which each of them gets, whatever has become of it since.
     ///
     /// # Errors
-    /// When there is no such ticket, an active order holds it, or the database fails. In the last
-    /// case the reservation may have been made nevertheless, if the database went away in the midst.
+    /// When there is no such ticket, an active order holds it, the key was used for another ticket,
+    /// or the database fails. In the last case the reservation may have been made nevertheless, if
+    /// the database went away in the midst: the same call with the same key finds out.
     pub async fn reserve(
         &self,
         user: &UserId,
         ticket: TicketId,
+        key: Option<&IdempotencyKey>,
         now: Timestamp,
         terms: &ReservationTerms,
-    ) -> Result<Reservation, ReserveError> {
+    ) -> Result<Reserved, ReserveError> {
         retry::within(retry::DEADLINE, RESERVING, async {
+            if let Some(earlier) = self.earlier(user, ticket, key).await? {
+                return Ok(earlier);
+            }
             let record = self.ticket(ticket).await?.ok_or(ReserveError::TicketNotFound(ticket))?;
             let id = OrderId::from_bytes(ObjectId::new().bytes());
             let order = Order::reserve(id, user.clone(), ticket, now, terms.window);
             for _ in 0..ROUNDS {
-                match self.insert_in_turn(&order, ticket).await? {
-                    Inserted::Yes => return Ok(Reservation { order, ticket: Some(record) }),
-                    Inserted::Held if self.make_room(ticket, now, terms).await? => {}
-                    Inserted::Held => break,
+                match self.insert_in_turn(&order, key, ticket).await? {
+                    Inserted::Yes => return Ok(Reserved::Now(Reservation { order, ticket: Some(record) })),
+                    // Of calls that race with one key, all but one find the winner's order here.
+                    Inserted::Held => match self.earlier(user, ticket, key).await? {
+                        Some(earlier) => return Ok(earlier),
+                        None if self.make_room(ticket, now, terms).await? => {}
+                        None => break,
+                    },
                 }
             }
             Err(ReserveError::AlreadyReserved(ticket))
@@ -105,12 +137,36 @@ impl Store {
         .await
     }
 
+    /// What an earlier call of `user` with `key` has reserved.
+    async fn earlier(
+        &self,
+        user: &UserId,
+        ticket: TicketId,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Reserved>, ReserveError> {
+        let Some(key) = key else { return Ok(None) };
+        let orders = self.raw_orders();
+        let filter = doc! { "userId": user.as_str(), IDEMPOTENCY_KEY: key.as_str() };
+        let found = retry::transient(RESERVING, || async { orders.find_one(filter.clone()).await }).await?;
+        let Some(order) = found.map(|document| to_order(&document)).transpose()? else { return Ok(None) };
+        if order.ticket != Some(ticket) {
+            return Err(ReserveError::KeyReused(order.id));
+        }
+        let ticket = self.ticket(ticket).await?;
+        Ok(Some(Reserved::Before(Reservation { order, ticket })))
+    }
+
     /// Inserts `order` when no other buyer in this process is at it for the same ticket.
-    async fn insert_in_turn(&self, order: &Order, ticket: TicketId) -> Result<Inserted, StoreError> {
+    async fn insert_in_turn(
+        &self,
+        order: &Order,
+        key: Option<&IdempotencyKey>,
+        ticket: TicketId,
+    ) -> Result<Inserted, StoreError> {
         let gate = self.gates.of(ticket);
         loop {
             if let Ok(_turn) = gate.try_lock() {
-                return self.insert(order, ticket).await;
+                return self.insert(order, key, ticket).await;
             }
             drop(gate.lock().await);
             // Whoever was before has the ticket now, as a rule: one look instead of one more rival.
@@ -121,8 +177,16 @@ impl Store {
     }
 
     /// Inserts `order` once, however often it takes to learn whether it happened.
-    async fn insert(&self, order: &Order, ticket: TicketId) -> Result<Inserted, StoreError> {
-        let (orders, document) = (self.orders(), from_order(order));
+    async fn insert(
+        &self,
+        order: &Order,
+        key: Option<&IdempotencyKey>,
+        ticket: TicketId,
+    ) -> Result<Inserted, StoreError> {
+        let (orders, mut document) = (self.orders(), from_order(order));
+        if let Some(key) = key {
+            document.insert(IDEMPOTENCY_KEY, key.as_str());
+        }
         let failed = |error: &DriverError| StoreError::from_driver(RESERVING, error);
         let mut attempt = 1;
         loop {
@@ -145,9 +209,11 @@ impl Store {
                     return Ok(Inserted::Yes);
                 }
                 Some(_) => return Ok(Inserted::Held),
-                // It was inserted, and has been cancelled since.
-                None if is_duplicate(&error) && self.bare_order(order.id).await?.is_some() => {
-                    return Ok(Inserted::Yes);
+                None if is_duplicate(&error) => {
+                    // It was inserted, and has been cancelled since; or it is its key that is taken,
+                    // or its ticket is free again, which the caller looks into.
+                    let ours = self.bare_order(order.id).await?.is_some();
+                    return Ok(if ours { Inserted::Yes } else { Inserted::Held });
                 }
                 None => {}
             }

@@ -104,6 +104,23 @@ impl TestDatabase {
         id
     }
 
+    /// The ids of so many orders of `user`, oldest first, written at once; `fields` are set on top.
+    pub(crate) async fn many_orders(&self, user: &str, count: usize, fields: Document) -> Vec<String> {
+        let ids: Vec<ObjectId> = (0..count).map(|_| ObjectId::new()).collect();
+        for ids in ids.chunks(1000) {
+            let order = |id: &ObjectId| {
+                let mut order = doc! {
+                    "_id": id, "userId": user, "status": "created", "ticket": ObjectId::new(),
+                    "expiresAt": DateTime::from_millis(DateTime::now().timestamp_millis() + 900_000), "version": 0,
+                };
+                order.extend(fields.clone());
+                order
+            };
+            self.orders().insert_many(ids.iter().map(order)).await.unwrap();
+        }
+        ids.into_iter().map(ObjectId::to_hex).collect()
+    }
+
     /// An order as the Node service writes it; `changes` are set on top.
     pub(crate) async fn mongoose_order(&self, changes: Document) -> String {
         let mut order = doc! {

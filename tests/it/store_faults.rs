@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use mongodb::bson::{DateTime, doc};
 use orders_operator::{
     order::{OrderStatus, ReservationTerms, UserId},
-    store::{ConnectOptions, Store},
+    store::{ConnectOptions, Reserved, Store},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
@@ -91,9 +91,10 @@ async fn a_reservation_whose_reply_was_lost_is_made_once_and_known_to_be_ours() 
     let ticket = database.ticket().await;
     let way = LossyWay::to(&database, "insert").await;
     let (user, terms) = (UserId::new("u1").unwrap(), ReservationTerms::default());
-    let reservation = way.store.reserve(&user, ticket, Timestamp::now(), &terms).await.unwrap();
+    let reserved = way.store.reserve(&user, ticket, None, Timestamp::now(), &terms).await.unwrap();
     assert_eq!(way.lost.load(Ordering::SeqCst), 1);
     assert_eq!(database.orders().count_documents(doc! {}).await.unwrap(), 1);
+    let Reserved::Now(reservation) = reserved else { panic!("{reserved:?}") };
     let stored = database.store.order(reservation.order.id).await.unwrap().unwrap();
     assert_eq!(stored, reservation);
 }

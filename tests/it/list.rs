@@ -1,0 +1,134 @@
+//! Lists of orders: all at once, page by page, by status.
+
+use mongodb::bson::{doc, oid::ObjectId};
+use reqwest::{Method, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::mongo::{TestApi, answer};
+
+fn ids(orders: &Value) -> Vec<&str> {
+    orders.as_array().unwrap().iter().map(|order| order["id"].as_str().unwrap()).collect()
+}
+
+/// A page, and where its `Link` header leads.
+async fn page(api: &TestApi, path: &str) -> (Value, Option<String>) {
+    let response = api.by("u1", Method::GET, path).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK, "{path}");
+    let link = response.headers().get(header::LINK).map(|link| {
+        let (target, relation) = link.to_str().unwrap().split_once(">; ").unwrap();
+        assert_eq!(relation, "rel=\"next\"");
+        target.strip_prefix('<').unwrap().to_owned()
+    });
+    (response.json().await.unwrap(), link)
+}
+
+/// All orders that following the links from `path` leads to, and how many pages that took.
+async fn follow(api: &TestApi, path: &str) -> (Vec<String>, usize) {
+    let (mut all, mut pages, mut next) = (Vec::new(), 0, Some(path.to_owned()));
+    while let Some(path) = next {
+        let (orders, link) = page(api, &path).await;
+        all.extend(ids(&orders).into_iter().map(str::to_owned));
+        (pages, next) = (pages + 1, link);
+    }
+    (all, pages)
+}
+
+#[tokio::test]
+async fn a_list_longer_than_a_batch_comes_whole_in_order_and_with_its_tickets() {
+    let api = TestApi::new().await;
+    let ticket = api.ticket().await;
+    let fields = doc! { "ticket": ObjectId::from(ticket.bytes()), "status": "cancelled" };
+    let mine = api.many_orders("u1", 1234, fields).await;
+    api.many_orders("u2", 3, doc! {}).await;
+    let (status, orders) = api.get("u1", "/api/orders").await;
+    assert_eq!((status, ids(&orders)), (StatusCode::OK, mine.iter().map(String::as_str).collect()));
+    assert!(orders.as_array().unwrap().iter().all(|order| order["ticket"]["title"] == "concert"));
+
+    let head = api.by("u1", Method::HEAD, "/api/orders").send().await.unwrap();
+    assert_eq!((head.status(), head.bytes().await.unwrap().len()), (StatusCode::OK, 0));
+}
+
+#[tokio::test]
+async fn following_the_links_shows_each_order_once_also_when_orders_come_and_go_meanwhile() {
+    let api = TestApi::new().await;
+    let mine = api.many_orders("u1", 10, doc! {}).await;
+    assert_eq!(follow(&api, "/api/orders?limit=3").await, (mine.clone(), 4));
+    assert_eq!(follow(&api, "/api/orders?limit=10").await, (mine.clone(), 1), "a full last page has no link");
+    assert_eq!(follow(&api, "/api/orders?limit=1000").await, (mine.clone(), 1));
+    let (orders, _) = page(&api, &format!("/api/orders?after={}", mine[6])).await;
+    assert_eq!(ids(&orders), mine[7..]);
+
+    let (first, link) = page(&api, "/api/orders?limit=4").await;
+    assert_eq!(ids(&first), mine[..4]);
+    api.cancel("u1", &mine[1]).await;
+    let later = api.reserved("u1", api.ticket().await).await;
+    let (rest, _) = follow(&api, &link.unwrap()).await;
+    assert_eq!(rest, [&mine[4..], &[later]].concat());
+}
+
+#[tokio::test]
+async fn a_list_can_be_of_some_statuses_only() {
+    let api = TestApi::new().await;
+    let mut by_status = Vec::new();
+    for status in ["created", "awaiting:payment", "complete", "cancelled"] {
+        by_status.push(api.many_orders("u1", 3, doc! { "status": status }).await);
+    }
+    let (orders, link) = page(&api, "/api/orders?status=cancelled,awaiting:payment").await;
+    assert_eq!(
+        (ids(&orders), link),
+        ([&by_status[1][..], &by_status[3]].concat().iter().map(String::as_str).collect(), None)
+    );
+    let (all, pages) = follow(&api, "/api/orders?status=created,complete&limit=2").await;
+    assert_eq!((all, pages), ([&by_status[0][..], &by_status[2]].concat(), 3));
+    assert_eq!(
+        page(&api, &format!("/api/orders?status=created&after={}", by_status[0][2])).await.0,
+        json!([])
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_parameter_is_named_and_a_session_is_asked_for_first() {
+    let api = TestApi::new().await;
+    for (query, field, message) in [
+        ("limit=0", "limit", "Limit must be a whole number from 1 to 1000"),
+        ("limit=1001&after=x", "limit", "Limit must be a whole number from 1 to 1000"),
+        ("after=x", "after", "After must be the id of an order"),
+        (
+            "status=paid",
+            "status",
+            "Status must be one or more of created, awaiting:payment, complete and cancelled, separated by commas",
+        ),
+    ] {
+        let path = format!("/api/orders?{query}");
+        let wanted = json!({ "errors": [{ "message": message, "field": field }] });
+        assert_eq!(api.get("u1", &path).await, (StatusCode::BAD_REQUEST, wanted), "{query}");
+        assert_eq!(answer(api.request(Method::GET, &path)).await.0, StatusCode::UNAUTHORIZED, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn malformed_orders_hide_no_page() {
+    let api = TestApi::new().await;
+    let first = api.many_orders("u1", 2, doc! {}).await;
+    api.many_orders("u1", 1003, doc! { "status": "no such status" }).await;
+    let last = api.many_orders("u1", 2, doc! {}).await;
+    let readable = [first, last].concat();
+    assert_eq!(follow(&api, "/api/orders?limit=1").await.0, readable);
+    let (orders, _) = page(&api, "/api/orders").await;
+    assert_eq!(ids(&orders), readable);
+    let (orders, _) = page(&api, &format!("/api/orders?after={}", readable[1])).await;
+    assert_eq!(ids(&orders), readable[2..]);
+}
+
+#[tokio::test]
+async fn a_page_is_read_from_the_index() {
+    let api = TestApi::new().await;
+    api.many_orders("u1", 50, doc! {}).await;
+    api.many_orders("u2", 2000, doc! {}).await;
+    let find = doc! {
+        "find": "orders", "sort": { "_id": 1 }, "limit": 501,
+        "filter": { "userId": "u1", "_id": { "$gte": ObjectId::from_bytes([0; 12]) } },
+    };
+    let plan = api.explain(find).await;
+    assert!(plan.contains("user_orders"), "{plan}");
+}
