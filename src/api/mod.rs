@@ -1,21 +1,23 @@
 //! The orders HTTP API, as the course's thousands of copies of it answer, and nothing looser.
 //!
 //! ```text
-//! path      paths without regard to case or a trailing slash
-//! observe   request id, deadline, access log, metrics; nothing a handler does gets past it
-//! body      reads bodies before anything else is looked at: 413, "Malformed JSON"
-//! session   who is signed in
-//! orders    reserving, showing and cancelling
-//! list      the user's orders, streamed or page by page
-//! view      what clients see
-//! error     every answer but success
-//! database  the database comes, goes and comes back
-//! serve     the subcommand
+//! path         paths without regard to case or a trailing slash
+//! observe      request id, deadline, access log, metrics; nothing a handler does gets past it
+//! body         reads bodies before anything else is looked at: 413, "Malformed JSON"
+//! session      who is signed in
+//! orders       reserving, showing and cancelling
+//! list         the user's orders, streamed or page by page
+//! view         what clients see
+//! error        every answer but success
+//! connections  HTTP/1.1 and h2c within bounds, and their end
+//! database     the database comes, goes and comes back
+//! serve        the subcommand
 //! ```
 //! Requests are judged in the original's order: the body, then the session, then the fields, then
 //! what the database says.
 
 mod body;
+mod connections;
 mod database;
 mod error;
 mod list;

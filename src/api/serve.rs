@@ -7,17 +7,21 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::ListenerExt};
+use axum::Router;
 use clap::Args;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::{
-    net::TcpListener,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, database::Database, metrics::Metrics, routes, session::Sessions};
+use super::{
+    Api,
+    connections::{self, Ending},
+    database::Database,
+    metrics::Metrics,
+    routes,
+    session::Sessions,
+};
 use crate::{
     order::{ReservationTerms, ReservationWindow},
     runtime::{
@@ -150,9 +154,9 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         admin_stop.clone(),
     );
     let api = async {
-        let result = until_drained(listener, routes(api), shutdown, serving, args.drain_seconds).await;
+        until_drained(listener, routes(api), shutdown, serving, args.drain_seconds).await;
         admin_stop.cancel();
-        result
+        Ok(())
     };
     tokio::select! {
         result = async { tokio::try_join!(api, admin) } => { result?; }
@@ -162,38 +166,31 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Serves until `shutdown`; then, not ready, for the drain; then until what is in flight is finished.
 async fn until_drained(
     listener: TcpListener,
     routes: Router,
     shutdown: CancellationToken,
     serving: Readiness,
     drain_seconds: u32,
-) -> io::Result<()> {
-    let closing = CancellationToken::new();
-    let closed = closing.clone().cancelled_owned();
-    // Answers are small and written at once: waiting to fill packets only delays them.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "cannot turn off Nagle's algorithm");
-        }
-    });
-    let server = axum::serve(listener, routes).with_graceful_shutdown(closed).into_future();
-    let mut server = std::pin::pin!(server);
+) {
+    let ending = Ending::default();
+    let server = connections::serve(listener, routes, ending.clone());
+    let steps = async {
+        shutdown.cancelled().await;
+        serving.set(Err("shutting down".into()));
+        ending.draining.cancel();
+        sleep(Duration::from_secs(drain_seconds.into())).await;
+        ending.closing.cancel();
+        sleep(FINISH).await;
+    };
     tokio::select! {
-        result = &mut server => return result,
-        () = async {
-            shutdown.cancelled().await;
-            serving.set(Err("shutting down".into()));
-            sleep(Duration::from_secs(drain_seconds.into())).await;
-        } => closing.cancel(),
-    }
-    timeout(FINISH, server).await.unwrap_or_else(|_| {
-        tracing::warn!(
+        () = server => {}
+        () = steps => tracing::warn!(
             seconds = FINISH.as_secs(),
             "some clients did not take their answers; ending without them"
-        );
-        Ok(())
-    })
+        ),
+    }
 }
 
 fn required<'a>(

@@ -5,11 +5,13 @@ use std::{
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::{Receiver, channel},
     },
     time::{Duration, Instant},
 };
 
+use mongodb::bson::{doc, oid::ObjectId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
@@ -289,4 +291,134 @@ async fn a_taken_port_is_named() {
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{text}");
     }
+}
+
+#[tokio::test]
+async fn no_request_is_lost_when_a_pod_ends_under_load_and_another_takes_over() {
+    let database = TestDatabase::bare().await;
+    let mut ending = Process::start(&uri(), &database.name, &[("DRAIN_SECONDS", "1")]);
+    let staying = Process::start(&uri(), &database.name, &[]);
+    ending.wait_until_ready(true).await;
+    staying.wait_until_ready(true).await;
+
+    // What a proxy does: it keeps its connections, and goes elsewhere once it is told to close one.
+    let mut clients = JoinSet::new();
+    let (signalled, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    for client in 0..8 {
+        let (first, second) = (format!("http://{}", ending.api), format!("http://{}", staying.api));
+        let tickets = [database.ticket().await, database.ticket().await];
+        let (signalled, told) = (signalled.clone(), told.clone());
+        clients.spawn(async move {
+            let (user, http) = (format!("u{client}"), reqwest::Client::new());
+            let (mut pod, mut after) = (first, 0);
+            // On until each of its kinds of request was answered by the other pod.
+            for turn in 0.. {
+                let url = format!("{pod}/api/orders");
+                let request = if turn % 2 == 0 {
+                    http.get(&url)
+                } else {
+                    let body = json!({ "ticketId": tickets[turn / 2 % 2].to_string() });
+                    http.post(&url).json(&body)
+                };
+                let response = request.header("cookie", cookie(&user)).send().await.unwrap();
+                let status = response.status().as_u16();
+                assert!([200, 201, 400].contains(&status), "{status} from {pod}");
+                let closing = response.headers().get("connection").is_some_and(|value| value == "close");
+                response.bytes().await.unwrap();
+                if closing && pod != second {
+                    assert!(signalled.load(Ordering::SeqCst), "told to close before the signal");
+                    told.fetch_add(1, Ordering::SeqCst);
+                    pod = second.clone();
+                }
+                after += u32::from(pod == second);
+                if after == 4 {
+                    break;
+                }
+            }
+        });
+    }
+    let started = Instant::now();
+    while !ending.metrics().await.contains(r#"reservations_total{outcome="already_reserved"}"#) {
+        assert!(started.elapsed() < PATIENCE, "the load does not begin");
+        sleep(Duration::from_millis(20)).await;
+    }
+    signalled.store(true, Ordering::SeqCst);
+    ending.terminate();
+    while let Some(result) = clients.join_next().await {
+        result.unwrap();
+    }
+    assert_eq!(told.load(Ordering::SeqCst), 8);
+    assert_eq!(ending.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn http_2_without_tls_is_served_on_the_same_port() {
+    let database = TestDatabase::bare().await;
+    let process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let url = format!("http://{}/api/orders", process.api);
+    let requests = (0..50).map(|_| client.get(&url).header("cookie", cookie("u1")).send());
+    for response in futures::future::join_all(requests).await {
+        let response = response.unwrap();
+        assert_eq!((response.version(), response.status()), (reqwest::Version::HTTP_2, StatusCode::OK));
+    }
+}
+
+/// So many orders of `u1` that a list of them is about 20 MB: more than sockets take in advance.
+async fn long_list(database: &TestDatabase) -> usize {
+    let ticket = ObjectId::new();
+    let replica = doc! { "_id": ticket, "title": "x".repeat(2000), "price": 1, "version": 0 };
+    database.tickets().insert_one(replica).await.unwrap();
+    let fields = doc! { "ticket": ticket, "status": "cancelled" };
+    database.many_orders("u1", 10_000, fields).await.len()
+}
+
+/// The most memory that a process has had resident, in kB.
+fn peak_memory(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_list_is_written_while_it_is_read_and_takes_no_more_memory_the_longer_it_is() {
+    let database = TestDatabase::new().await;
+    let count = long_list(&database).await;
+    let process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    answer(process.by("u1", Method::GET, "/api/orders?limit=500")).await;
+    let before = peak_memory(&process);
+    let body = process.by("u1", Method::GET, "/api/orders").send().await.unwrap().bytes().await.unwrap();
+    let grown = peak_memory(&process) - before;
+    assert!(body.len() > 20_000_000);
+    assert_eq!(serde_json::from_slice::<Vec<Value>>(&body).unwrap().len(), count);
+    assert!(grown < 5_000, "{grown} kB more for a list of {} kB", body.len() / 1000);
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_to_its_end_is_not_mistaken_for_a_whole_one() {
+    let database = TestDatabase::new().await;
+    long_list(&database).await;
+    let mut door = Door::closed().await;
+    door.open().await;
+    let process = Process::start(&door.uri, &database.name, &[]);
+    process.wait_until_ready(true).await;
+    let mut response = process.by("u1", Method::GET, "/api/orders").send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut text = response.chunk().await.unwrap().unwrap().to_vec();
+    door.close().await;
+    let result = loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => text.extend_from_slice(&chunk),
+            end => break end,
+        }
+    };
+    assert!(result.is_err(), "the end of the answer looks like one");
+    assert!(serde_json::from_slice::<Value>(&text).is_err());
+    // The process is none the worse for it.
+    door.open().await;
+    process.wait_until_ready(true).await;
+    let after = process.by("u1", Method::GET, "/api/orders?limit=1");
+    assert_eq!(answer(after).await.0, StatusCode::OK);
 }
