@@ -5,6 +5,7 @@ import os
 import pwd
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -16,16 +17,18 @@ from .state import CACHE, Bed, signal_and_wait
 EXAMPLES = """parts:
   api      etcd, API server and controller manager on 127.0.0.1, no node
   mongo    a database that speaks MongoDB's protocol, on 127.0.0.1
+  spare    a second one, which tests may restart
   nats     NATS with JetStream, on 127.0.0.1
   node     a cluster of one node with a kubelet, in namespaces of its own
   ingress  Traefik in that cluster, published on 127.0.0.1 (brings up the node too)
 
 examples:
-  dev/bed up                              api and mongo: what `make test` needs
+  dev/bed up                              api and mongo: what most tests need
   dev/bed exec -- cargo test              run something with KUBECONFIG, MONGO_URI and the tools set
   eval "$(dev/bed env)"                   the same for this shell
   dev/bed up mongo node ingress           what `make demo` needs
   dev/bed logs node -f                    follow the logs of a part
+  dev/bed restart api                     kill a part as a crash would, and bring it up with its data
   dev/bed down                            stop it all; nothing is left but the cache
 """
 
@@ -40,6 +43,7 @@ def parser():
 
     for name, text in (("up", "bring parts up, or find that they are"), ("build", "only fetch and build what parts need")):
         command(name, text).add_argument("parts", nargs="*", type=part_name, metavar="PART")
+    command("restart", "kill a part's processes, and bring it up again with its data").add_argument("part", type=part_name, metavar="PART")
     command("status", "say what is up").add_argument("--json", action="store_true", help="for programs")
     command("env", "print the environment as shell commands")
     execute = command("exec", "run a command with that environment")
@@ -109,6 +113,14 @@ def command_up(options, bed):
                 part.up()
             bed.set_ready(name, True)
         link_tools(bed)
+
+
+def command_restart(options, bed):
+    with bed.lock():
+        # Not as `down` does it: what comes without a warning is what restarts are tried for.
+        signal_and_wait([pid for process in bed.processes(options.part) if (pid := process.pid())], first=signal.SIGKILL)
+    options.parts = [options.part]
+    command_up(options, bed)
 
 
 def is_up(bed, part):

@@ -1,5 +1,6 @@
 """The mongo part: FerretDB, which speaks MongoDB's protocol, on PostgreSQL with DocumentDB."""
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -26,9 +27,8 @@ documentdb_core.enableCollation = on
 deadlock_timeout = '20ms'
 max_connections = 300
 shared_buffers = 512MB
+# What was acknowledged survives a crash of PostgreSQL, though not one of the machine.
 fsync = off
-synchronous_commit = off
-full_page_writes = off
 """
 
 
@@ -40,7 +40,8 @@ class Mongo:
 
     def __init__(self, bed):
         self.bed = bed
-        self.postgres, self.ferret = bed.process("mongo", "postgres"), bed.process("mongo", "ferretdb")
+        self.postgres, self.ferret = bed.process(self.name, "postgres"), bed.process(self.name, "ferretdb")
+        self.port_name, self.postgres_port_name = self.name, f"{self.name}-postgres"
 
     def build(self):
         tools.apt("mongo")
@@ -51,15 +52,18 @@ class Mongo:
         return self.postgres.alive() and self.ferret.alive()
 
     def environment(self):
-        return {"MONGO_URI": f"mongodb://127.0.0.1:{self.bed.port('mongo')}/"}
+        return {"MONGO_URI": self.uri()}
+
+    def uri(self):
+        return f"mongodb://127.0.0.1:{self.bed.port(self.port_name)}/"
 
     @property
     def socket(self):
-        return self.bed.folder / "mongo" / "ferret.sock"
+        return self.bed.folder / self.name / "ferret.sock"
 
     def up(self):
         self.build()
-        folder = self.bed.part_folder("mongo")
+        folder = self.bed.part_folder(self.name)
         if not self.postgres.alive():
             self.ferret.stop()
             self._kill_backends(folder / "data")
@@ -70,30 +74,30 @@ class Mongo:
                 # test bed is worth nothing: begin with an empty one, once.
                 if not (folder / "was-up").exists():
                     raise
-                say("mongo: its data cannot be used any more: beginning with an empty database")
+                say(f"{self.name}: its data cannot be used any more: beginning with an empty database")
                 self.postgres.stop(signal.SIGQUIT)
                 shutil.rmtree(folder / "data", ignore_errors=True)
                 self._start_postgres(folder)
         # Also where PostgreSQL ran already: the run that started it may have been killed before it came here.
-        wait_for("mongo", "PostgreSQL", lambda: self._psql("select 1"), 60, self.postgres.log, self.postgres.alive)
+        wait_for(self.name, "PostgreSQL", lambda: self._psql("select 1"), 60, self.postgres.log, self.postgres.alive)
         if not self._psql("CREATE EXTENSION IF NOT EXISTS documentdb CASCADE"):
-            raise BedError(f"mongo: the DocumentDB extension cannot be made; see {self.postgres.log}")
+            raise BedError(f"{self.name}: the DocumentDB extension cannot be made; see {self.postgres.log}")
         if not self.ferret.alive():
-            self.bed.renew_port("mongo")
+            self.bed.renew_port(self.port_name)
             self.socket.unlink(missing_ok=True)
             (folder / "ferret").mkdir(exist_ok=True)
             self.ferret.start(
-                tools.go_tool("ferretdb"), f"--listen-addr=127.0.0.1:{self.bed.port('mongo')}",
+                tools.go_tool("ferretdb"), f"--listen-addr=127.0.0.1:{self.bed.port(self.port_name)}",
                 f"--listen-unix={self.socket}", "--debug-addr=-", "--telemetry=disable", "--auth=false",
                 "--log-level=WARN", f"--state-dir={folder / 'ferret'}",
-                f"--postgresql-url=postgres://postgres@127.0.0.1:{self.bed.port('postgres')}/postgres")
-        wait_for("mongo", "FerretDB", lambda: ping(self.socket), 30, self.ferret.log, self.ferret.alive)
+                f"--postgresql-url=postgres://postgres@127.0.0.1:{self.bed.port(self.postgres_port_name)}/postgres")
+        wait_for(self.name, "FerretDB", lambda: ping(self.socket), 30, self.ferret.log, self.ferret.alive)
         (folder / "was-up").touch()
 
     def down(self):
         self.ferret.stop()
         self.postgres.stop(signal.SIGQUIT)
-        self._kill_backends(self.bed.folder / "mongo" / "data")
+        self._kill_backends(self.bed.folder / self.name / "data")
 
     def _kill_backends(self, data):
         """Ends what a PostgreSQL that was killed left running; two on one data folder would spoil it."""
@@ -119,17 +123,17 @@ class Mongo:
             new.mkdir(mode=0o700)
             shutil.chown(new, USER)
             with step("making an empty database"):
-                tools.run("mongo", self._as_user(
+                tools.run(self.name, self._as_user(
                     new, "--argv0 /mnt/initdb-bin/initdb", "initdb", "-D /media -U postgres --auth=trust "
                     "--encoding=UTF8 --locale=C.UTF-8 -L /mnt/usr/share/postgresql/18 -N"), folder / "initdb.log")
             with open(new / "postgresql.conf", "a") as config:
                 config.write(CONFIG)
             new.rename(data)
-        self.bed.renew_port("postgres")
+        self.bed.renew_port(self.postgres_port_name)
         (data / "postmaster.pid").unlink(missing_ok=True)
         self.postgres.start(*self._as_user(data, "--argv0 /mnt/usr/lib/postgresql/18/bin/postgres", "postgres",
-                                           f"-D /media -p {self.bed.port('postgres')}"))
-        wait_for("mongo", "PostgreSQL", lambda: self._psql("select 1"), 60, self.postgres.log, self.postgres.alive)
+                                           f"-D /media -p {self.bed.port(self.postgres_port_name)}"))
+        wait_for(self.name, "PostgreSQL", lambda: self._psql("select 1"), 60, self.postgres.log, self.postgres.alive)
 
     def _as_user(self, data, argv0, program, arguments):
         """A command that runs a program of PostgreSQL as an unprivileged user, which it insists on.
@@ -150,10 +154,19 @@ class Mongo:
         root = tools.documentdb()
         result = subprocess.run(
             [*loader(root, root), root / "usr/lib/postgresql/18/bin/psql",
-             "-h", "127.0.0.1", "-p", str(self.bed.port("postgres")), "-U", "postgres", "-d", "postgres", "-qAt", "-c", statement],
+             "-h", "127.0.0.1", "-p", str(self.bed.port(self.postgres_port_name)), "-U", "postgres", "-d", "postgres", "-qAt", "-c", statement],
             stdin=subprocess.DEVNULL, capture_output=True,
             env={**os.environ, "PGOPTIONS": "-c client_min_messages=warning", "PGCONNECT_TIMEOUT": "5"})
         return result.returncode == 0
+
+
+class Spare(Mongo):
+    """A second database, for tests that restart theirs under the others' feet."""
+
+    name = "spare"
+
+    def environment(self):
+        return {"SPARE_MONGO_URI": self.uri(), "SPARE_MONGO_RESTART": f"{shlex.quote(str(self.bed.checkout / 'dev/bed'))} restart {self.name}"}
 
 
 def loader(root, seen_at):

@@ -7,7 +7,7 @@ import urllib.request
 
 from . import tools
 from .control_plane import ControlPlane
-from .database import Mongo
+from .database import Mongo, Spare
 from .node import ADDRESS, Node, publish
 from .report import BedError, wait_for
 
@@ -123,7 +123,7 @@ class Ingress:
 
 
 # In the order in which they come up; they go down in the other.
-PARTS = {part.name: part for part in (Api, Mongo, Nats, Node, Ingress)}
+PARTS = {part.name: part for part in (Api, Mongo, Spare, Nats, Node, Ingress)}
 NEEDS = {"ingress": ["node"]}
 
 

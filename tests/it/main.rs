@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
+mod api_chaos;
 mod api_errors;
 mod api_process;
 mod architecture;

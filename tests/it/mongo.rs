@@ -52,6 +52,7 @@ pub(crate) fn by_way_of(port: u16) -> (String, String) {
 pub(crate) struct TestDatabase {
     pub(crate) store: Store,
     pub(crate) name: String,
+    uri: String,
     raw: Database,
 }
 
@@ -65,13 +66,18 @@ impl TestDatabase {
 
     /// An empty database without indexes.
     pub(crate) async fn bare() -> Self {
+        Self::at(uri()).await
+    }
+
+    /// An empty database without indexes, on the server at `uri`.
+    pub(crate) async fn at(uri: String) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let (uri, number) = (uri(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("orders_test_{}_{number}_{:08x}", std::process::id(), fastrand::u32(..));
         let options = ConnectOptions { database: Some(&name), ..ConnectOptions::new(&uri) };
         let store = Store::connect(options).await.expect("MONGO_URI is usable");
         let raw = Client::with_uri_str(&uri).await.unwrap().database(&name);
-        Self { store, name, raw }
+        Self { store, name, uri, raw }
     }
 
     /// The orders as they are stored, for what another program wrote or would see.
@@ -138,7 +144,7 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         // The test's own runtime is ending; dropping needs one that still runs.
-        let (uri, name) = (uri(), self.name.clone());
+        let (uri, name) = (self.uri.clone(), self.name.clone());
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -203,11 +209,15 @@ impl TestApi {
     }
 
     pub(crate) async fn with(terms: ReservationTerms) -> Self {
-        let database = TestDatabase::new().await;
+        Self::over(TestDatabase::new().await, terms).await
+    }
+
+    /// The API over `database`, which has its indexes.
+    pub(crate) async fn over(database: TestDatabase, terms: ReservationTerms) -> Self {
         let mut pods = Vec::new();
         for _ in 0..PODS {
-            let (uri, name) = (uri(), &database.name);
-            let options = ConnectOptions { database: Some(name), ..ConnectOptions::new(&uri) };
+            let options =
+                ConnectOptions { database: Some(&database.name), ..ConnectOptions::new(&database.uri) };
             let store = Store::connect(options).await.unwrap();
             let routes = api::router(store, JWT_KEY, terms, &mut Registry::default());
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
