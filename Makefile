@@ -31,10 +31,12 @@ check: ## Check format, lints, docs, licences and duplicate dependencies, withou
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
 
-generate: ## Write the generated files anew: the CRD, in crds/ and in the chart
+generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, and docs/openapi.json
 	cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml
 	cp $(ORDERS_CACHE)/crd.yaml crds/ordersservices.yaml
 	mv $(ORDERS_CACHE)/crd.yaml charts/orders-operator/files/ordersservices.yaml
+	cargo run --locked --quiet -- openapi > $(ORDERS_CACHE)/openapi.json
+	mv $(ORDERS_CACHE)/openapi.json docs/openapi.json
 
 image: ## Build the image, and load it where the bed's node is up
 	@dev/image

@@ -46,6 +46,8 @@ enum Command {
     Serve(api::ServeArgs),
     /// Print the CustomResourceDefinition as YAML
     Crd,
+    /// Print the description of the orders HTTP API: OpenAPI 3.1, as JSON
+    Openapi,
     /// Print the children that the controller would make of OrdersServices in files, without a cluster
     Render(render::RenderArgs),
     /// Work with the local copies of tickets
@@ -84,6 +86,10 @@ async fn main() -> ExitCode {
         }
         Command::Crd => match crd::crd_yaml() {
             Ok(yaml) => ended(print(&yaml)),
+            Err(error) => failed(&error, 1),
+        },
+        Command::Openapi => match api::openapi_json() {
+            Ok(json) => ended(print(&json)),
             Err(error) => failed(&error, 1),
         },
         Command::Render(args) => match render::render(&args) {

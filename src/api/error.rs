@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::view::json;
 use crate::store::{CancelError, ReserveError, StoreError};
@@ -49,14 +50,17 @@ pub(super) enum ApiError {
 /// What a client is told to wait before it asks again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
-#[derive(Serialize)]
-struct Body {
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Errors {
     errors: &'static [Entry],
 }
 
-#[derive(Serialize)]
-struct Entry {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct Entry {
     message: &'static str,
+    /// What of the request it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'static str>,
 }
@@ -70,7 +74,8 @@ const fn about(field: &'static str, message: &'static str) -> Entry {
 }
 
 impl ApiError {
-    const fn status(self) -> StatusCode {
+    /// The status of the answer.
+    pub(super) const fn status(self) -> StatusCode {
         match self {
             Self::NotAuthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -89,6 +94,16 @@ impl ApiError {
             | Self::AlreadyComplete
             | Self::MalformedJson => StatusCode::BAD_REQUEST,
         }
+    }
+
+    /// The answer's body.
+    pub(super) const fn body(self) -> Errors {
+        Errors { errors: self.entries() }
+    }
+
+    /// What it says last, which says most.
+    pub(super) fn message(self) -> &'static str {
+        self.entries().last().map_or("", |entry| entry.message)
     }
 
     const fn entries(self) -> &'static [Entry] {
@@ -128,7 +143,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = json(self.status(), &Body { errors: self.entries() });
+        let mut response = json(self.status(), &self.body());
         if self == Self::Unavailable {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }

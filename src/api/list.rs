@@ -15,7 +15,7 @@ use super::{
     Api,
     error::ApiError,
     session::SignedIn,
-    view::{JSON, OrderView, json},
+    view::{JSON, OrderView, StatusView, json},
 };
 use crate::{
     order::{OrderId, OrderStatus, Reservation, UserId},
@@ -38,10 +38,28 @@ struct Asked {
     limit: Option<u32>,
 }
 
-/// `GET /api/orders?limit=&after=&status=`: the user's orders, oldest first.
+/// Lists my orders, oldest first
 ///
-/// Without a limit it is all of them, written while they are read. A page that is not the last has a
-/// link to the next one.
+/// Without a limit it is all of them, written while they are read. With one it is a page, which has a
+/// `Link` to the next one unless it is the last.
+#[utoipa::path(
+    get,
+    path = "/api/orders",
+    tag = "orders",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most"),
+        ("after" = Option<String>, Query, description = "Only those that come after the order with this id"),
+        (
+            "status" = Option<Vec<StatusView>>, Query, style = Form, explode = false,
+            description = "Only those in one of these statuses",
+        ),
+    ),
+    responses((
+        status = 200, description = "The orders", body = Vec<OrderView>,
+        headers(("Link" = Option<String>, description = "`rel=\"next\"`: where the next page is")),
+    )),
+    security(("session" = []), ("expressSession" = []), ("bearer" = []))
+)]
 pub(super) async fn list(
     State(api): State<Api>,
     SignedIn(user): SignedIn,

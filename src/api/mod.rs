@@ -9,6 +9,7 @@
 //! list         the user's orders, streamed or page by page
 //! view         what clients see
 //! error        every answer but success
+//! openapi      the description of all that, and a page to read it
 //! connections  HTTP/1.1 and h2c within bounds, and their end
 //! database     the database comes, goes and comes back
 //! serve        the subcommand
@@ -23,6 +24,7 @@ mod error;
 mod list;
 mod metrics;
 mod observe;
+mod openapi;
 mod orders;
 mod path;
 mod serve;
@@ -36,6 +38,7 @@ use tower::ServiceExt;
 use self::{database::Database, error::ApiError, metrics::Metrics, session::Sessions};
 use crate::{order::ReservationTerms, store::Store};
 
+pub use openapi::openapi_json;
 pub use serve::{ServeArgs, ServeError, serve};
 
 /// What the handlers share.
@@ -64,6 +67,7 @@ fn routes(api: Api) -> Router {
     let routes = Router::new()
         .route("/api/orders", get(list::list).post(orders::create))
         .route("/api/orders/{orderId}", get(orders::show).delete(orders::cancel))
+        .merge(openapi::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
         .layer(middleware::from_fn(body::read))

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use tokio::time::timeout;
 use tracing::{Instrument, info_span};
 
-use super::{error::ApiError, metrics::Metrics};
+use super::{error::ApiError, metrics::Metrics, openapi};
 
 /// How long a request may take, its body included.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -78,6 +78,7 @@ fn route(matched: Option<&MatchedPath>) -> &'static str {
     match matched.map(MatchedPath::as_str) {
         Some("/api/orders") => "/api/orders",
         Some("/api/orders/{orderId}") => "/api/orders/{orderId}",
+        Some(openapi::JSON_PATH | openapi::PAGE_PATH | openapi::FILE_PATH) => "docs",
         _ => "other",
     }
 }

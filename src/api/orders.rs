@@ -8,6 +8,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -24,7 +25,22 @@ use crate::{
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// `POST /api/orders`: reserves a ticket.
+/// Reserves a ticket
+///
+/// Of any number of requests for one ticket at most one succeeds, until its order is cancelled.
+#[utoipa::path(
+    post,
+    path = "/api/orders",
+    tag = "orders",
+    request_body = NewOrder,
+    params((
+        "Idempotency-Key" = Option<String>, Header,
+        description = "Names this reservation, 1 to 255 visible ASCII characters: the same user and key get the same \
+                       order again, however often the request is sent.",
+    )),
+    responses((status = 201, description = "The order", body = OrderView)),
+    security(("session" = []), ("expressSession" = []), ("bearer" = []))
+)]
 pub(super) async fn create(
     State(api): State<Api>,
     SignedIn(user): SignedIn,
@@ -47,6 +63,14 @@ pub(super) async fn create(
         Err(_) => Outcome::Failed,
     });
     result.map(|reserved| json(StatusCode::CREATED, &OrderView::from(reserved.reservation())))
+}
+
+/// What to reserve; other fields are ignored.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it describes what body.rs reads")]
+struct NewOrder {
+    #[schema(rename = "ticketId", pattern = "^[0-9a-fA-F]{24}$", example = "65f0c1d2a3b4c5d6e7f80911")]
+    ticket_id: String,
 }
 
 async fn reserve(
@@ -73,7 +97,15 @@ async fn reserve(
     }
 }
 
-/// `GET /api/orders/:orderId`: one order.
+/// Shows an order of mine
+#[utoipa::path(
+    get,
+    path = "/api/orders/{orderId}",
+    tag = "orders",
+    params(("orderId" = String, Path, description = "The order's id")),
+    responses((status = 200, description = "The order", body = OrderView)),
+    security(("session" = []), ("expressSession" = []), ("bearer" = []))
+)]
 pub(super) async fn show(
     State(api): State<Api>,
     SignedIn(user): SignedIn,
@@ -87,7 +119,17 @@ pub(super) async fn show(
     Ok(json(StatusCode::OK, &OrderView::from(&reservation)))
 }
 
-/// `DELETE /api/orders/:orderId`: cancels the order; the document stays.
+/// Cancels an order of mine
+///
+/// The order stays to be seen, and its ticket is free. Cancelling it again changes nothing.
+#[utoipa::path(
+    delete,
+    path = "/api/orders/{orderId}",
+    tag = "orders",
+    params(("orderId" = String, Path, description = "The order's id")),
+    responses((status = 204, description = "The order is cancelled")),
+    security(("session" = []), ("expressSession" = []), ("bearer" = []))
+)]
 pub(super) async fn cancel(
     State(api): State<Api>,
     SignedIn(user): SignedIn,

@@ -1,10 +1,16 @@
 //! Orders and tickets as clients see them: `id` and never `_id`, times in UTC with milliseconds.
 
+use std::borrow::Cow;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, Serializer};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 
 use super::error::ApiError;
 use crate::order::{OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId, iso_millis};
@@ -13,24 +19,57 @@ use crate::order::{OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId, 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// An order with its ticket nested, the fields in the order that they always had.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Order)]
 pub(super) struct OrderView<'a> {
+    /// Who reserved; the auth service's id.
+    #[schema(value_type = String)]
     user_id: &'a UserId,
+    /// Where the order stands.
+    #[schema(value_type = StatusView)]
     status: OrderStatus,
+    /// The order may be paid for before this moment.
+    #[schema(format = DateTime, example = "2026-11-22T17:29:24.464Z")]
     expires_at: String,
+    /// The ticket; null when its record is gone.
+    #[schema(required)]
     ticket: Option<TicketView<'a>>,
+    /// How often the order has changed: 0 when it is new.
     version: u32,
+    #[schema(value_type = String, pattern = "^[0-9a-f]{24}$", example = "65f0c1d2a3b4c5d6e7f80912")]
     id: OrderId,
 }
 
-#[derive(Serialize)]
-struct TicketView<'a> {
+/// What an order is for.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ticket)]
+pub(super) struct TicketView<'a> {
+    #[schema(example = "concert")]
     title: &'a str,
+    #[schema(example = 20)]
     #[serde(serialize_with = "javascript_number")]
     price: f64,
+    /// The version of the tickets service's record that this is a copy of.
     version: u32,
+    #[schema(value_type = String, pattern = "^[0-9a-f]{24}$", example = "65f0c1d2a3b4c5d6e7f80911")]
     id: TicketId,
+}
+
+/// The statuses as the description of the API names them.
+pub(super) struct StatusView;
+
+impl PartialSchema for StatusView {
+    fn schema() -> RefOr<Schema> {
+        let values = OrderStatus::ALL.map(OrderStatus::as_str);
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values)).into()
+    }
+}
+
+impl ToSchema for StatusView {
+    fn name() -> Cow<'static, str> {
+        "OrderStatus".into()
+    }
 }
 
 impl<'a> From<&'a Reservation> for OrderView<'a> {

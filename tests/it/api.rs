@@ -251,3 +251,59 @@ async fn unknown_tickets_and_orders_are_not_found() {
     assert_eq!(api.get("u1", &format!("/api/orders/{}", ticket_id())).await, not_found);
     assert_eq!(api.cancel("u1", &ticket_id().to_string()).await, not_found);
 }
+
+#[test]
+fn the_checked_in_description_of_the_api_is_what_the_code_says() {
+    let path = crate::cluster::root().join("docs/openapi.json");
+    let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(on_disk, orders_operator::api::openapi_json().unwrap(), "it is stale: run `make generate`");
+}
+
+#[tokio::test]
+async fn the_description_and_its_page_are_served_to_everyone_and_name_nothing_elsewhere() {
+    let api = TestApi::new().await;
+    let (status, description) = answer(api.request(Method::GET, "/api/orders/openapi.json")).await;
+    assert_eq!((status, &description["openapi"]), (StatusCode::OK, &json!("3.1.0")));
+    let page = api.request(Method::GET, "/api/orders/docs/").send().await.unwrap();
+    assert_eq!(page.status(), StatusCode::OK);
+    assert!(page.headers().contains_key("content-security-policy"));
+    let page = page.text().await.unwrap();
+    let named: Vec<&str> =
+        page.split('"').filter(|text| text.starts_with('/') || text.contains("://")).collect();
+    assert_eq!(named.len(), 4, "{named:?}");
+    for path in named {
+        let file = api.request(Method::GET, path).send().await.unwrap();
+        assert_eq!(file.status(), StatusCode::OK, "{path}");
+    }
+    let absent = api.request(Method::GET, "/api/orders/docs/index.html").send().await.unwrap();
+    assert_eq!(absent.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_the_description_says_of_an_order_and_of_errors_is_what_is_answered() {
+    let api = TestApi::new().await;
+    let (_, description) = answer(api.request(Method::GET, "/api/orders/openapi.json")).await;
+    let (_, order) = api.reserve("u1", api.ticket().await).await;
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<HashSet<_>>();
+    let schemas = &description["components"]["schemas"];
+    assert_eq!(keys(&schemas["Order"]["properties"]), keys(&order));
+    assert_eq!(keys(&schemas["Ticket"]["properties"]), keys(&order["ticket"]));
+
+    let responses = &description["paths"]["/api/orders"]["post"]["responses"];
+    let said = |status: StatusCode, body: &Value| {
+        let examples = &responses[status.as_str()]["content"]["application/json"]["examples"];
+        examples.as_object().unwrap().values().any(|example| example["value"] == *body)
+    };
+    let ticket = order["ticket"]["id"].as_str().unwrap();
+    for body in [
+        json!({}),
+        json!({ "ticketId": 7 }),
+        json!({ "ticketId": ticket }),
+        json!({ "ticketId": ticket_id().to_string() }),
+    ] {
+        let (status, answered) = answer(api.by("u1", Method::POST, "/api/orders").json(&body)).await;
+        assert!(said(status, &answered), "{status} {answered}");
+    }
+    let (status, answered) = answer(api.request(Method::POST, "/api/orders")).await;
+    assert!(said(status, &answered), "{status} {answered}");
+}

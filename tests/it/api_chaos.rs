@@ -53,7 +53,7 @@ async fn buy(api: &TestApi, ticket: TicketId, number: usize, buyer: usize) -> Op
     }
     assert_eq!(status, StatusCode::CREATED, "{order}");
     let id = order["id"].as_str().unwrap().to_owned();
-    let cancelled = (number + buyer) % 2 == 0;
+    let cancelled = (number + buyer).is_multiple_of(2);
     if cancelled {
         let (status, body) = persist(|| api.by(&user, Method::DELETE, &format!("/api/orders/{id}"))).await;
         assert_eq!(status, StatusCode::NO_CONTENT, "{body}");
