@@ -122,6 +122,8 @@ impl<'de> Visitor<'de> for Fields {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn ticket_id(body: &str) -> Result<Option<Value>, ApiError> {
@@ -161,5 +163,42 @@ mod tests {
             assert_eq!(is_json(&headers), expected, "{value}");
         }
         assert!(!is_json(&HeaderMap::new()));
+    }
+
+    /// Any JSON, a few levels deep.
+    fn json_values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map("ticketId|[$a-z]{0,6}", inner, 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in r#"[\[\]{}",:a-z0-9\\ ]{0,60}"#) {
+            let _ = parse(&bytes);
+            let _ = parse(text.as_bytes());
+        }
+
+        #[test]
+        fn a_body_yields_its_ticket_id_as_it_was_sent(value in json_values()) {
+            let parsed = parse(value.to_string().as_bytes());
+            match &value {
+                Value::Object(fields) => {
+                    prop_assert_eq!(parsed.unwrap().ticket_id, fields.get("ticketId").cloned());
+                }
+                Value::Array(_) => prop_assert_eq!(parsed, Ok(Submitted::default())),
+                _ => prop_assert_eq!(parsed, Err(ApiError::MalformedJson)),
+            }
+        }
     }
 }
