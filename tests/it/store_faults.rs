@@ -1,63 +1,77 @@
-//! Replies that get lost: the write has happened, and the writer does not know.
+//! Faults on the way to the database: replies that get lost, and errors that ask to try again.
+//!
+//! Errors of a failover are written by the way itself, as the database of the test bed has none.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use mongodb::bson::{DateTime, doc};
 use orders_operator::{
-    order::{OrderStatus, ReservationTerms, UserId},
+    order::{OrderId, OrderStatus, ReservationTerms, UserId},
     store::{ConnectOptions, Reserved, Store},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    net::{TcpListener, TcpStream},
 };
 
 use crate::mongo::{TestDatabase, by_way_of};
 
-/// A way to the database on which the reply to the first `command` is lost, with its connection.
-struct LossyWay {
-    store: Store,
-    lost: Arc<AtomicU32>,
+/// What happens to the first of the requests that it is meant for; its connection is cut afterwards.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// The server carries it out, and its reply is lost.
+    LostReply,
+    /// The server carries it out, and the reply is this error.
+    ErrorAfter(i32, &'static str),
+    /// The server never sees it, and the reply is this error.
+    ErrorInstead(i32, &'static str),
 }
 
-impl LossyWay {
-    async fn to(database: &TestDatabase, command: &str) -> Self {
+/// A way to the database with one fault on it.
+struct FaultyWay {
+    store: Store,
+    happened: Arc<AtomicU32>,
+}
+
+impl FaultyWay {
+    async fn to(database: &TestDatabase, command: &str, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (uri, behind) = by_way_of(listener.local_addr().unwrap().port());
-        let lost = Arc::new(AtomicU32::new(0));
+        let happened = Arc::new(AtomicU32::new(0));
         // The name of a command is the first key of its document, and a text or a number follows.
-        let (pattern, count) = ([command.as_bytes(), b"\0"].concat(), lost.clone());
+        let (pattern, count) = ([command.as_bytes(), b"\0"].concat(), happened.clone());
         tokio::spawn(async move {
             while let Ok((here, _)) = listener.accept().await {
                 let there = TcpStream::connect(&behind).await.unwrap();
-                let ((from_here, to_here), (from_there, to_there)) = (here.into_split(), there.into_split());
-                tokio::spawn(forward(
-                    from_here,
-                    to_there,
-                    from_there,
-                    to_here,
-                    pattern.clone(),
-                    count.clone(),
-                ));
+                tokio::spawn(forward(here, there, fault, pattern.clone(), count.clone()));
             }
         });
         let options = ConnectOptions { database: Some(&database.name), ..ConnectOptions::new(&uri) };
-        Self { store: Store::connect(options).await.unwrap(), lost }
+        Self { store: Store::connect(options).await.unwrap(), happened }
+    }
+
+    /// Whether the fault has happened, without which a test shows nothing.
+    fn happened(&self) -> bool {
+        self.happened.load(Ordering::SeqCst) == 1
     }
 }
 
 async fn forward(
-    mut from_here: OwnedReadHalf,
-    mut to_there: OwnedWriteHalf,
-    mut from_there: OwnedReadHalf,
-    mut to_here: OwnedWriteHalf,
+    here: TcpStream,
+    there: TcpStream,
+    fault: Fault,
     pattern: Vec<u8>,
-    lost: Arc<AtomicU32>,
+    happened: Arc<AtomicU32>,
 ) {
+    let ((mut from_here, mut to_here), (mut from_there, mut to_there)) =
+        (here.into_split(), there.into_split());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let replies = tokio::spawn(async move {
         tokio::select! {
@@ -67,56 +81,110 @@ async fn forward(
     });
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from_here.read(&mut buffer).await {
-        let request = &buffer[..read];
+        let request = buffer[..read].to_vec();
         let matches = request.windows(pattern.len()).any(|window| window == pattern);
-        if matches && lost.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            // From here on no reply gets through; once the server has answered, all is cut.
+        if matches && happened.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            // From here on no reply of the server gets through.
             let _ = stop.send(());
-            let held = replies.await.unwrap();
-            to_there.write_all(request).await.unwrap();
-            if let Some((mut from_there, _to_here)) = held {
+            let Some((mut from_there, mut to_here)) = replies.await.unwrap() else { return };
+            if !matches!(fault, Fault::ErrorInstead(..)) {
+                to_there.write_all(&request).await.unwrap();
                 let _ = from_there.read(&mut buffer).await;
+            }
+            if let Fault::ErrorAfter(code, text) | Fault::ErrorInstead(code, text) = fault {
+                to_here.write_all(&error_reply(&request, code, text)).await.unwrap();
             }
             return;
         }
-        if to_there.write_all(request).await.is_err() {
+        if to_there.write_all(&request).await.is_err() {
             return;
         }
     }
 }
 
+/// An OP_MSG that answers `request` with an error, as a server writes it.
+fn error_reply(request: &[u8], code: i32, text: &str) -> Vec<u8> {
+    let document = doc! { "ok": 0.0, "errmsg": text, "code": code }.to_vec().unwrap();
+    let (id, op_msg, no_flags) = (&request[4..8], 2013_i32, 0_u32);
+    let length = i32::try_from(21 + document.len()).unwrap();
+    [
+        &length.to_le_bytes()[..],
+        &1_i32.to_le_bytes(),
+        id,
+        &op_msg.to_le_bytes(),
+        &no_flags.to_le_bytes(),
+        &[0],
+        &document,
+    ]
+    .concat()
+}
+
+/// What a rival or a failover does, seen by the writer: nobody knows whether the write has happened.
+const FAULTS: [Fault; 7] = [
+    Fault::LostReply,
+    Fault::ErrorInstead(112, "WriteConflict error: this operation conflicted with another operation"),
+    Fault::ErrorInstead(1, "deadlock detected"),
+    Fault::ErrorInstead(10107, "not primary"),
+    Fault::ErrorAfter(189, "the primary stepped down while the operation was in progress"),
+    Fault::ErrorAfter(91, "the server is in quiesce mode and will shut down"),
+    Fault::ErrorAfter(11602, "operation was interrupted because of a change of state"),
+];
+
 #[tokio::test]
-async fn a_reservation_whose_reply_was_lost_is_made_once_and_known_to_be_ours() {
-    let database = TestDatabase::new().await;
-    let ticket = database.ticket().await;
-    let way = LossyWay::to(&database, "insert").await;
-    let (user, terms) = (UserId::new("u1").unwrap(), ReservationTerms::default());
-    let reserved = way.store.reserve(&user, ticket, None, Timestamp::now(), &terms).await.unwrap();
-    assert_eq!(way.lost.load(Ordering::SeqCst), 1);
-    assert_eq!(database.orders().count_documents(doc! {}).await.unwrap(), 1);
-    let Reserved::Now(reservation) = reserved else { panic!("{reserved:?}") };
-    let stored = database.store.order(reservation.order.id).await.unwrap().unwrap();
-    assert_eq!(stored, reservation);
+async fn a_reservation_is_made_once_and_known_to_be_ours_whatever_befalls_it() {
+    for fault in FAULTS {
+        let database = TestDatabase::new().await;
+        let ticket = database.ticket().await;
+        let way = FaultyWay::to(&database, "insert", fault).await;
+        let (user, terms) = (UserId::new("u1").unwrap(), ReservationTerms::default());
+        let reserved = way.store.reserve(&user, ticket, None, Timestamp::now(), &terms).await;
+        let Ok(Reserved::Now(reservation)) = reserved else { panic!("{fault:?}: {reserved:?}") };
+        assert!(way.happened());
+        assert_eq!(database.orders().count_documents(doc! {}).await.unwrap(), 1, "{fault:?}");
+        let stored = database.store.order(reservation.order.id).await.unwrap().unwrap();
+        assert_eq!(stored, reservation);
+    }
 }
 
 #[tokio::test]
-async fn a_cancellation_whose_reply_was_lost_makes_one_version() {
-    let database = TestDatabase::new().await;
-    let id = database.mongoose_order(doc! {}).await.parse().unwrap();
-    let way = LossyWay::to(&database, "findAndModify").await;
-    way.store.cancel(id, &UserId::new("u1").unwrap()).await.unwrap();
-    assert_eq!(way.lost.load(Ordering::SeqCst), 1);
-    let order = database.store.order(id).await.unwrap().unwrap().order;
-    assert_eq!((order.status, order.version.0), (OrderStatus::Cancelled, 1));
+async fn a_cancellation_makes_one_version_whatever_befalls_it() {
+    for fault in FAULTS {
+        let database = TestDatabase::new().await;
+        let id = database.mongoose_order(doc! {}).await.parse().unwrap();
+        let way = FaultyWay::to(&database, "findAndModify", fault).await;
+        way.store.cancel(id, &UserId::new("u1").unwrap()).await.unwrap();
+        assert!(way.happened());
+        assert_eq!(status_and_version(&database, id).await, (OrderStatus::Cancelled, 1), "{fault:?}");
+    }
 }
 
 #[tokio::test]
-async fn an_expiry_whose_reply_was_lost_makes_one_version() {
-    let database = TestDatabase::new().await;
-    let id = database.mongoose_order(doc! { "expiresAt": DateTime::from_millis(0) }).await.parse().unwrap();
-    let way = LossyWay::to(&database, "update").await;
-    let batch = way.store.expire_batch(Timestamp::now(), std::time::Duration::ZERO, 10).await.unwrap();
-    assert_eq!((way.lost.load(Ordering::SeqCst), batch.claimed), (1, 1));
+async fn a_payment_makes_one_version_whatever_befalls_it() {
+    for fault in FAULTS {
+        let database = TestDatabase::new().await;
+        let id = database.mongoose_order(doc! {}).await.parse().unwrap();
+        let way = FaultyWay::to(&database, "findAndModify", fault).await;
+        way.store.complete(id, &ReservationTerms::default()).await.unwrap();
+        assert!(way.happened());
+        assert_eq!(status_and_version(&database, id).await, (OrderStatus::Complete, 1), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_expiry_makes_one_version_whatever_befalls_it() {
+    for fault in FAULTS {
+        let database = TestDatabase::new().await;
+        let overdue = database.mongoose_order(doc! { "expiresAt": DateTime::from_millis(0) }).await;
+        let way = FaultyWay::to(&database, "update", fault).await;
+        let batch = way.store.expire_batch(Timestamp::now(), Duration::ZERO, 10).await.unwrap();
+        assert!(way.happened());
+        assert_eq!(batch.claimed, 1, "{fault:?}");
+        let id = overdue.parse().unwrap();
+        assert_eq!(status_and_version(&database, id).await, (OrderStatus::Cancelled, 1), "{fault:?}");
+    }
+}
+
+async fn status_and_version(database: &TestDatabase, id: OrderId) -> (OrderStatus, u32) {
     let order = database.store.order(id).await.unwrap().unwrap().order;
-    assert_eq!((order.status, order.version.0), (OrderStatus::Cancelled, 1));
+    (order.status, order.version.0)
 }
