@@ -13,6 +13,8 @@ from .report import BedError, say, step, wait_for
 from .state import signal_and_wait
 
 USER = "nobody"
+# The Node.js service's side of the database, which tests run beside ours.
+CLIENT = "tests/mongoose"
 CONFIG = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -47,12 +49,13 @@ class Mongo:
         tools.apt("mongo")
         tools.documentdb()
         tools.go_tool("ferretdb")
+        tools.node_packages(CLIENT)
 
     def healthy(self):
         return self.postgres.alive() and self.ferret.alive()
 
     def environment(self):
-        return {"MONGO_URI": self.uri()}
+        return {"MONGO_URI": self.uri(), "NODE_PATH": str(tools.node_packages(CLIENT))}
 
     def uri(self):
         return f"mongodb://127.0.0.1:{self.bed.port(self.port_name)}/"

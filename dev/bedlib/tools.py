@@ -133,6 +133,22 @@ def pypi_tool(name):
     return cached(f"tools/{name}-{pin['version']}", build) / name
 
 
+def node_packages(project):
+    """The folder with the Node packages that a project of this checkout locks."""
+    source = DEV.parent / project
+    files = [source / name for name in ("package.json", "package-lock.json", ".npmrc")]
+
+    def build(folder):
+        for file in files:
+            shutil.copy(file, folder)
+        with step(f"fetching the Node packages of {project}"):
+            # Their install scripts only ask for donations.
+            run(project, ["npm", "ci", "--ignore-scripts", "--loglevel=error"], log_of(project.replace("/", "-")), cwd=folder)
+
+    key = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+    return cached(f"tools/{Path(project).name}-{key}", build) / "node_modules"
+
+
 def cargo_tool(name):
     """The path of a program that cargo compiles."""
     pin = VERSIONS["cargo"][name]

@@ -24,7 +24,12 @@ impl Drop for TestFile {
     }
 }
 
-async fn run(database: &TestDatabase, text: &str, on_error: OnError) -> Result<ImportSummary, ImportError> {
+/// Imports a file that holds `text`.
+pub(crate) async fn run(
+    database: &TestDatabase,
+    text: &str,
+    on_error: OnError,
+) -> Result<ImportSummary, ImportError> {
     let file = TestFile::new(text);
     import(TicketsImportArgs {
         file: file.0.clone(),

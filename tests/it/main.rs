@@ -18,6 +18,7 @@ mod import;
 mod lease;
 mod list;
 mod mongo;
+mod mongoose;
 mod packaging;
 mod render;
 mod store;

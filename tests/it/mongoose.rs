@@ -1,0 +1,175 @@
+//! The same data by the Node.js service's own library: what either side writes, the other reads, and
+//! neither overwrites what the other has changed meanwhile.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use mongodb::bson::doc;
+use orders_operator::{
+    order::ReservationTerms,
+    store::{Moved, import::OnError},
+};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+
+use crate::{
+    cluster::root,
+    import,
+    mongo::{TestApi, ticket_id, uri},
+};
+
+/// The versions of mongoose that the copies run.
+const VERSIONS: [&str; 2] = ["5", "8"];
+
+/// A run of the Node program, which ends with the test.
+struct Node {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Node {
+    fn start(api: &TestApi, version: &str, arguments: &[&str]) -> Self {
+        assert!(
+            std::env::var_os("NODE_PATH").is_some(),
+            "NODE_PATH is not set: `make test` installs the packages of tests/mongoose and sets it"
+        );
+        let mut child = Command::new("node")
+            .arg(root().join("tests/mongoose/orders.js"))
+            .arg(version)
+            .args(arguments)
+            .env("MONGO_URI", uri())
+            .env("MONGO_DATABASE", &api.name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node is installed");
+        let (input, output) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, input, output }
+    }
+
+    /// The next thing that it prints; that is awaited, so a program that ends without it fails the test.
+    fn says(&mut self) -> Value {
+        let mut line = String::new();
+        block_in_place(|| self.output.read_line(&mut line)).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// Lets it go on.
+    fn go_on(&mut self) {
+        self.input.take().unwrap().write_all(b"\n").unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn node(api: &TestApi, version: &str, arguments: &[&str]) -> Value {
+    Node::start(api, version, arguments).says()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we_answer_with_what_mongoose_wrote_as_the_node_service_would() {
+    for version in VERSIONS {
+        let api = TestApi::new().await;
+        let mut wanted = node(&api, version, &["write", "u1"]);
+        let orders = wanted.as_array_mut().unwrap();
+        assert_eq!(orders.len(), 7);
+        // What has no `version` but `__v` is at version 0 for us.
+        let old = orders[6].as_object_mut().unwrap();
+        old.remove("__v").unwrap();
+        old.insert("version".into(), json!(0));
+        assert_eq!(
+            api.get("u1", "/api/orders").await,
+            (StatusCode::OK, wanted.clone()),
+            "mongoose {version}"
+        );
+
+        for order in wanted.as_array().unwrap() {
+            let id = order["id"].as_str().unwrap();
+            assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, *order);
+            let (status, _) = api.cancel("u1", id).await;
+            let (complete, cancelled) = (order["status"] == "complete", order["status"] == "cancelled");
+            assert_eq!(status, if complete { StatusCode::BAD_REQUEST } else { StatusCode::NO_CONTENT });
+            let (_, after) = api.get("u1", &format!("/api/orders/{id}")).await;
+            let steps = u64::from(!complete && !cancelled);
+            assert_eq!(after["version"].as_u64().unwrap(), order["version"].as_u64().unwrap() + steps);
+        }
+        let old = api.stored(wanted[6]["id"].as_str().unwrap()).await;
+        assert_eq!((old.get_i32("__v").unwrap(), old.get_i32("version").unwrap()), (0, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongoose_reads_what_we_wrote_as_we_answer() {
+    for version in VERSIONS {
+        let api = TestApi::new().await;
+        let terms = ReservationTerms::default();
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            ids.push(api.reserved("u1", api.ticket().await).await);
+        }
+        api.cancel("u1", &ids[1]).await;
+        api.store.begin_payment(ids[2].parse().unwrap(), &terms).await.unwrap();
+        api.store.complete(ids[3].parse().unwrap(), &terms).await.unwrap();
+        let (_, ours) = api.get("u1", "/api/orders").await;
+        assert_eq!(node(&api, version, &["read", "u1"]), ours, "mongoose {version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongoose_cannot_save_what_we_have_changed_meanwhile() {
+    for version in VERSIONS {
+        let api = TestApi::new().await;
+        let id = api.reserved("u1", api.ticket().await).await;
+        let mut stale = Node::start(&api, version, &["move", &id, "complete"]);
+        assert_eq!(stale.says()["version"], 0);
+        api.cancel("u1", &id).await;
+        stale.go_on();
+        assert_eq!(stale.says(), json!({ "error": "VersionError" }), "mongoose {version}");
+        assert_eq!(api.stored(&id).await.get_str("status").unwrap(), "cancelled");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we_go_on_from_what_mongoose_has_saved() {
+    for version in VERSIONS {
+        let api = TestApi::new().await;
+        let id = api.reserved("u1", api.ticket().await).await;
+        let mut fresh = Node::start(&api, version, &["move", &id, "awaiting:payment"]);
+        fresh.says();
+        fresh.go_on();
+        let saved = fresh.says();
+        assert_eq!((&saved["status"], &saved["version"]), (&json!("awaiting:payment"), &json!(1)));
+        assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, saved, "mongoose {version}");
+        let paid = api.store.complete(id.parse().unwrap(), &ReservationTerms::default()).await.unwrap();
+        assert!(matches!(paid, Moved::Now(order) if order.version.0 == 2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_services_listener_updates_tickets_that_we_imported() {
+    for version in VERSIONS {
+        let api = TestApi::new().await;
+        let ticket = ticket_id();
+        let line = format!(r#"{{"id":"{ticket}","title":"concert","price":20,"version":3}}"#);
+        assert_eq!(import::run(&api, &line, OnError::Stop).await.unwrap().imported, 1);
+        let id = ticket.to_string();
+        assert_eq!(
+            node(&api, version, &["update", &id, "5", "too early"]),
+            json!({ "error": "Ticket not found" })
+        );
+        let updated = node(&api, version, &["update", &id, "4", "moved to the park"]);
+        assert_eq!(updated["version"], 4, "mongoose {version}");
+        let (_, order) = api.reserve("u1", ticket).await;
+        assert_eq!(order["ticket"], updated);
+        assert_eq!(api.tickets().count_documents(doc! {}).await.unwrap(), 1);
+    }
+}
