@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{
     Store, StoreError,
-    document::{object_id, statuses, to_order},
+    document::{kept, object_id, statuses, to_order, to_ticket},
     retry,
 };
 use crate::order::{Order, OrderId, OrderStatus, Reservation, Transition, UserId};
@@ -54,7 +54,7 @@ impl Store {
         retry::within(retry::DEADLINE, READING, async {
             let Some(order) = self.bare_order(id).await? else { return Ok(None) };
             let ticket = match order.ticket {
-                Some(id) => self.tickets_by_id([id]).await?.remove(&id),
+                Some(id) => self.raw_ticket(id).await?.and_then(|document| kept(to_ticket(&document))),
                 None => None,
             };
             Ok(Some(Reservation { order, ticket }))

@@ -36,12 +36,15 @@ impl Store {
     /// # Errors
     /// When its record cannot be read, or the database fails.
     pub async fn ticket(&self, id: TicketId) -> Result<Option<Ticket>, StoreError> {
+        self.raw_ticket(id).await?.map(|document| to_ticket(&document)).transpose()
+    }
+
+    pub(super) async fn raw_ticket(&self, id: TicketId) -> Result<Option<RawDocumentBuf>, StoreError> {
         let tickets = self.raw_tickets();
-        let found = retry::transient("reading a ticket", || async {
+        retry::transient("reading a ticket", || async {
             tickets.find_one(doc! { "_id": object_id(id.bytes()) }).await
         })
-        .await?;
-        found.map(|document| to_ticket(&document)).transpose()
+        .await
     }
 
     /// Those of `ids` that are known here, in one query. Malformed records are logged and left out.

@@ -12,6 +12,7 @@ mod api_process;
 mod architecture;
 mod cluster;
 mod controller;
+mod course;
 mod crd;
 mod idempotency;
 mod import;
