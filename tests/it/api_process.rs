@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::mongo::{JWT_KEY, TestDatabase, answer, by_way_of, cookie, uri};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 fn command(settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
@@ -33,15 +33,17 @@ fn command(settings: &[(&str, &str)]) -> Command {
 }
 
 /// A serving process, and the two addresses that it chose.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    api: String,
+    pub(crate) api: String,
     admin: String,
-    client: reqwest::Client,
+    pub(crate) client: reqwest::Client,
+    /// What it logs; it ends with the process.
+    pub(crate) lines: Receiver<String>,
 }
 
 impl Process {
-    fn start(mongo_uri: &str, database: &str, more: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(mongo_uri: &str, database: &str, more: &[(&str, &str)]) -> Self {
         let settings = [
             ("JWT_KEY", JWT_KEY),
             ("MONGO_URI", mongo_uri),
@@ -55,7 +57,7 @@ impl Process {
         let lines = lines_of(child.stderr.take().unwrap());
         let api = address(&lines, "serving the orders API");
         let admin = address(&lines, "serving the admin endpoints");
-        Self { child, api, admin, client: reqwest::Client::new() }
+        Self { child, api, admin, client: reqwest::Client::new(), lines }
     }
 
     async fn readyz(&self) -> (StatusCode, String) {
@@ -68,7 +70,7 @@ impl Process {
         response.text().await.unwrap()
     }
 
-    async fn wait_until_ready(&self, ready: bool) {
+    pub(crate) async fn wait_until_ready(&self, ready: bool) {
         let started = Instant::now();
         loop {
             let (status, text) = self.readyz().await;
@@ -80,16 +82,16 @@ impl Process {
         }
     }
 
-    fn by(&self, user: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn by(&self, user: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.api)).header("cookie", cookie(user))
     }
 
-    fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
         assert!(status.success());
     }
 
-    async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

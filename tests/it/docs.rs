@@ -1,0 +1,110 @@
+//! The pages in `docs/`: what they show is what one sees.
+
+use std::{collections::HashMap, process::Command};
+
+use mongodb::bson::{doc, oid::ObjectId};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    api_process::Process,
+    cluster::root,
+    mongo::{TestDatabase, cookie, uri},
+};
+
+/// A command of a page, and what the page says that it prints.
+#[derive(Debug)]
+struct Shown {
+    command: String,
+    prints: String,
+}
+
+/// The commands in a page's console blocks.
+fn shown(page: &str) -> Vec<Shown> {
+    let mut all: Vec<Shown> = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        match (line, inside) {
+            ("```console", _) => inside = true,
+            ("```", true) => inside = false,
+            (_, false) => {}
+            (line, true) => match (line.strip_prefix("$ "), all.last_mut()) {
+                (Some(command), _) => all.push(Shown { command: command.into(), prints: String::new() }),
+                (None, Some(last)) => {
+                    last.prints.push_str(line);
+                    last.prints.push('\n');
+                }
+                (None, None) => panic!("a console block begins with {line:?} and not with a command"),
+            },
+        }
+    }
+    all
+}
+
+/// A text in which all ids are the same, and all times.
+fn without_ids_and_times(text: &str) -> String {
+    let mut result = String::new();
+    let mut word = String::new();
+    for c in text.chars().chain([' ']) {
+        if c.is_ascii_alphanumeric() || "-:.".contains(c) {
+            word.push(c);
+            continue;
+        }
+        let is_id = word.len() == 24 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_time = word.parse::<jiff::Timestamp>().is_ok();
+        result.push_str(if is_id {
+            "ID"
+        } else if is_time {
+            "TIME"
+        } else {
+            &word
+        });
+        result.push(c);
+        word.clear();
+    }
+    result.trim().to_owned()
+}
+
+/// Runs the commands one after the other in one shell, and gives back what each printed.
+fn run(commands: &[Shown], environment: &HashMap<&str, String>) -> Vec<String> {
+    const MARK: &str = "@@ the next command @@";
+    let folder = std::env::temp_dir().join(format!("orders-docs-{}", ObjectId::new().to_hex()));
+    std::fs::create_dir(&folder).unwrap();
+    let script: String =
+        commands.iter().map(|shown| format!("{} 2>&1\necho '{MARK}'\n", shown.command)).collect();
+    let shell = Command::new("bash").args(["-c", &script]).envs(environment).current_dir(&folder).output();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let output = String::from_utf8(shell.expect("bash is installed").stdout).unwrap();
+    output.split(MARK).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn every_command_on_the_page_about_the_api_prints_what_the_page_says() {
+    let commands = shown(&std::fs::read_to_string(root().join("docs/api.md")).unwrap());
+    assert!(commands.len() > 25, "{}", commands.len());
+    let database = TestDatabase::new().await;
+    let process = Process::start(&uri(), &database.name, &[]);
+    let nowhere = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100";
+    let without_database = Process::start(nowhere, &database.name, &[]);
+    process.wait_until_ready(true).await;
+
+    let value = |user| cookie(user).strip_prefix("session=").unwrap().to_owned();
+    let complete = doc! { "status": "complete", "userId": "bob" };
+    let spoilt = doc! { "status": "no such status", "userId": "bob" };
+    let environment = HashMap::from([
+        ("API", format!("http://{}", process.api)),
+        ("WITHOUT_DATABASE", format!("http://{}", without_database.api)),
+        ("SESSION", value("ada")),
+        ("OTHER", value("bob")),
+        ("TICKET", database.ticket().await.to_string()),
+        ("TICKET_2", database.ticket().await.to_string()),
+        ("COMPLETE", database.mongoose_order(complete).await),
+        ("SPOILT", database.mongoose_order(spoilt).await),
+    ]);
+    let ran = spawn_blocking(move || (run(&commands, &environment), commands));
+    let (printed, commands) = ran.await.unwrap();
+    for (shown, printed) in commands.iter().zip(&printed) {
+        let (wanted, got) = (without_ids_and_times(&shown.prints), without_ids_and_times(printed));
+        assert_eq!(got, wanted, "{}", shown.command);
+    }
+    assert_eq!(printed.len(), commands.len() + 1, "a command ended the shell");
+}
