@@ -10,7 +10,7 @@ use orders_operator::{
     api,
     controller::{self, render},
     crd,
-    runtime::telemetry,
+    runtime::{telemetry, traces::Traces},
     store::import,
     sweeper,
 };
@@ -70,19 +70,20 @@ enum TicketsCommand {
 async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Controller(args) => {
-            telemetry::init(&args.log);
-            ended(controller::run(args).await)
+            let traces = telemetry::init(&args.log, "orders-operator-controller");
+            flushed(ended(controller::run(args).await), traces)
         }
         Command::Sweeper(args) => {
-            telemetry::init(&args.log);
-            ended(sweeper::run(args).await)
+            let traces = telemetry::init(&args.log, "orders-operator-sweeper");
+            flushed(ended(sweeper::run(args).await), traces)
         }
         Command::Serve(args) => {
-            telemetry::init(&args.log);
-            match api::serve(args).await {
+            let traces = telemetry::init(&args.log, "orders-operator-serve");
+            let code = match api::serve(args).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error, error.exit_code()),
-            }
+            };
+            flushed(code, traces)
         }
         Command::Crd => match crd::crd_yaml() {
             Ok(yaml) => ended(print(&yaml)),
@@ -121,6 +122,14 @@ fn ended<E: std::error::Error>(result: Result<(), E>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error, 1),
     }
+}
+
+/// The exit code, once the last traces are sent.
+fn flushed(code: ExitCode, traces: Option<Traces>) -> ExitCode {
+    if let Some(traces) = traces {
+        traces.flush();
+    }
+    code
 }
 
 fn failed(error: &dyn std::error::Error, code: u8) -> ExitCode {

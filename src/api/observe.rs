@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tracing::{Instrument, info_span};
 
 use super::{error::ApiError, metrics::Metrics, openapi};
+use crate::runtime::traces;
 
 /// How long a request may take, its body included.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -30,10 +31,13 @@ pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, ne
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = route(request.extensions().get::<MatchedPath>());
     let span = info_span!("request", id = id.to_str().unwrap_or_default());
+    let trace =
+        traces::request(&method, request.uri(), route, id.to_str().unwrap_or_default(), request.headers());
 
     async move {
-        let mut response = answer(request, next).await;
+        let mut response = answer(request, next).instrument(trace.clone()).await;
         let (status, took) = (response.status(), started.elapsed());
+        traces::answered(&trace, status);
         metrics.request(&method, route, status, took);
         tracing::info!(
             target: "orders_operator::access",

@@ -6,6 +6,7 @@ pub mod lease;
 mod process;
 mod shutdown;
 pub mod telemetry;
+pub mod traces;
 pub mod watch;
 
 pub use backoff::exponential;

@@ -1,9 +1,18 @@
-//! Logging: to standard error, as text for people or as JSON for collectors.
+//! Logs to standard error, as text for people or as JSON for collectors; and traces, where they are wanted.
 
 use std::io::IsTerminal;
 
+use axum::http::Uri;
 use clap::{Args, ValueEnum};
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use super::traces::{self, Traces};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -26,6 +35,10 @@ pub struct LogArgs {
     /// "info,orders_operator=debug"
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = parse_filter, help_heading = "Logging")]
     pub log_level: String,
+
+    /// Where to send traces by OTLP (gRPC), such as http://otel-collector:4317; none are made otherwise
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = parse_endpoint, help_heading = "Tracing")]
+    pub otlp_endpoint: Option<String>,
 }
 
 /// Rejects at the command line what the subscriber would reject later.
@@ -35,17 +48,41 @@ fn parse_filter(text: &str) -> Result<String, String> {
         .map_err(|error| format!("{error}; write a level such as \"info\""))
 }
 
-/// Installs the process's log subscriber; a second call changes nothing.
-pub fn init(args: &LogArgs) {
+/// An empty one, as from a variable that is set to nothing, is none.
+fn parse_endpoint(text: &str) -> Result<String, String> {
+    let uri = text.parse::<Uri>().map_err(|error| error.to_string());
+    match uri {
+        _ if text.is_empty() => Ok(String::new()),
+        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => Ok(text.to_owned()),
+        Ok(_) => Err("write http://HOST:PORT or https://HOST:PORT".into()),
+        Err(error) => Err(format!("{error}; write http://HOST:PORT or https://HOST:PORT")),
+    }
+}
+
+/// Installs the process's log subscriber, a second call changes nothing; and begins to trace in the
+/// name of `service` if an endpoint is given. What is returned is to be flushed at the end.
+pub fn init(args: &LogArgs, service: &'static str) -> Option<Traces> {
     // The value was parsed by clap already; the fallback is for callers that made it by hand.
     let filter = EnvFilter::try_new(&args.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Spans of traces would only make log lines longer.
+    let filter = filter.and(filter_fn(|metadata| metadata.target() != traces::TARGET));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
-    let installed = match args.log_format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let lines = match args.log_format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    if installed.is_err() {
+    let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
+    let (traces, unusable) = match endpoint.map(|endpoint| Traces::to(endpoint, service)).transpose() {
+        Ok(traces) => (traces, None),
+        Err(error) => (None, Some(error)),
+    };
+    let layer = traces.as_ref().map(Traces::layer);
+    if tracing_subscriber::registry().with(lines.with_filter(filter)).with(layer).try_init().is_err() {
         tracing::debug!("a log subscriber was installed before; it stays");
     }
+    if let Some(error) = unusable {
+        tracing::warn!(%error, "no traces are made: the OTLP endpoint is not usable");
+    }
+    traces
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use tracing::Instrument;
 
 use super::{
     Store, StoreError,
@@ -16,7 +17,10 @@ use super::{
     orders::advanced,
     retry,
 };
-use crate::order::{OrderStatus, Transition};
+use crate::{
+    order::{OrderStatus, Transition},
+    runtime::traces,
+};
 
 /// What one batch found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,10 +71,12 @@ impl Store {
             let mut filter = doc! { "_id": { "$in": ids } };
             filter.extend(due.clone());
             let orders = self.orders();
+            // Only now, so that the many looks at an idle database make no traces.
             let result = retry::transient(EXPIRING, || async {
                 let update = orders.update_many(filter.clone(), advanced(Transition::Cancel));
                 update.write_concern(majority()).await
             })
+            .instrument(traces::root(EXPIRING))
             .await?;
             Ok(ExpiredBatch { claimed, expired: result.modified_count })
         })

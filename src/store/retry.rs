@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use mongodb::error::{Error, Result as DriverResult};
 use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use super::{StoreError, error::is_transient};
+use crate::runtime::traces;
 
 /// How long any call of the store takes at most, its retries included.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -44,13 +46,13 @@ where
     .await
 }
 
-/// Bounds anything that calls the store by `limit`.
+/// Bounds anything that calls the store by `limit`; it is a step of whatever trace it is part of.
 pub(super) async fn within<T, E: From<StoreError>>(
     limit: Duration,
     doing: &'static str,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    match timeout(limit, work).await {
+    match timeout(limit, work).instrument(traces::step(doing)).await {
         Ok(result) => result,
         Err(_) => Err(StoreError::TimedOut { doing, after: limit }.into()),
     }

@@ -62,9 +62,12 @@ impl Store {
             return Ok(HashMap::new());
         }
         let ids: Vec<_> = ids.into_iter().map(|id| object_id(id.bytes())).collect();
+        let batch = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         let tickets = self.raw_tickets();
         let found: Vec<_> = retry::transient("reading tickets", || async {
-            tickets.find(doc! { "_id": { "$in": &ids } }).await?.try_collect().await
+            // In one batch: each further one is a way to the server and back, and dear to some.
+            let find = tickets.find(doc! { "_id": { "$in": &ids } }).batch_size(batch);
+            find.await?.try_collect().await
         })
         .await?;
         Ok(found

@@ -29,3 +29,4 @@ mod store_expiry;
 mod store_faults;
 mod store_payments;
 mod sweeper;
+mod traces;

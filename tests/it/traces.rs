@@ -1,0 +1,159 @@
+//! Traces by OTLP, taken by a collector in the test.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    },
+    common::v1::{KeyValue, any_value::Value as Any},
+    trace::v1::{Span, span::SpanKind},
+};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+use crate::{
+    api_process::{PATIENCE, Process},
+    mongo::{TestDatabase, answer, uri},
+};
+
+/// What a collector was sent: spans, each with the name of the service that it is from.
+#[derive(Clone, Default)]
+struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        for resource in request.into_inner().resource_spans {
+            let service = attribute(&resource.resource.unwrap().attributes, "service.name");
+            for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+                self.0.lock().unwrap().push((service.clone(), span));
+            }
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    async fn start() -> (Self, String) {
+        let (collector, listener) = (Self::default(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server =
+            tonic::transport::Server::builder().add_service(TraceServiceServer::new(collector.clone()));
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        (collector, endpoint)
+    }
+
+    fn spans(&self) -> Vec<(String, Span)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+fn attribute(attributes: &[KeyValue], key: &str) -> String {
+    let value = attributes.iter().find(|attribute| attribute.key == key).and_then(|a| a.value.clone());
+    match value.and_then(|value| value.value) {
+        Some(Any::StringValue(text)) => text,
+        Some(Any::IntValue(number)) => number.to_string(),
+        other => panic!("{key}: {other:?} in {attributes:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_request_is_part_of_its_callers_trace_and_has_the_stores_steps_beneath_it() {
+    let database = TestDatabase::bare().await;
+    let (collector, endpoint) = Collector::start().await;
+    let mut process = Process::start(&uri(), &database.name, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+    process.wait_until_ready(true).await;
+    let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let body = json!({ "ticketId": database.ticket().await.to_string() });
+    let request = process
+        .by("a-user", Method::POST, "/api/orders")
+        .header("traceparent", format!("00-{trace}-{parent}-01"))
+        .header("x-request-id", "r-1");
+    assert_eq!(answer(request.json(&body)).await.0, StatusCode::CREATED);
+    // Another one begins a trace of its own.
+    answer(process.by("a-user", Method::GET, "/api/nothing")).await;
+    // What is not sent yet is sent at the end.
+    process.terminate();
+    assert_eq!(process.ended().await.code(), Some(0));
+
+    let spans = collector.spans();
+    assert!(spans.iter().all(|(service, _)| service == "orders-operator-serve"), "{spans:?}");
+    let (ours, others): (Vec<Span>, Vec<Span>) =
+        spans.into_iter().map(|(_, span)| span).partition(|span| hex(&span.trace_id) == trace);
+    let server = ours.iter().find(|span| span.kind == SpanKind::Server as i32).unwrap();
+    assert_eq!((server.name.as_str(), hex(&server.parent_span_id).as_str()), ("POST /api/orders", parent));
+    for (key, value) in [
+        ("http.request.method", "POST"),
+        ("http.route", "/api/orders"),
+        ("http.response.status_code", "201"),
+        ("url.path", "/api/orders"),
+        ("http.request.header.x_request_id", "r-1"),
+    ] {
+        assert_eq!(attribute(&server.attributes, key), value, "{key}");
+    }
+    let reserving = ours.iter().find(|span| span.name == "reserving a ticket").unwrap();
+    assert_eq!(reserving.parent_span_id, server.span_id);
+    let reading = ours.iter().find(|span| span.name == "reading a ticket").unwrap();
+    assert_eq!(reading.parent_span_id, reserving.span_id);
+    assert!(
+        others.iter().any(|span| span.name == "GET other" && span.parent_span_id.is_empty()),
+        "{others:?}"
+    );
+    assert!(!format!("{ours:?}").contains("a-user"), "a trace says nothing of who it was");
+}
+
+#[tokio::test]
+async fn a_collector_that_takes_nothing_delays_nobody_and_is_complained_of_once() {
+    let database = TestDatabase::bare().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    let refusing = "http://127.0.0.1:1".to_owned();
+    for endpoint in [silent, refusing] {
+        let settings =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+        let mut process = Process::start(&uri(), &database.name, &settings);
+        process.wait_until_ready(true).await;
+        let started = Instant::now();
+        for _ in 0..50 {
+            assert_eq!(answer(process.by("u1", Method::GET, "/api/orders")).await.0, StatusCode::OK);
+        }
+        assert!(started.elapsed() < PATIENCE / 3, "{:?}", started.elapsed());
+        process.terminate();
+        let signalled = Instant::now();
+        assert_eq!(process.ended().await.code(), Some(0));
+        assert!(signalled.elapsed() < Duration::from_secs(10), "{:?}", signalled.elapsed());
+        let complaints = process.lines.iter().filter(|line| line.contains("until the collector takes them")).count();
+        assert!(complaints <= 1, "{complaints}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_none_is_said_to_be() {
+    let run = |endpoint: &str| {
+        let program = env!("CARGO_BIN_EXE_orders-operator");
+        let mut command = std::process::Command::new(program);
+        command.args(["serve", "--otlp-endpoint", endpoint]).env_clear().output().unwrap()
+    };
+    for wrong in ["otel-collector:4317", "ftp://otel-collector", "http://"] {
+        let output = run(wrong);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong}: {text}");
+        assert!(text.contains("write http://HOST:PORT"), "{text}");
+    }
+    // Set to nothing is not set: what is missing is something else.
+    assert!(String::from_utf8(run("").stderr).unwrap().contains("JWT_KEY is not set"));
+}
