@@ -1,17 +1,17 @@
-//! A user's orders, page by page: each is two queries, however many orders and tickets are in it.
+//! A user's orders, page by page: each is one query, however many orders and tickets are in it.
 //!
 //! Pages follow the ids and not a position, so that what is added or cancelled meanwhile neither
 //! repeats an order nor skips one, and no server keeps a cursor open for a slow reader.
 
 use futures::TryStreamExt;
-use mongodb::bson::{Document, RawDocumentBuf, doc, oid::ObjectId, raw::RawBsonRef};
+use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc, oid::ObjectId, raw::RawBsonRef};
 
 use super::{
-    Store, StoreError,
-    document::{kept, object_id, statuses, to_order},
+    Store, StoreError, TICKETS,
+    document::{kept, object_id, statuses, to_order, to_ticket},
     retry,
 };
-use crate::order::{Order, OrderId, OrderStatus, Reservation, UserId};
+use crate::order::{OrderId, OrderStatus, Reservation, UserId};
 
 /// Which of a user's orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,26 +49,41 @@ impl Store {
             found.truncate(limit);
             let next = if more { found.last().and_then(id_of) } else { None };
 
-            let orders: Vec<Order> = found.iter().filter_map(|document| kept(to_order(document))).collect();
-            let tickets = self.tickets_by_id(orders.iter().filter_map(|order| order.ticket)).await?;
-            let with_ticket = |order: Order| {
-                let ticket = order.ticket.and_then(|id| tickets.get(&id).cloned());
-                Reservation { order, ticket }
-            };
-            Ok(Page { orders: orders.into_iter().map(with_ticket).collect(), next })
+            Ok(Page { orders: found.iter().filter_map(|document| reservation(document)).collect(), next })
         })
         .await
     }
 
     async fn find_after(&self, listing: &Listing, limit: u32) -> Result<Vec<RawDocumentBuf>, StoreError> {
-        let (orders, filter) = (self.raw_orders(), filter(listing));
+        let (orders, pipeline) = (self.raw_orders(), pipeline(listing, limit));
         retry::transient(LISTING, || async {
-            // Ids begin with the time that they were made.
-            let find = orders.find(filter.clone()).sort(doc! { "_id": 1 });
-            find.limit(i64::from(limit)).batch_size(limit).await?.try_collect().await
+            // All in one batch: each further one is a way to the server and back, and dear to some.
+            let aggregate = orders.aggregate(pipeline.clone()).batch_size(limit);
+            aggregate.with_type::<RawDocumentBuf>().await?.try_collect().await
         })
         .await
     }
+}
+
+/// The field that an order's ticket is put into, as a list of at most one.
+const JOINED: &str = "joined";
+
+fn pipeline(listing: &Listing, limit: u32) -> [Document; 4] {
+    [
+        doc! { "$match": filter(listing) },
+        // Ids begin with the time that they were made.
+        doc! { "$sort": { "_id": 1 } },
+        doc! { "$limit": i64::from(limit) },
+        doc! { "$lookup": { "from": TICKETS, "localField": "ticket", "foreignField": "_id", "as": JOINED } },
+    ]
+}
+
+/// The order in `document` with the ticket that was joined to it.
+fn reservation(document: &RawDocument) -> Option<Reservation> {
+    let order = kept(to_order(document))?;
+    let joined = document.get_array(JOINED).ok().and_then(|tickets| tickets.into_iter().next()?.ok());
+    let ticket = joined.and_then(|ticket| kept(to_ticket(ticket.as_document()?)));
+    Some(Reservation { order, ticket })
 }
 
 fn filter(listing: &Listing) -> Document {

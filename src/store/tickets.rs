@@ -13,7 +13,7 @@ use mongodb::{
 
 use super::{
     Store, StoreError, TICKETS,
-    document::{self, kept, number, object_id, ticket_version, to_ticket},
+    document::{self, number, object_id, ticket_version, to_ticket},
     error::{code, is_transient_answer},
     retry,
 };
@@ -45,36 +45,6 @@ impl Store {
             tickets.find_one(doc! { "_id": object_id(id.bytes()) }).await
         })
         .await
-    }
-
-    /// Those of `ids` that are known here, in one query. Malformed records are logged and left out.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn tickets_by_id(
-        &self,
-        ids: impl IntoIterator<Item = TicketId>,
-    ) -> Result<HashMap<TicketId, Ticket>, StoreError> {
-        let mut ids: Vec<_> = ids.into_iter().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let ids: Vec<_> = ids.into_iter().map(|id| object_id(id.bytes())).collect();
-        let batch = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        let tickets = self.raw_tickets();
-        let found: Vec<_> = retry::transient("reading tickets", || async {
-            // In one batch: each further one is a way to the server and back, and dear to some.
-            let find = tickets.find(doc! { "_id": { "$in": &ids } }).batch_size(batch);
-            find.await?.try_collect().await
-        })
-        .await?;
-        Ok(found
-            .iter()
-            .filter_map(|document| kept(to_ticket(document)))
-            .map(|ticket| (ticket.id, ticket))
-            .collect())
     }
 
     /// Writes each of `tickets` unless the same or a newer version of it is here.

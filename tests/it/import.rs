@@ -60,7 +60,10 @@ async fn an_older_version_never_overwrites_a_newer_one_and_a_second_run_changes_
 
     let second = [line(a, "older", 1), line(b, "newer", 1), line(c, "same", 0)].join("\n");
     assert_eq!(run(&database, &second, OnError::Stop).await.unwrap(), summary(1, 2, 0));
-    let tickets = database.store.tickets_by_id([a, b, c]).await.unwrap();
+    let mut tickets = std::collections::HashMap::new();
+    for id in [a, b, c] {
+        tickets.insert(id, database.store.ticket(id).await.unwrap().unwrap());
+    }
     assert_eq!([a, b, c].map(|id| tickets[&id].title.as_str()), ["a", "newer", "c"]);
     assert_eq!([a, b, c].map(|id| tickets[&id].version.0), [2, 1, 0]);
 }

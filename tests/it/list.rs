@@ -125,10 +125,14 @@ async fn a_page_is_read_from_the_index() {
     let api = TestApi::new().await;
     api.many_orders("u1", 50, doc! {}).await;
     api.many_orders("u2", 2000, doc! {}).await;
-    let find = doc! {
-        "find": "orders", "sort": { "_id": 1 }, "limit": 501,
-        "filter": { "userId": "u1", "_id": { "$gte": ObjectId::from_bytes([0; 12]) } },
-    };
-    let plan = api.explain(find).await;
+    let all = doc! { "userId": "u1", "_id": { "$gte": ObjectId::from_bytes([0; 12]) } };
+    let ticket = doc! { "from": "tickets", "localField": "ticket", "foreignField": "_id", "as": "joined" };
+    let pipeline = vec![
+        doc! { "$match": all },
+        doc! { "$sort": { "_id": 1 } },
+        doc! { "$limit": 501 },
+        doc! { "$lookup": ticket },
+    ];
+    let plan = api.explain(doc! { "aggregate": "orders", "pipeline": pipeline, "cursor": {} }).await;
     assert!(plan.contains("user_orders"), "{plan}");
 }
