@@ -12,6 +12,7 @@ mod dereference;
 mod fixture;
 mod metrics;
 mod problem;
+mod quantity;
 mod reconcile;
 pub mod render;
 mod status;

@@ -63,6 +63,9 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
         // What cannot be known now stays as it was.
         replicas: old.replicas,
         ready_replicas: old.ready_replicas,
+        ready_of_wanted: old.ready_of_wanted.clone(),
+        // The sweeper's to write.
+        expiry: None,
         url: old.url.clone(),
         routes: old.routes.clone(),
         conditions: Vec::new(),
@@ -118,7 +121,9 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
             }
             let deployed = applied.deployment.status.as_ref();
             status.replicas = Some(deployed.and_then(|status| status.replicas).unwrap_or(0));
-            status.ready_replicas = Some(deployed.and_then(|status| status.ready_replicas).unwrap_or(0));
+            let ready = deployed.and_then(|status| status.ready_replicas).unwrap_or(0);
+            status.ready_replicas = Some(ready);
+            status.ready_of_wanted = Some(format!("{ready}/{}", wanted(&applied.deployment)));
             describe_ingress(&mut status, valid.ingress.as_ref());
         }
     }
@@ -161,8 +166,13 @@ fn readiness(ours: &[Condition], on_object: &[Condition]) -> (bool, String, Stri
     }
 }
 
+/// The number of pods that the Deployment is to have.
+fn wanted(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
 fn availability(deployment: &Deployment) -> (bool, Reason, String) {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = wanted(deployment);
     let empty = DeploymentStatus::default();
     let status = deployment.status.as_ref().unwrap_or(&empty);
     let ready = status.ready_replicas.unwrap_or(0);
@@ -252,7 +262,7 @@ pub async fn write(
 
 /// Whether the object's status is `ours` already, other writers' conditions aside.
 fn is_current(current: &OrdersServiceStatus, ours: &OrdersServiceStatus) -> bool {
-    let mut current = current.clone();
+    let mut current = OrdersServiceStatus { expiry: None, ..current.clone() };
     current
         .conditions
         .retain(|condition| ConditionType::CONTROLLER.iter().any(|kind| kind.as_str() == condition.type_));

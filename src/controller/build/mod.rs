@@ -53,6 +53,11 @@ fn labels_of<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, Strin
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
+/// The map, unless it is empty: the server would drop it, and the object would differ from ours for ever.
+fn filled<V>(map: BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {
+    Some(map).filter(|map| !map.is_empty())
+}
+
 /// Name, labels and owner of every child.
 fn metadata(service: &ValidatedOrdersService) -> ObjectMeta {
     ObjectMeta {
