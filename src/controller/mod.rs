@@ -15,6 +15,7 @@ mod problem;
 mod quantity;
 mod reconcile;
 pub mod render;
+mod replicas;
 mod status;
 pub mod validate;
 
@@ -22,7 +23,13 @@ use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use futures::StreamExt;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{Service, ServiceAccount},
+    networking::v1::{Ingress, NetworkPolicy},
+    policy::v1::PodDisruptionBudget,
+};
 use kube::{
     Client,
     core::DeserializeGuard,
@@ -186,6 +193,10 @@ fn controller(client: &Client, args: &ControllerArgs) -> Controller<DeserializeG
         .owns(watch::api::<Deployment>(client, namespace), watch::config())
         .owns(watch::api::<Service>(client, namespace), watch::config())
         .owns(watch::api::<Ingress>(client, namespace), watch::config())
+        .owns(watch::api::<HorizontalPodAutoscaler>(client, namespace), watch::config())
+        .owns(watch::api::<PodDisruptionBudget>(client, namespace), watch::config())
+        .owns(watch::api::<ServiceAccount>(client, namespace), watch::config())
+        .owns(watch::api::<NetworkPolicy>(client, namespace), watch::config())
 }
 
 fn observe<T>(

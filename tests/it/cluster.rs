@@ -83,6 +83,13 @@ impl TestNamespace {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
+    /// The objects of any kind, such as ("Deployment", "apps/v1").
+    pub fn dynamic(&self, kind: &str, version: &str) -> Api<DynamicObject> {
+        let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::namespaced_with(self.client.clone(), &self.name, &resource)
+    }
+
     /// Applies the Secrets that [`Self::service`] refers to.
     pub async fn secrets(&self, mongo_uri: &str) {
         self.secret("jwt-secret", "JWT_KEY", "a-key").await;

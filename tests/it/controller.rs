@@ -1,16 +1,22 @@
 //! The controller, run as a process under exactly the rights of the chart, against a real API server.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
+use futures::StreamExt;
 use k8s_openapi::api::{
     apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{Pod, Secret, Service},
     networking::v1::Ingress,
     rbac::v1::Role,
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    runtime::watcher::watch_object,
 };
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::{Value, json};
@@ -39,22 +45,49 @@ fn rules(ingress: &Ingress) -> Vec<String> {
         .collect()
 }
 
+/// Every kind of child, as (kind, API version).
+const CHILDREN: [(&str, &str); 7] = [
+    ("Deployment", "apps/v1"),
+    ("Service", "v1"),
+    ("Ingress", "networking.k8s.io/v1"),
+    ("HorizontalPodAutoscaler", "autoscaling/v2"),
+    ("PodDisruptionBudget", "policy/v1"),
+    ("ServiceAccount", "v1"),
+    ("NetworkPolicy", "networking.k8s.io/v1"),
+];
+
+/// A patch of the spec that asks for every kind of child.
+fn whole() -> Value {
+    json!({"replicas": null, "autoscaling": {"maxReplicas": 5}})
+}
+
+fn child_api(namespace: &TestNamespace, (kind, version): (&str, &str)) -> Api<DynamicObject> {
+    namespace.dynamic(kind, version)
+}
+
 /// The resourceVersion of the resource and of each child.
-async fn versions(namespace: &TestNamespace) -> BTreeMap<&'static str, String> {
-    let version = |object: Option<String>| object.unwrap();
-    [
-        (
-            "OrdersService",
-            version(namespace.api::<OrdersService>().get("orders").await.unwrap().resource_version()),
-        ),
-        (
-            "Deployment",
-            version(namespace.api::<Deployment>().get("orders").await.unwrap().resource_version()),
-        ),
-        ("Service", version(namespace.api::<Service>().get("orders").await.unwrap().resource_version())),
-        ("Ingress", version(namespace.api::<Ingress>().get("orders").await.unwrap().resource_version())),
-    ]
-    .into()
+async fn versions(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
+    let mut versions = BTreeMap::new();
+    let service = namespace.api::<OrdersService>().get("orders").await.unwrap();
+    versions.insert("OrdersService", service.resource_version());
+    for child in CHILDREN {
+        let found = child_api(namespace, child).get_opt("orders").await.unwrap();
+        versions.insert(child.0, found.and_then(|child| child.resource_version()));
+    }
+    versions
+}
+
+/// Waits until the cluster's own controllers have nothing more to write to the children.
+async fn settled(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
+    let seen = Mutex::new((BTreeMap::new(), 0));
+    eventually("nothing changes any more", || async {
+        let now = versions(namespace).await;
+        let (last, times) = &mut *seen.lock().unwrap();
+        *times = if *last == now { *times + 1 } else { 0 };
+        *last = now.clone();
+        (*times >= 20).then_some(now)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -62,18 +95,18 @@ async fn an_orders_service_becomes_its_children_with_the_client_last_and_the_sta
     let namespace = TestNamespace::create("children").await;
     namespace.secrets(MONGO).await;
     let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({"port": 4000}))).await.unwrap();
+    namespace
+        .apply(&namespace.service("orders", json!({"port": 4000, "podDisruptionBudget": {}})))
+        .await
+        .unwrap();
     namespace.ready("orders").await;
 
     let service: OrdersService = namespace.api().get("orders").await.unwrap();
-    let deployment: Deployment = namespace.api().get("orders").await.unwrap();
     let uid = service.uid().unwrap();
-    for owners in [
-        deployment.owner_references(),
-        namespace.api::<Service>().get("orders").await.unwrap().owner_references(),
-        namespace.api::<Ingress>().get("orders").await.unwrap().owner_references(),
-    ] {
-        assert!(matches!(owners, [owner] if owner.uid == uid && owner.controller == Some(true)));
+    for child in CHILDREN.into_iter().filter(|(kind, _)| *kind != "HorizontalPodAutoscaler") {
+        let found = child_api(&namespace, child).get("orders").await.unwrap();
+        let owners = found.owner_references();
+        assert!(matches!(owners, [owner] if owner.uid == uid && owner.controller == Some(true)), "{child:?}");
     }
     assert_eq!(
         rules(&namespace.api().get("orders").await.unwrap()),
@@ -97,55 +130,47 @@ async fn an_edited_or_deleted_child_of_each_kind_is_repaired() {
     let namespace = TestNamespace::create("drift").await;
     namespace.secrets(MONGO).await;
     let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
-    namespace.ready("orders").await;
+    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
 
-    // As `kubectl edit` does: another manager, and force.
+    // As `kubectl edit` does: another manager, and force. Of each kind, what the operator sets is changed.
     let edit = PatchParams::apply("kubectl-edit").force();
-    let edits = json!({
-        "deployment": {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 7}},
-        "service": {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app.kubernetes.io/name": "other"}}},
-        "ingress": {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "spec": {"ingressClassName": "x", "rules": [{"host": "evil.dev"}]}},
-    });
-    let deployments = namespace.api::<Deployment>();
-    let services = namespace.api::<Service>();
-    let ingresses = namespace.api::<Ingress>();
-    deployments.patch("orders", &edit, &Patch::Apply(&edits["deployment"])).await.unwrap();
-    services.patch("orders", &edit, &Patch::Apply(&edits["service"])).await.unwrap();
-    ingresses.patch("orders", &edit, &Patch::Apply(&edits["ingress"])).await.unwrap();
-    eventually("the edited Deployment is repaired", || async {
-        (deployments.get("orders").await.unwrap().spec.unwrap().replicas == Some(0)).then_some(())
-    })
-    .await;
-    eventually("the edited Service is repaired", || async {
-        let selector = services.get("orders").await.unwrap().spec.unwrap().selector.unwrap();
-        (selector["app.kubernetes.io/name"] == "orders-service").then_some(())
-    })
-    .await;
-    eventually("the edited Ingress is repaired", || async {
-        (rules(&ingresses.get("orders").await.unwrap()).len() == 4).then_some(())
-    })
-    .await;
-
-    let old = [
-        deployments.get("orders").await.unwrap().uid(),
-        services.get("orders").await.unwrap().uid(),
-        ingresses.get("orders").await.unwrap().uid(),
-    ];
-    let now = DeleteParams::background();
-    deployments.delete("orders", &now).await.unwrap();
-    services.delete("orders", &now).await.unwrap();
-    ingresses.delete("orders", &now).await.unwrap();
-    eventually("the deleted children are there again", || async {
-        let new = [
-            deployments.get_opt("orders").await.unwrap()?.uid(),
-            services.get_opt("orders").await.unwrap()?.uid(),
-            ingresses.get_opt("orders").await.unwrap()?.uid(),
-        ];
-        new.iter().zip(&old).all(|(new, old)| new != old).then_some(())
-    })
-    .await;
-    namespace.ready("orders").await;
+    for (child, path, wrong) in [
+        (CHILDREN[0], "/spec/template/spec/serviceAccountName", json!("other")),
+        (CHILDREN[1], "/spec/selector/app.kubernetes.io~1name", json!("other")),
+        (CHILDREN[2], "/spec/rules", json!([{"host": "evil.dev"}])),
+        (CHILDREN[3], "/spec/maxReplicas", json!(9)),
+        (CHILDREN[4], "/spec/maxUnavailable", json!("100%")),
+        (CHILDREN[5], "/automountServiceAccountToken", json!(true)),
+        (CHILDREN[6], "/spec/podSelector/matchLabels/app.kubernetes.io~1name", json!("other")),
+    ] {
+        let api = child_api(&namespace, child);
+        let before = serde_json::to_value(api.get("orders").await.unwrap()).unwrap();
+        let mut change = json!({"apiVersion": child.1, "kind": child.0});
+        let mut at = &mut change;
+        for step in path[1..].split('/') {
+            at = &mut at[step.replace("~1", "/")];
+        }
+        *at = wrong.clone();
+        let edited = api.patch("orders", &edit, &Patch::Apply(&change)).await.unwrap();
+        assert_eq!(serde_json::to_value(&edited).unwrap().pointer(path), Some(&wrong), "{child:?}");
+        eventually(&format!("the edited {} is repaired", child.0), || async {
+            let now = serde_json::to_value(api.get("orders").await.unwrap()).unwrap();
+            (now.pointer(path) == before.pointer(path)).then_some(())
+        })
+        .await;
+    }
+    for child in CHILDREN {
+        let api = child_api(&namespace, child);
+        let old = api.get("orders").await.unwrap().uid();
+        api.delete("orders", &DeleteParams::background()).await.unwrap();
+        eventually(&format!("the deleted {} is there again", child.0), || async {
+            let new = api.get_opt("orders").await.unwrap()?.uid();
+            (new != old).then_some(())
+        })
+        .await;
+    }
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
     namespace.remove().await;
 }
 
@@ -156,14 +181,8 @@ async fn a_controller_that_starts_anew_writes_nothing_where_all_is_in_place() {
     let controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     namespace.ready("orders").await;
-    // The Deployment's own controller goes on writing for a moment.
-    eventually("the Deployment is seen by its controller", || async {
-        let deployment = namespace.api::<Deployment>().get("orders").await.unwrap();
-        (deployment.status.unwrap().observed_generation == deployment.metadata.generation).then_some(())
-    })
-    .await;
+    let before = settled(&namespace).await;
     controller.kill();
-    let before = versions(&namespace).await;
 
     let _controller = namespace.run("controller").await;
     // A second resource shows that the new controller is at work: it reconciles each one at its start.
@@ -201,6 +220,164 @@ async fn someone_else_s_deployment_of_the_same_name_is_left_alone_and_the_resour
     assert!(namespace.api::<Service>().get_opt("orders").await.unwrap().is_some());
     deployments.delete("orders", &DeleteParams::background()).await.unwrap();
     namespace.ready("orders").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn no_kind_of_child_is_adopted_from_someone_else() {
+    let namespace = TestNamespace::create("foreign").await;
+    namespace.secrets(MONGO).await;
+    let labels = json!({"app": "theirs"});
+    let backend = json!({"service": {"name": "x", "port": {"number": 80}}});
+    let specs = [
+        json!({"spec": {
+            "replicas": 0, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "theirs:1"}]}}
+        }}),
+        json!({"spec": {"ports": [{"port": 80}], "selector": labels}}),
+        json!({"spec": {"defaultBackend": backend}}),
+        json!({"spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}, "maxReplicas": 2}}),
+        json!({"spec": {"maxUnavailable": 3, "selector": {"matchLabels": labels}}}),
+        json!({"automountServiceAccountToken": true}),
+        json!({"spec": {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress"]}}),
+    ];
+    let mut theirs = Vec::new();
+    for (child, mut object) in CHILDREN.into_iter().zip(specs) {
+        object["metadata"] = json!({"name": "orders"});
+        (object["kind"], object["apiVersion"]) = (json!(child.0), json!(child.1));
+        let object = serde_json::from_value(object).unwrap();
+        theirs.push(child_api(&namespace, child).create(&PostParams::default(), &object).await.unwrap());
+    }
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+    for (child, theirs) in CHILDREN.into_iter().zip(&theirs) {
+        assert!(
+            message.contains(&format!("{} \"orders\" is there already", child.0)),
+            "{child:?}: {message}"
+        );
+        let now = child_api(&namespace, child).get("orders").await.unwrap();
+        assert_eq!((now.data.get("spec"), now.metadata.labels), (theirs.data.get("spec"), None), "{child:?}");
+    }
+    // Nor is any deleted as if it were ours and switched off.
+    namespace.apply(&namespace.service("orders", json!({"networkPolicy": false}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+    for (child, theirs) in CHILDREN.into_iter().zip(&theirs) {
+        let now = child_api(&namespace, child).get("orders").await.unwrap();
+        assert_eq!(now.uid(), theirs.uid(), "{child:?}");
+        child_api(&namespace, child).delete("orders", &DeleteParams::background()).await.unwrap();
+    }
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn what_is_switched_off_is_deleted() {
+    let namespace = TestNamespace::create("switch").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    let off = json!({"networkPolicy": false, "podTemplate": {"serviceAccountName": "default"}});
+    let mut object = namespace.service("orders", off);
+    object["spec"].as_object_mut().unwrap().remove("ingress");
+    namespace.apply(&object).await.unwrap();
+    for child in CHILDREN.into_iter().skip(2) {
+        eventually(&format!("the {} is deleted", child.0), || async {
+            child_api(&namespace, child).get_opt("orders").await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+    namespace.ready("orders").await;
+    let deployment: Deployment = namespace.api().get("orders").await.unwrap();
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.service_account_name.as_deref(), Some("default"));
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn switching_autoscaling_on_and_off_keeps_the_number_of_pods() {
+    let namespace = TestNamespace::create("autoscale").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    let deployments = namespace.api::<Deployment>();
+    let replicas = |wanted: i32| {
+        let deployments = deployments.clone();
+        async move {
+            eventually(&format!("{wanted} replicas"), || async {
+                let deployment = deployments.get_opt("orders").await.unwrap()?;
+                (deployment.spec.unwrap().replicas == Some(wanted)).then_some(())
+            })
+            .await;
+        }
+    };
+    namespace.apply(&namespace.service("orders", json!({"replicas": 3}))).await.unwrap();
+    replicas(3).await;
+    // Every number that there ever is from now on.
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let watching = tokio::spawn({
+        let (deployments, seen) = (deployments.clone(), seen.clone());
+        async move {
+            let mut changes = std::pin::pin!(watch_object(deployments, "orders"));
+            while let Some(change) = changes.next().await {
+                if let Ok(Some(deployment)) = change {
+                    seen.lock().unwrap().push(deployment.spec.unwrap().replicas.unwrap());
+                }
+            }
+        }
+    });
+    let auto = json!({"replicas": null, "autoscaling": {"maxReplicas": 9}});
+    namespace.apply(&namespace.service("orders", auto)).await.unwrap();
+    let autoscalers = namespace.api::<HorizontalPodAutoscaler>();
+    eventually("the autoscaler is there", || async { autoscalers.get_opt("orders").await.unwrap() }).await;
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    replicas(3).await;
+    // As the autoscaler does when load comes.
+    let scale = json!({"spec": {"replicas": 5}});
+    deployments.patch_scale("orders", &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
+    replicas(5).await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": null}))).await.unwrap();
+    eventually("the autoscaler is gone", || async {
+        autoscalers.get_opt("orders").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    // A change that rolls the pods does not change their number either.
+    let other = json!({"replicas": null, "port": 4000});
+    namespace.apply(&namespace.service("orders", other)).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    replicas(5).await;
+    watching.abort();
+    let mut seen = seen.lock().unwrap().clone();
+    seen.dedup();
+    assert!(seen == [3, 5] || seen == [5], "{seen:?}");
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
+    replicas(1).await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn an_autoscaler_of_the_user_s_own_can_scale_the_resource() {
+    let namespace = TestNamespace::create("ownhpa").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    let own = json!({
+        "metadata": {"name": "own"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "name": "orders"},
+            "minReplicas": 3, "maxReplicas": 5,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]
+        }
+    });
+    let autoscalers = namespace.api::<HorizontalPodAutoscaler>();
+    autoscalers.create(&PostParams::default(), &serde_json::from_value(own).unwrap()).await.unwrap();
+    // The cluster's own autoscaler brings it to its minimum, without any metrics, and it comes through.
+    eventually("the Deployment follows", || async {
+        let deployment: Deployment = namespace.api().get("orders").await.unwrap();
+        (deployment.spec.unwrap().replicas == Some(3)).then_some(())
+    })
+    .await;
     namespace.remove().await;
 }
 
@@ -368,18 +545,15 @@ async fn the_children_of_a_deleted_resource_are_collected() {
     let namespace = TestNamespace::create("gone").await;
     namespace.secrets(MONGO).await;
     let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
-    namespace.ready("orders").await;
+    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
     namespace.api::<OrdersService>().delete("orders", &DeleteParams::background()).await.unwrap();
-    eventually("nothing is left", || async {
-        let left = [
-            namespace.api::<Deployment>().get_opt("orders").await.unwrap().is_some(),
-            namespace.api::<Service>().get_opt("orders").await.unwrap().is_some(),
-            namespace.api::<Ingress>().get_opt("orders").await.unwrap().is_some(),
-        ];
-        (!left.contains(&true)).then_some(())
-    })
-    .await;
+    for child in CHILDREN {
+        eventually(&format!("no {} is left", child.0), || async {
+            child_api(&namespace, child).get_opt("orders").await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
     namespace.remove().await;
 }
 

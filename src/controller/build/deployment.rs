@@ -95,7 +95,11 @@ fn pod(service: &ValidatedOrdersService, selector: BTreeMap<String, String>) -> 
         tolerations: Some(service.pods.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
         affinity: service.pods.affinity.clone().filter(|affinity| *affinity != Affinity::default()),
         priority_class_name: service.pods.priority_class_name.clone(),
-        service_account_name: service.pods.service_account_name.clone(),
+        service_account_name: service
+            .pods
+            .service_account_name
+            .clone()
+            .or_else(|| Some(service.name.clone())),
         ..PodSpec::default()
     }
 }
