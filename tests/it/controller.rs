@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use futures::StreamExt;
@@ -15,7 +16,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     runtime::watcher::watch_object,
 };
 use orders_operator::crd::{ConditionType::*, OrdersService};
@@ -193,6 +194,158 @@ async fn a_controller_that_starts_anew_writes_nothing_where_all_is_in_place() {
         .await;
     assert_eq!(versions(&namespace).await, before);
     namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_hundred_reconciles_of_a_settled_resource_send_nothing_and_drift_is_still_repaired() {
+    let namespace = TestNamespace::create("quiet").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    // Every kind of child but an autoscaler, which the cluster's own controller writes to for ever.
+    let spec = json!({"podDisruptionBudget": {}, "ingress": {"className": null}});
+    namespace.apply(&namespace.service("orders", spec)).await.unwrap();
+    namespace.ready("orders").await;
+    let before = settled(&namespace).await;
+    let requests = || controller.metric("orders_operator_controller_api_requests_total");
+    let reconciles = || controller.metric("orders_operator_controller_reconciles_total");
+    let sent = requests().await;
+    assert!(sent > 10.0, "{sent}");
+    let services = namespace.api::<OrdersService>();
+    for round in 0..100 {
+        let done = reconciles().await;
+        let touch = json!({"metadata": {"annotations": {"round": round.to_string()}}});
+        services.patch("orders", &PatchParams::default(), &Patch::Merge(touch)).await.unwrap();
+        eventually("it is reconciled", || async { (reconciles().await > done).then_some(()) }).await;
+    }
+    assert_eq!(requests().await, sent, "requests were sent: {}", controller.admin("/metrics").await);
+    let mut after = versions(&namespace).await;
+    after.insert("OrdersService", before["OrdersService"].clone());
+    assert_eq!(after, before);
+
+    let edit = json!({"spec": {"selector": {"app.kubernetes.io/name": "other"}}});
+    let children = namespace.api::<Service>();
+    children.patch("orders", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
+    eventually("drift is repaired", || async {
+        let selector = children.get("orders").await.unwrap().spec.unwrap().selector.unwrap();
+        (selector["app.kubernetes.io/name"] == "orders-service").then_some(())
+    })
+    .await;
+    let patched =
+        controller.metric("orders_operator_controller_api_requests_total{kind=\"Service\",verb=\"patch\"}");
+    assert_eq!(patched.await, 2.0, "made and repaired, each with one request");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_many_resources_name_is_read_once_for_all_and_its_change_rolls_all() {
+    let namespace = TestNamespace::create("shared").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run_with("controller", &["--secret-refresh", "2"]).await;
+    let names: Vec<_> = (0..6).map(|number| format!("orders-{number}")).collect();
+    for name in &names {
+        let mut object = namespace.service(name, json!({}));
+        object["spec"].as_object_mut().unwrap().remove("ingress");
+        namespace.apply(&object).await.unwrap();
+        namespace.ready(name).await;
+    }
+    let reads = || controller.metric("orders_operator_controller_api_requests_total{kind=\"Secret\"");
+    let (started, first) = (Instant::now(), reads().await);
+    eventually("the Secrets are read again and again", || async {
+        (reads().await >= first + 8.0).then_some(())
+    })
+    .await;
+    // Two Secrets, each at most every 1.5 s, whoever names them.
+    let most = 2.0 * (started.elapsed().as_secs_f64() / 1.5 + 1.0);
+    let now = reads().await;
+    assert!(now - first <= most, "{} reads, at most {most} expected", now - first);
+
+    let checksum = |name: String| {
+        let deployments = namespace.api::<Deployment>();
+        async move {
+            let template = deployments.get(&name).await.unwrap().spec.unwrap().template;
+            template.metadata.unwrap().annotations.unwrap()["ticketing.dev/secrets-checksum"].clone()
+        }
+    };
+    let before = checksum(names[0].clone()).await;
+    namespace.secrets("mongodb://127.0.0.1:2/orders").await;
+    for name in &names {
+        eventually("its pods are rolled", || async {
+            (checksum(name.clone()).await != before).then_some(())
+        })
+        .await;
+    }
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn pods_that_cannot_pull_their_image_or_crash_are_named_in_the_resource() {
+    let namespace = TestNamespace::create("pods").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
+    let pods = namespace.api::<Pod>();
+    let made_by_the_deployment = ListParams::default().labels("app.kubernetes.io/instance=orders");
+    let pod = eventually("the Deployment makes a pod", || async {
+        pods.list(&made_by_the_deployment).await.unwrap().items.pop()
+    })
+    .await;
+    let name = pod.name_any();
+    // As the kubelet does; there is none here.
+    let say = |state: Value| {
+        let mut container = json!({
+            "name": "orders-api", "image": "registry.example/orders-operator:1", "imageID": "", "ready": false,
+            "restartCount": 0
+        });
+        json_patch::merge(&mut container, &state);
+        let status = Patch::Strategic(json!({"status": {"containerStatuses": [container]}}));
+        let (pods, name) = (pods.clone(), name.clone());
+        async move { pods.patch_status(&name, &PatchParams::default(), &status).await.unwrap() }
+    };
+    say(json!({"state": {"waiting": {"reason": "ErrImagePull", "message": "manifest unknown"}}})).await;
+    let message = namespace.condition("orders", Available, "False", "ImagePullFailed").await;
+    for expected in [name.as_str(), "registry.example/orders-operator:1", "manifest unknown", "0 of 1 pods"] {
+        assert!(message.contains(expected), "{expected} is missing in {message}");
+    }
+    namespace.condition("orders", Ready, "False", "ImagePullFailed").await;
+    say(json!({
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+        "lastState": {"terminated": {"exitCode": 2, "message": "no such flag"}},
+    }))
+    .await;
+    let message = namespace.condition("orders", Available, "False", "CrashLoopBackOff").await;
+    assert!(message.contains("exit code 2: no such flag") && message.contains(&name), "{message}");
+    let events = namespace.dynamic("Event", "events.k8s.io/v1");
+    eventually("an event tells of it", || async {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        events.iter().any(|event| event.data["reason"] == "ImagePullFailed").then_some(())
+    })
+    .await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn one_controller_serves_several_namespaces_with_a_role_in_each_and_no_other() {
+    let mut namespace = TestNamespace::create("several").await;
+    let (second, other) = (TestNamespace::create("second").await, TestNamespace::create("other").await);
+    namespace.watch_also(&second);
+    let controller = namespace.run("controller").await;
+    for of in [&namespace, &second, &other] {
+        of.secrets(MONGO).await;
+        of.apply(&of.service("orders", json!({}))).await.unwrap();
+    }
+    namespace.ready("orders").await;
+    second.ready("orders").await;
+    // Drift is seen in the second one too.
+    second.api::<Service>().delete("orders", &DeleteParams::background()).await.unwrap();
+    eventually("drift is repaired", || async { second.api::<Service>().get_opt("orders").await.unwrap() })
+        .await;
+    assert!(other.api::<Deployment>().get_opt("orders").await.unwrap().is_none());
+    assert!(controller.admin("/readyz").await.ends_with("ok\n"));
+    assert!(controller.admin("/livez").await.contains("[+]reconciles ok"));
+    assert_eq!(controller.metric("orders_operator_controller_watch_errors_total").await, 0.0);
+    for of in [namespace, second, other] {
+        of.remove().await;
+    }
 }
 
 #[tokio::test]
