@@ -1,6 +1,9 @@
 //! The pods: how many, who decides that, and what keeps them from running.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    process::Command,
+    sync::{Arc, Mutex},
+};
 
 use futures::StreamExt;
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
@@ -165,6 +168,34 @@ async fn what_the_scale_subresource_says_reaches_the_deployment() {
     let selector = services.get_scale("orders").await.unwrap().status.unwrap().selector.unwrap();
     assert!(selector.contains("app.kubernetes.io/instance=orders"), "{selector}");
     namespace.condition("orders", Available, "False", "MinimumReplicasUnavailable").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn kubectl_scale_works_where_the_number_was_never_set_and_is_refused_beside_an_autoscaler() {
+    let namespace = TestNamespace::create("kubectl").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": null}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    let kubectl = |replicas: &str| {
+        Command::new("kubectl")
+            .args(["--namespace", &namespace.name, "scale", "osvc/orders", "--replicas", replicas])
+            .output()
+            .unwrap()
+    };
+    let output = kubectl("3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    eventually("the Deployment follows", || async {
+        let deployment: Deployment = namespace.api().get("orders").await.unwrap();
+        (deployment.spec.unwrap().replicas == Some(3)).then_some(())
+    })
+    .await;
+    let auto = json!({"spec": {"replicas": null, "autoscaling": {"maxReplicas": 5}}});
+    let services = namespace.api::<OrdersService>();
+    services.patch("orders", &PatchParams::default(), &Patch::Merge(auto)).await.unwrap();
+    let said = String::from_utf8(kubectl("4").stderr).unwrap();
+    assert!(said.contains("the autoscaler decides the number"), "{said}");
     namespace.remove().await;
 }
 
