@@ -24,6 +24,9 @@ fn a_good_resource_passes_and_each_rule_refuses_what_it_is_for() {
     service(json!({"spec": {"ingress": null}})).validate_cel().unwrap();
     service(json!({"spec": {"ingress": {"hosts": ["*.Ticketing.dev.", "a-1.b"]}}})).validate_cel().unwrap();
     service(json!({"spec": {"autoscaling": {"maxReplicas": 2}}})).validate_cel().unwrap();
+    service(json!({"spec": {"autoscaling": {"maxReplicas": 2}, "resources": {"limits": {"cpu": 1}}}}))
+        .validate_cel()
+        .unwrap();
     service(json!({"spec": {"resources": {"requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}}}))
         .validate_cel()
         .unwrap();

@@ -41,6 +41,8 @@ use super::{
 #[cfg_attr(test, kube(cel))]
 #[x_kube(validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))")
     .message("replicas and autoscaling cannot be set together, since the autoscaler decides the number: remove replicas, or set it to null"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || !has(self.resources) || (has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)")
+    .message("autoscaling measures CPU in percent of what the pods request: set resources.requests.cpu"))]
 #[serde(rename_all = "camelCase")]
 pub struct OrdersServiceSpec {
     /// Container image of the orders API. Default: the image that the controller itself runs.

@@ -6,7 +6,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Secret, Service},
     networking::v1::Ingress,
-    rbac::v1::Role,
+    rbac::v1::{PolicyRule, Role},
 };
 use kube::{
     Api, ResourceExt,
@@ -234,18 +234,59 @@ async fn a_suspended_resource_keeps_its_children_as_they_are() {
     namespace.remove().await;
 }
 
+/// Takes the rules from the chart's Role that do not pass, and waits until that shows; gives the whole Role.
+async fn without_rules(namespace: &TestNamespace, keep: impl Fn(&PolicyRule) -> bool) -> Role {
+    // Makes the Role.
+    namespace.chart_client().await;
+    let roles = namespace.api::<Role>();
+    let whole = roles.get(&format!("{}-orders-operator", namespace.name)).await.unwrap();
+    let mut less = whole.clone();
+    less.rules.as_mut().unwrap().retain(keep);
+    assert_ne!(less.rules, whole.rules);
+    roles.replace(&whole.name_any(), &PostParams::default(), &less).await.unwrap();
+    whole
+}
+
+#[tokio::test]
+async fn a_watch_that_fails_is_counted_by_its_kind_and_holds_up_no_other() {
+    let namespace = TestNamespace::create("watch").await;
+    namespace.secrets(MONGO).await;
+    let policies = |rule: &PolicyRule| {
+        let resources = rule.resources.iter().flatten();
+        !resources.into_iter().any(|resource| resource == "networkpolicies")
+    };
+    without_rules(&namespace, policies).await;
+    let limited = namespace.chart_client().await;
+    eventually("the right is gone", || async {
+        let ingresses = Api::<Ingress>::namespaced(limited.clone(), &namespace.name);
+        ingresses.list(&Default::default()).await.err()
+    })
+    .await;
+    let controller = namespace.run("controller").await;
+    let errors = async |kind: &str| {
+        let name = format!("orders_operator_controller_watch_errors_total{{kind=\"{kind}\"}}");
+        controller.metric(&name).await
+    };
+    eventually("the watch fails", || async { (errors("NetworkPolicy").await >= 1.0).then_some(()) }).await;
+    // What it can do it does, and it says what it cannot.
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "Forbidden").await;
+    assert!(message.contains("networkpolicies"), "{message}");
+    namespace.api::<Service>().delete("orders", &DeleteParams::background()).await.unwrap();
+    eventually("drift is repaired", || async { namespace.api::<Service>().get_opt("orders").await.unwrap() })
+        .await;
+    assert_eq!(errors("Service").await, 0.0);
+    assert!(controller.admin("/readyz").await.contains("[-]caches"));
+    assert!(controller.admin("/livez").await.ends_with("ok\n"));
+    namespace.remove().await;
+}
+
 #[tokio::test]
 async fn a_right_that_is_missing_is_named_in_the_resource() {
     let namespace = TestNamespace::create("rights").await;
     namespace.secrets(MONGO).await;
     let limited = namespace.chart_client().await;
-    let roles = namespace.api::<Role>();
-    let role_name = format!("{}-orders-operator", namespace.name);
-    let whole = roles.get(&role_name).await.unwrap();
-    let mut less = whole.clone();
-    less.rules.as_mut().unwrap().retain(|rule| rule.resources != Some(vec!["secrets".into()]));
-    assert_ne!(less.rules, whole.rules);
-    let less = roles.replace(&role_name, &PostParams::default(), &less).await.unwrap();
+    let whole = without_rules(&namespace, |rule| rule.resources != Some(vec!["secrets".into()])).await;
     eventually("the right is gone", || async {
         let secrets = Api::<Secret>::namespaced(limited.clone(), &namespace.name);
         matches!(secrets.get("jwt-secret").await, Err(kube::Error::Api(status)) if status.code == 403)
@@ -257,8 +298,10 @@ async fn a_right_that_is_missing_is_named_in_the_resource() {
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "Forbidden").await;
     assert!(message.contains("secrets") && message.contains("RBAC"), "{message}");
-    let restored = Role { rules: whole.rules, ..less };
-    roles.replace(&role_name, &PostParams::default(), &restored).await.unwrap();
+    let roles = namespace.api::<Role>();
+    let less = roles.get(&whole.name_any()).await.unwrap();
+    let restored = Role { rules: whole.rules.clone(), ..less };
+    roles.replace(&whole.name_any(), &PostParams::default(), &restored).await.unwrap();
     namespace.ready("orders").await;
     namespace.remove().await;
 }

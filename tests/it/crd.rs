@@ -22,6 +22,10 @@ async fn the_api_server_refuses_what_cannot_work_and_says_what_to_write() {
         (json!({"replicas": -1}), "spec.replicas"),
         (json!({"autoscaling": {"maxReplicas": 3}}), "replicas and autoscaling cannot be set together"),
         (json!({"replicas": null, "autoscaling": {"minReplicas": 4, "maxReplicas": 3}}), "above maxReplicas"),
+        (
+            json!({"replicas": null, "autoscaling": {"maxReplicas": 3}, "resources": {"requests": {"memory": "1Mi"}}}),
+            "set resources.requests.cpu",
+        ),
         (json!({"replicas": null, "autoscaling": {"minReplicas": 1}}), "spec.autoscaling.maxReplicas"),
         (json!({"replicas": null, "autoscaling": {"maxReplicas": 1001}}), "spec.autoscaling.maxReplicas"),
         (json!({"podDisruptionBudget": {"maxUnavailable": "1"}}), "maxUnavailable"),

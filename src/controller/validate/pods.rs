@@ -98,7 +98,8 @@ pub(super) fn replicas(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String
             "spec.autoscaling.minReplicas is {min}, above maxReplicas, which is {max}: lower the one or raise the other"
         ));
     }
-    if !spec.resources.requests.contains_key("cpu") {
+    // Where only a limit is set, it is the request too.
+    if ![&spec.resources.requests, &spec.resources.limits].iter().any(|amounts| amounts.contains_key("cpu")) {
         invalid("spec.autoscaling measures CPU in percent of what the pods request: set spec.resources.requests.cpu".into());
     }
     Replicas::Autoscaled { min, max, cpu_percent }
