@@ -1,6 +1,8 @@
 //! The children: repaired, never adopted, deleted when they are switched off.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress};
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress, rbac::v1::Role};
 use kube::{
     ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -137,10 +139,10 @@ async fn no_kind_of_child_is_adopted_from_someone_else() {
 }
 
 #[tokio::test]
-async fn what_is_switched_off_is_deleted() {
+async fn what_is_switched_off_is_deleted_and_no_right_over_children_is_superfluous() {
     let namespace = TestNamespace::create("switch").await;
     namespace.secrets(MONGO).await;
-    let _controller = namespace.run("controller").await;
+    let controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", whole())).await.unwrap();
     namespace.condition("orders", Reconciled, "True", "AsExpected").await;
     let off = json!({"networkPolicy": false, "podTemplate": {"serviceAccountName": "default"}});
@@ -157,6 +159,30 @@ async fn what_is_switched_off_is_deleted() {
     let deployment: Deployment = namespace.api().get("orders").await.unwrap();
     let pod = deployment.spec.unwrap().template.spec.unwrap();
     assert_eq!(pod.service_account_name.as_deref(), Some("default"));
+
+    // By now it has done everything that it ever does to a child. Of the rights over children that the chart
+    // gives, each was used: none is superfluous.
+    let page = controller.admin("/metrics").await;
+    let role: Role = namespace.api().get(&format!("{}-orders-operator", namespace.name)).await.unwrap();
+    for (kind, _) in CHILDREN {
+        let plural = match kind.to_lowercase() {
+            name if name.ends_with('y') => format!("{}ies", name.trim_end_matches('y')),
+            name if name.ends_with('s') => format!("{name}es"),
+            name => format!("{name}s"),
+        };
+        let rules = role.rules.iter().flatten();
+        let granted: BTreeSet<_> = rules
+            .filter(|rule| rule.resources.iter().flatten().any(|resource| *resource == plural))
+            .flat_map(|rule| rule.verbs.iter().map(String::as_str))
+            .collect();
+        // The watches, and an apply of what is not there yet.
+        let mut used = BTreeSet::from(["list", "watch", "create"]);
+        for verb in ["get", "patch", "delete"] {
+            let counted = format!("api_requests_total{{kind=\"{kind}\",verb=\"{verb}\"}}");
+            used.extend(page.contains(&counted).then_some(verb));
+        }
+        assert_eq!(granted, used, "{kind}");
+    }
     namespace.remove().await;
 }
 
