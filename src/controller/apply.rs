@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{
     build::Prepared,
     kind::{Child, Kind},
-    memory::{Memory, Print},
+    memory::{Memory, Print, Settled, our_fields},
     problem::{CallError, Cluster, Problem},
     replicas::{self, Decision, HAND_OVER_MANAGER},
     rollout::Rollout,
@@ -110,11 +110,10 @@ async fn apply_or_delete<K: Child>(
 async fn apply_one<K: Child>(children: &Children, owner: &Owner, child: K) -> Result<(), Problem> {
     let print = Print::of(&child);
     let shown = children.watched.get(K::KIND, &owner.namespace, &owner.name);
-    if children.memory.is_settled(&owner.uid, K::KIND, print, &shown) {
-        return Ok(());
+    if children.memory.settled(&owner.uid, K::KIND, print, &shown) == Settled::No {
+        let answer = send(children, owner, child, shown).await?;
+        children.memory.applied(&owner.uid, K::KIND, print, answer.meta());
     }
-    let answer = send(children, owner, child, shown).await?;
-    children.memory.applied(&owner.uid, K::KIND, print, answer.meta().resource_version.clone());
     Ok(())
 }
 
@@ -127,10 +126,19 @@ async fn apply_deployment(
 ) -> Result<Rollout, Problem> {
     let mut print = Print::of(&deployment);
     let shown = children.watched.get(Kind::Deployment, &owner.namespace, &owner.name);
-    if children.memory.is_settled(&owner.uid, Kind::Deployment, print, &shown)
-        && let Some(rollout) = children.memory.rollout(&owner.uid)
-    {
-        return Ok(rollout);
+    match children.memory.settled(&owner.uid, Kind::Deployment, print, &shown) {
+        Settled::Untouched => {
+            if let Some(rollout) = children.memory.rollout(&owner.uid) {
+                return Ok(rollout);
+            }
+        }
+        // Its status, or an autoscaler's number.
+        Settled::Elsewhere => {
+            if let Some(live) = look(children, owner).await? {
+                return Ok(remember(children, owner, print, &live));
+            }
+        }
+        Settled::No => {}
     }
     let answer = match replicas {
         Replicas::Fixed(_) => send(children, owner, deployment, shown).await?,
@@ -144,10 +152,27 @@ async fn apply_deployment(
             answer
         }
     };
-    let rollout = Rollout::from(&answer);
-    children.memory.applied(&owner.uid, Kind::Deployment, print, answer.metadata.resource_version);
+    Ok(remember(children, owner, print, &answer))
+}
+
+fn remember(children: &Children, owner: &Owner, print: Option<Print>, deployment: &Deployment) -> Rollout {
+    let rollout = Rollout::from(deployment);
+    children.memory.applied(&owner.uid, Kind::Deployment, print, &deployment.metadata);
     children.memory.rolled_out(&owner.uid, rollout.clone());
-    Ok(rollout)
+    rollout
+}
+
+/// The Deployment as it is, when it still is ours and just what the watch showed, or newer by its status only.
+async fn look(children: &Children, owner: &Owner) -> Result<Option<Deployment>, Problem> {
+    let api = api::<Deployment>(children, owner);
+    let kind = Kind::Deployment.as_str();
+    let live = children.cluster.read(kind, "get", api.get_opt(&owner.name)).await;
+    let live = live.map_err(|error| cannot_apply::<Deployment>(owner, &error))?;
+    Ok(live.filter(|live| {
+        is_ours(&live.metadata, owner)
+            && live.metadata.deletion_timestamp.is_none()
+            && children.memory.has_fields(&owner.uid, Kind::Deployment, our_fields(&live.metadata))
+    }))
 }
 
 /// Sends a Deployment whose number of pods may be someone else's; gives what was decided about that.

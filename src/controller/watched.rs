@@ -13,7 +13,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, runtime::watcher::Event};
 use tokio::sync::watch;
 
-use super::kind::Kind;
+use super::{
+    kind::Kind,
+    memory::{Print, our_fields},
+};
 use crate::crd::OrdersService;
 
 /// Namespace and name of an object.
@@ -32,6 +35,8 @@ pub struct Seen {
     pub owner_uid: String,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// The hash of which of its fields are ours.
+    pub fields: Option<Print>,
 }
 
 /// What is known of a child.
@@ -178,6 +183,7 @@ fn seen(object: &ObjectMeta) -> Option<Seen> {
         owner: owner.name.clone(),
         owner_uid: owner.uid.clone(),
         deleting: object.deletion_timestamp.is_some(),
+        fields: our_fields(object),
     })
 }
 

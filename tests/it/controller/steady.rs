@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use orders_operator::crd::OrdersService;
+use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::json;
 
 use super::{MONGO, settled, versions};
@@ -109,5 +109,40 @@ async fn a_secret_that_many_resources_name_is_read_once_for_all_and_its_change_r
         })
         .await;
     }
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn what_others_write_to_a_child_beside_our_fields_is_not_answered_by_an_apply() {
+    let namespace = TestNamespace::create("beside").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", super::whole())).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    let patches = || {
+        controller.metric(
+            "orders_operator_controller_api_requests_total{kind=\"HorizontalPodAutoscaler\",verb=\"patch\"}",
+        )
+    };
+    let reconciles = || controller.metric("orders_operator_controller_reconciles_total");
+    assert_eq!(patches().await, 1.0);
+    let autoscalers = namespace.api::<HorizontalPodAutoscaler>();
+    for round in 1..=10 {
+        let done = reconciles().await;
+        // As the autoscaler's own controller does every 15 s, and as someone does who makes a note.
+        let status = Patch::Merge(json!({"status": {"currentReplicas": round, "desiredReplicas": 2}}));
+        autoscalers.patch_status("orders", &PatchParams::default(), &status).await.unwrap();
+        let note = Patch::Merge(json!({"metadata": {"annotations": {"note": round.to_string()}}}));
+        autoscalers.patch("orders", &PatchParams::default(), &note).await.unwrap();
+        eventually("it is reconciled", || async { (reconciles().await > done).then_some(()) }).await;
+    }
+    assert_eq!(patches().await, 1.0);
+    // One of our fields, by the same hand: that is answered.
+    let edit = Patch::Merge(json!({"metadata": {"annotations": {"note": "x"}}, "spec": {"maxReplicas": 7}}));
+    autoscalers.patch("orders", &PatchParams::default(), &edit).await.unwrap();
+    eventually("drift is repaired", || async {
+        (autoscalers.get("orders").await.unwrap().spec.unwrap().max_replicas == 5).then_some(())
+    })
+    .await;
     namespace.remove().await;
 }
