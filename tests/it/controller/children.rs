@@ -10,7 +10,7 @@ use kube::{
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::json;
 
-use super::{CHILDREN, MONGO, child_api, whole};
+use super::{CHILDREN, MONGO, child_api, settled, whole};
 use crate::cluster::{TestNamespace, eventually};
 
 #[tokio::test]
@@ -20,6 +20,10 @@ async fn an_edited_or_deleted_child_of_each_kind_is_repaired() {
     let _controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", whole())).await.unwrap();
     namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    // Without pods nothing else has the resource reconciled: each repair is the answer to what was done.
+    let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
+    namespace.api::<Deployment>().patch_scale("orders", &PatchParams::default(), &none).await.unwrap();
+    namespace.ready("orders").await;
 
     // As `kubectl edit` does: another manager, and force. Of each kind, what the operator sets is changed.
     let edit = PatchParams::apply("kubectl-edit").force();
@@ -40,6 +44,7 @@ async fn an_edited_or_deleted_child_of_each_kind_is_repaired() {
             at = &mut at[step.replace("~1", "/")];
         }
         *at = wrong.clone();
+        settled(&namespace).await;
         let edited = api.patch("orders", &edit, &Patch::Apply(&change)).await.unwrap();
         assert_eq!(serde_json::to_value(&edited).unwrap().pointer(path), Some(&wrong), "{child:?}");
         eventually(&format!("the edited {} is repaired", child.0), || async {
@@ -48,8 +53,10 @@ async fn an_edited_or_deleted_child_of_each_kind_is_repaired() {
         })
         .await;
     }
-    for child in CHILDREN {
+    // The Deployment last: it comes back with pods.
+    for child in CHILDREN.into_iter().rev() {
         let api = child_api(&namespace, child);
+        settled(&namespace).await;
         let old = api.get("orders").await.unwrap().uid();
         api.delete("orders", &DeleteParams::background()).await.unwrap();
         eventually(&format!("the deleted {} is there again", child.0), || async {
