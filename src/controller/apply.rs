@@ -1,51 +1,86 @@
 //! Step 4: carry out. Every child is applied server-side under one field manager; a child that was
 //! switched off is deleted, if it is ours; an object of someone else is left alone.
 
-use std::fmt::Debug;
+use std::sync::Arc;
 
 use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress},
+    api::{apps::v1::Deployment, core::v1::ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Resource,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
 
 use super::{
     build::Prepared,
-    problem::{CallError, Cluster, Problem, call},
+    kind::{Child, Kind},
+    memory::{Memory, Print, Settled, our_fields},
+    problem::{CallError, Cluster, Problem},
+    replicas::{self, Decision, HAND_OVER_MANAGER},
+    rollout::Rollout,
+    validate::Replicas,
+    watched::{Shown, Watched},
 };
 use crate::crd::{CONTROLLER_MANAGER, Reason};
 
-/// The children as the API server has them now. Only [`apply`] makes one, so that status can only
-/// be computed from what was applied.
+/// What the API server made of the children. Only [`apply`] makes one, so that status can only be
+/// computed from what was applied.
 #[derive(Clone, Debug)]
 pub struct Applied {
-    /// The Deployment with its status.
-    pub deployment: Deployment,
+    /// How far the Deployment has come.
+    pub rollout: Rollout,
 }
 
-/// Applies every child, and deletes those that are switched off.
+/// The children in the cluster: how to change them, what is seen of them, and what was applied.
+pub struct Children {
+    /// The API server.
+    pub cluster: Arc<Cluster>,
+    /// What the watches show.
+    pub watched: Watched,
+    /// What was applied last.
+    pub memory: Memory,
+}
+
+/// Applies every child that is not as it was applied last, and deletes those that are switched off.
 ///
 /// One child's failure does not keep the others from being applied.
 ///
 /// # Errors
 /// Every child that could not be applied or deleted.
-pub async fn apply(cluster: &Cluster, owner: &Owner, prepared: Prepared) -> Result<Applied, Vec<Problem>> {
+pub async fn apply(children: &Children, owner: &Owner, prepared: Prepared) -> Result<Applied, Vec<Problem>> {
     // No `..`: a new kind of child that is not applied does not compile.
-    let Prepared { deployment, service, ingress } = prepared;
-    let (deployment, service, ingress) = futures::join!(
-        apply_one(cluster, owner, deployment),
-        apply_one(cluster, owner, service),
-        apply_or_delete::<Ingress>(cluster, owner, ingress),
+    let Prepared { deployment, replicas, service, ingress, autoscaler, budget, account, network_policy } =
+        prepared;
+    // Pods are not made without their account, and should not be seen without their policy.
+    let account_goes = account.is_none();
+    let first = futures::join!(
+        async {
+            match account {
+                Some(account) => apply_one(children, owner, account).await,
+                None => Ok(()),
+            }
+        },
+        apply_or_delete(children, owner, network_policy),
     );
-    match (deployment, service, ingress) {
-        (Ok(deployment), Ok(Service { .. }), Ok(())) => Ok(Applied { deployment }),
-        (deployment, service, ingress) => {
-            Err([deployment.err(), service.err(), ingress.err()].into_iter().flatten().collect())
+    let (deployment, service, ingress, autoscaler, budget) = futures::join!(
+        apply_deployment(children, owner, deployment, replicas),
+        apply_one(children, owner, service),
+        apply_or_delete(children, owner, ingress),
+        apply_or_delete(children, owner, autoscaler),
+        apply_or_delete(children, owner, budget),
+    );
+    // Only now do no new pods need it.
+    let last = if account_goes { delete_if_ours::<ServiceAccount>(children, owner).await } else { Ok(()) };
+    let results = [first.0, first.1, service, ingress, autoscaler, budget, last];
+    let mut problems: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    match deployment {
+        Ok(rollout) if problems.is_empty() => Ok(Applied { rollout }),
+        Ok(_) => Err(problems),
+        Err(problem) => {
+            problems.insert(0, problem);
+            Err(problems)
         }
     }
 }
@@ -61,63 +96,197 @@ pub struct Owner {
     pub namespace: String,
 }
 
-/// What all children's types have in common.
-trait Child:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize
-{
-}
-
-impl<K> Child for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Serialize
-{
-}
-
 async fn apply_or_delete<K: Child>(
-    cluster: &Cluster,
+    children: &Children,
     owner: &Owner,
     wanted: Option<K>,
 ) -> Result<(), Problem> {
     match wanted {
-        Some(child) => apply_one(cluster, owner, child).await.map(|_| ()),
-        None => delete_if_ours::<K>(cluster, owner).await,
+        Some(child) => apply_one(children, owner, child).await,
+        None => delete_if_ours::<K>(children, owner).await,
     }
 }
 
-async fn apply_one<K: Child>(cluster: &Cluster, owner: &Owner, mut child: K) -> Result<K, Problem> {
-    let api = Api::<K>::namespaced(cluster.client.clone(), &owner.namespace);
-    let failed = |error: CallError| problem::<K>(owner, "apply", &error);
-    if let Some(found) = call(api.get_metadata_opt(&owner.name)).await.map_err(failed)? {
-        if !is_ours(&found.metadata, owner) {
-            return Err(not_owned::<K>(&found.metadata, owner));
+async fn apply_one<K: Child>(children: &Children, owner: &Owner, child: K) -> Result<(), Problem> {
+    let print = Print::of(&child);
+    let shown = children.watched.get(K::KIND, &owner.namespace, &owner.name);
+    if children.memory.settled(&owner.uid, K::KIND, print, &shown) == Settled::No {
+        let answer = send(children, owner, child, shown).await?;
+        children.memory.applied(&owner.uid, K::KIND, print, answer.meta());
+    }
+    Ok(())
+}
+
+/// As [`apply_one`], but what is sent of `replicas` also depends on the Deployment that is there.
+async fn apply_deployment(
+    children: &Children,
+    owner: &Owner,
+    deployment: Deployment,
+    replicas: Replicas,
+) -> Result<Rollout, Problem> {
+    let mut print = Print::of(&deployment);
+    let shown = children.watched.get(Kind::Deployment, &owner.namespace, &owner.name);
+    match children.memory.settled(&owner.uid, Kind::Deployment, print, &shown) {
+        Settled::Untouched => {
+            if let Some(rollout) = children.memory.rollout(&owner.uid) {
+                return Ok(rollout);
+            }
         }
-        // Applied to this very object: were it replaced by someone's own in between, the API server
-        // refuses, and the next reconcile looks again.
-        child.meta_mut().uid = found.metadata.uid;
+        // Its status, or an autoscaler's number.
+        Settled::Elsewhere => {
+            if let Some(live) = look(children, owner).await? {
+                return Ok(remember(children, owner, print, &live));
+            }
+        }
+        Settled::No => {}
     }
-    let params = PatchParams::apply(CONTROLLER_MANAGER).force();
-    cluster.write(api.patch(&owner.name, &params, &Patch::Apply(&child))).await.map_err(failed)
+    let answer = match replicas {
+        Replicas::Fixed(_) => send(children, owner, deployment, shown).await?,
+        Replicas::Unset => send_without_replicas(children, owner, deployment, replicas).await?.0,
+        Replicas::Autoscaled { .. } => {
+            let (answer, decision) = send_without_replicas(children, owner, deployment, replicas).await?;
+            if decision != Decision::Leave {
+                // The number is not yet out of our hands: to be looked at again.
+                print = None;
+            }
+            answer
+        }
+    };
+    Ok(remember(children, owner, print, &answer))
 }
 
-async fn delete_if_ours<K: Child>(cluster: &Cluster, owner: &Owner) -> Result<(), Problem> {
-    let api = Api::<K>::namespaced(cluster.client.clone(), &owner.namespace);
-    let failed = |error: CallError| problem::<K>(owner, "delete", &error);
-    let Some(found) = call(api.get_metadata_opt(&owner.name)).await.map_err(failed)? else {
-        return Ok(());
-    };
-    if !is_ours(&found.metadata, owner) || found.metadata.deletion_timestamp.is_some() {
-        return Ok(());
+fn remember(children: &Children, owner: &Owner, print: Option<Print>, deployment: &Deployment) -> Rollout {
+    let rollout = Rollout::from(deployment);
+    children.memory.applied(&owner.uid, Kind::Deployment, print, &deployment.metadata);
+    children.memory.rolled_out(&owner.uid, rollout.clone());
+    rollout
+}
+
+/// The Deployment as it is, when it still is ours and just what the watch showed, or newer by its status only.
+async fn look(children: &Children, owner: &Owner) -> Result<Option<Deployment>, Problem> {
+    let api = api::<Deployment>(children, owner);
+    let kind = Kind::Deployment.as_str();
+    let live = children.cluster.read(kind, "get", api.get_opt(&owner.name)).await;
+    let live = live.map_err(|error| cannot_apply::<Deployment>(owner, &error))?;
+    Ok(live.filter(|live| {
+        is_ours(&live.metadata, owner)
+            && live.metadata.deletion_timestamp.is_none()
+            && children.memory.has_fields(&owner.uid, Kind::Deployment, our_fields(&live.metadata))
+    }))
+}
+
+/// Sends a Deployment whose number of pods may be someone else's; gives what was decided about that.
+async fn send_without_replicas(
+    children: &Children,
+    owner: &Owner,
+    mut deployment: Deployment,
+    replicas: Replicas,
+) -> Result<(Deployment, Decision), Problem> {
+    let api = api::<Deployment>(children, owner);
+    let failed = |error: CallError| cannot_apply::<Deployment>(owner, &error);
+    let kind = Kind::Deployment.as_str();
+    let live = children.cluster.read(kind, "get", api.get_opt(&owner.name)).await.map_err(failed)?;
+    if let Some(foreign) = live.as_ref().filter(|live| !is_ours(&live.metadata, owner)) {
+        return Err(not_owned::<Deployment>(&foreign.metadata, owner));
     }
-    let params = DeleteParams::background().preconditions(Preconditions {
-        uid: found.metadata.uid,
-        resource_version: found.metadata.resource_version,
-    });
-    match cluster.write(api.delete(&owner.name, &params)).await {
-        Ok(_) | Err(CallError::Refused { code: 404, .. }) => {
-            tracing::info!(kind = %K::kind(&()), namespace = owner.namespace, name = owner.name, "deleted: switched off in the spec");
+    let decision = replicas::decide(replicas, live.as_ref());
+    let spec = deployment.spec.get_or_insert_default();
+    spec.replicas = match decision {
+        Decision::Send(number) => Some(number),
+        Decision::Leave => None,
+        Decision::HandOver(number) => {
+            let metadata = live.as_ref().map(|live| &live.metadata);
+            let only_replicas = json!({
+                "apiVersion": Deployment::api_version(&()),
+                "kind": Deployment::kind(&()),
+                // Were it scaled in between, this would undo it: then the next reconcile looks again.
+                "metadata": {
+                    "uid": metadata.and_then(|metadata| metadata.uid.as_ref()),
+                    "resourceVersion": metadata.and_then(|metadata| metadata.resource_version.as_ref()),
+                },
+                "spec": {"replicas": number},
+            });
+            let params = PatchParams::apply(HAND_OVER_MANAGER).force();
+            let patch = Patch::Apply(&only_replicas);
+            let request = api.patch(&owner.name, &params, &patch);
+            children.cluster.write(kind, "patch", request).await.map_err(failed)?;
+            None
+        }
+    };
+    let uid = live.and_then(|live| live.metadata.uid);
+    patch(children, owner, &mut deployment, uid).await.map(|answer| (answer, decision)).map_err(failed)
+}
+
+/// Applies `child` where ours is, or where nothing is.
+async fn send<K: Child>(
+    children: &Children,
+    owner: &Owner,
+    mut child: K,
+    shown: Shown,
+) -> Result<K, Problem> {
+    let failed = |error: CallError| cannot_apply::<K>(owner, &error);
+    if let Shown::There(seen) = shown
+        && seen.owner_uid == owner.uid
+    {
+        match patch(children, owner, &mut child, Some(seen.uid)).await {
+            // The watch is behind: there is another by now, or none.
+            Err(CallError::Refused { code: 404 | 409, .. }) => {}
+            result => return result.map_err(failed),
+        }
+    }
+    let request = api::<K>(children, owner);
+    let found = children.cluster.read(K::KIND.as_str(), "get", request.get_metadata_opt(&owner.name));
+    let found = found.await.map_err(failed)?.map(|found| found.metadata);
+    if let Some(foreign) = found.as_ref().filter(|found| !is_ours(found, owner)) {
+        return Err(not_owned::<K>(foreign, owner));
+    }
+    patch(children, owner, &mut child, found.and_then(|found| found.uid)).await.map_err(failed)
+}
+
+/// Applies `child` to the very object with this UID: were it replaced by someone's own meanwhile, the
+/// API server refuses.
+async fn patch<K: Child>(
+    children: &Children,
+    owner: &Owner,
+    child: &mut K,
+    uid: Option<String>,
+) -> Result<K, CallError> {
+    child.meta_mut().uid = uid;
+    let params = PatchParams::apply(CONTROLLER_MANAGER).force();
+    let api = api::<K>(children, owner);
+    let patch = Patch::Apply(&*child);
+    children.cluster.write(K::KIND.as_str(), "patch", api.patch(&owner.name, &params, &patch)).await
+}
+
+fn api<K: Child>(children: &Children, owner: &Owner) -> Api<K> {
+    Api::namespaced(children.cluster.client.clone(), &owner.namespace)
+}
+
+async fn delete_if_ours<K: Child>(children: &Children, owner: &Owner) -> Result<(), Problem> {
+    let failed = |error: CallError| problem::<K>(owner, "delete", &error);
+    let (api, kind) = (api::<K>(children, owner), K::KIND.as_str());
+    let uid = match children.watched.get(K::KIND, &owner.namespace, &owner.name) {
+        Shown::Nothing => return Ok(()),
+        Shown::There(seen) if seen.owner_uid != owner.uid || seen.deleting => return Ok(()),
+        Shown::There(seen) => Some(seen.uid),
+        Shown::Unknown => {
+            let found = children.cluster.read(kind, "get", api.get_metadata_opt(&owner.name)).await;
+            let ours =
+                found.map_err(failed)?.map(|found| found.metadata).filter(|found| is_ours(found, owner));
+            let Some(ours) = ours.filter(|found| found.deletion_timestamp.is_none()) else { return Ok(()) };
+            ours.uid
+        }
+    };
+    let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
+    match children.cluster.write(kind, "delete", api.delete(&owner.name, &params)).await {
+        // 409: another is there by now.
+        Ok(_) | Err(CallError::Refused { code: 404 | 409, .. }) => {
+            tracing::info!(
+                kind,
+                namespace = owner.namespace,
+                name = owner.name,
+                "deleted: switched off in the spec"
+            );
             Ok(())
         }
         Err(error) => Err(failed(error)),
@@ -138,7 +307,7 @@ fn controller_of(found: &ObjectMeta) -> Option<(&str, &str, &str)> {
 }
 
 fn not_owned<K: Child>(found: &ObjectMeta, owner: &Owner) -> Problem {
-    let kind = K::kind(&());
+    let kind = K::KIND.as_str();
     let whose = match controller_of(found) {
         Some((kind, name, _)) => format!("belongs to {kind} {name:?}"),
         None => "belongs to no OrdersService".to_owned(),
@@ -153,6 +322,10 @@ fn not_owned<K: Child>(found: &ObjectMeta, owner: &Owner) -> Problem {
     )
 }
 
+fn cannot_apply<K: Child>(owner: &Owner, error: &CallError) -> Problem {
+    problem::<K>(owner, "apply", error)
+}
+
 fn problem<K: Child>(owner: &Owner, verb: &str, error: &CallError) -> Problem {
-    Problem::new(error.reason(), format!("cannot {verb} {} {:?}: {error}", K::kind(&()), owner.name))
+    Problem::new(error.reason(), format!("cannot {verb} {} {:?}: {error}", K::KIND.as_str(), owner.name))
 }

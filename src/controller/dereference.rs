@@ -1,13 +1,21 @@
 //! Step 1: fetch what the spec refers to. The only step that reads other people's objects.
+//!
+//! Each Secret and IngressClass is read once for all resources that name it, and again when the copy is
+//! old. Of a Secret's values only hashes are kept.
 
-use k8s_openapi::{
-    ByteString,
-    api::{core::v1::Secret, networking::v1::IngressClass},
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
 };
-use kube::{Api, Client};
+
+use k8s_openapi::api::{core::v1::Secret, networking::v1::IngressClass};
+use kube::Api;
 use sha2::{Digest, Sha256};
 
-use super::problem::{CallError, Problem, call};
+use super::{
+    cache::Cache,
+    problem::{CallError, Cluster, Problem},
+};
 use crate::crd::{OrdersService, Reason};
 
 /// What the spec refers to, as it was found.
@@ -21,32 +29,64 @@ pub struct Dereferenced {
     pub missing_class: Option<String>,
 }
 
-/// Fetches the Secrets and the IngressClass that `service` refers to.
+/// A hash of each of a Secret's values by its key; none for an empty one.
+type Hashes = BTreeMap<String, Option<[u8; 32]>>;
+
+/// What resources refer to, by namespace and name; none for what is not there.
+pub struct References {
+    secrets: Cache<Option<Hashes>>,
+    classes: Cache<bool>,
+}
+
+/// What was fetched, beside what was found.
+pub struct Fetched {
+    /// When the first of the copies is old.
+    pub until: Instant,
+    /// Secrets that are not as they were when another resource, or this one, last looked.
+    pub changed: Vec<String>,
+}
+
+impl References {
+    /// Nothing is known yet; a copy counts for `fresh`.
+    pub fn new(fresh: Duration) -> Self {
+        Self { secrets: Cache::new(fresh), classes: Cache::new(fresh) }
+    }
+}
+
+/// Finds the Secrets and the IngressClass that `service` refers to; `look_closely` where an old copy
+/// will not do.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses; something that is missing is no error.
 pub async fn dereference(
-    client: &Client,
+    cluster: &Cluster,
+    references: &References,
     service: &OrdersService,
     namespace: &str,
-) -> Result<Dereferenced, CallError> {
-    let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
+    look_closely: bool,
+) -> Result<(Dereferenced, Fetched), CallError> {
+    // Whoever changed the spec may have changed the Secret a moment before.
+    let since = look_closely.then(Instant::now);
+    let secrets = Api::<Secret>::namespaced(cluster.client.clone(), namespace);
     let (jwt, uri) = (&service.spec.auth.jwt_secret_ref, &service.spec.database.uri_secret_ref);
     let mut found = Dereferenced::default();
+    let mut until = Vec::new();
+    let mut changed = Vec::new();
     let mut checksum = Sha256::new();
     for (field, name, key) in
         [("spec.auth.jwtSecretRef", &jwt.name, &jwt.key), ("spec.database.uriSecretRef", &uri.name, &uri.key)]
     {
-        let secret = call(secrets.get_opt(name)).await?;
-        match look_up(secret.as_ref(), namespace, field, name, key) {
-            Ok((uid, value)) => {
-                // The Secret's UID salts the checksum: an annotation that more people may read than
-                // the Secret must not let them guess a weak value.
-                for part in [uid.as_bytes(), &value.0] {
-                    checksum.update((part.len() as u64).to_le_bytes());
-                    checksum.update(part);
-                }
-            }
+        let read = async {
+            let secret = cluster.read("Secret", "get", secrets.get_opt(name)).await?;
+            Ok(secret.as_ref().map(hashes))
+        };
+        let secret = references.secrets.get(namespace, name, since, read).await?;
+        until.push(secret.until);
+        if secret.changed {
+            changed.push(name.clone());
+        }
+        match look_up(secret.value.as_ref(), namespace, field, name, key) {
+            Ok(hash) => checksum.update(hash),
             Err(problem) => found.missing.push(problem),
         }
     }
@@ -54,25 +94,48 @@ pub async fn dereference(
         Some(checksum.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect());
 
     if let Some(class) = service.spec.ingress.as_ref().and_then(|ingress| ingress.class_name.as_ref()) {
-        let classes = Api::<IngressClass>::all(client.clone());
-        match call(classes.get_metadata_opt(class)).await {
-            Ok(None) => found.missing_class = Some(class.clone()),
-            // The only right that reaches beyond the namespaces; without it, the class is taken on trust.
-            Ok(Some(_)) | Err(CallError::Forbidden(_)) => {}
-            Err(error) => return Err(error),
+        let classes = Api::<IngressClass>::all(cluster.client.clone());
+        let read = async {
+            match cluster.read("IngressClass", "get", classes.get_metadata_opt(class)).await {
+                Ok(found) => Ok(found.is_some()),
+                // The only right that reaches beyond the namespaces; without it, the class is taken on trust.
+                Err(CallError::Forbidden(_)) => Ok(true),
+                Err(error) => Err(error),
+            }
+        };
+        let exists = references.classes.get("", class, since, read).await?;
+        if !exists.value {
+            found.missing_class = Some(class.clone());
         }
     }
-    Ok(found)
+    let until = until.into_iter().min().unwrap_or_else(Instant::now);
+    Ok((found, Fetched { until, changed }))
 }
 
-/// The UID of the Secret and the value under `key`.
+/// The Secret's UID salts the hashes: an annotation that is made from them, and that more people may
+/// read than the Secret, must not let them guess a weak value.
+fn hashes(secret: &Secret) -> Hashes {
+    let uid = secret.metadata.uid.as_deref().unwrap_or_default();
+    let hash = |value: &[u8]| {
+        let mut hash = Sha256::new();
+        for part in [uid.as_bytes(), value] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hash.finalize().into()
+    };
+    let values = secret.data.iter().flatten();
+    values.map(|(key, value)| (key.clone(), (!value.0.is_empty()).then(|| hash(&value.0)))).collect()
+}
+
+/// The hash of the value under `key`.
 fn look_up<'a>(
-    secret: Option<&'a Secret>,
+    secret: Option<&'a Hashes>,
     namespace: &str,
     field: &str,
     name: &str,
     key: &str,
-) -> Result<(&'a str, &'a ByteString), Problem> {
+) -> Result<&'a [u8; 32], Problem> {
     let secret = secret.ok_or_else(|| {
         Problem::new(
             Reason::SecretNotFound,
@@ -81,9 +144,8 @@ fn look_up<'a>(
             ),
         )
     })?;
-    let data = secret.data.as_ref();
-    let value = data.and_then(|data| data.get(key)).filter(|value| !value.0.is_empty()).ok_or_else(|| {
-        let keys: Vec<_> = data.map(|data| data.keys().map(String::as_str).collect()).unwrap_or_default();
+    secret.get(key).and_then(Option::as_ref).ok_or_else(|| {
+        let keys: Vec<_> = secret.keys().map(String::as_str).collect();
         Problem::new(
             Reason::SecretKeyMissing,
             format!(
@@ -92,29 +154,38 @@ fn look_up<'a>(
                 keys.join(", ")
             ),
         )
-    })?;
-    Ok((secret.metadata.uid.as_deref().unwrap_or_default(), value))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::ByteString;
+
     use super::*;
+
+    fn secret(uid: &str) -> Hashes {
+        let data =
+            [("OTHER".to_owned(), ByteString(b"x".to_vec())), ("EMPTY".to_owned(), ByteString(vec![]))];
+        let mut secret = Secret { data: Some(data.into()), ..Secret::default() };
+        secret.metadata.uid = Some(uid.into());
+        hashes(&secret)
+    }
 
     #[test]
     fn a_missing_secret_and_a_missing_key_are_told_apart() {
         let absent = look_up(None, "shop", "spec.auth.jwtSecretRef", "jwt", "JWT_KEY").unwrap_err();
         assert_eq!(absent.reason, Reason::SecretNotFound);
-        let secret = Secret {
-            data: Some(
-                [("OTHER".to_owned(), ByteString(b"x".to_vec())), ("EMPTY".to_owned(), ByteString(vec![]))]
-                    .into(),
-            ),
-            ..Secret::default()
-        };
+        let secret = secret("u");
         let other = look_up(Some(&secret), "shop", "spec.auth.jwtSecretRef", "jwt", "JWT_KEY").unwrap_err();
         assert_eq!(other.reason, Reason::SecretKeyMissing);
         assert!(other.message.contains("[EMPTY, OTHER]"), "{}", other.message);
         assert!(look_up(Some(&secret), "shop", "f", "jwt", "EMPTY").is_err());
-        assert_eq!(look_up(Some(&secret), "shop", "f", "jwt", "OTHER").unwrap().1.0, b"x");
+        assert!(look_up(Some(&secret), "shop", "f", "jwt", "OTHER").is_ok());
+    }
+
+    #[test]
+    fn the_same_value_in_another_secret_has_another_hash() {
+        assert_eq!(secret("u"), secret("u"));
+        assert_ne!(secret("u")["OTHER"], secret("v")["OTHER"]);
     }
 }

@@ -22,6 +22,9 @@ pub(crate) fn service(patch: Value) -> OrdersService {
             }
         }
     });
+    // As the API server fills it in, so that a patch can take a part of it out.
+    object["spec"]["resources"] =
+        json!({"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}});
     json_patch::merge(&mut object["spec"], &patch);
     serde_json::from_value(object).unwrap()
 }

@@ -7,52 +7,69 @@
 mod apply;
 mod backoff;
 pub mod build;
+mod cache;
 mod dereference;
 #[cfg(test)]
 mod fixture;
+mod kind;
+mod memory;
 mod metrics;
+mod pods;
 mod problem;
+mod quantity;
 mod reconcile;
 pub mod render;
+mod replicas;
+mod rollout;
 mod status;
+mod streams;
 pub mod validate;
+mod watched;
 
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use futures::StreamExt;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress};
+use futures::{StreamExt, stream};
 use kube::{
     Client,
-    core::DeserializeGuard,
     runtime::{
-        Controller,
         controller::{Config, Error as ControllerError},
         events::{Recorder, Reporter},
         watcher,
     },
 };
 use prometheus_client::registry::Registry;
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use dereference::Dereferenced;
 pub use problem::Problem;
 
 use self::{
+    apply::Children,
+    backoff::Backoff,
+    dereference::References,
+    kind::Kind,
+    memory::Memory,
+    metrics::Metrics,
     problem::Cluster,
     reconcile::{Context, ReconcileError},
+    watched::Watched,
 };
-use crate::{
-    crd::OrdersService,
-    runtime::{
-        Process, RunError,
-        admin::Health,
-        lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
-        telemetry::LogArgs,
-        watch,
-    },
+use crate::runtime::{
+    Process, RunError,
+    admin::{Health, Heartbeat, Readiness},
+    lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
+    telemetry::LogArgs,
+    watch,
 };
+
+/// How long a reconcile may take before the process counts as stuck. Its calls are bounded one by one,
+/// and come to some minutes at the worst.
+const STUCK: Duration = Duration::from_secs(600);
+
+/// How long reconciles that run at the shutdown may go on, before the lease is handed over without them.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Watches OrdersServices and makes their children.
 #[derive(Args, Clone, Debug)]
@@ -61,13 +78,18 @@ pub struct ControllerArgs {
     #[arg(long, env = "DEFAULT_IMAGE", value_name = "IMAGE")]
     pub default_image: Option<String>,
 
-    /// Namespace to watch. Default: all
-    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
+    /// Namespace to watch; to be repeated, or separated by commas, for several. Default: all
+    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
+    pub namespace: Vec<String>,
 
     /// How many OrdersServices are reconciled at the same time
     #[arg(long, env = "CONCURRENCY", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrency: u16,
+
+    /// Seconds after which a Secret or an IngressClass that OrdersServices name is read again; a change of a
+    /// Secret rolls the pods
+    #[arg(long, env = "SECRET_REFRESH_SECONDS", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub secret_refresh: u32,
 
     /// Namespace of the Lease by which one of several controllers leads. Default: no election, for a
     /// controller that is the only one
@@ -95,56 +117,85 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let health = Health::default();
     let caches = health.readiness("caches");
     let ticking = health.heartbeat("runtime", Duration::from_secs(60));
+    let reconciling = health.heartbeat("reconciles", Duration::from_secs(60));
     let mut registry = Registry::default();
-    let metrics = metrics::Metrics::register(&mut registry);
+    let metrics = Metrics::register(&mut registry);
     let mut process = Process::start(args.admin_port, health, registry).await?;
 
-    let client = process.client.clone();
-    let controller = controller(&client, &args);
-    let filled = controller.store();
-    let shutdown = process.shutdown.clone();
+    let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
     let hand_over = CancellationToken::new();
     let (leadership, mut election) = elect(&client, &args, &hand_over);
+    let namespaces = watch::scopes(&args.namespace);
+    let children = Children {
+        cluster: Arc::new(Cluster {
+            client: client.clone(),
+            leadership: leadership.clone(),
+            metrics: metrics.clone(),
+        }),
+        watched: Watched::new(Kind::ALL.len() * namespaces.len()),
+        memory: Memory::default(),
+    };
+    let watched = children.watched.clone();
+    let backoff = Arc::new(Backoff::default());
+    let follow = |namespace: &Option<String>| {
+        streams::follow(&client, namespace.as_deref(), &children, backoff.clone())
+    };
+    let (scopes, controllers): (Vec<_>, Vec<_>) = namespaces.iter().map(follow).unzip();
+    let stores: Vec<_> = scopes.iter().map(|scope| scope.services.clone()).collect();
     let context = Arc::new(Context {
-        recorder: Recorder::new(
-            client.clone(),
-            Reporter { controller: "orders-operator".into(), instance: None },
-        ),
-        cluster: Cluster { client, leadership: leadership.clone() },
+        recorder: Recorder::new(client, Reporter { controller: "orders-operator".into(), instance: None }),
+        children,
+        references: References::new(Duration::from_secs(args.secret_refresh.into())),
+        refresh: Duration::from_secs(args.secret_refresh.into()),
+        scopes,
+        slots: Semaphore::new(args.concurrency.into()),
         shutdown: shutdown.clone(),
         default_image: args.default_image.clone(),
-        backoff: backoff::Backoff::default(),
+        backoff,
         metrics: metrics.clone(),
     });
-    tracing::info!(namespace = args.namespace.as_deref().unwrap_or("(all)"), "controller started");
+    tracing::info!(namespaces = watch::described(&args.namespace), "controller started");
 
-    let run = controller
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(reconcile::reconcile, reconcile::on_error, context)
-        .for_each(|result| {
-            observe(result, &metrics);
-            std::future::ready(())
-        });
+    let run = stream::select_all(controllers.into_iter().map(|controller| {
+        controller
+            .with_config(Config::default().concurrency(args.concurrency))
+            .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+            .run(reconcile::reconcile, reconcile::on_error, context.clone())
+            .boxed()
+    }))
+    .for_each(|result| {
+        observe(result);
+        std::future::ready(())
+    });
     let tell_readiness = async {
-        caches.set(filled.wait_until_ready().await.map_err(|error| error.to_string()));
-        loop {
-            ticking.beat();
-            tokio::time::sleep(Duration::from_secs(5)).await;
-        }
+        let filled = async {
+            for store in &stores {
+                store.wait_until_ready().await.map_err(|error| error.to_string())?;
+            }
+            watched.filled().await;
+            Ok(())
+        };
+        futures::join!(tell(&caches, filled), beat(&ticking, &reconciling, &metrics))
     };
     let tell_leadership = async {
         leadership.begins().await;
         metrics.leads();
         std::future::pending::<()>().await;
     };
+    let too_late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+        tracing::warn!("reconciles still run; what they write from now on is not sent");
+    };
     let result = tokio::select! {
         () = run => if shutdown.is_cancelled() { Ok(()) } else { Err(RunError::Ended) },
+        () = too_late => Ok(()),
         error = process.admin_failed() => Err(error),
         ended = &mut election => Err(match ended {
             Ok(Err(lost)) => RunError::LeaseLost(lost),
             Ok(Ok(())) | Err(_) => RunError::Ended,
         }),
-        () = tell_readiness => Err(RunError::Ended),
+        ((), ()) = tell_readiness => Err(RunError::Ended),
         () = tell_leadership => Err(RunError::Ended),
     };
     // Only now: nothing is written any more.
@@ -177,30 +228,29 @@ fn elect(
     (leadership, tokio::spawn(candidate.run(hand_over)))
 }
 
-/// The watches: the resources themselves, and every kind of child, deletions included.
-fn controller(client: &Client, args: &ControllerArgs) -> Controller<DeserializeGuard<OrdersService>> {
-    let namespace = args.namespace.as_deref();
-    Controller::new(watch::api::<DeserializeGuard<OrdersService>>(client, namespace), watch::config())
-        .with_config(Config::default().concurrency(args.concurrency))
-        .owns(watch::api::<Deployment>(client, namespace), watch::config())
-        .owns(watch::api::<Service>(client, namespace), watch::config())
-        .owns(watch::api::<Ingress>(client, namespace), watch::config())
+/// Says that the process is ready once it is.
+async fn tell(readiness: &Readiness, filled: impl Future<Output = Result<(), String>>) {
+    readiness.set(filled.await);
 }
 
-fn observe<T>(
-    result: Result<T, ControllerError<ReconcileError, watcher::Error>>,
-    metrics: &metrics::Metrics,
-) {
+/// Beats as long as the runtime comes round, and no reconcile runs for far too long.
+async fn beat(runtime: &Heartbeat, reconciles: &Heartbeat, metrics: &Metrics) {
+    loop {
+        runtime.beat();
+        if metrics.longest_running() < STUCK {
+            reconciles.beat();
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+fn observe<T>(result: Result<T, ControllerError<ReconcileError, watcher::Error>>) {
     match result {
         // Success is counted, and failure logged, where the object is at hand. A child outliving its
         // owner for a moment is how garbage collection works.
         Ok(_) | Err(ControllerError::ReconcilerFailed(..) | ControllerError::ObjectNotFound(_)) => {}
-        Err(ControllerError::QueueError(error)) => {
-            metrics.watch_failed();
-            tracing::warn!(%error, "a watch failed; it is begun again");
-        }
-        Err(error @ ControllerError::RunnerError(_)) => {
-            tracing::error!(%error, "the controller's queue failed")
+        Err(error @ (ControllerError::QueueError(_) | ControllerError::RunnerError(_))) => {
+            tracing::error!(%error, "the controller's queue failed");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{fmt, time::Duration};
 use kube::Client;
 use thiserror::Error;
 
+use super::metrics::Metrics;
 use crate::{crd::Reason, runtime::lease::Leadership};
 
 /// The longest that one call to the API server may take. kube's own retries alone could last for minutes.
@@ -72,7 +73,7 @@ impl CallError {
 ///
 /// # Errors
 /// Those of the call, and [`CallError::Timeout`].
-pub async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
     match tokio::time::timeout(CALL_TIMEOUT, request).await {
         Err(_) => Err(CallError::Timeout),
         Ok(Ok(answer)) => Ok(answer),
@@ -84,23 +85,45 @@ pub async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T
     }
 }
 
-/// The API server, which only the leading controller writes to.
+/// The API server, which only the leading controller writes to. Every request is counted.
 pub struct Cluster {
-    /// For reading; every write goes through [`Self::write`].
+    /// The client; requests go through [`Self::read`] and [`Self::write`].
     pub client: Client,
     /// Whether this process leads.
     pub leadership: Leadership,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 impl Cluster {
+    /// [`call`] for a request that changes nothing.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub async fn read<T>(
+        &self,
+        kind: &'static str,
+        verb: &'static str,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, CallError> {
+        self.metrics.requested(kind, verb);
+        call(request).await
+    }
+
     /// [`call`] for a request that changes something.
     ///
     /// # Errors
     /// Those of the call, and [`CallError::NotLeading`].
-    pub async fn write<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    pub async fn write<T>(
+        &self,
+        kind: &'static str,
+        verb: &'static str,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, CallError> {
         if !self.leadership.may_write() {
             return Err(CallError::NotLeading);
         }
+        self.metrics.requested(kind, verb);
         call(request).await
     }
 }

@@ -1,34 +1,37 @@
 //! One reconcile: dereference, validate, build, apply, status.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Resource, ResourceExt,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
+    core::error_boundary::InvalidObject,
     runtime::{
         controller::Action,
         events::{Event, EventType, Recorder},
+        reflector::ObjectRef,
     },
 };
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    apply::{Owner, apply},
+    apply::{Children, Owner, apply},
     backoff::Backoff,
     build::build,
-    dereference::dereference,
+    dereference::{References, dereference},
     metrics::{Metrics, Outcome as Counted},
-    problem::{CallError, Cluster, Problem, call},
+    pods,
+    problem::{CallError, Problem},
     status::{self, Outcome},
+    streams::{Guarded, Scope},
     validate::validate,
 };
 use crate::crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true};
-
-/// How long until a resource is looked at again when no watch says anything: the referenced Secrets
-/// are not watched, since that would need the right to list all Secrets.
-const RESYNC: Duration = Duration::from_secs(300);
 
 /// The longest wait for a Secret or an IngressClass that is missing: no watch tells when it comes,
 /// and the person who creates it is waiting.
@@ -36,14 +39,22 @@ const REFERENCE_RETRY: Duration = Duration::from_secs(15);
 
 /// What every reconcile uses.
 pub struct Context {
-    /// The API server.
-    pub cluster: Cluster,
+    /// The children in the cluster.
+    pub children: Children,
+    /// What resources refer to.
+    pub references: References,
+    /// How old a copy of that may get.
+    pub refresh: Duration,
+    /// The resources that are watched.
+    pub scopes: Vec<Scope>,
+    /// How many reconciles may run at the same time, all scopes taken together.
+    pub slots: Semaphore,
     /// Cancelled when the process is to end.
     pub shutdown: CancellationToken,
     /// The image of the controller itself, for resources that name none.
     pub default_image: Option<String>,
     /// Failures in a row, per object.
-    pub backoff: Backoff,
+    pub backoff: Arc<Backoff>,
     /// Tells people through events.
     pub recorder: Recorder,
     /// Counts.
@@ -80,18 +91,18 @@ impl ReconcileError {
 /// # Errors
 /// When it must be tried again: the API server failed, or something that is needed is missing. A
 /// spec that can never work is no error: it is reported, and waits to be changed.
-pub async fn reconcile(
-    guarded: Arc<DeserializeGuard<OrdersService>>,
-    context: Arc<Context>,
-) -> Result<Action, ReconcileError> {
-    if !context.cluster.leadership.may_write() {
+pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let leadership = &context.children.cluster.leadership;
+    if !leadership.may_write() {
         // A standby waits here with its caches warm. When it takes over, it begins with what the cache
         // has then: the object at hand may be hours old.
         return tokio::select! {
-            () = context.cluster.leadership.begins() => Ok(Action::requeue(Duration::ZERO)),
+            () = leadership.begins() => Ok(Action::requeue(Duration::ZERO)),
             () = context.shutdown.cancelled() => Ok(Action::await_change()),
         };
     }
+    // It is never closed; were it, one more reconcile would do no harm.
+    let _slot = context.slots.acquire().await;
     let timer = context.metrics.start();
     let result = match &guarded.0 {
         Ok(service) => reconcile_valid(service, &context).await,
@@ -112,7 +123,7 @@ pub async fn reconcile(
 }
 
 async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<Action, ReconcileError> {
-    let cluster = &context.cluster;
+    let cluster = &context.children.cluster;
     if service.metadata.deletion_timestamp.is_some() {
         // The children are garbage-collected through their owner reference.
         return Ok(Action::await_change());
@@ -122,7 +133,9 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
         return Ok(Action::await_change());
     }
     let namespace = service.namespace().unwrap_or_default();
-    let found = match dereference(&cluster.client, service, &namespace).await {
+    let references = &context.references;
+    let closely = look_closely(service);
+    let (found, fetched) = match dereference(cluster, references, service, &namespace, closely).await {
         Ok(found) => found,
         Err(error) => {
             let problem =
@@ -131,6 +144,7 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
             return Err(error.into());
         }
     };
+    wake_others(context, service, &namespace, &fetched.changed);
     let valid = match validate(service, &found, context.default_image.as_deref()) {
         Ok(valid) => valid,
         Err(problems) => {
@@ -144,12 +158,22 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
         }
     };
     let owner = Owner { uid: service.uid().unwrap_or_default(), name: valid.name.clone(), namespace };
-    match apply(cluster, &owner, build(&valid)).await {
+    match apply(&context.children, &owner, build(&valid)).await {
         Ok(applied) => {
-            tell(context, service, &Outcome::Applied(&valid, &found, &applied)).await?;
-            // Spread, so that many resources do not come round together.
-            let next = if found.missing_class.is_some() { REFERENCE_RETRY } else { RESYNC };
-            Ok(Action::requeue(next.mul_f64(0.8 + 0.4 * fastrand::f64())))
+            let complete = applied.rollout.is_complete();
+            let trouble = if complete { None } else { pods_trouble(context, &owner).await };
+            tell(context, service, &Outcome::Applied(&valid, &found, &applied, trouble.as_ref())).await?;
+            // No watch shows the Secrets, since that would need the right to list them all. Spread, so that
+            // many resources do not come round together.
+            let next = if found.missing_class.is_some() {
+                REFERENCE_RETRY.mul_f64(0.8 + 0.4 * fastrand::f64())
+            } else {
+                fetched.until.saturating_duration_since(Instant::now())
+                    + context.refresh.mul_f64(0.1 * fastrand::f64())
+            };
+            // Nor does one show the pods, which would be far too many.
+            let next = if complete { next } else { next.min(pods::look_again(not_available_for(service))) };
+            Ok(Action::requeue(next))
         }
         Err(problems) => {
             tell(context, service, &Outcome::NotApplied(&valid, &problems)).await?;
@@ -158,13 +182,65 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
     }
 }
 
+/// Whether old copies of what the spec refers to will not do: it has just changed, or something was amiss.
+fn look_closely(service: &OrdersService) -> bool {
+    let status = service.status.as_ref();
+    let reconciled = status.and_then(|status| find_condition(&status.conditions, ConditionType::Reconciled));
+    status.and_then(|status| status.observed_generation) != service.metadata.generation
+        || !reconciled.is_some_and(is_true)
+}
+
+/// What keeps the pods from running. Not to know it must not stand in the way of all else.
+async fn pods_trouble(context: &Context, owner: &Owner) -> Option<Problem> {
+    match pods::trouble(&context.children.cluster, &owner.namespace, &owner.name).await {
+        Ok(trouble) => trouble,
+        Err(error) => {
+            let (namespace, name) = (&owner.namespace, &owner.name);
+            tracing::warn!(namespace, name, %error, "cannot look at the pods");
+            None
+        }
+    }
+}
+
+/// For how long the pods have not been as they should; no time, when that is new.
+fn not_available_for(service: &OrdersService) -> Duration {
+    let conditions = service.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    find_condition(conditions, ConditionType::Available)
+        .filter(|available| !is_true(available))
+        .and_then(|since| {
+            Duration::try_from(Timestamp::now().duration_since(since.last_transition_time.0)).ok()
+        })
+        .unwrap_or_default()
+}
+
+/// Has the other resources reconciled that name a Secret which has changed: they need not read it themselves.
+fn wake_others(context: &Context, service: &OrdersService, namespace: &str, changed: &[String]) {
+    let names = |other: &OrdersService| {
+        let spec = &other.spec;
+        changed.contains(&spec.auth.jwt_secret_ref.name)
+            || changed.contains(&spec.database.uri_secret_ref.name)
+    };
+    if changed.is_empty() {
+        return;
+    }
+    for scope in &context.scopes {
+        for other in scope.services.state() {
+            let Ok(resource) = &other.0 else { continue };
+            let same_namespace = resource.metadata.namespace.as_deref() == Some(namespace);
+            if same_namespace && resource.metadata.uid != service.metadata.uid && names(resource) {
+                // Without its receiver the controller has ended.
+                drop(scope.wake.send(ObjectRef::from_obj(&*other)));
+            }
+        }
+    }
+}
+
 /// Writes the status, and an event when the resource stopped being ready or is so for another reason.
 async fn tell(context: &Context, service: &OrdersService, outcome: &Outcome<'_>) -> Result<(), CallError> {
     let next = status::compute(service, outcome, Timestamp::now());
-    if !status::write(&context.cluster, service, &next).await? {
+    if !status::write(&context.children.cluster, service, &next).await? {
         return Ok(());
     }
-    context.metrics.status_written();
     let ready = |status: &OrdersServiceStatus| {
         find_condition(&status.conditions, ConditionType::Ready)
             .map(|ready| (is_true(ready), ready.reason.clone(), ready.message.clone()))
@@ -199,17 +275,15 @@ async fn publish<K: Resource<DynamicType = ()>>(
         action: "Reconcile".into(),
         secondary: None,
     };
-    if let Err(error) = call(context.recorder.publish(&event, &object.object_ref(&()))).await {
+    let reference = object.object_ref(&());
+    let request = context.recorder.publish(&event, &reference);
+    if let Err(error) = context.children.cluster.write("Event", "create", request).await {
         tracing::warn!(%error, reason, "cannot write an event");
     }
 }
 
 /// When to try a failed object again.
-pub fn on_error(
-    object: Arc<DeserializeGuard<OrdersService>>,
-    error: &ReconcileError,
-    context: Arc<Context>,
-) -> Action {
+pub fn on_error(object: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let mut delay = context.backoff.next(&object.uid().unwrap_or_default());
     if matches!(error.reason(), Reason::SecretNotFound | Reason::SecretKeyMissing) {
         delay = delay.min(REFERENCE_RETRY);

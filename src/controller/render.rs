@@ -89,11 +89,27 @@ pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
     let mut documents = Vec::new();
     for (_, service) in &services {
         // No `..`: a new kind of child that is not rendered does not compile.
-        let Prepared { deployment, service, ingress } = build(service);
+        let Prepared {
+            deployment,
+            replicas: _,
+            service,
+            ingress,
+            autoscaler,
+            budget,
+            account,
+            network_policy,
+        } = build(service);
         documents.push(serde_saphyr::to_string(&deployment)?);
         documents.push(serde_saphyr::to_string(&service)?);
-        if let Some(ingress) = ingress {
-            documents.push(serde_saphyr::to_string(&ingress)?);
+        let optional = [
+            ingress.map(|child| serde_saphyr::to_string(&child)),
+            autoscaler.map(|child| serde_saphyr::to_string(&child)),
+            budget.map(|child| serde_saphyr::to_string(&child)),
+            account.map(|child| serde_saphyr::to_string(&child)),
+            network_policy.map(|child| serde_saphyr::to_string(&child)),
+        ];
+        for document in optional.into_iter().flatten() {
+            documents.push(document?);
         }
     }
     Ok(documents.join("---\n"))

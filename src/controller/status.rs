@@ -1,10 +1,6 @@
 //! Step 5: what the resource says of itself. Computing it is pure; an equal status is not written.
 
-use k8s_openapi::{
-    api::apps::v1::{Deployment, DeploymentStatus},
-    apimachinery::pkg::apis::meta::v1::Condition,
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -12,9 +8,10 @@ use kube::{
 
 use super::{
     apply::Applied,
-    build::selector_labels,
     dereference::Dereferenced,
+    pods,
     problem::{CallError, Cluster, Problem},
+    rollout::Rollout,
     validate::{ValidatedIngress, ValidatedOrdersService},
 };
 use crate::crd::{
@@ -32,8 +29,8 @@ pub enum Outcome<'a> {
     Unread(&'a Problem),
     /// Some children could not be applied.
     NotApplied(&'a ValidatedOrdersService, &'a [Problem]),
-    /// Every child was applied.
-    Applied(&'a ValidatedOrdersService, &'a Dereferenced, &'a Applied),
+    /// Every child was applied; and what keeps its pods from running, if that is known.
+    Applied(&'a ValidatedOrdersService, &'a Dereferenced, &'a Applied, Option<&'a Problem>),
 }
 
 /// The status that `outcome` calls for. Conditions of other writers are left out: they are theirs.
@@ -53,16 +50,13 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
 
     let mut status = OrdersServiceStatus {
         observed_generation: generation,
-        selector: Some(
-            selector_labels(&service.name_any())
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect::<Vec<_>>()
-                .join(","),
-        ),
+        selector: Some(pods::selector(&service.name_any())),
         // What cannot be known now stays as it was.
         replicas: old.replicas,
         ready_replicas: old.ready_replicas,
+        ready_of_wanted: old.ready_of_wanted.clone(),
+        // The sweeper's to write.
+        expiry: None,
         url: old.url.clone(),
         routes: old.routes.clone(),
         conditions: Vec::new(),
@@ -107,18 +101,19 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
             set(ConditionType::Reconciled, false, reason, join(&problems.iter().collect::<Vec<_>>()));
             describe_ingress(&mut status, valid.ingress.as_ref());
         }
-        Outcome::Applied(valid, found, applied) => {
+        Outcome::Applied(valid, found, applied, trouble) => {
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied".into());
-            let (available, reason, message) = availability(&applied.deployment);
+            let (available, reason, message) = availability(&applied.rollout, *trouble);
             set(ConditionType::Available, available, reason, message);
             if let Some(ingress) = &valid.ingress {
                 let (ready, reason, message) = ingress_readiness(ingress, found);
                 set(ConditionType::IngressReady, ready, reason, message);
             }
-            let deployed = applied.deployment.status.as_ref();
-            status.replicas = Some(deployed.and_then(|status| status.replicas).unwrap_or(0));
-            status.ready_replicas = Some(deployed.and_then(|status| status.ready_replicas).unwrap_or(0));
+            let rollout = &applied.rollout;
+            status.replicas = Some(rollout.pods);
+            status.ready_replicas = Some(rollout.ready);
+            status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.wanted));
             describe_ingress(&mut status, valid.ingress.as_ref());
         }
     }
@@ -161,27 +156,35 @@ fn readiness(ours: &[Condition], on_object: &[Condition]) -> (bool, String, Stri
     }
 }
 
-fn availability(deployment: &Deployment) -> (bool, Reason, String) {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let empty = DeploymentStatus::default();
-    let status = deployment.status.as_ref().unwrap_or(&empty);
-    let ready = status.ready_replicas.unwrap_or(0);
-    let seen = status.observed_generation >= deployment.metadata.generation;
-    let condition = |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
-    if let Some(stuck) = condition("Progressing").filter(|progress| {
-        progress.status == "False" && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
-    }) {
-        let why = stuck.message.as_deref().unwrap_or("the rollout does not progress");
-        return (
+/// A rollout that is held up counts as not available although the old pods still serve: what was asked
+/// for does not run. A single pod that fails later on does not, while enough others are there.
+fn availability(rollout: &Rollout, trouble: Option<&Problem>) -> (bool, Reason, String) {
+    let ready = format!("{} of {} pods are ready", rollout.ready, rollout.wanted);
+    let works = rollout.available && rollout.stuck.is_none();
+    match (trouble, &rollout.stuck) {
+        (Some(trouble), _) if works && rollout.is_all_new() => {
+            (true, Reason::AsExpected, format!("{ready}; {}", trouble.message))
+        }
+        // A pod that waits for something has not failed yet.
+        (Some(trouble), _) if works && trouble.reason == Reason::MinimumReplicasUnavailable => {
+            (true, Reason::AsExpected, format!("{ready}; {}", trouble.message))
+        }
+        (Some(trouble), None) => (false, trouble.reason, format!("{}; {ready}", trouble.message)),
+        (Some(trouble), Some(why)) => {
+            let reason = match trouble.reason {
+                Reason::MinimumReplicasUnavailable => Reason::ProgressDeadlineExceeded,
+                reason => reason,
+            };
+            (false, reason, format!("{}; {why}; {ready}", trouble.message))
+        }
+        (None, Some(why)) => (
             false,
             Reason::ProgressDeadlineExceeded,
-            format!("{why}; {ready} of {wanted} pods are ready: look at the pods' events and logs"),
-        );
+            format!("{why}; {ready}: look at the pods' events and logs"),
+        ),
+        (None, None) if works => (true, Reason::AsExpected, ready),
+        (None, None) => (false, Reason::MinimumReplicasUnavailable, ready),
     }
-    if seen && condition("Available").is_some_and(|available| available.status == "True") {
-        return (true, Reason::AsExpected, format!("{ready} of {wanted} pods are ready"));
-    }
-    (false, Reason::MinimumReplicasUnavailable, format!("{ready} of {wanted} pods are ready"))
 }
 
 fn ingress_readiness(ingress: &ValidatedIngress, found: &Dereferenced) -> (bool, Reason, String) {
@@ -245,14 +248,18 @@ pub async fn write(
         Api::<OrdersService>::namespaced(cluster.client.clone(), &service.namespace().unwrap_or_default());
     let params = PatchParams::apply(CONTROLLER_MANAGER).force();
     cluster
-        .write(api.patch_status(&service.name_any(), &params, &Patch::Apply(status_patch(service, status))))
+        .write(
+            "OrdersService",
+            "patch",
+            api.patch_status(&service.name_any(), &params, &Patch::Apply(status_patch(service, status))),
+        )
         .await
         .map(|_| true)
 }
 
 /// Whether the object's status is `ours` already, other writers' conditions aside.
 fn is_current(current: &OrdersServiceStatus, ours: &OrdersServiceStatus) -> bool {
-    let mut current = current.clone();
+    let mut current = OrdersServiceStatus { expiry: None, ..current.clone() };
     current
         .conditions
         .retain(|condition| ConditionType::CONTROLLER.iter().any(|kind| kind.as_str() == condition.type_));
@@ -262,6 +269,7 @@ fn is_current(current: &OrdersServiceStatus, ours: &OrdersServiceStatus) -> bool
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::apps::v1::Deployment;
     use serde_json::json;
 
     use super::*;
@@ -273,7 +281,8 @@ mod tests {
 
     fn deployment(status: serde_json::Value) -> Applied {
         let object = json!({"metadata": {"generation": 2}, "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": status});
-        Applied { deployment: serde_json::from_value(object).unwrap() }
+        let deployment: Deployment = serde_json::from_value(object).unwrap();
+        Applied { rollout: Rollout::from(&deployment) }
     }
 
     fn available(ready: i32) -> Applied {
@@ -294,7 +303,7 @@ mod tests {
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
         let mut step = |applied: &Applied, second| {
-            let status = compute(&service, &Outcome::Applied(&valid, &found, applied), at(second));
+            let status = compute(&service, &Outcome::Applied(&valid, &found, applied, None), at(second));
             service.status = Some(status.clone());
             status
         };
@@ -316,7 +325,37 @@ mod tests {
         let old = deployment(
             json!({"observedGeneration": 1, "conditions": [{"type": "Available", "status": "True"}]}),
         );
-        assert!(!availability(&old.deployment).0);
+        assert!(!availability(&old.rollout, None).0);
+    }
+
+    #[test]
+    fn pods_that_cannot_run_are_told_and_count_when_they_hold_up_what_was_asked_for() {
+        let image = Problem::new(Reason::ImagePullFailed, "pod a cannot pull image x");
+        let waits = Problem::new(Reason::MinimumReplicasUnavailable, "pod a has no node");
+        let whole =
+            Rollout { wanted: 2, pods: 2, ready: 2, updated: 2, available: true, ..Rollout::default() };
+        let one_fails = Rollout { ready: 1, ..whole.clone() };
+        let rolling = Rollout { pods: 3, updated: 1, ..whole.clone() };
+        let none = Rollout { ready: 0, available: false, ..whole.clone() };
+        let stuck = Rollout { stuck: Some("given up".into()), ..rolling.clone() };
+        for (rollout, trouble, expected) in [
+            (&whole, None, (true, Reason::AsExpected)),
+            (&one_fails, Some(&image), (true, Reason::AsExpected)),
+            (&rolling, None, (true, Reason::AsExpected)),
+            (&rolling, Some(&waits), (true, Reason::AsExpected)),
+            (&rolling, Some(&image), (false, Reason::ImagePullFailed)),
+            (&none, None, (false, Reason::MinimumReplicasUnavailable)),
+            (&none, Some(&waits), (false, Reason::MinimumReplicasUnavailable)),
+            (&none, Some(&image), (false, Reason::ImagePullFailed)),
+            (&stuck, None, (false, Reason::ProgressDeadlineExceeded)),
+            (&stuck, Some(&waits), (false, Reason::ProgressDeadlineExceeded)),
+            (&stuck, Some(&image), (false, Reason::ImagePullFailed)),
+        ] {
+            let (status, reason, message) = availability(rollout, trouble);
+            assert_eq!((status, reason), expected, "{rollout:?} {trouble:?}");
+            assert!(trouble.is_none_or(|trouble| message.contains(&trouble.message)), "{message}");
+        }
+        assert!(whole.is_complete() && ![one_fails, rolling, none, stuck].iter().any(Rollout::is_complete));
     }
 
     #[test]
@@ -324,7 +363,7 @@ mod tests {
         let mut service = service(json!({}));
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
-        let before = compute(&service, &Outcome::Applied(&valid, &found, &available(2)), at(1));
+        let before = compute(&service, &Outcome::Applied(&valid, &found, &available(2), None), at(1));
         service.status = Some(before.clone());
         let problem = [Problem::new(Reason::DuplicatePath, "two")];
         let status = compute(&service, &Outcome::Invalid(&problem), at(2));
@@ -348,7 +387,7 @@ mod tests {
         .unwrap();
         service.status =
             Some(OrdersServiceStatus { conditions: vec![theirs], ..OrdersServiceStatus::default() });
-        let status = compute(&service, &Outcome::Applied(&valid, &found, &available(2)), at(1));
+        let status = compute(&service, &Outcome::Applied(&valid, &found, &available(2), None), at(1));
         assert_eq!(ready(&status).1, "DatabaseUnreachable");
         assert!(status.conditions.iter().all(|condition| condition.type_ != "DatabaseReady"));
     }

@@ -3,11 +3,14 @@
 //! The API server has checked most of this at admission, but the object may have been stored under
 //! an older schema, so nothing is taken on trust.
 
+mod pods;
+
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::OwnerReference, util::intstr::IntOrString};
 use kube::{Resource, ResourceExt};
 
+pub use self::pods::{Replicas, ValidatedPods};
 use super::{dereference::Dereferenced, problem::Problem};
 use crate::{
     crd::{ImagePullPolicy, IngressSpec, OrdersService, Reason},
@@ -33,7 +36,13 @@ pub struct ValidatedOrdersService {
     /// Names of the Secrets to pull it with.
     pub image_pull_secrets: Vec<String>,
     /// Number of pods.
-    pub replicas: i32,
+    pub replicas: Replicas,
+    /// How many of them may be away at the same time; none where there is no budget.
+    pub max_unavailable: Option<IntOrString>,
+    /// What the pods get, and where they run.
+    pub pods: ValidatedPods,
+    /// Whether a NetworkPolicy guards them.
+    pub network_policy: bool,
     /// Port of the container and of the Service.
     pub port: i32,
     /// Secret and key of the session signing key.
@@ -109,9 +118,9 @@ pub fn validate(
     if image.is_empty() {
         invalid("spec.image is not set, and the controller was not told its own image (--default-image): set spec.image".into());
     }
-    if !(0..=1000).contains(&spec.replicas) {
-        invalid(format!("spec.replicas is {}: write a number from 0 to 1000", spec.replicas));
-    }
+    let replicas = pods::replicas(spec, &mut invalid);
+    let max_unavailable = pods::max_unavailable(spec, replicas, &mut invalid);
+    let validated_pods = pods::validate(spec, &mut invalid);
     if !is_port(spec.port) || spec.port == ADMIN_PORT {
         invalid(format!(
             "spec.port is {}: write a port from 1 to 65535, but not {ADMIN_PORT}, the admin port",
@@ -128,6 +137,9 @@ pub fn validate(
         invalid(format!(
             "spec.expiration.paymentGraceSeconds is {grace}: write seconds from 0 to 604800 (one week)"
         ));
+    }
+    if let Some(most) = spec.expiration.max_per_second.filter(|most| !(1..=1_000_000).contains(most)) {
+        invalid(format!("spec.expiration.maxPerSecond is {most}: write orders per second from 1 to 1000000"));
     }
     if spec.database.name.as_deref().is_some_and(|name| !is_database_name(name)) {
         invalid(format!(
@@ -155,7 +167,10 @@ pub fn validate(
         image: image.to_owned(),
         image_pull_policy: spec.image_pull_policy,
         image_pull_secrets: spec.image_pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
-        replicas: spec.replicas,
+        replicas,
+        max_unavailable,
+        pods: validated_pods,
+        network_policy: spec.network_policy,
         port: spec.port,
         jwt_secret: SecretKey {
             name: spec.auth.jwt_secret_ref.name.clone(),
@@ -277,7 +292,7 @@ mod tests {
             validate(&service(serde_json::json!({})), &Dereferenced::default(), Some("image:1")).unwrap();
         assert_eq!(
             (valid.image.as_str(), valid.replicas, valid.port, valid.window_seconds),
-            ("image:1", 2, 3000, 900)
+            ("image:1", Replicas::Unset, 3000, 900)
         );
         assert_eq!(valid.jwt_secret, SecretKey { name: "jwt-secret".into(), key: "JWT_KEY".into() });
         let ingress = valid.ingress.unwrap();

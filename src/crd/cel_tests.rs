@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::OrdersService;
+use super::{CHECKSUM_ANNOTATION, OrdersService, RESERVED_ENV, RESERVED_LABELS};
 
 fn service(patch: Value) -> OrdersService {
     let mut object = json!({
@@ -23,10 +23,29 @@ fn a_good_resource_passes_and_each_rule_refuses_what_it_is_for() {
     service(json!({})).validate_cel().unwrap();
     service(json!({"spec": {"ingress": null}})).validate_cel().unwrap();
     service(json!({"spec": {"ingress": {"hosts": ["*.Ticketing.dev.", "a-1.b"]}}})).validate_cel().unwrap();
+    service(json!({"spec": {"autoscaling": {"maxReplicas": 2}}})).validate_cel().unwrap();
+    service(json!({"spec": {"autoscaling": {"maxReplicas": 2}, "resources": {"limits": {"cpu": 1}}}}))
+        .validate_cel()
+        .unwrap();
+    service(json!({"spec": {"resources": {"requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}}}))
+        .validate_cel()
+        .unwrap();
     let route = |path: &str| json!({"path": path, "service": "x"});
+    let env = |variable: Value| {
+        let mut object = json!({"spec": {"podTemplate": {"extraEnv": [{"name": "A"}]}}});
+        json_patch::merge(&mut object["spec"]["podTemplate"]["extraEnv"][0], &variable);
+        object
+    };
     for (patch, expected) in [
         (json!({"metadata": {"name": "a".repeat(53)}}), "at most 52 characters"),
         (json!({"spec": {"port": 8081}}), "admin port"),
+        (json!({"spec": {"replicas": 2, "autoscaling": {"maxReplicas": 3}}}), "cannot be set together"),
+        (json!({"spec": {"autoscaling": {"maxReplicas": 1}}}), "minReplicas is above maxReplicas"),
+        (
+            json!({"spec": {"resources": {"requests": {"cpu": 1}, "limits": {"cpu": "900m"}}}}),
+            "above the limit",
+        ),
+        (env(json!({"value": "a", "valueFrom": {}})), "either value or valueFrom"),
         (json!({"spec": {"ingress": {"hosts": ["http://x"]}}}), "without scheme, port or path"),
         (json!({"spec": {"ingress": {"hosts": ["x:1"]}}}), "without scheme, port or path"),
         (json!({"spec": {"ingress": {"hosts": ["x", "x"]}}}), "listed twice"),
@@ -51,4 +70,21 @@ fn the_database_cannot_be_changed_set_or_unset() {
     }
     a.validate_cel_update(&a).unwrap();
     none.validate_cel_update(&none).unwrap();
+}
+
+#[test]
+fn everything_that_the_operator_sets_itself_in_the_pods_is_refused() {
+    let template = |template: Value| service(json!({"spec": {"podTemplate": template}})).validate_cel();
+    template(json!({"labels": {"a": "b"}, "annotations": {"a": "b"}, "extraEnv": [{"name": "LOG_LEVEL"}]}))
+        .unwrap();
+    let labels = RESERVED_LABELS.iter().map(|name| json!({"labels": {*name: "x"}}));
+    let variables = RESERVED_ENV.iter().map(|name| json!({"extraEnv": [{"name": name}]}));
+    let annotations = [json!({"annotations": {CHECKSUM_ANNOTATION: "x"}})];
+    for patch in labels.chain(variables).chain(annotations) {
+        let errors = template(patch.clone()).unwrap_err().to_string();
+        assert!(
+            errors.contains("that the operator sets itself") || errors.contains("which the operator"),
+            "{patch}: {errors}"
+        );
+    }
 }

@@ -93,6 +93,10 @@ reasons! {
     Suspended,
     /// Not enough pods are ready.
     MinimumReplicasUnavailable,
+    /// A pod's image cannot be pulled.
+    ImagePullFailed,
+    /// A pod ends again and again.
+    CrashLoopBackOff,
     /// A rollout is stuck.
     ProgressDeadlineExceeded,
 }

@@ -3,7 +3,10 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::status::OrdersServiceStatus;
+use super::{
+    status::OrdersServiceStatus,
+    workload::{Autoscaling, DisruptionBudget, PodTemplate, Resources},
+};
 
 /// What runs the orders API, where its data is, and how requests reach it and its neighbours.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,19 +26,23 @@ use super::status::OrdersServiceStatus;
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas", description = "Pods that are ready"),
-    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas", description = "Pods that are wanted"),
-    printcolumn(name = "Host", type_ = "string", json_path = ".spec.ingress.hosts[0]"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True: everything is in place"),
+    printcolumn(name = "Replicas", type_ = "string", json_path = ".status.readyOfWanted", description = "Pods that are ready, of those that are wanted"),
+    printcolumn(name = "Host", type_ = "string", json_path = ".spec.ingress.hosts[0]", description = "The first host name"),
+    printcolumn(name = "Expired", type_ = "integer", json_path = ".status.expiry.expiredTotal", description = "Orders that the sweeper has moved to cancelled"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
+    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "Image of the pods; none is the operator's own", priority = 1),
     printcolumn(name = "Window", type_ = "integer", json_path = ".spec.expiration.windowSeconds", description = "Seconds that a reservation lasts", priority = 1),
-    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is not ready", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", description = "The same, for people", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 52")
         .message("metadata.name must be at most 52 characters: the names of the children are made from it"),
 )]
 #[cfg_attr(test, kube(cel))]
+#[x_kube(validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))")
+    .message("replicas and autoscaling cannot be set together, since the autoscaler decides the number: remove replicas, or set it to null"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || !has(self.resources) || (has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)")
+    .message("autoscaling measures CPU in percent of what the pods request: set resources.requests.cpu"))]
 #[serde(rename_all = "camelCase")]
 pub struct OrdersServiceSpec {
     /// Container image of the orders API. Default: the image that the controller itself runs.
@@ -52,10 +59,20 @@ pub struct OrdersServiceSpec {
     #[schemars(length(max = 8))]
     pub image_pull_secrets: Vec<LocalSecret>,
 
-    /// Number of pods of the orders API. Default: 2.
-    #[serde(default = "defaults::replicas")]
+    /// Number of pods of the orders API. Default: 2 pods are made, and the number that an autoscaler left is
+    /// kept. An autoscaler of your own that scales this resource needs it to be set. Not together with
+    /// autoscaling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
-    pub replicas: i32,
+    pub replicas: Option<i32>,
+
+    /// Lets the load decide the number of pods, in place of replicas. Leave it out for no HorizontalPodAutoscaler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+
+    /// How many pods a drained node may take away at the same time. Default: one, where there is more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_disruption_budget: Option<DisruptionBudget>,
 
     /// Port of the container and of the Service. Default: 3000.
     #[serde(default = "defaults::port")]
@@ -77,7 +94,21 @@ pub struct OrdersServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressSpec>,
 
-    /// True: the controller stops touching the children; they stay as they are.
+    /// What a pod asks of its node, and the most that it may take. What is written here replaces the default
+    /// whole, which is requests of cpu 50m and memory 32Mi, and a limit of memory 128Mi.
+    #[serde(default)]
+    pub resources: Resources,
+
+    /// What else the pods get, and where they run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
+
+    /// True: a NetworkPolicy lets others reach the pods at their port, and pods of the cluster at the admin port
+    /// (metrics), and nothing else. Default: true.
+    #[serde(default = "defaults::network_policy")]
+    pub network_policy: bool,
+
+    /// True: the controller stops touching the children; they stay as they are. Default: false.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -174,14 +205,24 @@ pub struct Expiration {
     #[schemars(range(min = 0, max = 604_800))]
     pub payment_grace_seconds: i32,
 
-    /// True: the sweeper leaves this database alone; overdue orders stay until it is false again.
+    /// True: the sweeper leaves this database alone; overdue orders stay until it is false again. Default: false.
     #[serde(default)]
     pub suspend: bool,
+
+    /// The most orders per second that the sweeper cancels, to spare the database. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_per_second: Option<i32>,
 }
 
 impl Default for Expiration {
     fn default() -> Self {
-        Self { window_seconds: defaults::window_seconds(), payment_grace_seconds: 0, suspend: false }
+        Self {
+            window_seconds: defaults::window_seconds(),
+            payment_grace_seconds: 0,
+            suspend: false,
+            max_per_second: None,
+        }
     }
 }
 
@@ -209,7 +250,7 @@ pub struct IngressSpec {
 
     /// Annotations for the Ingress, as its ingress controller understands them.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 16384}))]
     pub annotations: std::collections::BTreeMap<String, String>,
 
     /// The certificate that all hosts are served with. Leave it out for plain HTTP.
@@ -280,8 +321,8 @@ pub struct Backend {
 }
 
 /// The defaults, as the schema shows them.
-mod defaults {
-    pub(super) fn replicas() -> i32 {
+pub(super) mod defaults {
+    pub(in crate::crd) fn replicas() -> i32 {
         2
     }
     pub(super) fn port() -> i32 {
@@ -298,5 +339,8 @@ mod defaults {
     }
     pub(super) fn path() -> String {
         "/api/orders".into()
+    }
+    pub(super) fn network_policy() -> bool {
+        true
     }
 }

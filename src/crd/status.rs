@@ -1,6 +1,6 @@
 //! `status`: what the controller answers.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{KubeSchema, Resource};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,10 @@ pub struct OrdersServiceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
 
+    /// Pods that are ready, of those that are wanted, such as 2/2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_of_wanted: Option<String>,
+
     /// Label selector of the pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -34,10 +38,29 @@ pub struct OrdersServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RenderedRoute>,
 
+    /// How the expiry of unpaid orders goes; written by the sweeper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<ExpiryStatus>,
+
     /// The state of this resource, by type; see the documentation for each type's reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How the expiry of unpaid orders goes.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExpiryStatus {
+    /// When the sweeper last looked for overdue orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sweep_time: Option<Time>,
+    /// Seconds by which the oldest order is overdue that is not yet cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_overdue_seconds: Option<i64>,
+    /// Orders that the sweeper has moved to cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_total: Option<i64>,
 }
 
 /// One rule of the Ingress.

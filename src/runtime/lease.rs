@@ -3,7 +3,8 @@
 //! Every write carries the resourceVersion that it is based on, so of two that race one loses. Whether
 //! the holder's lease is over is judged by this machine's monotonic clock since the record last
 //! changed, never by comparing clocks. A leader that cannot renew in time stops leading before anyone
-//! else may begin, even if it was frozen meanwhile.
+//! else may begin, even if it was frozen meanwhile. A standby watches the record, so that it takes over at
+//! once when it is given up, and asks nothing as long as it is renewed.
 
 use std::{
     sync::{
@@ -13,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream::BoxStream};
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -21,6 +23,10 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, watch_object},
+    },
 };
 use thiserror::Error;
 use tokio::sync::watch;
@@ -39,7 +45,7 @@ pub struct LeaseSettings {
     pub duration: Duration,
     /// How long after its last renewal a leader may go on; shorter than `duration`.
     pub renew_deadline: Duration,
-    /// How often to renew, or to look whether it can be taken.
+    /// How often to renew, and how soon to try again what failed.
     pub retry: Duration,
 }
 
@@ -106,7 +112,12 @@ struct Seen {
     holder: String,
     renewed: Option<MicroTime>,
     since: Instant,
+    /// How long it lasts, by its own word.
+    lasts: Duration,
 }
+
+/// The record, or none while there is none, whenever that changes.
+type Changes = BoxStream<'static, Result<Option<Lease>, watcher::Error>>;
 
 /// What one attempt came to.
 enum Attempt {
@@ -133,7 +144,9 @@ impl Candidate {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LeaseLost> {
         let mut renewed = None;
         let mut known_holder = String::new();
+        let mut changes = self.changes();
         loop {
+            let mut stand_by = false;
             let begun = Instant::now();
             // A leader's attempt must end before its time does.
             let left = renewed.map_or(self.settings.renew_deadline, |renewed: Instant| {
@@ -164,6 +177,7 @@ impl Candidate {
                         tracing::info!(lease = self.settings.name, holder, "standing by");
                         known_holder = holder;
                     }
+                    stand_by = true;
                 }
                 Ok(Ok(Attempt::Raced)) => {}
                 Ok(Err(error)) => {
@@ -175,10 +189,49 @@ impl Candidate {
                 let seconds = self.settings.renew_deadline.as_secs();
                 return Err(self.lost(format!("it could not be renewed for {seconds} s")));
             }
-            let pause = self.settings.retry.mul_f64(0.75 + 0.25 * fastrand::f64());
+            let pause = async {
+                if stand_by {
+                    self.stand_by(&mut changes).await;
+                } else {
+                    tokio::time::sleep(self.settings.retry.mul_f64(0.75 + 0.25 * fastrand::f64())).await;
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return self.hand_over(renewed.is_some()).await,
-                () = tokio::time::sleep(pause) => {}
+                () = pause => {}
+            }
+        }
+    }
+
+    /// The record whenever it changes. Nothing is asked before someone waits for it.
+    fn changes(&self) -> Changes {
+        watch_object(self.api.clone(), &self.settings.name).default_backoff().boxed()
+    }
+
+    /// Waits until the lease of another was given up, or should be over. Without a watch that is when it
+    /// would be over if it were not renewed, and then it is looked at.
+    async fn stand_by(&mut self, changes: &mut Changes) {
+        loop {
+            let left = self.seen.as_ref().map_or(self.settings.retry, |seen| {
+                (seen.since + seen.lasts).saturating_duration_since(Instant::now())
+            });
+            // A moment more: it must be over for longer than it lasts.
+            let over = tokio::time::sleep(left + Duration::from_millis(10));
+            let lease = tokio::select! {
+                () = over => return,
+                change = changes.next() => match change {
+                    Some(Ok(lease)) => lease,
+                    Some(Err(error)) => {
+                        tracing::warn!(lease = self.settings.name, %error, "the watch on the lease failed; it is begun again");
+                        continue;
+                    }
+                    None => std::future::pending().await,
+                },
+            };
+            let Some(spec) = lease.and_then(|lease| lease.spec) else { return };
+            match spec.holder_identity.clone() {
+                Some(holder) if !holder.is_empty() && !self.is_over(&holder, &spec) => {}
+                _ => return,
             }
         }
     }
@@ -212,6 +265,7 @@ impl Candidate {
                     holder: holder.to_owned(),
                     renewed: spec.renew_time.clone(),
                     since: Instant::now(),
+                    lasts,
                 });
                 false
             }

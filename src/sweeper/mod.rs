@@ -16,7 +16,7 @@ mod targets;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use clap::Args;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, stream};
 use kube::{
     core::DeserializeGuard,
     runtime::{WatchStreamExt, reflector, watcher},
@@ -46,9 +46,10 @@ const REFRESH: Duration = Duration::from_secs(10);
 /// Moves expired orders to cancelled, in the database of every OrdersService.
 #[derive(Args, Clone, Debug)]
 pub struct SweeperArgs {
-    /// Namespace whose OrdersServices are served. Default: all
-    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
+    /// Namespace whose OrdersServices are served; to be repeated, or separated by commas, for several.
+    /// Default: all
+    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
+    pub namespace: Vec<String>,
 
     /// Port of /livez, /readyz and /metrics
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8082)]
@@ -72,11 +73,16 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
     let mut process = Process::start(args.admin_port, health, registry).await?;
     let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
 
-    let api = watch::api::<DeserializeGuard<OrdersService>>(&client, args.namespace.as_deref());
-    let (services, writer) = reflector::store();
-    let events = watcher(api, watch::config()).default_backoff().reflect(writer);
-    let mut events = std::pin::pin!(events);
-    tracing::info!(namespace = args.namespace.as_deref().unwrap_or("(all)"), "sweeper started");
+    let (stores, streams): (Vec<_>, Vec<_>) = watch::scopes(&args.namespace)
+        .iter()
+        .map(|namespace| {
+            let api = watch::api::<DeserializeGuard<OrdersService>>(&client, namespace.as_deref());
+            let (services, writer) = reflector::store();
+            (services, watcher(api, watch::config()).default_backoff().reflect(writer).boxed())
+        })
+        .unzip();
+    let mut events = stream::select_all(streams);
+    tracing::info!(namespaces = watch::described(&args.namespace), "sweeper started");
 
     let changed_health = Arc::new(Notify::new());
     let mut sweeps = Sweeps {
@@ -108,10 +114,12 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
             () = changed_health.notified() => listed,
         };
         looping.beat();
-        if changed {
-            listed = true;
+        // Of several namespaces, every list counts.
+        listed =
+            listed || changed && stores.iter().all(|store| store.wait_until_ready().now_or_never().is_some());
+        if changed && listed {
             caches.set(Ok(()));
-            let services = services.state();
+            let services: Vec<_> = stores.iter().flat_map(|store| store.state()).collect();
             sweeps.follow(resolver.resolve(&services).await);
             report::report(&client, &services, |resource| match resolver.target_of(resource) {
                 Some(Ok(id)) => sweeps.health(id),

@@ -15,6 +15,19 @@ pub fn nap(now: Timestamp, next_due: Option<Timestamp>) -> Duration {
     wait.min(LONGEST_NAP)
 }
 
+/// The number of orders in one batch when no more than `limit` may be cancelled in a second: so few
+/// that they come evenly.
+pub fn within(batch: BatchSize, limit: Option<u32>) -> u32 {
+    limit.map_or(batch.get(), |limit| batch.get().min(limit.div_ceil(8)).max(1))
+}
+
+/// How long to wait after a batch that claimed `claimed` orders and took `took`, so that no more than
+/// `limit` are cancelled in a second.
+pub fn rest(claimed: u64, took: Duration, limit: Option<u32>) -> Duration {
+    let Some(limit) = limit else { return Duration::ZERO };
+    Duration::from_secs_f64(claimed as f64 / f64::from(limit.max(1))).saturating_sub(took)
+}
+
 /// The number of orders to cancel in one write, so that a write takes about an eighth of a second:
 /// long enough to be worth its round trip, short enough to let others through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +84,21 @@ mod tests {
             let expected = Duration::from_millis(ahead_ms.clamp(0, 1_000) as u64);
             prop_assert_eq!(nap(now, Some(due)), expected);
             prop_assert_eq!(nap(now, None), LONGEST_NAP);
+        }
+
+        #[test]
+        fn no_more_than_the_limit_is_cancelled_in_a_second(
+            limit in 1u32..100_000, took_ms in proptest::collection::vec(0u64..300, 1..50)
+        ) {
+            let (mut time, mut claimed) = (Duration::ZERO, 0);
+            for took in took_ms.into_iter().map(Duration::from_millis) {
+                let batch = u64::from(within(BatchSize::default(), Some(limit)));
+                claimed += batch;
+                time += took + rest(batch, took, Some(limit));
+            }
+            prop_assert!(claimed as f64 <= time.as_secs_f64() * f64::from(limit) + 1.0);
+            prop_assert_eq!(within(BatchSize::default(), None), BatchSize::default().get());
+            prop_assert_eq!(rest(1_000_000, Duration::ZERO, None), Duration::ZERO);
         }
 
         #[test]

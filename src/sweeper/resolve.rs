@@ -161,6 +161,7 @@ async fn target(
         uri,
         namespace,
         grace: Duration::from_secs(u64::try_from(expiration.payment_grace_seconds).unwrap_or(0)),
+        max_per_second: expiration.max_per_second.and_then(|most| u32::try_from(most).ok()),
         suspended: expiration.suspend,
         resources: vec![key.to_owned()],
     })

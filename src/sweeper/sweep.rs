@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     clock::ServerClock,
     metrics::Metrics,
-    pacing::{BatchSize, LONGEST_NAP, nap},
+    pacing::{BatchSize, LONGEST_NAP, nap, rest, within},
     targets::Target,
 };
 use crate::{
@@ -144,6 +144,8 @@ pub struct Swept {
 pub struct Sweep {
     store: Store,
     grace: Duration,
+    /// The most orders to cancel in a second.
+    limit: Option<u32>,
     clock: Option<ServerClock>,
     batch: BatchSize,
     missing_index: Option<StoreProblem>,
@@ -161,7 +163,7 @@ impl Sweep {
             namespace: Some(&target.namespace),
         };
         let store = Store::connect(options).await?;
-        let mut sweep = Self::new(store, target.grace);
+        let mut sweep = Self::new(store, target.grace, target.max_per_second);
         if let Err(error) = sweep.store.ensure_indexes().await {
             if error.is_unavailable() {
                 return Err(error);
@@ -174,8 +176,8 @@ impl Sweep {
     }
 
     /// A sweep of an open store.
-    pub fn new(store: Store, grace: Duration) -> Self {
-        Self { store, grace, clock: None, batch: BatchSize::default(), missing_index: None }
+    pub fn new(store: Store, grace: Duration, limit: Option<u32>) -> Self {
+        Self { store, grace, limit, clock: None, batch: BatchSize::default(), missing_index: None }
     }
 
     /// Cancels one batch of what is due, and says when to come back.
@@ -186,7 +188,8 @@ impl Sweep {
         let clock = self.clock().await?;
         let begun = Instant::now();
         let cutoff = clock.reached(begun);
-        let done = match self.store.expire_batch(cutoff, self.grace, self.batch.get()).await {
+        let batch = within(self.batch, self.limit);
+        let done = match self.store.expire_batch(cutoff, self.grace, batch).await {
             Ok(done) => done,
             Err(error) => {
                 self.batch = self.batch.halved();
@@ -197,10 +200,10 @@ impl Sweep {
         if done.claimed > 0 {
             metrics.batch(done.claimed, done.expired, took);
         }
-        let full = done.claimed >= u64::from(self.batch.get());
+        let full = done.claimed >= u64::from(batch);
         self.batch = self.batch.after(done.claimed, took);
         let pause = if full {
-            Duration::ZERO
+            rest(done.claimed, took, self.limit)
         } else {
             let horizon = cutoff.saturating_add(LONGEST_NAP).unwrap_or(cutoff);
             let due = self.store.next_due(cutoff, horizon, self.grace).await?;

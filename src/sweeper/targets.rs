@@ -17,6 +17,8 @@ pub struct Target {
     pub namespace: String,
     /// Extra time of orders whose payment has begun.
     pub grace: Duration,
+    /// The most orders to cancel in a second; none for no limit.
+    pub max_per_second: Option<u32>,
     /// Whether it is to be left alone.
     pub suspended: bool,
     /// The resources that name it, as namespace/name, sorted.
@@ -41,8 +43,8 @@ pub fn resource_key(service: &OrdersService) -> String {
 
 /// Merges targets that are the same database. The result does not depend on the order of the input.
 ///
-/// Where the resources differ, the careful choice holds: one that suspends suspends, and the longest
-/// grace is given.
+/// Where the resources differ, the careful choice holds: one that suspends suspends, the longest grace
+/// is given, and the lowest limit is kept to.
 pub fn merge(targets: impl IntoIterator<Item = Target>) -> HashMap<TargetId, Target> {
     let mut merged = HashMap::<TargetId, Target>::new();
     let mut targets: Vec<_> = targets.into_iter().collect();
@@ -55,6 +57,8 @@ pub fn merge(targets: impl IntoIterator<Item = Target>) -> HashMap<TargetId, Tar
             Some(same) => {
                 same.suspended |= target.suspended;
                 same.grace = same.grace.max(target.grace);
+                let limits = [same.max_per_second, target.max_per_second];
+                same.max_per_second = limits.into_iter().flatten().min();
                 same.resources.extend(target.resources);
             }
         }
@@ -72,6 +76,7 @@ mod tests {
             uri: format!("mongodb://user:hunter2@mongo/{database}"),
             namespace: "shop".into(),
             grace: Duration::from_secs(grace),
+            max_per_second: if grace > 0 { Some(grace as u32) } else { None },
             suspended,
             resources: vec![resource.into()],
         }
@@ -85,6 +90,7 @@ mod tests {
         assert_eq!(merged.len(), 2);
         let both = &merged[&targets[0].id];
         assert_eq!((both.grace.as_secs(), both.suspended), (9, true));
+        assert_eq!(both.max_per_second, Some(5));
         assert_eq!(both.resources, ["w/3", "x/1"]);
         assert_eq!(merge(targets.iter().rev().cloned()), merged);
     }

@@ -47,6 +47,8 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe:
 pub struct TestNamespace {
     pub client: Client,
     pub name: String,
+    /// The namespaces that processes of this test watch: this one first.
+    watched: Vec<String>,
     folder: PathBuf,
 }
 
@@ -67,7 +69,7 @@ impl TestNamespace {
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
         let folder = std::env::temp_dir().join(format!("orders-operator-{name}"));
         std::fs::create_dir_all(&folder).unwrap();
-        let this = Self { client, name, folder };
+        let this = Self { client, watched: vec![name.clone()], name, folder };
         // Until its account is there, no pod could be made in it.
         eventually("the default service account", || async {
             this.api::<ServiceAccount>().get_opt("default").await.unwrap()
@@ -81,6 +83,13 @@ impl TestNamespace {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// The objects of any kind, such as ("Deployment", "apps/v1").
+    pub fn dynamic(&self, kind: &str, version: &str) -> Api<DynamicObject> {
+        let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::namespaced_with(self.client.clone(), &self.name, &resource)
     }
 
     /// Applies the Secrets that [`Self::service`] refers to.
@@ -154,22 +163,27 @@ impl TestNamespace {
         self.run_with("controller", &["--lease-namespace", &self.name, "--lease-name", &lease]).await
     }
 
-    async fn run_with(&self, subcommand: &str, more: &[&str]) -> Process {
+    /// Has the processes of this test watch that namespace too; to be said before the first is run.
+    pub fn watch_also(&mut self, other: &Self) {
+        self.watched.push(other.name.clone());
+    }
+
+    /// As [`Self::run`], with more arguments.
+    pub async fn run_with(&self, subcommand: &str, more: &[&str]) -> Process {
         let kubeconfig = self.chart_account().await;
-        let log = std::fs::File::create(self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..))))
-            .unwrap();
+        let log = self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..)));
         // It ends with the thread of its test, even when the tests are killed.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_orders-operator")])
-            .args([subcommand, "--namespace", &self.name, "--admin-port", "0"])
+            .args([subcommand, "--namespace", &self.watched.join(","), "--admin-port", "0"])
             .args(more)
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Process(child)
+        Process { child, log }
     }
 
     /// A client with exactly the rights that the chart gives the product in this namespace.
@@ -185,9 +199,10 @@ impl TestNamespace {
         if path.exists() {
             return path;
         }
-        for object in
-            chart(&["--namespace", &self.name, "--set", &format!("watchNamespace={}", self.name)], &self.name)
-        {
+        for object in chart(
+            &["--namespace", &self.name, "--set", &format!("watchNamespaces={{{}}}", self.watched.join(","))],
+            &self.name,
+        ) {
             if ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]
                 .contains(&object["kind"].as_str().unwrap())
             {
@@ -237,9 +252,30 @@ impl TestNamespace {
 }
 
 /// A process of the product; it ends with the test.
-pub struct Process(Child);
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
 
 impl Process {
+    /// What it serves on its admin port, such as `/metrics`.
+    pub async fn admin(&self, path: &str) -> String {
+        let address = eventually("the admin server listens", || async {
+            let log = std::fs::read_to_string(&self.log).unwrap();
+            let line = log.lines().find(|line| line.contains("serving the admin endpoints"))?;
+            line.rsplit_once("address=0.0.0.0:").map(|(_, port)| format!("http://127.0.0.1:{port}{path}"))
+        })
+        .await;
+        reqwest::get(address).await.unwrap().text().await.unwrap()
+    }
+
+    /// The sum of the metrics whose name and labels begin so.
+    pub async fn metric(&self, begins: &str) -> f64 {
+        let page = self.admin("/metrics").await;
+        let lines = page.lines().filter(|line| line.starts_with(begins));
+        lines.filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
     /// Ends it as a crash does.
     pub fn kill(mut self) {
         self.end();
@@ -253,13 +289,13 @@ impl Process {
 
     pub fn signal(&self, name: &str) {
         let status =
-            Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(status.success(), "kill -{name}: {status}");
     }
 
     /// Waits until it ends by itself.
     pub async fn ended(mut self) -> ExitStatus {
-        let child = &mut self.0;
+        let child = &mut self.child;
         let deadline = Instant::now() + PATIENCE;
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         loop {
@@ -272,8 +308,8 @@ impl Process {
     }
 
     fn end(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

@@ -1,21 +1,26 @@
 //! The controller, run as a process under exactly the rights of the chart, against a real API server.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Mutex};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Pod, Secret, Service},
+    core::v1::{Secret, Service},
     networking::v1::Ingress,
-    rbac::v1::Role,
+    rbac::v1::{PolicyRule, Role},
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, PostParams},
 };
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::{Value, json};
 
 use crate::cluster::{TestNamespace, eventually};
+
+mod chaos;
+mod children;
+mod pods;
+mod steady;
 
 const MONGO: &str = "mongodb://127.0.0.1:1/orders";
 
@@ -39,22 +44,49 @@ fn rules(ingress: &Ingress) -> Vec<String> {
         .collect()
 }
 
+/// Every kind of child, as (kind, API version).
+const CHILDREN: [(&str, &str); 7] = [
+    ("Deployment", "apps/v1"),
+    ("Service", "v1"),
+    ("Ingress", "networking.k8s.io/v1"),
+    ("HorizontalPodAutoscaler", "autoscaling/v2"),
+    ("PodDisruptionBudget", "policy/v1"),
+    ("ServiceAccount", "v1"),
+    ("NetworkPolicy", "networking.k8s.io/v1"),
+];
+
+/// A patch of the spec that asks for every kind of child.
+fn whole() -> Value {
+    json!({"replicas": null, "autoscaling": {"maxReplicas": 5}})
+}
+
+fn child_api(namespace: &TestNamespace, (kind, version): (&str, &str)) -> Api<DynamicObject> {
+    namespace.dynamic(kind, version)
+}
+
 /// The resourceVersion of the resource and of each child.
-async fn versions(namespace: &TestNamespace) -> BTreeMap<&'static str, String> {
-    let version = |object: Option<String>| object.unwrap();
-    [
-        (
-            "OrdersService",
-            version(namespace.api::<OrdersService>().get("orders").await.unwrap().resource_version()),
-        ),
-        (
-            "Deployment",
-            version(namespace.api::<Deployment>().get("orders").await.unwrap().resource_version()),
-        ),
-        ("Service", version(namespace.api::<Service>().get("orders").await.unwrap().resource_version())),
-        ("Ingress", version(namespace.api::<Ingress>().get("orders").await.unwrap().resource_version())),
-    ]
-    .into()
+async fn versions(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
+    let mut versions = BTreeMap::new();
+    let service = namespace.api::<OrdersService>().get("orders").await.unwrap();
+    versions.insert("OrdersService", service.resource_version());
+    for child in CHILDREN {
+        let found = child_api(namespace, child).get_opt("orders").await.unwrap();
+        versions.insert(child.0, found.and_then(|child| child.resource_version()));
+    }
+    versions
+}
+
+/// Waits until the cluster's own controllers have nothing more to write to the children.
+async fn settled(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
+    let seen = Mutex::new((BTreeMap::new(), 0));
+    eventually("nothing changes any more", || async {
+        let now = versions(namespace).await;
+        let (last, times) = &mut *seen.lock().unwrap();
+        *times = if *last == now { *times + 1 } else { 0 };
+        *last = now.clone();
+        (*times >= 20).then_some(now)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -62,18 +94,18 @@ async fn an_orders_service_becomes_its_children_with_the_client_last_and_the_sta
     let namespace = TestNamespace::create("children").await;
     namespace.secrets(MONGO).await;
     let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({"port": 4000}))).await.unwrap();
+    namespace
+        .apply(&namespace.service("orders", json!({"port": 4000, "podDisruptionBudget": {}})))
+        .await
+        .unwrap();
     namespace.ready("orders").await;
 
     let service: OrdersService = namespace.api().get("orders").await.unwrap();
-    let deployment: Deployment = namespace.api().get("orders").await.unwrap();
     let uid = service.uid().unwrap();
-    for owners in [
-        deployment.owner_references(),
-        namespace.api::<Service>().get("orders").await.unwrap().owner_references(),
-        namespace.api::<Ingress>().get("orders").await.unwrap().owner_references(),
-    ] {
-        assert!(matches!(owners, [owner] if owner.uid == uid && owner.controller == Some(true)));
+    for child in CHILDREN.into_iter().filter(|(kind, _)| *kind != "HorizontalPodAutoscaler") {
+        let found = child_api(&namespace, child).get("orders").await.unwrap();
+        let owners = found.owner_references();
+        assert!(matches!(owners, [owner] if owner.uid == uid && owner.controller == Some(true)), "{child:?}");
     }
     assert_eq!(
         rules(&namespace.api().get("orders").await.unwrap()),
@@ -93,115 +125,28 @@ async fn an_orders_service_becomes_its_children_with_the_client_last_and_the_sta
 }
 
 #[tokio::test]
-async fn an_edited_or_deleted_child_of_each_kind_is_repaired() {
-    let namespace = TestNamespace::create("drift").await;
-    namespace.secrets(MONGO).await;
-    let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
-    namespace.ready("orders").await;
-
-    // As `kubectl edit` does: another manager, and force.
-    let edit = PatchParams::apply("kubectl-edit").force();
-    let edits = json!({
-        "deployment": {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 7}},
-        "service": {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app.kubernetes.io/name": "other"}}},
-        "ingress": {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "spec": {"ingressClassName": "x", "rules": [{"host": "evil.dev"}]}},
-    });
-    let deployments = namespace.api::<Deployment>();
-    let services = namespace.api::<Service>();
-    let ingresses = namespace.api::<Ingress>();
-    deployments.patch("orders", &edit, &Patch::Apply(&edits["deployment"])).await.unwrap();
-    services.patch("orders", &edit, &Patch::Apply(&edits["service"])).await.unwrap();
-    ingresses.patch("orders", &edit, &Patch::Apply(&edits["ingress"])).await.unwrap();
-    eventually("the edited Deployment is repaired", || async {
-        (deployments.get("orders").await.unwrap().spec.unwrap().replicas == Some(0)).then_some(())
-    })
-    .await;
-    eventually("the edited Service is repaired", || async {
-        let selector = services.get("orders").await.unwrap().spec.unwrap().selector.unwrap();
-        (selector["app.kubernetes.io/name"] == "orders-service").then_some(())
-    })
-    .await;
-    eventually("the edited Ingress is repaired", || async {
-        (rules(&ingresses.get("orders").await.unwrap()).len() == 4).then_some(())
-    })
-    .await;
-
-    let old = [
-        deployments.get("orders").await.unwrap().uid(),
-        services.get("orders").await.unwrap().uid(),
-        ingresses.get("orders").await.unwrap().uid(),
-    ];
-    let now = DeleteParams::background();
-    deployments.delete("orders", &now).await.unwrap();
-    services.delete("orders", &now).await.unwrap();
-    ingresses.delete("orders", &now).await.unwrap();
-    eventually("the deleted children are there again", || async {
-        let new = [
-            deployments.get_opt("orders").await.unwrap()?.uid(),
-            services.get_opt("orders").await.unwrap()?.uid(),
-            ingresses.get_opt("orders").await.unwrap()?.uid(),
-        ];
-        new.iter().zip(&old).all(|(new, old)| new != old).then_some(())
-    })
-    .await;
-    namespace.ready("orders").await;
-    namespace.remove().await;
-}
-
-#[tokio::test]
-async fn a_controller_that_starts_anew_writes_nothing_where_all_is_in_place() {
-    let namespace = TestNamespace::create("steady").await;
-    namespace.secrets(MONGO).await;
+async fn one_controller_serves_several_namespaces_with_a_role_in_each_and_no_other() {
+    let mut namespace = TestNamespace::create("several").await;
+    let (second, other) = (TestNamespace::create("second").await, TestNamespace::create("other").await);
+    namespace.watch_also(&second);
     let controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    for of in [&namespace, &second, &other] {
+        of.secrets(MONGO).await;
+        of.apply(&of.service("orders", json!({}))).await.unwrap();
+    }
     namespace.ready("orders").await;
-    // The Deployment's own controller goes on writing for a moment.
-    eventually("the Deployment is seen by its controller", || async {
-        let deployment = namespace.api::<Deployment>().get("orders").await.unwrap();
-        (deployment.status.unwrap().observed_generation == deployment.metadata.generation).then_some(())
-    })
-    .await;
-    controller.kill();
-    let before = versions(&namespace).await;
-
-    let _controller = namespace.run("controller").await;
-    // A second resource shows that the new controller is at work: it reconciles each one at its start.
-    namespace.apply(&namespace.service("other", json!({"ingress": {"hosts": ["other.dev"]}}))).await.unwrap();
-    namespace.ready("other").await;
-    namespace.api::<Service>().delete("other", &DeleteParams::background()).await.unwrap();
-    eventually("drift is repaired", || async { namespace.api::<Service>().get_opt("other").await.unwrap() })
+    second.ready("orders").await;
+    // Drift is seen in the second one too.
+    second.api::<Service>().delete("orders", &DeleteParams::background()).await.unwrap();
+    eventually("drift is repaired", || async { second.api::<Service>().get_opt("orders").await.unwrap() })
         .await;
-    assert_eq!(versions(&namespace).await, before);
-    namespace.remove().await;
-}
-
-#[tokio::test]
-async fn someone_else_s_deployment_of_the_same_name_is_left_alone_and_the_resource_says_so() {
-    let namespace = TestNamespace::create("notowned").await;
-    namespace.secrets(MONGO).await;
-    let labels = json!({"app": "theirs"});
-    let theirs: Deployment = serde_json::from_value(json!({
-        "metadata": {"name": "orders"},
-        "spec": {
-            "replicas": 0, "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "theirs:1"}]}}
-        }
-    }))
-    .unwrap();
-    let deployments = namespace.api::<Deployment>();
-    let created = deployments.create(&PostParams::default(), &theirs).await.unwrap();
-    let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
-    let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
-    assert!(message.contains("Deployment \"orders\"") && message.contains("left alone"), "{message}");
-    namespace.condition("orders", Ready, "False", "NotOwned").await;
-    assert_eq!(deployments.get("orders").await.unwrap().spec, created.spec);
-    // The other children are not held up by it, and it is taken over by no one but its owner's deletion.
-    assert!(namespace.api::<Service>().get_opt("orders").await.unwrap().is_some());
-    deployments.delete("orders", &DeleteParams::background()).await.unwrap();
-    namespace.ready("orders").await;
-    namespace.remove().await;
+    assert!(other.api::<Deployment>().get_opt("orders").await.unwrap().is_none());
+    assert!(controller.admin("/readyz").await.ends_with("ok\n"));
+    assert!(controller.admin("/livez").await.contains("[+]reconciles ok"));
+    assert_eq!(controller.metric("orders_operator_controller_watch_errors_total").await, 0.0);
+    for of in [namespace, second, other] {
+        of.remove().await;
+    }
 }
 
 #[tokio::test]
@@ -251,40 +196,6 @@ async fn routes_that_only_the_controller_can_judge_are_refused_with_their_reason
 }
 
 #[tokio::test]
-async fn an_ingress_that_is_switched_off_is_deleted_if_it_is_ours_only() {
-    let namespace = TestNamespace::create("off").await;
-    namespace.secrets(MONGO).await;
-    let ingresses = namespace.api::<Ingress>();
-    let theirs = json!({
-        "metadata": {"name": "theirs"},
-        "spec": {"defaultBackend": {"service": {"name": "x", "port": {"number": 80}}}}
-    });
-    ingresses.create(&PostParams::default(), &serde_json::from_value(theirs).unwrap()).await.unwrap();
-    let _controller = namespace.run("controller").await;
-    for name in ["orders", "theirs"] {
-        let mut object = namespace.service(name, json!({}));
-        if name == "theirs" {
-            object["spec"].as_object_mut().unwrap().remove("ingress");
-        }
-        namespace.apply(&object).await.unwrap();
-        namespace.ready(name).await;
-    }
-    let mut without = namespace.service("orders", json!({}));
-    without["spec"].as_object_mut().unwrap().remove("ingress");
-    namespace.apply(&without).await.unwrap();
-    eventually("our Ingress is deleted", || async {
-        ingresses.get_opt("orders").await.unwrap().is_none().then_some(())
-    })
-    .await;
-    namespace.ready("orders").await;
-    assert!(ingresses.get_opt("theirs").await.unwrap().is_some());
-    let status = namespace.api::<OrdersService>().get("orders").await.unwrap().status.unwrap();
-    assert!(status.routes.is_empty() && status.url.is_none());
-    assert!(!status.conditions.iter().any(|condition| condition.type_ == "IngressReady"));
-    namespace.remove().await;
-}
-
-#[tokio::test]
 async fn a_changed_secret_rolls_the_pods_and_does_not_show_in_them() {
     let namespace = TestNamespace::create("roll").await;
     namespace.secrets(MONGO).await;
@@ -323,63 +234,50 @@ async fn a_suspended_resource_keeps_its_children_as_they_are() {
     namespace.remove().await;
 }
 
-#[tokio::test]
-async fn what_the_scale_subresource_says_reaches_the_deployment() {
-    let namespace = TestNamespace::create("scale").await;
-    namespace.secrets(MONGO).await;
-    let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
-    namespace.ready("orders").await;
-    let scale = json!({"spec": {"replicas": 3}});
-    let services = namespace.api::<OrdersService>();
-    services.patch_scale("orders", &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
-    eventually("the Deployment is scaled", || async {
-        (namespace.api::<Deployment>().get("orders").await.unwrap().spec.unwrap().replicas == Some(3))
-            .then_some(())
-    })
-    .await;
-    let selector = services.get_scale("orders").await.unwrap().status.unwrap().selector.unwrap();
-    assert!(selector.contains("app.kubernetes.io/instance=orders"), "{selector}");
-    namespace.condition("orders", Available, "False", "MinimumReplicasUnavailable").await;
-    namespace.remove().await;
+/// Takes the rules from the chart's Role that do not pass, and waits until that shows; gives the whole Role.
+async fn without_rules(namespace: &TestNamespace, keep: impl Fn(&PolicyRule) -> bool) -> Role {
+    // Makes the Role.
+    namespace.chart_client().await;
+    let roles = namespace.api::<Role>();
+    let whole = roles.get(&format!("{}-orders-operator", namespace.name)).await.unwrap();
+    let mut less = whole.clone();
+    less.rules.as_mut().unwrap().retain(keep);
+    assert_ne!(less.rules, whole.rules);
+    roles.replace(&whole.name_any(), &PostParams::default(), &less).await.unwrap();
+    whole
 }
 
 #[tokio::test]
-async fn the_pods_pass_a_namespace_that_enforces_the_restricted_standard() {
-    let namespace = TestNamespace::create("restricted").await;
+async fn a_watch_that_fails_is_counted_by_its_kind_and_holds_up_no_other() {
+    let namespace = TestNamespace::create("watch").await;
     namespace.secrets(MONGO).await;
-    let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
-    namespace.ready("orders").await;
-    let template = namespace.api::<Deployment>().get("orders").await.unwrap().spec.unwrap().template;
-    let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
-    pod.metadata.name = Some("probe".into());
-    let dry = PostParams { dry_run: true, ..PostParams::default() };
-    namespace.api::<Pod>().create(&dry, &pod).await.unwrap();
-    // The namespace does enforce it.
-    pod.spec.as_mut().unwrap().containers[0].security_context = None;
-    let refused = namespace.api::<Pod>().create(&dry, &pod).await.unwrap_err().to_string();
-    assert!(refused.contains("violates PodSecurity"), "{refused}");
-    namespace.remove().await;
-}
-
-#[tokio::test]
-async fn the_children_of_a_deleted_resource_are_collected() {
-    let namespace = TestNamespace::create("gone").await;
-    namespace.secrets(MONGO).await;
-    let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
-    namespace.ready("orders").await;
-    namespace.api::<OrdersService>().delete("orders", &DeleteParams::background()).await.unwrap();
-    eventually("nothing is left", || async {
-        let left = [
-            namespace.api::<Deployment>().get_opt("orders").await.unwrap().is_some(),
-            namespace.api::<Service>().get_opt("orders").await.unwrap().is_some(),
-            namespace.api::<Ingress>().get_opt("orders").await.unwrap().is_some(),
-        ];
-        (!left.contains(&true)).then_some(())
+    let policies = |rule: &PolicyRule| {
+        let resources = rule.resources.iter().flatten();
+        !resources.into_iter().any(|resource| resource == "networkpolicies")
+    };
+    without_rules(&namespace, policies).await;
+    let limited = namespace.chart_client().await;
+    eventually("the right is gone", || async {
+        let ingresses = Api::<Ingress>::namespaced(limited.clone(), &namespace.name);
+        ingresses.list(&Default::default()).await.err()
     })
     .await;
+    let controller = namespace.run("controller").await;
+    let errors = async |kind: &str| {
+        let name = format!("orders_operator_controller_watch_errors_total{{kind=\"{kind}\"}}");
+        controller.metric(&name).await
+    };
+    eventually("the watch fails", || async { (errors("NetworkPolicy").await >= 1.0).then_some(()) }).await;
+    // What it can do it does, and it says what it cannot.
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "Forbidden").await;
+    assert!(message.contains("networkpolicies"), "{message}");
+    namespace.api::<Service>().delete("orders", &DeleteParams::background()).await.unwrap();
+    eventually("drift is repaired", || async { namespace.api::<Service>().get_opt("orders").await.unwrap() })
+        .await;
+    assert_eq!(errors("Service").await, 0.0);
+    assert!(controller.admin("/readyz").await.contains("[-]caches"));
+    assert!(controller.admin("/livez").await.ends_with("ok\n"));
     namespace.remove().await;
 }
 
@@ -388,13 +286,7 @@ async fn a_right_that_is_missing_is_named_in_the_resource() {
     let namespace = TestNamespace::create("rights").await;
     namespace.secrets(MONGO).await;
     let limited = namespace.chart_client().await;
-    let roles = namespace.api::<Role>();
-    let role_name = format!("{}-orders-operator", namespace.name);
-    let whole = roles.get(&role_name).await.unwrap();
-    let mut less = whole.clone();
-    less.rules.as_mut().unwrap().retain(|rule| rule.resources != Some(vec!["secrets".into()]));
-    assert_ne!(less.rules, whole.rules);
-    let less = roles.replace(&role_name, &PostParams::default(), &less).await.unwrap();
+    let whole = without_rules(&namespace, |rule| rule.resources != Some(vec!["secrets".into()])).await;
     eventually("the right is gone", || async {
         let secrets = Api::<Secret>::namespaced(limited.clone(), &namespace.name);
         matches!(secrets.get("jwt-secret").await, Err(kube::Error::Api(status)) if status.code == 403)
@@ -406,8 +298,10 @@ async fn a_right_that_is_missing_is_named_in_the_resource() {
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "Forbidden").await;
     assert!(message.contains("secrets") && message.contains("RBAC"), "{message}");
-    let restored = Role { rules: whole.rules, ..less };
-    roles.replace(&role_name, &PostParams::default(), &restored).await.unwrap();
+    let roles = namespace.api::<Role>();
+    let less = roles.get(&whole.name_any()).await.unwrap();
+    let restored = Role { rules: whole.rules.clone(), ..less };
+    roles.replace(&whole.name_any(), &PostParams::default(), &restored).await.unwrap();
     namespace.ready("orders").await;
     namespace.remove().await;
 }

@@ -1,5 +1,6 @@
 //! The CRD: the checked-in files are current, and the API server refuses with helpful messages.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use orders_operator::crd::crd_yaml;
 use serde_json::{Value, json};
 
@@ -19,6 +20,51 @@ async fn the_api_server_refuses_what_cannot_work_and_says_what_to_write() {
     let route = |path: &str| json!({"path": path, "service": "a-srv"});
     let cases: Vec<(Value, &str)> = vec![
         (json!({"replicas": -1}), "spec.replicas"),
+        (json!({"autoscaling": {"maxReplicas": 3}}), "replicas and autoscaling cannot be set together"),
+        (json!({"replicas": null, "autoscaling": {"minReplicas": 4, "maxReplicas": 3}}), "above maxReplicas"),
+        (
+            json!({"replicas": null, "autoscaling": {"maxReplicas": 3}, "resources": {"requests": {"memory": "1Mi"}}}),
+            "set resources.requests.cpu",
+        ),
+        (json!({"replicas": null, "autoscaling": {"minReplicas": 1}}), "spec.autoscaling.maxReplicas"),
+        (json!({"replicas": null, "autoscaling": {"maxReplicas": 1001}}), "spec.autoscaling.maxReplicas"),
+        (json!({"podDisruptionBudget": {"maxUnavailable": "1"}}), "maxUnavailable"),
+        (json!({"podDisruptionBudget": {"maxUnavailable": -1}}), "maxUnavailable"),
+        (json!({"podDisruptionBudget": {"maxUnavailable": "101%"}}), "maxUnavailable"),
+        (json!({"resources": {"requests": {"cpu": "lots"}}}), "spec.resources.requests.cpu"),
+        (json!({"resources": {"requests": {"cpu": "-1"}}}), "spec.resources.requests.cpu"),
+        (
+            json!({"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000Mi"}}}),
+            "a request is above the limit",
+        ),
+        (json!({"expiration": {"maxPerSecond": 0}}), "spec.expiration.maxPerSecond"),
+        (
+            json!({"podTemplate": {"labels": {"app.kubernetes.io/name": "x"}}}),
+            "a label that the operator sets itself",
+        ),
+        (
+            json!({"podTemplate": {"annotations": {"ticketing.dev/secrets-checksum": "x"}}}),
+            "which the operator sets itself",
+        ),
+        (
+            json!({"podTemplate": {"extraEnv": [{"name": "PORT"}]}}),
+            "a variable that the operator sets itself",
+        ),
+        (json!({"podTemplate": {"extraEnv": [{"name": "A"}, {"name": "A"}]}}), "duplicate entries for key"),
+        (
+            json!({"podTemplate": {"extraEnv": [
+                {"name": "A", "value": "a", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+            ]}}),
+            "either value or valueFrom",
+        ),
+        (
+            json!({"podTemplate": {"topologySpreadConstraints": [
+                {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1},
+                {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 2},
+            ]}}),
+            "duplicate entries for key",
+        ),
+        (json!({"networkPolicy": "yes"}), "spec.networkPolicy"),
         (json!({"port": 8081}), "choose another, such as 3000"),
         (json!({"expiration": {"windowSeconds": 0}}), "spec.expiration.windowSeconds"),
         (json!({"expiration": {"windowSeconds": 604_801}}), "spec.expiration.windowSeconds"),
@@ -55,5 +101,97 @@ async fn the_database_of_a_resource_cannot_be_changed() {
         let said = refusal(namespace.apply(&namespace.service(&name, json!({"database": after}))).await);
         assert!(said.contains("create a new OrdersService instead"), "{said}");
     }
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn everything_that_the_spec_can_say_is_taken_as_it_is_written() {
+    let namespace = TestNamespace::create("whole").await;
+    let spec = json!({
+        "imagePullPolicy": "Always", "imagePullSecrets": [{"name": "regcred"}], "replicas": null, "port": 4000,
+        "expiration": {"windowSeconds": 60, "paymentGraceSeconds": 5, "suspend": true, "maxPerSecond": 5000},
+        "autoscaling": {"minReplicas": 3, "maxReplicas": 10, "targetCPUUtilizationPercentage": 60},
+        "podDisruptionBudget": {"maxUnavailable": "25%"},
+        "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": "1000m", "memory": "64Mi"}},
+        "networkPolicy": false,
+        "podTemplate": {
+            "labels": {"team": "tickets"}, "annotations": {"note": "hello"},
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "spot", "operator": "Exists", "tolerationSeconds": 60}],
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]}
+            ]}}},
+            "topologySpreadConstraints": [
+                {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1},
+                {"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 1},
+            ],
+            "priorityClassName": "system-cluster-critical", "serviceAccountName": "mine",
+            "extraEnv": [
+                {"name": "LOG_LEVEL", "value": "debug"},
+                {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
+            ],
+        },
+    });
+    let wanted = namespace.service("orders", spec);
+    let stored = serde_json::to_value(namespace.apply(&wanted).await.unwrap()).unwrap();
+    /// Whether all of `part` is in `whole`.
+    fn holds(whole: &Value, part: &Value, path: &str) {
+        match part {
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, field)| holds(&whole[name], field, &format!("{path}.{name}")));
+            }
+            Value::Array(items) => {
+                items
+                    .iter()
+                    .enumerate()
+                    .for_each(|(at, item)| holds(&whole[at], item, &format!("{path}[{at}]")));
+            }
+            // A number that is a quantity reads as text.
+            Value::Number(number) if whole.is_string() => {
+                assert_eq!(whole, &json!(number.to_string()), "{path}")
+            }
+            _ => assert_eq!(whole, part, "{path}"),
+        }
+    }
+    let mut expected = wanted["spec"].clone();
+    expected.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    holds(&stored["spec"], &expected, "spec");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn the_least_that_can_be_written_gets_its_defaults() {
+    let namespace = TestNamespace::create("least").await;
+    let least = json!({
+        "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": {"name": "orders"},
+        "spec": {"auth": {"jwtSecretRef": {"name": "jwt"}}, "database": {"uriSecretRef": {"name": "mongo"}}}
+    });
+    let stored = serde_json::to_value(namespace.apply(&least).await.unwrap()).unwrap();
+    assert_eq!(
+        stored["spec"],
+        json!({
+            "auth": {"jwtSecretRef": {"name": "jwt", "key": "JWT_KEY"}},
+            "database": {"uriSecretRef": {"name": "mongo", "key": "MONGO_URI"}},
+            "expiration": {"windowSeconds": 900, "paymentGraceSeconds": 0, "suspend": false},
+            "imagePullPolicy": "IfNotPresent", "port": 3000, "networkPolicy": true, "suspend": false,
+            "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        })
+    );
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn the_columns_are_those_that_people_look_for() {
+    let namespace = TestNamespace::create("columns").await;
+    let crds = kube::Api::<CustomResourceDefinition>::all(namespace.client.clone());
+    let crd = crds.get("ordersservices.ticketing.dev").await.unwrap();
+    let columns = crd.spec.versions[0].additional_printer_columns.clone().unwrap();
+    let named = |wide: bool| -> Vec<String> {
+        let wanted = columns.iter().filter(|column| (column.priority.unwrap_or(0) > 0) == wide);
+        wanted.map(|column| column.name.clone()).collect()
+    };
+    assert_eq!(named(false), ["Ready", "Replicas", "Host", "Expired", "Age"]);
+    assert_eq!(named(true), ["Image", "Window", "Reason", "Message"]);
     namespace.remove().await;
 }

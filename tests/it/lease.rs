@@ -1,6 +1,9 @@
 //! Leadership: one writer at a time, and the next one soon.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
 use orders_operator::runtime::lease::{Candidate, Leadership, LeaseSettings};
@@ -45,6 +48,65 @@ async fn a_standby_takes_over_from_a_leader_that_was_killed_and_from_one_that_wa
     // It was given up before the process ended: nobody has to wait for its end.
     assert_ne!(holder(&namespace).await, Some(holder_second));
     scale(&namespace, 2).await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_is_told_to_end_hands_over_within_a_second_and_the_next_one_writes() {
+    let namespace = TestNamespace::create("handover").await;
+    namespace.secrets(MONGO).await;
+    let mut leader = namespace.run_elected().await;
+    let mut before = eventually("the first leads", || holder(&namespace)).await;
+    scale(&namespace, 0).await;
+    let mut took = Vec::new();
+    for round in 1..=4 {
+        let standby = namespace.run_elected().await;
+        eventually("the next stands by", || async {
+            standby.admin("/readyz").await.contains("[+]caches ok").then_some(())
+        })
+        .await;
+        let told = Instant::now();
+        leader.signal("TERM");
+        before =
+            eventually("the next leads", || async { holder(&namespace).await.filter(|now| *now != before) })
+                .await;
+        took.push(told.elapsed());
+        assert_eq!(leader.ended().await.code(), Some(0));
+        leader = standby;
+        scale(&namespace, round).await;
+    }
+    // The others may have had to wait for a busy machine.
+    assert!(took.iter().min().unwrap() < &Duration::from_secs(1), "{took:?}");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_standby_waits_as_long_as_the_lease_is_renewed_and_takes_it_when_it_is_over() {
+    let namespace = TestNamespace::create("silent").await;
+    let settings = |identity: &str| LeaseSettings {
+        duration: Duration::from_secs(2),
+        renew_deadline: Duration::from_millis(1500),
+        retry: Duration::from_millis(200),
+        ..LeaseSettings::new(&namespace.name, "lease", identity)
+    };
+    let (first, second) = (CancellationToken::new(), CancellationToken::new());
+    let (candidate, leads) = Candidate::new(namespace.client.clone(), settings("first"));
+    let running = tokio::spawn(candidate.run(first));
+    eventually("the first leads", || async { leads.may_write().then_some(()) }).await;
+    let (candidate, follows) = Candidate::new(namespace.client.clone(), settings("second"));
+    tokio::spawn(candidate.run(second.clone()));
+    // Through many renewals, of which the standby learns by its watch alone.
+    for round in 0..20 {
+        let time = || async { namespace.api::<Lease>().get("lease").await.unwrap().spec.unwrap().renew_time };
+        let before = time().await;
+        eventually("it is renewed", || async { (time().await != before).then_some(()) }).await;
+        assert!(!follows.may_write(), "round {round}");
+    }
+    // As a crash does: nothing is handed over.
+    running.abort();
+    eventually("the standby leads", || async { follows.may_write().then_some(()) }).await;
+    assert!(!leads.may_write());
+    second.cancel();
     namespace.remove().await;
 }
 

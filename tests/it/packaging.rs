@@ -81,8 +81,8 @@ fn the_chart_installs_the_crd_unless_told_not_to_and_keeps_it() {
 }
 
 #[test]
-fn a_chart_for_one_namespace_asks_for_nothing_cluster_wide_but_ingress_classes() {
-    for object in chart(&["--set", "watchNamespace=shop"], "release") {
+fn a_chart_for_some_namespaces_asks_for_nothing_cluster_wide_but_ingress_classes() {
+    for object in chart(&["--set", "watchNamespaces={shop,other}"], "release") {
         if object["kind"] == "ClusterRole" {
             let rules = object["rules"].as_array().unwrap();
             assert!(

@@ -62,7 +62,10 @@ fn paths(ingress: &Value) -> Vec<&str> {
 fn the_examples_render_with_the_client_last_and_without_a_cluster() {
     let children = yaml_documents(&rendered(&["examples", "--default-image", "image:1"], ""));
     let kinds: Vec<_> = children.iter().map(|child| child["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["Deployment", "Service", "Ingress"]);
+    assert_eq!(
+        kinds,
+        ["Deployment", "Service", "Ingress", "PodDisruptionBudget", "ServiceAccount", "NetworkPolicy"]
+    );
     assert_eq!(paths(&children[2]), ["/api/payments", "/api/tickets", "/api/orders", "/api/users", "/"]);
     for child in &children {
         assert_eq!(child["metadata"]["namespace"], "ticketing");
@@ -80,7 +83,7 @@ fn the_output_does_not_depend_on_the_order_of_resources_routes_and_hosts() {
     let arguments = ["-", "--default-image", "image:1"];
     let one = rendered(&arguments, &format!("{GOOD}---\n{other}"));
     assert_eq!(one, rendered(&arguments, &format!("{other}---\nkind: Secret\n---\n{shuffled}")));
-    assert_eq!(yaml_documents(&one).len(), 6);
+    assert_eq!(yaml_documents(&one).len(), 12);
 }
 
 #[test]

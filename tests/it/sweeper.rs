@@ -1,6 +1,8 @@
 //! The sweeper, run as a process under exactly the rights of the chart, against a real API server
 //! and database.
 
+use std::time::{Duration, Instant};
+
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use orders_operator::crd::ConditionType::*;
@@ -129,5 +131,32 @@ async fn a_suspended_database_is_left_alone_until_it_is_resumed_and_payment_has_
     namespace.apply(&service(&namespace, "paused", &paused, spec(false))).await.unwrap();
     cancelled(&paused, overdue).await;
     assert_eq!(state(&paused, paying).await.0, "awaiting:payment");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn no_more_orders_expire_in_a_second_than_the_resource_permits() {
+    let namespace = TestNamespace::create("pace").await;
+    namespace.secrets(&uri()).await;
+    let database = TestDatabase::new().await;
+    let mut orders = Vec::new();
+    for _ in 0..12 {
+        orders.push(order(&database, "created", -60_000).await);
+    }
+    let slow = json!({"expiration": {"maxPerSecond": 4}});
+    namespace.apply(&service(&namespace, "orders", &database, slow)).await.unwrap();
+    let _sweeper = namespace.run("sweeper").await;
+    let collection = database.orders();
+    eventually("it begins", || async {
+        let left = collection.count_documents(doc! {"status": "created"}).await.unwrap();
+        (left < 12).then_some(())
+    })
+    .await;
+    let begun = Instant::now();
+    for id in orders {
+        cancelled(&database, id).await;
+    }
+    // Eleven of them or fewer, at most four in a second; some may have gone before they were looked for.
+    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
     namespace.remove().await;
 }

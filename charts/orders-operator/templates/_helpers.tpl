@@ -34,8 +34,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "orders-operator.logEnv" -}}
 - {name: LOG_LEVEL, value: {{ .Values.log.level | quote }}}
 - {name: LOG_FORMAT, value: {{ .Values.log.format | quote }}}
-{{- with .Values.watchNamespace }}
-- {name: WATCH_NAMESPACE, value: {{ . | quote }}}
+{{- with .Values.watchNamespaces }}
+- {name: WATCH_NAMESPACE, value: {{ join "," . | quote }}}
 {{- end }}
 {{- end -}}
 

@@ -10,23 +10,22 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+            Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
             LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
             SeccompProfile, SecretKeySelector, SecurityContext, TopologySpreadConstraint,
         },
     },
     apimachinery::pkg::{
-        api::resource::Quantity,
         apis::meta::v1::{LabelSelector, ObjectMeta},
         util::intstr::IntOrString,
     },
 };
 
-use super::{labels, labels_of, metadata, selector_labels};
-use crate::controller::validate::{ADMIN_PORT, SecretKey, ValidatedOrdersService};
-
-/// Changing the value rolls the pods; it changes with the Secrets that they read at start.
-const CHECKSUM_ANNOTATION: &str = "ticketing.dev/secrets-checksum";
+use super::{filled, labels, metadata, selector_labels};
+use crate::{
+    controller::validate::{ADMIN_PORT, Replicas, SecretKey, ValidatedOrdersService},
+    crd::CHECKSUM_ANNOTATION,
+};
 
 /// Seconds that a stopping pod goes on accepting requests, until load balancers have taken it out.
 const DRAIN_SECONDS: i64 = 5;
@@ -39,7 +38,11 @@ pub(super) fn build_deployment(service: &ValidatedOrdersService) -> Deployment {
     Deployment {
         metadata: metadata(service),
         spec: Some(DeploymentSpec {
-            replicas: Some(service.replicas),
+            replicas: match service.replicas {
+                // Its autoscaler's to decide.
+                Replicas::Autoscaled { .. } => None,
+                Replicas::Fixed(_) | Replicas::Unset => Some(service.replicas.at_first()),
+            },
             selector: LabelSelector { match_labels: Some(selector.clone()), ..LabelSelector::default() },
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
@@ -49,20 +52,24 @@ pub(super) fn build_deployment(service: &ValidatedOrdersService) -> Deployment {
                 }),
             }),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some(labels(service)),
-                    annotations: service
-                        .secrets_checksum
-                        .as_deref()
-                        .map(|checksum| labels_of([(CHECKSUM_ANNOTATION, checksum)])),
-                    ..ObjectMeta::default()
-                }),
+                metadata: Some(pod_metadata(service)),
                 spec: Some(pod(service, selector)),
             },
             ..DeploymentSpec::default()
         }),
         status: None,
     }
+}
+
+/// The user's labels and annotations, then ours, which win.
+fn pod_metadata(service: &ValidatedOrdersService) -> ObjectMeta {
+    let mut all_labels = service.pods.labels.clone();
+    all_labels.extend(labels(service));
+    let mut annotations = service.pods.annotations.clone();
+    annotations.extend(
+        service.secrets_checksum.iter().map(|checksum| (CHECKSUM_ANNOTATION.to_owned(), checksum.clone())),
+    );
+    ObjectMeta { labels: Some(all_labels), annotations: filled(annotations), ..ObjectMeta::default() }
 }
 
 fn pod(service: &ValidatedOrdersService, selector: BTreeMap<String, String>) -> PodSpec {
@@ -83,15 +90,39 @@ fn pod(service: &ValidatedOrdersService, selector: BTreeMap<String, String>) -> 
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
-        topology_spread_constraints: Some(vec![TopologySpreadConstraint {
+        topology_spread_constraints: Some(spread(service, selector)),
+        node_selector: filled(service.pods.node_selector.clone()),
+        tolerations: Some(service.pods.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+        affinity: service.pods.affinity.clone().filter(|affinity| *affinity != Affinity::default()),
+        priority_class_name: service.pods.priority_class_name.clone(),
+        service_account_name: service
+            .pods
+            .service_account_name
+            .clone()
+            .or_else(|| Some(service.name.clone())),
+        ..PodSpec::default()
+    }
+}
+
+/// The user's constraints, else evenly over the nodes; about our pods where they do not say which.
+fn spread(
+    service: &ValidatedOrdersService,
+    selector: BTreeMap<String, String>,
+) -> Vec<TopologySpreadConstraint> {
+    let ours = LabelSelector { match_labels: Some(selector), ..LabelSelector::default() };
+    let mut constraints = service.pods.topology_spread_constraints.clone();
+    if constraints.is_empty() {
+        constraints.push(TopologySpreadConstraint {
             max_skew: 1,
             topology_key: "kubernetes.io/hostname".into(),
             when_unsatisfiable: "ScheduleAnyway".into(),
-            label_selector: Some(LabelSelector { match_labels: Some(selector), ..LabelSelector::default() }),
             ..TopologySpreadConstraint::default()
-        }]),
-        ..PodSpec::default()
+        });
     }
+    for constraint in &mut constraints {
+        constraint.label_selector.get_or_insert_with(|| ours.clone());
+    }
+    constraints
 }
 
 fn container(service: &ValidatedOrdersService) -> Container {
@@ -105,6 +136,7 @@ fn container(service: &ValidatedOrdersService) -> Container {
         plain_env("DRAIN_SECONDS", DRAIN_SECONDS.to_string()),
     ];
     env.extend(service.database.iter().map(|name| plain_env("MONGO_DATABASE", name.clone())));
+    env.extend(service.pods.extra_env.iter().cloned());
     Container {
         name: "orders-api".into(),
         image: Some(service.image.clone()),
@@ -118,8 +150,8 @@ fn container(service: &ValidatedOrdersService) -> Container {
         readiness_probe: Some(probe("/readyz", 2, 2)),
         liveness_probe: Some(probe("/livez", 10, 3)),
         resources: Some(ResourceRequirements {
-            requests: Some(quantities([("cpu", "50m"), ("memory", "32Mi")])),
-            limits: Some(quantities([("memory", "128Mi")])),
+            requests: filled(service.pods.requests.clone()),
+            limits: filled(service.pods.limits.clone()),
             ..ResourceRequirements::default()
         }),
         security_context: Some(SecurityContext {
@@ -168,8 +200,4 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
         timeout_seconds: Some(2),
         ..Probe::default()
     }
-}
-
-fn quantities<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, Quantity> {
-    pairs.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into()
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::networking::v1::{
     IngressSpec, IngressTLS, ServiceBackendPort,
 };
 
-use super::metadata;
+use super::{filled, metadata};
 use crate::{
     controller::validate::{ValidatedIngress, ValidatedOrdersService},
     routing::Route,
@@ -25,8 +25,7 @@ pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &Validate
         .as_ref()
         .map(|secret| vec![IngressTLS { hosts: Some(hosts().collect()), secret_name: Some(secret.clone()) }]);
     let mut metadata = metadata(service);
-    // An empty map would be dropped by the server, and the object would differ for ever.
-    metadata.annotations = Some(ingress.annotations.clone()).filter(|annotations| !annotations.is_empty());
+    metadata.annotations = filled(ingress.annotations.clone());
     Ingress {
         metadata,
         spec: Some(IngressSpec {

@@ -1,27 +1,47 @@
 //! Step 3, pure: the children, one file per kind. All carry the resource's own name.
 
+mod account;
+mod autoscaler;
+mod budget;
 mod deployment;
 mod ingress;
+mod network;
 mod service;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress},
+    api::{
+        apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
+        core::v1::{Service, ServiceAccount},
+        networking::v1::{Ingress, NetworkPolicy},
+        policy::v1::PodDisruptionBudget,
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::validate::ValidatedOrdersService;
+use super::validate::{Replicas, ValidatedOrdersService};
 
 /// The children as they should be; `None` for a kind that the user switched off.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
     /// Runs the orders API.
     pub deployment: Deployment,
+    /// Who decides its number of pods, which also depends on the Deployment that is there.
+    pub replicas: Replicas,
     /// Gives its pods one address.
     pub service: Service,
     /// The ordered routes.
     pub ingress: Option<Ingress>,
+    /// Decides the number of pods.
+    pub autoscaler: Option<HorizontalPodAutoscaler>,
+    /// Bounds how many of them a drain takes away.
+    pub budget: Option<PodDisruptionBudget>,
+    /// What they run as.
+    pub account: Option<ServiceAccount>,
+    /// Who may reach them.
+    pub network_policy: Option<NetworkPolicy>,
 }
 
 /// Builds every child.
@@ -29,7 +49,12 @@ pub fn build(service: &ValidatedOrdersService) -> Prepared {
     Prepared {
         deployment: deployment::build_deployment(service),
         service: service::build_service(service),
+        replicas: service.replicas,
         ingress: service.ingress.as_ref().map(|ingress| ingress::build_ingress(service, ingress)),
+        autoscaler: autoscaler::build_autoscaler(service),
+        budget: service.max_unavailable.as_ref().map(|most| budget::build_budget(service, most)),
+        account: account::build_account(service),
+        network_policy: network::build_network_policy(service),
     }
 }
 
@@ -51,6 +76,11 @@ fn labels(service: &ValidatedOrdersService) -> BTreeMap<String, String> {
 
 fn labels_of<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// The map, unless it is empty: the server would drop it, and the object would differ from ours for ever.
+fn filled<V>(map: BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {
+    Some(map).filter(|map| !map.is_empty())
 }
 
 /// Name, labels and owner of every child.
@@ -75,9 +105,44 @@ mod tests {
         build(&validate(&service(patch), &Dereferenced::default(), Some("image:1")).unwrap())
     }
 
-    fn as_json(prepared: &Prepared) -> [Value; 3] {
-        let Prepared { deployment, service, ingress } = prepared;
-        [json!(deployment), json!(service), json!(ingress)]
+    /// The children that there are.
+    fn as_json(prepared: &Prepared) -> Vec<Value> {
+        let Prepared {
+            deployment,
+            replicas: _,
+            service,
+            ingress,
+            autoscaler,
+            budget,
+            account,
+            network_policy,
+        } = prepared;
+        let children = [
+            json!(deployment),
+            json!(service),
+            json!(ingress),
+            json!(autoscaler),
+            json!(budget),
+            json!(account),
+            json!(network_policy),
+        ];
+        children.into_iter().filter(|child| !child.is_null()).collect()
+    }
+
+    /// Everything that a spec can ask for.
+    fn whole() -> Value {
+        json!({
+            "imagePullSecrets": [{"name": "regcred"}],
+            "ingress": {"annotations": {"a": "b"}, "tls": {"secretName": "tls"}, "className": "nginx"},
+            "autoscaling": {"maxReplicas": 5},
+            "podTemplate": {
+                "labels": {"team": "tickets"}, "annotations": {"note": "hello"}, "nodeSelector": {"disk": "ssd"},
+                "tolerations": [{"key": "spot", "operator": "Exists"}],
+                "affinity": {}, "priorityClassName": "high",
+                "topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}],
+                "extraEnv": [{"name": "LOG_LEVEL", "value": "debug"}, {"name": "EMPTY", "value": ""}],
+            },
+        })
     }
 
     /// The API server drops empty maps and lists, and the object would differ from ours for ever.
@@ -97,7 +162,9 @@ mod tests {
 
     #[test]
     fn every_child_has_the_name_the_labels_and_the_owner() {
-        for child in as_json(&built(json!({}))) {
+        let children = as_json(&built(whole()));
+        assert_eq!(children.len(), 7);
+        for child in children {
             assert_eq!(child["metadata"]["name"], "orders");
             assert_eq!(child["metadata"]["namespace"], "shop");
             assert_eq!(child["metadata"]["labels"]["app.kubernetes.io/instance"], "orders");
@@ -108,10 +175,7 @@ mod tests {
 
     #[test]
     fn nothing_is_applied_that_the_server_would_drop() {
-        for child in as_json(&built(json!({}))).iter().chain(&as_json(&built(json!({
-            "imagePullSecrets": [{"name": "regcred"}],
-            "ingress": {"annotations": {"a": "b"}, "tls": {"secretName": "tls"}, "className": "nginx"},
-        })))) {
+        for child in as_json(&built(json!({}))).iter().chain(&as_json(&built(whole()))) {
             no_empty_values(child, child["kind"].as_str().unwrap());
         }
     }
@@ -135,6 +199,64 @@ mod tests {
     #[test]
     fn an_ingress_that_is_switched_off_is_not_built() {
         assert_eq!(built(json!({"ingress": null})).ingress, None);
+    }
+
+    #[test]
+    fn the_pod_template_is_merged_with_what_the_operator_sets() {
+        let deployment = json!(built(whole()).deployment);
+        assert!(deployment["spec"].get("replicas").is_none(), "it is the autoscaler's");
+        let template = &deployment["spec"]["template"];
+        assert_eq!(template["metadata"]["labels"]["team"], "tickets");
+        assert_eq!(template["metadata"]["labels"]["app.kubernetes.io/instance"], "orders");
+        assert_eq!(template["metadata"]["annotations"], json!({"note": "hello"}));
+        let pod = &template["spec"];
+        assert_eq!(pod["nodeSelector"], json!({"disk": "ssd"}));
+        assert_eq!(pod["tolerations"], json!([{"key": "spot", "operator": "Exists"}]));
+        assert_eq!(pod["priorityClassName"], "high");
+        assert!(pod.get("affinity").is_none());
+        let [spread] = pod["topologySpreadConstraints"].as_array().unwrap().as_slice() else {
+            panic!("{pod}")
+        };
+        assert_eq!(spread["topologyKey"], "zone");
+        assert_eq!(spread["labelSelector"]["matchLabels"]["app.kubernetes.io/instance"], "orders");
+        let env = pod["containers"][0]["env"].as_array().unwrap();
+        assert!(
+            env.contains(&json!({"name": "LOG_LEVEL", "value": "debug"}))
+                && env.contains(&json!({"name": "EMPTY"}))
+        );
+    }
+
+    #[test]
+    fn the_pods_run_as_an_account_of_their_own_unless_another_is_named() {
+        let own = built(json!({}));
+        assert_eq!(json!(own.deployment)["spec"]["template"]["spec"]["serviceAccountName"], "orders");
+        assert_eq!(json!(own.account)["automountServiceAccountToken"], false);
+        let named = built(json!({"podTemplate": {"serviceAccountName": "mine"}}));
+        assert_eq!(json!(named.deployment)["spec"]["template"]["spec"]["serviceAccountName"], "mine");
+        assert_eq!(named.account, None);
+    }
+
+    #[test]
+    fn anyone_may_reach_the_port_and_pods_of_the_cluster_the_admin_port() {
+        let policy = json!(built(json!({"port": 4000})).network_policy);
+        let rules = policy["spec"]["ingress"].as_array().unwrap();
+        assert_eq!(rules[0], json!({"ports": [{"port": 4000, "protocol": "TCP"}]}));
+        assert_eq!(rules[1]["ports"], json!([{"port": 8081, "protocol": "TCP"}]));
+        assert!(rules[1]["from"][0].get("namespaceSelector").is_some() && rules.len() == 2);
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]), "what the pods call is left open");
+        assert_eq!(built(json!({"networkPolicy": false})).network_policy, None);
+    }
+
+    #[test]
+    fn the_autoscaler_scales_the_deployment_within_its_bounds() {
+        let autoscaler = json!(built(whole()).autoscaler);
+        assert_eq!(autoscaler["spec"]["scaleTargetRef"]["name"], "orders");
+        assert_eq!(
+            (&autoscaler["spec"]["minReplicas"], &autoscaler["spec"]["maxReplicas"]),
+            (&json!(2), &json!(5))
+        );
+        assert_eq!(autoscaler["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
+        assert_eq!(built(json!({})).autoscaler, None);
     }
 
     #[test]

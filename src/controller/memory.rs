@@ -1,0 +1,210 @@
+//! What was applied last, so that nothing is sent where nothing has changed.
+//!
+//! Of each child the hash of what was applied, the version that came back, and which fields are ours. While
+//! the hash is the same and the watch shows that version, the child is as it should be. Under another version
+//! it still is, as long as the same fields are ours: whoever changes or removes one of them takes it over, so
+//! its loss shows. What is left is what others write: a status (an autoscaler's changes every 15 s), or
+//! fields that are not ours. All else is drift: it is applied again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{
+    kind::Kind,
+    rollout::Rollout,
+    watched::{Seen, Shown},
+};
+use crate::crd::CONTROLLER_MANAGER;
+
+/// The hash of a child as it was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Print([u8; 16]);
+
+impl Print {
+    /// The hash of `child`; none of what is no JSON, which then is sent every time.
+    pub fn of(child: &impl Serialize) -> Option<Self> {
+        let text = serde_json::to_vec(child).ok()?;
+        let mut print = [0; 16];
+        print.iter_mut().zip(Sha256::digest(text)).for_each(|(to, from)| *to = from);
+        Some(Self(print))
+    }
+}
+
+/// The hash of the fields of `object` that are there because we applied them.
+pub fn our_fields(object: &ObjectMeta) -> Option<Print> {
+    let ours = object.managed_fields.iter().flatten().find(|entry| {
+        entry.manager.as_deref() == Some(CONTROLLER_MANAGER)
+            && entry.operation.as_deref() == Some("Apply")
+            && entry.subresource.as_deref().unwrap_or_default().is_empty()
+    })?;
+    Print::of(ours.fields_v1.as_ref()?)
+}
+
+/// How a child is, compared with how it was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Just as it was.
+    Untouched,
+    /// Nothing of ours has changed, but something has.
+    Elsewhere,
+    /// It is to be applied.
+    No,
+}
+
+/// What was applied, by UID of the OrdersService and kind of child. Clones share one state.
+#[derive(Clone, Default)]
+pub struct Memory(Arc<Mutex<HashMap<String, Applications>>>);
+
+#[derive(Default)]
+struct Applications {
+    children: HashMap<Kind, Application>,
+    rollout: Option<Rollout>,
+}
+
+struct Application {
+    print: Print,
+    version: String,
+    fields: Option<Print>,
+}
+
+impl Memory {
+    /// How the child that is `shown` is, when `print` is what it is to be.
+    pub fn settled(&self, owner: &str, kind: Kind, print: Option<Print>, shown: &Shown) -> Settled {
+        let Shown::There(seen) = shown else { return Settled::No };
+        let memory = self.lock();
+        let applied = memory.get(owner).and_then(|applied| applied.children.get(&kind));
+        let Some(applied) = applied.filter(|applied| Some(applied.print) == print) else {
+            return Settled::No;
+        };
+        if seen.owner_uid != owner || seen.deleting {
+            Settled::No
+        } else if seen.version == applied.version || is_behind(seen, &applied.version) {
+            Settled::Untouched
+        } else if seen.fields.is_some() && seen.fields == applied.fields {
+            Settled::Elsewhere
+        } else {
+            Settled::No
+        }
+    }
+
+    /// Whether `fields` are those that were ours when `kind` was applied.
+    pub fn has_fields(&self, owner: &str, kind: Kind, fields: Option<Print>) -> bool {
+        let memory = self.lock();
+        let applied = memory.get(owner).and_then(|applied| applied.children.get(&kind));
+        fields.is_some() && applied.is_some_and(|applied| applied.fields == fields)
+    }
+
+    /// Remembers that `kind` was applied, and what came back; or forgets it, without a `print`.
+    pub fn applied(&self, owner: &str, kind: Kind, print: Option<Print>, answer: &ObjectMeta) {
+        let mut memory = self.lock();
+        let children = &mut memory.entry(owner.to_owned()).or_default().children;
+        match print.zip(answer.resource_version.clone()) {
+            Some((print, version)) => {
+                drop(children.insert(kind, Application { print, version, fields: our_fields(answer) }));
+            }
+            None => drop(children.remove(&kind)),
+        }
+    }
+
+    /// Remembers how the Deployment was when it was applied.
+    pub fn rolled_out(&self, owner: &str, rollout: Rollout) {
+        self.lock().entry(owner.to_owned()).or_default().rollout = Some(rollout);
+    }
+
+    /// How the Deployment was when it was applied last.
+    pub fn rollout(&self, owner: &str) -> Option<Rollout> {
+        self.lock().get(owner).and_then(|applied| applied.rollout.clone())
+    }
+
+    /// Forgets a resource that is gone.
+    pub fn forget(&self, owner: &str) {
+        self.lock().remove(owner);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Applications>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the watch has not come as far yet as what was applied. What happened since, it will show.
+fn is_behind(seen: &Seen, version: &str) -> bool {
+    match (seen.version.parse::<u64>(), version.parse::<u64>()) {
+        (Ok(seen), Ok(applied)) => seen < applied,
+        // Not of an API server that counts: any difference may be drift.
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Metadata of a child on which these fields are ours.
+    fn object(version: &str, fields: &str) -> ObjectMeta {
+        serde_json::from_value(json!({
+            "resourceVersion": version,
+            "managedFields": [
+                {"manager": CONTROLLER_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {fields: {}}}},
+                {"manager": CONTROLLER_MANAGER, "operation": "Apply", "subresource": "status", "fieldsV1": {}},
+                {"manager": "other", "operation": "Update", "fieldsV1": {"f:spec": {"f:other": {}}}, "time": null},
+            ]
+        }))
+        .unwrap()
+    }
+
+    fn shown(version: &str, fields: &str, deleting: bool) -> Shown {
+        Shown::There(Seen {
+            uid: "c".into(),
+            version: version.into(),
+            owner: "orders".into(),
+            owner_uid: "u".into(),
+            deleting,
+            fields: our_fields(&object(version, fields)),
+        })
+    }
+
+    #[test]
+    fn only_what_was_applied_and_has_lost_no_field_is_settled() {
+        use Settled::*;
+        let memory = Memory::default();
+        let (print, other) = (Print::of(&"a"), Print::of(&"b"));
+        let settled = |print, shown: Shown| memory.settled("u", Kind::Service, print, &shown);
+        let same = || shown("9", "f:a", false);
+        assert_eq!(settled(print, same()), No);
+        memory.applied("u", Kind::Service, print, &object("9", "f:a"));
+        assert_eq!(settled(print, same()), Untouched);
+        assert_eq!(settled(print, shown("8", "f:b", false)), Untouched, "the watch is behind");
+        assert_eq!(settled(print, shown("10", "f:a", false)), Elsewhere, "a status, say");
+        assert_eq!(settled(print, shown("10", "f:b", false)), No, "someone took a field over");
+        assert_eq!(settled(print, shown("x", "f:b", false)), No);
+        assert_eq!(settled(other, same()), No, "something else is wanted");
+        assert_eq!(settled(None, same()), No);
+        assert_eq!(settled(print, shown("9", "f:a", true)), No, "it goes");
+        assert_eq!((settled(print, Shown::Nothing), settled(print, Shown::Unknown)), (No, No));
+        assert_eq!(memory.settled("v", Kind::Service, print, &same()), No, "someone else's");
+        assert_eq!(memory.settled("u", Kind::Ingress, print, &same()), No);
+        memory.applied("u", Kind::Service, None, &object("9", "f:a"));
+        assert_eq!(settled(print, same()), No);
+        memory.applied("u", Kind::Service, print, &object("9", "f:a"));
+        memory.forget("u");
+        assert_eq!(settled(print, same()), No);
+    }
+
+    #[test]
+    fn without_managed_fields_every_other_version_is_drift() {
+        let memory = Memory::default();
+        let bare = ObjectMeta { resource_version: Some("9".into()), ..ObjectMeta::default() };
+        memory.applied("u", Kind::Service, Print::of(&"a"), &bare);
+        let Shown::There(seen) = shown("10", "f:a", false) else { unreachable!() };
+        let shown = Shown::There(Seen { fields: None, ..seen });
+        assert_eq!(memory.settled("u", Kind::Service, Print::of(&"a"), &shown), Settled::No);
+    }
+}

@@ -1,0 +1,55 @@
+//! How far a Deployment has come, in as few words as status needs.
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
+
+/// How far a Deployment has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rollout {
+    /// Pods that are wanted.
+    pub wanted: i32,
+    /// Pods that there are.
+    pub pods: i32,
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Pods of the newest template.
+    pub updated: i32,
+    /// Whether enough of them are available, as of this generation.
+    pub available: bool,
+    /// Why the rollout does not go on, when it has given up.
+    pub stuck: Option<String>,
+}
+
+impl Rollout {
+    /// Whether every pod is of the newest template and ready, and no other is left.
+    pub fn is_complete(&self) -> bool {
+        self.available && self.stuck.is_none() && self.ready == self.wanted && self.is_all_new()
+    }
+
+    /// Whether no pod of an older template is left, and none of the newest is missing.
+    pub fn is_all_new(&self) -> bool {
+        self.updated == self.wanted && self.pods == self.wanted
+    }
+}
+
+impl From<&Deployment> for Rollout {
+    fn from(deployment: &Deployment) -> Self {
+        let empty = DeploymentStatus::default();
+        let status = deployment.status.as_ref().unwrap_or(&empty);
+        let condition =
+            |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+        let given_up = condition("Progressing").filter(|progress| {
+            progress.status == "False" && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
+        });
+        // A status of an older generation answers a question that nobody asked.
+        let current = status.observed_generation >= deployment.metadata.generation;
+        Self {
+            wanted: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
+            pods: status.replicas.unwrap_or(0),
+            ready: status.ready_replicas.unwrap_or(0),
+            updated: status.updated_replicas.unwrap_or(0),
+            available: current && condition("Available").is_some_and(|available| available.status == "True"),
+            stuck: given_up
+                .map(|stuck| stuck.message.clone().unwrap_or_else(|| "the rollout does not progress".into())),
+        }
+    }
+}

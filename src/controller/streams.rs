@@ -1,0 +1,185 @@
+//! The watches: on the resources themselves, and on every kind of child.
+//!
+//! Each has a backoff of its own, and its errors are counted by kind: one that fails neither slows the
+//! others down nor hides among them. What they show becomes names of resources to be reconciled.
+
+use std::{collections::HashSet, fmt::Debug, sync::Arc};
+
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{Service, ServiceAccount},
+    networking::v1::{Ingress, NetworkPolicy},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    Client, Resource, ResourceExt,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        Controller, WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::sync::mpsc::{self, UnboundedSender};
+
+use super::{apply::Children, backoff::Backoff, kind::Child, metrics::Metrics};
+use crate::{crd::OrdersService, runtime::watch};
+
+/// A resource, even one that is not as the schema of today has it.
+pub type Guarded = DeserializeGuard<OrdersService>;
+
+/// The resources of one namespace, or of all.
+pub struct Scope {
+    /// What the watch shows.
+    pub services: Store<Guarded>,
+    /// Has a resource reconciled that no watch would.
+    pub wake: UnboundedSender<ObjectRef<Guarded>>,
+}
+
+/// The watches on `namespace`, or on all, and the controller that they drive.
+pub fn follow(
+    client: &Client,
+    namespace: Option<&str>,
+    children: &Children,
+    backoff: Arc<Backoff>,
+) -> (Scope, Controller<Guarded>) {
+    let metrics = children.cluster.metrics.clone();
+    let (services, writer) = reflector::store();
+    let events = watcher(watch::api::<Guarded>(client, namespace), watch::config()).default_backoff();
+    let mut known = Known::default();
+    let (of_services, memory) = (services.clone(), children.memory.clone());
+    let services_changed = counted(events.reflect(writer), "OrdersService", metrics).flat_map(move |event| {
+        let (changed, gone) = known.take(&event);
+        for uid in gone {
+            memory.forget(&uid);
+            backoff.forget(&uid);
+        }
+        let changed = match changed {
+            Changed::All => of_services.state().iter().map(|found| ObjectRef::from_obj(&**found)).collect(),
+            Changed::This(object) => vec![ObjectRef::from_obj(object)],
+            Changed::None => Vec::new(),
+        };
+        stream::iter(changed)
+    });
+    let (wake, mut woken) = mpsc::unbounded_channel();
+    let triggers: Vec<BoxStream<'static, ObjectRef<Guarded>>> = vec![
+        services_changed.boxed(),
+        stream::poll_fn(move |context| woken.poll_recv(context)).boxed(),
+        owners::<Deployment>(client, namespace, children),
+        owners::<Service>(client, namespace, children),
+        owners::<Ingress>(client, namespace, children),
+        owners::<HorizontalPodAutoscaler>(client, namespace, children),
+        owners::<PodDisruptionBudget>(client, namespace, children),
+        owners::<ServiceAccount>(client, namespace, children),
+        owners::<NetworkPolicy>(client, namespace, children),
+    ];
+    let controller = Controller::for_stream(stream::pending(), services.clone())
+        .reconcile_on(stream::select_all(triggers));
+    (Scope { services, wake }, controller)
+}
+
+/// The owners of the children of one kind, whenever one changes or goes.
+fn owners<K: Child>(
+    client: &Client,
+    namespace: Option<&str>,
+    children: &Children,
+) -> BoxStream<'static, ObjectRef<Guarded>> {
+    let mut feed = children.watched.feed(K::KIND, namespace);
+    let api = watch::api::<PartialObjectMeta<K>>(client, namespace);
+    let events = watcher(api, watch::config()).default_backoff();
+    counted(events, K::KIND.as_str(), children.cluster.metrics.clone())
+        .flat_map(move |event| {
+            let owners = feed.take(event).into_iter();
+            stream::iter(owners.map(|(namespace, name)| ObjectRef::new(&name).within(&namespace)))
+        })
+        .boxed()
+}
+
+/// The events; errors are counted and logged, and no one else's business.
+fn counted<K: Debug + Send + 'static>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+    kind: &'static str,
+    metrics: Metrics,
+) -> impl Stream<Item = Event<K>> + Send {
+    events.filter_map(move |event| {
+        let event = event.inspect_err(|error| {
+            metrics.watch_failed(kind);
+            tracing::warn!(kind, %error, "a watch failed; it is begun again");
+        });
+        std::future::ready(event.ok())
+    })
+}
+
+/// UIDs of the resources that there are, to tell which went while no watch was there.
+#[derive(Default)]
+struct Known {
+    uids: HashSet<String>,
+    arriving: HashSet<String>,
+}
+
+/// Which resources an event is about.
+enum Changed<'a, K> {
+    /// All that there are: a list came to its end. Before, the store has not its content.
+    All,
+    This(&'a K),
+    None,
+}
+
+impl Known {
+    /// Takes one event: what it is about, and the UIDs of resources that are gone.
+    fn take<'a, K: Resource>(&mut self, event: &'a Event<K>) -> (Changed<'a, K>, Vec<String>) {
+        match event {
+            Event::Init => {
+                self.arriving.clear();
+                (Changed::None, Vec::new())
+            }
+            Event::InitApply(object) => {
+                self.arriving.extend(object.uid());
+                (Changed::None, Vec::new())
+            }
+            Event::InitDone => {
+                let before = std::mem::replace(&mut self.uids, std::mem::take(&mut self.arriving));
+                (Changed::All, before.difference(&self.uids).cloned().collect())
+            }
+            Event::Apply(object) => {
+                self.uids.extend(object.uid());
+                (Changed::This(object), Vec::new())
+            }
+            Event::Delete(object) => {
+                let gone = object.uid().filter(|uid| self.uids.remove(uid));
+                (Changed::None, gone.into_iter().collect())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_that_is_gone_is_forgotten_also_when_no_watch_told() {
+        let named = |uid: &str| {
+            let mut service = Service::default();
+            service.metadata.uid = Some(uid.into());
+            service
+        };
+        let mut known = Known::default();
+        known.take(&Event::<Service>::Init);
+        known.take(&Event::InitApply(named("a")));
+        known.take(&Event::InitApply(named("b")));
+        let end = Event::<Service>::InitDone;
+        let (changed, gone) = known.take(&end);
+        assert!(matches!(changed, Changed::All) && gone.is_empty());
+        known.take(&Event::Apply(named("c")));
+        assert_eq!(known.take(&Event::Delete(named("b"))).1, ["b"]);
+        known.take(&Event::<Service>::Init);
+        known.take(&Event::InitApply(named("c")));
+        assert_eq!(known.take(&end).1, ["a"]);
+    }
+}

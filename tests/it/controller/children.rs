@@ -1,0 +1,245 @@
+//! The children: repaired, never adopted, deleted when they are switched off.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress, rbac::v1::Role};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use orders_operator::crd::{ConditionType::*, OrdersService};
+use serde_json::json;
+
+use super::{CHILDREN, MONGO, child_api, settled, whole};
+use crate::cluster::{TestNamespace, eventually};
+
+#[tokio::test]
+async fn an_edited_or_deleted_child_of_each_kind_is_repaired() {
+    let namespace = TestNamespace::create("drift").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    // Without pods nothing else has the resource reconciled: each repair is the answer to what was done.
+    let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
+    namespace.api::<Deployment>().patch_scale("orders", &PatchParams::default(), &none).await.unwrap();
+    namespace.ready("orders").await;
+
+    // As `kubectl edit` does: another manager, and force. Of each kind, what the operator sets is changed.
+    let edit = PatchParams::apply("kubectl-edit").force();
+    for (child, path, wrong) in [
+        (CHILDREN[0], "/spec/template/spec/serviceAccountName", json!("other")),
+        (CHILDREN[1], "/spec/selector/app.kubernetes.io~1name", json!("other")),
+        (CHILDREN[2], "/spec/rules", json!([{"host": "evil.dev"}])),
+        (CHILDREN[3], "/spec/maxReplicas", json!(9)),
+        (CHILDREN[4], "/spec/maxUnavailable", json!("100%")),
+        (CHILDREN[5], "/automountServiceAccountToken", json!(true)),
+        (CHILDREN[6], "/spec/podSelector/matchLabels/app.kubernetes.io~1name", json!("other")),
+    ] {
+        let api = child_api(&namespace, child);
+        let before = serde_json::to_value(api.get("orders").await.unwrap()).unwrap();
+        let mut change = json!({"apiVersion": child.1, "kind": child.0});
+        let mut at = &mut change;
+        for step in path[1..].split('/') {
+            at = &mut at[step.replace("~1", "/")];
+        }
+        *at = wrong.clone();
+        settled(&namespace).await;
+        let edited = api.patch("orders", &edit, &Patch::Apply(&change)).await.unwrap();
+        assert_eq!(serde_json::to_value(&edited).unwrap().pointer(path), Some(&wrong), "{child:?}");
+        eventually(&format!("the edited {} is repaired", child.0), || async {
+            let now = serde_json::to_value(api.get("orders").await.unwrap()).unwrap();
+            (now.pointer(path) == before.pointer(path)).then_some(())
+        })
+        .await;
+    }
+    // The Deployment last: it comes back with pods.
+    for child in CHILDREN.into_iter().rev() {
+        let api = child_api(&namespace, child);
+        settled(&namespace).await;
+        let old = api.get("orders").await.unwrap().uid();
+        api.delete("orders", &DeleteParams::background()).await.unwrap();
+        eventually(&format!("the deleted {} is there again", child.0), || async {
+            let new = api.get_opt("orders").await.unwrap()?.uid();
+            (new != old).then_some(())
+        })
+        .await;
+    }
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn someone_else_s_deployment_of_the_same_name_is_left_alone_and_the_resource_says_so() {
+    let namespace = TestNamespace::create("notowned").await;
+    namespace.secrets(MONGO).await;
+    let labels = json!({"app": "theirs"});
+    let theirs: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": "orders"},
+        "spec": {
+            "replicas": 0, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "theirs:1"}]}}
+        }
+    }))
+    .unwrap();
+    let deployments = namespace.api::<Deployment>();
+    let created = deployments.create(&PostParams::default(), &theirs).await.unwrap();
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+    assert!(message.contains("Deployment \"orders\"") && message.contains("left alone"), "{message}");
+    namespace.condition("orders", Ready, "False", "NotOwned").await;
+    assert_eq!(deployments.get("orders").await.unwrap().spec, created.spec);
+    // The other children are not held up by it, and it is taken over by no one but its owner's deletion.
+    assert!(namespace.api::<Service>().get_opt("orders").await.unwrap().is_some());
+    deployments.delete("orders", &DeleteParams::background()).await.unwrap();
+    namespace.ready("orders").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn no_kind_of_child_is_adopted_from_someone_else() {
+    let namespace = TestNamespace::create("foreign").await;
+    namespace.secrets(MONGO).await;
+    let labels = json!({"app": "theirs"});
+    let backend = json!({"service": {"name": "x", "port": {"number": 80}}});
+    let specs = [
+        json!({"spec": {
+            "replicas": 0, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "theirs:1"}]}}
+        }}),
+        json!({"spec": {"ports": [{"port": 80}], "selector": labels}}),
+        json!({"spec": {"defaultBackend": backend}}),
+        json!({"spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}, "maxReplicas": 2}}),
+        json!({"spec": {"maxUnavailable": 3, "selector": {"matchLabels": labels}}}),
+        json!({"automountServiceAccountToken": true}),
+        json!({"spec": {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress"]}}),
+    ];
+    let mut theirs = Vec::new();
+    for (child, mut object) in CHILDREN.into_iter().zip(specs) {
+        object["metadata"] = json!({"name": "orders"});
+        (object["kind"], object["apiVersion"]) = (json!(child.0), json!(child.1));
+        let object = serde_json::from_value(object).unwrap();
+        theirs.push(child_api(&namespace, child).create(&PostParams::default(), &object).await.unwrap());
+    }
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+    for (child, theirs) in CHILDREN.into_iter().zip(&theirs) {
+        assert!(
+            message.contains(&format!("{} \"orders\" is there already", child.0)),
+            "{child:?}: {message}"
+        );
+        let now = child_api(&namespace, child).get("orders").await.unwrap();
+        assert_eq!((now.data.get("spec"), now.metadata.labels), (theirs.data.get("spec"), None), "{child:?}");
+    }
+    // Nor is any deleted as if it were ours and switched off.
+    namespace.apply(&namespace.service("orders", json!({"networkPolicy": false}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+    for (child, theirs) in CHILDREN.into_iter().zip(&theirs) {
+        let now = child_api(&namespace, child).get("orders").await.unwrap();
+        assert_eq!(now.uid(), theirs.uid(), "{child:?}");
+        child_api(&namespace, child).delete("orders", &DeleteParams::background()).await.unwrap();
+    }
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn what_is_switched_off_is_deleted_and_no_right_over_children_is_superfluous() {
+    let namespace = TestNamespace::create("switch").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    let off = json!({"networkPolicy": false, "podTemplate": {"serviceAccountName": "default"}});
+    let mut object = namespace.service("orders", off);
+    object["spec"].as_object_mut().unwrap().remove("ingress");
+    namespace.apply(&object).await.unwrap();
+    for child in CHILDREN.into_iter().skip(2) {
+        eventually(&format!("the {} is deleted", child.0), || async {
+            child_api(&namespace, child).get_opt("orders").await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+    namespace.ready("orders").await;
+    let deployment: Deployment = namespace.api().get("orders").await.unwrap();
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.service_account_name.as_deref(), Some("default"));
+
+    // By now it has done everything that it ever does to a child. Of the rights over children that the chart
+    // gives, each was used: none is superfluous.
+    let page = controller.admin("/metrics").await;
+    let role: Role = namespace.api().get(&format!("{}-orders-operator", namespace.name)).await.unwrap();
+    for (kind, _) in CHILDREN {
+        let plural = match kind.to_lowercase() {
+            name if name.ends_with('y') => format!("{}ies", name.trim_end_matches('y')),
+            name if name.ends_with('s') => format!("{name}es"),
+            name => format!("{name}s"),
+        };
+        let rules = role.rules.iter().flatten();
+        let granted: BTreeSet<_> = rules
+            .filter(|rule| rule.resources.iter().flatten().any(|resource| *resource == plural))
+            .flat_map(|rule| rule.verbs.iter().map(String::as_str))
+            .collect();
+        // The watches, and an apply of what is not there yet.
+        let mut used = BTreeSet::from(["list", "watch", "create"]);
+        for verb in ["get", "patch", "delete"] {
+            let counted = format!("api_requests_total{{kind=\"{kind}\",verb=\"{verb}\"}}");
+            used.extend(page.contains(&counted).then_some(verb));
+        }
+        assert_eq!(granted, used, "{kind}");
+    }
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn an_ingress_that_is_switched_off_is_deleted_if_it_is_ours_only() {
+    let namespace = TestNamespace::create("off").await;
+    namespace.secrets(MONGO).await;
+    let ingresses = namespace.api::<Ingress>();
+    let theirs = json!({
+        "metadata": {"name": "theirs"},
+        "spec": {"defaultBackend": {"service": {"name": "x", "port": {"number": 80}}}}
+    });
+    ingresses.create(&PostParams::default(), &serde_json::from_value(theirs).unwrap()).await.unwrap();
+    let _controller = namespace.run("controller").await;
+    for name in ["orders", "theirs"] {
+        let mut object = namespace.service(name, json!({}));
+        if name == "theirs" {
+            object["spec"].as_object_mut().unwrap().remove("ingress");
+        }
+        namespace.apply(&object).await.unwrap();
+        namespace.ready(name).await;
+    }
+    let mut without = namespace.service("orders", json!({}));
+    without["spec"].as_object_mut().unwrap().remove("ingress");
+    namespace.apply(&without).await.unwrap();
+    eventually("our Ingress is deleted", || async {
+        ingresses.get_opt("orders").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    namespace.ready("orders").await;
+    assert!(ingresses.get_opt("theirs").await.unwrap().is_some());
+    let status = namespace.api::<OrdersService>().get("orders").await.unwrap().status.unwrap();
+    assert!(status.routes.is_empty() && status.url.is_none());
+    assert!(!status.conditions.iter().any(|condition| condition.type_ == "IngressReady"));
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn the_children_of_a_deleted_resource_are_collected() {
+    let namespace = TestNamespace::create("gone").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    namespace.api::<OrdersService>().delete("orders", &DeleteParams::background()).await.unwrap();
+    for child in CHILDREN {
+        eventually(&format!("no {} is left", child.0), || async {
+            child_api(&namespace, child).get_opt("orders").await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+    namespace.remove().await;
+}

@@ -1,0 +1,219 @@
+//! The pods: how many, who decides that, and what keeps them from running.
+
+use std::{
+    process::Command,
+    sync::{Arc, Mutex},
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
+use kube::{
+    ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+    runtime::watcher::watch_object,
+};
+use orders_operator::crd::{ConditionType::*, OrdersService};
+use serde_json::{Value, json};
+
+use super::MONGO;
+use crate::cluster::{TestNamespace, eventually};
+
+#[tokio::test]
+async fn pods_that_cannot_pull_their_image_or_crash_are_named_in_the_resource() {
+    let namespace = TestNamespace::create("pods").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
+    let pods = namespace.api::<Pod>();
+    let made_by_the_deployment = ListParams::default().labels("app.kubernetes.io/instance=orders");
+    let pod = eventually("the Deployment makes a pod", || async {
+        pods.list(&made_by_the_deployment).await.unwrap().items.pop()
+    })
+    .await;
+    let name = pod.name_any();
+    // As the kubelet does; there is none here.
+    let say = |state: Value| {
+        let mut container = json!({
+            "name": "orders-api", "image": "registry.example/orders-operator:1", "imageID": "", "ready": false,
+            "restartCount": 0
+        });
+        json_patch::merge(&mut container, &state);
+        let status = Patch::Strategic(json!({"status": {"containerStatuses": [container]}}));
+        let (pods, name) = (pods.clone(), name.clone());
+        async move { pods.patch_status(&name, &PatchParams::default(), &status).await.unwrap() }
+    };
+    say(json!({"state": {"waiting": {"reason": "ErrImagePull", "message": "manifest unknown"}}})).await;
+    let message = namespace.condition("orders", Available, "False", "ImagePullFailed").await;
+    for expected in [name.as_str(), "registry.example/orders-operator:1", "manifest unknown", "0 of 1 pods"] {
+        assert!(message.contains(expected), "{expected} is missing in {message}");
+    }
+    namespace.condition("orders", Ready, "False", "ImagePullFailed").await;
+    say(json!({
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+        "lastState": {"terminated": {"exitCode": 2, "message": "no such flag"}},
+    }))
+    .await;
+    let message = namespace.condition("orders", Available, "False", "CrashLoopBackOff").await;
+    assert!(message.contains("exit code 2: no such flag") && message.contains(&name), "{message}");
+    let events = namespace.dynamic("Event", "events.k8s.io/v1");
+    eventually("an event tells of it", || async {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        events.iter().any(|event| event.data["reason"] == "ImagePullFailed").then_some(())
+    })
+    .await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn switching_autoscaling_on_and_off_keeps_the_number_of_pods() {
+    let namespace = TestNamespace::create("autoscale").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    let deployments = namespace.api::<Deployment>();
+    let replicas = |wanted: i32| {
+        let deployments = deployments.clone();
+        async move {
+            eventually(&format!("{wanted} replicas"), || async {
+                let deployment = deployments.get_opt("orders").await.unwrap()?;
+                (deployment.spec.unwrap().replicas == Some(wanted)).then_some(())
+            })
+            .await;
+        }
+    };
+    namespace.apply(&namespace.service("orders", json!({"replicas": 3}))).await.unwrap();
+    replicas(3).await;
+    // Every number that there ever is from now on.
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let watching = tokio::spawn({
+        let (deployments, seen) = (deployments.clone(), seen.clone());
+        async move {
+            let mut changes = std::pin::pin!(watch_object(deployments, "orders"));
+            while let Some(change) = changes.next().await {
+                if let Ok(Some(deployment)) = change {
+                    seen.lock().unwrap().push(deployment.spec.unwrap().replicas.unwrap());
+                }
+            }
+        }
+    });
+    let auto = json!({"replicas": null, "autoscaling": {"maxReplicas": 9}});
+    namespace.apply(&namespace.service("orders", auto)).await.unwrap();
+    let autoscalers = namespace.api::<HorizontalPodAutoscaler>();
+    eventually("the autoscaler is there", || async { autoscalers.get_opt("orders").await.unwrap() }).await;
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    replicas(3).await;
+    // As the autoscaler does when load comes.
+    let scale = json!({"spec": {"replicas": 5}});
+    deployments.patch_scale("orders", &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
+    replicas(5).await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": null}))).await.unwrap();
+    eventually("the autoscaler is gone", || async {
+        autoscalers.get_opt("orders").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    // A change that rolls the pods does not change their number either.
+    let other = json!({"replicas": null, "port": 4000});
+    namespace.apply(&namespace.service("orders", other)).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    replicas(5).await;
+    watching.abort();
+    let mut seen = seen.lock().unwrap().clone();
+    seen.dedup();
+    assert!(seen == [3, 5] || seen == [5], "{seen:?}");
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
+    replicas(1).await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn an_autoscaler_of_the_user_s_own_can_scale_the_resource() {
+    let namespace = TestNamespace::create("ownhpa").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    let own = json!({
+        "metadata": {"name": "own"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "name": "orders"},
+            "minReplicas": 3, "maxReplicas": 5,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]
+        }
+    });
+    let autoscalers = namespace.api::<HorizontalPodAutoscaler>();
+    autoscalers.create(&PostParams::default(), &serde_json::from_value(own).unwrap()).await.unwrap();
+    // The cluster's own autoscaler brings it to its minimum, without any metrics, and it comes through.
+    eventually("the Deployment follows", || async {
+        let deployment: Deployment = namespace.api().get("orders").await.unwrap();
+        (deployment.spec.unwrap().replicas == Some(3)).then_some(())
+    })
+    .await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn what_the_scale_subresource_says_reaches_the_deployment() {
+    let namespace = TestNamespace::create("scale").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.ready("orders").await;
+    let scale = json!({"spec": {"replicas": 3}});
+    let services = namespace.api::<OrdersService>();
+    services.patch_scale("orders", &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
+    eventually("the Deployment is scaled", || async {
+        (namespace.api::<Deployment>().get("orders").await.unwrap().spec.unwrap().replicas == Some(3))
+            .then_some(())
+    })
+    .await;
+    let selector = services.get_scale("orders").await.unwrap().status.unwrap().selector.unwrap();
+    assert!(selector.contains("app.kubernetes.io/instance=orders"), "{selector}");
+    namespace.condition("orders", Available, "False", "MinimumReplicasUnavailable").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn kubectl_scale_works_where_the_number_was_never_set_and_is_refused_beside_an_autoscaler() {
+    let namespace = TestNamespace::create("kubectl").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": null}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    let kubectl = |replicas: &str| {
+        Command::new("kubectl")
+            .args(["--namespace", &namespace.name, "scale", "osvc/orders", "--replicas", replicas])
+            .output()
+            .unwrap()
+    };
+    let output = kubectl("3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    eventually("the Deployment follows", || async {
+        let deployment: Deployment = namespace.api().get("orders").await.unwrap();
+        (deployment.spec.unwrap().replicas == Some(3)).then_some(())
+    })
+    .await;
+    let auto = json!({"spec": {"replicas": null, "autoscaling": {"maxReplicas": 5}}});
+    let services = namespace.api::<OrdersService>();
+    services.patch("orders", &PatchParams::default(), &Patch::Merge(auto)).await.unwrap();
+    let said = String::from_utf8(kubectl("4").stderr).unwrap();
+    assert!(said.contains("the autoscaler decides the number"), "{said}");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn the_pods_pass_a_namespace_that_enforces_the_restricted_standard() {
+    let namespace = TestNamespace::create("restricted").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.ready("orders").await;
+    let template = namespace.api::<Deployment>().get("orders").await.unwrap().spec.unwrap().template;
+    let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
+    pod.metadata.name = Some("probe".into());
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    namespace.api::<Pod>().create(&dry, &pod).await.unwrap();
+    // The namespace does enforce it.
+    pod.spec.as_mut().unwrap().containers[0].security_context = None;
+    let refused = namespace.api::<Pod>().create(&dry, &pod).await.unwrap_err().to_string();
+    assert!(refused.contains("violates PodSecurity"), "{refused}");
+    namespace.remove().await;
+}

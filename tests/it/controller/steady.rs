@@ -1,0 +1,148 @@
+//! Where nothing has changed, nothing is written, and nothing is even sent.
+
+use std::time::Instant;
+
+use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use orders_operator::crd::{ConditionType::*, OrdersService};
+use serde_json::json;
+
+use super::{MONGO, settled, versions};
+use crate::cluster::{TestNamespace, eventually};
+
+#[tokio::test]
+async fn a_controller_that_starts_anew_writes_nothing_where_all_is_in_place() {
+    let namespace = TestNamespace::create("steady").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.ready("orders").await;
+    let before = settled(&namespace).await;
+    controller.kill();
+
+    let _controller = namespace.run("controller").await;
+    // A second resource shows that the new controller is at work: it reconciles each one at its start.
+    namespace.apply(&namespace.service("other", json!({"ingress": {"hosts": ["other.dev"]}}))).await.unwrap();
+    namespace.ready("other").await;
+    namespace.api::<Service>().delete("other", &DeleteParams::background()).await.unwrap();
+    eventually("drift is repaired", || async { namespace.api::<Service>().get_opt("other").await.unwrap() })
+        .await;
+    assert_eq!(versions(&namespace).await, before);
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_hundred_reconciles_of_a_settled_resource_send_nothing_and_drift_is_still_repaired() {
+    let namespace = TestNamespace::create("quiet").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    // Every kind of child but an autoscaler, which the cluster's own controller writes to for ever.
+    let spec = json!({"podDisruptionBudget": {}, "ingress": {"className": null}});
+    namespace.apply(&namespace.service("orders", spec)).await.unwrap();
+    namespace.ready("orders").await;
+    let before = settled(&namespace).await;
+    let requests = || controller.metric("orders_operator_controller_api_requests_total");
+    let reconciles = || controller.metric("orders_operator_controller_reconciles_total");
+    let sent = requests().await;
+    assert!(sent > 10.0, "{sent}");
+    let services = namespace.api::<OrdersService>();
+    for round in 0..100 {
+        let done = reconciles().await;
+        let touch = json!({"metadata": {"annotations": {"round": round.to_string()}}});
+        services.patch("orders", &PatchParams::default(), &Patch::Merge(touch)).await.unwrap();
+        eventually("it is reconciled", || async { (reconciles().await > done).then_some(()) }).await;
+    }
+    assert_eq!(requests().await, sent, "requests were sent: {}", controller.admin("/metrics").await);
+    let mut after = versions(&namespace).await;
+    after.insert("OrdersService", before["OrdersService"].clone());
+    assert_eq!(after, before);
+
+    let edit = json!({"spec": {"selector": {"app.kubernetes.io/name": "other"}}});
+    let children = namespace.api::<Service>();
+    children.patch("orders", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
+    eventually("drift is repaired", || async {
+        let selector = children.get("orders").await.unwrap().spec.unwrap().selector.unwrap();
+        (selector["app.kubernetes.io/name"] == "orders-service").then_some(())
+    })
+    .await;
+    let patched =
+        controller.metric("orders_operator_controller_api_requests_total{kind=\"Service\",verb=\"patch\"}");
+    assert_eq!(patched.await, 2.0, "made and repaired, each with one request");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_many_resources_name_is_read_once_for_all_and_its_change_rolls_all() {
+    let namespace = TestNamespace::create("shared").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run_with("controller", &["--secret-refresh", "2"]).await;
+    let names: Vec<_> = (0..6).map(|number| format!("orders-{number}")).collect();
+    for name in &names {
+        let mut object = namespace.service(name, json!({}));
+        object["spec"].as_object_mut().unwrap().remove("ingress");
+        namespace.apply(&object).await.unwrap();
+        namespace.ready(name).await;
+    }
+    let reads = || controller.metric("orders_operator_controller_api_requests_total{kind=\"Secret\"");
+    let (started, first) = (Instant::now(), reads().await);
+    eventually("the Secrets are read again and again", || async {
+        (reads().await >= first + 8.0).then_some(())
+    })
+    .await;
+    // Two Secrets, each at most every 1.5 s, whoever names them.
+    let most = 2.0 * (started.elapsed().as_secs_f64() / 1.5 + 1.0);
+    let now = reads().await;
+    assert!(now - first <= most, "{} reads, at most {most} expected", now - first);
+
+    let checksum = |name: String| {
+        let deployments = namespace.api::<Deployment>();
+        async move {
+            let template = deployments.get(&name).await.unwrap().spec.unwrap().template;
+            template.metadata.unwrap().annotations.unwrap()["ticketing.dev/secrets-checksum"].clone()
+        }
+    };
+    let before = checksum(names[0].clone()).await;
+    namespace.secrets("mongodb://127.0.0.1:2/orders").await;
+    for name in &names {
+        eventually("its pods are rolled", || async {
+            (checksum(name.clone()).await != before).then_some(())
+        })
+        .await;
+    }
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn what_others_write_to_a_child_beside_our_fields_is_not_answered_by_an_apply() {
+    let namespace = TestNamespace::create("beside").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", super::whole())).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    let patches = || {
+        controller.metric(
+            "orders_operator_controller_api_requests_total{kind=\"HorizontalPodAutoscaler\",verb=\"patch\"}",
+        )
+    };
+    let reconciles = || controller.metric("orders_operator_controller_reconciles_total");
+    assert_eq!(patches().await, 1.0);
+    let autoscalers = namespace.api::<HorizontalPodAutoscaler>();
+    for round in 1..=10 {
+        let done = reconciles().await;
+        // As the autoscaler's own controller does every 15 s, and as someone does who makes a note.
+        let status = Patch::Merge(json!({"status": {"currentReplicas": round, "desiredReplicas": 2}}));
+        autoscalers.patch_status("orders", &PatchParams::default(), &status).await.unwrap();
+        let note = Patch::Merge(json!({"metadata": {"annotations": {"note": round.to_string()}}}));
+        autoscalers.patch("orders", &PatchParams::default(), &note).await.unwrap();
+        eventually("it is reconciled", || async { (reconciles().await > done).then_some(()) }).await;
+    }
+    assert_eq!(patches().await, 1.0);
+    // One of our fields, by the same hand: that is answered.
+    let edit = Patch::Merge(json!({"metadata": {"annotations": {"note": "x"}}, "spec": {"maxReplicas": 7}}));
+    autoscalers.patch("orders", &PatchParams::default(), &edit).await.unwrap();
+    eventually("drift is repaired", || async {
+        (autoscalers.get("orders").await.unwrap().spec.unwrap().max_replicas == 5).then_some(())
+    })
+    .await;
+    namespace.remove().await;
+}
