@@ -18,6 +18,7 @@ use kube::{
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field::Empty, info_span};
 
 use super::{
     apply::{Children, Owner, apply},
@@ -31,7 +32,10 @@ use super::{
     streams::{Guarded, Scope},
     validate::validate,
 };
-use crate::crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true};
+use crate::{
+    crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true},
+    runtime::traces,
+};
 
 /// The longest wait for a Secret or an IngressClass that is missing: no watch tells when it comes,
 /// and the person who creates it is waiting.
@@ -105,7 +109,17 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     let _slot = context.slots.acquire().await;
     let timer = context.metrics.start();
     let result = match &guarded.0 {
-        Ok(service) => reconcile_valid(service, &context).await,
+        Ok(service) => {
+            let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+            let span = info_span!(
+                target: traces::TARGET, "reconcile", k8s.namespace.name = namespace, name, otel.status_code = Empty
+            );
+            let result = reconcile_valid(service, &context).instrument(span.clone()).await;
+            if result.is_err() {
+                span.record("otel.status_code", "ERROR");
+            }
+            result
+        }
         Err(invalid) => {
             let reason = Reason::InvalidSpec.as_str();
             publish(&context, guarded.as_ref(), EventType::Warning, reason, &invalid.to_string()).await;
@@ -135,7 +149,8 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
     let namespace = service.namespace().unwrap_or_default();
     let references = &context.references;
     let closely = look_closely(service);
-    let (found, fetched) = match dereference(cluster, references, service, &namespace, closely).await {
+    let dereferenced = dereference(cluster, references, service, &namespace, closely);
+    let (found, fetched) = match dereferenced.instrument(traces::step("dereference")).await {
         Ok(found) => found,
         Err(error) => {
             let problem =
@@ -145,7 +160,8 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
         }
     };
     wake_others(context, service, &namespace, &fetched.changed);
-    let valid = match validate(service, &found, context.default_image.as_deref()) {
+    let image = context.default_image.as_deref();
+    let valid = match traces::step("validate").in_scope(|| validate(service, &found, image)) {
         Ok(valid) => valid,
         Err(problems) => {
             tell(context, service, &Outcome::Invalid(&problems)).await?;
@@ -158,7 +174,8 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
         }
     };
     let owner = Owner { uid: service.uid().unwrap_or_default(), name: valid.name.clone(), namespace };
-    match apply(&context.children, &owner, build(&valid)).await {
+    let prepared = traces::step("build").in_scope(|| build(&valid));
+    match apply(&context.children, &owner, prepared).instrument(traces::step("apply")).await {
         Ok(applied) => {
             let complete = applied.rollout.is_complete();
             let trouble = if complete { None } else { pods_trouble(context, &owner).await };
@@ -238,7 +255,8 @@ fn wake_others(context: &Context, service: &OrdersService, namespace: &str, chan
 /// Writes the status, and an event when the resource stopped being ready or is so for another reason.
 async fn tell(context: &Context, service: &OrdersService, outcome: &Outcome<'_>) -> Result<(), CallError> {
     let next = status::compute(service, outcome, Timestamp::now());
-    if !status::write(&context.children.cluster, service, &next).await? {
+    let written = status::write(&context.children.cluster, service, &next);
+    if !written.instrument(traces::step("status")).await? {
         return Ok(());
     }
     let ready = |status: &OrdersServiceStatus| {

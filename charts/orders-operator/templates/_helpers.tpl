@@ -34,6 +34,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "orders-operator.logEnv" -}}
 - {name: LOG_LEVEL, value: {{ .Values.log.level | quote }}}
 - {name: LOG_FORMAT, value: {{ .Values.log.format | quote }}}
+{{- with .Values.otlp.endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
 {{- with .Values.watchNamespaces }}
 - {name: WATCH_NAMESPACE, value: {{ join "," . | quote }}}
 {{- end }}
