@@ -1,11 +1,19 @@
 //! `tickets import` against a real database.
 
-use std::path::PathBuf;
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use mongodb::bson::{doc, oid::ObjectId};
 use orders_operator::store::import::{ImportError, ImportSummary, OnError, TicketsImportArgs, import};
 
-use crate::mongo::{TestDatabase, ticket_id, uri};
+use crate::{
+    api_process::PATIENCE,
+    mongo::{TestDatabase, ticket_id, uri},
+};
 
 /// A file that goes with the test.
 struct TestFile(PathBuf);
@@ -132,4 +140,37 @@ async fn what_is_missing_is_said_by_name() {
     let good = TestFile::new(&line(ticket_id(), "t", 0));
     let error = import(args(good.0.to_str().unwrap(), Some("mongodb://127.0.0.1:1"))).await.unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("the database is away"), "{error}");
+}
+
+#[tokio::test]
+async fn an_import_that_was_killed_goes_on_where_it_was() {
+    let database = TestDatabase::new().await;
+    let lines: Vec<String> =
+        (0..3000).map(|n| line(ticket_id(), &format!("concert {n}"), 0) + "\n").collect();
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_orders-operator"))
+        .args(["tickets", "import", "-"])
+        .env("MONGO_URI", uri())
+        .env("MONGO_DATABASE", &database.name)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its input stays open, so it cannot come to the end by itself.
+    let mut input = killed.stdin.take().unwrap();
+    input.write_all(lines[..2000].concat().as_bytes()).unwrap();
+    let started = Instant::now();
+    let before = loop {
+        let written = database.tickets().count_documents(doc! {}).await.unwrap();
+        if written >= 1000 {
+            break written;
+        }
+        assert!(started.elapsed() < PATIENCE, "it writes nothing");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+
+    let done = run(&database, &lines.concat(), OnError::Stop).await.unwrap();
+    assert!(done.unchanged >= before, "{done}");
+    assert_eq!((done.imported + done.unchanged, done.bad), (3000, 0));
+    assert_eq!(database.tickets().count_documents(doc! {}).await.unwrap(), 3000);
 }
