@@ -11,10 +11,10 @@ export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 BED := dev/bed
 
-.PHONY: help demo test check generate image down clean
+.PHONY: help demo test check bench-api bench-import bench-statements generate image down clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 demo: ## Run the whole story on a real one-node cluster, and leave it up to look around; CHAOS=1 kills pods half way
 	@dev/demo $(if $(CHAOS),--chaos)
@@ -30,6 +30,19 @@ check: ## Check format, lints, docs, licences and duplicate dependencies, withou
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --quiet
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
+
+# It holds the lock as tests do: what else runs on this machine is in the figures.
+bench = $(BED) up mongo && mkdir -p "$(CARGO_TARGET_DIR)" && \
+  $(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" cargo bench --locked --bench load --
+
+bench-api: ## Measure the API beside the database alone; SECONDS=4 ROUNDS=5 CONNECTIONS=32 ORDERS=0,10000,100000
+	@$(bench) api
+
+bench-import: ## Measure an import, and the list of 100,000 orders; TICKETS=1000000
+	@$(bench) import
+
+bench-statements: ## Compare ways to ask for orders with their tickets; SECONDS, ROUNDS and CONNECTIONS as above
+	@$(bench) statements
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart
 	cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml
