@@ -127,7 +127,7 @@ impl<'a> Bench<'a> {
         let tickets = self.tickets(0);
         let mut connections = Vec::new();
         for number in 0..self.load.connections {
-            let source = self.source(route, number as u64, &tickets)?;
+            let source = self.source(route, number, &tickets)?;
             connections.push(Connection::open(self.serve.address, route.status(), source).await?);
         }
         let sample = closed_loop(connections, length, &self.processes).await?;
