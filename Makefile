@@ -11,10 +11,10 @@ export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 BED := dev/bed
 
-.PHONY: help demo test check generate image down clean
+.PHONY: help demo test check bench-api bench-import bench-statements generate image down clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 demo: ## Run the whole story on a real one-node cluster, and leave it up to look around; CHAOS=1 kills pods half way
 	@dev/demo $(if $(CHAOS),--chaos)
@@ -26,10 +26,23 @@ test: check ## Check format and lints, then run every test against a real API se
 
 check: ## Check format, lints, docs, licences and duplicate dependencies, without any server
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features bench -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --quiet
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
+
+# Under the lock of the tests: they and it would spoil each other's figures.
+bench = $(BED) up mongo && mkdir -p "$(CARGO_TARGET_DIR)" && $(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" \
+  sh -c 'cargo build --release --locked --features bench && exec "$$CARGO_TARGET_DIR/release/load" $(1)'
+
+bench-api: ## Measure the API beside the database alone; SECONDS=4 ROUNDS=5 CONNECTIONS=32 ORDERS=0,10000,100000
+	@$(call bench,api)
+
+bench-import: ## Measure an import, and the list of a user with 100,000 orders; TICKETS=1000000
+	@$(call bench,import)
+
+bench-statements: ## Compare ways to ask for orders with their tickets; SECONDS, ROUNDS and CONNECTIONS as above
+	@$(call bench,statements)
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, and docs/openapi.json
 	cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml

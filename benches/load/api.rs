@@ -1,0 +1,208 @@
+//! The API beside the database's own ceiling, in turns, so that whatever drifts hits both.
+
+use std::{env, fs, path::Path, process, time::Duration};
+
+use crate::{
+    Load, Result,
+    database::{BUYER, Bare, Db, EACH, Join, Kind, Statement, Tickets, id, user},
+    http::{Connection, Source},
+    measure::{Processes, Sample, closed_loop, memory_of},
+    process::{Serve, cookie},
+    report::{Line, Report},
+};
+
+/// Free tickets for each second of reserving; where a server is faster, its turn ends sooner.
+const TICKETS_PER_SECOND: u64 = 4000;
+
+/// How long each turn of the warm-up is.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// What is asked of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    One,
+    List,
+    Create,
+    Anonymous,
+}
+
+impl Route {
+    pub const ALL: [Self; 4] = [Self::One, Self::List, Self::Create, Self::Anonymous];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::One => "GET one",
+            Self::List => "GET list",
+            Self::Create => "POST",
+            Self::Anonymous => "401",
+        }
+    }
+
+    const fn status(self) -> u16 {
+        match self {
+            Self::One | Self::List => 200,
+            Self::Create => 201,
+            Self::Anonymous => 401,
+        }
+    }
+
+    /// What the API sends to the database for it.
+    const fn statement(self) -> Option<Statement> {
+        match self {
+            Self::One => Some(Statement::One(Join::FindOne)),
+            Self::List => Some(Statement::List(Join::LookupOneBatch, EACH)),
+            Self::Create => Some(Statement::Reserve),
+            Self::Anonymous => None,
+        }
+    }
+}
+
+/// Measures every route for every number of stored orders.
+pub async fn run(db: &Db, load: &Load) -> Result<()> {
+    let mut report = Report::new(load)?;
+    for &stored in &load.orders {
+        let bench = Bench::prepare(db, load, stored).await?;
+        let mut samples: Vec<_> =
+            Route::ALL.into_iter().map(|route| (route, Vec::new(), Vec::new())).collect();
+        // The first round warms up.
+        for round in 0..=load.rounds {
+            for (route, api, ceiling) in &mut samples {
+                let say = |side: &str, sample: Sample, into: &mut Vec<Sample>| {
+                    let turn = if round == 0 {
+                        "warm-up".into()
+                    } else {
+                        format!("round {round} of {}", load.rounds)
+                    };
+                    let name = route.name();
+                    eprintln!("bench: {stored} orders, {turn}, {name:8} {side:7} {:7.0}/s", sample.rate);
+                    if round > 0 {
+                        into.push(sample);
+                    }
+                };
+                let length = if round == 0 { WARM_UP } else { load.length() };
+                say("API", bench.api(*route, length).await?, api);
+                if let Some(statement) = route.statement() {
+                    say("ceiling", bench.ceiling(statement, length).await?, ceiling);
+                }
+            }
+        }
+        let lines =
+            samples.iter().map(|(route, api, ceiling)| Line::new(route.name(), api, ceiling)).collect();
+        report.add(stored, lines, memory_of(bench.serve.pid()));
+    }
+    report.finish()
+}
+
+/// The API over so many stored orders.
+struct Bench<'a> {
+    db: &'a Db,
+    load: &'a Load,
+    serve: Serve,
+    processes: Processes,
+    numbers: u64,
+}
+
+impl<'a> Bench<'a> {
+    async fn prepare(db: &'a Db, load: &'a Load, stored: u64) -> Result<Self> {
+        db.drop().await?;
+        // It makes the indexes, so it comes first.
+        let serve = Serve::start().await?;
+        // One who lists must have some.
+        let numbers = stored.next_multiple_of(EACH).max(EACH);
+        eprintln!("bench: storing {numbers} orders, and free tickets");
+        db.store_orders(0..numbers, EACH).await?;
+        db.store_tickets(Kind::Free, 0..2 * load.seconds * TICKETS_PER_SECOND).await?;
+        let mut processes = vec![("API", serve.pid()), ("generator", process::id())];
+        processes.extend(database_processes());
+        Ok(Self { db, load, serve, processes: Processes(processes), numbers })
+    }
+
+    /// The half of the free tickets that is for one side.
+    fn tickets(&self, half: u64) -> Tickets {
+        let tickets = self.load.seconds * TICKETS_PER_SECOND;
+        Tickets::new(half * tickets..(half + 1) * tickets)
+    }
+
+    async fn api(&self, route: Route, length: Duration) -> Result<Sample> {
+        let tickets = self.tickets(0);
+        let mut connections = Vec::new();
+        for number in 0..self.load.connections {
+            let source = self.source(route, number, &tickets)?;
+            connections.push(Connection::open(self.serve.address, route.status(), source).await?);
+        }
+        let sample = closed_loop(connections, length, &self.processes).await?;
+        self.serve.truncate_log()?;
+        self.forget(route.statement()).await?;
+        Ok(sample)
+    }
+
+    async fn ceiling(&self, statement: Statement, length: Duration) -> Result<Sample> {
+        let tickets = self.tickets(1);
+        let client =
+            || Bare { db: self.db.clone(), statement, numbers: 0..self.numbers, tickets: tickets.clone() };
+        let clients = (0..self.load.connections).map(|_| client()).collect();
+        let sample = closed_loop(clients, length, &self.processes).await?;
+        self.forget(Some(statement)).await?;
+        Ok(sample)
+    }
+
+    /// What was reserved, so that every turn begins with the same orders.
+    async fn forget(&self, statement: Option<Statement>) -> Result<()> {
+        if statement == Some(Statement::Reserve) { self.db.forget_reservations().await } else { Ok(()) }
+    }
+
+    /// The requests of the connection of this number: a user's, and about that user's orders.
+    fn source(&self, route: Route, number: u64, tickets: &Tickets) -> Result<Source> {
+        let first = number * EACH % self.numbers;
+        let head = |method: &str, path: &str, user: &str| {
+            Ok::<_, crate::Error>(format!(
+                "{method} {path} HTTP/1.1\r\nhost: bench\r\ncookie: {}\r\n",
+                cookie(user)?
+            ))
+        };
+        Ok(match route {
+            Route::One => {
+                let user = user(first, EACH);
+                let request = |order| head("GET", &format!("/api/orders/{}", id(Kind::Order, order)), &user);
+                repeat((first..first + EACH).map(request).collect::<Result<_>>()?)
+            }
+            Route::List => repeat(vec![head("GET", "/api/orders", &user(first, EACH))?]),
+            Route::Anonymous => repeat(vec!["GET /api/orders HTTP/1.1\r\nhost: bench\r\n".into()]),
+            Route::Create => {
+                let (head, tickets) = (head("POST", "/api/orders", BUYER)?, tickets.clone());
+                Box::new(move |request| {
+                    let Some(ticket) = tickets.take() else { return false };
+                    let body = format!("{{\"ticketId\":\"{ticket}\"}}");
+                    request.extend_from_slice(head.as_bytes());
+                    let length = body.len();
+                    let rest =
+                        format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+                    request.extend_from_slice(rest.as_bytes());
+                    true
+                })
+            }
+        })
+    }
+}
+
+/// Requests without a body, one after the other, again and again.
+fn repeat(heads: Vec<String>) -> Source {
+    let mut next = 0;
+    Box::new(move |request| {
+        request.extend_from_slice(heads[next % heads.len()].as_bytes());
+        request.extend_from_slice(b"\r\n");
+        next += 1;
+        true
+    })
+}
+
+/// The bed's database, where it is the bed's: the CPU of any other cannot be seen from here.
+fn database_processes() -> Vec<(&'static str, u32)> {
+    let Some(bed) = env::var_os("BED_STATE") else { return Vec::new() };
+    let pid = |name| {
+        let file = Path::new(&bed).join("mongo").join(format!("{name}.pid"));
+        let text = fs::read_to_string(file).ok()?;
+        Some((name, text.split_whitespace().next()?.parse().ok()?))
+    };
+    ["ferretdb", "postgres"].into_iter().filter_map(pid).collect()
+}

@@ -1,0 +1,110 @@
+//! How fast the orders API is, beside what the database alone could do. See docs/benchmarks.md.
+//!
+//! ```text
+//! api         every route over HTTP, and the same statements without it, in turns
+//! import      what is large: an import, a long list
+//! statements  which statements are the cheapest way to an order with its ticket
+//! measure     a closed loop of clients, its latencies, the CPU of every process
+//! http        a client that costs next to nothing
+//! database    what is stored, and the bare statements
+//! process     the product's processes
+//! report      the table and the file
+//! ```
+
+mod api;
+mod database;
+mod http;
+mod import;
+mod measure;
+mod process;
+mod report;
+mod statements;
+
+use std::{error, process::ExitCode, result, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use database::Db;
+
+type Error = Box<dyn error::Error + Send + Sync>;
+type Result<T> = result::Result<T, Error>;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Measure the API's routes, beside the database alone
+    Api(Load),
+    /// Import tickets, and list a user's 100,000 orders
+    Import {
+        /// How many tickets
+        #[arg(long, env = "TICKETS", default_value_t = 1_000_000)]
+        tickets: u64,
+    },
+    /// Compare ways to ask for orders with their tickets
+    Statements(Load),
+}
+
+/// How much load, for how long.
+#[derive(Args)]
+struct Load {
+    /// The length of a turn
+    #[arg(long, env = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+
+    /// How many turns each has
+    #[arg(long, env = "ROUNDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+
+    /// How many ask at the same time
+    #[arg(long, env = "CONNECTIONS", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    connections: u64,
+
+    /// How many orders are stored, one after the other
+    #[arg(long, env = "ORDERS", value_delimiter = ',', default_value = "0,10000,100000")]
+    orders: Vec<u64>,
+}
+
+impl Load {
+    const fn length(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match measured(Cli::parse().what).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures, and leaves nothing, also when it is interrupted.
+async fn measured(what: What) -> Result<()> {
+    let (mut interrupted, mut terminated) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let db = Db::open().await?;
+    let result = tokio::select! {
+        result = measure(&db, what) => result,
+        _ = interrupted.recv() => Err("interrupted".into()),
+        _ = terminated.recv() => Err("terminated".into()),
+    };
+    db.drop().await?;
+    result
+}
+
+async fn measure(db: &Db, what: What) -> Result<()> {
+    match what {
+        What::Api(load) => api::run(db, &load).await,
+        What::Import { tickets } => import::run(db, tickets).await,
+        What::Statements(load) => statements::run(db, &load).await,
+    }
+}

@@ -1,0 +1,127 @@
+//! A closed loop: so many clients, each asking again as soon as it has its answer, for some seconds.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::Barrier, task::JoinSet, time::timeout};
+
+use crate::Result;
+
+/// How much longer than planned a loop may take, before something is taken to hang.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Whoever asks: over HTTP, or the database directly.
+pub trait Client: Send + 'static {
+    /// Asks once, and checks the answer; `false` when there is nothing left to ask for.
+    fn ask(&mut self) -> impl Future<Output = Result<bool>> + Send;
+}
+
+/// What one loop saw.
+#[derive(Debug)]
+pub struct Sample {
+    /// Answers per second.
+    pub rate: f64,
+    /// Latencies, in microseconds.
+    pub p50: f64,
+    /// The latency that one in a hundred exceeds.
+    pub p99: f64,
+    /// Microseconds of CPU per answer, by who spent them.
+    pub cpu: BTreeMap<&'static str, f64>,
+}
+
+/// Lets `clients` ask for `length`, and counts the CPU that `processes` spend on it.
+pub async fn closed_loop<C: Client>(
+    clients: Vec<C>,
+    length: Duration,
+    processes: &Processes,
+) -> Result<Sample> {
+    let barrier = Arc::new(Barrier::new(clients.len() + 1));
+    let mut tasks = JoinSet::new();
+    for mut client in clients {
+        let barrier = barrier.clone();
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            barrier.wait().await;
+            let started = Instant::now();
+            loop {
+                let asked = Instant::now();
+                if asked - started >= length || !client.ask().await? {
+                    return Result::Ok(latencies);
+                }
+                latencies.push(asked.elapsed());
+            }
+        });
+    }
+    let before = processes.cpu();
+    barrier.wait().await;
+    let started = Instant::now();
+    let mut latencies = Vec::new();
+    while let Some(done) =
+        timeout(length + PATIENCE, tasks.join_next()).await.map_err(|_| "a request hangs")?
+    {
+        latencies.extend(done??);
+    }
+    let (took, after) = (started.elapsed(), processes.cpu());
+    if latencies.is_empty() {
+        return Err("nothing was answered".into());
+    }
+    latencies.sort_unstable();
+    let count = latencies.len();
+    let percentile = |percent: usize| latencies[(count * percent / 100).min(count - 1)].as_secs_f64() * 1e6;
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let answers = count as f64;
+    Ok(Sample {
+        rate: answers / took.as_secs_f64(),
+        p50: percentile(50),
+        p99: percentile(99),
+        cpu: after.iter().map(|(who, spent)| (*who, (spent - before[who]) * 1e6 / answers)).collect(),
+    })
+}
+
+/// The processes whose CPU is counted, by name.
+#[derive(Clone, Default)]
+pub struct Processes(pub Vec<(&'static str, u32)>);
+
+impl Processes {
+    /// Seconds of CPU that each has spent so far, with its children, unless these are listed themselves.
+    fn cpu(&self) -> BTreeMap<&'static str, f64> {
+        self.0.iter().map(|(name, pid)| (*name, self.cpu_of(*pid))).collect()
+    }
+
+    /// A process that is gone has spent none.
+    fn cpu_of(&self, pid: u32) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        // utime, stime, and those of the children that have ended; in ticks, of which Linux shows 100 a second.
+        let ticks: f64 = fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let others = children.split_whitespace().filter_map(|child| child.parse().ok());
+        let others = others.filter(|child| self.0.iter().all(|(_, listed)| listed != child));
+        ticks / 100.0 + others.map(|child| self.cpu_of(child)).sum::<f64>()
+    }
+}
+
+/// The resident memory of a process in kB: now, and at its peak.
+pub fn memory_of(pid: u32) -> (u64, u64) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+/// The middle one, by value.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        even if even % 2 == 0 => f64::midpoint(values[even / 2 - 1], values[even / 2]),
+        odd => values[odd / 2],
+    }
+}

@@ -1,0 +1,162 @@
+//! The product's processes: `serve` on ports of its own, and what else is run to its end.
+
+use std::{
+    env,
+    fs::{File, OpenOptions},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    Result, database,
+    http::Connection,
+    measure::{Client, memory_of},
+};
+
+/// How long the API may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const JWT_KEY: &str = "benchmark";
+
+/// A running `serve`, ended with this value.
+pub struct Serve {
+    child: Child,
+    log: File,
+    pub address: SocketAddr,
+}
+
+impl Serve {
+    /// Starts it, and waits until it is ready, with its indexes in place.
+    pub async fn start() -> Result<Self> {
+        let (address, admin) = (free_address()?, free_address()?);
+        let file = folder()?.join("serve.log");
+        let log = OpenOptions::new().create(true).append(true).open(&file)?;
+        log.set_len(0)?;
+        let child = product("serve")?
+            .env("JWT_KEY", JWT_KEY)
+            .env("LISTEN_ADDRESS", address.ip().to_string())
+            .env("PORT", address.port().to_string())
+            .env("ADMIN_PORT", admin.port().to_string())
+            .stderr(log.try_clone()?)
+            .spawn()?;
+        let mut serve = Self { child, log, address };
+        let started = Instant::now();
+        while !ready(admin).await {
+            if started.elapsed() > PATIENCE || serve.child.try_wait()?.is_some() {
+                return Err(format!("the API is not ready; see {}", file.display()).into());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(serve)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Forgets what was logged, or the disk would fill.
+    pub fn truncate_log(&self) -> Result<()> {
+        Ok(self.log.set_len(0)?)
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It may have ended by itself, from an interrupt at the terminal.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn ready(admin: SocketAddr) -> bool {
+    let source = Box::new(|request: &mut Vec<u8>| {
+        request.extend_from_slice(b"GET /readyz HTTP/1.1\r\nhost: bench\r\n\r\n");
+        true
+    });
+    match Connection::open(admin, 200, source).await {
+        Ok(mut connection) => connection.ask().await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// How a process went that was run to its end.
+pub struct Run {
+    pub took: Duration,
+    /// Peak of its resident memory, in kB.
+    pub peak: u64,
+    pub output: String,
+}
+
+/// Runs a subcommand to its end; its progress goes to the terminal.
+pub async fn run(subcommand: &str, arguments: &[&Path]) -> Result<Run> {
+    let started = Instant::now();
+    let mut command = product(subcommand)?;
+    let mut child = Ended(command.args(arguments).stdout(Stdio::piped()).spawn()?);
+    let mut peak = 0;
+    let status = loop {
+        // Gone with the process, so it is read all along.
+        peak = peak.max(memory_of(child.0.id()).1);
+        match child.0.try_wait()? {
+            Some(status) => break status,
+            None => sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let took = started.elapsed();
+    let output = child.0.stdout.take().map(std::io::read_to_string).transpose()?.unwrap_or_default();
+    if status.success() {
+        Ok(Run { took, peak, output })
+    } else {
+        Err(format!("{subcommand}: {status}").into())
+    }
+}
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The product's command line, with the benchmark's database; it ends with this process, however that ends.
+fn product(subcommand: &str) -> Result<Command> {
+    let given = env::var_os("BINARY").filter(|path| !path.is_empty());
+    // Cargo puts the two beside each other.
+    let binary = given.map_or_else(
+        || env::current_exe().map(|own| own.with_file_name("orders-operator")),
+        |path| Ok(path.into()),
+    )?;
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(binary).args(subcommand.split(' '));
+    command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
+    command.env("MONGO_URI", database::uri()?).env("MONGO_DATABASE", database::NAME);
+    command.stdin(Stdio::null());
+    Ok(command)
+}
+
+/// The session cookie of `user`, as the auth service would sign it.
+pub fn cookie(user: &str) -> Result<String> {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let claims = json!({ "id": user, "email": format!("{user}@example.com"), "iat": 1_700_000_000 });
+    let jwt = encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT_KEY.as_bytes()))?;
+    Ok(format!("session={}", BASE64_STANDARD.encode(json!({ "jwt": jwt }).to_string())))
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Where files go: not into the checkout.
+pub fn folder() -> Result<PathBuf> {
+    let cache = env::var_os("ORDERS_CACHE").ok_or("ORDERS_CACHE is not set: run `make bench-api`")?;
+    let folder = PathBuf::from(cache).join("bench");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
