@@ -55,11 +55,12 @@ pub(super) fn to_ticket(document: &RawDocument) -> Result<Ticket, StoreError> {
     })
 }
 
-/// A ticket's id and version; `None` when it has none that could be compared with.
-pub(super) fn ticket_version(document: &RawDocument) -> Option<(TicketId, Version)> {
+/// A ticket's id, and its version if it has one that could be compared with.
+pub(super) fn ticket_version(document: &RawDocument) -> Option<(TicketId, Option<Version>)> {
     let fields = Fields { collection: TICKETS, document };
-    fields.get("version").ok()??;
-    Some((TicketId::from_bytes(fields.object_id("_id").ok()?.bytes()), fields.version().ok()?))
+    let id = TicketId::from_bytes(fields.object_id("_id").ok()?.bytes());
+    let is_there = fields.get("version").is_ok_and(|version| version.is_some());
+    Some((id, if is_there { fields.version().ok() } else { None }))
 }
 
 /// What of `document` is worth keeping; a malformed one is logged and left out.

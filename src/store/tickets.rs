@@ -6,10 +6,7 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
-use mongodb::{
-    bson::{Document, RawDocumentBuf, doc},
-    error::Result as DriverResult,
-};
+use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use super::{
     Store, StoreError, TICKETS,
@@ -49,9 +46,9 @@ impl Store {
 
     /// Writes each of `tickets` unless the same or a newer version of it is here.
     ///
-    /// Versions only go up, so what is read as new enough needs no write. Everything else is a
-    /// conditional upsert. One that finds no older record runs into the `_id` of the record that is
-    /// there, which may be newer, or may be older and have come this very moment: so it is looked at again.
+    /// Versions only go up, so what is read as new enough needs no write. What is not here is inserted,
+    /// and what is older updated on the condition that it still is. A ticket that has come this very
+    /// moment, by another hand, is looked at again.
     ///
     /// # Errors
     /// When the database fails; some of the tickets may have been written then, which does no harm.
@@ -60,17 +57,20 @@ impl Store {
             let mut total = Upserted::default();
             let mut left: Vec<&Ticket> = tickets.iter().collect();
             for attempt in 1.. {
-                let before = left.len();
                 let known = self.versions(&left).await?;
-                left.retain(|ticket| known.get(&ticket.id).is_none_or(|version| *version < ticket.version));
-                total.unchanged += (before - left.len()) as u64;
-                if left.is_empty() {
-                    break;
-                }
-                let answer = retry::transient(WRITING, || self.upsert_command(&left)).await?;
-                let reply = Reply::read(&answer)?;
-                total.written += reply.written;
-                left = reply.again.iter().filter_map(|index| left.get(*index).copied()).collect();
+                let (new, here): (Vec<_>, Vec<_>) =
+                    left.into_iter().partition(|ticket| !known.contains_key(&ticket.id));
+                let (older, current): (Vec<_>, Vec<_>) = here.into_iter().partition(|ticket| {
+                    known.get(&ticket.id).is_some_and(|here| *here < Some(ticket.version))
+                });
+                let inserted = self.write(&new, &Statement::Insert).await?;
+                let updated = self.write(&older, &Statement::Update).await?;
+                total.written += inserted.written + updated.written;
+                // What an update did not find any more has become as new meanwhile.
+                let gone = ((older.len() - updated.again.len()) as u64).saturating_sub(updated.written);
+                total.unchanged += current.len() as u64 + gone;
+                left = inserted.again;
+                left.extend(updated.again);
                 if left.is_empty() {
                     break;
                 }
@@ -81,47 +81,86 @@ impl Store {
         .await
     }
 
-    /// The versions of those of `tickets` that are here and have one.
-    async fn versions(&self, tickets: &[&Ticket]) -> Result<HashMap<TicketId, Version>, StoreError> {
+    /// Those of `tickets` that are here, with their versions; one that has none is older than any.
+    async fn versions(&self, tickets: &[&Ticket]) -> Result<HashMap<TicketId, Option<Version>>, StoreError> {
         if tickets.is_empty() {
             return Ok(HashMap::new());
         }
         let ids: Vec<_> = tickets.iter().map(|ticket| object_id(ticket.id.bytes())).collect();
+        let batch = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         let collection = self.raw_tickets();
         let found: Vec<RawDocumentBuf> = retry::transient("reading tickets' versions", || async {
-            collection
-                .find(doc! { "_id": { "$in": &ids } })
-                .projection(doc! { "version": 1 })
-                .await?
-                .try_collect()
-                .await
+            let find = collection.find(doc! { "_id": { "$in": &ids } }).projection(doc! { "version": 1 });
+            find.batch_size(batch).await?.try_collect().await
         })
         .await?;
         Ok(found.iter().filter_map(|document| ticket_version(document)).collect())
     }
 
-    /// One command, many statements. The driver's own bulk writes need a server command that
+    /// One command for all of `tickets`. The driver's own bulk writes need a server command that
     /// FerretDB does not have.
-    async fn upsert_command(&self, tickets: &[&Ticket]) -> DriverResult<Document> {
-        let updates: Vec<Document> = tickets.iter().map(|ticket| statement(ticket)).collect();
-        self.database
-            .run_command(doc! {
-                "update": TICKETS,
-                "updates": updates,
-                "ordered": false,
-                "writeConcern": { "w": "majority" },
-            })
-            .await
+    async fn write<'t>(
+        &self,
+        tickets: &[&'t Ticket],
+        statement: &Statement,
+    ) -> Result<Written<'t>, StoreError> {
+        if tickets.is_empty() {
+            return Ok(Written::default());
+        }
+        let command = statement.of(tickets);
+        let answer =
+            retry::transient(WRITING, || async { self.database.run_command(command.clone()).await }).await?;
+        let reply = Reply::read(&answer)?;
+        let again = reply.again.iter().filter_map(|index| tickets.get(*index).copied()).collect();
+        Ok(Written { written: reply.written, again })
     }
 }
 
-fn statement(ticket: &Ticket) -> Document {
-    let version = document::version(ticket.version);
+/// What a command did.
+#[derive(Default)]
+struct Written<'t> {
+    written: u64,
+    /// Those that are to be looked at again.
+    again: Vec<&'t Ticket>,
+}
+
+enum Statement {
+    Insert,
+    /// Where an older version is.
+    Update,
+}
+
+impl Statement {
+    fn of(&self, tickets: &[&Ticket]) -> Document {
+        let (verb, list, statement): (_, _, fn(&Ticket) -> Document) = match self {
+            Self::Insert => ("insert", "documents", new),
+            Self::Update => ("update", "updates", renewed),
+        };
+        let statements: Vec<Document> = tickets.iter().map(|ticket| statement(ticket)).collect();
+        doc! { verb: TICKETS, list: statements, "ordered": false, "writeConcern": { "w": "majority" } }
+    }
+}
+
+fn new(ticket: &Ticket) -> Document {
+    let mut document = doc! { "_id": object_id(ticket.id.bytes()) };
+    document.extend(fields(ticket));
+    document
+}
+
+fn renewed(ticket: &Ticket) -> Document {
+    // "not at least", rather than "less than", so that a record without a version is older too.
+    let older = doc! { "$not": { "$gte": document::version(ticket.version) } };
     doc! {
-        // "not at least", rather than "less than", so that a record without a version is older too.
-        "q": { "_id": object_id(ticket.id.bytes()), "version": { "$not": { "$gte": version.clone() } } },
-        "u": { "$set": { "title": &ticket.title, "price": number(ticket.price), "version": version } },
-        "upsert": true,
+        "q": { "_id": object_id(ticket.id.bytes()), "version": older },
+        "u": { "$set": fields(ticket) },
+    }
+}
+
+fn fields(ticket: &Ticket) -> Document {
+    doc! {
+        "title": &ticket.title,
+        "price": number(ticket.price),
+        "version": document::version(ticket.version),
     }
 }
 
