@@ -136,7 +136,8 @@ async fn a_collector_that_takes_nothing_delays_nobody_and_is_complained_of_once(
         let signalled = Instant::now();
         assert_eq!(process.ended().await.code(), Some(0));
         assert!(signalled.elapsed() < Duration::from_secs(10), "{:?}", signalled.elapsed());
-        let complaints = process.lines.iter().filter(|line| line.contains("until the collector takes them")).count();
+        let complaints =
+            process.lines.iter().filter(|line| line.contains("until the collector takes them")).count();
         assert!(complaints <= 1, "{complaints}");
     }
 }
