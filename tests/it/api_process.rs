@@ -37,7 +37,7 @@ pub(crate) struct Process {
     child: Child,
     pub(crate) api: String,
     admin: String,
-    pub(crate) client: reqwest::Client,
+    client: reqwest::Client,
     /// What it logs; it ends with the process.
     pub(crate) lines: Receiver<String>,
 }
@@ -82,8 +82,12 @@ impl Process {
         }
     }
 
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.api))
+    }
+
     pub(crate) fn by(&self, user: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("http://{}{path}", self.api)).header("cookie", cookie(user))
+        self.request(method, path).header("cookie", cookie(user))
     }
 
     pub(crate) fn terminate(&self) {

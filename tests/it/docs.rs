@@ -1,8 +1,12 @@
 //! The pages in `docs/`: what they show is what one sees.
 
-use std::{collections::HashMap, process::Command};
+use std::{
+    collections::{BTreeSet, HashMap},
+    process::Command,
+};
 
 use mongodb::bson::{doc, oid::ObjectId};
+use serde_json::Value;
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -75,6 +79,30 @@ fn run(commands: &[Shown], environment: &HashMap<&str, String>) -> Vec<String> {
     std::fs::remove_dir_all(&folder).unwrap();
     let output = String::from_utf8(shell.expect("bash is installed").stdout).unwrap();
     output.split(MARK).map(str::to_owned).collect()
+}
+
+/// Every message of an error in the description of the API, which is made from the code.
+fn messages(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("message").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|value| messages(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| messages(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page_about_the_api_shows_every_error_that_there_is() {
+    let page = std::fs::read_to_string(root().join("docs/api.md")).unwrap();
+    let printed: String = shown(&page).into_iter().map(|shown| shown.prints).collect();
+    let mut all = BTreeSet::new();
+    messages(&serde_json::from_str(&orders_operator::api::openapi_json().unwrap()).unwrap(), &mut all);
+    assert!(all.len() > 14, "{all:?}");
+    for message in all {
+        assert!(printed.contains(&format!(r#""message":"{message}""#)), "no command shows {message:?}");
+    }
 }
 
 #[tokio::test]

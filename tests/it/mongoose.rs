@@ -21,8 +21,8 @@ use crate::{
     mongo::{TestApi, ticket_id, uri},
 };
 
-/// The versions of mongoose that the copies run.
-const VERSIONS: [&str; 2] = ["5", "8"];
+/// What the copies run: mongoose 5 or 8 with mongoose-update-if-current, or 8 that keeps the versions itself.
+const KINDS: [&str; 3] = ["5", "8", "8-own"];
 
 /// A run of the Node program, which ends with the test.
 struct Node {
@@ -32,14 +32,14 @@ struct Node {
 }
 
 impl Node {
-    fn start(api: &TestApi, version: &str, arguments: &[&str]) -> Self {
+    fn start(api: &TestApi, kind: &str, arguments: &[&str]) -> Self {
         assert!(
             std::env::var_os("NODE_PATH").is_some(),
             "NODE_PATH is not set: `make test` installs the packages of tests/mongoose and sets it"
         );
         let mut child = Command::new("node")
             .arg(root().join("tests/mongoose/orders.js"))
-            .arg(version)
+            .arg(kind)
             .args(arguments)
             .env("MONGO_URI", uri())
             .env("MONGO_DATABASE", &api.name)
@@ -71,26 +71,31 @@ impl Drop for Node {
     }
 }
 
-fn node(api: &TestApi, version: &str, arguments: &[&str]) -> Value {
-    Node::start(api, version, arguments).says()
+fn node(api: &TestApi, kind: &str, arguments: &[&str]) -> Value {
+    Node::start(api, kind, arguments).says()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn we_answer_with_what_mongoose_wrote_as_the_node_service_would() {
-    for version in VERSIONS {
+    for kind in KINDS {
         let api = TestApi::new().await;
-        let mut wanted = node(&api, version, &["write", "u1"]);
+        let mut wanted = node(&api, kind, &["write", "u1"]);
         let orders = wanted.as_array_mut().unwrap();
         assert_eq!(orders.len(), 7);
         // What has no `version` but `__v` is at version 0 for us.
         let old = orders[6].as_object_mut().unwrap();
         old.remove("__v").unwrap();
         old.insert("version".into(), json!(0));
-        assert_eq!(
-            api.get("u1", "/api/orders").await,
-            (StatusCode::OK, wanted.clone()),
-            "mongoose {version}"
-        );
+        // What is not ours is kept, but not shown.
+        assert_eq!(old.remove("seats").unwrap()[0]["number"], 12);
+        assert_eq!(api.get("u1", "/api/orders").await, (StatusCode::OK, wanted.clone()), "mongoose {kind}");
+        for number in ["int", "double", "long"] {
+            let of_type = doc! { "price": { "$type": number } };
+            assert!(
+                api.tickets().count_documents(of_type).await.unwrap() > 0,
+                "no price is stored as {number}"
+            );
+        }
 
         for order in wanted.as_array().unwrap() {
             let id = order["id"].as_str().unwrap();
@@ -104,12 +109,13 @@ async fn we_answer_with_what_mongoose_wrote_as_the_node_service_would() {
         }
         let old = api.stored(wanted[6]["id"].as_str().unwrap()).await;
         assert_eq!((old.get_i32("__v").unwrap(), old.get_i32("version").unwrap()), (0, 1));
+        assert_eq!(old.get_array("seats").unwrap()[0].as_document().unwrap().get_str("row").unwrap(), "B");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mongoose_reads_what_we_wrote_as_we_answer() {
-    for version in VERSIONS {
+    for kind in KINDS {
         let api = TestApi::new().await;
         let terms = ReservationTerms::default();
         let mut ids = Vec::new();
@@ -120,35 +126,53 @@ async fn mongoose_reads_what_we_wrote_as_we_answer() {
         api.store.begin_payment(ids[2].parse().unwrap(), &terms).await.unwrap();
         api.store.complete(ids[3].parse().unwrap(), &terms).await.unwrap();
         let (_, ours) = api.get("u1", "/api/orders").await;
-        assert_eq!(node(&api, version, &["read", "u1"]), ours, "mongoose {version}");
+        assert_eq!(node(&api, kind, &["read", "u1"]), ours, "mongoose {kind}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mongoose_cannot_save_what_we_have_changed_meanwhile() {
-    for version in VERSIONS {
+    for kind in KINDS {
         let api = TestApi::new().await;
         let id = api.reserved("u1", api.ticket().await).await;
-        let mut stale = Node::start(&api, version, &["move", &id, "complete"]);
+        let mut stale = Node::start(&api, kind, &["move", &id, "complete"]);
         assert_eq!(stale.says()["version"], 0);
         api.cancel("u1", &id).await;
         stale.go_on();
-        assert_eq!(stale.says(), json!({ "error": "VersionError" }), "mongoose {version}");
-        assert_eq!(api.stored(&id).await.get_str("status").unwrap(), "cancelled");
+        assert_eq!(stale.says(), json!({ "error": "VersionError" }), "mongoose {kind}");
+        let stored = api.stored(&id).await;
+        assert_eq!((stored.get_str("status").unwrap(), stored.get_i32("version").unwrap()), ("cancelled", 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mongoose_can_save_what_it_has_read_after_our_change() {
+    for kind in KINDS {
+        let api = TestApi::new().await;
+        let id = api.reserved("u1", api.ticket().await).await;
+        api.cancel("u1", &id).await;
+        // What the Node service does with a payment that comes late.
+        let mut fresh = Node::start(&api, kind, &["move", &id, "complete"]);
+        assert_eq!(fresh.says()["version"], 1);
+        fresh.go_on();
+        let saved = fresh.says();
+        assert_eq!((&saved["status"], &saved["version"]), (&json!("complete"), &json!(2)), "mongoose {kind}");
+        assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, saved, "mongoose {kind}");
+        assert_eq!(api.cancel("u1", &id).await.0, StatusCode::BAD_REQUEST, "it is complete for us too");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn we_go_on_from_what_mongoose_has_saved() {
-    for version in VERSIONS {
+    for kind in KINDS {
         let api = TestApi::new().await;
         let id = api.reserved("u1", api.ticket().await).await;
-        let mut fresh = Node::start(&api, version, &["move", &id, "awaiting:payment"]);
+        let mut fresh = Node::start(&api, kind, &["move", &id, "awaiting:payment"]);
         fresh.says();
         fresh.go_on();
         let saved = fresh.says();
         assert_eq!((&saved["status"], &saved["version"]), (&json!("awaiting:payment"), &json!(1)));
-        assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, saved, "mongoose {version}");
+        assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, saved, "mongoose {kind}");
         let paid = api.store.complete(id.parse().unwrap(), &ReservationTerms::default()).await.unwrap();
         assert!(matches!(paid, Moved::Now(order) if order.version.0 == 2));
     }
@@ -156,18 +180,18 @@ async fn we_go_on_from_what_mongoose_has_saved() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_services_listener_updates_tickets_that_we_imported() {
-    for version in VERSIONS {
+    for kind in KINDS {
         let api = TestApi::new().await;
         let ticket = ticket_id();
         let line = format!(r#"{{"id":"{ticket}","title":"concert","price":20,"version":3}}"#);
         assert_eq!(import::run(&api, &line, OnError::Stop).await.unwrap().imported, 1);
         let id = ticket.to_string();
         assert_eq!(
-            node(&api, version, &["update", &id, "5", "too early"]),
+            node(&api, kind, &["update", &id, "5", "too early"]),
             json!({ "error": "Ticket not found" })
         );
-        let updated = node(&api, version, &["update", &id, "4", "moved to the park"]);
-        assert_eq!(updated["version"], 4, "mongoose {version}");
+        let updated = node(&api, kind, &["update", &id, "4", "moved to the park"]);
+        assert_eq!(updated["version"], 4, "mongoose {kind}");
         let (_, order) = api.reserve("u1", ticket).await;
         assert_eq!(order["ticket"], updated);
         assert_eq!(api.tickets().count_documents(doc! {}).await.unwrap(), 1);

@@ -1,11 +1,12 @@
 // The Node.js service's side of the database: its models, and what it does with them.
 //
-//   node orders.js VERSION COMMAND [ARGUMENT...]     with MONGO_URI and MONGO_DATABASE set
+//   node orders.js KIND COMMAND [ARGUMENT...]     with MONGO_URI and MONGO_DATABASE set
 //
-// VERSION is the major version of mongoose. What a command found or did is printed as JSON, one line each.
+// KIND is the major version of mongoose, with `-own` where mongoose keeps the versions itself and not the plug-in. What a command found or did is printed as JSON, one line each.
 "use strict";
 
-const [version, command, ...rest] = process.argv.slice(2);
+const [kind, command, ...rest] = process.argv.slice(2);
+const [version, own] = kind.split("-");
 const mongoose = require(version === "5" ? "mongoose-5" : "mongoose");
 const { updateIfCurrentPlugin } = require("mongoose-update-if-current");
 const { Types, Schema } = mongoose;
@@ -17,11 +18,10 @@ const toJSON = {
   },
 };
 
-// With mongoose 5 the version is kept by the plug-in, with 8 by mongoose itself: both are in the field.
 function versioned(fields) {
-  const schema = new Schema(fields, { toJSON, ...(version === "5" ? {} : { optimisticConcurrency: true }) });
+  const schema = new Schema(fields, { toJSON, ...(own ? { optimisticConcurrency: true } : {}) });
   schema.set("versionKey", "version");
-  if (version === "5") schema.plugin(updateIfCurrentPlugin);
+  if (!own) schema.plugin(updateIfCurrentPlugin);
   return schema;
 }
 
@@ -34,8 +34,9 @@ const orderFields = {
 };
 const Ticket = mongoose.model("Ticket", versioned(ticketFields));
 const Order = mongoose.model("Order", versioned(orderFields));
-// From before versions were cared for: they are in `__v`, and stay 0.
-const OldOrder = mongoose.model("OldOrder", new Schema(orderFields, { toJSON, collection: "orders" }));
+// From before versions were cared for: they are in `__v`, and stay 0. And a field of that copy's own.
+const oldFields = { ...orderFields, seats: [{ row: String, number: Number }] };
+const OldOrder = mongoose.model("OldOrder", new Schema(oldFields, { toJSON, collection: "orders" }));
 
 const print = (value) => process.stdout.write(JSON.stringify(value) + "\n");
 const line = () => new Promise((resolve) => process.stdin.once("data", resolve));
@@ -61,7 +62,10 @@ const commands = {
     moved.status = "awaiting:payment";
     await moved.save();
     await Order.create({ userId: user, status: "cancelled", expiresAt, ticket: new Types.ObjectId() });
-    await OldOrder.create({ userId: user, status: "created", expiresAt, ticket: await ticket(7) });
+    const imported = await ticket(7);
+    // mongoose writes no int64, but reads those of a program that was here before it.
+    await Ticket.collection.updateOne({ _id: imported._id }, { $set: { price: mongoose.mongo.Long.fromNumber(7) } });
+    await OldOrder.create({ userId: user, status: "created", expiresAt, ticket: imported, seats: [{ row: "B", number: 12 }] });
     print(await Order.find({ userId: user }).sort({ _id: 1 }).populate("ticket"));
   },
 
