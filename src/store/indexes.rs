@@ -45,7 +45,12 @@ impl Store {
 
 /// A user's orders, oldest first.
 fn by_user() -> IndexModel {
-    model("user_orders", doc! { "userId": 1, "_id": 1 }, IndexOptions::default())
+    model("user_orders", user_orders(), IndexOptions::default())
+}
+
+/// The keys of that index.
+pub(super) fn user_orders() -> Document {
+    doc! { "userId": 1, "_id": 1 }
 }
 
 /// One active order per ticket: the guarantee.

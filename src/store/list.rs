@@ -4,11 +4,15 @@
 //! repeats an order nor skips one, and no server keeps a cursor open for a slow reader.
 
 use futures::TryStreamExt;
-use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc, oid::ObjectId, raw::RawBsonRef};
+use mongodb::{
+    bson::{Document, RawDocument, RawDocumentBuf, doc, raw::RawBsonRef},
+    options::Hint,
+};
 
 use super::{
     Store, StoreError, TICKETS,
     document::{kept, object_id, statuses, to_order, to_ticket},
+    indexes::user_orders,
     retry,
 };
 use crate::order::{OrderId, OrderStatus, Reservation, UserId};
@@ -47,8 +51,7 @@ impl Store {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let more = found.len() > limit;
             found.truncate(limit);
-            let next = if more { found.last().and_then(id_of) } else { None };
-
+            let next = if more { last_id(&found).or_else(|| first_id(listing)) } else { None };
             Ok(Page { orders: found.iter().filter_map(|document| reservation(document)).collect(), next })
         })
         .await
@@ -58,7 +61,11 @@ impl Store {
         let (orders, pipeline) = (self.raw_orders(), pipeline(listing, limit));
         retry::transient(LISTING, || async {
             // All in one batch: each further one is a way to the server and back, and dear to some.
-            let aggregate = orders.aggregate(pipeline.clone()).batch_size(limit);
+            let mut aggregate = orders.aggregate(pipeline.clone()).batch_size(limit);
+            if listing.after.is_some() {
+                // Some planners would rather walk the ids of all users from there on.
+                aggregate = aggregate.hint(Hint::Keys(user_orders()));
+            }
             aggregate.with_type::<RawDocumentBuf>().await?.try_collect().await
         })
         .await
@@ -87,22 +94,26 @@ fn reservation(document: &RawDocument) -> Option<Reservation> {
 }
 
 fn filter(listing: &Listing) -> Document {
-    // Also the first page asks for ObjectIds only: no order of ours or of the Node service has
-    // another kind of id, and no page could begin after one.
-    let after = match listing.after {
-        Some(id) => doc! { "$gt": object_id(id.bytes()) },
-        None => doc! { "$gte": ObjectId::from_bytes([0; 12]) },
-    };
-    let mut filter = doc! { "userId": listing.user.as_str(), "_id": after };
+    let mut filter = doc! { "userId": listing.user.as_str() };
+    if let Some(id) = listing.after {
+        filter.insert("_id", doc! { "$gt": object_id(id.bytes()) });
+    }
     if !listing.statuses.is_empty() {
         filter.insert("status", doc! { "$in": statuses(&listing.statuses) });
     }
     filter
 }
 
-fn id_of(document: &RawDocumentBuf) -> Option<OrderId> {
-    match document.get("_id") {
+/// The last order that another page can begin after. Ids of other types than ours, which no one is
+/// known to write, come before all ObjectIds or after them.
+fn last_id(found: &[RawDocumentBuf]) -> Option<OrderId> {
+    found.iter().rev().find_map(|document| match document.get("_id") {
         Ok(Some(RawBsonRef::ObjectId(id))) => Some(OrderId::from_bytes(id.bytes())),
         _ => None,
-    }
+    })
+}
+
+/// Where the ObjectIds begin, after a first page that has none.
+fn first_id(listing: &Listing) -> Option<OrderId> {
+    listing.after.is_none().then(|| OrderId::from_bytes([0; 12]))
 }

@@ -1,6 +1,6 @@
 //! Lists of orders: all at once, page by page, by status.
 
-use mongodb::bson::{doc, oid::ObjectId};
+use mongodb::bson::{Bson, doc, oid::ObjectId};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -121,18 +121,36 @@ async fn malformed_orders_hide_no_page() {
 }
 
 #[tokio::test]
-async fn a_page_is_read_from_the_index() {
+async fn ids_of_another_type_hide_no_order() {
     let api = TestApi::new().await;
-    api.many_orders("u1", 50, doc! {}).await;
+    let mine = api.many_orders("u1", 4, doc! {}).await;
+    for strange in [Bson::Int32(1), Bson::String("x".into()), Bson::Int32(2), Bson::Boolean(true)] {
+        api.orders().insert_one(doc! { "_id": strange, "userId": "u1", "status": "created" }).await.unwrap();
+    }
+    for limit in [1, 2, 3, 5, 1000] {
+        assert_eq!(follow(&api, &format!("/api/orders?limit={limit}")).await.0, mine, "{limit}");
+    }
+    assert_eq!(ids(&page(&api, "/api/orders").await.0), mine);
+}
+
+#[tokio::test]
+async fn every_page_is_read_from_the_index_of_the_users_orders() {
+    let api = TestApi::new().await;
+    let mine = api.many_orders("u1", 50, doc! {}).await;
     api.many_orders("u2", 2000, doc! {}).await;
-    let all = doc! { "userId": "u1", "_id": { "$gte": ObjectId::from_bytes([0; 12]) } };
     let ticket = doc! { "from": "tickets", "localField": "ticket", "foreignField": "_id", "as": "joined" };
-    let pipeline = vec![
-        doc! { "$match": all },
-        doc! { "$sort": { "_id": 1 } },
-        doc! { "$limit": 501 },
-        doc! { "$lookup": ticket },
-    ];
-    let plan = api.explain(doc! { "aggregate": "orders", "pipeline": pipeline, "cursor": {} }).await;
-    assert!(plan.contains("user_orders"), "{plan}");
+    let first = doc! { "userId": "u1" };
+    let second = doc! { "userId": "u1", "_id": { "$gt": ObjectId::parse_str(&mine[9]).unwrap() } };
+    for (filter, hint) in [(first, doc! {}), (second, doc! { "hint": { "userId": 1, "_id": 1 } })] {
+        let pipeline = vec![
+            doc! { "$match": filter },
+            doc! { "$sort": { "_id": 1 } },
+            doc! { "$limit": 501 },
+            doc! { "$lookup": ticket.clone() },
+        ];
+        let mut aggregate = doc! { "aggregate": "orders", "pipeline": pipeline, "cursor": {} };
+        aggregate.extend(hint);
+        let plan = api.explain(aggregate).await;
+        assert!(plan.contains("user_orders"), "{plan}");
+    }
 }
