@@ -8,7 +8,6 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::{Receiver, channel},
     },
-    time::{Duration, Instant},
 };
 
 use mongodb::bson::{doc, oid::ObjectId};
@@ -18,12 +17,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
     task::JoinSet,
-    time::sleep,
 };
 
+use crate::cluster::{PATIENCE, eventually};
 use crate::mongo::{JWT_KEY, TestDatabase, answer, by_way_of, cookie, uri};
-
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 fn command(settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
@@ -71,15 +68,8 @@ impl Process {
     }
 
     pub(crate) async fn wait_until_ready(&self, ready: bool) {
-        let started = Instant::now();
-        loop {
-            let (status, text) = self.readyz().await;
-            if status.is_success() == ready {
-                return;
-            }
-            assert!(started.elapsed() < PATIENCE, "{status}: {text}");
-            sleep(Duration::from_millis(20)).await;
-        }
+        let is_as_wanted = || async { (self.readyz().await.0.is_success() == ready).then_some(()) };
+        eventually(if ready { "it is ready" } else { "it is not ready" }, is_as_wanted).await;
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -96,14 +86,11 @@ impl Process {
     }
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(started.elapsed() < PATIENCE, "the process does not end");
-            sleep(Duration::from_millis(20)).await;
-        }
+        eventually("the process ends", || {
+            let status = self.child.try_wait().unwrap();
+            async move { status }
+        })
+        .await
     }
 }
 
@@ -268,11 +255,8 @@ async fn sigterm_makes_it_unready_then_finishes_what_is_in_flight_and_ends_with_
     assert_eq!(answer(late).await, (StatusCode::OK, json!([])), "it goes on accepting for the drain");
 
     // Once it accepts nothing any more, the request in flight is still answered.
-    let started = Instant::now();
-    while TcpStream::connect(&process.api).await.is_ok() {
-        assert!(started.elapsed() < PATIENCE, "it goes on accepting");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let refused = || async { TcpStream::connect(&process.api).await.err() };
+    eventually("it accepts nothing any more", refused).await;
     assert!(process.child.try_wait().unwrap().is_none(), "it does not end before the request in flight");
     in_flight.write_all(second.as_bytes()).await.unwrap();
     let mut answered = String::new();
@@ -343,11 +327,9 @@ async fn no_request_is_lost_when_a_pod_ends_under_load_and_another_takes_over() 
             }
         });
     }
-    let started = Instant::now();
-    while !ending.metrics().await.contains(r#"reservations_total{outcome="already_reserved"}"#) {
-        assert!(started.elapsed() < PATIENCE, "the load does not begin");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let refusals = r#"reservations_total{outcome="already_reserved"}"#;
+    let busy = || async { ending.metrics().await.contains(refusals).then_some(()) };
+    eventually("the load has begun", busy).await;
     signalled.store(true, Ordering::SeqCst);
     ending.terminate();
     while let Some(result) = clients.join_next().await {

@@ -10,7 +10,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    api_process::{PATIENCE, Process},
+    api_process::Process,
+    cluster::PATIENCE,
     mongo::{JWT_KEY, TestApi, TestDatabase, answer, by_way_of, uri},
 };
 

@@ -4,14 +4,13 @@ use std::{
     io::Write,
     path::PathBuf,
     process::{Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use mongodb::bson::{doc, oid::ObjectId};
 use orders_operator::store::import::{ImportError, ImportSummary, OnError, TicketsImportArgs, import};
 
 use crate::{
-    api_process::PATIENCE,
+    cluster::eventually,
     mongo::{TestDatabase, ticket_id, uri},
 };
 
@@ -157,15 +156,11 @@ async fn an_import_that_was_killed_goes_on_where_it_was() {
     // Its input stays open, so it cannot come to the end by itself.
     let mut input = killed.stdin.take().unwrap();
     input.write_all(lines[..2000].concat().as_bytes()).unwrap();
-    let started = Instant::now();
-    let before = loop {
+    let before = eventually("it has written a thousand", || async {
         let written = database.tickets().count_documents(doc! {}).await.unwrap();
-        if written >= 1000 {
-            break written;
-        }
-        assert!(started.elapsed() < PATIENCE, "it writes nothing");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+        (written >= 1000).then_some(written)
+    })
+    .await;
     killed.kill().unwrap();
     killed.wait().unwrap();
 

@@ -19,7 +19,8 @@ use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use crate::{
-    api_process::{PATIENCE, Process},
+    api_process::Process,
+    cluster::PATIENCE,
     mongo::{TestDatabase, answer, uri},
 };
 
