@@ -116,3 +116,17 @@ fn every_service_that_the_example_s_routes_name_is_among_the_examples() {
         assert!(services.contains(route["service"].as_str().unwrap()), "{route}");
     }
 }
+
+#[test]
+fn both_containers_send_traces_where_the_chart_is_told_and_nowhere_otherwise() {
+    let endpoints = |arguments: &[&str]| -> Vec<Value> {
+        let objects = chart(arguments, "release");
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap().clone();
+        let variables = containers.into_iter().flat_map(|c| c["env"].as_array().unwrap().clone());
+        variables.filter(|v| v["name"] == "OTEL_EXPORTER_OTLP_ENDPOINT").map(|v| v["value"].clone()).collect()
+    };
+    assert!(endpoints(&[]).is_empty());
+    let collector = "http://otel-collector:4317";
+    assert_eq!(endpoints(&["--set", &format!("otlp.endpoint={collector}")]), [collector, collector]);
+}

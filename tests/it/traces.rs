@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mongodb::bson::{DateTime, doc};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -20,7 +21,7 @@ use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use crate::{
     api_process::Process,
-    cluster::PATIENCE,
+    cluster::{PATIENCE, TestNamespace, eventually},
     mongo::{TestDatabase, answer, uri},
 };
 
@@ -158,4 +159,63 @@ fn an_endpoint_that_is_none_is_said_to_be() {
     }
     // Set to nothing is not set: what is missing is something else.
     assert!(String::from_utf8(run("").stderr).unwrap().contains("JWT_KEY is not set"));
+}
+
+#[tokio::test]
+async fn a_reconcile_has_its_five_steps_beneath_it() {
+    let namespace = TestNamespace::create("traces").await;
+    namespace.secrets("mongodb://127.0.0.1:1/orders").await;
+    let (collector, endpoint) = Collector::start().await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    let _controller = namespace.run_with("controller", &["--otlp-endpoint", &endpoint]).await;
+    namespace.ready("orders").await;
+    let steps = eventually("a whole reconcile is traced", || async {
+        let spans = collector.spans();
+        let reconciles = spans.iter().filter(|(_, span)| span.name == "reconcile");
+        let steps_of = |parent: &Span| {
+            let beneath = spans.iter().filter(|(_, span)| span.parent_span_id == parent.span_id);
+            beneath.map(|(_, span)| span.name.clone()).collect::<Vec<_>>()
+        };
+        let whole = reconciles.map(|reconcile| (reconcile, steps_of(&reconcile.1)));
+        whole
+            .filter(|(_, steps)| steps.len() == 5)
+            .map(|((service, reconcile), steps)| {
+                assert_eq!(service, "orders-operator-controller");
+                assert_eq!(attribute(&reconcile.attributes, "k8s.namespace.name"), namespace.name);
+                assert_eq!(attribute(&reconcile.attributes, "name"), "orders");
+                steps
+            })
+            .next()
+    });
+    let mut steps = steps.await;
+    steps.sort_unstable();
+    assert_eq!(steps, ["apply", "build", "dereference", "status", "validate"]);
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_sweep_is_traced_when_it_cancels_something_and_not_when_it_only_looks() {
+    let namespace = TestNamespace::create("traces").await;
+    namespace.secrets(&uri()).await;
+    let (database, (collector, endpoint)) = (TestDatabase::new().await, Collector::start().await);
+    let patch = json!({"ingress": null, "database": {"name": database.name}});
+    namespace.apply(&namespace.service("orders", patch)).await.unwrap();
+    let sweeper = namespace.run_with("sweeper", &["--otlp-endpoint", &endpoint]).await;
+    // It has to look a number of times between the two.
+    for expires_in_ms in [-1000, 3000] {
+        let expires_at = DateTime::from_millis(DateTime::now().timestamp_millis() + expires_in_ms);
+        let id = database.mongoose_order(doc! { "expiresAt": expires_at }).await;
+        eventually("the order is cancelled", || async {
+            (database.stored(&id).await.get_str("status").unwrap() == "cancelled").then_some(())
+        })
+        .await;
+    }
+    // What is not sent yet is sent at the end.
+    sweeper.terminate().await;
+    let spans = collector.spans();
+    assert!(spans.iter().all(|(service, _)| service == "orders-operator-sweeper"), "{spans:?}");
+    let begun: Vec<_> = spans.iter().filter(|(_, span)| span.parent_span_id.is_empty()).collect();
+    assert_eq!(begun.len(), 2, "{begun:?}");
+    assert!(begun.iter().all(|(_, span)| span.name == "expiring orders"), "{begun:?}");
+    namespace.remove().await;
 }
