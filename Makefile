@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 BED := dev/bed
 
-.PHONY: help demo test check bench-api bench-import bench-statements generate image down clean
+.PHONY: help demo test check bench-api bench-import bench-statements bench-controller generate image down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -43,6 +43,10 @@ bench-import: ## Measure an import, and the list of a user with 100,000 orders; 
 
 bench-statements: ## Compare ways to ask for orders with their tickets; SECONDS, ROUNDS and CONNECTIONS as above
 	@$(call bench,statements)
+
+bench-controller: ## Measure the controller beside a cluster without nodes; COUNT=1000 CREATE_RATE=12 CHANGE_RATE=40,141 DELETE_RATE=2 REPLICAS=0
+	@$(BED) up api && mkdir -p "$(CARGO_TARGET_DIR)" && $(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" \
+	  sh -c 'cargo build --release --locked && exec dev/bench-controller'
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, and docs/openapi.json
 	cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml
