@@ -16,10 +16,11 @@ use serde_json::json;
 use super::{
     build::Prepared,
     kind::{Child, Kind},
-    memory::{Memory, Print, Settled, our_fields},
+    memory::{Memory, Print, Settled},
     problem::{CallError, Cluster, Problem},
     replicas::{self, Decision, HAND_OVER_MANAGER},
     rollout::Rollout,
+    underway::Underway,
     validate::Replicas,
     watched::{Shown, Watched},
 };
@@ -41,6 +42,8 @@ pub struct Children {
     pub watched: Watched,
     /// What was applied last.
     pub memory: Memory,
+    /// The Deployments that are not where they should be yet.
+    pub underway: Underway,
 }
 
 /// Applies every child that is not as it was applied last, and deletes those that are switched off.
@@ -126,19 +129,16 @@ async fn apply_deployment(
 ) -> Result<Rollout, Problem> {
     let mut print = Print::of(&deployment);
     let shown = children.watched.get(Kind::Deployment, &owner.namespace, &owner.name);
-    match children.memory.settled(&owner.uid, Kind::Deployment, print, &shown) {
-        Settled::Untouched => {
-            if let Some(rollout) = children.memory.rollout(&owner.uid) {
-                return Ok(rollout);
-            }
-        }
+    let settled = children.memory.settled(&owner.uid, Kind::Deployment, print, &shown);
+    let rollout = match (settled, &shown) {
+        // The watch may be behind the answer.
+        (Settled::Untouched, _) => children.memory.rollout(&owner.uid),
         // Its status, or an autoscaler's number.
-        Settled::Elsewhere => {
-            if let Some(live) = look(children, owner).await? {
-                return Ok(remember(children, owner, print, &live));
-            }
-        }
-        Settled::No => {}
+        (Settled::Elsewhere, Shown::There(seen)) => seen.rollout.clone(),
+        _ => None,
+    };
+    if let Some(rollout) = rollout {
+        return Ok(rollout);
     }
     let answer = match replicas {
         Replicas::Fixed(_) => send(children, owner, deployment, shown).await?,
@@ -152,27 +152,10 @@ async fn apply_deployment(
             answer
         }
     };
-    Ok(remember(children, owner, print, &answer))
-}
-
-fn remember(children: &Children, owner: &Owner, print: Option<Print>, deployment: &Deployment) -> Rollout {
-    let rollout = Rollout::from(deployment);
-    children.memory.applied(&owner.uid, Kind::Deployment, print, &deployment.metadata);
+    let rollout = Rollout::from(&answer);
+    children.memory.applied(&owner.uid, Kind::Deployment, print, &answer.metadata);
     children.memory.rolled_out(&owner.uid, rollout.clone());
-    rollout
-}
-
-/// The Deployment as it is, when it still is ours and just what the watch showed, or newer by its status only.
-async fn look(children: &Children, owner: &Owner) -> Result<Option<Deployment>, Problem> {
-    let api = api::<Deployment>(children, owner);
-    let kind = Kind::Deployment.as_str();
-    let live = children.cluster.read(kind, "get", api.get_opt(&owner.name)).await;
-    let live = live.map_err(|error| cannot_apply::<Deployment>(owner, &error))?;
-    Ok(live.filter(|live| {
-        is_ours(&live.metadata, owner)
-            && live.metadata.deletion_timestamp.is_none()
-            && children.memory.has_fields(&owner.uid, Kind::Deployment, our_fields(&live.metadata))
-    }))
+    Ok(rollout)
 }
 
 /// Sends a Deployment whose number of pods may be someone else's; gives what was decided about that.

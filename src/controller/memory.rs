@@ -93,13 +93,6 @@ impl Memory {
         }
     }
 
-    /// Whether `fields` are those that were ours when `kind` was applied.
-    pub fn has_fields(&self, owner: &str, kind: Kind, fields: Option<Print>) -> bool {
-        let memory = self.lock();
-        let applied = memory.get(owner).and_then(|applied| applied.children.get(&kind));
-        fields.is_some() && applied.is_some_and(|applied| applied.fields == fields)
-    }
-
     /// Remembers that `kind` was applied, and what came back; or forgets it, without a `print`.
     pub fn applied(&self, owner: &str, kind: Kind, print: Option<Print>, answer: &ObjectMeta) {
         let mut memory = self.lock();
@@ -168,6 +161,7 @@ mod tests {
             owner_uid: "u".into(),
             deleting,
             fields: our_fields(&object(version, fields)),
+            rollout: None,
         })
     }
 

@@ -1,11 +1,12 @@
 //! What the controller counts. Label values are bounded: results, reasons, kinds.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use kube::runtime::reflector::{Lookup, ObjectRef};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -17,6 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::watched::Key;
 use crate::crd::Reason;
 
 /// The controller's metrics. Clones share one state.
@@ -24,6 +26,8 @@ use crate::crd::Reason;
 pub struct Metrics {
     reconciles: Family<ResultLabels, Counter>,
     seconds: Histogram,
+    queue_seconds: Histogram,
+    queue: Arc<Mutex<HashMap<Key, Instant>>>,
     requests: Family<RequestLabels, Counter>,
     watch_errors: Family<KindLabels, Counter>,
     running: Arc<Mutex<BTreeSet<(Instant, u64)>>>,
@@ -62,6 +66,8 @@ impl Metrics {
         let metrics = Self {
             reconciles: Family::default(),
             seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            queue_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+            queue: Arc::default(),
             requests: Family::default(),
             watch_errors: Family::default(),
             running: Arc::default(),
@@ -75,6 +81,11 @@ impl Metrics {
             metrics.reconciles.clone(),
         );
         registry.register("reconcile_seconds", "Duration of a reconcile", metrics.seconds.clone());
+        registry.register(
+            "queue_seconds",
+            "How long a change waited for its reconcile to begin",
+            metrics.queue_seconds.clone(),
+        );
         registry.register(
             "api_requests",
             "Requests to the API server by kind and verb, watches aside",
@@ -90,8 +101,25 @@ impl Metrics {
         metrics
     }
 
-    /// Starts the clock of one reconcile.
-    pub fn start(&self) -> Timer {
+    /// Starts the clock of a change that calls for a reconcile, unless one is waiting already.
+    pub fn queued<K: Lookup>(&self, object: &ObjectRef<K>) {
+        self.queue().entry(key(object)).or_insert_with(Instant::now);
+    }
+
+    /// Forgets a change of an object that is gone, and so is not reconciled.
+    pub fn not_found<K: Lookup>(&self, object: &ObjectRef<K>) {
+        self.queue().remove(&key(object));
+    }
+
+    fn queue(&self) -> MutexGuard<'_, HashMap<Key, Instant>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the clock of one reconcile, and counts how long the change waited that called for it.
+    pub fn start<K: Lookup>(&self, object: &ObjectRef<K>) -> Timer {
+        if let Some(since) = self.queue().remove(&key(object)) {
+            self.queue_seconds.observe(since.elapsed().as_secs_f64());
+        }
         self.in_flight.inc();
         let entry = (Instant::now(), fastrand::u64(..));
         self.running().insert(entry);
@@ -107,8 +135,9 @@ impl Metrics {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that this controller leads.
+    /// Says that this controller leads. What waited for that did not wait for its turn.
     pub fn leads(&self) {
+        self.queue().clear();
         self.leading.set(1);
     }
 
@@ -121,6 +150,10 @@ impl Metrics {
     pub fn watch_failed(&self, kind: &'static str) {
         self.watch_errors.get_or_create(&KindLabels { kind }).inc();
     }
+}
+
+fn key<K: Lookup>(object: &ObjectRef<K>) -> Key {
+    (object.namespace.clone().unwrap_or_default(), object.name.clone())
 }
 
 /// The clock of one reconcile; dropping it, as a cancelled reconcile does, only ends it.
@@ -151,17 +184,45 @@ impl Drop for Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crd::OrdersService;
 
     #[test]
     fn a_reconcile_that_runs_is_seen_until_it_ends_or_is_dropped() {
         let metrics = Metrics::register(&mut Registry::default());
         assert_eq!(metrics.longest_running(), Duration::ZERO);
-        let (first, second) = (metrics.start(), metrics.start());
+        let object = ObjectRef::<OrdersService>::new("a");
+        let (first, second) = (metrics.start(&object), metrics.start(&object));
         let since = metrics.longest_running();
         assert!(since > Duration::ZERO);
         drop(second);
         assert!(metrics.longest_running() >= since);
         first.stop(Outcome::Ok);
         assert_eq!(metrics.longest_running(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_change_waits_once_however_often_it_is_told_and_not_for_what_is_gone() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let waited = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            let line = text.lines().find(|line| line.contains("queue_seconds_count")).unwrap();
+            line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        let (one, gone) = (ObjectRef::<OrdersService>::new("a"), ObjectRef::<OrdersService>::new("b"));
+        metrics.queued(&one);
+        metrics.queued(&one);
+        metrics.queued(&gone);
+        metrics.not_found(&gone);
+        for _ in 0..2 {
+            metrics.start(&one).stop(Outcome::Ok);
+            metrics.start(&gone).stop(Outcome::Ok);
+        }
+        assert_eq!(waited(), 1);
+        metrics.queued(&one);
+        metrics.leads();
+        metrics.start(&one).stop(Outcome::Ok);
+        assert_eq!(waited(), 1);
     }
 }

@@ -23,6 +23,7 @@ mod replicas;
 mod rollout;
 mod status;
 mod streams;
+mod underway;
 pub mod validate;
 mod watched;
 
@@ -54,6 +55,7 @@ use self::{
     metrics::Metrics,
     problem::Cluster,
     reconcile::{Context, ReconcileError},
+    underway::Underway,
     watched::Watched,
 };
 use crate::runtime::{
@@ -134,6 +136,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         }),
         watched: Watched::new(Kind::ALL.len() * namespaces.len()),
         memory: Memory::default(),
+        underway: Underway::default(),
     };
     let watched = children.watched.clone();
     let backoff = Arc::new(Backoff::default());
@@ -164,7 +167,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
             .boxed()
     }))
     .for_each(|result| {
-        observe(result);
+        observe(result, &metrics);
         std::future::ready(())
     });
     let tell_readiness = async {
@@ -244,11 +247,12 @@ async fn beat(runtime: &Heartbeat, reconciles: &Heartbeat, metrics: &Metrics) {
     }
 }
 
-fn observe<T>(result: Result<T, ControllerError<ReconcileError, watcher::Error>>) {
+fn observe<T>(result: Result<T, ControllerError<ReconcileError, watcher::Error>>, metrics: &Metrics) {
     match result {
-        // Success is counted, and failure logged, where the object is at hand. A child outliving its
-        // owner for a moment is how garbage collection works.
-        Ok(_) | Err(ControllerError::ReconcilerFailed(..) | ControllerError::ObjectNotFound(_)) => {}
+        // Success is counted, and failure logged, where the object is at hand.
+        Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+        // A child outlives its owner for a moment: that is how garbage collection works.
+        Err(ControllerError::ObjectNotFound(object)) => metrics.not_found(&*object),
         Err(error @ (ControllerError::QueueError(_) | ControllerError::RunnerError(_))) => {
             tracing::error!(%error, "the controller's queue failed");
         }

@@ -28,8 +28,10 @@ use super::{
     metrics::{Metrics, Outcome as Counted},
     pods,
     problem::{CallError, Problem},
+    rollout::Rollout,
     status::{self, Outcome},
     streams::{Guarded, Scope},
+    underway::Next,
     validate::validate,
 };
 use crate::{
@@ -107,7 +109,7 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     }
     // It is never closed; were it, one more reconcile would do no harm.
     let _slot = context.slots.acquire().await;
-    let timer = context.metrics.start();
+    let timer = context.metrics.start(&ObjectRef::from_obj(&*guarded));
     let result = match &guarded.0 {
         Ok(service) => {
             let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
@@ -177,8 +179,14 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
     let prepared = traces::step("build").in_scope(|| build(&valid));
     match apply(&context.children, &owner, prepared).instrument(traces::step("apply")).await {
         Ok(applied) => {
-            let complete = applied.rollout.is_complete();
-            let trouble = if complete { None } else { pods_trouble(context, &owner).await };
+            let (trouble, again) =
+                match context.children.underway.next(&owner.uid, &applied.rollout, Instant::now()) {
+                    Next::Arrived => (None, None),
+                    // It comes as an event of the Deployment.
+                    Next::Answer(no_longer) => return Ok(Action::requeue(no_longer)),
+                    Next::Wait(known, again) => (known, Some(again)),
+                    Next::Look => look_at_pods(context, &owner, &applied.rollout).await,
+                };
             tell(context, service, &Outcome::Applied(&valid, &found, &applied, trouble.as_ref())).await?;
             // No watch shows the Secrets, since that would need the right to list them all. Spread, so that
             // many resources do not come round together.
@@ -189,8 +197,7 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
                     + context.refresh.mul_f64(0.1 * fastrand::f64())
             };
             // Nor does one show the pods, which would be far too many.
-            let next = if complete { next } else { next.min(pods::look_again(not_available_for(service))) };
-            Ok(Action::requeue(next))
+            Ok(Action::requeue(again.map_or(next, |again| next.min(again))))
         }
         Err(problems) => {
             tell(context, service, &Outcome::NotApplied(&valid, &problems)).await?;
@@ -207,27 +214,25 @@ fn look_closely(service: &OrdersService) -> bool {
         || !reconciled.is_some_and(is_true)
 }
 
-/// What keeps the pods from running. Not to know it must not stand in the way of all else.
-async fn pods_trouble(context: &Context, owner: &Owner) -> Option<Problem> {
-    match pods::trouble(&context.children.cluster, &owner.namespace, &owner.name).await {
-        Ok(trouble) => trouble,
-        Err(error) => {
-            let (namespace, name) = (&owner.namespace, &owner.name);
-            tracing::warn!(namespace, name, %error, "cannot look at the pods");
-            None
-        }
+/// What keeps the pods from running, and when to look again. Not to know it must not stand in the way of
+/// all else.
+async fn look_at_pods(
+    context: &Context,
+    owner: &Owner,
+    rollout: &Rollout,
+) -> (Option<Problem>, Option<Duration>) {
+    let Children { cluster, underway, .. } = &context.children;
+    let found = pods::trouble(cluster, &owner.namespace, &owner.name).await.unwrap_or_else(|error| {
+        let (namespace, name) = (&owner.namespace, &owner.name);
+        tracing::warn!(namespace, name, %error, "cannot look at the pods");
+        underway.known(&owner.uid)
+    });
+    let now = Instant::now();
+    underway.looked(&owner.uid, found, now);
+    match underway.next(&owner.uid, rollout, now) {
+        Next::Wait(found, again) => (found, Some(again)),
+        Next::Arrived | Next::Answer(_) | Next::Look => (None, None),
     }
-}
-
-/// For how long the pods have not been as they should; no time, when that is new.
-fn not_available_for(service: &OrdersService) -> Duration {
-    let conditions = service.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    find_condition(conditions, ConditionType::Available)
-        .filter(|available| !is_true(available))
-        .and_then(|since| {
-            Duration::try_from(Timestamp::now().duration_since(since.last_transition_time.0)).ok()
-        })
-        .unwrap_or_default()
 }
 
 /// Has the other resources reconciled that name a Secret which has changed: they need not read it themselves.

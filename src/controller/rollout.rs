@@ -5,6 +5,10 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 /// How far a Deployment has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rollout {
+    /// The generation of the Deployment that this is about.
+    pub generation: i64,
+    /// Whether the Deployment's status is about this generation. If not, its controller has not answered yet.
+    pub answered: bool,
     /// Pods that are wanted.
     pub wanted: i32,
     /// Pods that there are.
@@ -41,13 +45,15 @@ impl From<&Deployment> for Rollout {
             progress.status == "False" && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
         });
         // A status of an older generation answers a question that nobody asked.
-        let current = status.observed_generation >= deployment.metadata.generation;
+        let answered = status.observed_generation >= deployment.metadata.generation;
         Self {
+            generation: deployment.metadata.generation.unwrap_or(0),
+            answered,
             wanted: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
             pods: status.replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
             updated: status.updated_replicas.unwrap_or(0),
-            available: current && condition("Available").is_some_and(|available| available.status == "True"),
+            available: answered && condition("Available").is_some_and(|available| available.status == "True"),
             stuck: given_up
                 .map(|stuck| stuck.message.clone().unwrap_or_else(|| "the rollout does not progress".into())),
         }

@@ -9,12 +9,15 @@ use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
 };
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{Service, ServiceAccount},
-    networking::v1::{Ingress, NetworkPolicy},
-    policy::v1::PodDisruptionBudget,
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
+        core::v1::{Service, ServiceAccount},
+        networking::v1::{Ingress, NetworkPolicy},
+        policy::v1::PodDisruptionBudget,
+    },
 };
 use kube::{
     Client, Resource, ResourceExt,
@@ -25,9 +28,10 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
-use super::{apply::Children, backoff::Backoff, kind::Child, metrics::Metrics};
+use super::{apply::Children, backoff::Backoff, kind::Kind, metrics::Metrics, watched::Watch};
 use crate::{crd::OrdersService, runtime::watch};
 
 /// A resource, even one that is not as the schema of today has it.
@@ -50,13 +54,16 @@ pub fn follow(
 ) -> (Scope, Controller<Guarded>) {
     let metrics = children.cluster.metrics.clone();
     let (services, writer) = reflector::store();
-    let events = watcher(watch::api::<Guarded>(client, namespace), watch::config()).default_backoff();
+    let events =
+        watcher(watch::api::<Guarded>(client, namespace), watch::config()).default_backoff().modify(spare);
     let mut known = Known::default();
-    let (of_services, memory) = (services.clone(), children.memory.clone());
+    let of_services = services.clone();
+    let (memory, underway) = (children.memory.clone(), children.underway.clone());
     let services_changed = counted(events.reflect(writer), "OrdersService", metrics).flat_map(move |event| {
         let (changed, gone) = known.take(&event);
         for uid in gone {
             memory.forget(&uid);
+            underway.forget(&uid);
             backoff.forget(&uid);
         }
         let changed = match changed {
@@ -70,34 +77,59 @@ pub fn follow(
     let triggers: Vec<BoxStream<'static, ObjectRef<Guarded>>> = vec![
         services_changed.boxed(),
         stream::poll_fn(move |context| woken.poll_recv(context)).boxed(),
-        owners::<Deployment>(client, namespace, children),
-        owners::<Service>(client, namespace, children),
-        owners::<Ingress>(client, namespace, children),
-        owners::<HorizontalPodAutoscaler>(client, namespace, children),
-        owners::<PodDisruptionBudget>(client, namespace, children),
-        owners::<ServiceAccount>(client, namespace, children),
-        owners::<NetworkPolicy>(client, namespace, children),
+        owners::<Deployment>(Kind::Deployment, client, namespace, children),
+        owners::<PartialObjectMeta<Service>>(Kind::Service, client, namespace, children),
+        owners::<PartialObjectMeta<Ingress>>(Kind::Ingress, client, namespace, children),
+        owners::<PartialObjectMeta<HorizontalPodAutoscaler>>(
+            Kind::HorizontalPodAutoscaler,
+            client,
+            namespace,
+            children,
+        ),
+        owners::<PartialObjectMeta<PodDisruptionBudget>>(
+            Kind::PodDisruptionBudget,
+            client,
+            namespace,
+            children,
+        ),
+        owners::<PartialObjectMeta<ServiceAccount>>(Kind::ServiceAccount, client, namespace, children),
+        owners::<PartialObjectMeta<NetworkPolicy>>(Kind::NetworkPolicy, client, namespace, children),
     ];
-    let controller = Controller::for_stream(stream::pending(), services.clone())
-        .reconcile_on(stream::select_all(triggers));
+    let metrics = children.cluster.metrics.clone();
+    let queued = stream::select_all(triggers).inspect(move |object| metrics.queued(object));
+    let controller = Controller::for_stream(stream::pending(), services.clone()).reconcile_on(queued);
     (Scope { services, wake }, controller)
 }
 
 /// The owners of the children of one kind, whenever one changes or goes.
-fn owners<K: Child>(
+fn owners<K>(
+    kind: Kind,
     client: &Client,
     namespace: Option<&str>,
     children: &Children,
-) -> BoxStream<'static, ObjectRef<Guarded>> {
-    let mut feed = children.watched.feed(K::KIND, namespace);
-    let api = watch::api::<PartialObjectMeta<K>>(client, namespace);
-    let events = watcher(api, watch::config()).default_backoff();
-    counted(events, K::KIND.as_str(), children.cluster.metrics.clone())
+) -> BoxStream<'static, ObjectRef<Guarded>>
+where
+    K: Watch<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
+{
+    let mut feed = children.watched.feed(kind, namespace);
+    let events = watcher(watch::api::<K>(client, namespace), watch::config()).default_backoff();
+    counted(events, kind.as_str(), children.cluster.metrics.clone())
         .flat_map(move |event| {
             let owners = feed.take(event).into_iter();
             stream::iter(owners.map(|(namespace, name)| ObjectRef::new(&name).within(&namespace)))
         })
         .boxed()
+}
+
+/// Takes from a resource what is never looked at, and would be most of the memory of many.
+fn spare(service: &mut Guarded) {
+    service.managed_fields_mut().clear();
+    service.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 /// The events; errors are counted and logged, and no one else's business.

@@ -9,18 +9,35 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, runtime::watcher::Event};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Resource, core::PartialObjectMeta, runtime::watcher::Event};
 use tokio::sync::watch;
 
 use super::{
     kind::Kind,
     memory::{Print, our_fields},
+    rollout::Rollout,
 };
 use crate::crd::OrdersService;
 
 /// Namespace and name of an object.
 pub type Key = (String, String);
+
+/// A child as its watch gives it: the metadata only, but of a Deployment, whose status is part of ours.
+pub trait Watch: Resource {
+    /// How far it has come, when it is a Deployment.
+    fn rollout(&self) -> Option<Rollout> {
+        None
+    }
+}
+
+impl<K: Resource> Watch for PartialObjectMeta<K> where Self: Resource {}
+
+impl Watch for Deployment {
+    fn rollout(&self) -> Option<Rollout> {
+        Some(self.into())
+    }
+}
 
 /// What a watch shows of one child.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +54,8 @@ pub struct Seen {
     pub deleting: bool,
     /// The hash of which of its fields are ours.
     pub fields: Option<Print>,
+    /// How far it has come, when it is a Deployment.
+    pub rollout: Option<Rollout>,
 }
 
 /// What is known of a child.
@@ -113,7 +132,7 @@ pub struct Feed {
 
 impl Feed {
     /// Takes one event; gives namespace and name of each OrdersService that it concerns.
-    pub fn take<K: Resource>(&mut self, event: Event<K>) -> Vec<Key> {
+    pub fn take<K: Watch>(&mut self, event: Event<K>) -> Vec<Key> {
         match event {
             Event::Init => {
                 self.arriving.clear();
@@ -121,10 +140,10 @@ impl Feed {
             }
             Event::InitApply(object) => {
                 self.arriving.insert(key(object.meta()));
-                self.show(object.meta())
+                self.show(&object)
             }
             Event::InitDone => self.end_of_list(),
-            Event::Apply(object) => self.show(object.meta()),
+            Event::Apply(object) => self.show(&object),
             Event::Delete(object) => {
                 let gone = self.watched.lock().shown.remove(&(self.kind, key(object.meta())));
                 gone.map(|gone| (key(object.meta()).0, gone.owner)).into_iter().collect()
@@ -133,8 +152,8 @@ impl Feed {
     }
 
     /// Concerns the owner, and the owner before it, if that was another.
-    fn show(&self, object: &ObjectMeta) -> Vec<Key> {
-        let at = (self.kind, key(object));
+    fn show(&self, object: &impl Watch) -> Vec<Key> {
+        let at = (self.kind, key(object.meta()));
         let namespace = at.1.0.clone();
         let now = seen(object);
         let mut state = self.watched.lock();
@@ -173,7 +192,8 @@ fn key(object: &ObjectMeta) -> Key {
 }
 
 /// What is kept of a child; none when no OrdersService controls it.
-fn seen(object: &ObjectMeta) -> Option<Seen> {
+fn seen(child: &impl Watch) -> Option<Seen> {
+    let object = child.meta();
     let owner = object.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     let ours = owner.kind == OrdersService::kind(&())
         && owner.api_version.split('/').next() == Some(&OrdersService::group(&()));
@@ -184,6 +204,7 @@ fn seen(object: &ObjectMeta) -> Option<Seen> {
         owner_uid: owner.uid.clone(),
         deleting: object.deletion_timestamp.is_some(),
         fields: our_fields(object),
+        rollout: child.rollout(),
     })
 }
 
@@ -193,6 +214,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    impl Watch for Service {}
 
     fn child(name: &str, version: &str, owner: Option<&str>) -> Service {
         let owners = owner.map(|owner| {
