@@ -15,12 +15,13 @@ from .report import BedError, say, step
 from .state import CACHE, Bed, signal_and_wait
 
 EXAMPLES = """parts:
-  api      etcd, API server and controller manager on 127.0.0.1, no node
-  mongo    a database that speaks MongoDB's protocol, on 127.0.0.1
-  spare    a second one, which tests may restart
-  nats     NATS with JetStream, on 127.0.0.1
-  node     a cluster of one node with a kubelet, in namespaces of its own
-  ingress  Traefik in that cluster, published on 127.0.0.1 (brings up the node too)
+  api        etcd, API server and controller manager on 127.0.0.1, no node
+  spare-api  a second one, which tests may restart and break
+  mongo      a database that speaks MongoDB's protocol, on 127.0.0.1
+  spare      a second one, which tests may restart
+  nats       NATS with JetStream, on 127.0.0.1
+  node       a cluster of one node with a kubelet, in namespaces of its own
+  ingress    Traefik in that cluster, published on 127.0.0.1 (brings up the node too)
 
 examples:
   dev/bed up                              api and mongo: what most tests need
@@ -141,9 +142,9 @@ def command_status(options, bed):
         print(json.dumps(states, indent=2))
         return
     for name, state in states.items():
-        print(f"{name:8} {state['state']:7}" + "  ".join(f"{key}={value}" for key, value in state.get("env", {}).items()))
+        print(f"{name:10} {state['state']:7}" + "  ".join(f"{key}={value}" for key, value in state.get("env", {}).items()))
         for process, pid in state.get("processes", {}).items() if state["state"] == "broken" else ():
-            print(f"           {process}: {'pid ' + str(pid) if pid else 'ended, see ' + str(bed.folder / name / process) + '.log'}")
+            print(f"             {process}: {'pid ' + str(pid) if pid else 'ended, see ' + str(bed.folder / name / process) + '.log'}")
 
 
 def environment(bed):

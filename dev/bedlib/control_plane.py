@@ -10,10 +10,12 @@ SERVICE_RANGE = "10.96.0.0/16"
 
 
 class ControlPlane:
-    """The processes of one control plane. `inside` is what a command must begin with to run where it does."""
+    """The processes of one control plane. `inside` is what a command must begin with to run where it does;
+    after `compaction`, etcd forgets what was before."""
 
-    def __init__(self, bed, part, address, ports, inside=()):
+    def __init__(self, bed, part, address, ports, inside=(), compaction="5m"):
         self.bed, self.part, self.address, self.ports, self.inside = bed, part, address, ports, list(inside)
+        self.compaction = compaction
         self.folder = bed.folder / part
         self.processes = [bed.process(part, name) for name in ("etcd", "kube-apiserver", "kube-controller-manager")]
 
@@ -42,7 +44,7 @@ class ControlPlane:
                        "--unsafe-no-fsync", "--log-level", "warn")
         if not server.alive():
             server.start(
-                *self.inside, programs / "kube-apiserver", f"--etcd-servers={url}", f"--secure-port={self.ports['api']}",
+                *self.inside, programs / "kube-apiserver", f"--etcd-servers={url}", f"--etcd-compaction-interval={self.compaction}", f"--secure-port={self.ports['api']}",
                 f"--bind-address={'127.0.0.1' if self.address == '127.0.0.1' else '0.0.0.0'}",
                 f"--advertise-address={self.address}", f"--tls-cert-file={pki}/api.crt", f"--tls-private-key-file={pki}/api.key",
                 f"--client-ca-file={pki}/ca.crt", f"--service-cluster-ip-range={SERVICE_RANGE}",

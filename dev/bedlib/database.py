@@ -1,6 +1,5 @@
 """The mongo part: FerretDB, which speaks MongoDB's protocol, on PostgreSQL with DocumentDB."""
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from . import tools
 from .report import BedError, say, step, wait_for
-from .state import signal_and_wait
+from .state import restart_command, signal_and_wait
 
 USER = "nobody"
 # The Node.js service's side of the database, which tests run beside ours.
@@ -169,7 +168,7 @@ class Spare(Mongo):
     name = "spare"
 
     def environment(self):
-        return {"SPARE_MONGO_URI": self.uri(), "SPARE_MONGO_RESTART": f"{shlex.quote(str(self.bed.checkout / 'dev/bed'))} restart {self.name}"}
+        return {"SPARE_MONGO_URI": self.uri(), "SPARE_MONGO_RESTART": restart_command(self.bed, self.name)}
 
 
 def loader(root, seen_at):

@@ -10,6 +10,7 @@ from .control_plane import ControlPlane
 from .database import Mongo, Spare
 from .node import ADDRESS, Node, publish
 from .report import BedError, wait_for
+from .state import restart_command
 
 
 class Api:
@@ -17,14 +18,15 @@ class Api:
 
     name = "api"
     needs_root = False
+    compaction = "5m"
 
     def __init__(self, bed):
         self.bed = bed
 
     @property
     def plane(self):
-        ports = {name: self.bed.port(f"api-{name}") for name in ("api", "etcd", "etcd-peer")}
-        return ControlPlane(self.bed, "api", "127.0.0.1", ports)
+        ports = {name: self.bed.port(f"{self.name}-{name}") for name in ("api", "etcd", "etcd-peer")}
+        return ControlPlane(self.bed, self.name, "127.0.0.1", ports, compaction=self.compaction)
 
     def build(self):
         tools.apt("api")
@@ -43,6 +45,16 @@ class Api:
 
     def down(self):
         self.plane.down()
+
+
+class SpareApi(Api):
+    """A second one, for tests that restart theirs or break its schemas under the others' feet. It soon forgets the past."""
+
+    name = "spare-api"
+    compaction = "1s"
+
+    def environment(self):
+        return {"SPARE_KUBECONFIG": str(self.plane.kubeconfig), "SPARE_API_RESTART": restart_command(self.bed, self.name)}
 
 
 class Nats:
@@ -123,7 +135,7 @@ class Ingress:
 
 
 # In the order in which they come up; they go down in the other.
-PARTS = {part.name: part for part in (Api, Mongo, Spare, Nats, Node, Ingress)}
+PARTS = {part.name: part for part in (Api, SpareApi, Mongo, Spare, Nats, Node, Ingress)}
 NEEDS = {"ingress": ["node"]}
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import random
+import shlex
 import shutil
 import signal
 import socket
@@ -132,8 +133,13 @@ class Bed:
 
     def renew_port(self, name):
         """Before something listens there: whether another port had to be chosen, as this one is taken."""
-        if name not in self.ports() or is_free(self.port(name)):
+        if name not in self.ports():
             return False
+        # One that was killed just now may hold its port a little longer than its process number.
+        for _ in range(40):
+            if is_free(self.port(name)):
+                return False
+            time.sleep(0.05)
         ports = self.ports()
         old = ports.pop(name)
         write_whole(self.folder / "ports.json", json.dumps(ports))
@@ -252,3 +258,8 @@ class Process:
         if pid:
             signal_and_wait([pid], seconds, first)
         self.pid_file.unlink(missing_ok=True)
+
+
+def restart_command(bed, part):
+    """What a test runs to have a part killed and brought up again."""
+    return f"{shlex.quote(str(bed.checkout / 'dev/bed'))} restart {part}"

@@ -63,7 +63,7 @@ use crate::runtime::{
     admin::{Health, Heartbeat, Readiness},
     lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
     telemetry::LogArgs,
-    watch,
+    watch::{self, WatchArgs},
 };
 
 /// How long a reconcile may take before the process counts as stuck. Its calls are bounded one by one,
@@ -106,6 +106,10 @@ pub struct ControllerArgs {
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8081)]
     pub admin_port: u16,
 
+    /// The watches on the API server
+    #[command(flatten)]
+    pub watch: WatchArgs,
+
     /// Logging
     #[command(flatten)]
     pub log: LogArgs,
@@ -122,7 +126,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let reconciling = health.heartbeat("reconciles", Duration::from_secs(60));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let mut process = Process::start(args.admin_port, health, registry).await?;
+    let mut process = Process::start(args.admin_port, health, registry, &args.watch).await?;
 
     let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
     let hand_over = CancellationToken::new();
@@ -141,7 +145,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let watched = children.watched.clone();
     let backoff = Arc::new(Backoff::default());
     let follow = |namespace: &Option<String>| {
-        streams::follow(&client, namespace.as_deref(), &children, backoff.clone())
+        streams::follow(&client, namespace.as_deref(), &args.watch, &children, backoff.clone())
     };
     let (scopes, controllers): (Vec<_>, Vec<_>) = namespaces.iter().map(follow).unzip();
     let stores: Vec<_> = scopes.iter().map(|scope| scope.services.clone()).collect();

@@ -123,9 +123,10 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
             result
         }
         Err(invalid) => {
-            let reason = Reason::InvalidSpec.as_str();
-            publish(&context, guarded.as_ref(), EventType::Warning, reason, &invalid.to_string()).await;
-            Err(ReconcileError::InvalidObject(Box::new(invalid.clone())))
+            let error = ReconcileError::InvalidObject(Box::new(invalid.clone()));
+            let (reason, note) = (error.reason().as_str(), error.to_string());
+            publish(&context, guarded.as_ref(), EventType::Warning, reason, &note).await;
+            Err(error)
         }
     };
     match &result {

@@ -32,7 +32,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
 use super::{apply::Children, backoff::Backoff, kind::Kind, metrics::Metrics, watched::Watch};
-use crate::{crd::OrdersService, runtime::watch};
+use crate::{
+    crd::OrdersService,
+    runtime::watch::{self, WatchArgs},
+};
 
 /// A resource, even one that is not as the schema of today has it.
 pub type Guarded = DeserializeGuard<OrdersService>;
@@ -49,13 +52,15 @@ pub struct Scope {
 pub fn follow(
     client: &Client,
     namespace: Option<&str>,
+    watch: &WatchArgs,
     children: &Children,
     backoff: Arc<Backoff>,
 ) -> (Scope, Controller<Guarded>) {
+    let config = watch.config();
     let metrics = children.cluster.metrics.clone();
     let (services, writer) = reflector::store();
     let events =
-        watcher(watch::api::<Guarded>(client, namespace), watch::config()).default_backoff().modify(spare);
+        watcher(watch::api::<Guarded>(client, namespace), config.clone()).default_backoff().modify(spare);
     let mut known = Known::default();
     let of_services = services.clone();
     let (memory, underway) = (children.memory.clone(), children.underway.clone());
@@ -77,23 +82,31 @@ pub fn follow(
     let triggers: Vec<BoxStream<'static, ObjectRef<Guarded>>> = vec![
         services_changed.boxed(),
         stream::poll_fn(move |context| woken.poll_recv(context)).boxed(),
-        owners::<Deployment>(Kind::Deployment, client, namespace, children),
-        owners::<PartialObjectMeta<Service>>(Kind::Service, client, namespace, children),
-        owners::<PartialObjectMeta<Ingress>>(Kind::Ingress, client, namespace, children),
+        owners::<Deployment>(Kind::Deployment, client, namespace, &config, children),
+        owners::<PartialObjectMeta<Service>>(Kind::Service, client, namespace, &config, children),
+        owners::<PartialObjectMeta<Ingress>>(Kind::Ingress, client, namespace, &config, children),
         owners::<PartialObjectMeta<HorizontalPodAutoscaler>>(
             Kind::HorizontalPodAutoscaler,
             client,
             namespace,
+            &config,
             children,
         ),
         owners::<PartialObjectMeta<PodDisruptionBudget>>(
             Kind::PodDisruptionBudget,
             client,
             namespace,
+            &config,
             children,
         ),
-        owners::<PartialObjectMeta<ServiceAccount>>(Kind::ServiceAccount, client, namespace, children),
-        owners::<PartialObjectMeta<NetworkPolicy>>(Kind::NetworkPolicy, client, namespace, children),
+        owners::<PartialObjectMeta<ServiceAccount>>(
+            Kind::ServiceAccount,
+            client,
+            namespace,
+            &config,
+            children,
+        ),
+        owners::<PartialObjectMeta<NetworkPolicy>>(Kind::NetworkPolicy, client, namespace, &config, children),
     ];
     let metrics = children.cluster.metrics.clone();
     let queued = stream::select_all(triggers).inspect(move |object| metrics.queued(object));
@@ -106,6 +119,7 @@ fn owners<K>(
     kind: Kind,
     client: &Client,
     namespace: Option<&str>,
+    config: &watcher::Config,
     children: &Children,
 ) -> BoxStream<'static, ObjectRef<Guarded>>
 where
@@ -117,7 +131,7 @@ where
         + 'static,
 {
     let mut feed = children.watched.feed(kind, namespace);
-    let events = watcher(watch::api::<K>(client, namespace), watch::config()).default_backoff();
+    let events = watcher(watch::api::<K>(client, namespace), config.clone()).default_backoff();
     counted(events, kind.as_str(), children.cluster.metrics.clone())
         .flat_map(move |event| {
             let owners = feed.take(event).into_iter();

@@ -2,7 +2,7 @@
 
 use std::{io, net::Ipv4Addr, sync::Arc};
 
-use kube::Client;
+use kube::{Client, Config, config::InferConfigError};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::task::JoinHandle;
@@ -12,6 +12,7 @@ use super::{
     admin::{self, Health},
     lease::LeaseLost,
     on_signal,
+    watch::WatchArgs,
 };
 
 /// Why a process ended that should go on until it is told to stop.
@@ -19,7 +20,10 @@ use super::{
 pub enum RunError {
     /// No usable kubeconfig, and not in a cluster.
     #[error("cannot find a cluster: {0}; set KUBECONFIG, or run inside a cluster")]
-    NoCluster(#[source] kube::Error),
+    NoCluster(#[source] InferConfigError),
+    /// What the kubeconfig says cannot be used.
+    #[error("cannot use the kubeconfig: {0}")]
+    Client(#[source] kube::Error),
     /// The admin port cannot be served.
     #[error("the admin server: {0}")]
     Admin(#[source] io::Error),
@@ -48,11 +52,19 @@ impl Process {
     ///
     /// # Errors
     /// When there is no cluster to be found; whether it answers is not asked.
-    pub async fn start(admin_port: u16, health: Health, metrics: Registry) -> Result<Self, RunError> {
+    pub async fn start(
+        admin_port: u16,
+        health: Health,
+        metrics: Registry,
+        watch: &WatchArgs,
+    ) -> Result<Self, RunError> {
         let shutdown = on_signal().map_err(RunError::Signals)?;
         let address = (Ipv4Addr::UNSPECIFIED, admin_port).into();
         let admin = tokio::spawn(admin::serve(address, health, Arc::new(metrics), shutdown.clone()));
-        let client = Client::try_default().await.map_err(RunError::NoCluster)?;
+        let mut config = Config::infer().await.map_err(RunError::NoCluster)?;
+        config.read_timeout = Some(watch.read_timeout());
+        config.reset_reader_on_write = true;
+        let client = Client::try_from(config).map_err(RunError::Client)?;
         Ok(Self { shutdown, client, admin })
     }
 

@@ -1,11 +1,35 @@
 //! What the watches on the API server have in common: their scope, and how long each lasts.
 
+use std::time::Duration;
+
+use clap::Args;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource, runtime::watcher};
 
-/// Seconds after which the API server ends a watch, and a new one is begun: below the 240 s at
-/// which load balancers drop idle connections without a word.
-const WATCH_SECONDS: u32 = 200;
+/// How long the API server may be silent beyond a watch's end, before its connection counts as dead.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// How the API server is watched.
+#[derive(Args, Clone, Debug)]
+pub struct WatchArgs {
+    /// Seconds after which a watch is begun anew; one that has gone silent is noticed some seconds later.
+    /// Must be less than a load balancer before the API server lets a silent connection live, often 240
+    #[arg(long, env = "WATCH_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub watch_timeout: u32,
+}
+
+impl WatchArgs {
+    /// A watch on all objects in scope.
+    pub fn config(&self) -> watcher::Config {
+        watcher::Config::default().timeout(self.watch_timeout)
+    }
+
+    /// The longest that a connection may be silent while an answer is awaited. Without it, a list or the start
+    /// of a watch would wait for ever on one that is dead.
+    pub fn read_timeout(&self) -> Duration {
+        Duration::from_secs(self.watch_timeout.into()) + MARGIN
+    }
+}
 
 /// The namespaces to watch, each once; one that stands for all when none is given.
 pub fn scopes(given: &[String]) -> Vec<Option<String>> {
@@ -27,11 +51,6 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
     namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
-}
-
-/// A watch on all objects in scope.
-pub fn config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
 #[cfg(test)]

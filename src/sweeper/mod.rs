@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     crd::OrdersService,
-    runtime::{Process, RunError, admin, telemetry::LogArgs, watch},
+    runtime::{Process, RunError, admin, telemetry::LogArgs, watch, watch::WatchArgs},
     store::TargetId,
 };
 
@@ -55,6 +55,10 @@ pub struct SweeperArgs {
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8082)]
     pub admin_port: u16,
 
+    /// The watches on the API server
+    #[command(flatten)]
+    pub watch: WatchArgs,
+
     /// Logging
     #[command(flatten)]
     pub log: LogArgs,
@@ -70,7 +74,7 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
     let looping = health.heartbeat("targets", Duration::from_secs(120));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let mut process = Process::start(args.admin_port, health, registry).await?;
+    let mut process = Process::start(args.admin_port, health, registry, &args.watch).await?;
     let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
 
     let (stores, streams): (Vec<_>, Vec<_>) = watch::scopes(&args.namespace)
@@ -78,7 +82,7 @@ pub async fn run(args: SweeperArgs) -> Result<(), RunError> {
         .map(|namespace| {
             let api = watch::api::<DeserializeGuard<OrdersService>>(&client, namespace.as_deref());
             let (services, writer) = reflector::store();
-            (services, watcher(api, watch::config()).default_backoff().reflect(writer).boxed())
+            (services, watcher(api, args.watch.config()).default_backoff().reflect(writer).boxed())
         })
         .unzip();
     let mut events = stream::select_all(streams);

@@ -19,13 +19,15 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Config, Resource,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
-    core::GroupVersionKind,
+    core::{GroupVersionKind, PartialObjectMeta},
     discovery::ApiResource,
 };
 use orders_operator::crd::{ConditionType, OrdersService, find_condition};
 use serde_json::{Value, json};
+
+use crate::way::Way;
 
 /// How long anything may take on a loaded machine before it counts as not happening.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -50,16 +52,22 @@ pub struct TestNamespace {
     /// The namespaces that processes of this test watch: this one first.
     watched: Vec<String>,
     folder: PathBuf,
+    kubeconfig: Kubeconfig,
 }
 
 impl TestNamespace {
     /// Makes the namespace, and sees that the CRD of this checkout is there.
     pub async fn create(test: &str) -> Self {
-        assert!(
-            std::env::var_os("KUBECONFIG").is_some(),
-            "KUBECONFIG is not set: run `make test`, or `dev/bed up api` and `dev/bed exec -- cargo test`"
+        let kubeconfig = std::env::var("KUBECONFIG").expect(
+            "KUBECONFIG is not set: run `make test`, or `dev/bed up api` and `dev/bed exec -- cargo test`",
         );
-        let client = Client::try_default().await.expect("KUBECONFIG leads to no cluster");
+        Self::create_at(test, &kubeconfig).await
+    }
+
+    /// As [`Self::create`], in the cluster of this kubeconfig.
+    pub async fn create_at(test: &str, kubeconfig: &str) -> Self {
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+        let client = client(kubeconfig.clone()).await;
         install_crd(&client).await;
         let name = format!("it-{test}-{:06x}", fastrand::u32(..0x100_0000));
         let namespace = serde_json::from_value(json!({
@@ -69,7 +77,7 @@ impl TestNamespace {
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
         let folder = std::env::temp_dir().join(format!("orders-operator-{name}"));
         std::fs::create_dir_all(&folder).unwrap();
-        let this = Self { client, watched: vec![name.clone()], name, folder };
+        let this = Self { client, watched: vec![name.clone()], name, folder, kubeconfig };
         // Until its account is there, no pod could be made in it.
         eventually("the default service account", || async {
             this.api::<ServiceAccount>().get_opt("default").await.unwrap()
@@ -168,6 +176,12 @@ impl TestNamespace {
         self.watched.push(other.name.clone());
     }
 
+    /// As [`Self::run_with`], by this way to the API server.
+    pub async fn run_by(&self, way: &Way, subcommand: &str, more: &[&str]) -> Process {
+        way.lead(&self.chart_account().await);
+        self.run_with(subcommand, more).await
+    }
+
     /// As [`Self::run`], with more arguments.
     pub async fn run_with(&self, subcommand: &str, more: &[&str]) -> Process {
         let kubeconfig = self.chart_account().await;
@@ -188,9 +202,7 @@ impl TestNamespace {
 
     /// A client with exactly the rights that the chart gives the product in this namespace.
     pub async fn chart_client(&self) -> Client {
-        let kubeconfig = Kubeconfig::read_from(self.chart_account().await).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        Client::try_from(config).unwrap()
+        client(Kubeconfig::read_from(self.chart_account().await).unwrap()).await
     }
 
     /// A kubeconfig of the service account of the chart, installed to watch this namespace only.
@@ -226,7 +238,7 @@ impl TestNamespace {
             .status
             .unwrap()
             .token;
-        let mut config = serde_json::to_value(Kubeconfig::read().unwrap()).unwrap();
+        let mut config = serde_json::to_value(&self.kubeconfig).unwrap();
         for user in config["users"].as_array_mut().unwrap() {
             user["user"] = json!({"token": token});
         }
@@ -339,7 +351,13 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-async fn install_crd(client: &Client) {
+async fn client(kubeconfig: Kubeconfig) -> Client {
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+/// Has the cluster serve the CRD of this checkout.
+pub async fn install_crd(client: &Client) {
     let text = std::fs::read_to_string(root().join("crds/ordersservices.yaml")).unwrap();
     let crd: Value = serde_saphyr::from_str(&text).unwrap();
     let name = crd["metadata"]["name"].as_str().unwrap().to_owned();
@@ -351,7 +369,9 @@ async fn install_crd(client: &Client) {
     })
     .await;
     eventually("the resource is served", || async {
-        Api::<OrdersService>::all(client.clone()).list(&Default::default()).await.ok()
+        // Whatever there is of them: what others made is theirs.
+        let any = ListParams::default().limit(1);
+        Api::<PartialObjectMeta<OrdersService>>::all(client.clone()).list(&any).await.ok()
     })
     .await;
 }

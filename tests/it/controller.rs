@@ -19,6 +19,7 @@ use crate::cluster::{TestNamespace, eventually};
 
 mod chaos;
 mod children;
+mod outage;
 mod pods;
 mod steady;
 

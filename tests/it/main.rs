@@ -30,3 +30,4 @@ mod store_faults;
 mod store_payments;
 mod sweeper;
 mod traces;
+mod way;

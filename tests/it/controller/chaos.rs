@@ -124,6 +124,11 @@ async fn the_children_are_what_render_prints() {
     namespace.remove().await;
 }
 
+/// A number that a longer run sets, such as CHAOS_SECONDS=300.
+fn setting<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, default: T) -> T {
+    std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
+}
+
 /// A spec that is as likely as any other.
 fn any_spec(random: &mut fastrand::Rng) -> Value {
     let mut spec = json!({
@@ -144,14 +149,15 @@ fn any_spec(random: &mut fastrand::Rng) -> Value {
 
 #[tokio::test]
 async fn after_half_a_minute_of_chaos_every_child_is_what_render_prints_and_nothing_is_left_over() {
-    let seed =
-        std::env::var("CHAOS_SEED").ok().map_or_else(|| fastrand::u64(..), |seed| seed.parse().unwrap());
+    let seed = setting("CHAOS_SEED", fastrand::u64(..));
+    let (seconds, spaces) = (setting("CHAOS_SECONDS", 30), setting("CHAOS_NAMESPACES", 4));
+    let each = setting("CHAOS_RESOURCES", 20) / spaces;
     eprintln!("CHAOS_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut first = TestNamespace::create("chaos-a").await;
+    let mut first = TestNamespace::create("chaos").await;
     let mut others = Vec::new();
-    for name in ["chaos-b", "chaos-c", "chaos-d"] {
-        let other = TestNamespace::create(name).await;
+    for _ in 1..spaces {
+        let other = TestNamespace::create("chaos").await;
         first.watch_also(&other);
         others.push(other);
     }
@@ -161,9 +167,9 @@ async fn after_half_a_minute_of_chaos_every_child_is_what_render_prints_and_noth
     }
     let mut controller = first.run("controller").await;
     let mut there = BTreeSet::new();
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
-        let (at, number) = (random.usize(..4), random.u8(..5));
+        let (at, number) = (random.usize(..spaces), random.usize(..each));
         let (namespace, name) = (namespaces[at], format!("orders-{number}"));
         match random.u8(..20) {
             // Made, or changed.

@@ -1,0 +1,169 @@
+//! An API server that goes away, forgets, or falls silent; and objects that it should not have taken.
+
+use std::{
+    process::{Command, Output},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Service},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, VersionMatch},
+};
+use orders_operator::crd::ConditionType::*;
+use serde_json::json;
+use tokio::{sync::Mutex, task::spawn_blocking};
+
+use super::MONGO;
+use crate::{
+    cluster::{Process, TestNamespace, eventually, install_crd},
+    way::Way,
+};
+
+/// The spare API server serves one of these tests at a time.
+static SPARE: Mutex<()> = Mutex::const_new(());
+
+fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: see dev/README.md"))
+}
+
+async fn restart_api_server() {
+    let restart =
+        || -> Output { Command::new("sh").args(["-c", &setting("SPARE_API_RESTART")]).output().unwrap() };
+    let output = spawn_blocking(restart).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Errors of the watch on this kind so far.
+async fn watch_errors(controller: &Process, kind: &str) -> f64 {
+    controller.metric(&format!("orders_operator_controller_watch_errors_total{{kind=\"{kind}\"}}")).await
+}
+
+async fn has_port(namespace: &TestNamespace, port: i32) {
+    eventually("the change is carried out", || async {
+        let service: Service = namespace.api().get_opt("orders").await.ok()??;
+        (service.spec?.ports?.first()?.port == port).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_killed_and_one_that_has_forgotten_the_past_are_got_over() {
+    let _alone = SPARE.lock().await;
+    let namespace = TestNamespace::create_at("outage", &setting("SPARE_KUBECONFIG")).await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+
+    // While it is away, the controller is as alive as ever.
+    let away = AtomicBool::new(true);
+    let alive = async {
+        while away.load(Ordering::SeqCst) {
+            assert!(controller.admin("/livez").await.ends_with("ok\n"));
+            tokio::task::yield_now().await;
+        }
+    };
+    let outage = async {
+        restart_api_server().await;
+        for kind in ["OrdersService", "Deployment", "Service"] {
+            eventually("the watch has failed", || async {
+                (watch_errors(&controller, kind).await >= 1.0).then_some(())
+            })
+            .await;
+        }
+        away.store(false, Ordering::SeqCst);
+    };
+    tokio::join!(alive, outage);
+    namespace.apply(&namespace.service("orders", json!({"port": 3001}))).await.unwrap();
+    has_port(&namespace, 3001).await;
+
+    // What happens while it sees nothing is not there any more to be told once it looks again.
+    controller.signal("STOP");
+    let seen = namespace.api::<Service>().get("orders").await.unwrap().resource_version().unwrap();
+    namespace.apply(&namespace.service("orders", json!({"port": 3002}))).await.unwrap();
+    namespace.api::<Deployment>().delete("orders", &DeleteParams::background()).await.unwrap();
+    let past = ListParams::default().at(&seen).matching(VersionMatch::Exact);
+    eventually("the past is forgotten", || async {
+        namespace.secret("news", "of", &fastrand::u64(..).to_string()).await;
+        let listed = namespace.api::<Service>().list(&past).await;
+        matches!(listed, Err(kube::Error::Api(status)) if status.code == 410).then_some(())
+    })
+    .await;
+    restart_api_server().await;
+    controller.signal("CONT");
+    has_port(&namespace, 3002).await;
+    eventually("what was deleted meanwhile is there again", || async {
+        namespace.api::<Deployment>().get_opt("orders").await.unwrap()
+    })
+    .await;
+    assert!(controller.admin("/livez").await.ends_with("ok\n"));
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_watch_that_falls_silent_is_noticed_and_begun_anew() {
+    let way = Way::to_cluster(&setting("KUBECONFIG")).await;
+    let namespace = TestNamespace::create("silence").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run_by(&way, "controller", &["--watch-timeout", "5"]).await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    // The connections stay, and nothing comes through any more, neither there nor back; new ones work.
+    way.silence();
+    namespace.apply(&namespace.service("orders", json!({"port": 3001}))).await.unwrap();
+    has_port(&namespace, 3001).await;
+    assert!(way.silenced() > 0);
+    assert!(controller.admin("/livez").await.ends_with("ok\n"));
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn an_object_that_no_schema_of_today_lets_through_holds_up_no_other_and_is_told_of() {
+    let _alone = SPARE.lock().await;
+    let namespace = TestNamespace::create_at("garbage", &setting("SPARE_KUBECONFIG")).await;
+    namespace.secrets(MONGO).await;
+    let crds = Api::<CustomResourceDefinition>::all(namespace.client.clone());
+    let name = "ordersservices.ticketing.dev";
+    let mut open = serde_json::to_value(crds.get(name).await.unwrap()).unwrap();
+    let version = &mut open["spec"]["versions"][0];
+    version["schema"] =
+        json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let schema = json!({"spec": {"versions": [version]}});
+    crds.patch(name, &PatchParams::default(), &Patch::Merge(schema)).await.unwrap();
+    let services = namespace.dynamic("OrdersService", "ticketing.dev/v1alpha1");
+    let garbage = json!({
+        "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": {"name": "garbage"},
+        "spec": {"port": "many", "ingress": [1, 2], "database": null}
+    });
+    eventually("the schema takes anything", || async {
+        services.patch("garbage", &PatchParams::apply("test"), &Patch::Apply(&garbage)).await.ok()
+    })
+    .await;
+    install_crd(&namespace.client).await;
+
+    let controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    let events = namespace.dynamic("Event", "events.k8s.io/v1");
+    let note = eventually("an event tells of it", || async {
+        let found: Vec<DynamicObject> = events.list(&ListParams::default()).await.unwrap().items;
+        let about = found.into_iter().find(|event| event.data["regarding"]["name"] == "garbage")?;
+        assert_eq!(about.data["reason"], "InvalidSpec");
+        Some(about.data["note"].as_str()?.to_owned())
+    })
+    .await;
+    assert!(note.contains("does not match the schema") && note.contains("kubectl edit"), "{note}");
+    // It goes on when it is corrected.
+    let mut corrected = namespace.service("garbage", json!({"ingress": null}));
+    corrected["spec"].as_object_mut().unwrap().remove("ingress");
+    corrected["metadata"] = json!(services.get("garbage").await.unwrap().metadata);
+    let corrected = serde_json::from_value(corrected).unwrap();
+    services.replace("garbage", &PostParams::default(), &corrected).await.unwrap();
+    namespace.condition("garbage", Reconciled, "True", "AsExpected").await;
+    assert!(controller.admin("/livez").await.ends_with("ok\n"));
+    namespace.remove().await;
+}
