@@ -18,7 +18,7 @@ use kube::{
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, field::Empty, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use super::{
     apply::{Children, Owner, apply},
@@ -114,7 +114,8 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
         Ok(service) => {
             let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
             let span = info_span!(
-                target: traces::TARGET, "reconcile", k8s.namespace.name = namespace, name, otel.status_code = Empty
+                target: traces::TARGET, "reconcile", k8s.namespace.name = namespace, name, reason = Empty,
+                otel.status_code = Empty
             );
             let result = reconcile_valid(service, &context).instrument(span.clone()).await;
             if result.is_err() {
@@ -167,6 +168,9 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
     let valid = match traces::step("validate").in_scope(|| validate(service, &found, image)) {
         Ok(valid) => valid,
         Err(problems) => {
+            if let Some(first) = problems.first() {
+                Span::current().record("reason", first.reason.as_str());
+            }
             tell(context, service, &Outcome::Invalid(&problems)).await?;
             // A missing Secret may come at any time; a wrong spec waits for its change, which the watch tells.
             return if found.missing.is_empty() {

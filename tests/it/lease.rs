@@ -6,7 +6,10 @@ use std::{
 };
 
 use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
-use orders_operator::runtime::lease::{Candidate, Leadership, LeaseSettings};
+use orders_operator::{
+    crd::ConditionType,
+    runtime::lease::{Candidate, Leadership, LeaseSettings},
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -30,24 +33,86 @@ async fn scale(namespace: &TestNamespace, replicas: i32) {
     .await;
 }
 
-#[tokio::test]
-async fn a_standby_takes_over_from_a_leader_that_was_killed_and_from_one_that_was_told_to_end() {
-    let namespace = TestNamespace::create("standby").await;
-    namespace.secrets(MONGO).await;
-    let first = namespace.run_elected().await;
-    let holder_first = eventually("the first leads", || holder(&namespace)).await;
-    scale(&namespace, 0).await;
-    let second = namespace.run_elected().await;
-    first.kill();
-    scale(&namespace, 1).await;
-    let holder_second = holder(&namespace).await.unwrap();
-    assert_ne!(holder_second, holder_first);
+/// How a leader comes to its end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// Frozen past its lease, and woken when another leads.
+    Frozen,
+    Killed,
+    Told,
+}
 
-    let _third = namespace.run_elected().await;
-    assert_eq!(second.terminate().await.code(), Some(0));
-    // It was given up before the process ended: nobody has to wait for its end.
-    assert_ne!(holder(&namespace).await, Some(holder_second));
-    scale(&namespace, 2).await;
+/// The resourceVersions of the children that no change of the number of pods touches.
+async fn untouched(namespace: &TestNamespace) -> Vec<Option<String>> {
+    let mut versions = Vec::new();
+    for (kind, version) in [("Service", "v1"), ("Ingress", "networking.k8s.io/v1"), ("ServiceAccount", "v1")]
+    {
+        let child = namespace.dynamic(kind, version).get("orders").await.unwrap();
+        versions.push(child.metadata.resource_version);
+    }
+    versions
+}
+
+#[tokio::test]
+async fn however_the_lease_goes_to_and_fro_each_change_is_written_once() {
+    // A longer duel sets DUEL_SECONDS; each way to end is seen once at least.
+    let seconds = std::env::var("DUEL_SECONDS").map_or(0, |seconds| seconds.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let namespace = TestNamespace::create("duel").await;
+    namespace.secrets(MONGO).await;
+    let mut leader = namespace.run_elected().await;
+    let mut before = eventually("one leads", || holder(&namespace)).await;
+    scale(&namespace, 0).await;
+    namespace.condition("orders", ConditionType::Reconciled, "True", "AsExpected").await;
+    let versions = untouched(&namespace).await;
+    let (mut changes, mut hands) = (0, 1);
+    let mut ways = vec![End::Told, End::Killed, End::Frozen];
+    while let Some(way) = ways.pop() {
+        let standby = namespace.run_elected().await;
+        eventually("the next stands by", || async {
+            standby.admin("/readyz").await.contains("[+]caches ok").then_some(())
+        })
+        .await;
+        match way {
+            End::Frozen => leader.signal("STOP"),
+            End::Killed => leader.signal("KILL"),
+            End::Told => leader.signal("TERM"),
+        }
+        // The one that is frozen does not know of it.
+        changes += 1;
+        scale(&namespace, changes).await;
+        let now = holder(&namespace).await.unwrap();
+        assert_ne!(now, before, "{way:?}");
+        if matches!(way, End::Frozen) {
+            leader.signal("CONT");
+        }
+        let code = leader.ended().await.code();
+        assert_eq!(
+            code,
+            match way {
+                End::Frozen => Some(1),
+                End::Killed => None,
+                End::Told => Some(0),
+            }
+        );
+        (leader, before) = (standby, now);
+        hands += 1;
+        if ways.is_empty() && Instant::now() < end {
+            ways = vec![End::Told, End::Killed, End::Frozen];
+            fastrand::shuffle(&mut ways);
+        }
+    }
+    let deployment = namespace.api::<Deployment>().get("orders").await.unwrap();
+    assert_eq!(
+        deployment.metadata.generation,
+        Some(i64::from(changes) + 1),
+        "someone wrote what was no more"
+    );
+    assert_eq!(untouched(&namespace).await, versions);
+    let name = format!("{}-orders-operator-controller", namespace.name);
+    let lease = namespace.api::<Lease>().get(&name).await.unwrap().spec.unwrap();
+    assert_eq!(lease.lease_transitions, Some(hands), "it went to and fro more often than it had to");
+    eprintln!("{hands} led, one after another");
     namespace.remove().await;
 }
 
@@ -107,24 +172,6 @@ async fn a_standby_waits_as_long_as_the_lease_is_renewed_and_takes_it_when_it_is
     eventually("the standby leads", || async { follows.may_write().then_some(()) }).await;
     assert!(!leads.may_write());
     second.cancel();
-    namespace.remove().await;
-}
-
-#[tokio::test]
-async fn a_leader_that_was_frozen_past_its_lease_ends_without_writing_when_it_wakes() {
-    let namespace = TestNamespace::create("frozen").await;
-    namespace.secrets(MONGO).await;
-    let frozen = namespace.run_elected().await;
-    let before = eventually("it leads", || holder(&namespace)).await;
-    scale(&namespace, 0).await;
-    frozen.signal("STOP");
-    let _other = namespace.run_elected().await;
-    eventually("another leads", || async { holder(&namespace).await.filter(|now| *now != before) }).await;
-    scale(&namespace, 3).await;
-    let version = namespace.api::<Deployment>().get("orders").await.unwrap().metadata.generation;
-    frozen.signal("CONT");
-    assert_eq!(frozen.ended().await.code(), Some(1));
-    assert_eq!(namespace.api::<Deployment>().get("orders").await.unwrap().metadata.generation, version);
     namespace.remove().await;
 }
 

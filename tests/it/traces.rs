@@ -190,6 +190,18 @@ async fn a_reconcile_has_its_five_steps_beneath_it() {
     let mut steps = steps.await;
     steps.sort_unstable();
     assert_eq!(steps, ["apply", "build", "dereference", "status", "validate"]);
+    // Two ways to write one path: that they are the same, the schema cannot tell.
+    let routes = json!([{"path": "/a", "service": "b"}, {"path": "/a/?(.*)", "service": "c"}]);
+    namespace.apply(&namespace.service("orders", json!({"ingress": {"routes": routes}}))).await.unwrap();
+    eventually("a spec that cannot work is told of", || async {
+        let spans = collector.spans();
+        let reasons =
+            spans.iter().flat_map(|(_, span)| &span.attributes).filter(|attribute| attribute.key == "reason");
+        reasons
+            .map(|found| attribute(std::slice::from_ref(found), "reason"))
+            .find(|reason| reason == "DuplicatePath")
+    })
+    .await;
     namespace.remove().await;
 }
 
