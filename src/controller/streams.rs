@@ -59,8 +59,9 @@ pub fn follow(
     let config = watch.config();
     let metrics = children.cluster.metrics.clone();
     let (services, writer) = reflector::store();
-    let events =
-        watcher(watch::api::<Guarded>(client, namespace), config.clone()).default_backoff().modify(spare);
+    let events = watcher(watch::api::<Guarded>(client, namespace), config.clone())
+        .backoff(watch::Pauses::default())
+        .modify(spare);
     let mut known = Known::default();
     let of_services = services.clone();
     let (memory, underway) = (children.memory.clone(), children.underway.clone());
@@ -131,7 +132,8 @@ where
         + 'static,
 {
     let mut feed = children.watched.feed(kind, namespace);
-    let events = watcher(watch::api::<K>(client, namespace), config.clone()).default_backoff();
+    let events =
+        watcher(watch::api::<K>(client, namespace), config.clone()).backoff(watch::Pauses::default());
     counted(events, kind.as_str(), children.cluster.metrics.clone())
         .flat_map(move |event| {
             let owners = feed.take(event).into_iter();

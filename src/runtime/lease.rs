@@ -205,7 +205,7 @@ impl Candidate {
 
     /// The record whenever it changes. Nothing is asked before someone waits for it.
     fn changes(&self) -> Changes {
-        watch_object(self.api.clone(), &self.settings.name).default_backoff().boxed()
+        watch_object(self.api.clone(), &self.settings.name).backoff(super::watch::Pauses::default()).boxed()
     }
 
     /// Waits until the lease of another was given up, or should be over. Without a watch that is when it

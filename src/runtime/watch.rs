@@ -4,10 +4,38 @@ use std::time::Duration;
 
 use clap::Args;
 use k8s_openapi::NamespaceResourceScope;
-use kube::{Api, Client, Resource, runtime::watcher};
+use kube::{
+    Api, Client, Resource,
+    runtime::{utils::Backoff, watcher},
+};
+
+use super::exponential;
 
 /// How long the API server may be silent beyond a watch's end, before its connection counts as dead.
 const MARGIN: Duration = Duration::from_secs(10);
+
+/// The pauses before a watch that failed is begun anew. They grow to seconds only: an operator has a few watches,
+/// and whoever waits for it after an outage should not wait for its pauses too.
+#[derive(Debug, Default)]
+pub struct Pauses {
+    failures: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = exponential(Duration::from_millis(500), Duration::from_secs(5), self.failures);
+        self.failures = self.failures.saturating_add(1);
+        Some(pause.mul_f64(1.0 - 0.5 * fastrand::f64()))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
 
 /// How the API server is watched.
 #[derive(Args, Clone, Debug)]
@@ -56,6 +84,15 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_grow_to_seconds_and_begin_anew_after_success() {
+        let mut pauses = Pauses::default();
+        let far = pauses.by_ref().take(100_000).last().unwrap();
+        assert!((Duration::from_millis(2500)..=Duration::from_secs(5)).contains(&far), "{far:?}");
+        pauses.reset();
+        assert!(pauses.next().unwrap() <= Duration::from_millis(500));
+    }
 
     #[test]
     fn each_namespace_is_watched_once_and_none_means_all() {
