@@ -20,7 +20,7 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 	@dev/demo $(if $(CHAOS),--chaos)
 
 test: check ## Check format and lints, then run every test against a real API server and database
-	@$(BED) up api spare-api mongo spare
+	@$(BED) up api spare-api mongo spare planes
 	@mkdir -p "$(CARGO_TARGET_DIR)"
 	$(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" cargo test --locked
 

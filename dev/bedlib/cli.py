@@ -22,6 +22,7 @@ EXAMPLES = """parts:
   nats       NATS with JetStream, on 127.0.0.1
   node       a cluster of one node with a kubelet, in namespaces of its own
   ingress    Traefik in that cluster, published on 127.0.0.1 (brings up the node too)
+  planes     the programs Traefik and nginx, which tests start themselves
 
 examples:
   dev/bed up                              api and mongo: what most tests need

@@ -134,8 +134,35 @@ class Ingress:
             process.stop(signal.SIGKILL)
 
 
+class Planes:
+    """Traefik and nginx as programs, for tests that start their own and ask them for routes."""
+
+    name = "planes"
+    needs_root = False
+
+    def __init__(self, bed):
+        self.bed = bed
+
+    def build(self):
+        tools.pypi_tool("traefik")
+        tools.debian_tool("nginx")
+
+    def healthy(self):
+        return True
+
+    def environment(self):
+        return {"TRAEFIK": str(tools.pypi_tool("traefik")), "NGINX": str(tools.debian_tool("nginx"))}
+
+    def up(self):
+        self.build()
+        self.bed.part_folder(self.name)
+
+    def down(self):
+        pass
+
+
 # In the order in which they come up; they go down in the other.
-PARTS = {part.name: part for part in (Api, SpareApi, Mongo, Spare, Nats, Node, Ingress)}
+PARTS = {part.name: part for part in (Api, SpareApi, Mongo, Spare, Nats, Node, Ingress, Planes)}
 NEEDS = {"ingress": ["node"]}
 
 

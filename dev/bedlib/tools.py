@@ -63,17 +63,34 @@ def apt(part):
         missing = [package for package in wanted if package not in present]
         if not missing:
             return
-        sudo = []
-        if os.geteuid() != 0:
-            sudo = ["sudo", "-n"]
-            if subprocess.run([*sudo, "true"], capture_output=True).returncode:
-                raise BedError(f"{part}: needs the Debian packages {' '.join(missing)}: install them, or run as root")
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        options = ["-y", "-q", "-o", "DPkg::Lock::Timeout=300"]
-        log = log_of("apt")
         with step(f"installing Debian packages: {' '.join(missing)}"):
-            run(part, [*sudo, "apt-get", "update", *options], log, env=environment)
-            run(part, [*sudo, "apt-get", "install", "--no-install-recommends", *options, *missing], log, env=environment)
+            apt_get(part, "update")
+            apt_get(part, "install", "--no-install-recommends", *missing)
+
+
+def apt_get(part, *words):
+    """Runs apt-get as root."""
+    sudo = []
+    if os.geteuid() != 0:
+        sudo = ["sudo", "-n"]
+        if subprocess.run([*sudo, "true"], capture_output=True).returncode:
+            raise BedError(f"{part}: `apt-get {' '.join(words)}` must be run as root: run it, or this as root")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    run(part, [*sudo, "apt-get", words[0], "-y", "-q", "-o", "DPkg::Lock::Timeout=300", *words[1:]], log_of("apt"), env=environment)
+
+
+def debian_tool(name):
+    """The path of a program of a Debian package, laid out in a folder of its own: to install it would start it."""
+    pin = VERSIONS["debian"][name]
+    apt("planes")
+
+    def build(folder):
+        with step(f"fetching {name}"), locked(CACHE / "locks" / "apt"):
+            apt_get(name, "update")
+            run(name, ["apt-get", "download", "-q", pin["package"]], log_of(name), cwd=folder)
+        run(name, ["dpkg-deb", "-x", next(folder.glob("*.deb")), folder / "root"], log_of(name))
+
+    return cached(f"tools/debian-{name}", build) / "root" / pin["path"]
 
 
 def stamp(variables):
