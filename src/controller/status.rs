@@ -8,11 +8,10 @@ use kube::{
 
 use super::{
     apply::Applied,
-    dereference::Dereferenced,
     pods,
     problem::{CallError, Cluster, Problem},
     rollout::Rollout,
-    validate::{ValidatedIngress, ValidatedOrdersService},
+    validate::{HostRoutes, ValidatedIngress, ValidatedOrdersService},
 };
 use crate::crd::{
     CONTROLLER_MANAGER, ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason,
@@ -30,7 +29,7 @@ pub enum Outcome<'a> {
     /// Some children could not be applied.
     NotApplied(&'a ValidatedOrdersService, &'a [Problem]),
     /// Every child was applied; and what keeps its pods from running, if that is known.
-    Applied(&'a ValidatedOrdersService, &'a Dereferenced, &'a Applied, Option<&'a Problem>),
+    Applied(&'a ValidatedOrdersService, &'a Applied, Option<&'a Problem>),
 }
 
 /// The status that `outcome` calls for. Conditions of other writers are left out: they are theirs.
@@ -101,13 +100,13 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
             set(ConditionType::Reconciled, false, reason, join(&problems.iter().collect::<Vec<_>>()));
             describe_ingress(&mut status, valid.ingress.as_ref());
         }
-        Outcome::Applied(valid, found, applied, trouble) => {
+        Outcome::Applied(valid, applied, trouble) => {
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied".into());
             let (available, reason, message) = availability(&applied.rollout, *trouble);
             set(ConditionType::Available, available, reason, message);
             if let Some(ingress) = &valid.ingress {
-                let (ready, reason, message) = ingress_readiness(ingress, found);
+                let (ready, reason, message) = ingress_readiness(ingress);
                 set(ConditionType::IngressReady, ready, reason, message);
             }
             let rollout = &applied.rollout;
@@ -187,25 +186,24 @@ fn availability(rollout: &Rollout, trouble: Option<&Problem>) -> (bool, Reason, 
     }
 }
 
-fn ingress_readiness(ingress: &ValidatedIngress, found: &Dereferenced) -> (bool, Reason, String) {
-    if let Some(class) = &found.missing_class {
-        let message = format!(
-            "spec.ingress.className names IngressClass {class:?}, which does not exist: create it, or name one of `kubectl get ingressclass`"
-        );
-        return (false, Reason::IngressClassNotFound, message);
+/// A warning leaves the condition true, with a reason that names it.
+fn ingress_readiness(ingress: &ValidatedIngress) -> (bool, Reason, String) {
+    if let Some(first) = ingress.problems.first() {
+        return (false, first.reason, join(&ingress.problems.iter().collect::<Vec<_>>()));
     }
-    let routes = ingress.routes.iter().count();
-    let hosts = ingress.hosts.len();
-    if !ingress.routes.has_client() {
-        return (
-            true,
-            Reason::MissingClient,
-            format!(
-                "{routes} routes on {hosts} hosts; spec.ingress.client is not set, so other paths are not served"
-            ),
-        );
+    let (routes, client) = ingress
+        .hosts
+        .first()
+        .map_or((0, false), |host| (host.routes.iter().count(), host.routes.has_client()));
+    let last = if client { ", the client last" } else { "" };
+    let all = format!("{routes} routes on {} hosts{last}", ingress.hosts.len());
+    match ingress.warnings.first() {
+        None => (true, Reason::AsExpected, all),
+        Some(first) => {
+            let told = join(&ingress.warnings.iter().collect::<Vec<_>>());
+            (true, first.reason, format!("{all}; {told}"))
+        }
     }
-    (true, Reason::AsExpected, format!("{routes} routes on {hosts} hosts, the client last"))
 }
 
 fn describe_ingress(status: &mut OrdersServiceStatus, ingress: Option<&ValidatedIngress>) {
@@ -213,16 +211,15 @@ fn describe_ingress(status: &mut OrdersServiceStatus, ingress: Option<&Validated
     status.routes.clear();
     let Some(ingress) = ingress else { return };
     let scheme = if ingress.tls_secret.is_some() { "https" } else { "http" };
-    status.url = ingress
-        .hosts
-        .iter()
-        .find(|host| !host.is_wildcard())
-        .map(|host| format!("{scheme}://{host}{}", ingress.own_path));
+    // Where the path is another's, it does not lead here.
+    let has_own_path = |host: &&HostRoutes| host.routes.iter().any(|route| route.path == ingress.own_path);
+    let mut exact = ingress.hosts.iter().filter(|host| !host.host.is_wildcard());
+    status.url = exact.find(has_own_path).map(|host| format!("{scheme}://{}{}", host.host, ingress.own_path));
     status.routes = ingress
         .hosts
         .iter()
-        .flat_map(|host| {
-            ingress.routes.iter().map(move |route| RenderedRoute {
+        .flat_map(|HostRoutes { host, routes }| {
+            routes.iter().map(move |route| RenderedRoute {
                 host: host.to_string(),
                 path: route.path.to_string(),
                 service: route.backend.to_string(),
@@ -273,7 +270,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controller::{fixture::service, validate::validate};
+    use crate::controller::{dereference::Dereferenced, fixture::service, validate::validate};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -303,7 +300,7 @@ mod tests {
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
         let mut step = |applied: &Applied, second| {
-            let status = compute(&service, &Outcome::Applied(&valid, &found, applied, None), at(second));
+            let status = compute(&service, &Outcome::Applied(&valid, applied, None), at(second));
             service.status = Some(status.clone());
             status
         };
@@ -363,7 +360,7 @@ mod tests {
         let mut service = service(json!({}));
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
-        let before = compute(&service, &Outcome::Applied(&valid, &found, &available(2), None), at(1));
+        let before = compute(&service, &Outcome::Applied(&valid, &available(2), None), at(1));
         service.status = Some(before.clone());
         let problem = [Problem::new(Reason::DuplicatePath, "two")];
         let status = compute(&service, &Outcome::Invalid(&problem), at(2));
@@ -387,7 +384,7 @@ mod tests {
         .unwrap();
         service.status =
             Some(OrdersServiceStatus { conditions: vec![theirs], ..OrdersServiceStatus::default() });
-        let status = compute(&service, &Outcome::Applied(&valid, &found, &available(2), None), at(1));
+        let status = compute(&service, &Outcome::Applied(&valid, &available(2), None), at(1));
         assert_eq!(ready(&status).1, "DatabaseUnreachable");
         assert!(status.conditions.iter().all(|condition| condition.type_ != "DatabaseReady"));
     }

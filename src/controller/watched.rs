@@ -9,7 +9,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, networking::v1::Ingress},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use kube::{Resource, core::PartialObjectMeta, runtime::watcher::Event};
 use tokio::sync::watch;
 
@@ -23,7 +26,8 @@ use crate::crd::OrdersService;
 /// Namespace and name of an object.
 pub type Key = (String, String);
 
-/// A child as its watch gives it: the metadata only, but of a Deployment, whose status is part of ours.
+/// A child as its watch gives it: the metadata only, but of a Deployment, whose status is part of ours, and of
+/// an Ingress, since those of others claim routes.
 pub trait Watch: Resource {
     /// How far it has come, when it is a Deployment.
     fn rollout(&self) -> Option<Rollout> {
@@ -32,6 +36,8 @@ pub trait Watch: Resource {
 }
 
 impl<K: Resource> Watch for PartialObjectMeta<K> where Self: Resource {}
+
+impl Watch for Ingress {}
 
 impl Watch for Deployment {
     fn rollout(&self) -> Option<Rollout> {
@@ -191,13 +197,24 @@ fn key(object: &ObjectMeta) -> Key {
     (object.namespace.clone().unwrap_or_default(), object.name.clone().unwrap_or_default())
 }
 
-/// What is kept of a child; none when no OrdersService controls it.
-fn seen(child: &impl Watch) -> Option<Seen> {
-    let object = child.meta();
+/// Whether an OrdersService controls the object.
+pub fn is_child(object: &ObjectMeta) -> bool {
+    owner(object).is_some()
+}
+
+/// The reference to the OrdersService that controls the object.
+fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
     let owner = object.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     let ours = owner.kind == OrdersService::kind(&())
         && owner.api_version.split('/').next() == Some(&OrdersService::group(&()));
-    ours.then(|| Seen {
+    ours.then_some(owner)
+}
+
+/// What is kept of a child; none when no OrdersService controls it.
+fn seen(child: &impl Watch) -> Option<Seen> {
+    let object = child.meta();
+    let owner = owner(object)?;
+    Some(Seen {
         uid: object.uid.clone().unwrap_or_default(),
         version: object.resource_version.clone().unwrap_or_default(),
         owner: owner.name.clone(),

@@ -77,8 +77,16 @@ reasons! {
     DuplicatePath,
     /// No client is set: a warning, for paths that no route takes.
     MissingClient,
+    /// Another object has the same host and path, and is older.
+    HostPathConflict,
+    /// Another namespace was first to claim the host.
+    HostOwnedByOtherNamespace,
     /// The IngressClass does not exist.
     IngressClassNotFound,
+    /// The Secret of the certificate does not exist: a warning.
+    TLSSecretMissing,
+    /// A wildcard of someone else is above the host, or a host of someone else under the wildcard: a warning.
+    WildcardOverlap,
     /// A Secret that the spec refers to does not exist.
     SecretNotFound,
     /// A Secret lacks the key that the spec refers to.

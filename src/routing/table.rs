@@ -117,6 +117,16 @@ impl RouteTable {
         self.0.iter()
     }
 
+    /// The routes that are to stay, in the same order.
+    pub fn only(&self, stays: impl Fn(&Route) -> bool) -> Self {
+        Self(self.0.iter().filter(|route| stays(route)).cloned().collect())
+    }
+
+    /// Whether there is no route.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the client has a rule.
     pub fn has_client(&self) -> bool {
         self.0.last().is_some_and(|route| route.client)
@@ -135,12 +145,7 @@ mod tests {
 
     /// Kubernetes' rule for `pathType: Prefix`: the longest path that matches by whole segments.
     fn longest_match<'a>(table: &'a RouteTable, request: &str) -> Option<&'a Route> {
-        table.iter().filter(|route| takes(route, request)).max_by_key(|route| route.path.as_str().len())
-    }
-
-    fn takes(route: &Route, request: &str) -> bool {
-        let path = route.path.as_str();
-        path == "/" || request.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        table.iter().filter(|route| route.path.takes(request)).max_by_key(|route| route.path.as_str().len())
     }
 
     #[test]
@@ -194,7 +199,7 @@ mod tests {
             prop_assert_eq!(&one, &other);
             prop_assert_eq!(one.iter().filter(|route| route.client).count(), 1);
             prop_assert!(one.has_client());
-            prop_assert_eq!(one.iter().find(|route| takes(route, &request)), longest_match(&one, &request));
+            prop_assert_eq!(one.iter().find(|route| route.path.takes(&request)), longest_match(&one, &request));
         }
     }
 }

@@ -50,7 +50,7 @@ pub fn build(service: &ValidatedOrdersService) -> Prepared {
         deployment: deployment::build_deployment(service),
         service: service::build_service(service),
         replicas: service.replicas,
-        ingress: service.ingress.as_ref().map(|ingress| ingress::build_ingress(service, ingress)),
+        ingress: service.ingress.as_ref().and_then(|ingress| ingress::build_ingress(service, ingress)),
         autoscaler: autoscaler::build_autoscaler(service),
         budget: service.max_unavailable.as_ref().map(|most| budget::build_budget(service, most)),
         account: account::build_account(service),
