@@ -10,6 +10,7 @@
 mod claims;
 mod host;
 mod path;
+mod request;
 mod table;
 
 pub use claims::{
@@ -17,4 +18,5 @@ pub use claims::{
 };
 pub use host::{CanonicalHost, HostError};
 pub use path::{CanonicalPath, PathError};
+pub use request::{Request, RequestError};
 pub use table::{Backend, Route, RouteError, RouteTable};
