@@ -21,7 +21,7 @@ use kube::{Resource, runtime::watcher::Event};
 use tokio::sync::watch;
 
 use super::{
-    routes::{Wanted, wanted},
+    routes::{Wanted, at_gateway, wanted},
     wake::Wake,
     watched::is_child,
 };
@@ -284,8 +284,10 @@ pub fn of_service(service: &OrdersService) -> Claimed {
     }
     if let Some(ingress) = &service.spec.ingress {
         let entrance = Entrance::Class(ingress.class_name.clone());
+        // A host that Gateways have says nothing of the Ingress.
+        let at_gateway = at_gateway(service).ok().flatten().map_or(Vec::new(), |gateway| gateway.hosts);
         for route in service.status.iter().flat_map(|status| &status.routes) {
-            let host = CanonicalHost::parse(&route.host).ok();
+            let host = CanonicalHost::parse(&route.host).ok().filter(|host| !at_gateway.contains(host));
             if let Some((host, prefix)) = host.zip(CanonicalPath::parse(&route.path).ok()) {
                 let site = Site { entrance: entrance.clone(), host };
                 claims.insert(Claim { site, prefix: Some(prefix) });

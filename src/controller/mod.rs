@@ -12,6 +12,7 @@ mod claims;
 mod dereference;
 #[cfg(test)]
 mod fixture;
+mod gateway;
 mod kind;
 mod memory;
 mod metrics;
@@ -35,7 +36,7 @@ use std::{sync::Arc, time::Duration};
 use clap::{Args, ValueEnum};
 use futures::{StreamExt, stream};
 use kube::{
-    Client,
+    Client, ResourceExt,
     runtime::{
         controller::{Config, Error as ControllerError},
         events::{Recorder, Reporter},
@@ -54,6 +55,7 @@ use self::{
     backoff::Backoff,
     claims::Claims,
     dereference::References,
+    gateway::Gateways,
     kind::Kind,
     memory::Memory,
     metrics::Metrics,
@@ -169,10 +171,14 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
             leadership: leadership.clone(),
             metrics: metrics.clone(),
         }),
-        watched: Watched::new(Kind::ALL.len() * namespaces.len()),
+        watched: Watched::new(
+            Kind::ALL.into_iter().filter(|kind| kind.is_everywhere()).count() * namespaces.len(),
+        ),
         memory: Memory::default(),
         underway: Underway::default(),
+        gateways: Gateways::default(),
     };
+    let gateways = children.gateways.clone();
     let watched = children.watched.clone();
     let (wake, woken) = Wake::new(&namespaces);
     // The resources and the Ingresses of each scope, and the IngressClasses.
@@ -187,6 +193,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         .map(|(namespace, woken)| streams::follow(namespace.as_deref(), &followed, woken))
         .unzip();
     let stores = services.clone();
+    let cluster = children.cluster.clone();
     let context = Arc::new(Context {
         recorder: Recorder::new(
             client.clone(),
@@ -233,6 +240,18 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         metrics.leads();
         std::future::pending::<()>().await;
     };
+    let at_gateways = || {
+        let all = context.services.iter().flat_map(|services| services.state());
+        let wants = |guarded: &Arc<wake::Guarded>| {
+            guarded.0.as_ref().is_ok_and(|service| service.spec.gateway.is_some())
+        };
+        all.filter(wants)
+    };
+    let wake_them = || {
+        at_gateways()
+            .for_each(|found| context.wake.wake(&found.namespace().unwrap_or_default(), &found.name_any()));
+    };
+    let gateways = gateways.follow(&cluster, || at_gateways().next().is_some(), wake_them);
     let too_late = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
@@ -249,6 +268,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         ((), ()) = tell_readiness => Err(RunError::Ended),
         () = tell_leadership => Err(RunError::Ended),
         () = classes => Err(RunError::Ended),
+        () = gateways => Err(RunError::Ended),
     };
     // Only now: nothing is written any more.
     hand_over.cancel();

@@ -1,13 +1,16 @@
 //! The routes that a spec asks for, in canonical form and order; pure. What others have of them is not
 //! looked at here.
 
+use kube::ResourceExt;
+
 use super::problem::Problem;
 use crate::{
-    crd::{IngressSpec, OrdersService, Reason},
+    crd::{self, Host, OrdersService, ParentRef, Reason, RouteSpec},
     routing::{Backend, CanonicalHost, CanonicalPath, Entrance, RouteError, RouteTable, Site},
 };
 
-use kube::ResourceExt;
+/// The path of the orders API where none is written.
+const DEFAULT_PATH: &str = "/api/orders";
 
 /// Hosts, and the routes that each of them is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,15 +37,92 @@ impl Wanted {
 /// # Errors
 /// Every problem of it.
 pub fn wanted(service: &OrdersService) -> Result<Option<Wanted>, Vec<Problem>> {
-    let spec = &service.spec;
-    let of_ingress = |ingress| by_ingress(ingress, &service.name_any(), spec.port);
-    spec.ingress.as_ref().map(of_ingress).transpose()
+    let Some(ingress) = &service.spec.ingress else { return Ok(None) };
+    let (hosts, mut problems) = hosts("spec.ingress.hosts", &ingress.hosts);
+    let listed = Listed { path: &ingress.path, routes: &ingress.routes, client: ingress.client.as_ref() };
+    let (own_path, routes) = match listed.table(service) {
+        Ok(table) if problems.is_empty() => table,
+        Ok(_) => return Err(problems),
+        Err(found) => {
+            problems.extend(found);
+            return Err(problems);
+        }
+    };
+    let entrance = Entrance::Class(ingress.class_name.clone());
+    Ok(Some(Wanted { entrance, hosts, own_path, routes }))
 }
 
-fn by_ingress(ingress: &IngressSpec, own_service: &str, own_port: i32) -> Result<Wanted, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut hosts = Vec::<CanonicalHost>::new();
-    for host in &ingress.hosts {
+/// What `spec.gateway` asks for, if it is there: the routes of `spec.ingress`, else its own.
+///
+/// # Errors
+/// Every problem of it; those of `spec.ingress` are [`wanted`]'s.
+pub fn at_gateway(service: &OrdersService) -> Result<Option<AtGateway>, Vec<Problem>> {
+    let Some(gateway) = &service.spec.gateway else { return Ok(None) };
+    let (hosts, mut problems) = hosts("spec.gateway.hostnames", &gateway.hostnames);
+    if gateway.parent_refs.is_empty() {
+        problems.push(Problem::new(
+            Reason::InvalidSpec,
+            "spec.gateway.parentRefs is empty: name at least one Gateway",
+        ));
+    }
+    for (at, parent) in gateway.parent_refs.iter().enumerate() {
+        if gateway.parent_refs.iter().take(at).any(|other| other == parent) {
+            let message =
+                format!("Gateway {:?} is twice in spec.gateway.parentRefs: remove one", parent.name);
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+        }
+    }
+    let own_list = gateway.path.is_some() || !gateway.routes.is_empty() || gateway.client.is_some();
+    let table = match &service.spec.ingress {
+        Some(_) if own_list => {
+            let message = "with spec.ingress the Gateways serve its routes: remove path, routes and client from spec.gateway";
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+            None
+        }
+        // Its problems are told already.
+        Some(_) => wanted(service).ok().flatten().map(|wanted| (wanted.own_path, wanted.routes)),
+        None => {
+            let path = gateway.path.as_deref().unwrap_or(DEFAULT_PATH);
+            let listed = Listed { path, routes: &gateway.routes, client: gateway.client.as_ref() };
+            listed.table(service).map_err(|found| problems.extend(found)).ok()
+        }
+    };
+    if let Some((_, routes)) = &table {
+        for path in routes.iter().map(|route| &route.path).filter(|path| path.as_str().contains("%2F")) {
+            problems.push(Problem::new(
+                Reason::InvalidPath,
+                format!(
+                    "path {:?} has an escaped slash, which the Gateway API does not take: write the path without %2F",
+                    path.as_str()
+                ),
+            ));
+        }
+    }
+    match table {
+        Some((own_path, routes)) if problems.is_empty() => {
+            Ok(Some(AtGateway { parents: gateway.parent_refs.clone(), hosts, own_path, routes }))
+        }
+        _ if problems.is_empty() => Ok(None),
+        _ => Err(problems),
+    }
+}
+
+/// Gateways, and the routes that each host has at them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtGateway {
+    /// The Gateways.
+    pub parents: Vec<ParentRef>,
+    /// The hosts in canonical order.
+    pub hosts: Vec<CanonicalHost>,
+    /// The path of the orders API itself.
+    pub own_path: CanonicalPath,
+    /// The routes in rendered order.
+    pub routes: RouteTable,
+}
+
+fn hosts(field: &str, listed: &[Host]) -> (Vec<CanonicalHost>, Vec<Problem>) {
+    let (mut problems, mut hosts) = (Vec::new(), Vec::<CanonicalHost>::new());
+    for host in listed {
         match CanonicalHost::parse(&host.0) {
             Ok(host) if hosts.contains(&host) => {
                 problems.push(Problem::new(
@@ -54,40 +134,51 @@ fn by_ingress(ingress: &IngressSpec, own_service: &str, own_port: i32) -> Result
             Err(error) => problems.push(Problem::new(Reason::InvalidHost, error.to_string())),
         }
     }
-    if ingress.hosts.is_empty() {
+    if listed.is_empty() {
         problems.push(Problem::new(
             Reason::InvalidHost,
-            "spec.ingress.hosts is empty: write at least one host, such as ticketing.dev",
+            format!("{field} is empty: write at least one host, such as ticketing.dev"),
         ));
     }
-    let backends = ingress.routes.iter().map(|route| (&route.service, route.port));
-    for (service, port) in backends.chain(ingress.client.iter().map(|client| (&client.service, client.port)))
-    {
-        if !is_service_name(service) || !is_port(port) {
-            problems.push(Problem::new(
-                Reason::InvalidSpec,
-                format!("backend \"{service}:{port}\" is not a Service and a port from 1 to 65535"),
-            ));
+    hosts.sort();
+    (hosts, problems)
+}
+
+/// Routes as they are written.
+struct Listed<'a> {
+    path: &'a str,
+    routes: &'a [RouteSpec],
+    client: Option<&'a crd::Backend>,
+}
+
+impl Listed<'_> {
+    /// The own path, and the routes in rendered order.
+    fn table(&self, service: &OrdersService) -> Result<(CanonicalPath, RouteTable), Vec<Problem>> {
+        let mut problems = Vec::new();
+        let backends = self.routes.iter().map(|route| (&route.service, route.port));
+        for (service, port) in backends.chain(self.client.iter().map(|client| (&client.service, client.port)))
+        {
+            if !is_service_name(service) || !is_port(port) {
+                problems.push(Problem::new(
+                    Reason::InvalidSpec,
+                    format!("backend \"{service}:{port}\" is not a Service and a port from 1 to 65535"),
+                ));
+            }
         }
-    }
-    let own = (ingress.path.as_str(), Backend { service: own_service.to_owned(), port: own_port });
-    let others = ingress
-        .routes
-        .iter()
-        .map(|route| (route.path.as_str(), Backend { service: route.service.clone(), port: route.port }));
-    let client =
-        ingress.client.as_ref().map(|client| Backend { service: client.service.clone(), port: client.port });
-    // The own path is in the table as well, so where the table stands, it does.
-    match (RouteTable::new(std::iter::once(own).chain(others), client), CanonicalPath::parse(&ingress.path)) {
-        (Ok(routes), Ok(own_path)) if problems.is_empty() => {
-            hosts.sort();
-            let entrance = Entrance::Class(ingress.class_name.clone());
-            Ok(Wanted { entrance, hosts, own_path, routes })
-        }
-        (Ok(_), _) => Err(problems),
-        (Err(errors), _) => {
-            problems.extend(errors.iter().map(|error| Problem::new(route_reason(error), error.to_string())));
-            Err(problems)
+        let backend = |service: &str, port| Backend { service: service.to_owned(), port };
+        let own = (self.path, backend(&service.name_any(), service.spec.port));
+        let others =
+            self.routes.iter().map(|route| (route.path.as_str(), backend(&route.service, route.port)));
+        let client = self.client.map(|client| backend(&client.service, client.port));
+        // The own path is in the table as well, so where the table stands, it does.
+        match (RouteTable::new(std::iter::once(own).chain(others), client), CanonicalPath::parse(self.path)) {
+            (Ok(routes), Ok(own_path)) if problems.is_empty() => Ok((own_path, routes)),
+            (Ok(_), _) => Err(problems),
+            (Err(errors), _) => {
+                problems
+                    .extend(errors.iter().map(|error| Problem::new(route_reason(error), error.to_string())));
+                Err(problems)
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Step 5: what the resource says of itself. Computing it is pure; an equal status is not written.
 
+mod routes;
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
@@ -11,11 +13,11 @@ use super::{
     pods,
     problem::{CallError, Cluster, Problem},
     rollout::Rollout,
-    validate::{HostRoutes, ValidatedIngress, ValidatedOrdersService},
+    validate::ValidatedOrdersService,
 };
 use crate::crd::{
     CONTROLLER_MANAGER, ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason,
-    RenderedRoute, find_condition, is_true, set_condition, status_patch,
+    find_condition, is_true, set_condition, status_patch,
 };
 
 /// How far a reconcile came.
@@ -98,22 +100,22 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
             set(ConditionType::Reconciled, false, reason, join(&problems.iter().collect::<Vec<_>>()));
-            describe_ingress(&mut status, valid.ingress.as_ref());
+            routes::describe(&mut status, valid);
         }
         Outcome::Applied(valid, applied, trouble) => {
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied".into());
             let (available, reason, message) = availability(&applied.rollout, *trouble);
             set(ConditionType::Available, available, reason, message);
-            if let Some(ingress) = &valid.ingress {
-                let (ready, reason, message) = ingress_readiness(ingress);
+            if valid.ingress.is_some() || valid.gateway.is_some() {
+                let (ready, reason, message) = routes::readiness(valid, &applied.gateway);
                 set(ConditionType::IngressReady, ready, reason, message);
             }
             let rollout = &applied.rollout;
             status.replicas = Some(rollout.pods);
             status.ready_replicas = Some(rollout.ready);
             status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.wanted));
-            describe_ingress(&mut status, valid.ingress.as_ref());
+            routes::describe(&mut status, valid);
         }
     }
     // Conditions that this outcome says nothing about stay as they were.
@@ -186,49 +188,6 @@ fn availability(rollout: &Rollout, trouble: Option<&Problem>) -> (bool, Reason, 
     }
 }
 
-/// A warning leaves the condition true, with a reason that names it.
-fn ingress_readiness(ingress: &ValidatedIngress) -> (bool, Reason, String) {
-    if let Some(first) = ingress.problems.first() {
-        return (false, first.reason, join(&ingress.problems.iter().collect::<Vec<_>>()));
-    }
-    let (routes, client) = ingress
-        .hosts
-        .first()
-        .map_or((0, false), |host| (host.routes.iter().count(), host.routes.has_client()));
-    let last = if client { ", the client last" } else { "" };
-    let all = format!("{routes} routes on {} hosts{last}", ingress.hosts.len());
-    match ingress.warnings.first() {
-        None => (true, Reason::AsExpected, all),
-        Some(first) => {
-            let told = join(&ingress.warnings.iter().collect::<Vec<_>>());
-            (true, first.reason, format!("{all}; {told}"))
-        }
-    }
-}
-
-fn describe_ingress(status: &mut OrdersServiceStatus, ingress: Option<&ValidatedIngress>) {
-    status.url = None;
-    status.routes.clear();
-    let Some(ingress) = ingress else { return };
-    let scheme = if ingress.tls_secret.is_some() { "https" } else { "http" };
-    // Where the path is another's, it does not lead here.
-    let has_own_path = |host: &&HostRoutes| host.routes.iter().any(|route| route.path == ingress.own_path);
-    let mut exact = ingress.hosts.iter().filter(|host| !host.host.is_wildcard());
-    status.url = exact.find(has_own_path).map(|host| format!("{scheme}://{}{}", host.host, ingress.own_path));
-    status.routes = ingress
-        .hosts
-        .iter()
-        .flat_map(|HostRoutes { host, routes }| {
-            routes.iter().map(move |route| RenderedRoute {
-                host: host.to_string(),
-                path: route.path.to_string(),
-                service: route.backend.to_string(),
-                client: route.client,
-            })
-        })
-        .collect();
-}
-
 /// Writes `status`, unless the object has it already; says whether it did.
 ///
 /// # Errors
@@ -279,7 +238,7 @@ mod tests {
     fn deployment(status: serde_json::Value) -> Applied {
         let object = json!({"metadata": {"generation": 2}, "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": status});
         let deployment: Deployment = serde_json::from_value(object).unwrap();
-        Applied { rollout: Rollout::from(&deployment) }
+        Applied { rollout: Rollout::from(&deployment), gateway: Vec::new() }
     }
 
     fn available(ready: i32) -> Applied {

@@ -6,7 +6,7 @@
 use std::{collections::HashSet, fmt::Debug, sync::Arc};
 
 use futures::{
-    Stream, StreamExt,
+    FutureExt, Stream, StreamExt,
     stream::{self, BoxStream},
 };
 use k8s_openapi::{
@@ -34,6 +34,7 @@ use super::{
     apply::Children,
     backoff::Backoff,
     claims::{self, Claimed, Claims},
+    gateway::HTTPRoute,
     kind::Kind,
     metrics::Metrics,
     wake::{Guarded, Woken},
@@ -89,17 +90,24 @@ pub fn follow(
     let triggers: Vec<BoxStream<'static, ObjectRef<Guarded>>> = vec![
         services_changed.boxed(),
         stream::poll_fn(move |context| woken.poll_recv(context)).boxed(),
-        owners::<Deployment>(Kind::Deployment, namespace, followed),
-        owners::<PartialObjectMeta<Service>>(Kind::Service, namespace, followed),
+        owners::<Deployment>(Kind::Deployment, namespace, config, children),
+        owners::<PartialObjectMeta<Service>>(Kind::Service, namespace, config, children),
         ingresses(namespace, followed),
         owners::<PartialObjectMeta<HorizontalPodAutoscaler>>(
             Kind::HorizontalPodAutoscaler,
             namespace,
-            followed,
+            config,
+            children,
         ),
-        owners::<PartialObjectMeta<PodDisruptionBudget>>(Kind::PodDisruptionBudget, namespace, followed),
-        owners::<PartialObjectMeta<ServiceAccount>>(Kind::ServiceAccount, namespace, followed),
-        owners::<PartialObjectMeta<NetworkPolicy>>(Kind::NetworkPolicy, namespace, followed),
+        owners::<PartialObjectMeta<PodDisruptionBudget>>(
+            Kind::PodDisruptionBudget,
+            namespace,
+            config,
+            children,
+        ),
+        owners::<PartialObjectMeta<ServiceAccount>>(Kind::ServiceAccount, namespace, config, children),
+        owners::<PartialObjectMeta<NetworkPolicy>>(Kind::NetworkPolicy, namespace, config, children),
+        routes(namespace, followed),
     ];
     let metrics = children.cluster.metrics.clone();
     let queued = stream::select_all(triggers).inspect(move |object| metrics.queued(object));
@@ -126,13 +134,22 @@ pub async fn follow_classes(client: &Client, config: watcher::Config, claims: &C
 fn owners<K: Watched>(
     kind: Kind,
     namespace: Option<&str>,
-    followed: &Followed<'_>,
+    config: &watcher::Config,
+    children: &Children,
 ) -> BoxStream<'static, ObjectRef<Guarded>> {
-    let Followed { config, children, .. } = followed;
     let mut feed = children.watched.feed(kind, namespace);
     let cluster = &children.cluster;
     let api = watch::api::<K>(&cluster.client, namespace);
     let events = watcher(api, config.clone()).backoff(watch::Pauses::default());
+    let gateways = children.gateways.clone();
+    // Its CRD may be removed: that is no failure.
+    let events = events.filter(move |event| {
+        let is_gone = !kind.is_everywhere() && event.as_ref().is_err_and(is_unknown);
+        if is_gone {
+            gateways.lost();
+        }
+        std::future::ready(!is_gone)
+    });
     counted(events, kind.as_str(), cluster.metrics.clone(), || {})
         .flat_map(move |event| stream::iter(feed.take(event).into_iter().map(reference)))
         .boxed()
@@ -153,6 +170,23 @@ fn ingresses(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'sta
             stream::iter(feed.take(event).into_iter().map(reference))
         })
         .boxed()
+}
+
+/// The same for HTTPRoutes, from when they are served until they are not.
+fn routes(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static, ObjectRef<Guarded>> {
+    let (config, namespace) = (followed.config.clone(), namespace.map(str::to_owned));
+    let children = followed.children.clone();
+    let watches = stream::unfold((), move |()| {
+        let (config, children, namespace) = (config.clone(), children.clone(), namespace.clone());
+        async move {
+            children.gateways.until(true).await;
+            let gateways = children.gateways.clone();
+            let ended = async move { gateways.until(false).await };
+            let owners = owners::<HTTPRoute>(Kind::HTTPRoute, namespace.as_deref(), &config, &children);
+            Some((owners.take_until(ended.boxed()), ()))
+        }
+    });
+    watches.flatten().boxed()
 }
 
 /// What all objects have in common that are watched for their owners.
@@ -203,13 +237,22 @@ fn counted<K: Debug + Send + 'static>(
 
 /// Whether the right is missing: that will last.
 fn is_refusal(error: &watcher::Error) -> bool {
+    code(error) == Some(403)
+}
+
+/// Whether the API server does not serve such objects.
+fn is_unknown(error: &watcher::Error) -> bool {
+    code(error) == Some(404)
+}
+
+fn code(error: &watcher::Error) -> Option<u16> {
     use watcher::Error::*;
     match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            matches!(error, kube::Error::Api(status) if status.code == 403)
-        }
-        WatchError(status) => status.code == 403,
-        NoResourceVersion => false,
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        WatchError(status) => Some(status.code),
+        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => None,
     }
 }
 

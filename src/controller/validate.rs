@@ -15,7 +15,7 @@ pub use self::pods::{Replicas, ValidatedPods};
 use super::{
     dereference::Dereferenced,
     problem::Problem,
-    routes::{Wanted, is_port, is_service_name, wanted},
+    routes::{AtGateway, Wanted, at_gateway, is_port, is_service_name, wanted},
 };
 use crate::{
     crd::{ImagePullPolicy, IngressSpec, OrdersService, Reason},
@@ -64,6 +64,8 @@ pub struct ValidatedOrdersService {
     pub secrets_checksum: Option<String>,
     /// The routes from outside, if any.
     pub ingress: Option<ValidatedIngress>,
+    /// The same routes at Gateways, if any.
+    pub gateway: Option<AtGateway>,
 }
 
 /// One key of a Secret.
@@ -171,6 +173,10 @@ pub fn validate(
             None
         }
     };
+    let gateway = at_gateway(service).unwrap_or_else(|found| {
+        problems.extend(found);
+        None
+    });
     // Missing Secrets come last: a spec that can never work is the more urgent message.
     problems.extend(found.missing.iter().cloned());
     if !problems.is_empty() {
@@ -200,6 +206,7 @@ pub fn validate(
         payment_grace_seconds: spec.expiration.payment_grace_seconds,
         secrets_checksum: found.secrets_checksum.clone(),
         ingress,
+        gateway,
         name,
     })
 }

@@ -81,6 +81,14 @@ reasons! {
     HostPathConflict,
     /// Another namespace was first to claim the host.
     HostOwnedByOtherNamespace,
+    /// The API server does not know the Gateway API.
+    GatewayApiMissing,
+    /// A Gateway has not said yet whether it serves the routes.
+    GatewayPending,
+    /// A Gateway does not accept the routes.
+    RouteNotAccepted,
+    /// A Gateway does not find a Service that a route names.
+    BackendsNotResolved,
     /// The IngressClass does not exist.
     IngressClassNotFound,
     /// The Secret of the certificate does not exist: a warning.

@@ -20,6 +20,7 @@ use crate::cluster::{TestNamespace, eventually};
 mod chaos;
 mod children;
 mod conflicts;
+mod gateway;
 mod outage;
 mod pods;
 mod steady;

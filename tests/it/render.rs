@@ -200,6 +200,17 @@ fn a_request_is_explained_for_every_host_or_the_one_that_it_names() {
         explain("y.x.ticketing.dev/ws")
             .starts_with("no rule has host y.x.ticketing.dev: there are rules for")
     );
+    let gateway = GOOD.replace(
+        "  ingress:",
+        "  gateway: {parentRefs: [{name: public, sectionName: https}], hostnames: [g.dev]}\n  ingress:",
+    );
+    let said = rendered(&["-", "--default-image", "i", "--explain", "g.dev/ws"], &gateway);
+    assert!(
+        said.starts_with("g.dev/ws (Gateway shop/public, listener https) goes to ws-srv:3000 by rule /ws"),
+        "{said}"
+    );
+    let documents = yaml_documents(&rendered(&["-", "--default-image", "i"], &gateway));
+    assert_eq!(documents.last().unwrap()["kind"], "HTTPRoute");
     let lonely = GOOD.replace("    client: {service: client-srv}\n", "");
     let said = rendered(&["-", "--default-image", "i", "--explain", "/x"], &lonely);
     assert!(said.starts_with("ticketing.dev/x is not served: no rule takes it"), "{said}");

@@ -6,7 +6,13 @@ use std::{
 };
 
 use super::Found;
-use crate::routing::{CanonicalHost, Entrance, Request, Route, Site};
+use crate::{
+    controller::validate::HostRoutes,
+    routing::{CanonicalHost, Request, Route, RouteTable},
+};
+
+/// The rules of each host, by where requests for it come in.
+type Sites<'a> = BTreeMap<(CanonicalHost, String), Vec<Rule<'a>>>;
 
 /// A rule, and the resource that it is of.
 struct Rule<'a> {
@@ -18,14 +24,14 @@ struct Rule<'a> {
 pub(super) fn explain(services: &[Found], request: &Request) -> Result<String, fmt::Error> {
     let sites = sites(services);
     let mut text = String::new();
-    for (site, rules) in sites.iter().filter(|(site, _)| is_for(request, &site.host, &sites)) {
+    for (site, rules) in sites.iter().filter(|((host, _), _)| is_for(request, host, &sites)) {
         answer(&mut text, request, site, rules)?;
     }
     if text.is_empty() {
-        let hosts: Vec<_> = sites.keys().map(|site| site.host.to_string()).collect();
+        let hosts: Vec<_> = sites.keys().map(|(host, _)| host.to_string()).collect();
         match &request.host {
             Some(host) => writeln!(text, "no rule has host {host}: there are rules for {}", listed(&hosts))?,
-            None => writeln!(text, "there are no rules: no OrdersService has spec.ingress")?,
+            None => writeln!(text, "there are no rules: no OrdersService has spec.ingress or spec.gateway")?,
         }
     }
     if request.is_ambiguous() {
@@ -43,16 +49,30 @@ fn listed(hosts: &[String]) -> String {
 }
 
 /// The rules of each host in rendered order, whosever they are.
-fn sites(services: &[Found]) -> BTreeMap<Site, Vec<Rule<'_>>> {
-    let mut sites = BTreeMap::<Site, Vec<Rule<'_>>>::new();
+fn sites<'a>(services: &'a [Found]) -> Sites<'a> {
+    let mut sites = Sites::new();
     for Found { valid, .. } in services {
-        let Some(ingress) = &valid.ingress else { continue };
-        let owner = || format!("OrdersService {}/{}", valid.namespace, valid.name);
-        for host in &ingress.hosts {
-            let entrance = Entrance::Class(ingress.class_name.clone());
-            let site = Site { entrance, host: host.host.clone() };
-            let rules = host.routes.iter().map(|route| Rule { route, owner: owner() });
-            sites.entry(site).or_default().extend(rules);
+        let mut add = |host: &CanonicalHost, entrance: String, routes: &'a RouteTable| {
+            let owner = || format!("OrdersService {}/{}", valid.namespace, valid.name);
+            let rules = routes.iter().map(|route| Rule { route, owner: owner() });
+            sites.entry((host.clone(), entrance)).or_default().extend(rules);
+        };
+        if let Some(ingress) = &valid.ingress {
+            let class = ingress.class_name.as_ref().map(|class| format!(" (class {class})"));
+            for HostRoutes { host, routes } in &ingress.hosts {
+                add(host, class.clone().unwrap_or_default(), routes);
+            }
+        }
+        if let Some(gateway) = &valid.gateway {
+            for (host, parent) in
+                gateway.hosts.iter().flat_map(|host| gateway.parents.iter().map(move |of| (host, of)))
+            {
+                let namespace = parent.namespace.as_ref().unwrap_or(&valid.namespace);
+                let section = parent.section_name.as_ref().map(|name| format!(", listener {name}"));
+                let entrance =
+                    format!(" (Gateway {namespace}/{}{})", parent.name, section.unwrap_or_default());
+                add(host, entrance, &gateway.routes);
+            }
         }
     }
     for rules in sites.values_mut() {
@@ -62,22 +82,25 @@ fn sites(services: &[Found]) -> BTreeMap<Site, Vec<Rule<'_>>> {
 }
 
 /// An exact host goes before the wildcard above it, and never falls through to that.
-fn is_for(request: &Request, host: &CanonicalHost, sites: &BTreeMap<Site, Vec<Rule<'_>>>) -> bool {
+fn is_for(request: &Request, host: &CanonicalHost, sites: &Sites<'_>) -> bool {
     let Some(wanted) = &request.host else { return true };
-    let has_own = || sites.keys().any(|site| site.host == *wanted);
+    let has_own = || sites.keys().any(|(host, _)| host == wanted);
     host == wanted || (wanted.wildcard_above().as_ref() == Some(host) && !has_own())
 }
 
-fn answer(text: &mut String, request: &Request, site: &Site, rules: &[Rule<'_>]) -> fmt::Result {
-    let Entrance::Class(class) = &site.entrance;
-    let class = class.as_ref().map(|class| format!(" (class {class})")).unwrap_or_default();
-    let (host, path) = (&site.host, &request.path);
+fn answer(
+    text: &mut String,
+    request: &Request,
+    (host, entrance): &(CanonicalHost, String),
+    rules: &[Rule<'_>],
+) -> fmt::Result {
+    let path = &request.path;
     let taken = rules.iter().position(|rule| rule.route.path.takes(path));
     match taken.and_then(|at| rules.get(at)) {
         Some(Rule { route, owner }) => {
             writeln!(
                 text,
-                "{host}{path}{class} goes to {} by rule {} of {owner}:",
+                "{host}{path}{entrance} goes to {} by rule {} of {owner}:",
                 route.backend, route.path
             )?;
             if route.client {
@@ -86,7 +109,9 @@ fn answer(text: &mut String, request: &Request, site: &Site, rules: &[Rule<'_>])
                 writeln!(text, "  of the rules that take it, it has the most segments, and so is first")?;
             }
         }
-        None => writeln!(text, "{host}{path}{class} is not served: no rule takes it, and no client is set")?,
+        None => {
+            writeln!(text, "{host}{path}{entrance} is not served: no rule takes it, and no client is set")?
+        }
     }
     for (at, Rule { route, .. }) in rules.iter().enumerate() {
         let verdict = match (route.path.takes(path), taken) {

@@ -139,6 +139,7 @@ pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
             replicas: _,
             service,
             ingress,
+            routes,
             autoscaler,
             budget,
             account,
@@ -153,7 +154,8 @@ pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
             account.map(|child| serde_saphyr::to_string(&child)),
             network_policy.map(|child| serde_saphyr::to_string(&child)),
         ];
-        for document in optional.into_iter().flatten() {
+        let routes = routes.iter().map(serde_saphyr::to_string);
+        for document in optional.into_iter().flatten().chain(routes) {
             documents.push(document?);
         }
     }

@@ -309,8 +309,10 @@ async fn a_suspended_winner_keeps_what_it_serves_and_a_restart_changes_nothing()
         standby.admin("/readyz").await.contains("[+]caches ok").then_some(())
     })
     .await;
-    let sent = "orders_operator_controller_api_requests_total";
-    assert_eq!(standby.metric(sent).await, 0.0, "a standby writes nothing");
+    for kind in ["OrdersService", "Ingress", "Secret"] {
+        let sent = format!("orders_operator_controller_api_requests_total{{kind=\"{kind}\"");
+        assert_eq!(standby.metric(&sent).await, 0.0, "a standby writes nothing");
+    }
     controller.kill();
     eventually("the standby has reconciled", || async {
         (standby.metric("orders_operator_controller_reconciles_total").await >= 2.0).then_some(())
