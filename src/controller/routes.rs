@@ -186,6 +186,7 @@ impl Listed<'_> {
 fn route_reason(error: &RouteError) -> Reason {
     match error {
         RouteError::InvalidPath(_) | RouteError::RouteAtRoot { .. } => Reason::InvalidPath,
+        RouteError::MultipleClients { .. } => Reason::MultipleClients,
         RouteError::DuplicatePath { .. } => Reason::DuplicatePath,
     }
 }

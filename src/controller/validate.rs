@@ -268,7 +268,7 @@ mod tests {
         use Reason::*;
         assert_eq!(
             reasons,
-            [InvalidSpec, InvalidSpec, InvalidSpec, InvalidHost, InvalidSpec, DuplicatePath, InvalidPath],
+            [InvalidSpec, InvalidSpec, InvalidSpec, InvalidHost, InvalidSpec, DuplicatePath, MultipleClients],
             "{found:#?}"
         );
     }

@@ -75,6 +75,8 @@ reasons! {
     InvalidPath,
     /// Two routes have the same path.
     DuplicatePath,
+    /// A route takes every request, as the client does.
+    MultipleClients,
     /// No client is set: a warning, for paths that no route takes.
     MissingClient,
     /// Another object has the same host and path, and is older.

@@ -48,6 +48,19 @@ pub enum RouteError {
         /// Its service.
         service: String,
     },
+    /// A route other than the client's is at the root, beside the client.
+    #[error(
+        "path {path:?} (service {service:?}) takes every request, as the client {client:?} does: there is one client \
+         only; remove the route, or the client"
+    )]
+    MultipleClients {
+        /// The path as written.
+        path: String,
+        /// Its service.
+        service: String,
+        /// The client's backend.
+        client: String,
+    },
     /// Two routes have the same canonical path.
     #[error(
         "path {path:?} goes to service {second:?} and already to {first:?} (both mean {canonical:?}): \
@@ -84,7 +97,13 @@ impl RouteTable {
         for (text, backend) in routes {
             let path = match CanonicalPath::parse(text) {
                 Ok(path) if path.is_root() => {
-                    errors.push(RouteError::RouteAtRoot { path: text.to_owned(), service: backend.service });
+                    let (path, service) = (text.to_owned(), backend.service);
+                    errors.push(match &client {
+                        None => RouteError::RouteAtRoot { path, service },
+                        Some(client) => {
+                            RouteError::MultipleClients { path, service, client: client.to_string() }
+                        }
+                    });
                     continue;
                 }
                 Ok(path) => path,
@@ -176,6 +195,14 @@ mod tests {
             ),
             "{errors:?}"
         );
+    }
+
+    #[test]
+    fn a_route_at_the_root_beside_a_client_is_a_second_client() {
+        let errors = RouteTable::new([("/?(.*)", backend("a"))], Some(backend("client-srv"))).unwrap_err();
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert!(matches!(error, RouteError::MultipleClients { .. }));
+        assert!(error.to_string().contains("as the client \"client-srv:3000\" does"), "{error}");
     }
 
     proptest! {

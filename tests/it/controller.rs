@@ -198,7 +198,7 @@ async fn routes_that_only_the_controller_can_judge_are_refused_with_their_reason
     for (paths, reason, says) in [
         (vec!["/a", "/a/?(.*)"], "DuplicatePath", "remove one of them"),
         (vec!["/(a|b)"], "InvalidPath", "routes are plain prefixes"),
-        (vec!["/?(.*)"], "InvalidPath", "set it as the client"),
+        (vec!["/?(.*)"], "MultipleClients", "remove the route, or the client"),
     ] {
         namespace.apply(&namespace.service("orders", routes(&paths))).await.unwrap();
         let message = namespace.condition("orders", Valid, "False", reason).await;
