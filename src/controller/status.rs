@@ -277,6 +277,19 @@ mod tests {
     }
 
     #[test]
+    fn a_resource_at_gateways_only_is_told_that_no_client_is_set_and_where_it_is_reached() {
+        let gateway = json!({"parentRefs": [{"name": "g", "sectionName": "https"}], "hostnames": ["a.dev"]});
+        let service = service(json!({"ingress": null, "gateway": gateway}));
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        let status = compute(&service, &Outcome::Applied(&valid, &available(2), None), at(1));
+        let told = find_condition(&status.conditions, ConditionType::IngressReady).unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "MissingClient"));
+        assert!(told.message.contains("what no route of a.dev takes"), "{}", told.message);
+        assert_eq!(status.url.as_deref(), Some("https://a.dev/api/orders"));
+        assert_eq!(status.routes.len(), 1);
+    }
+
+    #[test]
     fn an_outdated_status_of_the_deployment_does_not_count() {
         let old = deployment(
             json!({"observedGeneration": 1, "conditions": [{"type": "Available", "status": "True"}]}),

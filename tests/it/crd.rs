@@ -134,6 +134,10 @@ async fn everything_that_the_spec_can_say_is_taken_as_it_is_written() {
         "podDisruptionBudget": {"maxUnavailable": "25%"},
         "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": "1000m", "memory": "64Mi"}},
         "networkPolicy": false,
+        "gateway": {
+            "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}, {"name": "own"}],
+            "hostnames": ["ticketing.dev", "*.Ticketing.dev."],
+        },
         "podTemplate": {
             "labels": {"team": "tickets"}, "annotations": {"note": "hello"},
             "nodeSelector": {"disk": "ssd"},

@@ -22,6 +22,14 @@ pub(super) fn readiness(valid: &ValidatedOrdersService, gateway: &[Problem]) -> 
         tables.first().map_or((0, false), |(_, routes)| (routes.iter().count(), routes.has_client()));
     let last = if client { ", the client last" } else { "" };
     let all = format!("{routes} routes on {} hosts{last}", tables.len());
+    if let (None, false, Some(gateway)) = (ingress, client, &valid.gateway) {
+        let hosts: Vec<_> = gateway.hosts.iter().map(ToString::to_string).collect();
+        let hosts = hosts.join(", ");
+        let message = format!(
+            "{all}; spec.gateway.client is not set: what no route of {hosts} takes is not served from here"
+        );
+        return (true, Reason::MissingClient, message);
+    }
     let warnings: Vec<_> = ingress.iter().flat_map(|ingress| &ingress.warnings).collect();
     match warnings.first() {
         None => (true, Reason::AsExpected, all),
