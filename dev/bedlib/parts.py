@@ -32,12 +32,15 @@ class Api:
         tools.apt("api")
         tools.kubernetes()
         tools.go_tool("helm")
+        tools.go_files("gateway-api")
+        tools.pypi_tool("traefik")
 
     def healthy(self):
         return self.plane.healthy()
 
     def environment(self):
-        return {"KUBECONFIG": str(self.plane.kubeconfig)}
+        return {"KUBECONFIG": str(self.plane.kubeconfig), "GATEWAY_API_CRDS": str(tools.go_files("gateway-api")),
+                "TRAEFIK": str(tools.pypi_tool("traefik"))}
 
     def up(self):
         self.build()

@@ -4,6 +4,7 @@ Everything is built under a temporary name and renamed when it is whole, so a ki
 half made; a lock keeps two checkouts from building the same thing at once.
 """
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -129,6 +130,21 @@ def go_tool(name):
 
     key = f"-{hashlib.sha256(flags[0].encode()).hexdigest()[:8]}" if flags else ""
     return cached(f"tools/{name}-{pin['version']}{key}", build) / name
+
+
+def go_files(name):
+    """A folder of files that a Go module holds."""
+    pin = VERSIONS["go-files"][name]
+
+    def build(folder):
+        with step(f"fetching {name} {pin['version']}"):
+            downloaded = subprocess.run(["go", "mod", "download", "-json", f"{pin['module']}@{pin['version']}"], cwd="/",
+                                        stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**os.environ, "GOTOOLCHAIN": "local"})
+        if downloaded.returncode:
+            raise BedError(f"{name}: cannot be fetched: {downloaded.stdout}{downloaded.stderr}")
+        shutil.copytree(Path(json.loads(downloaded.stdout)["Dir"]) / pin["folder"], folder / "files")
+
+    return cached(f"tools/{name}-{pin['version']}", build) / "files"
 
 
 def pypi_tool(name):

@@ -1,19 +1,20 @@
 //! Step 1: fetch what the spec refers to. The only step that reads other people's objects.
 //!
-//! Each Secret and IngressClass is read once for all resources that name it, and again when the copy is
-//! old. Of a Secret's values only hashes are kept.
+//! Each Secret is read once for all resources that name it, and again when the copy is old. Of its values
+//! only hashes are kept. What others have of the routes, and which IngressClasses there are, the watches know.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::{core::v1::Secret, networking::v1::IngressClass};
+use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use sha2::{Digest, Sha256};
 
 use super::{
     cache::Cache,
+    claims::{Claims, Verdicts},
     problem::{CallError, Cluster, Problem},
 };
 use crate::crd::{OrdersService, Reason};
@@ -27,6 +28,10 @@ pub struct Dereferenced {
     pub missing: Vec<Problem>,
     /// The IngressClass that was asked for, when it does not exist.
     pub missing_class: Option<String>,
+    /// The Secret of the certificate, when it does not exist.
+    pub missing_certificate: Option<String>,
+    /// What others have of the routes that were asked for.
+    pub verdicts: Verdicts,
 }
 
 /// A hash of each of a Secret's values by its key; none for an empty one.
@@ -35,7 +40,7 @@ type Hashes = BTreeMap<String, Option<[u8; 32]>>;
 /// What resources refer to, by namespace and name; none for what is not there.
 pub struct References {
     secrets: Cache<Option<Hashes>>,
-    classes: Cache<bool>,
+    certificates: Cache<bool>,
 }
 
 /// What was fetched, beside what was found.
@@ -49,24 +54,26 @@ pub struct Fetched {
 impl References {
     /// Nothing is known yet; a copy counts for `fresh`.
     pub fn new(fresh: Duration) -> Self {
-        Self { secrets: Cache::new(fresh), classes: Cache::new(fresh) }
+        Self { secrets: Cache::new(fresh), certificates: Cache::new(fresh) }
     }
 }
 
-/// Finds the Secrets and the IngressClass that `service` refers to; `look_closely` where an old copy
-/// will not do.
+/// Finds the Secrets and the IngressClass that `service` refers to, and what others have of its routes;
+/// `look_closely` where an old copy will not do.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses; something that is missing is no error.
 pub async fn dereference(
     cluster: &Cluster,
     references: &References,
+    claims: &Claims,
     service: &OrdersService,
     namespace: &str,
     look_closely: bool,
 ) -> Result<(Dereferenced, Fetched), CallError> {
     // Whoever changed the spec may have changed the Secret a moment before.
-    let since = look_closely.then(Instant::now);
+    let begun = Instant::now();
+    let since = look_closely.then_some(begun);
     let secrets = Api::<Secret>::namespaced(cluster.client.clone(), namespace);
     let (jwt, uri) = (&service.spec.auth.jwt_secret_ref, &service.spec.database.uri_secret_ref);
     let mut found = Dereferenced::default();
@@ -93,21 +100,23 @@ pub async fn dereference(
     found.secrets_checksum =
         Some(checksum.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect());
 
-    if let Some(class) = service.spec.ingress.as_ref().and_then(|ingress| ingress.class_name.as_ref()) {
-        let classes = Api::<IngressClass>::all(cluster.client.clone());
-        let read = async {
-            match cluster.read("IngressClass", "get", classes.get_metadata_opt(class)).await {
-                Ok(found) => Ok(found.is_some()),
-                // The only right that reaches beyond the namespaces; without it, the class is taken on trust.
-                Err(CallError::Forbidden(_)) => Ok(true),
-                Err(error) => Err(error),
+    if let Some(ingress) = &service.spec.ingress {
+        let class = ingress.class_name.clone();
+        found.missing_class = class.filter(|class| claims.has_class(class) == Some(false));
+        if let Some(certificate) = ingress.tls.as_ref().map(|tls| &tls.secret_name) {
+            let read = || async {
+                let found = cluster.read("Secret", "get", secrets.get_metadata_opt(certificate)).await?;
+                Ok(found.is_some())
+            };
+            let mut exists = references.certificates.get(namespace, certificate, since, read()).await?;
+            if !exists.value {
+                // It is made at any moment, by those who saw the Ingress.
+                exists = references.certificates.get(namespace, certificate, Some(begun), read()).await?;
             }
-        };
-        let exists = references.classes.get("", class, since, read).await?;
-        if !exists.value {
-            found.missing_class = Some(class.clone());
+            found.missing_certificate = (!exists.value).then(|| certificate.clone());
         }
     }
+    found.verdicts = claims.judge(service);
     let until = until.into_iter().min().unwrap_or_else(Instant::now);
     Ok((found, Fetched { until, changed }))
 }

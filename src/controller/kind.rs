@@ -15,6 +15,8 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::gateway::HTTPRoute;
+
 /// What all children's types have in common.
 pub trait Child:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -63,4 +65,20 @@ kinds!(
     PodDisruptionBudget,
     ServiceAccount,
     NetworkPolicy,
+    HTTPRoute,
 );
+
+impl Kind {
+    /// Whether every cluster has it; others are watched only where it is served.
+    pub fn is_everywhere(self) -> bool {
+        self != Self::HTTPRoute
+    }
+}
+
+/// Which children of the same kind it is: nearly always the first.
+pub type Part = usize;
+
+/// The name of a part of the children of `owner`. No resource has a dot in its name, so it is none of theirs.
+pub fn part_name(owner: &str, part: Part) -> String {
+    if part == 0 { owner.to_owned() } else { format!("{owner}.{}", part + 1) }
+}

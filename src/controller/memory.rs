@@ -16,7 +16,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    kind::Kind,
+    kind::{Kind, Part},
+    problem::Problem,
     rollout::Rollout,
     watched::{Seen, Shown},
 };
@@ -63,8 +64,9 @@ pub struct Memory(Arc<Mutex<HashMap<String, Applications>>>);
 
 #[derive(Default)]
 struct Applications {
-    children: HashMap<Kind, Application>,
+    children: HashMap<(Kind, Part), Application>,
     rollout: Option<Rollout>,
+    answers: HashMap<Part, Vec<Problem>>,
 }
 
 struct Application {
@@ -75,7 +77,7 @@ struct Application {
 
 impl Memory {
     /// How the child that is `shown` is, when `print` is what it is to be.
-    pub fn settled(&self, owner: &str, kind: Kind, print: Option<Print>, shown: &Shown) -> Settled {
+    pub fn settled(&self, owner: &str, kind: (Kind, Part), print: Option<Print>, shown: &Shown) -> Settled {
         let Shown::There(seen) = shown else { return Settled::No };
         let memory = self.lock();
         let applied = memory.get(owner).and_then(|applied| applied.children.get(&kind));
@@ -94,7 +96,7 @@ impl Memory {
     }
 
     /// Remembers that `kind` was applied, and what came back; or forgets it, without a `print`.
-    pub fn applied(&self, owner: &str, kind: Kind, print: Option<Print>, answer: &ObjectMeta) {
+    pub fn applied(&self, owner: &str, kind: (Kind, Part), print: Option<Print>, answer: &ObjectMeta) {
         let mut memory = self.lock();
         let children = &mut memory.entry(owner.to_owned()).or_default().children;
         match print.zip(answer.resource_version.clone()) {
@@ -113,6 +115,16 @@ impl Memory {
     /// How the Deployment was when it was applied last.
     pub fn rollout(&self, owner: &str) -> Option<Rollout> {
         self.lock().get(owner).and_then(|applied| applied.rollout.clone())
+    }
+
+    /// Remembers what the Gateways said of an HTTPRoute.
+    pub fn answered(&self, owner: &str, part: Part, answers: Vec<Problem>) {
+        self.lock().entry(owner.to_owned()).or_default().answers.insert(part, answers);
+    }
+
+    /// What the Gateways said of an HTTPRoute when it was last seen.
+    pub fn answers(&self, owner: &str, part: Part) -> Option<Vec<Problem>> {
+        self.lock().get(owner).and_then(|applied| applied.answers.get(&part).cloned())
     }
 
     /// Forgets a resource that is gone.
@@ -162,6 +174,7 @@ mod tests {
             deleting,
             fields: our_fields(&object(version, fields)),
             rollout: None,
+            answers: Vec::new(),
         })
     }
 
@@ -170,10 +183,10 @@ mod tests {
         use Settled::*;
         let memory = Memory::default();
         let (print, other) = (Print::of(&"a"), Print::of(&"b"));
-        let settled = |print, shown: Shown| memory.settled("u", Kind::Service, print, &shown);
+        let settled = |print, shown: Shown| memory.settled("u", (Kind::Service, 0), print, &shown);
         let same = || shown("9", "f:a", false);
         assert_eq!(settled(print, same()), No);
-        memory.applied("u", Kind::Service, print, &object("9", "f:a"));
+        memory.applied("u", (Kind::Service, 0), print, &object("9", "f:a"));
         assert_eq!(settled(print, same()), Untouched);
         assert_eq!(settled(print, shown("8", "f:b", false)), Untouched, "the watch is behind");
         assert_eq!(settled(print, shown("10", "f:a", false)), Elsewhere, "a status, say");
@@ -183,11 +196,11 @@ mod tests {
         assert_eq!(settled(None, same()), No);
         assert_eq!(settled(print, shown("9", "f:a", true)), No, "it goes");
         assert_eq!((settled(print, Shown::Nothing), settled(print, Shown::Unknown)), (No, No));
-        assert_eq!(memory.settled("v", Kind::Service, print, &same()), No, "someone else's");
-        assert_eq!(memory.settled("u", Kind::Ingress, print, &same()), No);
-        memory.applied("u", Kind::Service, None, &object("9", "f:a"));
+        assert_eq!(memory.settled("v", (Kind::Service, 0), print, &same()), No, "someone else's");
+        assert_eq!(memory.settled("u", (Kind::Ingress, 0), print, &same()), No);
+        memory.applied("u", (Kind::Service, 0), None, &object("9", "f:a"));
         assert_eq!(settled(print, same()), No);
-        memory.applied("u", Kind::Service, print, &object("9", "f:a"));
+        memory.applied("u", (Kind::Service, 0), print, &object("9", "f:a"));
         memory.forget("u");
         assert_eq!(settled(print, same()), No);
     }
@@ -196,9 +209,9 @@ mod tests {
     fn without_managed_fields_every_other_version_is_drift() {
         let memory = Memory::default();
         let bare = ObjectMeta { resource_version: Some("9".into()), ..ObjectMeta::default() };
-        memory.applied("u", Kind::Service, Print::of(&"a"), &bare);
+        memory.applied("u", (Kind::Service, 0), Print::of(&"a"), &bare);
         let Shown::There(seen) = shown("10", "f:a", false) else { unreachable!() };
         let shown = Shown::There(Seen { fields: None, ..seen });
-        assert_eq!(memory.settled("u", Kind::Service, Print::of(&"a"), &shown), Settled::No);
+        assert_eq!(memory.settled("u", (Kind::Service, 0), Print::of(&"a"), &shown), Settled::No);
     }
 }

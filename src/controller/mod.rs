@@ -8,9 +8,11 @@ mod apply;
 mod backoff;
 pub mod build;
 mod cache;
+mod claims;
 mod dereference;
 #[cfg(test)]
 mod fixture;
+mod gateway;
 mod kind;
 mod memory;
 mod metrics;
@@ -21,18 +23,20 @@ mod reconcile;
 pub mod render;
 mod replicas;
 mod rollout;
+mod routes;
 mod status;
 mod streams;
 mod underway;
 pub mod validate;
+mod wake;
 mod watched;
 
 use std::{sync::Arc, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures::{StreamExt, stream};
 use kube::{
-    Client,
+    Client, ResourceExt,
     runtime::{
         controller::{Config, Error as ControllerError},
         events::{Recorder, Reporter},
@@ -49,21 +53,28 @@ pub use problem::Problem;
 use self::{
     apply::Children,
     backoff::Backoff,
+    claims::Claims,
     dereference::References,
+    gateway::Gateways,
     kind::Kind,
     memory::Memory,
     metrics::Metrics,
     problem::Cluster,
     reconcile::{Context, ReconcileError},
+    streams::Followed,
     underway::Underway,
+    wake::Wake,
     watched::Watched,
 };
-use crate::runtime::{
-    Process, RunError,
-    admin::{Health, Heartbeat, Readiness},
-    lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
-    telemetry::LogArgs,
-    watch::{self, WatchArgs},
+use crate::{
+    routing,
+    runtime::{
+        Process, RunError,
+        admin::{Health, Heartbeat, Readiness},
+        lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
+        telemetry::LogArgs,
+        watch::{self, WatchArgs},
+    },
 };
 
 /// How long a reconcile may take before the process counts as stuck. Its calls are bounded one by one,
@@ -88,10 +99,13 @@ pub struct ControllerArgs {
     #[arg(long, env = "CONCURRENCY", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub concurrency: u16,
 
-    /// Seconds after which a Secret or an IngressClass that OrdersServices name is read again; a change of a
-    /// Secret rolls the pods
+    /// Seconds after which a Secret that OrdersServices name is read again; a change of it rolls the pods
     #[arg(long, env = "SECRET_REFRESH_SECONDS", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub secret_refresh: u32,
+
+    /// Who may have routes on a host: every namespace, or the one that was first to claim it
+    #[arg(long, env = "HOST_POLICY", value_name = "POLICY", value_enum, default_value_t)]
+    pub host_policy: HostPolicy,
 
     /// Namespace of the Lease by which one of several controllers leads. Default: no election, for a
     /// controller that is the only one
@@ -113,6 +127,25 @@ pub struct ControllerArgs {
     /// Logging
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Who may have routes on a host.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// Every namespace; each path goes to the oldest object that claims it
+    #[default]
+    Shared,
+    /// The namespace of the oldest object that claims the host
+    Namespace,
+}
+
+impl From<HostPolicy> for routing::HostPolicy {
+    fn from(policy: HostPolicy) -> Self {
+        match policy {
+            HostPolicy::Shared => Self::Shared,
+            HostPolicy::Namespace => Self::Namespace,
+        }
+    }
 }
 
 /// Runs the controller until SIGTERM or SIGINT.
@@ -138,23 +171,40 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
             leadership: leadership.clone(),
             metrics: metrics.clone(),
         }),
-        watched: Watched::new(Kind::ALL.len() * namespaces.len()),
+        watched: Watched::new(
+            Kind::ALL.into_iter().filter(|kind| kind.is_everywhere()).count() * namespaces.len(),
+        ),
         memory: Memory::default(),
         underway: Underway::default(),
+        gateways: Gateways::default(),
     };
+    let gateways = children.gateways.clone();
     let watched = children.watched.clone();
+    let (wake, woken) = Wake::new(&namespaces);
+    // The resources and the Ingresses of each scope, and the IngressClasses.
+    let claims = Claims::new(args.host_policy.into(), 2 * namespaces.len() + 1, wake.clone());
     let backoff = Arc::new(Backoff::default());
-    let follow = |namespace: &Option<String>| {
-        streams::follow(&client, namespace.as_deref(), &args.watch, &children, backoff.clone())
-    };
-    let (scopes, controllers): (Vec<_>, Vec<_>) = namespaces.iter().map(follow).unzip();
-    let stores: Vec<_> = scopes.iter().map(|scope| scope.services.clone()).collect();
+    let config = args.watch.config();
+    let classes = streams::follow_classes(&client, config.clone(), &claims, metrics.clone());
+    let followed = Followed { config, children: &children, claims: &claims, backoff: &backoff };
+    let (services, controllers): (Vec<_>, Vec<_>) = namespaces
+        .iter()
+        .zip(woken)
+        .map(|(namespace, woken)| streams::follow(namespace.as_deref(), &followed, woken))
+        .unzip();
+    let stores = services.clone();
+    let cluster = children.cluster.clone();
     let context = Arc::new(Context {
-        recorder: Recorder::new(client, Reporter { controller: "orders-operator".into(), instance: None }),
+        recorder: Recorder::new(
+            client.clone(),
+            Reporter { controller: "orders-operator".into(), instance: None },
+        ),
         children,
         references: References::new(Duration::from_secs(args.secret_refresh.into())),
         refresh: Duration::from_secs(args.secret_refresh.into()),
-        scopes,
+        claims: claims.clone(),
+        services,
+        wake,
         slots: Semaphore::new(args.concurrency.into()),
         shutdown: shutdown.clone(),
         default_image: args.default_image.clone(),
@@ -180,6 +230,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
                 store.wait_until_ready().await.map_err(|error| error.to_string())?;
             }
             watched.filled().await;
+            claims.filled().await;
             Ok(())
         };
         futures::join!(tell(&caches, filled), beat(&ticking, &reconciling, &metrics))
@@ -189,6 +240,18 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         metrics.leads();
         std::future::pending::<()>().await;
     };
+    let at_gateways = || {
+        let all = context.services.iter().flat_map(|services| services.state());
+        let wants = |guarded: &Arc<wake::Guarded>| {
+            guarded.0.as_ref().is_ok_and(|service| service.spec.gateway.is_some())
+        };
+        all.filter(wants)
+    };
+    let wake_them = || {
+        at_gateways()
+            .for_each(|found| context.wake.wake(&found.namespace().unwrap_or_default(), &found.name_any()));
+    };
+    let gateways = gateways.follow(&cluster, || at_gateways().next().is_some(), wake_them);
     let too_late = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN).await;
@@ -204,6 +267,8 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         }),
         ((), ()) = tell_readiness => Err(RunError::Ended),
         () = tell_leadership => Err(RunError::Ended),
+        () = classes => Err(RunError::Ended),
+        () = gateways => Err(RunError::Ended),
     };
     // Only now: nothing is written any more.
     hand_over.cancel();

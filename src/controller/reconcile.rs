@@ -12,7 +12,7 @@ use kube::{
     runtime::{
         controller::Action,
         events::{Event, EventType, Recorder},
-        reflector::ObjectRef,
+        reflector::{ObjectRef, Store},
     },
 };
 use thiserror::Error;
@@ -24,23 +24,24 @@ use super::{
     apply::{Children, Owner, apply},
     backoff::Backoff,
     build::build,
+    claims::Claims,
     dereference::{References, dereference},
     metrics::{Metrics, Outcome as Counted},
     pods,
     problem::{CallError, Problem},
     rollout::Rollout,
     status::{self, Outcome},
-    streams::{Guarded, Scope},
     underway::Next,
     validate::validate,
+    wake::{Guarded, Wake},
 };
 use crate::{
     crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true},
     runtime::traces,
 };
 
-/// The longest wait for a Secret or an IngressClass that is missing: no watch tells when it comes,
-/// and the person who creates it is waiting.
+/// The longest wait for a Secret that is missing: no watch tells when it comes, and the person who creates
+/// it is waiting.
 const REFERENCE_RETRY: Duration = Duration::from_secs(15);
 
 /// What every reconcile uses.
@@ -51,8 +52,12 @@ pub struct Context {
     pub references: References,
     /// How old a copy of that may get.
     pub refresh: Duration,
-    /// The resources that are watched.
-    pub scopes: Vec<Scope>,
+    /// Who claims which routes.
+    pub claims: Claims,
+    /// The resources that are watched, by scope.
+    pub services: Vec<Store<Guarded>>,
+    /// Has others reconciled.
+    pub wake: Wake,
     /// How many reconciles may run at the same time, all scopes taken together.
     pub slots: Semaphore,
     /// Cancelled when the process is to end.
@@ -107,6 +112,11 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
             () = context.shutdown.cancelled() => Ok(Action::await_change()),
         };
     }
+    // Before, it could take what is another's.
+    tokio::select! {
+        () = context.claims.filled() => {}
+        () = context.shutdown.cancelled() => return Ok(Action::await_change()),
+    }
     // It is never closed; were it, one more reconcile would do no harm.
     let _slot = context.slots.acquire().await;
     let timer = context.metrics.start(&ObjectRef::from_obj(&*guarded));
@@ -153,7 +163,7 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
     let namespace = service.namespace().unwrap_or_default();
     let references = &context.references;
     let closely = look_closely(service);
-    let dereferenced = dereference(cluster, references, service, &namespace, closely);
+    let dereferenced = dereference(cluster, references, &context.claims, service, &namespace, closely);
     let (found, fetched) = match dereferenced.instrument(traces::step("dereference")).await {
         Ok(found) => found,
         Err(error) => {
@@ -192,10 +202,10 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
                     Next::Wait(known, again) => (known, Some(again)),
                     Next::Look => look_at_pods(context, &owner, &applied.rollout).await,
                 };
-            tell(context, service, &Outcome::Applied(&valid, &found, &applied, trouble.as_ref())).await?;
+            tell(context, service, &Outcome::Applied(&valid, &applied, trouble.as_ref())).await?;
             // No watch shows the Secrets, since that would need the right to list them all. Spread, so that
             // many resources do not come round together.
-            let next = if found.missing_class.is_some() {
+            let next = if found.missing_certificate.is_some() {
                 REFERENCE_RETRY.mul_f64(0.8 + 0.4 * fastrand::f64())
             } else {
                 fetched.until.saturating_duration_since(Instant::now())
@@ -250,13 +260,12 @@ fn wake_others(context: &Context, service: &OrdersService, namespace: &str, chan
     if changed.is_empty() {
         return;
     }
-    for scope in &context.scopes {
-        for other in scope.services.state() {
+    for services in &context.services {
+        for other in services.state() {
             let Ok(resource) = &other.0 else { continue };
             let same_namespace = resource.metadata.namespace.as_deref() == Some(namespace);
             if same_namespace && resource.metadata.uid != service.metadata.uid && names(resource) {
-                // Without its receiver the controller has ended.
-                drop(scope.wake.send(ObjectRef::from_obj(&*other)));
+                context.wake.wake(namespace, &resource.name_any());
             }
         }
     }

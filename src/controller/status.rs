@@ -1,5 +1,7 @@
 //! Step 5: what the resource says of itself. Computing it is pure; an equal status is not written.
 
+mod routes;
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
     Api, ResourceExt,
@@ -8,15 +10,14 @@ use kube::{
 
 use super::{
     apply::Applied,
-    dereference::Dereferenced,
     pods,
     problem::{CallError, Cluster, Problem},
     rollout::Rollout,
-    validate::{ValidatedIngress, ValidatedOrdersService},
+    validate::ValidatedOrdersService,
 };
 use crate::crd::{
     CONTROLLER_MANAGER, ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason,
-    RenderedRoute, find_condition, is_true, set_condition, status_patch,
+    find_condition, is_true, set_condition, status_patch,
 };
 
 /// How far a reconcile came.
@@ -30,7 +31,7 @@ pub enum Outcome<'a> {
     /// Some children could not be applied.
     NotApplied(&'a ValidatedOrdersService, &'a [Problem]),
     /// Every child was applied; and what keeps its pods from running, if that is known.
-    Applied(&'a ValidatedOrdersService, &'a Dereferenced, &'a Applied, Option<&'a Problem>),
+    Applied(&'a ValidatedOrdersService, &'a Applied, Option<&'a Problem>),
 }
 
 /// The status that `outcome` calls for. Conditions of other writers are left out: they are theirs.
@@ -99,22 +100,22 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
             set(ConditionType::Reconciled, false, reason, join(&problems.iter().collect::<Vec<_>>()));
-            describe_ingress(&mut status, valid.ingress.as_ref());
+            routes::describe(&mut status, valid);
         }
-        Outcome::Applied(valid, found, applied, trouble) => {
+        Outcome::Applied(valid, applied, trouble) => {
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied".into());
             let (available, reason, message) = availability(&applied.rollout, *trouble);
             set(ConditionType::Available, available, reason, message);
-            if let Some(ingress) = &valid.ingress {
-                let (ready, reason, message) = ingress_readiness(ingress, found);
+            if valid.ingress.is_some() || valid.gateway.is_some() {
+                let (ready, reason, message) = routes::readiness(valid, &applied.gateway);
                 set(ConditionType::IngressReady, ready, reason, message);
             }
             let rollout = &applied.rollout;
             status.replicas = Some(rollout.pods);
             status.ready_replicas = Some(rollout.ready);
             status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.wanted));
-            describe_ingress(&mut status, valid.ingress.as_ref());
+            routes::describe(&mut status, valid);
         }
     }
     // Conditions that this outcome says nothing about stay as they were.
@@ -187,51 +188,6 @@ fn availability(rollout: &Rollout, trouble: Option<&Problem>) -> (bool, Reason, 
     }
 }
 
-fn ingress_readiness(ingress: &ValidatedIngress, found: &Dereferenced) -> (bool, Reason, String) {
-    if let Some(class) = &found.missing_class {
-        let message = format!(
-            "spec.ingress.className names IngressClass {class:?}, which does not exist: create it, or name one of `kubectl get ingressclass`"
-        );
-        return (false, Reason::IngressClassNotFound, message);
-    }
-    let routes = ingress.routes.iter().count();
-    let hosts = ingress.hosts.len();
-    if !ingress.routes.has_client() {
-        return (
-            true,
-            Reason::MissingClient,
-            format!(
-                "{routes} routes on {hosts} hosts; spec.ingress.client is not set, so other paths are not served"
-            ),
-        );
-    }
-    (true, Reason::AsExpected, format!("{routes} routes on {hosts} hosts, the client last"))
-}
-
-fn describe_ingress(status: &mut OrdersServiceStatus, ingress: Option<&ValidatedIngress>) {
-    status.url = None;
-    status.routes.clear();
-    let Some(ingress) = ingress else { return };
-    let scheme = if ingress.tls_secret.is_some() { "https" } else { "http" };
-    status.url = ingress
-        .hosts
-        .iter()
-        .find(|host| !host.is_wildcard())
-        .map(|host| format!("{scheme}://{host}{}", ingress.own_path));
-    status.routes = ingress
-        .hosts
-        .iter()
-        .flat_map(|host| {
-            ingress.routes.iter().map(move |route| RenderedRoute {
-                host: host.to_string(),
-                path: route.path.to_string(),
-                service: route.backend.to_string(),
-                client: route.client,
-            })
-        })
-        .collect();
-}
-
 /// Writes `status`, unless the object has it already; says whether it did.
 ///
 /// # Errors
@@ -273,7 +229,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controller::{fixture::service, validate::validate};
+    use crate::controller::{dereference::Dereferenced, fixture::service, validate::validate};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -282,7 +238,7 @@ mod tests {
     fn deployment(status: serde_json::Value) -> Applied {
         let object = json!({"metadata": {"generation": 2}, "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": status});
         let deployment: Deployment = serde_json::from_value(object).unwrap();
-        Applied { rollout: Rollout::from(&deployment) }
+        Applied { rollout: Rollout::from(&deployment), gateway: Vec::new() }
     }
 
     fn available(ready: i32) -> Applied {
@@ -303,7 +259,7 @@ mod tests {
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
         let mut step = |applied: &Applied, second| {
-            let status = compute(&service, &Outcome::Applied(&valid, &found, applied, None), at(second));
+            let status = compute(&service, &Outcome::Applied(&valid, applied, None), at(second));
             service.status = Some(status.clone());
             status
         };
@@ -318,6 +274,19 @@ mod tests {
             json!({"conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m"}]}),
         );
         assert_eq!(ready(&step(&stuck, 5)), ("False", "ProgressDeadlineExceeded", &at(5)));
+    }
+
+    #[test]
+    fn a_resource_at_gateways_only_is_told_that_no_client_is_set_and_where_it_is_reached() {
+        let gateway = json!({"parentRefs": [{"name": "g", "sectionName": "https"}], "hostnames": ["a.dev"]});
+        let service = service(json!({"ingress": null, "gateway": gateway}));
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        let status = compute(&service, &Outcome::Applied(&valid, &available(2), None), at(1));
+        let told = find_condition(&status.conditions, ConditionType::IngressReady).unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "MissingClient"));
+        assert!(told.message.contains("what no route of a.dev takes"), "{}", told.message);
+        assert_eq!(status.url.as_deref(), Some("https://a.dev/api/orders"));
+        assert_eq!(status.routes.len(), 1);
     }
 
     #[test]
@@ -363,7 +332,7 @@ mod tests {
         let mut service = service(json!({}));
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
-        let before = compute(&service, &Outcome::Applied(&valid, &found, &available(2), None), at(1));
+        let before = compute(&service, &Outcome::Applied(&valid, &available(2), None), at(1));
         service.status = Some(before.clone());
         let problem = [Problem::new(Reason::DuplicatePath, "two")];
         let status = compute(&service, &Outcome::Invalid(&problem), at(2));
@@ -387,7 +356,7 @@ mod tests {
         .unwrap();
         service.status =
             Some(OrdersServiceStatus { conditions: vec![theirs], ..OrdersServiceStatus::default() });
-        let status = compute(&service, &Outcome::Applied(&valid, &found, &available(2), None), at(1));
+        let status = compute(&service, &Outcome::Applied(&valid, &available(2), None), at(1));
         assert_eq!(ready(&status).1, "DatabaseUnreachable");
         assert!(status.conditions.iter().all(|condition| condition.type_ != "DatabaseReady"));
     }

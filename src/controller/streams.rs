@@ -6,7 +6,7 @@
 use std::{collections::HashSet, fmt::Debug, sync::Arc};
 
 use futures::{
-    Stream, StreamExt,
+    FutureExt, Stream, StreamExt,
     stream::{self, BoxStream},
 };
 use k8s_openapi::{
@@ -15,13 +15,13 @@ use k8s_openapi::{
         apps::v1::Deployment,
         autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{Service, ServiceAccount},
-        networking::v1::{Ingress, NetworkPolicy},
+        networking::v1::{Ingress, IngressClass, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
 };
 use kube::{
-    Client, Resource, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
+    Api, Client, Resource, ResourceExt,
+    core::PartialObjectMeta,
     runtime::{
         Controller, WatchStreamExt,
         reflector::{self, ObjectRef, Store},
@@ -29,43 +29,51 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc::{self, UnboundedSender};
 
-use super::{apply::Children, backoff::Backoff, kind::Kind, metrics::Metrics, watched::Watch};
-use crate::{
-    crd::OrdersService,
-    runtime::watch::{self, WatchArgs},
+use super::{
+    apply::Children,
+    backoff::Backoff,
+    claims::{self, Claimed, Claims},
+    gateway::HTTPRoute,
+    kind::Kind,
+    metrics::Metrics,
+    wake::{Guarded, Woken},
+    watched::{Key, Watch},
 };
+use crate::{routing::ClaimantKind, runtime::watch};
 
-/// A resource, even one that is not as the schema of today has it.
-pub type Guarded = DeserializeGuard<OrdersService>;
-
-/// The resources of one namespace, or of all.
-pub struct Scope {
-    /// What the watch shows.
-    pub services: Store<Guarded>,
-    /// Has a resource reconciled that no watch would.
-    pub wake: UnboundedSender<ObjectRef<Guarded>>,
+/// What the watches tell of.
+pub struct Followed<'a> {
+    /// How to watch.
+    pub config: watcher::Config,
+    /// The children.
+    pub children: &'a Children,
+    /// Who claims which routes.
+    pub claims: &'a Claims,
+    /// Failures in a row, which end with the resource.
+    pub backoff: &'a Arc<Backoff>,
 }
 
-/// The watches on `namespace`, or on all, and the controller that they drive.
+/// The watches on `namespace`, or on all: the resources that they show, and the controller that they drive.
 pub fn follow(
-    client: &Client,
     namespace: Option<&str>,
-    watch: &WatchArgs,
-    children: &Children,
-    backoff: Arc<Backoff>,
-) -> (Scope, Controller<Guarded>) {
-    let config = watch.config();
-    let metrics = children.cluster.metrics.clone();
+    followed: &Followed<'_>,
+    mut woken: Woken,
+) -> (Store<Guarded>, Controller<Guarded>) {
+    let Followed { config, children, claims, backoff } = followed;
+    let (client, metrics) = (&children.cluster.client, children.cluster.metrics.clone());
     let (services, writer) = reflector::store();
     let events = watcher(watch::api::<Guarded>(client, namespace), config.clone())
         .backoff(watch::Pauses::default())
         .modify(spare);
     let mut known = Known::default();
-    let of_services = services.clone();
+    let (of_services, backoff) = (services.clone(), (*backoff).clone());
     let (memory, underway) = (children.memory.clone(), children.underway.clone());
-    let services_changed = counted(events.reflect(writer), "OrdersService", metrics).flat_map(move |event| {
+    let mut feed = claims.feed(ClaimantKind::OrdersService);
+    let list = feed.list.clone();
+    let counted = counted(events.reflect(writer), "OrdersService", metrics, move || list.settle());
+    let services_changed = counted.flat_map(move |event| {
+        feed.take(&event, |guarded| guarded.0.as_ref().map_or(Claimed::Unknown, claims::of_service));
         let (changed, gone) = known.take(&event);
         for uid in gone {
             memory.forget(&uid);
@@ -79,67 +87,126 @@ pub fn follow(
         };
         stream::iter(changed)
     });
-    let (wake, mut woken) = mpsc::unbounded_channel();
     let triggers: Vec<BoxStream<'static, ObjectRef<Guarded>>> = vec![
         services_changed.boxed(),
         stream::poll_fn(move |context| woken.poll_recv(context)).boxed(),
-        owners::<Deployment>(Kind::Deployment, client, namespace, &config, children),
-        owners::<PartialObjectMeta<Service>>(Kind::Service, client, namespace, &config, children),
-        owners::<PartialObjectMeta<Ingress>>(Kind::Ingress, client, namespace, &config, children),
+        owners::<Deployment>(Kind::Deployment, namespace, config, children),
+        owners::<PartialObjectMeta<Service>>(Kind::Service, namespace, config, children),
+        ingresses(namespace, followed),
         owners::<PartialObjectMeta<HorizontalPodAutoscaler>>(
             Kind::HorizontalPodAutoscaler,
-            client,
             namespace,
-            &config,
+            config,
             children,
         ),
         owners::<PartialObjectMeta<PodDisruptionBudget>>(
             Kind::PodDisruptionBudget,
-            client,
             namespace,
-            &config,
+            config,
             children,
         ),
-        owners::<PartialObjectMeta<ServiceAccount>>(
-            Kind::ServiceAccount,
-            client,
-            namespace,
-            &config,
-            children,
-        ),
-        owners::<PartialObjectMeta<NetworkPolicy>>(Kind::NetworkPolicy, client, namespace, &config, children),
+        owners::<PartialObjectMeta<ServiceAccount>>(Kind::ServiceAccount, namespace, config, children),
+        owners::<PartialObjectMeta<NetworkPolicy>>(Kind::NetworkPolicy, namespace, config, children),
+        routes(namespace, followed),
     ];
     let metrics = children.cluster.metrics.clone();
     let queued = stream::select_all(triggers).inspect(move |object| metrics.queued(object));
     let controller = Controller::for_stream(stream::pending(), services.clone()).reconcile_on(queued);
-    (Scope { services, wake }, controller)
+    (services, controller)
+}
+
+/// Follows the IngressClasses, for ever; they are of no namespace.
+pub async fn follow_classes(client: &Client, config: watcher::Config, claims: &Claims, metrics: Metrics) {
+    let mut feed = claims.class_feed();
+    let list = feed.list.clone();
+    let api = Api::<IngressClass>::all(client.clone());
+    let events = watcher(api, config).backoff(watch::Pauses::default());
+    let events = counted(events, "IngressClass", metrics, move || list.settle());
+    events
+        .for_each(|event| {
+            feed.take(event);
+            std::future::ready(())
+        })
+        .await;
 }
 
 /// The owners of the children of one kind, whenever one changes or goes.
-fn owners<K>(
+fn owners<K: Watched>(
     kind: Kind,
-    client: &Client,
     namespace: Option<&str>,
     config: &watcher::Config,
     children: &Children,
-) -> BoxStream<'static, ObjectRef<Guarded>>
-where
+) -> BoxStream<'static, ObjectRef<Guarded>> {
+    let mut feed = children.watched.feed(kind, namespace);
+    let cluster = &children.cluster;
+    let api = watch::api::<K>(&cluster.client, namespace);
+    let events = watcher(api, config.clone()).backoff(watch::Pauses::default());
+    let gateways = children.gateways.clone();
+    // Its CRD may be removed: that is no failure.
+    let events = events.filter(move |event| {
+        let is_gone = !kind.is_everywhere() && event.as_ref().is_err_and(is_unknown);
+        if is_gone {
+            gateways.lost();
+        }
+        std::future::ready(!is_gone)
+    });
+    counted(events, kind.as_str(), cluster.metrics.clone(), || {})
+        .flat_map(move |event| stream::iter(feed.take(event).into_iter().map(reference)))
+        .boxed()
+}
+
+/// The same for Ingresses, which are read whole: others' claim routes.
+fn ingresses(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static, ObjectRef<Guarded>> {
+    let Followed { config, children, claims, .. } = followed;
+    let mut feed = children.watched.feed(Kind::Ingress, namespace);
+    let mut of_claims = claims.feed(ClaimantKind::Ingress);
+    let list = of_claims.list.clone();
+    let cluster = &children.cluster;
+    let api = watch::api::<Ingress>(&cluster.client, namespace);
+    let events = watcher(api, config.clone()).backoff(watch::Pauses::default());
+    counted(events, Kind::Ingress.as_str(), cluster.metrics.clone(), move || list.settle())
+        .flat_map(move |event| {
+            of_claims.take(&event, claims::of_ingress);
+            stream::iter(feed.take(event).into_iter().map(reference))
+        })
+        .boxed()
+}
+
+/// The same for HTTPRoutes, from when they are served until they are not.
+fn routes(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static, ObjectRef<Guarded>> {
+    let (config, namespace) = (followed.config.clone(), namespace.map(str::to_owned));
+    let children = followed.children.clone();
+    let watches = stream::unfold((), move |()| {
+        let (config, children, namespace) = (config.clone(), children.clone(), namespace.clone());
+        async move {
+            children.gateways.until(true).await;
+            let gateways = children.gateways.clone();
+            let ended = async move { gateways.until(false).await };
+            let owners = owners::<HTTPRoute>(Kind::HTTPRoute, namespace.as_deref(), &config, &children);
+            Some((owners.take_until(ended.boxed()), ()))
+        }
+    });
+    watches.flatten().boxed()
+}
+
+/// What all objects have in common that are watched for their owners.
+trait Watched:
+    Watch<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
+
+impl<K> Watched for K where
     K: Watch<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
         + Debug
         + DeserializeOwned
         + Send
-        + 'static,
+        + 'static
 {
-    let mut feed = children.watched.feed(kind, namespace);
-    let events =
-        watcher(watch::api::<K>(client, namespace), config.clone()).backoff(watch::Pauses::default());
-    counted(events, kind.as_str(), children.cluster.metrics.clone())
-        .flat_map(move |event| {
-            let owners = feed.take(event).into_iter();
-            stream::iter(owners.map(|(namespace, name)| ObjectRef::new(&name).within(&namespace)))
-        })
-        .boxed()
+}
+
+fn reference((namespace, name): Key) -> ObjectRef<Guarded> {
+    ObjectRef::new(&name).within(&namespace)
 }
 
 /// Takes from a resource what is never looked at, and would be most of the memory of many.
@@ -148,19 +215,45 @@ fn spare(service: &mut Guarded) {
     service.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
-/// The events; errors are counted and logged, and no one else's business.
+/// The events; errors are counted and logged, and no one else's business, but that nobody waits for what is
+/// `refused`.
 fn counted<K: Debug + Send + 'static>(
     events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
     kind: &'static str,
     metrics: Metrics,
+    refused: impl Fn() + Send,
 ) -> impl Stream<Item = Event<K>> + Send {
     events.filter_map(move |event| {
         let event = event.inspect_err(|error| {
             metrics.watch_failed(kind);
             tracing::warn!(kind, %error, "a watch failed; it is begun again");
+            if is_refusal(error) {
+                refused();
+            }
         });
         std::future::ready(event.ok())
     })
+}
+
+/// Whether the right is missing: that will last.
+fn is_refusal(error: &watcher::Error) -> bool {
+    code(error) == Some(403)
+}
+
+/// Whether the API server does not serve such objects.
+fn is_unknown(error: &watcher::Error) -> bool {
+    code(error) == Some(404)
+}
+
+fn code(error: &watcher::Error) -> Option<u16> {
+    use watcher::Error::*;
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        WatchError(status) => Some(status.code),
+        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => None,
+    }
 }
 
 /// UIDs of the resources that there are, to tell which went while no watch was there.

@@ -3,6 +3,7 @@
 //! The API server has checked most of this at admission, but the object may have been stored under
 //! an older schema, so nothing is taken on trust.
 
+mod conflicts;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -11,10 +12,14 @@ use k8s_openapi::apimachinery::pkg::{apis::meta::v1::OwnerReference, util::intst
 use kube::{Resource, ResourceExt};
 
 pub use self::pods::{Replicas, ValidatedPods};
-use super::{dereference::Dereferenced, problem::Problem};
+use super::{
+    dereference::Dereferenced,
+    problem::Problem,
+    routes::{AtGateway, Wanted, at_gateway, is_port, is_service_name, wanted},
+};
 use crate::{
     crd::{ImagePullPolicy, IngressSpec, OrdersService, Reason},
-    routing::{Backend, CanonicalHost, CanonicalPath, RouteError, RouteTable},
+    routing::{CanonicalHost, CanonicalPath, RouteTable},
 };
 
 /// The port of the pods' probes and metrics.
@@ -59,6 +64,8 @@ pub struct ValidatedOrdersService {
     pub secrets_checksum: Option<String>,
     /// The routes from outside, if any.
     pub ingress: Option<ValidatedIngress>,
+    /// The same routes at Gateways, if any.
+    pub gateway: Option<AtGateway>,
 }
 
 /// One key of a Secret.
@@ -73,8 +80,8 @@ pub struct SecretKey {
 /// Hosts and routes that passed validation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatedIngress {
-    /// The hosts; every one gets the same routes.
-    pub hosts: Vec<CanonicalHost>,
+    /// The hosts and the routes of each that are ours to render. Where others have some, hosts differ.
+    pub hosts: Vec<HostRoutes>,
     /// Name of the IngressClass; none for the cluster's default.
     pub class_name: Option<String>,
     /// Annotations for the ingress controller.
@@ -83,7 +90,18 @@ pub struct ValidatedIngress {
     pub tls_secret: Option<String>,
     /// The path of the orders API itself.
     pub own_path: CanonicalPath,
-    /// The routes in rendered order.
+    /// What is wrong with the routes. The rest of them is rendered all the same.
+    pub problems: Vec<Problem>,
+    /// What may surprise.
+    pub warnings: Vec<Problem>,
+}
+
+/// One host and its routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRoutes {
+    /// The host.
+    pub host: CanonicalHost,
+    /// Its routes in rendered order; at least one.
     pub routes: RouteTable,
 }
 
@@ -148,14 +166,17 @@ pub fn validate(
         ));
     }
 
-    let ingress =
-        match spec.ingress.as_ref().map(|ingress| validate_ingress(ingress, &name, spec.port)).transpose() {
-            Ok(ingress) => ingress,
-            Err(found) => {
-                problems.extend(found);
-                None
-            }
-        };
+    let ingress = match wanted(service) {
+        Ok(wanted) => wanted.zip(spec.ingress.as_ref()).map(|(wanted, ingress)| ours(wanted, ingress, found)),
+        Err(found) => {
+            problems.extend(found);
+            None
+        }
+    };
+    let gateway = at_gateway(service).unwrap_or_else(|found| {
+        problems.extend(found);
+        None
+    });
     // Missing Secrets come last: a spec that can never work is the more urgent message.
     problems.extend(found.missing.iter().cloned());
     if !problems.is_empty() {
@@ -185,91 +206,22 @@ pub fn validate(
         payment_grace_seconds: spec.expiration.payment_grace_seconds,
         secrets_checksum: found.secrets_checksum.clone(),
         ingress,
+        gateway,
         name,
     })
 }
 
-fn validate_ingress(
-    ingress: &IngressSpec,
-    own_service: &str,
-    own_port: i32,
-) -> Result<ValidatedIngress, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut hosts = Vec::<CanonicalHost>::new();
-    for host in &ingress.hosts {
-        match CanonicalHost::parse(&host.0) {
-            Ok(host) if hosts.contains(&host) => {
-                problems.push(Problem::new(
-                    Reason::InvalidHost,
-                    format!("host {:?} is listed twice: remove one", host.to_string()),
-                ));
-            }
-            Ok(host) => hosts.push(host),
-            Err(error) => problems.push(Problem::new(Reason::InvalidHost, error.to_string())),
-        }
+/// Of what is wanted what others do not have.
+fn ours(wanted: Wanted, ingress: &IngressSpec, found: &Dereferenced) -> ValidatedIngress {
+    ValidatedIngress {
+        problems: conflicts::problems(&wanted, found),
+        warnings: conflicts::warnings(&wanted, found),
+        hosts: conflicts::ours(&wanted, found),
+        class_name: ingress.class_name.clone(),
+        annotations: ingress.annotations.clone(),
+        tls_secret: ingress.tls.as_ref().map(|tls| tls.secret_name.clone()),
+        own_path: wanted.own_path,
     }
-    if ingress.hosts.is_empty() {
-        problems.push(Problem::new(
-            Reason::InvalidHost,
-            "spec.ingress.hosts is empty: write at least one host, such as ticketing.dev",
-        ));
-    }
-    let backends = ingress.routes.iter().map(|route| (&route.service, route.port));
-    for (service, port) in backends.chain(ingress.client.iter().map(|client| (&client.service, client.port)))
-    {
-        if !is_service_name(service) || !is_port(port) {
-            problems.push(Problem::new(
-                Reason::InvalidSpec,
-                format!("backend \"{service}:{port}\" is not a Service and a port from 1 to 65535"),
-            ));
-        }
-    }
-    let own = (ingress.path.as_str(), Backend { service: own_service.to_owned(), port: own_port });
-    let others = ingress
-        .routes
-        .iter()
-        .map(|route| (route.path.as_str(), Backend { service: route.service.clone(), port: route.port }));
-    let client =
-        ingress.client.as_ref().map(|client| Backend { service: client.service.clone(), port: client.port });
-    // The own path is in the table as well, so where the table stands, it does.
-    match (RouteTable::new(std::iter::once(own).chain(others), client), CanonicalPath::parse(&ingress.path)) {
-        (Ok(routes), Ok(own_path)) if problems.is_empty() => {
-            // Canonical order: the same hosts in another order are the same Ingress.
-            hosts.sort();
-            Ok(ValidatedIngress {
-                hosts,
-                class_name: ingress.class_name.clone(),
-                annotations: ingress.annotations.clone(),
-                tls_secret: ingress.tls.as_ref().map(|tls| tls.secret_name.clone()),
-                own_path,
-                routes,
-            })
-        }
-        (Ok(_), _) => Err(problems),
-        (Err(errors), _) => {
-            problems.extend(errors.iter().map(|error| Problem::new(route_reason(error), error.to_string())));
-            Err(problems)
-        }
-    }
-}
-
-fn route_reason(error: &RouteError) -> Reason {
-    match error {
-        RouteError::InvalidPath(_) | RouteError::RouteAtRoot { .. } => Reason::InvalidPath,
-        RouteError::DuplicatePath { .. } => Reason::DuplicatePath,
-    }
-}
-
-fn is_port(port: i32) -> bool {
-    (1..=65535).contains(&port)
-}
-
-/// RFC 1035 label, which a Service's name must be.
-fn is_service_name(name: &str) -> bool {
-    (1..=63).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && !name.ends_with('-')
 }
 
 fn is_database_name(name: &str) -> bool {
@@ -296,9 +248,10 @@ mod tests {
         );
         assert_eq!(valid.jwt_secret, SecretKey { name: "jwt-secret".into(), key: "JWT_KEY".into() });
         let ingress = valid.ingress.unwrap();
-        assert_eq!(ingress.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a.dev", "b.dev"]);
-        let rules: Vec<_> =
-            ingress.routes.iter().map(|route| format!("{} {}", route.path, route.backend)).collect();
+        let hosts: Vec<_> = ingress.hosts.iter().map(|host| host.host.to_string()).collect();
+        assert_eq!(hosts, ["a.dev", "b.dev"]);
+        let routes = ingress.hosts[0].routes.iter();
+        let rules: Vec<_> = routes.map(|route| format!("{} {}", route.path, route.backend)).collect();
         assert_eq!(
             rules,
             ["/api/orders orders:3000", "/api/users auth-srv:80", "/api api-srv:3000", "/ client-srv:3000"]
@@ -315,7 +268,7 @@ mod tests {
         use Reason::*;
         assert_eq!(
             reasons,
-            [InvalidSpec, InvalidSpec, InvalidSpec, InvalidHost, InvalidSpec, DuplicatePath, InvalidPath],
+            [InvalidSpec, InvalidSpec, InvalidSpec, InvalidHost, InvalidSpec, DuplicatePath, MultipleClients],
             "{found:#?}"
         );
     }

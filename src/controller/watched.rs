@@ -9,13 +9,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, networking::v1::Ingress},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use kube::{Resource, core::PartialObjectMeta, runtime::watcher::Event};
 use tokio::sync::watch;
 
 use super::{
+    gateway::HTTPRoute,
     kind::Kind,
     memory::{Print, our_fields},
+    problem::Problem,
     rollout::Rollout,
 };
 use crate::crd::OrdersService;
@@ -23,15 +28,29 @@ use crate::crd::OrdersService;
 /// Namespace and name of an object.
 pub type Key = (String, String);
 
-/// A child as its watch gives it: the metadata only, but of a Deployment, whose status is part of ours.
+/// A child as its watch gives it: the metadata only, but of a Deployment and an HTTPRoute, whose status is
+/// part of ours, and of an Ingress, since those of others claim routes.
 pub trait Watch: Resource {
     /// How far it has come, when it is a Deployment.
     fn rollout(&self) -> Option<Rollout> {
         None
     }
+
+    /// What keeps Gateways from serving it, when it is an HTTPRoute.
+    fn answers(&self) -> Vec<Problem> {
+        Vec::new()
+    }
 }
 
 impl<K: Resource> Watch for PartialObjectMeta<K> where Self: Resource {}
+
+impl Watch for Ingress {}
+
+impl Watch for HTTPRoute {
+    fn answers(&self) -> Vec<Problem> {
+        self.answers()
+    }
+}
 
 impl Watch for Deployment {
     fn rollout(&self) -> Option<Rollout> {
@@ -56,6 +75,8 @@ pub struct Seen {
     pub fields: Option<Print>,
     /// How far it has come, when it is a Deployment.
     pub rollout: Option<Rollout>,
+    /// What keeps Gateways from serving it, when it is an HTTPRoute.
+    pub answers: Vec<Problem>,
 }
 
 /// What is known of a child.
@@ -84,7 +105,7 @@ struct State {
 }
 
 impl Watched {
-    /// Before `watches` watches have shown anything.
+    /// Before `watches` watches of kinds that are everywhere have shown anything.
     pub fn new(watches: usize) -> Self {
         Self { state: Arc::default(), missing: Arc::new(watch::Sender::new(watches)) }
     }
@@ -100,7 +121,7 @@ impl Watched {
         if listed { Shown::Nothing } else { Shown::Unknown }
     }
 
-    /// Waits until every watch has shown a whole list.
+    /// Waits until every watch of a kind that is everywhere has shown a whole list.
     pub async fn filled(&self) {
         // The sender lives as long as we do.
         drop(self.missing.subscribe().wait_for(|missing| *missing == 0).await);
@@ -179,7 +200,7 @@ impl Feed {
             }
             keep
         });
-        if state.listed.insert((self.kind, self.namespace.clone())) {
+        if state.listed.insert((self.kind, self.namespace.clone())) && self.kind.is_everywhere() {
             self.watched.missing.send_modify(|missing| *missing = missing.saturating_sub(1));
         }
         self.arriving = HashSet::new();
@@ -191,13 +212,24 @@ fn key(object: &ObjectMeta) -> Key {
     (object.namespace.clone().unwrap_or_default(), object.name.clone().unwrap_or_default())
 }
 
-/// What is kept of a child; none when no OrdersService controls it.
-fn seen(child: &impl Watch) -> Option<Seen> {
-    let object = child.meta();
+/// Whether an OrdersService controls the object.
+pub fn is_child(object: &ObjectMeta) -> bool {
+    owner(object).is_some()
+}
+
+/// The reference to the OrdersService that controls the object.
+fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
     let owner = object.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     let ours = owner.kind == OrdersService::kind(&())
         && owner.api_version.split('/').next() == Some(&OrdersService::group(&()));
-    ours.then(|| Seen {
+    ours.then_some(owner)
+}
+
+/// What is kept of a child; none when no OrdersService controls it.
+fn seen(child: &impl Watch) -> Option<Seen> {
+    let object = child.meta();
+    let owner = owner(object)?;
+    Some(Seen {
         uid: object.uid.clone().unwrap_or_default(),
         version: object.resource_version.clone().unwrap_or_default(),
         owner: owner.name.clone(),
@@ -205,6 +237,7 @@ fn seen(child: &impl Watch) -> Option<Seen> {
         deleting: object.deletion_timestamp.is_some(),
         fields: our_fields(object),
         rollout: child.rollout(),
+        answers: child.answers(),
     })
 }
 

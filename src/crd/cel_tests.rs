@@ -23,6 +23,8 @@ fn a_good_resource_passes_and_each_rule_refuses_what_it_is_for() {
     service(json!({})).validate_cel().unwrap();
     service(json!({"spec": {"ingress": null}})).validate_cel().unwrap();
     service(json!({"spec": {"ingress": {"hosts": ["*.Ticketing.dev.", "a-1.b"]}}})).validate_cel().unwrap();
+    let gateway = json!({"parentRefs": [{"name": "g"}], "hostnames": ["*.a.dev"]});
+    service(json!({"spec": {"gateway": gateway}})).validate_cel().unwrap();
     service(json!({"spec": {"autoscaling": {"maxReplicas": 2}}})).validate_cel().unwrap();
     service(json!({"spec": {"autoscaling": {"maxReplicas": 2}, "resources": {"limits": {"cpu": 1}}}}))
         .validate_cel()
@@ -46,6 +48,20 @@ fn a_good_resource_passes_and_each_rule_refuses_what_it_is_for() {
             "above the limit",
         ),
         (env(json!({"value": "a", "valueFrom": {}})), "either value or valueFrom"),
+        (
+            json!({"spec": {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["a.dev"], "path": "/x"}}}),
+            "remove path, routes and client",
+        ),
+        (
+            json!({"spec": {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["http://x"]}}}),
+            "without scheme, port or path",
+        ),
+        (
+            json!({"spec": {"ingress": null, "gateway": {
+                "parentRefs": [{"name": "g"}], "hostnames": ["a.dev"], "routes": [route("/a"), route("/a")]
+            }}}),
+            "same path",
+        ),
         (json!({"spec": {"ingress": {"hosts": ["http://x"]}}}), "without scheme, port or path"),
         (json!({"spec": {"ingress": {"hosts": ["x:1"]}}}), "without scheme, port or path"),
         (json!({"spec": {"ingress": {"hosts": ["x", "x"]}}}), "listed twice"),

@@ -75,10 +75,28 @@ reasons! {
     InvalidPath,
     /// Two routes have the same path.
     DuplicatePath,
+    /// A route takes every request, as the client does.
+    MultipleClients,
     /// No client is set: a warning, for paths that no route takes.
     MissingClient,
+    /// Another object has the same host and path, and is older.
+    HostPathConflict,
+    /// Another namespace was first to claim the host.
+    HostOwnedByOtherNamespace,
+    /// The API server does not know the Gateway API.
+    GatewayApiMissing,
+    /// A Gateway has not said yet whether it serves the routes.
+    GatewayPending,
+    /// A Gateway does not accept the routes.
+    RouteNotAccepted,
+    /// A Gateway does not find a Service that a route names.
+    BackendsNotResolved,
     /// The IngressClass does not exist.
     IngressClassNotFound,
+    /// The Secret of the certificate does not exist: a warning.
+    TLSSecretMissing,
+    /// A wildcard of someone else is above the host, or a host of someone else under the wildcard: a warning.
+    WildcardOverlap,
     /// A Secret that the spec refers to does not exist.
     SecretNotFound,
     /// A Secret lacks the key that the spec refers to.

@@ -8,12 +8,14 @@
 #[cfg(test)]
 mod cel_tests;
 mod conditions;
+mod gateway;
 mod schema;
 mod spec;
 mod status;
 mod workload;
 
 pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
+pub use gateway::{GatewaySpec, ParentRef};
 pub use spec::*;
 pub use status::{ExpiryStatus, OrdersServiceStatus, RenderedRoute, status_patch};
 pub use workload::*;

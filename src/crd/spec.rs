@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    gateway::GatewaySpec,
     status::OrdersServiceStatus,
     workload::{Autoscaling, DisruptionBudget, PodTemplate, Resources},
 };
@@ -43,6 +44,8 @@ use super::{
     .message("replicas and autoscaling cannot be set together, since the autoscaler decides the number: remove replicas, or set it to null"))]
 #[x_kube(validation = Rule::new("!has(self.autoscaling) || !has(self.resources) || (has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)")
     .message("autoscaling measures CPU in percent of what the pods request: set resources.requests.cpu"))]
+#[x_kube(validation = Rule::new("!has(self.gateway) || !has(self.ingress) || !(has(self.gateway.path) || has(self.gateway.routes) || has(self.gateway.client))")
+    .message("with spec.ingress the Gateways serve its routes: remove path, routes and client from spec.gateway"))]
 #[serde(rename_all = "camelCase")]
 pub struct OrdersServiceSpec {
     /// Container image of the orders API. Default: the image that the controller itself runs.
@@ -93,6 +96,11 @@ pub struct OrdersServiceSpec {
     /// How requests from outside reach the orders API and the services beside it. Leave it out for no Ingress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressSpec>,
+
+    /// Gateways of the Gateway API that the same routes are served by, beside the Ingress or instead of it.
+    /// Leave it out for no HTTPRoute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewaySpec>,
 
     /// What a pod asks of its node, and the most that it may take. What is written here replaces the default
     /// whole, which is requests of cpu 50m and memory 32Mi, and a limit of memory 128Mi.

@@ -56,6 +56,12 @@ impl CanonicalHost {
     pub fn is_wildcard(&self) -> bool {
         self.wildcard
     }
+
+    /// The wildcard that this name would be served by, were it not named itself.
+    pub fn wildcard_above(&self) -> Option<Self> {
+        let (_, above) = self.name.split_once('.').filter(|_| !self.wildcard)?;
+        Some(Self { wildcard: true, name: above.to_owned() })
+    }
 }
 
 /// The host name within a URL or `host:port`, when `text` is such.

@@ -122,7 +122,15 @@ impl CanonicalPath {
         &self.0
     }
 
-    fn segments(&self) -> usize {
+    /// Kubernetes' rule for `pathType: Prefix`: whether a request at `path` is at the prefix or below it, by
+    /// whole segments.
+    pub fn takes(&self, path: &str) -> bool {
+        self.is_root()
+            || path.strip_prefix(&self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// How many segments it has; the root has none.
+    pub fn segments(&self) -> usize {
         if self.is_root() { 0 } else { self.0.matches('/').count() }
     }
 }
@@ -163,7 +171,7 @@ fn is_unreserved(character: char) -> bool {
 }
 
 /// Upper-cases escapes and decodes those that need none; `None` when one is malformed.
-fn normalise_escapes(path: &str) -> Option<String> {
+pub(super) fn normalise_escapes(path: &str) -> Option<String> {
     let mut parts = path.split('%');
     let mut normal = parts.next()?.to_owned();
     for part in parts {

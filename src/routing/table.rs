@@ -48,6 +48,19 @@ pub enum RouteError {
         /// Its service.
         service: String,
     },
+    /// A route other than the client's is at the root, beside the client.
+    #[error(
+        "path {path:?} (service {service:?}) takes every request, as the client {client:?} does: there is one client \
+         only; remove the route, or the client"
+    )]
+    MultipleClients {
+        /// The path as written.
+        path: String,
+        /// Its service.
+        service: String,
+        /// The client's backend.
+        client: String,
+    },
     /// Two routes have the same canonical path.
     #[error(
         "path {path:?} goes to service {second:?} and already to {first:?} (both mean {canonical:?}): \
@@ -84,7 +97,13 @@ impl RouteTable {
         for (text, backend) in routes {
             let path = match CanonicalPath::parse(text) {
                 Ok(path) if path.is_root() => {
-                    errors.push(RouteError::RouteAtRoot { path: text.to_owned(), service: backend.service });
+                    let (path, service) = (text.to_owned(), backend.service);
+                    errors.push(match &client {
+                        None => RouteError::RouteAtRoot { path, service },
+                        Some(client) => {
+                            RouteError::MultipleClients { path, service, client: client.to_string() }
+                        }
+                    });
                     continue;
                 }
                 Ok(path) => path,
@@ -117,6 +136,16 @@ impl RouteTable {
         self.0.iter()
     }
 
+    /// The routes that are to stay, in the same order.
+    pub fn only(&self, stays: impl Fn(&Route) -> bool) -> Self {
+        Self(self.0.iter().filter(|route| stays(route)).cloned().collect())
+    }
+
+    /// Whether there is no route.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the client has a rule.
     pub fn has_client(&self) -> bool {
         self.0.last().is_some_and(|route| route.client)
@@ -135,12 +164,7 @@ mod tests {
 
     /// Kubernetes' rule for `pathType: Prefix`: the longest path that matches by whole segments.
     fn longest_match<'a>(table: &'a RouteTable, request: &str) -> Option<&'a Route> {
-        table.iter().filter(|route| takes(route, request)).max_by_key(|route| route.path.as_str().len())
-    }
-
-    fn takes(route: &Route, request: &str) -> bool {
-        let path = route.path.as_str();
-        path == "/" || request.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        table.iter().filter(|route| route.path.takes(request)).max_by_key(|route| route.path.as_str().len())
     }
 
     #[test]
@@ -173,6 +197,14 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_route_at_the_root_beside_a_client_is_a_second_client() {
+        let errors = RouteTable::new([("/?(.*)", backend("a"))], Some(backend("client-srv"))).unwrap_err();
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert!(matches!(error, RouteError::MultipleClients { .. }));
+        assert!(error.to_string().contains("as the client \"client-srv:3000\" does"), "{error}");
+    }
+
     proptest! {
         #[test]
         fn any_permutation_gives_the_same_table_and_first_match_is_longest_match(
@@ -194,7 +226,7 @@ mod tests {
             prop_assert_eq!(&one, &other);
             prop_assert_eq!(one.iter().filter(|route| route.client).count(), 1);
             prop_assert!(one.has_client());
-            prop_assert_eq!(one.iter().find(|route| takes(route, &request)), longest_match(&one, &request));
+            prop_assert_eq!(one.iter().find(|route| route.path.takes(&request)), longest_match(&one, &request));
         }
     }
 }

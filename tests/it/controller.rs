@@ -19,6 +19,8 @@ use crate::cluster::{TestNamespace, eventually};
 
 mod chaos;
 mod children;
+mod conflicts;
+mod gateway;
 mod outage;
 mod pods;
 mod steady;
@@ -77,6 +79,24 @@ async fn versions(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<St
     versions
 }
 
+/// Waits until nothing changes any more in these resources and their Ingresses; gives their versions.
+async fn settled_of(resources: &[(&TestNamespace, &str)]) -> Vec<Option<String>> {
+    let seen = Mutex::new((Vec::new(), 0));
+    eventually("nothing changes any more", || async {
+        let mut now = Vec::new();
+        for (namespace, name) in resources {
+            let service = namespace.api::<OrdersService>().get(name).await.unwrap();
+            let ingress = namespace.api::<Ingress>().get_opt(name).await.unwrap();
+            now.extend([service.resource_version(), ingress.and_then(|ingress| ingress.resource_version())]);
+        }
+        let (last, times) = &mut *seen.lock().unwrap();
+        *times = if *last == now { *times + 1 } else { 0 };
+        *last = now.clone();
+        (*times >= 20).then_some(now)
+    })
+    .await
+}
+
 /// Waits until the cluster's own controllers have nothing more to write to the children.
 async fn settled(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
     let seen = Mutex::new((BTreeMap::new(), 0));
@@ -133,7 +153,8 @@ async fn one_controller_serves_several_namespaces_with_a_role_in_each_and_no_oth
     let controller = namespace.run("controller").await;
     for of in [&namespace, &second, &other] {
         of.secrets(MONGO).await;
-        of.apply(&of.service("orders", json!({}))).await.unwrap();
+        let own_host = json!({"ingress": {"hosts": [format!("{}.dev", of.name)]}});
+        of.apply(&of.service("orders", own_host)).await.unwrap();
     }
     namespace.ready("orders").await;
     second.ready("orders").await;
@@ -177,7 +198,7 @@ async fn routes_that_only_the_controller_can_judge_are_refused_with_their_reason
     for (paths, reason, says) in [
         (vec!["/a", "/a/?(.*)"], "DuplicatePath", "remove one of them"),
         (vec!["/(a|b)"], "InvalidPath", "routes are plain prefixes"),
-        (vec!["/?(.*)"], "InvalidPath", "set it as the client"),
+        (vec!["/?(.*)"], "MultipleClients", "remove the route, or the client"),
     ] {
         namespace.apply(&namespace.service("orders", routes(&paths))).await.unwrap();
         let message = namespace.condition("orders", Valid, "False", reason).await;

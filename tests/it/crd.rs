@@ -81,6 +81,26 @@ async fn the_api_server_refuses_what_cannot_work_and_says_what_to_write() {
         (json!({"ingress": {"routes": [route("/")]}}), "name that service in spec.ingress.client"),
         (json!({"ingress": {"routes": [route("/x"), route("/x")]}}), "two routes have the same path"),
         (json!({"ingress": {"routes": [route("/api/orders")]}}), "which is the orders API's own"),
+        (json!({"gateway": {"hostnames": ["a.dev"]}}), "spec.gateway.parentRefs"),
+        (json!({"gateway": {"parentRefs": [], "hostnames": ["a.dev"]}}), "spec.gateway.parentRefs"),
+        (
+            json!({"gateway": {"parentRefs": [{"name": "g", "namespace": "A"}], "hostnames": ["a.dev"]}}),
+            "namespace",
+        ),
+        (
+            json!({"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["a.dev:80"]}}),
+            "without scheme, port or path",
+        ),
+        (
+            json!({"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["a.dev"], "routes": [route("/x")]}}),
+            "remove path, routes and client from spec.gateway",
+        ),
+        (
+            json!({"ingress": null, "gateway": {
+                "parentRefs": [{"name": "g"}], "hostnames": ["a.dev"], "routes": [route("/x"), route("/x")]
+            }}),
+            "two routes have the same path",
+        ),
     ];
     for (patch, expected) in cases {
         let said = refusal(namespace.apply(&namespace.service("orders", patch.clone())).await);
@@ -114,6 +134,10 @@ async fn everything_that_the_spec_can_say_is_taken_as_it_is_written() {
         "podDisruptionBudget": {"maxUnavailable": "25%"},
         "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": "1000m", "memory": "64Mi"}},
         "networkPolicy": false,
+        "gateway": {
+            "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}, {"name": "own"}],
+            "hostnames": ["ticketing.dev", "*.Ticketing.dev."],
+        },
         "podTemplate": {
             "labels": {"team": "tickets"}, "annotations": {"note": "hello"},
             "nodeSelector": {"disk": "ssd"},

@@ -118,6 +118,19 @@ fn every_service_that_the_example_s_routes_name_is_among_the_examples() {
 }
 
 #[test]
+fn the_host_policy_of_the_chart_reaches_the_controller() {
+    for (arguments, expected) in
+        [(vec![], "shared"), (vec!["--set", "controller.hostPolicy=namespace"], "namespace")]
+    {
+        let objects = chart(&arguments, "release");
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        let controller = &deployment["spec"]["template"]["spec"]["containers"][0];
+        let mut env = controller["env"].as_array().unwrap().iter();
+        assert_eq!(env.find(|variable| variable["name"] == "HOST_POLICY").unwrap()["value"], expected);
+    }
+}
+
+#[test]
 fn both_containers_send_traces_where_the_chart_is_told_and_nowhere_otherwise() {
     let endpoints = |arguments: &[&str]| -> Vec<Value> {
         let objects = chart(arguments, "release");

@@ -75,7 +75,7 @@ fn the_examples_render_with_the_client_last_and_without_a_cluster() {
 
 #[test]
 fn the_output_does_not_depend_on_the_order_of_resources_routes_and_hosts() {
-    let other = GOOD.replace("name: orders,", "name: another,");
+    let other = GOOD.replace("name: orders,", "name: another,").replace("[ticketing.dev]", "[other.dev]");
     let shuffled = GOOD
         .replace("      - {path: /ws, service: ws-srv}\n", "")
         .replace("    client:", "      - {path: /ws, service: ws-srv}\n    client:");
@@ -114,4 +114,105 @@ fn an_input_without_any_resource_and_one_that_cannot_be_read_are_errors() {
     assert!(refused(&["-"], "kind: Secret\n").contains("there is no OrdersService"));
     assert!(refused(&["no/such/file.yaml"], "").contains("no/such/file.yaml"));
     assert!(refused(&["-"], "a: [").contains("is no YAML"));
+}
+
+#[test]
+fn what_two_resources_claim_is_named_by_file_resource_and_field_and_nothing_is_rendered() {
+    let folder = tempfile();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    write("a.yaml", GOOD);
+    let other =
+        GOOD.replace("orders, namespace: shop", "other, namespace: team").replace("/ws", "/api/orders/");
+    write("b.yaml", &other.replace("  ingress:", "  ingress:\n    path: /api/other"));
+    let arguments = [folder.to_str().unwrap(), "--default-image", "i"];
+    let said = refused(&arguments, "");
+    let other_file = format!("{}/b.yaml: OrdersService \"other\"", folder.display());
+    for expected in [
+        "spec.ingress.routes[0].path: ticketing.dev/api/orders is also a route of OrdersService shop/orders",
+        "spec.ingress.routes[1].path: ticketing.dev/api/users is also",
+        "spec.ingress.client: ticketing.dev/ is also",
+        "/a.yaml)",
+        "write another path or host",
+        &other_file,
+    ] {
+        assert!(said.contains(expected), "{expected:?} is missing in:\n{said}");
+    }
+    assert!(!said.contains("a.yaml: "), "the first is not at fault: {said}");
+    let by_namespace = refused(&[&arguments[..], &["--host-policy", "namespace"]].concat(), "");
+    assert!(
+        by_namespace.contains("spec.ingress.hosts[0]: host \"ticketing.dev\" belongs to namespace \"shop\""),
+        "{by_namespace}"
+    );
+
+    // An Ingress beside it, as the course writes it, counts too; one that the operator made does not.
+    let ingress = "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: course, namespace: zoo}
+spec:
+  rules:
+    - host: ticketing.dev
+      http: {paths: [{path: \"/api/users/?(.*)\", pathType: ImplementationSpecific, backend: {service: {name: auth, port: {number: 80}}}}]}
+";
+    let said = refused(&["-", "--default-image", "i"], &format!("{GOOD}---{ingress}"));
+    assert!(said.contains("ticketing.dev/api/users is also a route of Ingress zoo/course"), "{said}");
+    let owned = ingress.replace(
+        "namespace: zoo",
+        "namespace: zoo, ownerReferences: [{apiVersion: ticketing.dev/v1alpha1, kind: OrdersService, name: x, uid: y, controller: true}]",
+    );
+    rendered(&["-", "--default-image", "i"], &format!("{GOOD}---{owned}"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn tempfile() -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("orders-operator-render-{}", fastrand::u64(..)));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn a_request_is_explained_for_every_host_or_the_one_that_it_names() {
+    let more = GOOD
+        .replace("name: orders,", "name: more,")
+        .replace("[ticketing.dev]", "[\"*.ticketing.dev\", b.dev]");
+    let input = format!("{GOOD}---\n{more}");
+    let explain = |request: &str| rendered(&["-", "--default-image", "i", "--explain", request], &input);
+    let said = explain("/api/users/5");
+    for expected in [
+        "ticketing.dev/api/users/5 goes to auth-srv:3000 by rule /api/users of OrdersService shop/orders:",
+        "*.ticketing.dev/api/users/5 goes to auth-srv:3000 by rule /api/users of OrdersService shop/more:",
+        "b.dev/api/users/5 goes to",
+        ">  2. /api/users ",
+        "prefix, 2 segments, 10 bytes, to auth-srv:3000: takes it",
+        "client, 0 segments, 1 bytes, to client-srv:3000: would take it, but comes later",
+    ] {
+        assert!(said.contains(expected), "{expected:?} is missing in:\n{said}");
+    }
+    let said = explain("https://ticketing.dev:443/wsx?y=1");
+    assert!(said.starts_with("ticketing.dev/wsx goes to client-srv:3000 by rule /"), "{said}");
+    assert!(said.contains("only whole segments count, and /wsx is not below /ws/"), "{said}");
+    assert_eq!(said.matches(" goes to ").count(), 1, "{said}");
+    assert!(explain("/API/users").contains("upper and lower case differ"));
+    assert!(explain("b.dev/a//b").contains("note: /a//b has an empty"));
+    // A wildcard takes the hosts one label below that have no rules of their own.
+    assert!(explain("x.ticketing.dev/ws").starts_with("*.ticketing.dev/ws goes to ws-srv:3000"));
+    assert!(
+        explain("y.x.ticketing.dev/ws")
+            .starts_with("no rule has host y.x.ticketing.dev: there are rules for")
+    );
+    let gateway = GOOD.replace(
+        "  ingress:",
+        "  gateway: {parentRefs: [{name: public, sectionName: https}], hostnames: [g.dev]}\n  ingress:",
+    );
+    let said = rendered(&["-", "--default-image", "i", "--explain", "g.dev/ws"], &gateway);
+    assert!(
+        said.starts_with("g.dev/ws (Gateway shop/public, listener https) goes to ws-srv:3000 by rule /ws"),
+        "{said}"
+    );
+    let documents = yaml_documents(&rendered(&["-", "--default-image", "i"], &gateway));
+    assert_eq!(documents.last().unwrap()["kind"], "HTTPRoute");
+    let lonely = GOOD.replace("    client: {service: client-srv}\n", "");
+    let said = rendered(&["-", "--default-image", "i", "--explain", "/x"], &lonely);
+    assert!(said.starts_with("ticketing.dev/x is not served: no rule takes it"), "{said}");
+    assert!(refused(&["-", "--explain", "/a b"], GOOD).contains("percent-encode it"));
 }

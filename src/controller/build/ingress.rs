@@ -1,4 +1,4 @@
-//! The Ingress: plain prefixes in canonical order, the client last, the same for every host.
+//! The Ingress: plain prefixes in canonical order, the client last.
 
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend,
@@ -11,13 +11,18 @@ use crate::{
     routing::Route,
 };
 
-pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &ValidatedIngress) -> Ingress {
-    let hosts = || ingress.hosts.iter().map(ToString::to_string);
-    let paths: Vec<_> = ingress.routes.iter().map(path).collect();
-    let rules = hosts()
+/// None, when others have all of its routes.
+pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &ValidatedIngress) -> Option<Ingress> {
+    if ingress.hosts.is_empty() {
+        return None;
+    }
+    let hosts = || ingress.hosts.iter().map(|host| host.host.to_string());
+    let rules = ingress
+        .hosts
+        .iter()
         .map(|host| IngressRule {
-            host: Some(host),
-            http: Some(HTTPIngressRuleValue { paths: paths.clone() }),
+            host: Some(host.host.to_string()),
+            http: Some(HTTPIngressRuleValue { paths: host.routes.iter().map(path).collect() }),
         })
         .collect();
     let tls = ingress
@@ -26,7 +31,7 @@ pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &Validate
         .map(|secret| vec![IngressTLS { hosts: Some(hosts().collect()), secret_name: Some(secret.clone()) }]);
     let mut metadata = metadata(service);
     metadata.annotations = filled(ingress.annotations.clone());
-    Ingress {
+    Some(Ingress {
         metadata,
         spec: Some(IngressSpec {
             ingress_class_name: ingress.class_name.clone(),
@@ -35,7 +40,7 @@ pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &Validate
             default_backend: None,
         }),
         status: None,
-    }
+    })
 }
 
 fn path(route: &Route) -> HTTPIngressPath {

@@ -4,6 +4,7 @@ mod account;
 mod autoscaler;
 mod budget;
 mod deployment;
+mod gateway;
 mod ingress;
 mod network;
 mod service;
@@ -21,7 +22,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::validate::{Replicas, ValidatedOrdersService};
+use super::{
+    gateway::HTTPRoute,
+    validate::{Replicas, ValidatedOrdersService},
+};
 
 /// The children as they should be; `None` for a kind that the user switched off.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +38,8 @@ pub struct Prepared {
     pub service: Service,
     /// The ordered routes.
     pub ingress: Option<Ingress>,
+    /// The same routes at Gateways, 16 in each; none where there is no Gateway.
+    pub routes: Vec<HTTPRoute>,
     /// Decides the number of pods.
     pub autoscaler: Option<HorizontalPodAutoscaler>,
     /// Bounds how many of them a drain takes away.
@@ -50,7 +56,11 @@ pub fn build(service: &ValidatedOrdersService) -> Prepared {
         deployment: deployment::build_deployment(service),
         service: service::build_service(service),
         replicas: service.replicas,
-        ingress: service.ingress.as_ref().map(|ingress| ingress::build_ingress(service, ingress)),
+        ingress: service.ingress.as_ref().and_then(|ingress| ingress::build_ingress(service, ingress)),
+        routes: service
+            .gateway
+            .as_ref()
+            .map_or(Vec::new(), |gateway| gateway::build_routes(service, gateway)),
         autoscaler: autoscaler::build_autoscaler(service),
         budget: service.max_unavailable.as_ref().map(|most| budget::build_budget(service, most)),
         account: account::build_account(service),
@@ -112,6 +122,7 @@ mod tests {
             replicas: _,
             service,
             ingress,
+            routes,
             autoscaler,
             budget,
             account,
@@ -126,7 +137,8 @@ mod tests {
             json!(account),
             json!(network_policy),
         ];
-        children.into_iter().filter(|child| !child.is_null()).collect()
+        let routes = routes.iter().map(|route| json!(route));
+        children.into_iter().filter(|child| !child.is_null()).chain(routes).collect()
     }
 
     /// Everything that a spec can ask for.
@@ -134,6 +146,7 @@ mod tests {
         json!({
             "imagePullSecrets": [{"name": "regcred"}],
             "ingress": {"annotations": {"a": "b"}, "tls": {"secretName": "tls"}, "className": "nginx"},
+            "gateway": {"hostnames": ["a.dev"], "parentRefs": [{"name": "public"}]},
             "autoscaling": {"maxReplicas": 5},
             "podTemplate": {
                 "labels": {"team": "tickets"}, "annotations": {"note": "hello"}, "nodeSelector": {"disk": "ssd"},
@@ -163,7 +176,7 @@ mod tests {
     #[test]
     fn every_child_has_the_name_the_labels_and_the_owner() {
         let children = as_json(&built(whole()));
-        assert_eq!(children.len(), 7);
+        assert_eq!(children.len(), 8);
         for child in children {
             assert_eq!(child["metadata"]["name"], "orders");
             assert_eq!(child["metadata"]["namespace"], "shop");
@@ -194,6 +207,32 @@ mod tests {
                 rule["http"]["paths"].as_array().unwrap().iter().map(|path| &path["path"]).collect();
             assert_eq!(paths, ["/api/orders", "/api/users", "/api", "/"]);
         }
+    }
+
+    #[test]
+    fn a_gateway_gets_the_same_rules_as_the_ingress_at_most_sixteen_in_each_route() {
+        let gateway =
+            json!({"hostnames": ["B.dev", "a.dev"], "parentRefs": [{"name": "public", "namespace": "gw"}]});
+        let [route] = built(json!({"gateway": gateway})).routes.try_into().unwrap();
+        let route = json!(route);
+        assert_eq!(route["spec"]["hostnames"], json!(["a.dev", "b.dev"]));
+        assert_eq!(route["spec"]["parentRefs"][0]["namespace"], "gw");
+        let value = |rule: &Value| rule["matches"][0]["path"]["value"].as_str().unwrap().to_owned();
+        let values =
+            |route: &Value| route["spec"]["rules"].as_array().unwrap().iter().map(value).collect::<Vec<_>>();
+        assert_eq!(values(&route), ["/api/orders", "/api/users", "/api", "/"]);
+
+        let routes: Vec<_> =
+            (0..64).map(|number| json!({"path": format!("/r{number}"), "service": "s"})).collect();
+        let mut alone = gateway.clone();
+        alone["routes"] = json!(routes);
+        alone["client"] = json!({"service": "client-srv"});
+        let built = built(json!({"ingress": null, "gateway": alone})).routes;
+        let names: Vec<_> = built.iter().map(|route| route.metadata.name.clone().unwrap()).collect();
+        assert_eq!(names, ["orders", "orders.2", "orders.3", "orders.4", "orders.5"]);
+        assert_eq!(names.len(), crate::controller::gateway::MOST_ROUTES);
+        let all: Vec<_> = built.iter().flat_map(|route| values(&json!(route))).collect();
+        assert_eq!((all.len(), all[0].as_str(), all[65].as_str()), (66, "/api/orders", "/"));
     }
 
     #[test]

@@ -175,6 +175,11 @@ async fn after_half_a_minute_of_chaos_every_child_is_what_render_prints_and_noth
             // Made, or changed.
             0..10 => {
                 let mut object = namespace.service(&name, any_spec(&mut random));
+                if let Some(ingress) = object["spec"].get_mut("ingress").filter(|ingress| ingress.is_object())
+                {
+                    // Of a host that several share, `render` would have to be given all of them.
+                    ingress["hosts"] = json!([format!("{name}.{}.dev", namespace.name)]);
+                }
                 object["spec"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
                 namespace.apply(&object).await.unwrap();
                 there.insert((at, name));

@@ -1,6 +1,8 @@
 //! Step 4: carry out. Every child is applied server-side under one field manager; a child that was
 //! switched off is deleted, if it is ours; an object of someone else is left alone.
 
+mod routes;
+
 use std::sync::Arc;
 
 use k8s_openapi::{
@@ -15,7 +17,8 @@ use serde_json::json;
 
 use super::{
     build::Prepared,
-    kind::{Child, Kind},
+    gateway::Gateways,
+    kind::{Child, Kind, Part, part_name},
     memory::{Memory, Print, Settled},
     problem::{CallError, Cluster, Problem},
     replicas::{self, Decision, HAND_OVER_MANAGER},
@@ -32,9 +35,12 @@ use crate::crd::{CONTROLLER_MANAGER, Reason};
 pub struct Applied {
     /// How far the Deployment has come.
     pub rollout: Rollout,
+    /// What keeps Gateways from serving the routes.
+    pub gateway: Vec<Problem>,
 }
 
 /// The children in the cluster: how to change them, what is seen of them, and what was applied.
+#[derive(Clone)]
 pub struct Children {
     /// The API server.
     pub cluster: Arc<Cluster>,
@@ -44,6 +50,8 @@ pub struct Children {
     pub memory: Memory,
     /// The Deployments that are not where they should be yet.
     pub underway: Underway,
+    /// Whether there can be HTTPRoutes.
+    pub gateways: Gateways,
 }
 
 /// Applies every child that is not as it was applied last, and deletes those that are switched off.
@@ -54,8 +62,17 @@ pub struct Children {
 /// Every child that could not be applied or deleted.
 pub async fn apply(children: &Children, owner: &Owner, prepared: Prepared) -> Result<Applied, Vec<Problem>> {
     // No `..`: a new kind of child that is not applied does not compile.
-    let Prepared { deployment, replicas, service, ingress, autoscaler, budget, account, network_policy } =
-        prepared;
+    let Prepared {
+        deployment,
+        replicas,
+        service,
+        ingress,
+        routes,
+        autoscaler,
+        budget,
+        account,
+        network_policy,
+    } = prepared;
     // Pods are not made without their account, and should not be seen without their policy.
     let account_goes = account.is_none();
     let first = futures::join!(
@@ -67,19 +84,24 @@ pub async fn apply(children: &Children, owner: &Owner, prepared: Prepared) -> Re
         },
         apply_or_delete(children, owner, network_policy),
     );
-    let (deployment, service, ingress, autoscaler, budget) = futures::join!(
+    let (deployment, service, ingress, routes, autoscaler, budget) = futures::join!(
         apply_deployment(children, owner, deployment, replicas),
         apply_one(children, owner, service),
         apply_or_delete(children, owner, ingress),
+        routes::apply_routes(children, owner, routes),
         apply_or_delete(children, owner, autoscaler),
         apply_or_delete(children, owner, budget),
     );
     // Only now do no new pods need it.
-    let last = if account_goes { delete_if_ours::<ServiceAccount>(children, owner).await } else { Ok(()) };
-    let results = [first.0, first.1, service, ingress, autoscaler, budget, last];
+    let last = if account_goes { delete_if_ours::<ServiceAccount>(children, owner, 0).await } else { Ok(()) };
+    let (routes, gateway) = match routes {
+        Ok(answers) => (Ok(()), answers),
+        Err(problem) => (Err(problem), Vec::new()),
+    };
+    let results = [first.0, first.1, service, ingress, routes, autoscaler, budget, last];
     let mut problems: Vec<_> = results.into_iter().filter_map(Result::err).collect();
     match deployment {
-        Ok(rollout) if problems.is_empty() => Ok(Applied { rollout }),
+        Ok(rollout) if problems.is_empty() => Ok(Applied { rollout, gateway }),
         Ok(_) => Err(problems),
         Err(problem) => {
             problems.insert(0, problem);
@@ -93,10 +115,17 @@ pub async fn apply(children: &Children, owner: &Owner, prepared: Prepared) -> Re
 pub struct Owner {
     /// UID of the OrdersService.
     pub uid: String,
-    /// Its name, which is that of all its children.
+    /// Its name, which is that of its children too.
     pub name: String,
     /// Its namespace, which is that of all its children.
     pub namespace: String,
+}
+
+impl Owner {
+    /// The name of a child of which there may be several.
+    fn part(&self, part: Part) -> String {
+        part_name(&self.name, part)
+    }
 }
 
 async fn apply_or_delete<K: Child>(
@@ -106,16 +135,16 @@ async fn apply_or_delete<K: Child>(
 ) -> Result<(), Problem> {
     match wanted {
         Some(child) => apply_one(children, owner, child).await,
-        None => delete_if_ours::<K>(children, owner).await,
+        None => delete_if_ours::<K>(children, owner, 0).await,
     }
 }
 
 async fn apply_one<K: Child>(children: &Children, owner: &Owner, child: K) -> Result<(), Problem> {
     let print = Print::of(&child);
     let shown = children.watched.get(K::KIND, &owner.namespace, &owner.name);
-    if children.memory.settled(&owner.uid, K::KIND, print, &shown) == Settled::No {
-        let answer = send(children, owner, child, shown).await?;
-        children.memory.applied(&owner.uid, K::KIND, print, answer.meta());
+    if children.memory.settled(&owner.uid, (K::KIND, 0), print, &shown) == Settled::No {
+        let answer = send(children, owner, 0, child, shown).await?;
+        children.memory.applied(&owner.uid, (K::KIND, 0), print, answer.meta());
     }
     Ok(())
 }
@@ -129,7 +158,7 @@ async fn apply_deployment(
 ) -> Result<Rollout, Problem> {
     let mut print = Print::of(&deployment);
     let shown = children.watched.get(Kind::Deployment, &owner.namespace, &owner.name);
-    let settled = children.memory.settled(&owner.uid, Kind::Deployment, print, &shown);
+    let settled = children.memory.settled(&owner.uid, (Kind::Deployment, 0), print, &shown);
     let rollout = match (settled, &shown) {
         // The watch may be behind the answer.
         (Settled::Untouched, _) => children.memory.rollout(&owner.uid),
@@ -141,7 +170,7 @@ async fn apply_deployment(
         return Ok(rollout);
     }
     let answer = match replicas {
-        Replicas::Fixed(_) => send(children, owner, deployment, shown).await?,
+        Replicas::Fixed(_) => send(children, owner, 0, deployment, shown).await?,
         Replicas::Unset => send_without_replicas(children, owner, deployment, replicas).await?.0,
         Replicas::Autoscaled { .. } => {
             let (answer, decision) = send_without_replicas(children, owner, deployment, replicas).await?;
@@ -153,7 +182,7 @@ async fn apply_deployment(
         }
     };
     let rollout = Rollout::from(&answer);
-    children.memory.applied(&owner.uid, Kind::Deployment, print, &answer.metadata);
+    children.memory.applied(&owner.uid, (Kind::Deployment, 0), print, &answer.metadata);
     children.memory.rolled_out(&owner.uid, rollout.clone());
     Ok(rollout)
 }
@@ -197,13 +226,14 @@ async fn send_without_replicas(
         }
     };
     let uid = live.and_then(|live| live.metadata.uid);
-    patch(children, owner, &mut deployment, uid).await.map(|answer| (answer, decision)).map_err(failed)
+    patch(children, owner, 0, &mut deployment, uid).await.map(|answer| (answer, decision)).map_err(failed)
 }
 
 /// Applies `child` where ours is, or where nothing is.
 async fn send<K: Child>(
     children: &Children,
     owner: &Owner,
+    part: Part,
     mut child: K,
     shown: Shown,
 ) -> Result<K, Problem> {
@@ -211,19 +241,19 @@ async fn send<K: Child>(
     if let Shown::There(seen) = shown
         && seen.owner_uid == owner.uid
     {
-        match patch(children, owner, &mut child, Some(seen.uid)).await {
+        match patch(children, owner, part, &mut child, Some(seen.uid)).await {
             // The watch is behind: there is another by now, or none.
             Err(CallError::Refused { code: 404 | 409, .. }) => {}
             result => return result.map_err(failed),
         }
     }
-    let request = api::<K>(children, owner);
-    let found = children.cluster.read(K::KIND.as_str(), "get", request.get_metadata_opt(&owner.name));
+    let (request, name) = (api::<K>(children, owner), owner.part(part));
+    let found = children.cluster.read(K::KIND.as_str(), "get", request.get_metadata_opt(&name));
     let found = found.await.map_err(failed)?.map(|found| found.metadata);
     if let Some(foreign) = found.as_ref().filter(|found| !is_ours(found, owner)) {
         return Err(not_owned::<K>(foreign, owner));
     }
-    patch(children, owner, &mut child, found.and_then(|found| found.uid)).await.map_err(failed)
+    patch(children, owner, part, &mut child, found.and_then(|found| found.uid)).await.map_err(failed)
 }
 
 /// Applies `child` to the very object with this UID: were it replaced by someone's own meanwhile, the
@@ -231,29 +261,30 @@ async fn send<K: Child>(
 async fn patch<K: Child>(
     children: &Children,
     owner: &Owner,
+    part: Part,
     child: &mut K,
     uid: Option<String>,
 ) -> Result<K, CallError> {
     child.meta_mut().uid = uid;
     let params = PatchParams::apply(CONTROLLER_MANAGER).force();
     let api = api::<K>(children, owner);
-    let patch = Patch::Apply(&*child);
-    children.cluster.write(K::KIND.as_str(), "patch", api.patch(&owner.name, &params, &patch)).await
+    let (name, patch) = (owner.part(part), Patch::Apply(&*child));
+    children.cluster.write(K::KIND.as_str(), "patch", api.patch(&name, &params, &patch)).await
 }
 
 fn api<K: Child>(children: &Children, owner: &Owner) -> Api<K> {
     Api::namespaced(children.cluster.client.clone(), &owner.namespace)
 }
 
-async fn delete_if_ours<K: Child>(children: &Children, owner: &Owner) -> Result<(), Problem> {
+async fn delete_if_ours<K: Child>(children: &Children, owner: &Owner, part: Part) -> Result<(), Problem> {
     let failed = |error: CallError| problem::<K>(owner, "delete", &error);
-    let (api, kind) = (api::<K>(children, owner), K::KIND.as_str());
-    let uid = match children.watched.get(K::KIND, &owner.namespace, &owner.name) {
+    let (api, kind, name) = (api::<K>(children, owner), K::KIND.as_str(), owner.part(part));
+    let uid = match children.watched.get(K::KIND, &owner.namespace, &name) {
         Shown::Nothing => return Ok(()),
         Shown::There(seen) if seen.owner_uid != owner.uid || seen.deleting => return Ok(()),
         Shown::There(seen) => Some(seen.uid),
         Shown::Unknown => {
-            let found = children.cluster.read(kind, "get", api.get_metadata_opt(&owner.name)).await;
+            let found = children.cluster.read(kind, "get", api.get_metadata_opt(&name)).await;
             let ours =
                 found.map_err(failed)?.map(|found| found.metadata).filter(|found| is_ours(found, owner));
             let Some(ours) = ours.filter(|found| found.deletion_timestamp.is_none()) else { return Ok(()) };
@@ -261,15 +292,10 @@ async fn delete_if_ours<K: Child>(children: &Children, owner: &Owner) -> Result<
         }
     };
     let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
-    match children.cluster.write(kind, "delete", api.delete(&owner.name, &params)).await {
+    match children.cluster.write(kind, "delete", api.delete(&name, &params)).await {
         // 409: another is there by now.
         Ok(_) | Err(CallError::Refused { code: 404 | 409, .. }) => {
-            tracing::info!(
-                kind,
-                namespace = owner.namespace,
-                name = owner.name,
-                "deleted: switched off in the spec"
-            );
+            tracing::info!(kind, namespace = owner.namespace, name, "deleted: switched off in the spec");
             Ok(())
         }
         Err(error) => Err(failed(error)),
@@ -300,7 +326,7 @@ fn not_owned<K: Child>(found: &ObjectMeta, owner: &Owner) -> Problem {
         format!(
             "{kind} {:?} is there already and {whose}: it was left alone; delete or rename it, or give this \
              OrdersService another name",
-            owner.name
+            found.name.as_ref().unwrap_or(&owner.name)
         ),
     )
 }

@@ -1,0 +1,205 @@
+//! The routes that a spec asks for, in canonical form and order; pure. What others have of them is not
+//! looked at here.
+
+use kube::ResourceExt;
+
+use super::problem::Problem;
+use crate::{
+    crd::{self, Host, OrdersService, ParentRef, Reason, RouteSpec},
+    routing::{Backend, CanonicalHost, CanonicalPath, Entrance, RouteError, RouteTable, Site},
+};
+
+/// The path of the orders API where none is written.
+const DEFAULT_PATH: &str = "/api/orders";
+
+/// Hosts, and the routes that each of them is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where requests for the hosts come in.
+    pub entrance: Entrance,
+    /// The hosts in canonical order: the same hosts in another order are the same Ingress.
+    pub hosts: Vec<CanonicalHost>,
+    /// The path of the orders API itself.
+    pub own_path: CanonicalPath,
+    /// The routes in rendered order.
+    pub routes: RouteTable,
+}
+
+impl Wanted {
+    /// The hosts, where requests for them come in.
+    pub fn sites(&self) -> impl Iterator<Item = Site> {
+        self.hosts.iter().map(|host| Site { entrance: self.entrance.clone(), host: host.clone() })
+    }
+}
+
+/// What `spec.ingress` asks for, if it is there.
+///
+/// # Errors
+/// Every problem of it.
+pub fn wanted(service: &OrdersService) -> Result<Option<Wanted>, Vec<Problem>> {
+    let Some(ingress) = &service.spec.ingress else { return Ok(None) };
+    let (hosts, mut problems) = hosts("spec.ingress.hosts", &ingress.hosts);
+    let listed = Listed { path: &ingress.path, routes: &ingress.routes, client: ingress.client.as_ref() };
+    let (own_path, routes) = match listed.table(service) {
+        Ok(table) if problems.is_empty() => table,
+        Ok(_) => return Err(problems),
+        Err(found) => {
+            problems.extend(found);
+            return Err(problems);
+        }
+    };
+    let entrance = Entrance::Class(ingress.class_name.clone());
+    Ok(Some(Wanted { entrance, hosts, own_path, routes }))
+}
+
+/// What `spec.gateway` asks for, if it is there: the routes of `spec.ingress`, else its own.
+///
+/// # Errors
+/// Every problem of it; those of `spec.ingress` are [`wanted`]'s.
+pub fn at_gateway(service: &OrdersService) -> Result<Option<AtGateway>, Vec<Problem>> {
+    let Some(gateway) = &service.spec.gateway else { return Ok(None) };
+    let (hosts, mut problems) = hosts("spec.gateway.hostnames", &gateway.hostnames);
+    if gateway.parent_refs.is_empty() {
+        problems.push(Problem::new(
+            Reason::InvalidSpec,
+            "spec.gateway.parentRefs is empty: name at least one Gateway",
+        ));
+    }
+    for (at, parent) in gateway.parent_refs.iter().enumerate() {
+        if gateway.parent_refs.iter().take(at).any(|other| other == parent) {
+            let message =
+                format!("Gateway {:?} is twice in spec.gateway.parentRefs: remove one", parent.name);
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+        }
+    }
+    let own_list = gateway.path.is_some() || !gateway.routes.is_empty() || gateway.client.is_some();
+    let table = match &service.spec.ingress {
+        Some(_) if own_list => {
+            let message = "with spec.ingress the Gateways serve its routes: remove path, routes and client from spec.gateway";
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+            None
+        }
+        // Its problems are told already.
+        Some(_) => wanted(service).ok().flatten().map(|wanted| (wanted.own_path, wanted.routes)),
+        None => {
+            let path = gateway.path.as_deref().unwrap_or(DEFAULT_PATH);
+            let listed = Listed { path, routes: &gateway.routes, client: gateway.client.as_ref() };
+            listed.table(service).map_err(|found| problems.extend(found)).ok()
+        }
+    };
+    if let Some((_, routes)) = &table {
+        for path in routes.iter().map(|route| &route.path).filter(|path| path.as_str().contains("%2F")) {
+            problems.push(Problem::new(
+                Reason::InvalidPath,
+                format!(
+                    "path {:?} has an escaped slash, which the Gateway API does not take: write the path without %2F",
+                    path.as_str()
+                ),
+            ));
+        }
+    }
+    match table {
+        Some((own_path, routes)) if problems.is_empty() => {
+            Ok(Some(AtGateway { parents: gateway.parent_refs.clone(), hosts, own_path, routes }))
+        }
+        _ if problems.is_empty() => Ok(None),
+        _ => Err(problems),
+    }
+}
+
+/// Gateways, and the routes that each host has at them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtGateway {
+    /// The Gateways.
+    pub parents: Vec<ParentRef>,
+    /// The hosts in canonical order.
+    pub hosts: Vec<CanonicalHost>,
+    /// The path of the orders API itself.
+    pub own_path: CanonicalPath,
+    /// The routes in rendered order.
+    pub routes: RouteTable,
+}
+
+fn hosts(field: &str, listed: &[Host]) -> (Vec<CanonicalHost>, Vec<Problem>) {
+    let (mut problems, mut hosts) = (Vec::new(), Vec::<CanonicalHost>::new());
+    for host in listed {
+        match CanonicalHost::parse(&host.0) {
+            Ok(host) if hosts.contains(&host) => {
+                problems.push(Problem::new(
+                    Reason::InvalidHost,
+                    format!("host {:?} is listed twice: remove one", host.to_string()),
+                ));
+            }
+            Ok(host) => hosts.push(host),
+            Err(error) => problems.push(Problem::new(Reason::InvalidHost, error.to_string())),
+        }
+    }
+    if listed.is_empty() {
+        problems.push(Problem::new(
+            Reason::InvalidHost,
+            format!("{field} is empty: write at least one host, such as ticketing.dev"),
+        ));
+    }
+    hosts.sort();
+    (hosts, problems)
+}
+
+/// Routes as they are written.
+struct Listed<'a> {
+    path: &'a str,
+    routes: &'a [RouteSpec],
+    client: Option<&'a crd::Backend>,
+}
+
+impl Listed<'_> {
+    /// The own path, and the routes in rendered order.
+    fn table(&self, service: &OrdersService) -> Result<(CanonicalPath, RouteTable), Vec<Problem>> {
+        let mut problems = Vec::new();
+        let backends = self.routes.iter().map(|route| (&route.service, route.port));
+        for (service, port) in backends.chain(self.client.iter().map(|client| (&client.service, client.port)))
+        {
+            if !is_service_name(service) || !is_port(port) {
+                problems.push(Problem::new(
+                    Reason::InvalidSpec,
+                    format!("backend \"{service}:{port}\" is not a Service and a port from 1 to 65535"),
+                ));
+            }
+        }
+        let backend = |service: &str, port| Backend { service: service.to_owned(), port };
+        let own = (self.path, backend(&service.name_any(), service.spec.port));
+        let others =
+            self.routes.iter().map(|route| (route.path.as_str(), backend(&route.service, route.port)));
+        let client = self.client.map(|client| backend(&client.service, client.port));
+        // The own path is in the table as well, so where the table stands, it does.
+        match (RouteTable::new(std::iter::once(own).chain(others), client), CanonicalPath::parse(self.path)) {
+            (Ok(routes), Ok(own_path)) if problems.is_empty() => Ok((own_path, routes)),
+            (Ok(_), _) => Err(problems),
+            (Err(errors), _) => {
+                problems
+                    .extend(errors.iter().map(|error| Problem::new(route_reason(error), error.to_string())));
+                Err(problems)
+            }
+        }
+    }
+}
+
+fn route_reason(error: &RouteError) -> Reason {
+    match error {
+        RouteError::InvalidPath(_) | RouteError::RouteAtRoot { .. } => Reason::InvalidPath,
+        RouteError::MultipleClients { .. } => Reason::MultipleClients,
+        RouteError::DuplicatePath { .. } => Reason::DuplicatePath,
+    }
+}
+
+/// Whether it is the number of a port.
+pub fn is_port(port: i32) -> bool {
+    (1..=65535).contains(&port)
+}
+
+/// RFC 1035 label, which a Service's name must be.
+pub fn is_service_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && !name.ends_with('-')
+}

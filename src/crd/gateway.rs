@@ -1,0 +1,61 @@
+//! `spec.gateway`: the same routes at a Gateway of the Gateway API.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use super::spec::{Backend, Host, RouteSpec};
+
+/// Gateways that the routes are served by, as HTTPRoutes.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!has(self.routes) || self.routes.all(r, self.routes.exists_one(o, o.path == r.path))")
+    .message("two routes have the same path: each path can go to one service only"))]
+#[serde(rename_all = "camelCase")]
+pub struct GatewaySpec {
+    /// The Gateways, or listeners of them.
+    #[schemars(length(min = 1, max = 8))]
+    pub parent_refs: Vec<ParentRef>,
+
+    /// Host names that the system is reached by; every one gets the same routes.
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(validation = Rule::new("self.all(h, h.size() <= 253 && h.matches('^(\\\\*\\\\.)?[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\\\\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\\\\.?$'))")
+        .message("each hostname must be a DNS name without scheme, port or path, such as ticketing.dev or *.ticketing.dev"))]
+    #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("the same hostname is listed twice"))]
+    pub hostnames: Vec<Host>,
+
+    /// Path of the orders API itself, where there is no spec.ingress. Default: /api/orders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /, such as /api/orders"))]
+    pub path: Option<String>,
+
+    /// The other services behind the same host names, in any order, where there is no spec.ingress.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub routes: Vec<RouteSpec>,
+
+    /// The web client, at /, where there is no spec.ingress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Backend>,
+}
+
+/// A Gateway, or one of its listeners.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentRef {
+    /// Name of the Gateway.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// Namespace of the Gateway. Default: that of this resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+
+    /// Name of one listener of it. Default: all that take the host names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub section_name: Option<String>,
+}
