@@ -40,7 +40,7 @@ struct Cli {
 enum Command {
     /// Make and keep the children of every OrdersService
     Controller(controller::ControllerArgs),
-    /// Move expired orders to cancelled, in the database of every OrdersService
+    /// Move expired orders to cancelled, in the database of every OrdersService or in one
     Sweeper(sweeper::SweeperArgs),
     /// Serve the orders HTTP API
     Serve(api::ServeArgs),
@@ -75,7 +75,11 @@ async fn main() -> ExitCode {
         }
         Command::Sweeper(args) => {
             let traces = telemetry::init(&args.log, "orders-operator-sweeper");
-            flushed(ended(sweeper::run(args).await), traces)
+            let code = match sweeper::run(args).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error, error.exit_code()),
+            };
+            flushed(code, traces)
         }
         Command::Serve(args) => {
             let traces = telemetry::init(&args.log, "orders-operator-serve");
