@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -68,11 +68,24 @@ impl From<&StoreError> for StoreProblem {
     }
 }
 
-/// What a sweep came to since this process began, for whoever wants to know now and then.
-#[derive(Debug, Default)]
+/// What the sweeps of a target came to since this process began, for whoever wants to know now and then.
+#[derive(Debug)]
 pub struct Progress {
     expired: AtomicU64,
     overdue_seconds: AtomicU64,
+    behind: Mutex<Behind>,
+    began: Instant,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            expired: AtomicU64::default(),
+            overdue_seconds: AtomicU64::default(),
+            behind: Mutex::default(),
+            began: Instant::now(),
+        }
+    }
 }
 
 impl Progress {
@@ -86,8 +99,12 @@ impl Progress {
         self.overdue_seconds.load(Ordering::Relaxed)
     }
 
-    fn overdue(&self, by: Duration) {
+    /// Takes note of what is overdue, and says whether the target falls behind.
+    fn overdue(&self, by: Duration) -> bool {
         self.overdue_seconds.store(by.as_secs(), Ordering::Relaxed);
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        *behind = behind.after(by, self.began.elapsed());
+        behind.is_behind()
     }
 }
 
@@ -174,8 +191,6 @@ impl Sweeps {
             members: self.members.clone(),
             lane: lane.or_insert_with(|| Arc::new(Semaphore::new(BACKLOGS_PER_SERVER))).clone(),
             cap: self.cap,
-            behind: Behind::default(),
-            began: Instant::now(),
             failures: 0,
             target: target.clone(),
         };
@@ -228,8 +243,6 @@ struct Task {
     members: watch::Receiver<Arc<Members>>,
     lane: Arc<Semaphore>,
     cap: Duration,
-    behind: Behind,
-    began: Instant,
     /// In a row.
     failures: u32,
 }
@@ -285,10 +298,9 @@ impl Task {
             self.failures = 0;
         }
         self.progress.expired.fetch_add(swept.expired, Ordering::Relaxed);
-        self.progress.overdue(swept.overdue);
-        self.behind = self.behind.after(swept.overdue, self.began.elapsed());
+        let is_behind = self.progress.overdue(swept.overdue);
         let missing_index = sweep.and_then(Sweep::missing_index).map(StoreProblem::from);
-        self.tell(Health::Swept { missing_index, is_behind: self.behind.is_behind() });
+        self.tell(Health::Swept { missing_index, is_behind });
         if swept.expired > 0 {
             tracing::debug!(target = %self.target.id, expired = swept.expired, "orders expired");
         }

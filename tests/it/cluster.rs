@@ -171,6 +171,12 @@ impl TestNamespace {
         self.run_with("controller", &["--lease-namespace", &self.name, "--lease-name", &lease]).await
     }
 
+    /// Runs a sweeper that divides the work with others, as the chart runs it.
+    pub async fn run_sweeper(&self) -> Process {
+        let leases = format!("{}-orders-operator-sweeper", self.name);
+        self.run_with("sweeper", &["--lease-namespace", &self.name, "--lease-name", &leases]).await
+    }
+
     /// Has the processes of this test watch that namespace too; to be said before the first is run.
     pub fn watch_also(&mut self, other: &Self) {
         self.watched.push(other.name.clone());
@@ -198,6 +204,15 @@ impl TestNamespace {
             .spawn()
             .unwrap();
         Process { child, log }
+    }
+
+    /// Runs a subcommand of the product in the same way to its end: its exit code, and what it prints.
+    pub async fn output(&self, subcommand: &str, more: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+        command.args([subcommand, "--namespace", &self.watched.join(",")]).args(more);
+        command.env("KUBECONFIG", self.chart_account().await);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
     /// A client with exactly the rights that the chart gives the product in this namespace.

@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// An OrdersService whose orders are in `database`.
-fn service(namespace: &TestNamespace, name: &str, database: &TestDatabase, patch: Value) -> Value {
+pub(crate) fn service(namespace: &TestNamespace, name: &str, database: &TestDatabase, patch: Value) -> Value {
     let mut object = namespace.service(name, json!({"ingress": null, "database": {"name": database.name}}));
     json_patch::merge(&mut object["spec"], &patch);
     object
 }
 
 /// Stores an order that expires so many milliseconds from now.
-async fn order(database: &TestDatabase, status: &str, expires_in_ms: i64) -> ObjectId {
+pub(crate) async fn order(database: &TestDatabase, status: &str, expires_in_ms: i64) -> ObjectId {
     let (id, expires_at) = (ObjectId::new(), Timestamp::now() + SignedDuration::from_millis(expires_in_ms));
     let order = doc! {
         "_id": id, "userId": "u1", "status": status, "ticket": ObjectId::new(), "version": 0,
@@ -32,13 +32,13 @@ async fn order(database: &TestDatabase, status: &str, expires_in_ms: i64) -> Obj
 }
 
 /// Status and version of an order.
-async fn state(database: &TestDatabase, id: ObjectId) -> (String, i32) {
+pub(crate) async fn state(database: &TestDatabase, id: ObjectId) -> (String, i32) {
     let order = database.stored(&id.to_hex()).await;
     (order.get_str("status").unwrap().to_owned(), order.get_i32("version").unwrap())
 }
 
 /// Waits until the order is cancelled, by exactly one change.
-async fn cancelled(database: &TestDatabase, id: ObjectId) {
+pub(crate) async fn cancelled(database: &TestDatabase, id: ObjectId) {
     eventually("the order is cancelled", || async {
         let (status, version) = state(database, id).await;
         (status == "cancelled").then(|| assert_eq!(version, 1))
