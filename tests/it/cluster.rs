@@ -173,8 +173,13 @@ impl TestNamespace {
 
     /// Runs a sweeper that divides the work with others, as the chart runs it.
     pub async fn run_sweeper(&self) -> Process {
+        self.run_sweeper_in(&[]).await
+    }
+
+    /// The same in another environment.
+    pub async fn run_sweeper_in(&self, environment: &[(&str, &str)]) -> Process {
         let leases = format!("{}-orders-operator-sweeper", self.name);
-        self.run_with("sweeper", &["--lease-namespace", &self.name, "--lease-name", &leases]).await
+        self.run_in("sweeper", &["--lease-namespace", &self.name, "--lease-name", &leases], environment).await
     }
 
     /// Has the processes of this test watch that namespace too; to be said before the first is run.
@@ -190,6 +195,11 @@ impl TestNamespace {
 
     /// As [`Self::run`], with more arguments.
     pub async fn run_with(&self, subcommand: &str, more: &[&str]) -> Process {
+        self.run_in(subcommand, more, &[]).await
+    }
+
+    /// As [`Self::run_with`], in another environment.
+    pub async fn run_in(&self, subcommand: &str, more: &[&str], environment: &[(&str, &str)]) -> Process {
         let kubeconfig = self.chart_account().await;
         let log = self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..)));
         // It ends with the thread of its test, even when the tests are killed.
@@ -198,6 +208,7 @@ impl TestNamespace {
             .args([subcommand, "--namespace", &self.watched.join(","), "--admin-port", "0"])
             .args(more)
             .env("KUBECONFIG", kubeconfig)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())

@@ -29,6 +29,8 @@ mod store_expiry;
 mod store_faults;
 mod store_payments;
 mod sweeper;
+mod sweeper_chaos;
+mod sweeper_history;
 mod sweeper_many;
 mod sweeper_once;
 mod sweeper_status;
