@@ -76,6 +76,22 @@ def apt(part):
             run(part, [*sudo, "apt-get", "install", "--no-install-recommends", *options, *missing], log, env=environment)
 
 
+def debian_files(name):
+    """The folder in which the files of some Debian packages are laid out."""
+    packages = VERSIONS["debian"][name]
+
+    def build(folder):
+        downloads = folder / "packages"
+        downloads.mkdir()
+        with step(f"fetching {name} from Debian"):
+            run(name, ["apt-get", "download", "-q", *packages], log_of(name), cwd=downloads)
+            for package in sorted(downloads.glob("*.deb")):
+                run(name, ["dpkg-deb", "--extract", package, folder], log_of(name))
+        shutil.rmtree(downloads)
+
+    return cached(f"tools/debian-{name}", build)
+
+
 def stamp(variables):
     """Linker flags that say which version a program is: a build from a module's source does not know."""
     return "-ldflags=" + " ".join(f"-X {name}={value}" for name, value in variables.items())
