@@ -89,7 +89,7 @@ def debian_files(name):
                 run(name, ["dpkg-deb", "--extract", package, folder], log_of(name))
         shutil.rmtree(downloads)
 
-    return cached(f"tools/debian-{name}", build)
+    return cached(f"tools/{name}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}", build)
 
 
 def stamp(variables):

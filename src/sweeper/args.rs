@@ -10,14 +10,7 @@ use crate::{
     store::ConnectOptions,
 };
 
-/// Moves expired orders to cancelled: in the database of every OrdersService of the cluster, or, with
-/// --uri, in one database without any cluster.
-///
-/// An order expires when the database's own clock has reached its expiresAt; the clock of this machine
-/// does not matter. It is cancelled by a write that repeats every condition, so an order that is paid for
-/// at the same moment is either paid for or cancelled, and none is cancelled twice, however many sweepers
-/// run. Nothing is kept but the orders: a sweeper may be killed at any moment, and whatever became due
-/// meanwhile is found by the next one.
+/// Which databases to sweep, how long, and with whom.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct SweeperArgs {
@@ -90,31 +83,37 @@ pub struct SweeperArgs {
     pub log: LogArgs,
 }
 
+/// In lines that fit a terminal of 80 columns.
 const AFTER_HELP: &str = "\
 Several sweepers:
-  All of them sweep. For each database they agree on an order by a hash: the first cancels what is due at
-  once, the second what is overdue by more than 2 seconds, the third by 4. So one that hangs or was killed
-  costs 2 seconds, and no lock can be lost. One that is told to end says so, and the next takes over at once.
+  All of them sweep. For each database they agree on an order by a hash: the
+  first cancels what is due at once, the second what is overdue by more than 2
+  seconds, the third by 4. So one that hangs or was killed costs 2 seconds, and
+  no lock can be lost. One that is told to end says so, and the next takes over
+  at once.
 
 Signals:
-  SIGTERM, SIGINT   end after the current write; a second one ends at once
+  SIGTERM, SIGINT   end; a second one ends at once
 
 Exit status:
-  0   ended by a signal; or, with --once or --dry-run, every database was swept or counted
-  1   could not start; or a database could not be swept, and the summary says why
+  0   ended by a signal; or, with --once or --dry-run, all were swept or counted
+  1   could not start; or a database could not be swept: the summary says why
   2   the command line is wrong
 
 Metrics:
-  /metrics on the admin port, all beginning with orders_operator_sweeper_: lateness_seconds,
-  oldest_overdue_seconds, backlog, expired_total, conflicts_total, errors_total and more; see docs/sweeper.md
+  On /metrics of the admin port, all with the prefix orders_operator_sweeper_:
+  lateness_seconds, oldest_overdue_seconds, backlog, expired_total,
+  conflicts_total, errors_total and more; see docs/sweeper.md.
 
 Examples:
-  orders-operator sweeper                                       every OrdersService of $KUBECONFIG's cluster
-  orders-operator sweeper --namespace shop,events               those of two namespaces
-  orders-operator sweeper --uri mongodb://localhost/orders      one database, no cluster
-  orders-operator sweeper --uri mongodb://localhost/orders --dry-run
-                                                                how much is due there?
-  SWEEPER_URI=mongodb://... orders-operator sweeper --once      from cron, or a CronJob";
+  Every OrdersService of $KUBECONFIG's cluster; those of two namespaces:
+    orders-operator sweeper
+    orders-operator sweeper --namespace shop,events
+  One database, without a cluster; how much is due there?
+    orders-operator sweeper --uri mongodb://localhost/orders
+    orders-operator sweeper --uri mongodb://localhost/orders --dry-run
+  From cron, or a CronJob:
+    SWEEPER_URI=mongodb://... orders-operator sweeper --once";
 
 impl SweeperArgs {
     /// The one database to sweep, where one is named.

@@ -1,5 +1,7 @@
 //! What the sweeper says in the resources: how far it is, and nothing where nothing happens.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::events::v1::Event;
 use kube::{ResourceExt, api::ListParams};
 use mongodb::bson::{DateTime, doc};
@@ -12,8 +14,9 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{Process, TestNamespace, eventually},
+    cluster::{Process, TestNamespace, eventually, root},
     mongo::{TestDatabase, by_way_of, uri},
+    packaging::monitoring,
     sweeper::{cancelled, order, service},
 };
 
@@ -161,5 +164,49 @@ async fn a_database_that_hangs_delays_no_other_and_is_swept_when_it_answers_agai
     cancelled(&stuck, overdue).await;
     namespace.condition("stuck", DatabaseReady, "True", "AsExpected").await;
     namespace.condition("stuck", Sweeping, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+/// The names of the sweeper's metrics in a text, without what tells the samples of one metric apart.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let names = text.match_indices("orders_operator_sweeper_").map(|(at, _)| {
+        let rest = &text[at..];
+        &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())]
+    });
+    let base = |name: &'static [&str], full| {
+        name.iter().find_map(|end| str::strip_suffix(full, end)).unwrap_or(full)
+    };
+    names.map(|name| base(&["_total", "_bucket", "_sum", "_count"], name)).collect()
+}
+
+#[tokio::test]
+async fn the_metrics_that_dashboard_and_alerts_ask_for_are_there_and_explained() {
+    let namespace = TestNamespace::create("metrics").await;
+    namespace.secrets(&uri()).await;
+    namespace.secret("away", "MONGO_URI", "mongodb://127.0.0.1:1/orders").await;
+    let database = TestDatabase::new().await;
+    let due = order(&database, "created", -1).await;
+    namespace.apply(&service(&namespace, "well", &database, json!({}))).await.unwrap();
+    let away = json!({"database": {"uriSecretRef": {"name": "away"}}});
+    namespace.apply(&service(&namespace, "away", &database, away)).await.unwrap();
+    // A metric of targets is there when it has something to say.
+    let sweeper = namespace.run("sweeper").await;
+    cancelled(&database, due).await;
+    eventually("an error is counted", || async {
+        (sweeper.metric("orders_operator_sweeper_errors_total{").await > 0.0).then_some(())
+    })
+    .await;
+    let page = sweeper.admin("/metrics").await;
+    let there: BTreeSet<_> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let asked = serde_json::to_string(&monitoring()).unwrap();
+    let asked = metrics_in(&asked);
+    assert!(asked.len() > 10, "{asked:?}");
+    assert!(asked.is_subset(&there), "{:?} are not there", asked.difference(&there));
+    let docs = std::fs::read_to_string(root().join("docs/sweeper.md")).unwrap();
+    for name in there {
+        let short = name.strip_prefix("orders_operator_sweeper_").unwrap();
+        assert!(docs.contains(&format!("`{short}")), "docs/sweeper.md does not explain {name}");
+    }
     namespace.remove().await;
 }
