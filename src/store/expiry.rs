@@ -22,6 +22,31 @@ use crate::{
     runtime::traces,
 };
 
+/// What to look for among the open orders.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// What is due at this moment is to be cancelled …
+    pub cutoff: Timestamp,
+    /// … and what is due at this one, which is not before it, says when to come back.
+    pub until: Timestamp,
+    /// Only those that expire after this moment.
+    pub after: Option<Timestamp>,
+    /// How much later orders are due that are being paid for.
+    pub grace: Duration,
+    /// How many to look at.
+    pub limit: u32,
+    /// Those are left out.
+    pub but: Refused,
+}
+
+impl Query {
+    /// Whatever is due at `cutoff`, up to `limit`.
+    #[must_use]
+    pub fn due(cutoff: Timestamp, grace: Duration, limit: u32) -> Self {
+        Self { cutoff, until: cutoff, after: None, grace, limit, but: Refused::default() }
+    }
+}
+
 /// What a look at the open orders found.
 #[derive(Debug, Default)]
 pub struct Look {
@@ -44,10 +69,35 @@ impl Look {
         self.next
     }
 
+    /// Takes the first `count` of those that are due out of it.
+    #[must_use]
+    pub fn take(&mut self, count: usize) -> Self {
+        let count = count.min(self.ids.len());
+        let (ids, due) = (self.ids.drain(..count).collect(), self.due.drain(..count).collect());
+        Self { ids, due, next: None, full: self.full }
+    }
+
     /// Whether as many were seen as were asked for, so that there may be more of either kind.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full
+    }
+}
+
+/// Orders that the database refuses to cancel.
+#[derive(Clone, Debug, Default)]
+pub struct Refused(Vec<Bson>);
+
+impl Refused {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, others: Self) {
+        self.0.extend(others.0);
     }
 }
 
@@ -70,23 +120,22 @@ impl Store {
         })
     }
 
-    /// Looks at up to `limit` open orders that are due at `until`, which is `cutoff` or later: those
-    /// that are due at `cutoff` already are what [`Self::expire`] takes, the others say when to come back.
-    /// Orders that are being paid for are due `grace` later.
+    /// Looks for open orders that are due, or soon will be.
     ///
     /// In the index's order where the server walks it, which is oldest first. It is not asked for: some
     /// servers would read and sort all that is due, for each batch.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn look(
-        &self,
-        cutoff: Timestamp,
-        until: Timestamp,
-        grace: Duration,
-        limit: u32,
-    ) -> Result<Look, StoreError> {
-        let (orders, filter) = (self.raw_orders(), due(until, grace));
+    pub async fn look(&self, query: &Query) -> Result<Look, StoreError> {
+        let (orders, mut filter) = (self.raw_orders(), due(query.until, query.grace));
+        let (limit, grace) = (query.limit, query.grace);
+        if !query.but.0.is_empty() {
+            filter.insert("_id", doc! { "$nin": &query.but.0 });
+        }
+        if let Some(after) = query.after {
+            filter.insert("expiresAt", doc! { "$gt": date(after), "$lte": date(query.until) });
+        }
         let found: Vec<RawDocumentBuf> = retry::transient(LOOKING, || async {
             orders
                 .find(filter.clone())
@@ -101,7 +150,7 @@ impl Store {
         let mut look = Look { full: found.len() as u64 >= u64::from(limit), ..Look::default() };
         for order in &found {
             let Some((id, at)) = due_of(order, grace) else { continue };
-            if at <= cutoff {
+            if at <= query.cutoff {
                 look.ids.push(id);
                 look.due.push(at);
             } else {
@@ -119,10 +168,45 @@ impl Store {
     /// # Errors
     /// When the database fails; some of the orders may have been cancelled then.
     pub async fn expire(&self, look: &Look, cutoff: Timestamp, grace: Duration) -> Result<u64, StoreError> {
-        if look.ids.is_empty() {
-            return Ok(0);
+        if look.ids.is_empty() { Ok(0) } else { self.expire_these(&look.ids, cutoff, grace).await }
+    }
+
+    /// The same where the database refuses the whole for the sake of some, such as one whose version is a
+    /// text: cancels the others, and says which are left. For them somebody has to see to.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn expire_apart(
+        &self,
+        look: &Look,
+        cutoff: Timestamp,
+        grace: Duration,
+    ) -> Result<(u64, Refused), StoreError> {
+        let (mut expired, mut refused) = (0, Refused::default());
+        let mut parts = vec![look.ids.as_slice()];
+        while let Some(ids) = parts.pop() {
+            match self.expire_these(ids, cutoff, grace).await {
+                Ok(now) => expired += now,
+                Err(error) if error.is_unavailable() => return Err(error),
+                Err(error) => match ids {
+                    [id] => {
+                        tracing::warn!(order = %id, %error, "this order cannot be cancelled, and is left alone for a while");
+                        refused.0.push(id.clone());
+                    }
+                    ids => parts.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2))),
+                },
+            }
         }
-        let mut filter = doc! { "_id": { "$in": &look.ids } };
+        Ok((expired, refused))
+    }
+
+    async fn expire_these(
+        &self,
+        ids: &[Bson],
+        cutoff: Timestamp,
+        grace: Duration,
+    ) -> Result<u64, StoreError> {
+        let mut filter = doc! { "_id": { "$in": ids } };
         filter.extend(due(cutoff, grace));
         let orders = self.orders();
         // A trace of its own: the many looks at an idle database make none.

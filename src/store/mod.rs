@@ -34,7 +34,7 @@ use mongodb::{
 
 pub use connect::{ConnectOptions, TargetId};
 pub use error::StoreError;
-pub use expiry::Look;
+pub use expiry::{Look, Query, Refused};
 pub use list::{Listing, Page};
 pub use orders::{CancelError, Moved};
 pub use payments::PaymentError;

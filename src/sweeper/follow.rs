@@ -131,7 +131,13 @@ impl Follower {
             .map(|namespace| {
                 let api = watch::api::<DeserializeGuard<OrdersService>>(client, namespace.as_deref());
                 let (services, writer) = reflector::store();
-                (services, watcher(api, args.watch.config()).backoff(watch::Pauses::default()).reflect(writer).boxed())
+                (
+                    services,
+                    watcher(api, args.watch.config())
+                        .backoff(watch::Pauses::default())
+                        .reflect(writer)
+                        .boxed(),
+                )
             })
             .unzip();
         let mut events = stream::select_all(streams);

@@ -73,7 +73,11 @@ impl Membership {
 
     /// Joins the others, and waits until it knows them; but not for long, for being alone is no harm.
     /// Then it goes on in the background until `stop`, and leaves.
-    pub async fn join(mut self, config: watcher::Config, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+    pub async fn join(
+        mut self,
+        config: watcher::Config,
+        stop: CancellationToken,
+    ) -> tokio::task::JoinHandle<()> {
         let config = config.labels(&format!("{}={}", LABEL.0, LABEL.1));
         let mut events = watcher(self.api.clone(), config).backoff(Pauses::default()).boxed();
         let first = async {

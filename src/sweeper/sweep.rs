@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     clock::ServerClock,
@@ -11,13 +12,25 @@ use super::{
     pacing::{BatchSize, rest, within},
     targets::Target,
 };
-use crate::store::{ConnectOptions, Store, StoreError};
+use crate::store::{ConnectOptions, Look, Query, Refused, Store, StoreError};
 
 /// Up to how many overdue orders are counted.
 const COUNTED: u64 = 100_000;
 
 /// How often they are counted while there are more than one batch of them.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
+
+/// How many batches are claimed at once in a backlog …
+const BATCHES_AT_ONCE: u32 = 8;
+
+/// … and how many orders, which is some megabytes.
+const CLAIMED_AT_MOST: u32 = 40_000;
+
+/// For how long orders are left alone that the database refuses to cancel.
+const REFUSED_FOR: Duration = Duration::from_secs(300);
+
+/// How many of them are remembered: each query names them.
+const REFUSED_AT_MOST: usize = 1000;
 
 /// How soon indexes are tried again that could not be made.
 const INDEXES_EVERY: Duration = Duration::from_secs(30);
@@ -59,7 +72,13 @@ pub struct Sweep {
     /// The earliest moment at which an order became due, or will, that was seen and not cancelled.
     waiting: Option<Timestamp>,
     counted: Option<Instant>,
+    /// What was seen to be due in a backlog, and not written yet.
+    claimed: Look,
+    /// The look for what comes after it.
+    ahead: Option<AbortOnDropHandle<Result<Look, StoreError>>>,
     missing_index: Option<(StoreError, Instant)>,
+    /// Orders that the database refuses to cancel, and since when they are left alone.
+    refused: Option<(Refused, Instant)>,
 }
 
 impl Sweep {
@@ -93,7 +112,10 @@ impl Sweep {
             outlook: Outlook::new(turn.cap),
             waiting: None,
             counted: None,
+            claimed: Look::default(),
+            ahead: None,
             missing_index: None,
+            refused: None,
         })
     }
 
@@ -140,15 +162,14 @@ impl Sweep {
         let cutoff = self.cutoff(&clock, begun);
         let until = cutoff.checked_add(self.outlook.window()).unwrap_or(cutoff);
         let batch = within(self.batch, self.limit);
-        let look =
-            self.store.look(cutoff, until, self.grace, batch).await.inspect_err(|_| self.struggles())?;
+        let look = self.claim(cutoff, until, batch).await.inspect_err(|_| self.struggles())?;
         metrics.looked(Timestamp::now());
 
         let claimed = look.due().len() as u64;
         let oldest = look.due().iter().min().copied();
         self.waiting = oldest.or(look.next());
         let writing = Instant::now();
-        let written = self.store.expire(&look, cutoff, self.grace).await;
+        let written = self.expire(&look, cutoff, metrics).await;
         let expired = written.inspect_err(|_| self.struggles())?;
         if claimed > 0 {
             let took = writing.elapsed();
@@ -181,6 +202,77 @@ impl Sweep {
         Ok(Swept { claimed, expired, overdue, is_backlog, pause })
     }
 
+    /// The next orders to cancel. In a backlog many batches are claimed at once, and the next ones are looked for
+    /// while these are written: where a server goes through all that is due for each look, looks would take longer
+    /// than the writes.
+    async fn claim(&mut self, cutoff: Timestamp, until: Timestamp, batch: u32) -> Result<Look, StoreError> {
+        let count = usize::try_from(batch).unwrap_or(usize::MAX);
+        if self.claimed.due().is_empty()
+            && let Some(ahead) = self.ahead.take()
+            && let Ok(Ok(look)) = ahead.await
+            && look.is_full()
+        {
+            self.claim_ahead(&look, cutoff);
+            self.claimed = look;
+        }
+        if !self.claimed.due().is_empty() {
+            return Ok(self.claimed.take(count));
+        }
+        self.refused = self.refused.take().filter(|(_, since)| since.elapsed() < REFUSED_FOR);
+        let is_backlog = self.limit.is_none() && self.outlook.window().is_zero() && self.waiting.is_some();
+        let limit = if is_backlog { self.many() } else { batch };
+        let query = Query { until, ..self.query(cutoff, limit) };
+        let mut look = self.store.look(&query).await?;
+        if is_backlog && look.is_full() {
+            self.claim_ahead(&look, cutoff);
+            let first = look.take(count);
+            self.claimed = look;
+            return Ok(first);
+        }
+        Ok(look)
+    }
+
+    /// Looks, in the background, for what expires after all of `look`. What is left out, because the server knows no
+    /// order or many expire in the same moment, a later look finds.
+    fn claim_ahead(&mut self, look: &Look, cutoff: Timestamp) {
+        let query = Query { after: look.due().iter().max().copied(), ..self.query(cutoff, self.many()) };
+        let store = self.store.clone();
+        self.ahead = Some(AbortOnDropHandle::new(tokio::spawn(async move { store.look(&query).await })));
+    }
+
+    fn query(&self, cutoff: Timestamp, limit: u32) -> Query {
+        let but = self.refused.as_ref().map(|(refused, _)| refused.clone()).unwrap_or_default();
+        Query { but, ..Query::due(cutoff, self.grace, limit) }
+    }
+
+    /// How many orders are claimed at once in a backlog.
+    fn many(&self) -> u32 {
+        self.batch.get().saturating_mul(BATCHES_AT_ONCE).min(CLAIMED_AT_MOST)
+    }
+
+    /// Cancels what is due. One order that the database refuses to cancel must not keep the others.
+    async fn expire(
+        &mut self,
+        look: &Look,
+        cutoff: Timestamp,
+        metrics: &TargetMetrics,
+    ) -> Result<u64, StoreError> {
+        let error = match self.store.expire(look, cutoff, self.grace).await {
+            Err(error) if !error.is_unavailable() => error,
+            result => return result,
+        };
+        let (expired, others) = self.store.expire_apart(look, cutoff, self.grace).await?;
+        metrics.failed(error.reason());
+        let all = others.count() == look.due().len() && others.count() > 1;
+        let (refused, _) = self.refused.get_or_insert_with(|| (Refused::default(), Instant::now()));
+        // Where it refuses all of them, it is not for the sake of some.
+        if all || refused.count() + others.count() > REFUSED_AT_MOST {
+            return Err(error);
+        }
+        refused.add(others);
+        Ok(expired)
+    }
+
     /// By how much an order is overdue, as far as that is known, also while the database is away.
     pub fn overdue(&self, at: Instant) -> Duration {
         let (Some(waiting), Some(clock)) = (self.waiting, &self.clock) else { return Duration::ZERO };
@@ -201,6 +293,7 @@ impl Sweep {
     }
 
     fn struggles(&mut self) {
+        (self.claimed, self.ahead) = (Look::default(), None);
         self.batch = self.batch.halved();
     }
 

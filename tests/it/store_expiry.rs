@@ -6,6 +6,8 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 
+use orders_operator::store::Query;
+
 use crate::mongo::{TestDatabase, answer_of};
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -35,7 +37,7 @@ async fn orders(database: &TestDatabase, count: u32, status: &str, expires_at: T
 
 /// Looks at up to `limit` orders that are due, and cancels them: how many there were of both.
 async fn swept(database: &TestDatabase, cutoff: Timestamp, grace: Duration, limit: u32) -> (u64, u64) {
-    let look = database.store.look(cutoff, cutoff, grace, limit).await.unwrap();
+    let look = database.store.look(&Query::due(cutoff, grace, limit)).await.unwrap();
     let expired = database.store.expire(&look, cutoff, grace).await.unwrap();
     (look.due().len() as u64, expired)
 }
@@ -127,7 +129,8 @@ async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace
     // How long each of those is overdue that are due, when the next one will be, and whether it is full.
     let look = |cutoff: i64, until: i64, grace: Duration, limit: u32| async move {
         let cutoff = start + seconds(cutoff);
-        let found = store.look(cutoff, start + seconds(until), grace, limit).await.unwrap();
+        let query = Query { until: start + seconds(until), ..Query::due(cutoff, grace, limit) };
+        let found = store.look(&query).await.unwrap();
         let overdue: Vec<_> = found.due().iter().map(|at| cutoff.duration_since(*at).as_secs()).collect();
         (overdue, found.next().map(|at| at.duration_since(start).as_secs()), found.is_full())
     };
@@ -139,8 +142,14 @@ async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace
     assert_eq!(look(16, 60, grace, 9).await, (vec![1], Some(20), false));
     assert!(look(40, 40, NO_GRACE, 3).await.2 && !look(40, 40, NO_GRACE, 4).await.2);
 
+    let late = Query { after: Some(start + seconds(20)), ..Query::due(start + seconds(60), NO_GRACE, 9) };
+    let mut late = store.look(&late).await.unwrap();
+    assert_eq!(late.due(), [start + seconds(30)]);
+    assert_eq!((late.take(5).due().len(), late.due().len()), (1, 0));
+
     // What was only seen to be due soon is not touched.
-    let ahead = store.look(start, start + seconds(60), grace, 9).await.unwrap();
+    let ahead = Query { until: start + seconds(60), ..Query::due(start, grace, 9) };
+    let ahead = store.look(&ahead).await.unwrap();
     assert_eq!(store.expire(&ahead, start, grace).await.unwrap(), 0);
     assert_eq!(count(&database, doc! { "version": 7 }).await, 4);
 }

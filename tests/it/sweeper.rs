@@ -160,3 +160,28 @@ async fn no_more_orders_expire_in_a_second_than_the_resource_permits() {
     assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
     namespace.remove().await;
 }
+
+#[tokio::test]
+async fn an_order_that_the_database_refuses_to_cancel_keeps_no_other() {
+    let namespace = TestNamespace::create("refused").await;
+    namespace.secrets(&uri()).await;
+    let database = TestDatabase::new().await;
+    let mut orders = Vec::new();
+    for number in 0..20 {
+        orders.push(order(&database, "created", -60_000 + number).await);
+    }
+    // Nothing can be added to a text.
+    let spoiled = orders.remove(0);
+    let text = doc! { "$set": { "version": "one" } };
+    database.orders().update_one(doc! { "_id": spoiled }, text).await.unwrap();
+    namespace.apply(&service(&namespace, "orders", &database, json!({}))).await.unwrap();
+    let sweeper = namespace.run("sweeper").await;
+    for id in orders {
+        cancelled(&database, id).await;
+    }
+    let later = order(&database, "created", 500).await;
+    cancelled(&database, later).await;
+    assert_eq!(database.stored(&spoiled.to_hex()).await.get_str("status").unwrap(), "created");
+    assert!(sweeper.metric("orders_operator_sweeper_errors_total{").await >= 1.0);
+    namespace.remove().await;
+}
