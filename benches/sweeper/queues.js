@@ -40,6 +40,8 @@ class Queue {
   async work() {
     const env = { MONGO_URI: process.env.MONGO_URI, NODE_PATH: process.env.NODE_PATH };
     this.worker = start(this.kind, process.execPath, [path.join(__dirname, 'queue-worker.js'), this.kind, String(this.port)], env, { ipc: true });
+    // Each answer is also listened for by way of the end.
+    this.worker.setMaxListeners(0);
     await this.answer('ready');
   }
 

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     crd::OrdersService,
     runtime::{cluster, watch},
-    store::StoreError,
+    store::{Pools, StoreError},
 };
 
 /// How many databases are swept at the same time.
@@ -36,12 +36,13 @@ const CONCURRENCY: usize = 16;
 pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     let (targets, unknown) = targets(args).await?;
     let metrics = Metrics::register(&mut Registry::default());
+    let pools = Pools::default();
     let mut lines: Vec<_> =
         unknown.into_iter().map(|(name, why)| Line { name, result: Outcome::Failed(why) }).collect();
     let results = stream::iter(targets).map(|target| {
-        let metrics = metrics.of(&target.id);
+        let (metrics, pools) = (metrics.of(&target.id), &pools);
         async move {
-            let result = outcome(&target, args.dry_run, &metrics).await;
+            let result = outcome(&target, args.dry_run, &metrics, pools).await;
             Line { name: target.id.to_string(), result }
         }
     });
@@ -83,21 +84,24 @@ async fn targets(args: &SweeperArgs) -> Result<(Vec<Target>, Vec<(String, String
     Ok((targets.into_values().collect(), unknown.collect()))
 }
 
-async fn outcome(target: &Target, only_count: bool, metrics: &TargetMetrics) -> Outcome {
+async fn outcome(target: &Target, only_count: bool, metrics: &TargetMetrics, pools: &Pools) -> Outcome {
     if target.suspended {
         return Outcome::Suspended;
     }
-    let result = if only_count { count(target, metrics).await } else { sweep(target, metrics).await };
+    let result =
+        if only_count { count(target, metrics, pools).await } else { sweep(target, metrics, pools).await };
     result.unwrap_or_else(|error| Outcome::Failed(error.to_string()))
 }
 
-async fn count(target: &Target, metrics: &TargetMetrics) -> Result<Outcome, StoreError> {
-    Ok(Outcome::Counted(Sweep::connect(target, turn(0, LONGEST_SLEEP)).await?.count_overdue(metrics).await?))
+async fn count(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<Outcome, StoreError> {
+    Ok(Outcome::Counted(
+        Sweep::connect(target, turn(0, LONGEST_SLEEP), pools).await?.count_overdue(metrics).await?,
+    ))
 }
 
-async fn sweep(target: &Target, metrics: &TargetMetrics) -> Result<Outcome, StoreError> {
+async fn sweep(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<Outcome, StoreError> {
     let begun = Instant::now();
-    let mut sweep = Sweep::open(target, turn(0, LONGEST_SLEEP)).await?;
+    let mut sweep = Sweep::open(target, turn(0, LONGEST_SLEEP), pools).await?;
     let (mut expired, mut conflicts) = (0, 0);
     loop {
         let swept = sweep.step(target, metrics).await?;

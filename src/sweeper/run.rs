@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     runtime::exponential,
-    store::{StoreError, TargetId},
+    store::{Pools, StoreError, TargetId},
 };
 
 /// The longest pause of a target that cannot be reached.
@@ -114,6 +114,7 @@ pub struct Sweeps {
     /// Kept while a sweep is begun again, because something about its target changed.
     progress: HashMap<TargetId, Arc<Progress>>,
     lanes: HashMap<Vec<String>, Arc<Semaphore>>,
+    pools: Arc<Pools>,
     metrics: Metrics,
     members: watch::Receiver<Arc<Members>>,
     changed: Arc<Notify>,
@@ -141,6 +142,7 @@ impl Sweeps {
             running: HashMap::new(),
             progress: HashMap::new(),
             lanes: HashMap::new(),
+            pools: Arc::default(),
             metrics,
             members,
             changed,
@@ -190,6 +192,7 @@ impl Sweeps {
             progress: self.progress.entry(target.id.clone()).or_default().clone(),
             members: self.members.clone(),
             lane: lane.or_insert_with(|| Arc::new(Semaphore::new(BACKLOGS_PER_SERVER))).clone(),
+            pools: self.pools.clone(),
             cap: self.cap,
             failures: 0,
             target: target.clone(),
@@ -242,6 +245,7 @@ struct Task {
     progress: Arc<Progress>,
     members: watch::Receiver<Arc<Members>>,
     lane: Arc<Semaphore>,
+    pools: Arc<Pools>,
     cap: Duration,
     /// In a row.
     failures: u32,
@@ -266,7 +270,7 @@ impl Task {
             let step = async {
                 let sweep = match &mut sweep {
                     Some(sweep) => sweep,
-                    none => none.insert(Sweep::open(&self.target, turn).await?),
+                    none => none.insert(Sweep::open(&self.target, turn, &self.pools).await?),
                 };
                 sweep.take(turn);
                 sweep.step(&self.target, &self.metrics).await

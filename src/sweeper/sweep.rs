@@ -12,7 +12,7 @@ use super::{
     pacing::{BatchSize, rest, within},
     targets::Target,
 };
-use crate::store::{ConnectOptions, Look, Query, Refused, Store, StoreError};
+use crate::store::{ConnectOptions, Look, Pools, Query, Refused, Store, StoreError};
 
 /// Up to how many overdue orders are counted.
 const COUNTED: u64 = 100_000;
@@ -86,8 +86,8 @@ impl Sweep {
     ///
     /// # Errors
     /// When the connection string is wrong, or the database is away.
-    pub async fn open(target: &Target, turn: Turn) -> Result<Self, StoreError> {
-        let mut sweep = Self::connect(target, turn).await?;
+    pub async fn open(target: &Target, turn: Turn, pools: &Pools) -> Result<Self, StoreError> {
+        let mut sweep = Self::connect(target, turn, pools).await?;
         sweep.index(target).await?;
         Ok(sweep)
     }
@@ -96,14 +96,14 @@ impl Sweep {
     ///
     /// # Errors
     /// When the connection string is wrong.
-    pub async fn connect(target: &Target, turn: Turn) -> Result<Self, StoreError> {
+    pub async fn connect(target: &Target, turn: Turn, pools: &Pools) -> Result<Self, StoreError> {
         let options = ConnectOptions {
             uri: &target.uri,
             database: Some(&target.id.database),
             namespace: target.namespace.as_deref(),
         };
         Ok(Self {
-            store: Store::connect(options).await?,
+            store: Store::connect_in(pools, options).await?,
             grace: target.grace,
             limit: target.max_per_second,
             turn,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::events::v1::Event;
 use kube::{ResourceExt, api::ListParams};
-use mongodb::bson::{DateTime, doc};
+use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::json;
 use tokio::{
@@ -164,6 +164,38 @@ async fn a_database_that_hangs_delays_no_other_and_is_swept_when_it_answers_agai
     cancelled(&stuck, overdue).await;
     namespace.condition("stuck", DatabaseReady, "True", "AsExpected").await;
     namespace.condition("stuck", Sweeping, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_corrected_and_orders_that_contradict_an_index_are_seen_to_without_a_restart() {
+    let namespace = TestNamespace::create("corrected").await;
+    namespace.secrets(&uri()).await;
+    namespace.secret("other", "MONGO_URI", "mongodb://127.0.0.1:1/").await;
+    let (well, twice) = (TestDatabase::new().await, TestDatabase::bare().await);
+    let overdue = order(&well, "created", -1).await;
+    let ticket = ObjectId::new();
+    let first = twice.mongoose_order(doc! { "ticket": ticket }).await;
+    twice.mongoose_order(doc! { "ticket": ticket }).await;
+    let other = json!({"database": {"uriSecretRef": {"name": "other"}}});
+    namespace.apply(&service(&namespace, "other", &well, other)).await.unwrap();
+    namespace.apply(&service(&namespace, "twice", &twice, json!({}))).await.unwrap();
+    let _sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    namespace.condition("other", DatabaseReady, "False", "DatabaseUnreachable").await;
+    let message = namespace.condition("twice", DatabaseReady, "False", "DuplicateActiveOrders").await;
+    assert!(message.contains(&ticket.to_hex()), "{message}");
+    // Slower, but swept.
+    namespace.condition("twice", Sweeping, "True", "AsExpected").await;
+    let due = order(&twice, "created", -1).await;
+    cancelled(&twice, due).await;
+
+    namespace.secret("other", "MONGO_URI", &uri()).await;
+    let id = ObjectId::parse_str(&first).unwrap();
+    twice.orders().update_one(doc! { "_id": id }, doc! { "$set": { "status": "cancelled" } }).await.unwrap();
+    cancelled(&well, overdue).await;
+    namespace.condition("other", DatabaseReady, "True", "AsExpected").await;
+    namespace.condition("twice", DatabaseReady, "True", "AsExpected").await;
     namespace.remove().await;
 }
 
