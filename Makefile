@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 BED := dev/bed
 
-.PHONY: help demo test check bench-api bench-import bench-statements bench-controller generate image down clean
+.PHONY: help demo test check bench-api bench-import bench-statements bench-controller bench-sweeper generate image down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -47,6 +47,10 @@ bench-statements: ## Compare ways to ask for orders with their tickets; SECONDS,
 bench-controller: ## Measure the controller beside a cluster without nodes; COUNT=1000 CREATE_RATE=12 CHANGE_RATE=40,141 DELETE_RATE=2 REPLICAS=0
 	@$(BED) up api && mkdir -p "$(CARGO_TARGET_DIR)" && $(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" \
 	  sh -c 'cargo build --release --locked && exec dev/bench-controller'
+
+bench-sweeper: ## Measure the sweeper beside BullMQ and Agenda; PARTS=lateness,backlog,comparison,idle RATES=100,1000 SECONDS=15 BACKLOG=1000000 TARGETS=1,100,1000
+	@$(BED) up api mongo && mkdir -p "$(CARGO_TARGET_DIR)" && $(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" \
+	  sh -c 'cargo build --release --locked && exec dev/bench-sweeper'
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, and docs/openapi.json
 	cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml

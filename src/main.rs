@@ -40,7 +40,13 @@ struct Cli {
 enum Command {
     /// Make and keep the children of every OrdersService
     Controller(controller::ControllerArgs),
-    /// Move expired orders to cancelled, in the database of every OrdersService
+    /// Move expired orders to cancelled, in the database of every OrdersService or in one
+    ///
+    /// An order expires when the database's own clock has reached its expiresAt; the clock of this machine
+    /// does not matter. It is cancelled by a write that repeats every condition, so an order that is paid
+    /// for at the same moment is either paid for or cancelled, and none is cancelled twice, however many
+    /// sweepers run. Nothing is kept but the orders: a sweeper may be killed at any moment, and whatever
+    /// became due meanwhile is found by the next one.
     Sweeper(sweeper::SweeperArgs),
     /// Serve the orders HTTP API
     Serve(api::ServeArgs),
@@ -75,7 +81,11 @@ async fn main() -> ExitCode {
         }
         Command::Sweeper(args) => {
             let traces = telemetry::init(&args.log, "orders-operator-sweeper");
-            flushed(ended(sweeper::run(args).await), traces)
+            let code = match sweeper::run(args).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error, error.exit_code()),
+            };
+            flushed(code, traces)
         }
         Command::Serve(args) => {
             let traces = telemetry::init(&args.log, "orders-operator-serve");

@@ -167,8 +167,15 @@ class Spare(Mongo):
 
     name = "spare"
 
+    def build(self):
+        super().build()
+        tools.apt("spare")
+
     def environment(self):
-        return {"SPARE_MONGO_URI": self.uri(), "SPARE_MONGO_RESTART": restart_command(self.bed, self.name)}
+        # The library by which a test's process has another time.
+        faketime = next(Path("/usr/lib").glob("*-linux-gnu/faketime/libfaketime.so.1"), "")
+        return {"SPARE_MONGO_URI": self.uri(), "SPARE_MONGO_RESTART": restart_command(self.bed, self.name),
+                "LIBFAKETIME": str(faketime)}
 
 
 def loader(root, seen_at):

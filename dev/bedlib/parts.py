@@ -32,15 +32,12 @@ class Api:
         tools.apt("api")
         tools.kubernetes()
         tools.go_tool("helm")
-        tools.go_files("gateway-api")
-        tools.pypi_tool("traefik")
 
     def healthy(self):
         return self.plane.healthy()
 
     def environment(self):
-        return {"KUBECONFIG": str(self.plane.kubeconfig), "GATEWAY_API_CRDS": str(tools.go_files("gateway-api")),
-                "TRAEFIK": str(tools.pypi_tool("traefik"))}
+        return {"KUBECONFIG": str(self.plane.kubeconfig)}
 
     def up(self):
         self.build()
@@ -138,7 +135,7 @@ class Ingress:
 
 
 class Planes:
-    """Traefik and nginx as programs, for tests that start their own and ask them for routes."""
+    """Traefik and nginx as programs, and the Gateway API, for tests that start their own and ask them for routes."""
 
     name = "planes"
     needs_root = False
@@ -147,14 +144,17 @@ class Planes:
         self.bed = bed
 
     def build(self):
+        tools.apt(self.name)
         tools.pypi_tool("traefik")
-        tools.debian_tool("nginx")
+        tools.debian_files("nginx")
+        tools.go_files("gateway-api")
 
     def healthy(self):
         return True
 
     def environment(self):
-        return {"TRAEFIK": str(tools.pypi_tool("traefik")), "NGINX": str(tools.debian_tool("nginx"))}
+        return {"TRAEFIK": str(tools.pypi_tool("traefik")), "NGINX": str(tools.debian_files("nginx") / "usr/sbin/nginx"),
+                "GATEWAY_API_CRDS": str(tools.go_files("gateway-api"))}
 
     def up(self):
         self.build()

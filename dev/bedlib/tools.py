@@ -80,18 +80,21 @@ def apt_get(part, *words):
     run(part, [*sudo, "apt-get", words[0], "-y", "-q", "-o", "DPkg::Lock::Timeout=300", *words[1:]], log_of("apt"), env=environment)
 
 
-def debian_tool(name):
-    """The path of a program of a Debian package, laid out in a folder of its own: to install it would start it."""
-    pin = VERSIONS["debian"][name]
-    apt("planes")
+def debian_files(name):
+    """The folder in which the files of some Debian packages are laid out."""
+    packages = VERSIONS["debian"][name]
 
     def build(folder):
-        with step(f"fetching {name}"), locked(CACHE / "locks" / "apt"):
+        downloads = folder / "packages"
+        downloads.mkdir()
+        with step(f"fetching {name} from Debian"), locked(CACHE / "locks" / "apt"):
             apt_get(name, "update")
-            run(name, ["apt-get", "download", "-q", pin["package"]], log_of(name), cwd=folder)
-        run(name, ["dpkg-deb", "-x", next(folder.glob("*.deb")), folder / "root"], log_of(name))
+            run(name, ["apt-get", "download", "-q", *packages], log_of(name), cwd=downloads)
+            for package in sorted(downloads.glob("*.deb")):
+                run(name, ["dpkg-deb", "--extract", package, folder], log_of(name))
+        shutil.rmtree(downloads)
 
-    return cached(f"tools/debian-{name}", build) / "root" / pin["path"]
+    return cached(f"tools/{name}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}", build)
 
 
 def stamp(variables):

@@ -71,6 +71,7 @@ use crate::{
     runtime::{
         Process, RunError,
         admin::{Health, Heartbeat, Readiness},
+        cluster,
         lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
         telemetry::LogArgs,
         watch::{self, WatchArgs},
@@ -159,9 +160,9 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let reconciling = health.heartbeat("reconciles", Duration::from_secs(60));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let mut process = Process::start(args.admin_port, health, registry, &args.watch).await?;
+    let mut process = Process::start(args.admin_port, health, registry)?;
 
-    let (client, shutdown) = (process.client.clone(), process.shutdown.clone());
+    let (client, shutdown) = (cluster(&args.watch).await?, process.shutdown.clone());
     let hand_over = CancellationToken::new();
     let (leadership, mut election) = elect(&client, &args, &hand_over);
     let namespaces = watch::scopes(&args.namespace);

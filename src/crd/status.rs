@@ -52,10 +52,10 @@ pub struct OrdersServiceStatus {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExpiryStatus {
-    /// When the sweeper last looked for overdue orders.
+    /// When the sweeper wrote this: once a minute at most, and only when one of the others changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sweep_time: Option<Time>,
-    /// Seconds by which the oldest order is overdue that is not yet cancelled.
+    /// Seconds by which the oldest order was overdue that was not yet cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_overdue_seconds: Option<i64>,
     /// Orders that the sweeper has moved to cancelled.

@@ -10,5 +10,5 @@ pub mod traces;
 pub mod watch;
 
 pub use backoff::exponential;
-pub use process::{Process, RunError};
+pub use process::{Process, RunError, cluster};
 pub use shutdown::on_signal;

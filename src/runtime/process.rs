@@ -38,34 +38,34 @@ pub enum RunError {
     Ended,
 }
 
+/// A client of the cluster that this process runs in, or that the kubeconfig names.
+///
+/// # Errors
+/// When there is none to be found; whether it answers is not asked.
+pub async fn cluster(watch: &WatchArgs) -> Result<Client, RunError> {
+    let mut config = Config::infer().await.map_err(RunError::NoCluster)?;
+    config.read_timeout = Some(watch.read_timeout());
+    config.reset_reader_on_write = true;
+    Client::try_from(config).map_err(RunError::Client)
+}
+
 /// A running process: cancelled by SIGTERM and SIGINT, answering its probes from the first moment.
 pub struct Process {
     /// Cancelled when the process is to end.
     pub shutdown: CancellationToken,
-    /// The API server.
-    pub client: Client,
     admin: JoinHandle<io::Result<()>>,
 }
 
 impl Process {
-    /// Starts the admin server on `admin_port`, and finds the cluster.
+    /// Starts the admin server on `admin_port`.
     ///
     /// # Errors
-    /// When there is no cluster to be found; whether it answers is not asked.
-    pub async fn start(
-        admin_port: u16,
-        health: Health,
-        metrics: Registry,
-        watch: &WatchArgs,
-    ) -> Result<Self, RunError> {
+    /// When signals cannot be listened for.
+    pub fn start(admin_port: u16, health: Health, metrics: Registry) -> Result<Self, RunError> {
         let shutdown = on_signal().map_err(RunError::Signals)?;
         let address = (Ipv4Addr::UNSPECIFIED, admin_port).into();
         let admin = tokio::spawn(admin::serve(address, health, Arc::new(metrics), shutdown.clone()));
-        let mut config = Config::infer().await.map_err(RunError::NoCluster)?;
-        config.read_timeout = Some(watch.read_timeout());
-        config.reset_reader_on_write = true;
-        let client = Client::try_from(config).map_err(RunError::Client)?;
-        Ok(Self { shutdown, client, admin })
+        Ok(Self { shutdown, admin })
     }
 
     /// Waits until the admin server ends, which it should not before the shutdown.

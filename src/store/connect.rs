@@ -2,7 +2,13 @@
 //!
 //! Errors never repeat the connection string: it holds a password.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
 
 use mongodb::{
     Client,
@@ -111,6 +117,45 @@ impl fmt::Debug for ConnectOptions<'_> {
             .field("database", &self.database)
             .field("namespace", &self.namespace)
             .finish_non_exhaustive()
+    }
+}
+
+/// Connection pools that are shared by all that connect with the same string, in the same namespace: each takes
+/// memory, and connections of its own to every server. A pool lives as long as a store that uses it.
+///
+/// That of another server, or of another user, is never shared, so neither can use up the other's connections.
+#[derive(Debug, Default)]
+pub struct Pools(Mutex<ByAddress>);
+
+/// Pools by connection string and namespace.
+type ByAddress = HashMap<(String, Option<String>), Weak<Client>>;
+
+impl Pools {
+    /// The pool of these options, made if it is not there; and what they lead to.
+    pub(super) async fn open(
+        &self,
+        options: &ConnectOptions<'_>,
+    ) -> Result<(Arc<Client>, TargetId), StoreError> {
+        let key = (options.uri.trim().to_owned(), options.namespace.map(str::to_owned));
+        let known = self.lock().get(&key).and_then(Weak::upgrade);
+        if let Some(client) = known {
+            return Ok((client, options.target()?));
+        }
+        let (client, target) = options.open().await?;
+        let client = Arc::new(client);
+        let mut pools = self.lock();
+        pools.retain(|_, pool| pool.strong_count() > 0);
+        // Another may have made one meanwhile.
+        if let Some(other) = pools.get(&key).and_then(Weak::upgrade) {
+            return Ok((other, target));
+        }
+        pools.insert(key, Arc::downgrade(&client));
+        Ok((client, target))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ByAddress> {
+        // No code panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -234,6 +279,23 @@ mod tests {
         assert!(
             ConnectOptions { database: Some("a.b"), ..ConnectOptions::new("mongodb://h") }.target().is_err()
         );
+    }
+
+    #[tokio::test]
+    async fn a_pool_is_shared_by_those_with_the_same_string_and_goes_with_the_last_of_them() {
+        let pools = Pools::default();
+        let open = async |uri, database, namespace| {
+            pools.open(&ConnectOptions { uri, database: Some(database), namespace }).await.unwrap()
+        };
+        let (first, one) = open("mongodb://h/", "a", None).await;
+        let (second, two) = open("mongodb://h/", "b", None).await;
+        assert!(Arc::ptr_eq(&first, &second) && one != two);
+        let others =
+            [open("mongodb://u:p@h/", "a", None).await, open("mongodb://h/", "a", Some("shop")).await];
+        assert!(others.iter().all(|(other, _)| !Arc::ptr_eq(&first, other)));
+        drop((first, second, others));
+        let _fresh = open("mongodb://other/", "a", None).await;
+        assert_eq!(pools.lock().len(), 1);
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What the sweeper asks of a database: its clock, a batch of expired orders, the next one due.
+//! What the sweeper asks of a database: its clock, which orders are due or soon will be, and to cancel them.
 //!
 //! Nothing here trusts the clock of the machine it runs on, and nothing is decided by reading: the
 //! write repeats every condition, so an order that was paid for between the two stays paid for.
@@ -22,18 +22,88 @@ use crate::{
     runtime::traces,
 };
 
-/// What one batch found and did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExpiredBatch {
-    /// Orders that were due when it looked.
-    pub claimed: u64,
-    /// Those that it cancelled. Others had moved meanwhile: paid for, cancelled by their user, or
-    /// taken by another sweeper; or the reply to the first of two attempts was lost.
-    pub expired: u64,
+/// What to look for among the open orders.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// What is due at this moment is to be cancelled …
+    pub cutoff: Timestamp,
+    /// … and what is due at this one, which is not before it, says when to come back.
+    pub until: Timestamp,
+    /// Only those that expire after this moment.
+    pub after: Option<Timestamp>,
+    /// How much later orders are due that are being paid for.
+    pub grace: Duration,
+    /// How many to look at.
+    pub limit: u32,
+    /// Those are left out.
+    pub but: Refused,
+}
+
+impl Query {
+    /// Whatever is due at `cutoff`, up to `limit`.
+    #[must_use]
+    pub fn due(cutoff: Timestamp, grace: Duration, limit: u32) -> Self {
+        Self { cutoff, until: cutoff, after: None, grace, limit, but: Refused::default() }
+    }
+}
+
+/// What a look at the open orders found.
+#[derive(Debug, Default)]
+pub struct Look {
+    ids: Vec<Bson>,
+    due: Vec<Timestamp>,
+    next: Option<Timestamp>,
+    full: bool,
+}
+
+impl Look {
+    /// The moments at which the orders that are due became so, in no order.
+    #[must_use]
+    pub fn due(&self) -> &[Timestamp] {
+        &self.due
+    }
+
+    /// The earliest moment at which another of those that were seen becomes due.
+    #[must_use]
+    pub fn next(&self) -> Option<Timestamp> {
+        self.next
+    }
+
+    /// Takes the first `count` of those that are due out of it.
+    #[must_use]
+    pub fn take(&mut self, count: usize) -> Self {
+        let count = count.min(self.ids.len());
+        let (ids, due) = (self.ids.drain(..count).collect(), self.due.drain(..count).collect());
+        Self { ids, due, next: None, full: self.full }
+    }
+
+    /// Whether as many were seen as were asked for, so that there may be more of either kind.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+}
+
+/// Orders that the database refuses to cancel.
+#[derive(Clone, Debug, Default)]
+pub struct Refused(Vec<Bson>);
+
+impl Refused {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
 }
 
 const EXPIRING: &str = "expiring orders";
-const LOOKING: &str = "looking for the next order to expire";
+const LOOKING: &str = "looking for expired orders";
+const COUNTING: &str = "counting expired orders";
 
 impl Store {
     /// The database's own clock, which alone says what is due.
@@ -50,74 +120,26 @@ impl Store {
         })
     }
 
-    /// Cancels up to `limit` open orders whose time was over at `cutoff`; those that are being paid
-    /// for have `grace` on top. Each order is cancelled at most once, however many callers there are.
+    /// Looks for open orders that are due, or soon will be.
     ///
-    /// # Errors
-    /// When the database fails; some of the orders may have been cancelled then.
-    pub async fn expire_batch(
-        &self,
-        cutoff: Timestamp,
-        grace: Duration,
-        limit: u32,
-    ) -> Result<ExpiredBatch, StoreError> {
-        let due = due(cutoff, grace);
-        retry::within(retry::DEADLINE, EXPIRING, async {
-            let ids = self.claim(&due, limit).await?;
-            if ids.is_empty() {
-                return Ok(ExpiredBatch::default());
-            }
-            let claimed = ids.len() as u64;
-            let mut filter = doc! { "_id": { "$in": ids } };
-            filter.extend(due.clone());
-            let orders = self.orders();
-            // Only now, so that the many looks at an idle database make no traces.
-            let result = retry::transient(EXPIRING, || async {
-                let update = orders.update_many(filter.clone(), advanced(Transition::Cancel));
-                update.write_concern(majority()).await
-            })
-            .instrument(traces::root(EXPIRING))
-            .await?;
-            Ok(ExpiredBatch { claimed, expired: result.modified_count })
-        })
-        .await
-    }
-
-    /// The earliest moment, later than `after` and not later than `until`, at which an order that is
-    /// open now becomes due.
-    ///
-    /// Both bounds matter: without them some servers read every open order for it.
+    /// In the index's order where the server walks it, which is oldest first. It is not asked for: some
+    /// servers would read and sort all that is due, for each batch.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn next_due(
-        &self,
-        after: Timestamp,
-        until: Timestamp,
-        grace: Duration,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        retry::within(retry::DEADLINE, LOOKING, async {
-            if grace.is_zero() {
-                return self.earliest(after, until, None).await;
-            }
-            let (created, paying) = (OrderStatus::Created, OrderStatus::AwaitingPayment);
-            let created = self.earliest(after, until, Some(created)).await?;
-            let until = created.unwrap_or(until);
-            let paying = self.earliest(before(after, grace), before(until, grace), Some(paying)).await?;
-            let paying = paying.map(|moment| moment.checked_add(grace).unwrap_or(Timestamp::MAX));
-            Ok(created.into_iter().chain(paying).min())
-        })
-        .await
-    }
-
-    /// The ids of orders that are due. In the index's order where the server walks it, which is
-    /// oldest first; asking for that order would make others sort all that is due, for each batch.
-    async fn claim(&self, due: &Document, limit: u32) -> Result<Vec<Bson>, StoreError> {
-        let orders = self.raw_orders();
-        let found: Vec<RawDocumentBuf> = retry::transient("looking for expired orders", || async {
+    pub async fn look(&self, query: &Query) -> Result<Look, StoreError> {
+        let (orders, mut filter) = (self.raw_orders(), due(query.until, query.grace));
+        let (limit, grace) = (query.limit, query.grace);
+        if !query.but.0.is_empty() {
+            filter.insert("_id", doc! { "$nin": &query.but.0 });
+        }
+        if let Some(after) = query.after {
+            filter.insert("expiresAt", doc! { "$gt": date(after), "$lte": date(query.until) });
+        }
+        let found: Vec<RawDocumentBuf> = retry::transient(LOOKING, || async {
             orders
-                .find(due.clone())
-                .projection(doc! { "_id": 1 })
+                .find(filter.clone())
+                .projection(doc! { "_id": 1, "expiresAt": 1, "status": 1 })
                 .limit(i64::from(limit))
                 .batch_size(limit)
                 .await?
@@ -125,33 +147,97 @@ impl Store {
                 .await
         })
         .await?;
-        Ok(found.iter().filter_map(|document| document.get("_id").ok()??.try_into().ok()).collect())
+        let mut look = Look { full: found.len() as u64 >= u64::from(limit), ..Look::default() };
+        for order in &found {
+            let Some((id, at)) = due_of(order, grace) else { continue };
+            if at <= query.cutoff {
+                look.ids.push(id);
+                look.due.push(at);
+            } else {
+                look.next = Some(look.next.map_or(at, |next| next.min(at)));
+            }
+        }
+        Ok(look)
     }
 
-    async fn earliest(
-        &self,
-        after: Timestamp,
-        until: Timestamp,
-        status: Option<OrderStatus>,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let mut filter = doc! {
-            "status": { "$in": statuses(&OrderStatus::OPEN) },
-            "expiresAt": { "$gt": date(after), "$lte": date(until) },
-        };
-        if let Some(status) = status {
-            filter.insert("$and", vec![doc! { "status": status.as_str() }]);
-        }
-        let orders = self.raw_orders();
-        let found = retry::transient(LOOKING, || async {
-            orders
-                .find_one(filter.clone())
-                .projection(doc! { "_id": 0, "expiresAt": 1 })
-                .sort(doc! { "expiresAt": 1 })
-                .await
-        })
-        .await?;
-        Ok(found.and_then(|document| moment(document.get_datetime("expiresAt").ok()?)))
+    /// Cancels those of the orders that were seen that are due at `cutoff` still, and says how many they
+    /// were. Each order is cancelled at most once, however many callers there are. The others had moved
+    /// meanwhile: paid for, cancelled by their user, or taken by another sweeper; or the reply to the
+    /// first of two attempts was lost.
+    ///
+    /// # Errors
+    /// When the database fails; some of the orders may have been cancelled then.
+    pub async fn expire(&self, look: &Look, cutoff: Timestamp, grace: Duration) -> Result<u64, StoreError> {
+        if look.ids.is_empty() { Ok(0) } else { self.expire_these(&look.ids, cutoff, grace).await }
     }
+
+    /// The same where the database refuses the whole for the sake of some, such as one whose version is a
+    /// text: cancels the others, and says which are left. For them somebody has to see to.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn expire_apart(
+        &self,
+        look: &Look,
+        cutoff: Timestamp,
+        grace: Duration,
+    ) -> Result<(u64, Refused), StoreError> {
+        let (mut expired, mut refused) = (0, Refused::default());
+        let mut parts = vec![look.ids.as_slice()];
+        while let Some(ids) = parts.pop() {
+            match self.expire_these(ids, cutoff, grace).await {
+                Ok(now) => expired += now,
+                Err(error) if error.is_unavailable() => return Err(error),
+                Err(error) => match ids {
+                    [id] => {
+                        tracing::warn!(order = %id, %error, "this order cannot be cancelled, and is left alone for a while");
+                        refused.0.push(id.clone());
+                    }
+                    ids => parts.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2))),
+                },
+            }
+        }
+        Ok((expired, refused))
+    }
+
+    async fn expire_these(
+        &self,
+        ids: &[Bson],
+        cutoff: Timestamp,
+        grace: Duration,
+    ) -> Result<u64, StoreError> {
+        let mut filter = doc! { "_id": { "$in": ids } };
+        filter.extend(due(cutoff, grace));
+        let orders = self.orders();
+        // A trace of its own: the many looks at an idle database make none.
+        let result = retry::transient(EXPIRING, || async {
+            let update = orders.update_many(filter.clone(), advanced(Transition::Cancel));
+            update.write_concern(majority()).await
+        })
+        .instrument(traces::root(EXPIRING))
+        .await?;
+        Ok(result.modified_count)
+    }
+
+    /// How many open orders are due at `cutoff`, counted up to `most`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn overdue(&self, cutoff: Timestamp, grace: Duration, most: u64) -> Result<u64, StoreError> {
+        let (orders, filter) = (self.orders(), due(cutoff, grace));
+        retry::transient(COUNTING, || async { orders.count_documents(filter.clone()).limit(most).await })
+            .await
+    }
+}
+
+/// The id of an open order, and when it becomes due.
+fn due_of(order: &RawDocumentBuf, grace: Duration) -> Option<(Bson, Timestamp)> {
+    let id = order.get("_id").ok()??.try_into().ok()?;
+    let expires_at = moment(order.get_datetime("expiresAt").ok()?)?;
+    let is_paying =
+        order.get_str("status").is_ok_and(|status| status == OrderStatus::AwaitingPayment.as_str());
+    let grace = if is_paying { grace } else { Duration::ZERO };
+    Some((id, expires_at.checked_add(grace).unwrap_or(Timestamp::MAX)))
 }
 
 /// What is due at `cutoff`. The first two conditions are word for word those of the partial index,

@@ -28,13 +28,13 @@ mod tickets;
 use std::{fmt, sync::Arc};
 
 use mongodb::{
-    Collection, Database,
+    Client, Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
 };
 
-pub use connect::{ConnectOptions, TargetId};
+pub use connect::{ConnectOptions, Pools, TargetId};
 pub use error::StoreError;
-pub use expiry::ExpiredBatch;
+pub use expiry::{Look, Query, Refused};
 pub use list::{Listing, Page};
 pub use orders::{CancelError, Moved};
 pub use payments::PaymentError;
@@ -45,6 +45,8 @@ pub use retry::DEADLINE;
 #[derive(Clone)]
 pub struct Store {
     database: Database,
+    /// Keeps a pool that is shared.
+    _pool: Arc<Client>,
     target: TargetId,
     gates: Arc<reserve::Gates>,
 }
@@ -57,8 +59,16 @@ impl Store {
     /// # Errors
     /// When the URI or the database's name is not usable; the message never repeats credentials.
     pub async fn connect(options: ConnectOptions<'_>) -> Result<Self, StoreError> {
-        let (client, target) = options.open().await?;
-        Ok(Self { database: client.database(&target.database), target, gates: Arc::default() })
+        Self::connect_in(&Pools::default(), options).await
+    }
+
+    /// The same, with a connection pool that others may use too.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn connect_in(pools: &Pools, options: ConnectOptions<'_>) -> Result<Self, StoreError> {
+        let (pool, target) = pools.open(&options).await?;
+        Ok(Self { database: pool.database(&target.database), _pool: pool, target, gates: Arc::default() })
     }
 
     /// Which servers and database these orders are in.

@@ -1,19 +1,6 @@
-//! When to sweep next, and how much at once: pure functions over times.
+//! How much to cancel at once, and how fast: pure functions.
 
 use std::time::Duration;
-
-use jiff::Timestamp;
-
-/// The longest pause: an order that is inserted or edited meanwhile is late by this at most.
-pub const LONGEST_NAP: Duration = Duration::from_secs(1);
-
-/// How long to sleep at `now`, given the next moment at which an order is due, if there is one
-/// within `LONGEST_NAP`.
-pub fn nap(now: Timestamp, next_due: Option<Timestamp>) -> Duration {
-    let wait = next_due
-        .map_or(LONGEST_NAP, |due| Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO));
-    wait.min(LONGEST_NAP)
-}
 
 /// The number of orders in one batch when no more than `limit` may be cancelled in a second: so few
 /// that they come evenly.
@@ -28,7 +15,7 @@ pub fn rest(claimed: u64, took: Duration, limit: Option<u32>) -> Duration {
     Duration::from_secs_f64(claimed as f64 / f64::from(limit.max(1))).saturating_sub(took)
 }
 
-/// The number of orders to cancel in one write, so that a write takes about an eighth of a second:
+/// The number of orders to cancel in one write, so that a write takes 100 to 150 ms:
 /// long enough to be worth its round trip, short enough to let others through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchSize(u32);
@@ -78,15 +65,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_nap_ends_when_the_next_order_is_due_and_never_lasts_longer_than_the_cap(ahead_ms in -5_000i64..5_000) {
-            let now = Timestamp::UNIX_EPOCH;
-            let due = now + jiff::SignedDuration::from_millis(ahead_ms);
-            let expected = Duration::from_millis(ahead_ms.clamp(0, 1_000) as u64);
-            prop_assert_eq!(nap(now, Some(due)), expected);
-            prop_assert_eq!(nap(now, None), LONGEST_NAP);
-        }
-
-        #[test]
         fn no_more_than_the_limit_is_cancelled_in_a_second(
             limit in 1u32..100_000, took_ms in proptest::collection::vec(0u64..300, 1..50)
         ) {
@@ -108,6 +86,18 @@ mod tests {
                 size = size.after(u64::from(size.get()), Duration::from_millis(took));
                 prop_assert!((SMALLEST..=LARGEST).contains(&size.get()));
             }
+        }
+    }
+
+    #[test]
+    fn a_server_of_any_speed_gets_batches_that_take_100_to_150_ms() {
+        for per_second in [1_000u32, 5_000, 40_000, 1_000_000] {
+            let mut size = BatchSize::default();
+            for _ in 0..20 {
+                size = size.after(size.get().into(), Duration::from_secs(1) * size.get() / per_second);
+            }
+            let took = Duration::from_secs(1) * size.get() / per_second;
+            assert!((FAST..=SLOW).contains(&took) || size.get() == LARGEST, "{per_second}/s: {took:?}");
         }
     }
 

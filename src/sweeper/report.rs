@@ -1,21 +1,32 @@
-//! Tells each resource how its database is: the conditions `DatabaseReady` and `Sweeping`.
+//! Tells each resource how its database is: the conditions `DatabaseReady` and `Sweeping`, `status.expiry`,
+//! and events.
 //!
-//! They are written only when their status or reason changes, so an idle cluster sees no write.
+//! Only the owner of a target does, so that two sweepers do not write in turns. An idle target sees no
+//! write: conditions are written when their status or reason changes, the rest at most once a minute and
+//! only when it changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
     core::DeserializeGuard,
+    runtime::events::{Event, EventType, Recorder, Reporter as EventReporter},
 };
 
-use super::{sweep::Health, targets::resource_key};
-use crate::crd::{
-    ConditionType, NewCondition, OrdersService, SWEEPER_MANAGER, find_condition, set_condition, status_patch,
+use super::{
+    resolve::Resolver,
+    run::{Health, StoreProblem, Sweeps},
+    status::{News, conditions, expiry, news},
+    targets::resource_key,
 };
+use crate::crd::{ConditionType, ExpiryStatus, OrdersService, SWEEPER_MANAGER, find_condition, status_patch};
 
 /// The longest that one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,126 +34,177 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many writes are sent at the same time.
 const CONCURRENCY: usize = 8;
 
-/// Writes what changed. `health_of` gives the health of a resource's (namespace/name) target.
-pub async fn report(
-    client: &Client,
-    services: &[Arc<DeserializeGuard<OrdersService>>],
-    health_of: impl Fn(&str) -> Health,
-) {
-    let changes = services.iter().filter_map(|guarded| {
-        let service = guarded.0.as_ref().ok()?;
-        let key = resource_key(service);
-        let old = service.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        let new = conditions(&health_of(&key), old, service.metadata.generation, Timestamp::now())?;
-        Some((key, service, new))
-    });
-    stream::iter(changes)
-        .for_each_concurrent(CONCURRENCY, |(key, service, new)| async move {
-            match tokio::time::timeout(WRITE_TIMEOUT, write(client, service, new)).await {
-                Ok(Ok(())) => {}
-                // It is tried again at the next round.
-                Ok(Err(error)) => tracing::warn!(resource = key, %error, "cannot write the conditions"),
-                Err(_) => {
-                    tracing::warn!(resource = key, "the API server did not take the conditions in time")
+/// How often `status.expiry` is written at most.
+const EXPIRY_EVERY: Duration = Duration::from_secs(60);
+
+/// The OrdersServices as they are watched.
+pub type Services = [Arc<DeserializeGuard<OrdersService>>];
+
+/// What has been told so far.
+pub struct Reporter {
+    client: Client,
+    recorder: Recorder,
+    told: HashMap<String, Told>,
+}
+
+/// What one resource has been told.
+#[derive(Default)]
+struct Told {
+    uid: Option<String>,
+    /// How many of the orders that this process cancelled in its database are in its total.
+    counted: u64,
+    /// When its `status.expiry` was written last.
+    at: Option<Instant>,
+}
+
+/// A status to be written.
+struct Change<'a> {
+    key: String,
+    service: &'a OrdersService,
+    conditions: Vec<Condition>,
+    expiry: Option<ExpiryStatus>,
+    news: Vec<News>,
+    /// What is counted once it is written.
+    counted: u64,
+}
+
+impl Reporter {
+    /// Has told nothing yet.
+    pub fn new(client: Client) -> Self {
+        let reporter = EventReporter { controller: "orders-operator-sweeper".into(), instance: None };
+        Self { recorder: Recorder::new(client.clone(), reporter), client, told: HashMap::new() }
+    }
+
+    /// Gets to know new resources. What was cancelled in their databases before they were there, for
+    /// others, is not theirs.
+    pub fn meet(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps) {
+        let mut told = std::mem::take(&mut self.told);
+        for service in services.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
+            let (key, uid) = (resource_key(service), service.uid());
+            let known = told.remove(&key).filter(|told| told.uid == uid);
+            let counted = || match resolver.target_of(&key) {
+                Some(Ok(id)) => sweeps.progress(id).map_or(0, |progress| progress.expired()),
+                _ => 0,
+            };
+            let known = known.unwrap_or_else(|| Told { uid, counted: counted(), at: None });
+            self.told.insert(key, known);
+        }
+    }
+
+    /// Writes what changed. With `all`, also what would be written within a minute.
+    pub async fn report(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps, all: bool) {
+        let changes: Vec<_> = services
+            .iter()
+            .filter_map(|guarded| self.change(guarded.0.as_ref().ok()?, resolver, sweeps, all))
+            .collect();
+        let (client, recorder) = (&self.client, &self.recorder);
+        let written: Vec<_> = stream::iter(changes)
+            .map(|change| async move {
+                let written = tokio::time::timeout(WRITE_TIMEOUT, write(client, recorder, &change)).await;
+                match written {
+                    Ok(Ok(())) => return Some((change.key, change.counted, change.expiry.is_some())),
+                    // It was written meanwhile, by the controller or another sweeper; the watch will show how.
+                    Ok(Err(kube::Error::Api(status))) if [404, 409].contains(&status.code) => {}
+                    // It is tried again at the next round.
+                    Ok(Err(error)) => {
+                        tracing::warn!(resource = change.key, %error, "cannot write the status")
+                    }
+                    Err(_) => {
+                        tracing::warn!(
+                            resource = change.key,
+                            "the API server did not take the status in time"
+                        );
+                    }
                 }
+                None
+            })
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        for (key, counted, has_expiry) in written.into_iter().flatten() {
+            if let Some(told) = self.told.get_mut(&key).filter(|_| has_expiry) {
+                (told.counted, told.at) = (counted, Some(Instant::now()));
             }
-        })
-        .await;
+        }
+    }
+
+    /// What is to be written of one resource; none where another sweeper does it, or nothing is new.
+    fn change<'a>(
+        &self,
+        service: &'a OrdersService,
+        resolver: &Resolver,
+        sweeps: &Sweeps,
+        all: bool,
+    ) -> Option<Change<'a>> {
+        let key = resource_key(service);
+        let (health, progress, rank) = match resolver.target_of(&key)? {
+            Ok(id) => (sweeps.health(id), sweeps.progress(id), sweeps.rank(&id.to_string())),
+            Err(problem) => {
+                let message = format!("the database is not known: {problem}");
+                let problem = StoreProblem { reason: "DatabaseUnreachable", message };
+                (Health::Failing(problem), None, sweeps.rank(&key))
+            }
+        };
+        let told = self.told.get(&key)?;
+        if rank > 0 || health == Health::Unknown {
+            return None;
+        }
+        let status = service.status.clone().unwrap_or_default();
+        let now = Timestamp::now();
+        let expired = progress.as_ref().map_or(told.counted, |progress| progress.expired());
+        let overdue = progress.as_ref().map_or(0, |progress| progress.overdue_seconds());
+        let new = conditions(&health, overdue, &status.conditions, service.metadata.generation, now);
+        let news = new.as_ref().map_or(Vec::new(), |new| news(&status.conditions, new));
+        let due = all || new.is_some() || told.at.is_none_or(|at| at.elapsed() >= EXPIRY_EVERY);
+        let mut counted = told.counted;
+        let mut next = status.expiry.clone();
+        if progress.is_some() && due {
+            let changed = expiry(status.expiry.as_ref(), expired.saturating_sub(told.counted), overdue, now);
+            if changed.is_none() && new.is_none() {
+                return None;
+            }
+            (next, counted) = (changed.or(next), expired);
+        } else if new.is_none() {
+            return None;
+        }
+        // What is left out of an apply is taken away, so it has all that is the sweeper's.
+        let kept = || {
+            let ours = ConditionType::SWEEPER.iter();
+            ours.filter_map(|kind| find_condition(&status.conditions, *kind).cloned()).collect()
+        };
+        Some(Change { key, service, conditions: new.unwrap_or_else(kept), expiry: next, news, counted })
+    }
 }
 
-async fn write(client: &Client, service: &OrdersService, conditions: Vec<Condition>) -> kube::Result<()> {
+async fn write(client: &Client, recorder: &Recorder, change: &Change<'_>) -> kube::Result<()> {
+    let service = change.service;
     let api = Api::<OrdersService>::namespaced(client.clone(), &service.namespace().unwrap_or_default());
-    let patch = status_patch(service, &serde_json::json!({"conditions": conditions}));
+    let mut status = serde_json::json!({"conditions": change.conditions});
+    if let Some(expiry) = &change.expiry {
+        status["expiry"] = serde_json::to_value(expiry).map_err(kube::Error::SerdeError)?;
+    }
+    let mut patch = status_patch(service, &status);
+    // The total goes on from what is there: it must not be another one by now.
+    patch["metadata"]["resourceVersion"] = service.resource_version().into();
     let params = PatchParams::apply(SWEEPER_MANAGER).force();
-    api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch)).await.map(drop)
+    api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch)).await?;
+    for news in &change.news {
+        publish(recorder, service, news).await;
+    }
+    Ok(())
 }
 
-/// The conditions that `health` calls for; none when the resource has them already, or when there is
-/// nothing to say yet.
-fn conditions(
-    health: &Health,
-    old: &[Condition],
-    generation: Option<i64>,
-    now: Timestamp,
-) -> Option<Vec<Condition>> {
-    let as_expected = "AsExpected";
-    let reached = "the database is reached, and its indexes are in place";
-    let sweeping = "expired orders are moved to cancelled";
-    // DatabaseReady, then Sweeping: status, reason, message.
-    let (database, sweeping) = match health {
-        Health::Unknown => return None,
-        Health::Suspended => {
-            (None, (false, "Suspended", "spec.expiration.suspend is true: expired orders stay as they are"))
-        }
-        Health::Well => (Some((true, as_expected, reached)), (true, as_expected, sweeping)),
-        Health::IndexMissing(problem) => {
-            (Some((false, problem.reason, problem.message.as_str())), (true, as_expected, sweeping))
-        }
-        Health::Failing(problem) => {
-            let failing = (false, problem.reason, problem.message.as_str());
-            (Some(failing), failing)
-        }
+async fn publish(recorder: &Recorder, service: &OrdersService, news: &News) {
+    // The API server refuses notes over 1,024 bytes.
+    let note = news.note.get(..news.note.floor_char_boundary(1000)).unwrap_or_default();
+    let event = Event {
+        type_: if news.is_warning { EventType::Warning } else { EventType::Normal },
+        reason: news.reason.clone(),
+        note: Some(note.into()),
+        action: "Sweep".into(),
+        secondary: None,
     };
-    let mut new = Vec::new();
-    let wanted = [(ConditionType::DatabaseReady, database), (ConditionType::Sweeping, Some(sweeping))];
-    for (kind, state) in wanted {
-        match state {
-            Some((status, reason, message)) => {
-                let (reason, message) = (reason.to_owned(), message.to_owned());
-                let condition = NewCondition { kind, status, reason, message, generation };
-                set_condition(&mut new, old, condition, now);
-            }
-            // Nothing is known of it now: it stays as it was.
-            None => new.extend(find_condition(old, kind).cloned()),
-        }
-    }
-    // Not the message: a driver words the same failure differently each time.
-    let same = |condition: &Condition| {
-        old.iter().any(|old| {
-            (&old.type_, &old.status, &old.reason) == (&condition.type_, &condition.status, &condition.reason)
-        })
-    };
-    (!new.iter().all(same)).then_some(new)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sweeper::sweep::StoreProblem;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn summary(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
-        conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect()
-    }
-
-    #[test]
-    fn an_equal_state_is_not_written_and_a_change_keeps_the_time_of_what_stayed() {
-        assert_eq!(conditions(&Health::Unknown, &[], Some(1), at(1)), None);
-        let well = conditions(&Health::Well, &[], Some(1), at(1)).unwrap();
-        assert_eq!(
-            summary(&well),
-            [("DatabaseReady", "True", "AsExpected"), ("Sweeping", "True", "AsExpected")]
-        );
-        assert_eq!(conditions(&Health::Well, &well, Some(2), at(2)), None);
-
-        let problem = StoreProblem { reason: "DuplicateActiveOrders", message: "two".into() };
-        let missing = conditions(&Health::IndexMissing(problem.clone()), &well, Some(1), at(3)).unwrap();
-        assert_eq!(
-            summary(&missing),
-            [("DatabaseReady", "False", "DuplicateActiveOrders"), ("Sweeping", "True", "AsExpected")]
-        );
-        assert_eq!(missing[0].last_transition_time.0, at(3));
-        assert_eq!(missing[1].last_transition_time.0, at(1));
-
-        let failing = conditions(&Health::Failing(problem), &missing, Some(1), at(4)).unwrap();
-        assert_eq!(failing[0].last_transition_time.0, at(3));
-        let suspended = conditions(&Health::Suspended, &failing, Some(1), at(5)).unwrap();
-        assert_eq!(
-            summary(&suspended),
-            [("DatabaseReady", "False", "DuplicateActiveOrders"), ("Sweeping", "False", "Suspended")]
-        );
+    if let Err(error) = recorder.publish(&event, &service.object_ref(&())).await {
+        tracing::warn!(%error, reason = news.reason, "cannot write an event");
     }
 }

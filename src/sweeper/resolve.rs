@@ -28,6 +28,9 @@ const CONCURRENCY: usize = 16;
 /// How old the copy of a Secret may get; spread by a quarter, so that not all are read at once.
 const FRESH: Duration = Duration::from_secs(300);
 
+/// How old it may get where the database cannot be used: that may be why.
+const DOUBTED: Duration = Duration::from_secs(15);
+
 /// How soon a resource is tried again whose Secret is missing or wrong.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -47,6 +50,7 @@ fn version(service: &OrdersService) -> Version {
 /// What is known of one resource.
 struct Known {
     version: Version,
+    read: Instant,
     until: Instant,
     target: Option<Target>,
     problem: Option<String>,
@@ -59,7 +63,7 @@ impl Known {
         match result {
             Ok(target) => {
                 let until = now + FRESH.mul_f64(0.75 + 0.25 * fastrand::f64());
-                Self { version, until, target: Some(target), problem: None }
+                Self { version, read: now, until, target: Some(target), problem: None }
             }
             Err(problem) => {
                 let (last, known_problem) =
@@ -68,7 +72,7 @@ impl Known {
                     tracing::warn!(resource = key, problem, "cannot tell this resource's database");
                 }
                 // The database was there a moment ago, and its orders expire still.
-                Self { version, until: now + RETRY, target: last, problem: Some(problem) }
+                Self { version, read: now, until: now + RETRY, target: last, problem: Some(problem) }
             }
         }
     }
@@ -81,10 +85,11 @@ impl Resolver {
     }
 
     /// The targets of `services`. A resource that cannot be resolved keeps its last target, is
-    /// logged, and does not concern the others.
+    /// logged, and does not concern the others. Where a database `is_failing`, the Secret is read more often.
     pub async fn resolve(
         &mut self,
         services: &[Arc<DeserializeGuard<OrdersService>>],
+        is_failing: impl Fn(&TargetId) -> bool,
     ) -> HashMap<TargetId, Target> {
         let services: HashMap<_, _> = services
             .iter()
@@ -95,8 +100,10 @@ impl Resolver {
         self.known.retain(|key, _| services.contains_key(key));
         let now = Instant::now();
         let stale = services.iter().filter(|(key, service)| {
-            let known = self.known.get(*key);
-            !known.is_some_and(|known| known.version == version(service) && now < known.until)
+            let Some(known) = self.known.get(*key) else { return true };
+            let is_doubted = known.target.as_ref().is_some_and(|target| is_failing(&target.id));
+            let until = if is_doubted { known.until.min(known.read + DOUBTED) } else { known.until };
+            known.version != version(service) || now >= until
         });
         let round = tokio::time::Instant::now() + ROUND;
         let fetched: Vec<_> = stream::iter(stale)
@@ -159,7 +166,7 @@ async fn target(
     Ok(Target {
         id,
         uri,
-        namespace,
+        namespace: Some(namespace),
         grace: Duration::from_secs(u64::try_from(expiration.payment_grace_seconds).unwrap_or(0)),
         max_per_second: expiration.max_per_second.and_then(|most| u32::try_from(most).ok()),
         suspended: expiration.suspend,

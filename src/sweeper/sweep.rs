@@ -1,141 +1,60 @@
-//! The sweep of one target: correct by the write, not by the timer.
+//! The sweep of one database: correct by the write, not by the timer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
+use jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     clock::ServerClock,
-    metrics::Metrics,
-    pacing::{BatchSize, LONGEST_NAP, nap, rest, within},
+    metrics::TargetMetrics,
+    outlook::{Outlook, Seen},
+    pacing::{BatchSize, rest, within},
     targets::Target,
 };
-use crate::{
-    runtime::exponential,
-    store::{ConnectOptions, Store, StoreError},
-};
+use crate::store::{ConnectOptions, Look, Pools, Query, Refused, Store, StoreError};
 
-/// The longest pause of a target that cannot be reached.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
+/// Up to how many overdue orders are counted.
+const COUNTED: u64 = 100_000;
 
-/// How a target is, as its resources' conditions say it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// Not tried yet.
-    Unknown,
-    /// Left alone, as the user wants it.
-    Suspended,
-    /// Swept, and everything is in place.
-    Well,
-    /// Swept, but an index is missing.
-    IndexMissing(StoreProblem),
-    /// Not swept: the database cannot be used.
-    Failing(StoreProblem),
-}
+/// How often they are counted while there are more than one batch of them.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
-/// What is wrong with a database: a word for machines, and a sentence for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreProblem {
-    /// The category.
-    pub reason: &'static str,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
+/// How many batches are claimed at once in a backlog …
+const BATCHES_AT_ONCE: u32 = 8;
 
-impl From<&StoreError> for StoreProblem {
-    fn from(error: &StoreError) -> Self {
-        Self { reason: error.reason(), message: error.to_string() }
-    }
-}
+/// … and how many orders, which is some megabytes.
+const CLAIMED_AT_MOST: u32 = 40_000;
 
-/// Sweeps `target` until `cancel`, and says how it goes. A database that is away is waited for, and
-/// delays no other.
-pub async fn run(target: Target, metrics: Metrics, health: HealthSender, cancel: CancellationToken) {
-    if target.suspended {
-        health.tell(Health::Suspended);
-        tracing::info!(target = %target.id, "suspended: overdue orders stay as they are");
-        return cancel.cancelled().await;
-    }
-    let mut failures = 0u32;
-    let mut sweep = None;
-    while !cancel.is_cancelled() {
-        let step = async {
-            let sweep = match &mut sweep {
-                Some(sweep) => sweep,
-                none => none.insert(Sweep::open(&target).await?),
-            };
-            sweep.step(&metrics).await
-        };
-        // Being dropped between any two writes does no harm: what is left is due still.
-        let result = tokio::select! {
-            () = cancel.cancelled() => return,
-            result = step => result,
-        };
-        let pause = match result {
-            Ok(swept) => {
-                if failures > 0 {
-                    tracing::info!(target = %target.id, failures, "the database is back");
-                }
-                failures = 0;
-                if let Some(sweep) = &sweep {
-                    let now = sweep.missing_index.clone().map_or(Health::Well, Health::IndexMissing);
-                    health.tell(now);
-                }
-                if swept.expired > 0 {
-                    tracing::info!(target = %target.id, expired = swept.expired, "orders expired");
-                }
-                swept.pause
-            }
-            Err(error) => {
-                metrics.failed();
-                // One failure may be a failover; the next attempt comes within a second.
-                if failures > 0 {
-                    health.tell(Health::Failing((&error).into()));
-                }
-                let pause = exponential(LONGEST_NAP, LONGEST_BACKOFF, failures);
-                if failures == 0 {
-                    tracing::warn!(target = %target.id, resources = target.resources.join(","), %error, "cannot sweep; it is tried again");
-                }
-                failures = failures.saturating_add(1);
-                pause.mul_f64(1.0 - 0.25 * fastrand::f64())
-            }
-        };
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
+/// For how long orders are left alone that the database refuses to cancel.
+const REFUSED_FOR: Duration = Duration::from_secs(300);
 
-/// Where a sweep says how it goes.
-pub struct HealthSender {
-    health: watch::Sender<Health>,
-    changed: Arc<Notify>,
-}
+/// How many of them are remembered: each query names them.
+const REFUSED_AT_MOST: usize = 1000;
 
-impl HealthSender {
-    /// A sender whose changes wake whoever waits for `changed`, and the receiver of its last word.
-    pub fn new(changed: Arc<Notify>) -> (Self, watch::Receiver<Health>) {
-        let (health, receiver) = watch::channel(Health::Unknown);
-        (Self { health, changed }, receiver)
-    }
+/// How soon indexes are tried again that could not be made.
+const INDEXES_EVERY: Duration = Duration::from_secs(30);
 
-    fn tell(&self, now: Health) {
-        if self.health.send_if_modified(|last| std::mem::replace(last, now.clone()) != now) {
-            self.changed.notify_one();
-        }
-    }
+/// How late this sweeper comes to a target, and how long it sleeps at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// It takes only what is overdue by this.
+    pub delay: Duration,
+    /// The longest sleep between two looks.
+    pub cap: Duration,
 }
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Swept {
-    /// Orders that were cancelled.
+    /// Orders that were seen to be due.
+    pub claimed: u64,
+    /// Those that were cancelled.
     pub expired: u64,
+    /// By how much the oldest order is overdue that may be left; nothing when none is.
+    pub overdue: Duration,
+    /// Whether more is due.
+    pub is_backlog: bool,
     /// How long to wait before the next step.
     pub pause: Duration,
 }
@@ -146,9 +65,20 @@ pub struct Sweep {
     grace: Duration,
     /// The most orders to cancel in a second.
     limit: Option<u32>,
+    turn: Turn,
     clock: Option<ServerClock>,
     batch: BatchSize,
-    missing_index: Option<StoreProblem>,
+    outlook: Outlook,
+    /// The earliest moment at which an order became due, or will, that was seen and not cancelled.
+    waiting: Option<Timestamp>,
+    counted: Option<Instant>,
+    /// What was seen to be due in a backlog, and not written yet.
+    claimed: Look,
+    /// The look for what comes after it.
+    ahead: Option<AbortOnDropHandle<Result<Look, StoreError>>>,
+    missing_index: Option<(StoreError, Instant)>,
+    /// Orders that the database refuses to cancel, and since when they are left alone.
+    refused: Option<(Refused, Instant)>,
 }
 
 impl Sweep {
@@ -156,69 +86,257 @@ impl Sweep {
     ///
     /// # Errors
     /// When the connection string is wrong, or the database is away.
-    pub async fn open(target: &Target) -> Result<Self, StoreError> {
-        let options = ConnectOptions {
-            uri: &target.uri,
-            database: Some(&target.id.database),
-            namespace: Some(&target.namespace),
-        };
-        let store = Store::connect(options).await?;
-        let mut sweep = Self::new(store, target.grace, target.max_per_second);
-        if let Err(error) = sweep.store.ensure_indexes().await {
-            if error.is_unavailable() {
-                return Err(error);
-            }
-            // Expiry is correct without them, only slower.
-            tracing::warn!(target = %target.id, %error, "an index is missing");
-            sweep.missing_index = Some((&error).into());
-        }
+    pub async fn open(target: &Target, turn: Turn, pools: &Pools) -> Result<Self, StoreError> {
+        let mut sweep = Self::connect(target, turn, pools).await?;
+        sweep.index(target).await?;
         Ok(sweep)
     }
 
-    /// A sweep of an open store.
-    pub fn new(store: Store, grace: Duration, limit: Option<u32>) -> Self {
-        Self { store, grace, limit, clock: None, batch: BatchSize::default(), missing_index: None }
+    /// Prepares a connection, and changes nothing.
+    ///
+    /// # Errors
+    /// When the connection string is wrong.
+    pub async fn connect(target: &Target, turn: Turn, pools: &Pools) -> Result<Self, StoreError> {
+        let options = ConnectOptions {
+            uri: &target.uri,
+            database: Some(&target.id.database),
+            namespace: target.namespace.as_deref(),
+        };
+        Ok(Self {
+            store: Store::connect_in(pools, options).await?,
+            grace: target.grace,
+            limit: target.max_per_second,
+            turn,
+            clock: None,
+            batch: BatchSize::default(),
+            outlook: Outlook::new(turn.cap),
+            waiting: None,
+            counted: None,
+            claimed: Look::default(),
+            ahead: None,
+            missing_index: None,
+            refused: None,
+        })
+    }
+
+    /// Sees to the indexes; one that cannot be made is remembered, for expiry is correct without, only
+    /// slower.
+    async fn index(&mut self, target: &Target) -> Result<(), StoreError> {
+        let was_missing = self.missing_index.take().is_some();
+        match self.store.ensure_indexes().await {
+            Ok(()) if was_missing => tracing::info!(target = %target.id, "all indexes are there now"),
+            Ok(()) => {}
+            Err(error) if error.is_unavailable() => return Err(error),
+            Err(error) => {
+                if !was_missing {
+                    tracing::warn!(target = %target.id, %error, "an index is missing");
+                }
+                self.missing_index = Some((error, Instant::now()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why an index is missing.
+    pub fn missing_index(&self) -> Option<&StoreError> {
+        self.missing_index.as_ref().map(|(error, _)| error)
+    }
+
+    /// Comes earlier or later from now on.
+    pub fn take(&mut self, turn: Turn) {
+        if self.turn != turn {
+            (self.turn, self.outlook) = (turn, Outlook::new(turn.cap));
+        }
     }
 
     /// Cancels one batch of what is due, and says when to come back.
     ///
     /// # Errors
     /// When the database is away; trying again is always safe.
-    pub async fn step(&mut self, metrics: &Metrics) -> Result<Swept, StoreError> {
-        let clock = self.clock().await?;
-        let begun = Instant::now();
-        let cutoff = clock.reached(begun);
-        let batch = within(self.batch, self.limit);
-        let done = match self.store.expire_batch(cutoff, self.grace, batch).await {
-            Ok(done) => done,
-            Err(error) => {
-                self.batch = self.batch.halved();
-                return Err(error);
-            }
-        };
-        let took = begun.elapsed();
-        if done.claimed > 0 {
-            metrics.batch(done.claimed, done.expired, took);
+    pub async fn step(&mut self, target: &Target, metrics: &TargetMetrics) -> Result<Swept, StoreError> {
+        if self.missing_index.as_ref().is_some_and(|(_, tried)| tried.elapsed() > INDEXES_EVERY) {
+            self.index(target).await?;
         }
-        let full = done.claimed >= u64::from(batch);
-        self.batch = self.batch.after(done.claimed, took);
-        let pause = if full {
-            rest(done.claimed, took, self.limit)
+        let clock = self.clock(metrics).await?;
+        let begun = Instant::now();
+        let cutoff = self.cutoff(&clock, begun);
+        let until = cutoff.checked_add(self.outlook.window()).unwrap_or(cutoff);
+        let batch = within(self.batch, self.limit);
+        let look = self.claim(cutoff, until, batch).await.inspect_err(|_| self.struggles())?;
+        metrics.looked(Timestamp::now());
+
+        let claimed = look.due().len() as u64;
+        let oldest = look.due().iter().min().copied();
+        self.waiting = oldest.or(look.next());
+        let writing = Instant::now();
+        let written = self.expire(&look, cutoff, metrics).await;
+        let expired = written.inspect_err(|_| self.struggles())?;
+        if claimed > 0 {
+            let took = writing.elapsed();
+            metrics.batch(claimed, expired, took);
+            observe(look.due(), expired, clock.reached(Instant::now()), metrics);
+            self.batch = self.batch.after(claimed, took);
+        }
+
+        let now = Instant::now();
+        let is_backlog = look.is_full() && claimed > 0;
+        let overdue = if is_backlog { self.overdue(now) } else { Duration::ZERO };
+        if !is_backlog {
+            self.waiting = look.next();
+        }
+        self.count(cutoff, is_backlog, metrics).await?;
+        metrics.overdue(overdue);
+        let worked = (claimed > 0).then(|| begun.elapsed());
+        let sleep = if look.is_full() {
+            Duration::ZERO
         } else {
-            let horizon = cutoff.saturating_add(LONGEST_NAP).unwrap_or(cutoff);
-            let due = self.store.next_due(cutoff, horizon, self.grace).await?;
-            nap(clock.reached(Instant::now()), due)
+            self.outlook.sleep(self.cutoff(&clock, now), cutoff, look.next(), worked)
         };
-        Ok(Swept { expired: done.expired, pause })
+        let seen = match (look.is_full(), self.waiting.is_some() || claimed > 0) {
+            (true, _) => Seen::Full,
+            (false, true) => Seen::Some,
+            (false, false) => Seen::Nothing,
+        };
+        self.outlook = self.outlook.after(seen);
+        let pause = sleep.max(rest(claimed, begun.elapsed(), self.limit));
+        Ok(Swept { claimed, expired, overdue, is_backlog, pause })
     }
 
-    async fn clock(&mut self) -> Result<ServerClock, StoreError> {
+    /// The next orders to cancel. In a backlog many batches are claimed at once, and the next ones are looked for
+    /// while these are written: where a server goes through all that is due for each look, looks would take longer
+    /// than the writes.
+    async fn claim(&mut self, cutoff: Timestamp, until: Timestamp, batch: u32) -> Result<Look, StoreError> {
+        let count = usize::try_from(batch).unwrap_or(usize::MAX);
+        if self.claimed.due().is_empty()
+            && let Some(ahead) = self.ahead.take()
+            && let Ok(Ok(look)) = ahead.await
+            && look.is_full()
+        {
+            self.claim_ahead(&look, cutoff);
+            self.claimed = look;
+        }
+        if !self.claimed.due().is_empty() {
+            return Ok(self.claimed.take(count));
+        }
+        self.refused = self.refused.take().filter(|(_, since)| since.elapsed() < REFUSED_FOR);
+        let is_backlog = self.limit.is_none() && self.outlook.window().is_zero() && self.waiting.is_some();
+        let limit = if is_backlog { self.many() } else { batch };
+        let query = Query { until, ..self.query(cutoff, limit) };
+        let mut look = self.store.look(&query).await?;
+        if is_backlog && look.is_full() {
+            self.claim_ahead(&look, cutoff);
+            let first = look.take(count);
+            self.claimed = look;
+            return Ok(first);
+        }
+        Ok(look)
+    }
+
+    /// Looks, in the background, for what expires after all of `look`. What is left out, because the server knows no
+    /// order or many expire in the same moment, a later look finds.
+    fn claim_ahead(&mut self, look: &Look, cutoff: Timestamp) {
+        let query = Query { after: look.due().iter().max().copied(), ..self.query(cutoff, self.many()) };
+        let store = self.store.clone();
+        self.ahead = Some(AbortOnDropHandle::new(tokio::spawn(async move { store.look(&query).await })));
+    }
+
+    fn query(&self, cutoff: Timestamp, limit: u32) -> Query {
+        let but = self.refused.as_ref().map(|(refused, _)| refused.clone()).unwrap_or_default();
+        Query { but, ..Query::due(cutoff, self.grace, limit) }
+    }
+
+    /// How many orders are claimed at once in a backlog.
+    fn many(&self) -> u32 {
+        self.batch.get().saturating_mul(BATCHES_AT_ONCE).min(CLAIMED_AT_MOST)
+    }
+
+    /// Cancels what is due. One order that the database refuses to cancel must not keep the others.
+    async fn expire(
+        &mut self,
+        look: &Look,
+        cutoff: Timestamp,
+        metrics: &TargetMetrics,
+    ) -> Result<u64, StoreError> {
+        let error = match self.store.expire(look, cutoff, self.grace).await {
+            Err(error) if !error.is_unavailable() => error,
+            result => return result,
+        };
+        let (expired, others) = self.store.expire_apart(look, cutoff, self.grace).await?;
+        metrics.failed(error.reason());
+        let all = others.count() == look.due().len() && others.count() > 1;
+        let (refused, _) = self.refused.get_or_insert_with(|| (Refused::default(), Instant::now()));
+        // Where it refuses all of them, it is not for the sake of some.
+        if all || refused.count() + others.count() > REFUSED_AT_MOST {
+            return Err(error);
+        }
+        refused.add(others);
+        Ok(expired)
+    }
+
+    /// By how much an order is overdue, as far as that is known, also while the database is away.
+    pub fn overdue(&self, at: Instant) -> Duration {
+        let (Some(waiting), Some(clock)) = (self.waiting, &self.clock) else { return Duration::ZERO };
+        Duration::try_from(clock.reached(at).duration_since(waiting)).unwrap_or(Duration::ZERO)
+    }
+
+    /// What is due at `cutoff` and not cancelled; nothing is changed.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn count_overdue(&mut self, metrics: &TargetMetrics) -> Result<u64, StoreError> {
+        let cutoff = self.clock(metrics).await?.reached(Instant::now());
+        self.store.overdue(cutoff, self.grace, u64::MAX >> 1).await
+    }
+
+    fn cutoff(&self, clock: &ServerClock, at: Instant) -> Timestamp {
+        clock.reached(at).checked_sub(self.turn.delay).unwrap_or(Timestamp::MIN)
+    }
+
+    fn struggles(&mut self) {
+        (self.claimed, self.ahead) = (Look::default(), None);
+        self.batch = self.batch.halved();
+    }
+
+    /// Counts a backlog, now and then: it costs the server as much as a look at so many orders.
+    async fn count(
+        &mut self,
+        cutoff: Timestamp,
+        is_backlog: bool,
+        metrics: &TargetMetrics,
+    ) -> Result<(), StoreError> {
+        if !is_backlog {
+            self.counted = None;
+            metrics.backlog(0);
+        } else if self.counted.is_none_or(|last| last.elapsed() > COUNT_EVERY) {
+            // Not the first time: most backlogs are gone with the next batch.
+            if self.counted.is_some() {
+                metrics.backlog(self.store.overdue(cutoff, self.grace, COUNTED).await?);
+            }
+            self.counted = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn clock(&mut self, metrics: &TargetMetrics) -> Result<ServerClock, StoreError> {
         if let Some(clock) = self.clock.filter(|clock| !clock.is_stale(Instant::now())) {
             return Ok(clock);
         }
         let asked = Instant::now();
-        let clock = ServerClock::new(self.store.server_time().await?, asked, Instant::now());
-        tracing::debug!(error_seconds = clock.error().as_secs_f64(), "read the server's clock");
-        Ok(*self.clock.insert(clock))
+        let said = self.store.server_time().await?;
+        let (heard, wall) = (Instant::now(), Timestamp::now());
+        let new = ServerClock::new(said, asked, heard);
+        let clock = *self.clock.insert(self.clock.map_or(new, |clock| clock.refined(new)));
+        metrics.clock(&clock, heard, wall);
+        Ok(clock)
+    }
+}
+
+/// Observes the lateness of the orders that were cancelled. Where others took some of them it is not known
+/// which, so those are left out that would look best.
+fn observe(due: &[Timestamp], expired: u64, now: Timestamp, metrics: &TargetMetrics) {
+    let mut due = due.to_vec();
+    due.sort_unstable();
+    for moment in due.into_iter().take(usize::try_from(expired).unwrap_or(usize::MAX)) {
+        metrics.late(Duration::try_from(now.duration_since(moment)).unwrap_or(Duration::ZERO));
     }
 }

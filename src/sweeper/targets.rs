@@ -13,8 +13,8 @@ pub struct Target {
     pub id: TargetId,
     /// Connection string as the Secret has it.
     pub uri: String,
-    /// Namespace in which its short host names are looked up.
-    pub namespace: String,
+    /// Kubernetes namespace in which its short host names are looked up.
+    pub namespace: Option<String>,
     /// Extra time of orders whose payment has begun.
     pub grace: Duration,
     /// The most orders to cancel in a second; none for no limit.
@@ -23,6 +23,14 @@ pub struct Target {
     pub suspended: bool,
     /// The resources that name it, as namespace/name, sorted.
     pub resources: Vec<String>,
+}
+
+impl Target {
+    /// Whether a sweep of `other` serves it: one more resource on the same database is no reason to begin anew.
+    pub fn is_swept_as(&self, other: &Self) -> bool {
+        (&self.id, &self.uri, &self.namespace, self.grace, self.max_per_second, self.suspended)
+            == (&other.id, &other.uri, &other.namespace, other.grace, other.max_per_second, other.suspended)
+    }
 }
 
 impl fmt::Debug for Target {
@@ -74,7 +82,7 @@ mod tests {
         Target {
             id: TargetId { hosts: vec!["mongo:27017".into()], database: database.into() },
             uri: format!("mongodb://user:hunter2@mongo/{database}"),
-            namespace: "shop".into(),
+            namespace: Some("shop".into()),
             grace: Duration::from_secs(grace),
             max_per_second: if grace > 0 { Some(grace as u32) } else { None },
             suspended,

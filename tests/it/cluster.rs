@@ -171,6 +171,17 @@ impl TestNamespace {
         self.run_with("controller", &["--lease-namespace", &self.name, "--lease-name", &lease]).await
     }
 
+    /// Runs a sweeper that divides the work with others, as the chart runs it.
+    pub async fn run_sweeper(&self) -> Process {
+        self.run_sweeper_in(&[]).await
+    }
+
+    /// The same in another environment.
+    pub async fn run_sweeper_in(&self, environment: &[(&str, &str)]) -> Process {
+        let leases = format!("{}-orders-operator-sweeper", self.name);
+        self.run_in("sweeper", &["--lease-namespace", &self.name, "--lease-name", &leases], environment).await
+    }
+
     /// Has the processes of this test watch that namespace too; to be said before the first is run.
     pub fn watch_also(&mut self, other: &Self) {
         self.watched.push(other.name.clone());
@@ -184,6 +195,11 @@ impl TestNamespace {
 
     /// As [`Self::run`], with more arguments.
     pub async fn run_with(&self, subcommand: &str, more: &[&str]) -> Process {
+        self.run_in(subcommand, more, &[]).await
+    }
+
+    /// As [`Self::run_with`], in another environment.
+    pub async fn run_in(&self, subcommand: &str, more: &[&str], environment: &[(&str, &str)]) -> Process {
         let kubeconfig = self.chart_account().await;
         let log = self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..)));
         // It ends with the thread of its test, even when the tests are killed.
@@ -192,12 +208,22 @@ impl TestNamespace {
             .args([subcommand, "--namespace", &self.watched.join(","), "--admin-port", "0"])
             .args(more)
             .env("KUBECONFIG", kubeconfig)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
         Process { child, log }
+    }
+
+    /// Runs a subcommand of the product in the same way to its end: its exit code, and what it prints.
+    pub async fn output(&self, subcommand: &str, more: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+        command.args([subcommand, "--namespace", &self.watched.join(",")]).args(more);
+        command.env("KUBECONFIG", self.chart_account().await);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
     /// A client with exactly the rights that the chart gives the product in this namespace.

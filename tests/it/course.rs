@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use orders_operator::{
     order::{Ticket, TicketId, Version},
+    store::Query,
     store::import::OnError,
 };
 use reqwest::{Method, StatusCode};
@@ -120,7 +121,9 @@ async fn expiration_complete_updates_the_order_status_to_cancelled() {
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 1000);
     let overdue = api.mongoose_order(doc! { "expiresAt": past }).await;
     let paid = api.mongoose_order(doc! { "expiresAt": past, "status": "complete" }).await;
-    api.store.expire_batch(Timestamp::now(), Duration::ZERO, 100).await.unwrap();
+    let now = Timestamp::now();
+    let look = api.store.look(&Query::due(now, Duration::ZERO, 100)).await.unwrap();
+    api.store.expire(&look, now, Duration::ZERO).await.unwrap();
     assert_eq!(api.stored(&overdue).await.get_str("status").unwrap(), "cancelled");
     assert_eq!(api.stored(&paid).await.get_str("status").unwrap(), "complete", "payment came first");
 }

@@ -143,3 +143,57 @@ fn both_containers_send_traces_where_the_chart_is_told_and_nowhere_otherwise() {
     let collector = "http://otel-collector:4317";
     assert_eq!(endpoints(&["--set", &format!("otlp.endpoint={collector}")]), [collector, collector]);
 }
+
+/// What the chart makes for a Prometheus and a Grafana, when it is told to.
+pub(crate) fn monitoring() -> Vec<Value> {
+    let set =
+        "monitoring.podMonitor.enabled=true,monitoring.alerts.enabled=true,monitoring.dashboard.enabled=true";
+    let kinds = ["PodMonitor", "PrometheusRule", "ConfigMap"];
+    chart(&["--set", set, "--set", "monitoring.alerts.overdueSeconds=77"], "release")
+        .into_iter()
+        .filter(|object| object["kind"].as_str().is_some_and(|kind| kinds.contains(&kind)))
+        .collect()
+}
+
+#[test]
+fn monitoring_is_made_only_when_it_is_asked_for_and_is_whole() {
+    let plain = chart(&[], "release");
+    assert!(plain.iter().all(|object| object["kind"] != "PodMonitor" && object["kind"] != "ConfigMap"));
+    let objects = monitoring();
+    let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+    let (monitor, rule, dashboard) = (of_kind("PodMonitor"), of_kind("PrometheusRule"), of_kind("ConfigMap"));
+
+    let deployment = plain.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let pod = &deployment["spec"]["template"];
+    for (name, value) in monitor["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(&pod["metadata"]["labels"][name], value);
+    }
+    let containers = pod["spec"]["containers"].as_array().unwrap();
+    let ports: BTreeSet<_> = containers.iter().map(|c| c["ports"][0]["name"].as_str().unwrap()).collect();
+    let endpoints = monitor["spec"]["podMetricsEndpoints"].as_array().unwrap();
+    assert_eq!(endpoints.iter().map(|e| e["port"].as_str().unwrap()).collect::<BTreeSet<_>>(), ports);
+
+    let page = std::fs::read_to_string(root().join("docs/sweeper.md")).unwrap();
+    let alerts = rule["spec"]["groups"][0]["rules"].as_array().unwrap();
+    for alert in alerts {
+        let name = alert["alert"].as_str().unwrap();
+        assert!(page.contains(&format!("| `{name}` |")), "docs/sweeper.md does not explain {name}");
+        for part in [
+            &alert["expr"],
+            &alert["for"],
+            &alert["labels"]["severity"],
+            &alert["annotations"]["description"],
+        ] {
+            assert!(part.as_str().is_some_and(|text| !text.is_empty()), "{alert}");
+        }
+    }
+    assert!(alerts.iter().any(|alert| alert["expr"].as_str().unwrap().ends_with("> 77")));
+
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let json: Value =
+        serde_json::from_str(dashboard["data"]["orders-operator-sweeper.json"].as_str().unwrap()).unwrap();
+    for panel in json["panels"].as_array().unwrap() {
+        let text = |field: &str| panel[field].as_str().is_some_and(|text| !text.is_empty());
+        assert!(text("title") && text("description") && panel["targets"][0]["expr"].is_string(), "{panel}");
+    }
+}

@@ -6,6 +6,8 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 
+use orders_operator::store::Query;
+
 use crate::mongo::{TestDatabase, answer_of};
 
 const NO_GRACE: Duration = Duration::ZERO;
@@ -33,6 +35,13 @@ async fn orders(database: &TestDatabase, count: u32, status: &str, expires_at: T
     database.orders().insert_many((0..count).map(order)).await.unwrap();
 }
 
+/// Looks at up to `limit` orders that are due, and cancels them: how many there were of both.
+async fn swept(database: &TestDatabase, cutoff: Timestamp, grace: Duration, limit: u32) -> (u64, u64) {
+    let look = database.store.look(&Query::due(cutoff, grace, limit)).await.unwrap();
+    let expired = database.store.expire(&look, cutoff, grace).await.unwrap();
+    (look.due().len() as u64, expired)
+}
+
 async fn count(database: &TestDatabase, filter: Document) -> u64 {
     database.orders().count_documents(filter).await.unwrap()
 }
@@ -49,11 +58,10 @@ async fn what_is_due_is_cancelled_once_though_many_sweep_at_once() {
 
     let mut expired = 0;
     loop {
-        let sweeps = (0..4).map(|_| database.store.expire_batch(cutoff, NO_GRACE, 50));
-        let batches: Vec<_> = join_all(sweeps).await.into_iter().map(Result::unwrap).collect();
-        assert!(batches.iter().all(|batch| batch.claimed <= 50 && batch.expired <= batch.claimed));
-        expired += batches.iter().map(|batch| batch.expired).sum::<u64>();
-        if batches.iter().all(|batch| batch.claimed == 0) {
+        let batches = join_all((0..4).map(|_| swept(&database, cutoff, NO_GRACE, 50))).await;
+        assert!(batches.iter().all(|(due, now)| *due <= 50 && now <= due));
+        expired += batches.iter().map(|(_, now)| now).sum::<u64>();
+        if batches.iter().all(|(due, _)| *due == 0) {
             break;
         }
     }
@@ -71,10 +79,11 @@ async fn an_order_that_is_being_paid_for_has_the_grace_on_top() {
     orders(&database, 2, "created", cutoff).await;
     orders(&database, 3, "awaiting:payment", cutoff - seconds(59)).await;
     orders(&database, 4, "awaiting:payment", cutoff - seconds(60)).await;
-    let batch = database.store.expire_batch(cutoff, grace, 100).await.unwrap();
-    assert_eq!((batch.claimed, batch.expired), (6, 6));
+    assert_eq!(database.store.overdue(cutoff, grace, 100).await.unwrap(), 6);
+    assert_eq!(database.store.overdue(cutoff, grace, 4).await.unwrap(), 4);
+    assert_eq!(swept(&database, cutoff, grace, 100).await, (6, 6));
     assert_eq!(count(&database, doc! { "status": "awaiting:payment" }).await, 3);
-    assert_eq!(database.store.expire_batch(cutoff, grace, 100).await.unwrap().claimed, 0);
+    assert_eq!(swept(&database, cutoff, grace, 100).await, (0, 0));
 }
 
 #[tokio::test]
@@ -96,19 +105,19 @@ async fn payments_and_cancellations_that_race_with_the_sweep_win_or_lose_whole()
                 .await
             }
         }));
-        let sweeps = join_all((0..3).map(|_| database.store.expire_batch(cutoff, NO_GRACE, 40)));
-        let (paid, swept) = tokio::join!(payments, sweeps);
+        let sweeps = join_all((0..3).map(|_| swept(&database, cutoff, NO_GRACE, 40)));
+        let (paid, batches) = tokio::join!(payments, sweeps);
         let paid: u64 = paid.iter().map(|result| result.modified_count).sum();
-        let swept: u64 = swept.iter().map(|batch| batch.as_ref().unwrap().expired).sum();
+        let expired: u64 = batches.iter().map(|(_, expired)| expired).sum();
         let left = count(&database, open).await;
-        assert_eq!(paid + swept + left, 40, "each order moved once, or not at all");
-        while database.store.expire_batch(cutoff, NO_GRACE, 40).await.unwrap().claimed > 0 {}
+        assert_eq!(paid + expired + left, 40, "each order moved once, or not at all");
+        while swept(&database, cutoff, NO_GRACE, 40).await.0 > 0 {}
     }
     assert_eq!(count(&database, doc! { "version": { "$ne": 8 } }).await, 0);
 }
 
 #[tokio::test]
-async fn the_next_moment_is_found_within_its_bounds_and_with_the_grace() {
+async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace() {
     let database = TestDatabase::new().await;
     let (start, grace) = (now(), Duration::from_secs(60));
     let store = &database.store;
@@ -117,17 +126,32 @@ async fn the_next_moment_is_found_within_its_bounds_and_with_the_grace() {
     orders(&database, 1, "awaiting:payment", start - seconds(45)).await;
     orders(&database, 1, "complete", start + seconds(1)).await;
 
-    let within = |after: i64, until: i64, grace: Duration| async move {
-        let found = store.next_due(start + seconds(after), start + seconds(until), grace).await.unwrap();
-        found.map(|moment| moment.duration_since(start).as_secs())
+    // How long each of those is overdue that are due, when the next one will be, and whether it is full.
+    let look = |cutoff: i64, until: i64, grace: Duration, limit: u32| async move {
+        let cutoff = start + seconds(cutoff);
+        let query = Query { until: start + seconds(until), ..Query::due(cutoff, grace, limit) };
+        let found = store.look(&query).await.unwrap();
+        let overdue: Vec<_> = found.due().iter().map(|at| cutoff.duration_since(*at).as_secs()).collect();
+        (overdue, found.next().map(|at| at.duration_since(start).as_secs()), found.is_full())
     };
-    assert_eq!(within(0, 10, NO_GRACE).await, None);
-    assert_eq!(within(0, 20, NO_GRACE).await, Some(20));
-    assert_eq!(within(20, 60, NO_GRACE).await, Some(30));
-    assert_eq!(within(-60, 60, NO_GRACE).await, Some(-45));
-    assert_eq!(within(0, 60, grace).await, Some(15));
-    assert_eq!(within(15, 60, grace).await, Some(20));
-    assert_eq!(within(0, 14, grace).await, None);
+    assert_eq!(look(-50, -46, NO_GRACE, 9).await, (vec![], None, false));
+    assert_eq!(look(0, 10, NO_GRACE, 9).await, (vec![45], None, false));
+    assert_eq!(look(0, 30, NO_GRACE, 9).await, (vec![45], Some(20), false));
+    assert_eq!(look(0, 10, grace, 9).await, (vec![], None, false));
+    assert_eq!(look(0, 15, grace, 9).await, (vec![], Some(15), false));
+    assert_eq!(look(16, 60, grace, 9).await, (vec![1], Some(20), false));
+    assert!(look(40, 40, NO_GRACE, 3).await.2 && !look(40, 40, NO_GRACE, 4).await.2);
+
+    let late = Query { after: Some(start + seconds(20)), ..Query::due(start + seconds(60), NO_GRACE, 9) };
+    let mut late = store.look(&late).await.unwrap();
+    assert_eq!(late.due(), [start + seconds(30)]);
+    assert_eq!((late.take(5).due().len(), late.due().len()), (1, 0));
+
+    // What was only seen to be due soon is not touched.
+    let ahead = Query { until: start + seconds(60), ..Query::due(start, grace, 9) };
+    let ahead = store.look(&ahead).await.unwrap();
+    assert_eq!(store.expire(&ahead, start, grace).await.unwrap(), 0);
+    assert_eq!(count(&database, doc! { "version": 7 }).await, 4);
 }
 
 #[tokio::test]

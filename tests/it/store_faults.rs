@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use mongodb::bson::{DateTime, doc};
 use orders_operator::{
     order::{OrderId, OrderStatus, ReservationTerms, UserId},
-    store::{ConnectOptions, Reserved, Store},
+    store::{ConnectOptions, Query, Reserved, Store},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
@@ -176,9 +176,11 @@ async fn an_expiry_makes_one_version_whatever_befalls_it() {
         let database = TestDatabase::new().await;
         let overdue = database.mongoose_order(doc! { "expiresAt": DateTime::from_millis(0) }).await;
         let way = FaultyWay::to(&database, "update", fault).await;
-        let batch = way.store.expire_batch(Timestamp::now(), Duration::ZERO, 10).await.unwrap();
+        let now = Timestamp::now();
+        let look = way.store.look(&Query::due(now, Duration::ZERO, 10)).await.unwrap();
+        assert_eq!(look.due().len(), 1, "{fault:?}");
+        way.store.expire(&look, now, Duration::ZERO).await.unwrap();
         assert!(way.happened());
-        assert_eq!(batch.claimed, 1, "{fault:?}");
         let id = overdue.parse().unwrap();
         assert_eq!(status_and_version(&database, id).await, (OrderStatus::Cancelled, 1), "{fault:?}");
     }

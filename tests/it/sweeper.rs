@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// An OrdersService whose orders are in `database`.
-fn service(namespace: &TestNamespace, name: &str, database: &TestDatabase, patch: Value) -> Value {
+pub(crate) fn service(namespace: &TestNamespace, name: &str, database: &TestDatabase, patch: Value) -> Value {
     let mut object = namespace.service(name, json!({"ingress": null, "database": {"name": database.name}}));
     json_patch::merge(&mut object["spec"], &patch);
     object
 }
 
 /// Stores an order that expires so many milliseconds from now.
-async fn order(database: &TestDatabase, status: &str, expires_in_ms: i64) -> ObjectId {
+pub(crate) async fn order(database: &TestDatabase, status: &str, expires_in_ms: i64) -> ObjectId {
     let (id, expires_at) = (ObjectId::new(), Timestamp::now() + SignedDuration::from_millis(expires_in_ms));
     let order = doc! {
         "_id": id, "userId": "u1", "status": status, "ticket": ObjectId::new(), "version": 0,
@@ -32,13 +32,13 @@ async fn order(database: &TestDatabase, status: &str, expires_in_ms: i64) -> Obj
 }
 
 /// Status and version of an order.
-async fn state(database: &TestDatabase, id: ObjectId) -> (String, i32) {
+pub(crate) async fn state(database: &TestDatabase, id: ObjectId) -> (String, i32) {
     let order = database.stored(&id.to_hex()).await;
     (order.get_str("status").unwrap().to_owned(), order.get_i32("version").unwrap())
 }
 
 /// Waits until the order is cancelled, by exactly one change.
-async fn cancelled(database: &TestDatabase, id: ObjectId) {
+pub(crate) async fn cancelled(database: &TestDatabase, id: ObjectId) {
     eventually("the order is cancelled", || async {
         let (status, version) = state(database, id).await;
         (status == "cancelled").then(|| assert_eq!(version, 1))
@@ -158,5 +158,30 @@ async fn no_more_orders_expire_in_a_second_than_the_resource_permits() {
     }
     // Eleven of them or fewer, at most four in a second; some may have gone before they were looked for.
     assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn an_order_that_the_database_refuses_to_cancel_keeps_no_other() {
+    let namespace = TestNamespace::create("refused").await;
+    namespace.secrets(&uri()).await;
+    let database = TestDatabase::new().await;
+    let mut orders = Vec::new();
+    for number in 0..20 {
+        orders.push(order(&database, "created", -60_000 + number).await);
+    }
+    // Nothing can be added to a text.
+    let spoiled = orders.remove(0);
+    let text = doc! { "$set": { "version": "one" } };
+    database.orders().update_one(doc! { "_id": spoiled }, text).await.unwrap();
+    namespace.apply(&service(&namespace, "orders", &database, json!({}))).await.unwrap();
+    let sweeper = namespace.run("sweeper").await;
+    for id in orders {
+        cancelled(&database, id).await;
+    }
+    let later = order(&database, "created", 500).await;
+    cancelled(&database, later).await;
+    assert_eq!(database.stored(&spoiled.to_hex()).await.get_str("status").unwrap(), "created");
+    assert!(sweeper.metric("orders_operator_sweeper_errors_total{").await >= 1.0);
     namespace.remove().await;
 }

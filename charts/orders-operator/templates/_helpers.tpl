@@ -26,6 +26,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s-controller" (include "orders-operator.fullname" .) -}}
 {{- end -}}
 
+{{/* What the names of the sweepers' Leases begin with. */}}
+{{- define "orders-operator.sweeperLeaseName" -}}
+{{- printf "%s-sweeper" (include "orders-operator.fullname" .) -}}
+{{- end -}}
+
 {{- define "orders-operator.image" -}}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}

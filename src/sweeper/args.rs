@@ -1,0 +1,141 @@
+//! The command line of the sweeper.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{SweeperError, targets::Target};
+use crate::{
+    runtime::{telemetry::LogArgs, watch::WatchArgs},
+    store::ConnectOptions,
+};
+
+/// Which databases to sweep, how long, and with whom.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct SweeperArgs {
+    /// Namespace whose OrdersServices are served; to be repeated, or separated by commas, for several.
+    /// Default: all
+    #[arg(
+        long,
+        env = "WATCH_NAMESPACE",
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        help_heading = "Targets"
+    )]
+    pub namespace: Vec<String>,
+
+    /// Sweep this one database, without any cluster: a mongodb:// or mongodb+srv:// connection string.
+    /// As a variable it is not seen in lists of processes
+    #[arg(long, env = "SWEEPER_URI", value_name = "URI", hide_env_values = true, help_heading = "Targets")]
+    pub uri: Option<String>,
+
+    /// Name of that database. Default: the URI's, else orders
+    #[arg(long, value_name = "NAME", requires = "uri", help_heading = "Targets")]
+    pub database: Option<String>,
+
+    /// With --uri: seconds that an order has on top once its payment has begun
+    #[arg(long, value_name = "SECONDS", requires = "uri", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=604_800), help_heading = "Targets")]
+    pub payment_grace: u32,
+
+    /// With --uri: the most orders to cancel in a second. Default: as many as the database takes
+    #[arg(long, value_name = "N", requires = "uri", value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Targets")]
+    pub max_per_second: Option<u32>,
+
+    /// Sweep what is due, print a summary, and end
+    #[arg(long, help_heading = "How long")]
+    pub once: bool,
+
+    /// Only count what is due, print it, and end; nothing is changed
+    #[arg(long, help_heading = "How long")]
+    pub dry_run: bool,
+
+    /// The longest sleep, in seconds, before a database is looked at again in which nothing is known to be
+    /// due. An order that was stored or edited meanwhile is late by this at most
+    #[arg(long, env = "MAX_SLEEP_SECONDS", value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=600), help_heading = "How long")]
+    pub max_sleep: u32,
+
+    /// Namespace of the Leases by which several sweepers divide the databases among themselves. Default:
+    /// none, for a sweeper that is the only one. Without it several are correct still, but do work twice
+    #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAMESPACE", help_heading = "Several sweepers")]
+    pub lease_namespace: Option<String>,
+
+    /// What the names of those Leases begin with; the same for all that divide the work
+    #[arg(
+        long,
+        env = "LEASE_NAME",
+        value_name = "NAME",
+        default_value = "orders-operator-sweeper",
+        help_heading = "Several sweepers"
+    )]
+    pub lease_name: String,
+
+    /// Port of /livez, /readyz and /metrics; none is opened with --once or --dry-run
+    #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8082)]
+    pub admin_port: u16,
+
+    /// The watches on the API server
+    #[command(flatten)]
+    pub watch: WatchArgs,
+
+    /// Logging
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// In lines that fit a terminal of 80 columns.
+const AFTER_HELP: &str = "\
+Several sweepers:
+  All of them sweep. For each database they agree on an order by a hash: the
+  first cancels what is due at once, the second what is overdue by more than 2
+  seconds, the third by 4. So one that hangs or was killed costs 2 seconds, and
+  no lock can be lost. One that is told to end says so, and the next takes over
+  at once.
+
+Signals:
+  SIGTERM, SIGINT   end; a second one ends at once
+
+Exit status:
+  0   ended by a signal; or, with --once or --dry-run, all were swept or counted
+  1   could not start; or a database could not be swept: the summary says why
+  2   the command line is wrong
+
+Metrics:
+  On /metrics of the admin port, all with the prefix orders_operator_sweeper_:
+  lateness_seconds, oldest_overdue_seconds, backlog, expired_total,
+  conflicts_total, errors_total and more; see docs/sweeper.md.
+
+Examples:
+  Every OrdersService of $KUBECONFIG's cluster; those of two namespaces:
+    orders-operator sweeper
+    orders-operator sweeper --namespace shop,events
+  One database, without a cluster; how much is due there?
+    orders-operator sweeper --uri mongodb://localhost/orders
+    orders-operator sweeper --uri mongodb://localhost/orders --dry-run
+  From cron, or a CronJob:
+    SWEEPER_URI=mongodb://... orders-operator sweeper --once";
+
+impl SweeperArgs {
+    /// The one database to sweep, where one is named.
+    ///
+    /// # Errors
+    /// When the connection string or the name is not one.
+    pub fn target(&self) -> Result<Option<Target>, SweeperError> {
+        let Some(uri) = self.uri.as_deref().filter(|uri| !uri.is_empty()) else { return Ok(None) };
+        let options = ConnectOptions { uri, database: self.database.as_deref(), namespace: None };
+        Ok(Some(Target {
+            id: options.target().map_err(SweeperError::Target)?,
+            uri: uri.to_owned(),
+            namespace: None,
+            grace: Duration::from_secs(self.payment_grace.into()),
+            max_per_second: self.max_per_second,
+            suspended: false,
+            resources: Vec::new(),
+        }))
+    }
+
+    /// The longest sleep of a target's owner.
+    pub fn cap(&self) -> Duration {
+        Duration::from_secs(self.max_sleep.into())
+    }
+}

@@ -1,0 +1,197 @@
+//! Sweeps, or counts, what is due now, and tells what came of it.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use kube::{api::ListParams, core::DeserializeGuard};
+use prometheus_client::registry::Registry;
+
+use super::{
+    SweeperArgs, SweeperError,
+    metrics::{Metrics, TargetMetrics},
+    outlook::LONGEST_SLEEP,
+    ranks::turn,
+    resolve::Resolver,
+    sweep::Sweep,
+    targets::{Target, resource_key},
+};
+use crate::{
+    crd::OrdersService,
+    runtime::{cluster, watch},
+    store::{Pools, StoreError},
+};
+
+/// How many databases are swept at the same time.
+const CONCURRENCY: usize = 16;
+
+/// Sweeps or counts, and prints a summary.
+///
+/// # Errors
+/// When what there is to be swept cannot be found out, or could not be swept.
+pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
+    let (targets, unknown) = targets(args).await?;
+    let metrics = Metrics::register(&mut Registry::default());
+    let pools = Pools::default();
+    let mut lines: Vec<_> =
+        unknown.into_iter().map(|(name, why)| Line { name, result: Outcome::Failed(why) }).collect();
+    let results = stream::iter(targets).map(|target| {
+        let (metrics, pools) = (metrics.of(&target.id), &pools);
+        async move {
+            let result = outcome(&target, args.dry_run, &metrics, pools).await;
+            Line { name: target.id.to_string(), result }
+        }
+    });
+    lines.extend(results.buffer_unordered(CONCURRENCY).collect::<Vec<_>>().await);
+    lines.sort_by(|left, right| left.name.cmp(&right.name));
+    let summary = Summary(lines);
+    // A reader that has seen enough is no error.
+    drop(writeln!(io::stdout(), "{summary}"));
+    match summary.failed() {
+        0 => Ok(()),
+        failed => Err(SweeperError::Incomplete { failed, all: summary.0.len() }),
+    }
+}
+
+/// The targets, and the resources that have none with the reason.
+async fn targets(args: &SweeperArgs) -> Result<(Vec<Target>, Vec<(String, String)>), SweeperError> {
+    if let Some(target) = args.target()? {
+        return Ok((vec![target], Vec::new()));
+    }
+    let client = cluster(&args.watch).await?;
+    let mut services = Vec::new();
+    for namespace in watch::scopes(&args.namespace) {
+        let api = watch::api::<DeserializeGuard<OrdersService>>(&client, namespace.as_deref());
+        let listed = api.list(&ListParams::default()).await.map_err(|error| {
+            SweeperError::List(
+                namespace.map(|name| format!(" of namespace {name}")).unwrap_or_default(),
+                error,
+            )
+        })?;
+        services.extend(listed.items.into_iter().map(Arc::new));
+    }
+    let mut resolver = Resolver::new(client);
+    let targets = resolver.resolve(&services, |_| false).await;
+    let unknown = services.iter().filter_map(|guarded| {
+        let key = resource_key(guarded.0.as_ref().ok()?);
+        let why = resolver.target_of(&key)?.err()?.to_owned();
+        Some((key, why))
+    });
+    Ok((targets.into_values().collect(), unknown.collect()))
+}
+
+async fn outcome(target: &Target, only_count: bool, metrics: &TargetMetrics, pools: &Pools) -> Outcome {
+    if target.suspended {
+        return Outcome::Suspended;
+    }
+    let result =
+        if only_count { count(target, metrics, pools).await } else { sweep(target, metrics, pools).await };
+    result.unwrap_or_else(|error| Outcome::Failed(error.to_string()))
+}
+
+async fn count(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<Outcome, StoreError> {
+    Ok(Outcome::Counted(
+        Sweep::connect(target, turn(0, LONGEST_SLEEP), pools).await?.count_overdue(metrics).await?,
+    ))
+}
+
+async fn sweep(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<Outcome, StoreError> {
+    let begun = Instant::now();
+    let mut sweep = Sweep::open(target, turn(0, LONGEST_SLEEP), pools).await?;
+    let (mut expired, mut conflicts) = (0, 0);
+    loop {
+        let swept = sweep.step(target, metrics).await?;
+        expired += swept.expired;
+        conflicts += swept.claimed.saturating_sub(swept.expired);
+        if !swept.is_backlog {
+            return Ok(Outcome::Swept { expired, conflicts, took: begun.elapsed() });
+        }
+        tokio::time::sleep(swept.pause).await;
+    }
+}
+
+/// What became of one database.
+#[derive(Debug)]
+enum Outcome {
+    Swept { expired: u64, conflicts: u64, took: Duration },
+    Counted(u64),
+    Suspended,
+    Failed(String),
+}
+
+/// A database, or the resource that does not lead to one.
+#[derive(Debug)]
+struct Line {
+    name: String,
+    result: Outcome,
+}
+
+#[derive(Debug)]
+struct Summary(Vec<Line>);
+
+impl Summary {
+    fn failed(&self) -> usize {
+        self.0.iter().filter(|line| matches!(line.result, Outcome::Failed(_))).count()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut expired, mut due, mut counted) = (0, 0, false);
+        for Line { name, result } in &self.0 {
+            match result {
+                Outcome::Swept { expired: now, conflicts, took } => {
+                    expired += now;
+                    write!(f, "{name}: {} expired in {:.1} s", orders(*now), took.as_secs_f64())?;
+                    if *conflicts > 0 {
+                        write!(f, ", {} moved meanwhile", orders(*conflicts))?;
+                    }
+                    writeln!(f)?;
+                }
+                Outcome::Counted(now) => {
+                    (due, counted) = (due + now, true);
+                    writeln!(f, "{name}: {} due", orders(*now))?;
+                }
+                Outcome::Suspended => writeln!(f, "{name}: suspended, left alone")?,
+                Outcome::Failed(why) => writeln!(f, "{name}: failed: {why}")?,
+            }
+        }
+        let what =
+            if counted { format!("{} due", orders(due)) } else { format!("{} expired", orders(expired)) };
+        let (all, failed) = (self.0.len(), self.failed());
+        write!(f, "{what} in {all} {}, {failed} failed", if all == 1 { "database" } else { "databases" })
+    }
+}
+
+fn orders(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "order" } else { "orders" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_has_a_line_for_each_database_and_one_for_all() {
+        let line = |name: &str, result| Line { name: name.into(), result };
+        let swept = Outcome::Swept { expired: 1, conflicts: 2, took: Duration::from_millis(1250) };
+        let summary = Summary(vec![
+            line("a/orders", swept),
+            line("b/orders", Outcome::Suspended),
+            line("c/orders", Outcome::Failed("the database is away".into())),
+        ]);
+        assert_eq!(
+            summary.to_string(),
+            "a/orders: 1 order expired in 1.2 s, 2 orders moved meanwhile\n\
+             b/orders: suspended, left alone\n\
+             c/orders: failed: the database is away\n\
+             1 order expired in 3 databases, 1 failed"
+        );
+        let counted = Summary(vec![line("a/orders", Outcome::Counted(12))]);
+        assert_eq!(counted.to_string(), "a/orders: 12 orders due\n12 orders due in 1 database, 0 failed");
+    }
+}

@@ -1,0 +1,211 @@
+//! What the sweeper says in a resource's status: pure functions, which give nothing where there is
+//! nothing new.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use super::run::Health;
+use crate::crd::{ConditionType, ExpiryStatus, NewCondition, find_condition, is_true, set_condition};
+
+/// The conditions that `health` calls for; none when the resource has them already, or when there is
+/// nothing to say yet.
+pub fn conditions(
+    health: &Health,
+    overdue_seconds: u64,
+    old: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Option<Vec<Condition>> {
+    let as_expected = "AsExpected";
+    let reached = "the database is reached, and its indexes are in place";
+    let in_time = "expired orders are moved to cancelled in time";
+    let late = format!(
+        "orders expire faster than they can be cancelled: the oldest was overdue by {overdue_seconds} s when this was \
+         written; give the database more room, or raise spec.expiration.maxPerSecond if it is set"
+    );
+    // DatabaseReady, then Sweeping: status, reason, message.
+    let (database, sweeping) = match health {
+        Health::Unknown => return None,
+        Health::Suspended => {
+            (None, (false, "Suspended", "spec.expiration.suspend is true: expired orders stay as they are"))
+        }
+        Health::Swept { missing_index, is_behind } => {
+            let database = missing_index.as_ref().map_or((true, as_expected, reached), |problem| {
+                (false, problem.reason, problem.message.as_str())
+            });
+            let sweeping = if *is_behind {
+                (false, "FallingBehind", late.as_str())
+            } else {
+                (true, as_expected, in_time)
+            };
+            (Some(database), sweeping)
+        }
+        Health::Failing(problem) => {
+            let failing = (false, problem.reason, problem.message.as_str());
+            (Some(failing), failing)
+        }
+    };
+    let mut new = Vec::new();
+    let wanted = [(ConditionType::DatabaseReady, database), (ConditionType::Sweeping, Some(sweeping))];
+    for (kind, state) in wanted {
+        match state {
+            Some((status, reason, message)) => {
+                let (reason, message) = (reason.to_owned(), message.to_owned());
+                let condition = NewCondition { kind, status, reason, message, generation };
+                set_condition(&mut new, old, condition, now);
+            }
+            // Nothing is known of it now: it stays as it was.
+            None => new.extend(find_condition(old, kind).cloned()),
+        }
+    }
+    // Not the message: a driver words the same failure differently each time.
+    let same = |condition: &Condition| {
+        old.iter().any(|old| {
+            (&old.type_, &old.status, &old.reason) == (&condition.type_, &condition.status, &condition.reason)
+        })
+    };
+    (!new.iter().all(same)).then_some(new)
+}
+
+/// What to say of the expiry, when `expired` orders were cancelled since `old` was written; none when it
+/// says so already.
+pub fn expiry(
+    old: Option<&ExpiryStatus>,
+    expired: u64,
+    overdue_seconds: u64,
+    now: Timestamp,
+) -> Option<ExpiryStatus> {
+    let total = old.and_then(|old| old.expired_total).unwrap_or(0);
+    let new = ExpiryStatus {
+        last_sweep_time: Some(Time(now)),
+        oldest_overdue_seconds: i64::try_from(overdue_seconds).ok(),
+        expired_total: Some(total.saturating_add_unsigned(expired)),
+    };
+    let same = old.is_some_and(|old| {
+        (old.oldest_overdue_seconds, old.expired_total) == (new.oldest_overdue_seconds, new.expired_total)
+    });
+    (!same).then_some(new)
+}
+
+/// Something that people should hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Whether it is bad.
+    pub is_warning: bool,
+    /// For machines.
+    pub reason: String,
+    /// For people.
+    pub note: String,
+}
+
+/// What changed between two states of the conditions. That all is well from the beginning is no news.
+pub fn news(old: &[Condition], new: &[Condition]) -> Vec<News> {
+    let mut news: Vec<News> = Vec::new();
+    for condition in new {
+        let before = old.iter().find(|old| old.type_ == condition.type_);
+        let was_well = before.is_none_or(is_true);
+        let reason = match (was_well, is_true(condition)) {
+            (true, true) => continue,
+            (false, true) => condition.type_.clone(),
+            (_, false) if before.is_some_and(|before| before.reason == condition.reason) => continue,
+            (_, false) => condition.reason.clone(),
+        };
+        let is_warning = !is_true(condition) && condition.reason != "Suspended";
+        // A database that is away is one event, though two conditions say so.
+        if news.iter().all(|other| other.reason != reason) {
+            news.push(News { is_warning, reason, note: condition.message.clone() });
+        }
+    }
+    news
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sweeper::run::StoreProblem;
+
+    const WELL: Health = Health::Swept { missing_index: None, is_behind: false };
+    const BEHIND: Health = Health::Swept { missing_index: None, is_behind: true };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn summary(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
+        conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect()
+    }
+
+    fn reasons(old: &[Condition], new: &[Condition]) -> Vec<(bool, String)> {
+        news(old, new).into_iter().map(|news| (news.is_warning, news.reason)).collect()
+    }
+
+    #[test]
+    fn an_equal_state_is_not_written_and_a_change_keeps_the_time_of_what_stayed() {
+        assert_eq!(conditions(&Health::Unknown, 0, &[], Some(1), at(1)), None);
+        let well = conditions(&WELL, 0, &[], Some(1), at(1)).unwrap();
+        assert_eq!(
+            summary(&well),
+            [("DatabaseReady", "True", "AsExpected"), ("Sweeping", "True", "AsExpected")]
+        );
+        assert_eq!(conditions(&WELL, 0, &well, Some(2), at(2)), None);
+
+        let problem = StoreProblem { reason: "DuplicateActiveOrders", message: "two".into() };
+        let missing = Health::Swept { missing_index: Some(problem.clone()), is_behind: false };
+        let missing = conditions(&missing, 0, &well, Some(1), at(3)).unwrap();
+        assert_eq!(
+            summary(&missing),
+            [("DatabaseReady", "False", "DuplicateActiveOrders"), ("Sweeping", "True", "AsExpected")]
+        );
+        assert_eq!(missing[0].last_transition_time.0, at(3));
+        assert_eq!(missing[1].last_transition_time.0, at(1));
+
+        let failing = conditions(&Health::Failing(problem), 0, &missing, Some(1), at(4)).unwrap();
+        assert_eq!(failing[0].last_transition_time.0, at(3));
+        let suspended = conditions(&Health::Suspended, 0, &failing, Some(1), at(5)).unwrap();
+        assert_eq!(
+            summary(&suspended),
+            [("DatabaseReady", "False", "DuplicateActiveOrders"), ("Sweeping", "False", "Suspended")]
+        );
+    }
+
+    #[test]
+    fn falling_behind_is_said_with_how_much_and_not_again_when_it_is_more() {
+        let well = conditions(&WELL, 0, &[], Some(1), at(1)).unwrap();
+        let behind = conditions(&BEHIND, 47, &well, Some(1), at(2)).unwrap();
+        assert_eq!(summary(&behind)[1], ("Sweeping", "False", "FallingBehind"));
+        assert!(behind[1].message.contains("47 s"), "{}", behind[1].message);
+        assert_eq!(conditions(&BEHIND, 300, &behind, Some(1), at(3)), None);
+    }
+
+    #[test]
+    fn what_changes_is_news_once_and_what_was_well_from_the_beginning_is_not() {
+        let well = conditions(&WELL, 0, &[], Some(1), at(1)).unwrap();
+        assert!(reasons(&[], &well).is_empty());
+        let problem = StoreProblem { reason: "DatabaseUnreachable", message: "away".into() };
+        let failing = conditions(&Health::Failing(problem), 0, &well, Some(1), at(2)).unwrap();
+        assert_eq!(reasons(&well, &failing), [(true, "DatabaseUnreachable".into())]);
+        assert_eq!(reasons(&[], &failing), [(true, "DatabaseUnreachable".into())]);
+        assert!(reasons(&failing, &failing).is_empty());
+        let behind = conditions(&BEHIND, 20, &failing, Some(1), at(3)).unwrap();
+        assert_eq!(
+            reasons(&failing, &behind),
+            [(false, "DatabaseReady".into()), (true, "FallingBehind".into())]
+        );
+        assert_eq!(reasons(&behind, &well), [(false, "Sweeping".into())]);
+        let suspended = conditions(&Health::Suspended, 0, &well, Some(1), at(4)).unwrap();
+        assert_eq!(reasons(&well, &suspended), [(false, "Suspended".into())]);
+    }
+
+    #[test]
+    fn the_expiry_is_written_first_and_then_when_something_expired_or_is_overdue() {
+        let first = expiry(None, 0, 0, at(1)).unwrap();
+        assert_eq!((first.expired_total, first.oldest_overdue_seconds), (Some(0), Some(0)));
+        assert_eq!(expiry(Some(&first), 0, 0, at(90)), None);
+        let second = expiry(Some(&first), 5, 0, at(90)).unwrap();
+        assert_eq!((second.expired_total, second.last_sweep_time.clone()), (Some(5), Some(Time(at(90)))));
+        assert_eq!(expiry(Some(&second), 0, 3, at(91)).unwrap().oldest_overdue_seconds, Some(3));
+        assert_eq!(expiry(Some(&second), 7, 0, at(91)).unwrap().expired_total, Some(12));
+    }
+}

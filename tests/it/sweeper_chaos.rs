@@ -1,0 +1,380 @@
+//! The sweepers in chaos: whatever is killed, frozen or stopped, and whatever time a machine takes it to be,
+//! every order has a history that is right, and none is left behind.
+//!
+//! It prints its seed. `CHAOS_SEED=... CHAOS_SECONDS=600 cargo test --test it sweeper_chaos` plays it again, for
+//! ten minutes instead of one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    process::Command,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+use futures::TryStreamExt;
+use jiff::{SignedDuration, Timestamp};
+use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
+use orders_operator::{
+    order::{Order, OrderId, ReservationTerms, ReservationWindow, UserId},
+    store::{CancelError, Moved, PaymentError, ReserveError, StoreError},
+};
+use serde_json::json;
+use tokio::{
+    sync::watch,
+    task::{JoinSet, spawn_blocking},
+    time::sleep,
+};
+
+use crate::{
+    cluster::{Process, TestNamespace, eventually},
+    mongo::{TestDatabase, uri},
+    sweeper::service,
+    sweeper_history::History,
+};
+
+/// The seconds that an order has on top once its payment has begun.
+const GRACE: u64 = 1;
+
+/// An order more in each database, so often.
+const EVERY: Duration = Duration::from_millis(120);
+
+/// By how much an order may be late in the database that is never stopped, where any two of three sweepers are
+/// lost: the third rank comes after 4 s, and a machine that runs other tests may be slow. Less than the 10 s that
+/// the Lease of a killed one lasts.
+const LATE: Duration = Duration::from_secs(9);
+
+type Histories = Arc<Mutex<HashMap<OrderId, History>>>;
+
+/// One database with the histories of its orders.
+#[derive(Clone)]
+struct Shop {
+    database: Arc<TestDatabase>,
+    histories: Histories,
+}
+
+impl Shop {
+    async fn over(database: TestDatabase) -> Self {
+        database.store.ensure_indexes().await.unwrap();
+        Self { database: Arc::new(database), histories: Histories::default() }
+    }
+
+    fn note(&self, id: OrderId, what: impl FnOnce(&mut History)) {
+        what(self.histories.lock().unwrap().entry(id).or_default());
+    }
+
+    fn made(&self, order: &Order) {
+        let made = (order.status.as_str().to_owned(), i32::try_from(order.version.0).unwrap());
+        self.note(order.id, |history| history.made.push(made));
+    }
+
+    /// One order: reserved, and then cancelled, paid for or forgotten, now and then by two at once, around the
+    /// time when it expires.
+    async fn order(&self, mut random: Rng) {
+        let user = UserId::new("u1").unwrap();
+        let terms = ReservationTerms {
+            window: ReservationWindow::from_seconds(random.u32(1..=3)).unwrap(),
+            payment_grace: Duration::from_secs(GRACE),
+        };
+        let Some(ticket) = self.ticket().await else { return };
+        let reserved = match self.database.store.reserve(&user, ticket, None, Timestamp::now(), &terms).await
+        {
+            Ok(reserved) => reserved,
+            // It may be there nevertheless; then it is as one that nobody came back to.
+            Err(ReserveError::Store(error)) => return unless_away(&error),
+            Err(error) => panic!("{error}"),
+        };
+        let order = &reserved.reservation().order;
+        self.note(order.id, |history| {
+            (history.expires_at, history.end_of_grace) =
+                (order.expires_at, terms.end_of_grace(order.expires_at));
+        });
+        let most = u64::from(terms.window.seconds()) * 1000 + 300;
+        let moment = |random: &mut Rng| Duration::from_millis(random.u64(0..most));
+        let twice = random.u8(..) < 64;
+        sleep(moment(&mut random) / 2).await;
+        if random.bool() {
+            self.note(order.id, |history| history.tried_to_begin = true);
+            self.paid(self.database.store.begin_payment(order.id, &terms).await);
+        }
+        sleep(moment(&mut random) / 2).await;
+        match random.u8(0..4) {
+            0 => {
+                self.note(order.id, |history| history.tried_to_cancel = true);
+                let cancel = || self.database.store.cancel(order.id, &user);
+                self.cancelled(cancel().await);
+                if twice {
+                    self.cancelled(cancel().await);
+                }
+            }
+            1 => {
+                self.note(order.id, |history| history.tried_to_pay = true);
+                let pay = || self.database.store.complete(order.id, &terms);
+                if twice {
+                    let (first, second) = tokio::join!(pay(), pay());
+                    self.paid(first);
+                    self.paid(second);
+                } else {
+                    self.paid(pay().await);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A ticket, unless the database is away.
+    async fn ticket(&self) -> Option<orders_operator::order::TicketId> {
+        let ticket = orders_operator::order::Ticket {
+            id: crate::mongo::ticket_id(),
+            title: "concert".into(),
+            price: 20.0,
+            version: orders_operator::order::Version(0),
+        };
+        let id = ticket.id;
+        match self.database.store.upsert_tickets(&[ticket]).await {
+            Ok(_) => Some(id),
+            Err(error) => {
+                unless_away(&error);
+                None
+            }
+        }
+    }
+
+    fn paid(&self, result: Result<Moved, PaymentError>) {
+        match result {
+            Ok(Moved::Now(order)) => self.made(&order),
+            Ok(Moved::Before(_)) | Err(PaymentError::TooLate(_) | PaymentError::Refused { .. }) => {}
+            Err(PaymentError::Store(error)) => unless_away(&error),
+            Err(error @ PaymentError::NotFound(_)) => panic!("{error}"),
+        }
+    }
+
+    fn cancelled(&self, result: Result<Moved, CancelError>) {
+        match result {
+            Ok(Moved::Now(order)) => self.made(&order),
+            Ok(Moved::Before(_)) | Err(CancelError::Complete(_)) => {}
+            Err(CancelError::Store(error)) => unless_away(&error),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Reserves and moves orders until `end`, and waits for the last of them.
+    async fn trade(self, mut random: Rng, end: Instant) {
+        let mut orders = JoinSet::new();
+        let mut ticks = tokio::time::interval(EVERY);
+        while Instant::now() < end {
+            ticks.tick().await;
+            let (shop, random) = (self.clone(), random.fork());
+            orders.spawn(async move { shop.order(random).await });
+        }
+        while let Some(done) = orders.join_next().await {
+            done.unwrap();
+        }
+    }
+
+    /// Looks at every order that may still change, again and again, until `over`. Gives by how much the latest
+    /// was overdue.
+    async fn watched(self, mut over: watch::Receiver<bool>) -> Duration {
+        let (mut latest, mut open) = (Duration::ZERO, BTreeMap::<ObjectId, ()>::new());
+        while !*over.borrow_and_update() {
+            // Those that were open when it last looked, and those that are.
+            let known: Vec<_> = open.keys().copied().collect();
+            let filter = doc! { "$or": [{ "_id": { "$in": known } }, { "status": { "$in": ["created", "awaiting:payment"] } }] };
+            let before = Timestamp::now();
+            if let Ok(orders) = self.look(filter).await {
+                let after = Timestamp::now();
+                open.clear();
+                for (id, status, version, expires_at) in orders {
+                    if ["created", "awaiting:payment"].contains(&status.as_str()) {
+                        open.insert(id, ());
+                        let grace = if status == "created" { 0 } else { GRACE };
+                        let due = expires_at + SignedDuration::from_secs(i64::try_from(grace).unwrap());
+                        latest =
+                            latest.max(Duration::try_from(before.duration_since(due)).unwrap_or_default());
+                    }
+                    let id = OrderId::from_bytes(id.bytes());
+                    // One that is not known to be reserved has no history to be checked.
+                    if let Some(history) = self.histories.lock().unwrap().get_mut(&id) {
+                        history.seen.push((after, status, version));
+                    }
+                }
+            }
+            sleep(Duration::from_millis(40)).await;
+        }
+        latest
+    }
+
+    async fn look(
+        &self,
+        filter: Document,
+    ) -> mongodb::error::Result<Vec<(ObjectId, String, i32, Timestamp)>> {
+        let found: Vec<Document> = self.database.orders().find(filter).await?.try_collect().await?;
+        Ok(found
+            .iter()
+            .map(|order| {
+                let expires_at = order.get_datetime("expiresAt").unwrap().timestamp_millis();
+                (
+                    order.get_object_id("_id").unwrap(),
+                    order.get_str("status").unwrap().to_owned(),
+                    order.get_i32("version").unwrap(),
+                    Timestamp::from_millisecond(expires_at).unwrap(),
+                )
+            })
+            .collect())
+    }
+
+    /// Waits until nothing overdue is left.
+    async fn settled(&self) {
+        eventually("nothing overdue is left", || async {
+            let open = doc! { "$in": ["created", "awaiting:payment"] };
+            let due = doc! { "status": open, "expiresAt": { "$lt": DateTime::now() } };
+            (self.database.orders().count_documents(due).await.ok()? == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Checks every history; gives how many there are, and how many ended in each status.
+    async fn checked(&self) -> BTreeMap<String, u32> {
+        let mut histories = std::mem::take(&mut *self.histories.lock().unwrap());
+        // Also those of which the answer to the reservation was lost.
+        for (id, status, version, expires_at) in self.look(doc! {}).await.unwrap() {
+            let end_of_grace = expires_at + SignedDuration::from_secs(i64::try_from(GRACE).unwrap());
+            let unknown = History { expires_at, end_of_grace, ..History::default() };
+            let history = histories.entry(OrderId::from_bytes(id.bytes())).or_insert(unknown);
+            history.last = Some((status, version));
+        }
+        let mut ended = BTreeMap::new();
+        for (id, history) in &histories {
+            let problems = history.problems();
+            assert!(problems.is_empty(), "order {id}: {problems:?}\n{history:?}");
+            *ended.entry(history.last.clone().unwrap().0).or_default() += 1;
+        }
+        ended
+    }
+}
+
+/// A call fails only because the database is away.
+fn unless_away(error: &StoreError) {
+    assert!(error.is_unavailable(), "{error}");
+}
+
+fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: see dev/README.md"))
+}
+
+/// The sweepers, and what happens to them.
+struct Sweepers<'a> {
+    namespace: &'a TestNamespace,
+    running: Vec<Process>,
+    random: Rng,
+}
+
+impl Sweepers<'_> {
+    /// One more, on a machine whose clock is wrong by up to five seconds.
+    async fn start(&mut self) {
+        let ahead = self.random.i32(-5..=5);
+        let library = setting("LIBFAKETIME");
+        let clock = format!("{ahead:+}s");
+        let environment =
+            [("LD_PRELOAD", library.as_str()), ("FAKETIME", &clock), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        self.running.push(self.namespace.run_sweeper_in(&environment).await);
+    }
+
+    /// What happens next: one is killed and another begins, one is told to end, or one is frozen.
+    async fn disturb(&mut self) {
+        let victim = self.random.usize(0..self.running.len());
+        match self.random.u8(0..5) {
+            0..=2 => {
+                self.running.swap_remove(victim).kill();
+                sleep(Duration::from_millis(self.random.u64(0..3_000))).await;
+                self.start().await;
+            }
+            3 => {
+                let told = self.running.swap_remove(victim);
+                self.start().await;
+                assert_eq!(told.terminate().await.code(), Some(0));
+            }
+            _ => {
+                // Past its Lease, which lasts ten seconds.
+                self.running[victim].signal("STOP");
+                sleep(Duration::from_millis(self.random.u64(11_000..14_000))).await;
+                self.running[victim].signal("CONT");
+            }
+        }
+    }
+
+    async fn disturb_until(&mut self, end: Instant) {
+        // Each of them happens at least once, however short the run.
+        self.running[0].signal("STOP");
+        sleep(Duration::from_secs(12)).await;
+        self.running[0].signal("CONT");
+        while Instant::now() < end {
+            self.disturb().await;
+            sleep(Duration::from_millis(self.random.u64(500..4_000))).await;
+        }
+    }
+}
+
+/// Kills the spare database and starts it again, every now and then.
+async fn restart_until(end: Instant, mut random: Rng) {
+    let command = setting("SPARE_MONGO_RESTART");
+    while Instant::now() + Duration::from_secs(5) < end {
+        sleep(Duration::from_millis(random.u64(8_000..20_000))).await;
+        let command = command.clone();
+        let restart = spawn_blocking(move || Command::new("sh").args(["-c", &command]).output().unwrap());
+        let output = restart.await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_order_has_a_history_that_is_right_whatever_happens_to_sweepers_clocks_and_a_database() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let length = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(60));
+    eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={}", length.as_secs());
+    let mut random = Rng::with_seed(seed);
+    let namespace = TestNamespace::create("history").await;
+    namespace.secrets(&uri()).await;
+    namespace.secret("spare", "MONGO_URI", &setting("SPARE_MONGO_URI")).await;
+    let steady = Shop::over(TestDatabase::new().await).await;
+    let stopped = Shop::over(TestDatabase::at(setting("SPARE_MONGO_URI")).await).await;
+    let grace = json!({"expiration": {"paymentGraceSeconds": GRACE}});
+    let spare = json!({"expiration": {"paymentGraceSeconds": GRACE}, "database": {"uriSecretRef": {"name": "spare"}}});
+    namespace.apply(&service(&namespace, "steady", &steady.database, grace)).await.unwrap();
+    namespace.apply(&service(&namespace, "stopped", &stopped.database, spare)).await.unwrap();
+    let mut sweepers = Sweepers { namespace: &namespace, running: Vec::new(), random: random.fork() };
+    for _ in 0..3 {
+        sweepers.start().await;
+    }
+    for sweeper in &sweepers.running {
+        eventually("it sweeps both", || async {
+            (sweeper.metric("orders_operator_sweeper_looks_total{").await >= 2.0).then_some(())
+        })
+        .await;
+    }
+
+    let end = Instant::now() + length;
+    let (over, is_over) = watch::channel(false);
+    let watching = [steady.clone(), stopped.clone()].map(|shop| tokio::spawn(shop.watched(is_over.clone())));
+    let trading = [steady.clone(), stopped.clone()].map(|shop| tokio::spawn(shop.trade(random.fork(), end)));
+    tokio::join!(sweepers.disturb_until(end), restart_until(end, random.fork()));
+    for trade in trading {
+        trade.await.unwrap();
+    }
+    for shop in [&steady, &stopped] {
+        shop.settled().await;
+    }
+    over.send_replace(true);
+    let mut latest = Vec::new();
+    for watched in watching {
+        latest.push(watched.await.unwrap());
+    }
+    for (shop, latest) in [&steady, &stopped].into_iter().zip(&latest) {
+        let ended = shop.checked().await;
+        eprintln!("{ended:?}, overdue by {latest:?} at most");
+        assert!(ended.get("cancelled") > Some(&10) && ended.get("complete") > Some(&1), "{ended:?}");
+    }
+    assert!(latest[0] < LATE, "an order was overdue by {:?} though a sweeper was there", latest[0]);
+    namespace.remove().await;
+}

@@ -1,0 +1,130 @@
+//! Several sweepers at once: they divide the databases, and one that is lost is missed for two seconds.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::ListParams;
+use mongodb::bson::DateTime;
+use serde_json::json;
+
+use crate::{
+    cluster::{Process, TestNamespace, eventually},
+    mongo::{TestDatabase, uri},
+    sweeper::{cancelled, order, service, state},
+};
+
+/// So many sweepers of so many databases, once they know each other.
+async fn sweepers(namespace: &TestNamespace, databases: &[TestDatabase], count: usize) -> Vec<Process> {
+    namespace.secrets(&uri()).await;
+    for (number, database) in databases.iter().enumerate() {
+        namespace.apply(&service(namespace, &format!("orders-{number}"), database, json!({}))).await.unwrap();
+    }
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(namespace.run_sweeper().await);
+    }
+    for sweeper in &all {
+        know_each_other(sweeper, count).await;
+        eventually("all databases are swept", || async {
+            ranks(sweeper, databases).await.iter().all(Option::is_some).then_some(())
+        })
+        .await;
+    }
+    all
+}
+
+async fn know_each_other(sweeper: &Process, count: usize) {
+    eventually(&format!("it knows {count} sweepers"), || async {
+        let page = sweeper.admin("/metrics").await;
+        page.contains(&format!("orders_operator_sweeper_sweepers {count}\n")).then_some(())
+    })
+    .await;
+}
+
+/// How a sweeper ranks for each database.
+async fn ranks(sweeper: &Process, databases: &[TestDatabase]) -> Vec<Option<u32>> {
+    let page = sweeper.admin("/metrics").await;
+    let rank = |database: &TestDatabase| {
+        let of =
+            |line: &&str| line.starts_with("orders_operator_sweeper_rank{") && line.contains(&database.name);
+        page.lines().find(of)?.rsplit_once(' ')?.1.parse().ok()
+    };
+    databases.iter().map(rank).collect()
+}
+
+async fn leases(namespace: &TestNamespace) -> usize {
+    namespace.api::<Lease>().list(&ListParams::default()).await.unwrap().items.len()
+}
+
+/// By how much the order was late when it was seen to be cancelled.
+async fn lateness(database: &TestDatabase, id: mongodb::bson::oid::ObjectId) -> Duration {
+    cancelled(database, id).await;
+    let now = Timestamp::now();
+    let expires_at: DateTime = *database.stored(&id.to_hex()).await.get_datetime("expiresAt").unwrap();
+    Duration::from_millis(u64::try_from(now.as_millisecond() - expires_at.timestamp_millis()).unwrap())
+}
+
+#[tokio::test]
+async fn each_database_has_one_owner_and_a_killed_one_is_stood_in_for_before_its_lease_is_over() {
+    let namespace = TestNamespace::create("many").await;
+    let mut databases = Vec::new();
+    for _ in 0..4 {
+        databases.push(TestDatabase::new().await);
+    }
+    let mut all = sweepers(&namespace, &databases, 3).await;
+    let mut table = Vec::new();
+    for sweeper in &all {
+        table.push(ranks(sweeper, &databases).await);
+    }
+    for number in 0..databases.len() {
+        let mut of_all: Vec<_> = table.iter().map(|ranks| ranks[number].unwrap()).collect();
+        of_all.sort_unstable();
+        assert_eq!(of_all, [0, 1, 2], "{table:?}");
+    }
+    // The owner is gone, and nobody was told.
+    let owner = (0..3).find(|at| table[*at][0] == Some(0)).unwrap();
+    let due = order(&databases[0], "created", 1_000).await;
+    all.remove(owner).kill();
+    let late = lateness(&databases[0], due).await;
+    // Two seconds is the promise; its Lease lasts ten, and is not waited for.
+    assert!(late < Duration::from_secs(8), "{late:?}");
+    // In time it is known to be gone, and what it owned has an owner again.
+    for sweeper in &all {
+        know_each_other(sweeper, 2).await;
+    }
+    let table = [ranks(&all[0], &databases).await, ranks(&all[1], &databases).await];
+    for (first, second) in table[0].iter().zip(&table[1]) {
+        assert_eq!(first.unwrap() + second.unwrap(), 1, "{table:?}");
+    }
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_sweeper_that_is_told_to_end_leaves_and_a_frozen_one_does_no_harm_when_it_wakes() {
+    let namespace = TestNamespace::create("leave").await;
+    let databases = [TestDatabase::new().await];
+    let mut all = sweepers(&namespace, &databases, 2).await;
+    assert_eq!(leases(&namespace).await, 2);
+    let owner = usize::from(ranks(&all[1], &databases).await == [Some(0)]);
+    let other = all.remove(1 - owner);
+    let owner = all.remove(0);
+    owner.signal("STOP");
+    let due = order(&databases[0], "created", 500).await;
+    assert!(lateness(&databases[0], due).await < Duration::from_secs(8));
+    know_each_other(&other, 1).await;
+    assert_eq!(ranks(&other, &databases).await, [Some(0)]);
+    owner.signal("CONT");
+    know_each_other(&other, 2).await;
+    know_each_other(&owner, 2).await;
+    let due = order(&databases[0], "created", 500).await;
+    cancelled(&databases[0], due).await;
+
+    assert_eq!(owner.terminate().await.code(), Some(0));
+    assert_eq!(leases(&namespace).await, 1, "it took its Lease away before it ended");
+    know_each_other(&other, 1).await;
+    let due = order(&databases[0], "created", 500).await;
+    cancelled(&databases[0], due).await;
+    assert_eq!(state(&databases[0], due).await, ("cancelled".into(), 1));
+    namespace.remove().await;
+}

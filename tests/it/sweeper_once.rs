@@ -1,0 +1,94 @@
+//! The sweeper without a cluster, and for once.
+
+use std::process::{Command, Output};
+
+use mongodb::bson::doc;
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    cluster::TestNamespace,
+    mongo::{TestDatabase, uri},
+    sweeper::{cancelled, order, service, state},
+};
+
+/// Runs the sweeper to its end, where there is no cluster to be found.
+async fn sweeper(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+    command.arg("sweeper").args(arguments).env("KUBECONFIG", "/nonexistent");
+    spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[tokio::test]
+async fn one_database_is_counted_and_swept_once_without_a_cluster() {
+    let database = TestDatabase::bare().await;
+    let (overdue, later) =
+        (order(&database, "created", -60_000).await, order(&database, "created", 60_000).await);
+    let paying = order(&database, "awaiting:payment", -60_000).await;
+    let target = ["--uri", &uri(), "--database", &database.name, "--payment-grace", "3600"];
+
+    let counted = sweeper(&[&target[..], &["--dry-run"]].concat()).await;
+    assert_eq!(counted.status.code(), Some(0));
+    assert!(printed(&counted).ends_with("1 order due in 1 database, 0 failed\n"), "{counted:?}");
+    assert_eq!(state(&database, overdue).await, ("created".into(), 0));
+    let indexes = database.orders().list_index_names().await.unwrap();
+    assert!(indexes.len() <= 1, "a dry run made {indexes:?}");
+
+    let swept = sweeper(&[&target[..], &["--once"]].concat()).await;
+    assert_eq!(swept.status.code(), Some(0));
+    assert!(printed(&swept).ends_with("1 order expired in 1 database, 0 failed\n"), "{swept:?}");
+    cancelled(&database, overdue).await;
+    for (id, status) in [(later, "created"), (paying, "awaiting:payment")] {
+        assert_eq!(state(&database, id).await, (status.to_owned(), 0));
+    }
+    // More than one batch, at a rate.
+    database.many_orders("u1", 1500, doc! { "expiresAt": mongodb::bson::DateTime::from_millis(0) }).await;
+    let swept = sweeper(&[&target[..], &["--once", "--max-per-second", "5000"]].concat()).await;
+    assert!(printed(&swept).contains("1500 orders expired"), "{swept:?}");
+}
+
+#[tokio::test]
+async fn once_says_for_each_resource_of_the_cluster_what_came_of_it() {
+    let namespace = TestNamespace::create("once").await;
+    namespace.secrets(&uri()).await;
+    let (first, second) = (TestDatabase::new().await, TestDatabase::new().await);
+    let (due, left) = (order(&first, "created", -1).await, order(&second, "created", -1).await);
+    let suspended = json!({"expiration": {"suspend": true}});
+    namespace.apply(&service(&namespace, "first", &first, json!({}))).await.unwrap();
+    namespace.apply(&service(&namespace, "second", &second, suspended)).await.unwrap();
+    let missing = json!({"database": {"uriSecretRef": {"name": "missing"}}});
+    namespace.apply(&service(&namespace, "third", &second, missing)).await.unwrap();
+
+    let (code, text) = namespace.output("sweeper", &["--once"]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains(&format!("{}: 1 order expired in", first.name)), "{text}");
+    assert!(text.contains(&format!("{}: suspended, left alone", second.name)), "{text}");
+    assert!(text.contains("/third: failed: Secret \"missing\" does not exist"), "{text}");
+    assert!(text.ends_with("1 order expired in 3 databases, 1 failed\n"), "{text}");
+    assert_eq!(state(&first, due).await, ("cancelled".into(), 1));
+    assert_eq!(state(&second, left).await, ("created".into(), 0));
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_ends_it_with_a_word_about_what_to_do() {
+    let away = sweeper(&["--uri", "mongodb://127.0.0.1:1/orders", "--once"]).await;
+    assert_eq!(away.status.code(), Some(1));
+    assert!(printed(&away).contains("127.0.0.1:1/orders: failed: the database is away"), "{away:?}");
+
+    let (garbage, nowhere) = (sweeper(&["--uri", "localhost/orders"]).await, sweeper(&["--once"]).await);
+    assert_eq!(garbage.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&garbage.stderr).contains("write mongodb://HOST"), "{garbage:?}");
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("set KUBECONFIG"), "{nowhere:?}");
+    assert_eq!(sweeper(&["--database", "x"]).await.status.code(), Some(2));
+
+    let help = printed(&sweeper(&["--help"]).await);
+    for part in ["Exit status:", "Signals:", "Examples:", "Metrics:", "--dry-run", "SWEEPER_URI"] {
+        assert!(help.contains(part), "{part} is not in\n{help}");
+    }
+}

@@ -1,0 +1,244 @@
+//! What the sweeper says in the resources: how far it is, and nothing where nothing happens.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::events::v1::Event;
+use kube::{ResourceExt, api::ListParams};
+use mongodb::bson::{DateTime, doc, oid::ObjectId};
+use orders_operator::crd::{ConditionType::*, OrdersService};
+use serde_json::json;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use crate::{
+    cluster::{Process, TestNamespace, eventually, root},
+    mongo::{TestDatabase, by_way_of, uri},
+    packaging::monitoring,
+    sweeper::{cancelled, order, service},
+};
+
+async fn expired_total(namespace: &TestNamespace, name: &str, total: i64) {
+    eventually(&format!("{name} says that {total} expired"), || async {
+        let service: OrdersService = namespace.api().get_status(name).await.unwrap();
+        let expiry = service.status?.expiry?;
+        (expiry.expired_total == Some(total) && expiry.last_sweep_time.is_some()).then_some(())
+    })
+    .await;
+}
+
+/// Waits until an event of this reason was written about `name`; gives its type and note.
+async fn event(namespace: &TestNamespace, name: &str, reason: &str) -> (String, String) {
+    eventually(&format!("an event {reason} about {name}"), || async {
+        let events = namespace.api::<Event>().list(&ListParams::default()).await.unwrap();
+        let event = events.into_iter().find(|event| {
+            let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());
+            about == Some(name) && event.reason.as_deref() == Some(reason)
+        })?;
+        Some((event.type_.unwrap(), event.note.unwrap()))
+    })
+    .await
+}
+
+/// Waits until the sweeper has looked so often in `database`, which it does once a second.
+async fn looks(sweeper: &Process, database: &TestDatabase, count: f64) {
+    let of = async || {
+        let page = sweeper.admin("/metrics").await;
+        let lines = page.lines().filter(|line| line.starts_with("orders_operator_sweeper_looks_total{"));
+        lines
+            .filter(|line| line.contains(&database.name))
+            .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+            .sum::<f64>()
+    };
+    let before = of().await;
+    eventually("it looks again and again", || async { (of().await >= before + count).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn the_resource_counts_what_expired_through_restarts_and_an_idle_one_is_not_written_to() {
+    let namespace = TestNamespace::create("expiry").await;
+    namespace.secrets(&uri()).await;
+    let (busy, idle) = (TestDatabase::new().await, TestDatabase::new().await);
+    namespace.apply(&service(&namespace, "busy", &busy, json!({}))).await.unwrap();
+    namespace.apply(&service(&namespace, "idle", &idle, json!({}))).await.unwrap();
+    let sweeper = namespace.run_sweeper().await;
+    expired_total(&namespace, "busy", 0).await;
+    expired_total(&namespace, "idle", 0).await;
+    let version = async || namespace.api::<OrdersService>().get("idle").await.unwrap().resource_version();
+    let before = version().await;
+    for _ in 0..3 {
+        let due = order(&busy, "created", -1).await;
+        cancelled(&busy, due).await;
+    }
+    // The first was told within a minute; what it did not tell yet it does when it is told to end.
+    assert_eq!(sweeper.terminate().await.code(), Some(0));
+    expired_total(&namespace, "busy", 3).await;
+
+    let sweeper = namespace.run_sweeper().await;
+    let due = order(&busy, "created", -1).await;
+    cancelled(&busy, due).await;
+    // Three rounds of what goes through all resources.
+    looks(&sweeper, &idle, 15.0).await;
+    expired_total(&namespace, "busy", 4).await;
+    assert_eq!(version().await, before);
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_target_that_falls_behind_says_so_and_that_it_has_caught_up() {
+    let namespace = TestNamespace::create("behind").await;
+    namespace.secrets(&uri()).await;
+    let database = TestDatabase::new().await;
+    database.many_orders("u1", 500, doc! { "expiresAt": DateTime::from_millis(0) }).await;
+    let slow = |most| json!({"expiration": {"maxPerSecond": most}});
+    namespace.apply(&service(&namespace, "orders", &database, slow(1))).await.unwrap();
+    let sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    let message = namespace.condition("orders", Sweeping, "False", "FallingBehind").await;
+    assert!(message.contains("maxPerSecond"), "{message}");
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
+    assert_eq!(event(&namespace, "orders", "FallingBehind").await.0, "Warning");
+    let backlog = eventually("the backlog is counted", || async {
+        let backlog = sweeper.metric("orders_operator_sweeper_backlog{").await;
+        (backlog > 0.0).then_some(backlog)
+    })
+    .await;
+    assert!(backlog < 500.0, "{backlog}");
+    assert!(sweeper.metric("orders_operator_sweeper_oldest_overdue_seconds{").await > 1_000_000.0);
+
+    namespace.apply(&service(&namespace, "orders", &database, slow(5000))).await.unwrap();
+    namespace.condition("orders", Sweeping, "True", "AsExpected").await;
+    assert_eq!(event(&namespace, "orders", "Sweeping").await.0, "Normal");
+    assert!(sweeper.metric("orders_operator_sweeper_lateness_seconds_count").await >= 450.0);
+    namespace.remove().await;
+}
+
+/// A way to the database that takes connections and lets nothing through until it is opened.
+async fn stuck_way() -> (String, watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (uri, behind) = by_way_of(listener.local_addr().unwrap().port());
+    let (opened, open) = watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((mut here, _)) = listener.accept().await {
+            let (behind, mut open) = (behind.clone(), open.clone());
+            tokio::spawn(async move {
+                if open.wait_for(|open| *open).await.is_ok()
+                    && let Ok(mut there) = TcpStream::connect(&behind).await
+                {
+                    drop(copy_bidirectional(&mut here, &mut there).await);
+                }
+            });
+        }
+    });
+    (uri, opened)
+}
+
+#[tokio::test]
+async fn a_database_that_hangs_delays_no_other_and_is_swept_when_it_answers_again() {
+    let namespace = TestNamespace::create("hangs").await;
+    let (stuck, well) = (TestDatabase::new().await, TestDatabase::new().await);
+    let (way, opened) = stuck_way().await;
+    namespace.secrets(&uri()).await;
+    namespace.secret("stuck", "MONGO_URI", &way).await;
+    let overdue = order(&stuck, "created", -60_000).await;
+    let by_stuck_way = json!({"database": {"uriSecretRef": {"name": "stuck"}}});
+    namespace.apply(&service(&namespace, "stuck", &stuck, by_stuck_way)).await.unwrap();
+    namespace.apply(&service(&namespace, "well", &well, json!({}))).await.unwrap();
+    let sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    namespace.condition("stuck", DatabaseReady, "False", "DatabaseUnreachable").await;
+    let (kind, note) = event(&namespace, "stuck", "DatabaseUnreachable").await;
+    assert_eq!(kind, "Warning");
+    assert!(note.contains("the database"), "{note}");
+    // Meanwhile the other is on time, again and again.
+    for _ in 0..5 {
+        let due = order(&well, "created", 300).await;
+        cancelled(&well, due).await;
+    }
+    assert!(sweeper.metric("orders_operator_sweeper_errors_total{").await >= 1.0);
+    namespace.condition("well", Sweeping, "True", "AsExpected").await;
+
+    opened.send_replace(true);
+    cancelled(&stuck, overdue).await;
+    namespace.condition("stuck", DatabaseReady, "True", "AsExpected").await;
+    namespace.condition("stuck", Sweeping, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_corrected_and_orders_that_contradict_an_index_are_seen_to_without_a_restart() {
+    let namespace = TestNamespace::create("corrected").await;
+    namespace.secrets(&uri()).await;
+    namespace.secret("other", "MONGO_URI", "mongodb://127.0.0.1:1/").await;
+    let (well, twice) = (TestDatabase::new().await, TestDatabase::bare().await);
+    let overdue = order(&well, "created", -1).await;
+    let ticket = ObjectId::new();
+    let first = twice.mongoose_order(doc! { "ticket": ticket }).await;
+    twice.mongoose_order(doc! { "ticket": ticket }).await;
+    let other = json!({"database": {"uriSecretRef": {"name": "other"}}});
+    namespace.apply(&service(&namespace, "other", &well, other)).await.unwrap();
+    namespace.apply(&service(&namespace, "twice", &twice, json!({}))).await.unwrap();
+    let _sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    namespace.condition("other", DatabaseReady, "False", "DatabaseUnreachable").await;
+    let message = namespace.condition("twice", DatabaseReady, "False", "DuplicateActiveOrders").await;
+    assert!(message.contains(&ticket.to_hex()), "{message}");
+    // Slower, but swept.
+    namespace.condition("twice", Sweeping, "True", "AsExpected").await;
+    let due = order(&twice, "created", -1).await;
+    cancelled(&twice, due).await;
+
+    namespace.secret("other", "MONGO_URI", &uri()).await;
+    let id = ObjectId::parse_str(&first).unwrap();
+    twice.orders().update_one(doc! { "_id": id }, doc! { "$set": { "status": "cancelled" } }).await.unwrap();
+    cancelled(&well, overdue).await;
+    namespace.condition("other", DatabaseReady, "True", "AsExpected").await;
+    namespace.condition("twice", DatabaseReady, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+/// The names of the sweeper's metrics in a text, without what tells the samples of one metric apart.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let names = text.match_indices("orders_operator_sweeper_").map(|(at, _)| {
+        let rest = &text[at..];
+        &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())]
+    });
+    let base = |name: &'static [&str], full| {
+        name.iter().find_map(|end| str::strip_suffix(full, end)).unwrap_or(full)
+    };
+    names.map(|name| base(&["_total", "_bucket", "_sum", "_count"], name)).collect()
+}
+
+#[tokio::test]
+async fn the_metrics_that_dashboard_and_alerts_ask_for_are_there_and_explained() {
+    let namespace = TestNamespace::create("metrics").await;
+    namespace.secrets(&uri()).await;
+    namespace.secret("away", "MONGO_URI", "mongodb://127.0.0.1:1/orders").await;
+    let database = TestDatabase::new().await;
+    let due = order(&database, "created", -1).await;
+    namespace.apply(&service(&namespace, "well", &database, json!({}))).await.unwrap();
+    let away = json!({"database": {"uriSecretRef": {"name": "away"}}});
+    namespace.apply(&service(&namespace, "away", &database, away)).await.unwrap();
+    // A metric of targets is there when it has something to say.
+    let sweeper = namespace.run("sweeper").await;
+    cancelled(&database, due).await;
+    eventually("an error is counted", || async {
+        (sweeper.metric("orders_operator_sweeper_errors_total{").await > 0.0).then_some(())
+    })
+    .await;
+    let page = sweeper.admin("/metrics").await;
+    let there: BTreeSet<_> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let asked = serde_json::to_string(&monitoring()).unwrap();
+    let asked = metrics_in(&asked);
+    assert!(asked.len() > 10, "{asked:?}");
+    assert!(asked.is_subset(&there), "{:?} are not there", asked.difference(&there));
+    let docs = std::fs::read_to_string(root().join("docs/sweeper.md")).unwrap();
+    for name in there {
+        let short = name.strip_prefix("orders_operator_sweeper_").unwrap();
+        assert!(docs.contains(&format!("`{short}")), "docs/sweeper.md does not explain {name}");
+    }
+    namespace.remove().await;
+}
