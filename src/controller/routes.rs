@@ -39,6 +39,15 @@ impl Wanted {
 pub fn wanted(service: &OrdersService) -> Result<Option<Wanted>, Vec<Problem>> {
     let Some(ingress) = &service.spec.ingress else { return Ok(None) };
     let (hosts, mut problems) = hosts("spec.ingress.hosts", &ingress.hosts);
+    for (name, value) in &ingress.annotations {
+        if makes_regexes(name, value) {
+            let message = format!(
+                "spec.ingress.annotations has {name:?}, with which ingress-nginx takes every path of the host for a regex, \
+                 in an order of its own: remove it, routes are plain prefixes"
+            );
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+        }
+    }
     let listed = Listed { path: &ingress.path, routes: &ingress.routes, client: ingress.client.as_ref() };
     let (own_path, routes) = match listed.table(service) {
         Ok(table) if problems.is_empty() => table,
@@ -50,6 +59,15 @@ pub fn wanted(service: &OrdersService) -> Result<Option<Wanted>, Vec<Problem>> {
     };
     let entrance = Entrance::Class(ingress.class_name.clone());
     Ok(Some(Wanted { entrance, hosts, own_path, routes }))
+}
+
+/// Whether ingress-nginx takes paths for regexes where an Ingress has this annotation.
+fn makes_regexes(name: &str, value: &str) -> bool {
+    match name.split_once("ingress.kubernetes.io/") {
+        Some((_, "use-regex")) => value == "true",
+        Some((_, "rewrite-target")) => true,
+        _ => false,
+    }
 }
 
 /// What `spec.gateway` asks for, if it is there: the routes of `spec.ingress`, else its own.
@@ -87,17 +105,6 @@ pub fn at_gateway(service: &OrdersService) -> Result<Option<AtGateway>, Vec<Prob
             listed.table(service).map_err(|found| problems.extend(found)).ok()
         }
     };
-    if let Some((_, routes)) = &table {
-        for path in routes.iter().map(|route| &route.path).filter(|path| path.as_str().contains("%2F")) {
-            problems.push(Problem::new(
-                Reason::InvalidPath,
-                format!(
-                    "path {:?} has an escaped slash, which the Gateway API does not take: write the path without %2F",
-                    path.as_str()
-                ),
-            ));
-        }
-    }
     match table {
         Some((own_path, routes)) if problems.is_empty() => {
             Ok(Some(AtGateway { parents: gateway.parent_refs.clone(), hosts, own_path, routes }))

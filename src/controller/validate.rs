@@ -274,6 +274,23 @@ mod tests {
     }
 
     #[test]
+    fn annotations_that_make_prefixes_regexes_are_refused() {
+        let with = |name: &str, value: &str| {
+            let ingress = serde_json::json!({"ingress": {"annotations": {name: value}}});
+            validate(&service(ingress), &Dereferenced::default(), Some("i"))
+        };
+        for (name, value) in [
+            ("nginx.ingress.kubernetes.io/use-regex", "true"),
+            ("nginx.ingress.kubernetes.io/rewrite-target", "/$1"),
+        ] {
+            let found = with(name, value).unwrap_err();
+            assert!(found.len() == 1 && found[0].message.contains(name), "{found:?}");
+        }
+        assert!(with("nginx.ingress.kubernetes.io/use-regex", "false").is_ok());
+        assert!(with("nginx.ingress.kubernetes.io/proxy-body-size", "1m").is_ok());
+    }
+
+    #[test]
     fn without_any_image_the_message_says_what_to_set() {
         let found = validate(&service(serde_json::json!({})), &Dereferenced::default(), None).unwrap_err();
         assert!(found[0].message.contains("set spec.image"), "{found:?}");
