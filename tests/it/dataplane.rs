@@ -1,11 +1,6 @@
 //! What was rendered, asked of servers that no one here wrote: nginx and Traefik.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fmt::Write as _, process::Command};
 
 use k8s_openapi::api::{core::v1::Service, networking::v1::Ingress};
 use kube::api::{Patch, PatchParams};
@@ -21,8 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{TestNamespace, eventually},
+    cluster::TestNamespace,
     routes,
+    server::{Server, free_port, program},
 };
 
 /// The course's own route list, in the worst order.
@@ -33,74 +29,6 @@ const COURSE: [(&str, &str); 5] = [
     ("/api/users/?(.*)", "auth-srv"),
     ("/api/tickets/?(.*)", "tickets-srv"),
 ];
-
-fn program(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: see dev/README.md"))
-}
-
-/// A server that ends with its test; what it wrote is in its folder.
-struct Server {
-    child: Child,
-    folder: PathBuf,
-    address: String,
-}
-
-impl Server {
-    fn run(name: &str, address: String, command: impl FnOnce(&Path) -> Command) -> Self {
-        let folder = std::env::temp_dir().join(format!("orders-operator-{name}-{:08x}", fastrand::u32(..)));
-        std::fs::create_dir_all(&folder).unwrap();
-        let log = std::fs::File::create(folder.join("log")).unwrap();
-        let inner = command(&folder);
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(inner.get_program())
-            .args(inner.get_args())
-            .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .current_dir(&folder)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Self { child, folder, address }
-    }
-
-    /// Status and body for a request to this host, its path sent as it is.
-    async fn ask(&self, host: &str, path: &str) -> Option<(u16, String)> {
-        let mut stream = tokio::net::TcpStream::connect(&self.address).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = Vec::new();
-        tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await.ok()?.ok()?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
-        let body = if chunked { body.lines().nth(1).unwrap_or_default() } else { body };
-        Some((status, body.trim().to_owned()))
-    }
-
-    async fn up(&self, host: &str, path: &str, body: &str) {
-        eventually(&format!("{host}{path} is served by {body}, see {}", self.folder.display()), || async {
-            self.ask(host, path).await.filter(|(_, answer)| answer == body)
-        })
-        .await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        if !std::thread::panicking() {
-            drop(std::fs::remove_dir_all(&self.folder));
-        }
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// nginx with these virtual hosts, each of them locations that answer with a name.
 fn nginx(hosts: &[(String, String)]) -> Server {
@@ -115,7 +43,7 @@ fn nginx(hosts: &[(String, String)]) -> Server {
          client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
          {servers} }}"
     );
-    Server::run("nginx", format!("127.0.0.1:{port}"), |folder| {
+    Server::run("nginx", port, |folder| {
         std::fs::write(folder.join("nginx.conf"), config).unwrap();
         let mut command = Command::new(program("NGINX"));
         command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
@@ -290,22 +218,14 @@ async fn stand_in(name: String) -> u16 {
 }
 
 /// Traefik, which serves the Ingresses of this namespace.
-async fn traefik(namespace: &TestNamespace, strict: bool) -> Server {
-    let port = free_port();
-    Server::run("traefik", format!("127.0.0.1:{port}"), |_| {
-        let mut command = Command::new(program("TRAEFIK"));
-        command
-            .arg(format!("--entrypoints.web.address=127.0.0.1:{port}"))
-            .arg("--providers.kubernetesingress=true")
-            .arg(format!("--providers.kubernetesingress.namespaces={}", namespace.name))
-            .arg("--providers.kubernetesingress.allowexternalnameservices=true")
-            .arg("--providers.kubernetesingress.allowemptyservices=true")
-            .arg(format!("--providers.kubernetesingress.strictprefixmatching={strict}"))
-            .args(["--providers.providersthrottleduration=200ms", "--global.checknewversion=false"])
-            .args(["--global.sendanonymoususage=false", "--log.level=INFO"])
-            .env("KUBECONFIG", std::env::var("KUBECONFIG").unwrap());
-        command
-    })
+fn traefik(namespace: &TestNamespace, strict: bool) -> Server {
+    Server::traefik(&[
+        "--providers.kubernetesingress=true",
+        &format!("--providers.kubernetesingress.namespaces={}", namespace.name),
+        "--providers.kubernetesingress.allowexternalnameservices=true",
+        "--providers.kubernetesingress.allowemptyservices=true",
+        &format!("--providers.kubernetesingress.strictprefixmatching={strict}"),
+    ])
 }
 
 /// A Service of this name that leads to a server which answers with it.
@@ -354,7 +274,7 @@ async fn traefik_serves_the_course_s_routes_in_order_when_we_render_them_and_not
     let ingresses = namespace.api::<Ingress>();
     ingresses.patch("course", &PatchParams::apply("test"), &Patch::Apply(course)).await.unwrap();
 
-    let traefik = traefik(&namespace, false).await;
+    let traefik = traefik(&namespace, false);
     traefik.up("ours.dev", "/", "client-srv").await;
     for (path, expected) in [
         ("/", "client-srv"),
@@ -421,7 +341,7 @@ async fn traefik_gives_the_oracle_s_answer_to_every_request() {
     }
     let mut asked = 0;
     for strict in [false, true] {
-        let traefik = traefik(&namespace, strict).await;
+        let traefik = traefik(&namespace, strict);
         for number in 0..samples.len() {
             traefik.up(&format!("host-{number}.dev"), "/", "client").await;
         }

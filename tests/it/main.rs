@@ -26,6 +26,7 @@ mod mongoose;
 mod packaging;
 mod render;
 mod routes;
+mod server;
 mod store;
 mod store_expiry;
 mod store_faults;

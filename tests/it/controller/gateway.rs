@@ -1,11 +1,6 @@
 //! `spec.gateway`: HTTPRoutes of the real Gateway API, from before its CRDs are there until they are gone,
 //! and served by Traefik.
 
-use std::{
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-};
-
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, ResourceExt,
@@ -16,7 +11,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::{MONGO, Role};
-use crate::cluster::{TestNamespace, apply_any, eventually, yaml_documents};
+use crate::{
+    cluster::{TestNamespace, apply_any, eventually, yaml_documents},
+    server::Server,
+};
 
 const CRD: &str = "httproutes.gateway.networking.k8s.io";
 const VERSION: &str = "gateway.networking.k8s.io/v1";
@@ -197,54 +195,23 @@ async fn the_routes_are_served_by_gateways_from_when_the_gateway_api_is_there() 
     namespace.remove().await;
 }
 
-/// Traefik as a Gateway's controller; it ends with the test.
-struct Traefik {
-    process: Child,
-    port: u16,
-    /// A line of JSON for each request.
-    requests: std::path::PathBuf,
-}
+/// Traefik as a Gateway's controller.
+struct Traefik(Server);
 
 impl Traefik {
-    fn start(namespace: &TestNamespace) -> Self {
-        let program =
-            std::env::var("TRAEFIK").expect("TRAEFIK is not set: set it to the program of Traefik 3");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let requests = std::env::temp_dir().join(format!("orders-operator-{}-requests", namespace.name));
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", &program, "--providers.kubernetesgateway=true"])
-            .args([
-                format!("--entrypoints.web.address=127.0.0.1:{port}"),
-                format!("--accesslog.filepath={}", requests.display()),
-            ])
-            .args([
-                "--accesslog=true",
-                "--accesslog.format=json",
-                "--providers.providersthrottleduration=100ms",
-            ])
-            .args(["--global.checknewversion=false", "--global.sendanonymoususage=false"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { process, port, requests }
-    }
-
     /// The Service that a request goes to. It has no pods, but Traefik's log names route and rule that took
     /// the request.
     async fn service_of(&self, namespace: &TestNamespace, host: &str, path: &str) -> Option<String> {
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let lines = || std::fs::read_to_string(&self.requests).unwrap_or_default().lines().count();
-        let before = lines();
-        let answer = reqwest::Client::new().get(url).header("host", host).send().await.ok()?;
+        let requests = self.0.folder.join("requests");
+        let before = std::fs::read_to_string(&requests).unwrap_or_default().lines().count();
+        let (status, _) = self.0.ask(host, path).await?;
         let line = eventually("the request is logged", || async {
-            let log = std::fs::read_to_string(&self.requests).ok()?;
+            let log = std::fs::read_to_string(&requests).ok()?;
             log.lines().nth(before).filter(|line| line.ends_with('}')).map(str::to_owned)
         })
         .await;
         let line: Value = serde_json::from_str(&line).unwrap();
-        let router = line["RouterName"].as_str().filter(|_| answer.status() != 404)?;
+        let router = line["RouterName"].as_str().filter(|_| status != 404)?;
         for name in ["orders", "orders.2"] {
             let begins = format!("httproute-{}-{}-gw-", namespace.name, name.replace('.', "-"));
             if let Some(rest) = router.strip_prefix(&begins) {
@@ -257,25 +224,17 @@ impl Traefik {
     }
 }
 
-impl Drop for Traefik {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-        drop(std::fs::remove_file(&self.requests));
-    }
-}
-
 #[tokio::test]
 async fn traefik_accepts_the_routes_and_sends_each_request_to_its_service() {
     let _alone = GATEWAY_API.lock().await;
     let namespace = TestNamespace::create("traefik").await;
     namespace.secrets(MONGO).await;
     install_crds(&namespace, "gateway.networking.k8s.io_").await;
-    let traefik = Traefik::start(&namespace);
+    let traefik = Traefik(Server::traefik(&["--providers.kubernetesgateway=true"]));
     let class = json!({"apiVersion": VERSION, "kind": "GatewayClass", "metadata": {"name": namespace.name},
                        "spec": {"controllerName": "traefik.io/gateway-controller"}});
     apply_any(&namespace.client, class).await;
-    let listener = json!({"name": "web", "protocol": "HTTP", "port": traefik.port});
+    let listener = json!({"name": "web", "protocol": "HTTP", "port": traefik.0.port});
     let gateway = json!({"apiVersion": VERSION, "kind": "Gateway", "metadata": {"name": "public", "namespace": namespace.name},
                          "spec": {"gatewayClassName": namespace.name, "listeners": [listener]}});
     apply_any(&namespace.client, gateway).await;
