@@ -24,8 +24,9 @@ async function idle(settings, say) {
   const results = [];
   try {
     kubectl(['apply', '--server-side', '--force-conflicts', '-f', process.env.CRD]);
-    kubectl(['create', 'namespace', NAMESPACE]);
-    kubectl(['-n', NAMESPACE, 'create', 'secret', 'generic', 'mongo', `--from-literal=MONGO_URI=${process.env.MONGO_URI}`]);
+    const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } };
+    const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'mongo', namespace: NAMESPACE }, stringData: { MONGO_URI: process.env.MONGO_URI } };
+    kubectl(['apply', '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: [namespace, secret] }));
     let made = 0;
     for (const targets of settings.targets) {
       const items = [];

@@ -208,5 +208,13 @@ async function main() {
   }
 }
 
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => { killAll(); process.exit(130); });
+// Leaves nothing, also when it is interrupted.
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, async () => {
+    killAll();
+    const orders = await Orders.open();
+    await orders.drop();
+    process.exit(130);
+  });
+}
 main().catch((error) => { console.error(`bench: failed: ${error.stack}`); process.exitCode = 1; });

@@ -153,10 +153,10 @@ async function comparison(orders, { fresh, say, percentile, quantile }) {
         Object.assign(result, { p50: quantile(buckets, 0.5), p99: quantile(buckets, 0.99) });
       } else {
         const late = (await system.late()).sort((a, b) => a - b);
-        Object.assign(result, { p50: percentile(late, 0.5) / 1000, p99: percentile(late, 0.99) / 1000 });
+        if (late.length) Object.assign(result, { p50: percentile(late, 0.5) / 1000, p99: percentile(late, 0.99) / 1000 });
       }
       await system.end();
-      say(`${rate}/s, ${system.name}: p50 ${Math.round(result.p50 * 1000)} ms, p99 ${Math.round(result.p99 * 1000)} ms, ${left} left`);
+      say(`${rate}/s, ${system.name}: p50 ${result.p50} s, p99 ${result.p99} s, ${left} left`);
       steady.push(result);
     }
   }

@@ -275,7 +275,8 @@ impl Task {
                 sweep.take(turn);
                 sweep.step(&self.target, &self.metrics).await
             };
-            let result = step.await;
+            // It is large, and most targets sleep most of the time.
+            let result = Box::pin(step).await;
             drop(permit);
             let pause = match result {
                 Ok(swept) => {
