@@ -137,6 +137,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::routing::cases())]
+
         #[test]
         fn parsing_never_panics_and_is_idempotent(text in ".{0,300}") {
             if let Ok(host) = CanonicalHost::parse(&text) {

@@ -103,6 +103,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::routing::cases())]
+
         #[test]
         fn parsing_never_panics(text in ".{0,60}") {
             drop(Request::parse(&text));

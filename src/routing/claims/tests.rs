@@ -185,6 +185,8 @@ fn winner_by_the_book<'a>(
 }
 
 proptest! {
+    #![proptest_config(crate::routing::cases())]
+
     #[test]
     fn whoever_sees_a_change_is_named_and_nobody_elsewhere_and_the_order_does_not_matter(
         steps in proptest::collection::vec((any_claimant(), proptest::option::weighted(0.8, any_claims())), 1..12),
