@@ -6,7 +6,6 @@ HOME ?= $(shell getent passwd "$$(id -u)" | cut -d: -f6)
 export HOME
 ORDERS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/orders-operator
 export ORDERS_CACHE
-# It serves every checkout, so a lock in it keeps one's tests from running another's binary.
 export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 BED := dev/bed
@@ -21,18 +20,17 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 
 test: check ## Check format and lints, then run every test against a real API server and database
 	@$(BED) up api spare-api mongo spare planes
-	@mkdir -p "$(CARGO_TARGET_DIR)"
-	$(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" cargo test --locked
+	$(BED) exec -- dev/locked cargo test --locked
 
 check: ## Check format, lints, docs, licences and duplicate dependencies, without any server
 	cargo fmt --check
-	cargo clippy --locked --all-targets --features bench -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --quiet
+	dev/locked cargo clippy --locked --all-targets --features bench -- -D warnings
+	RUSTDOCFLAGS="-D warnings" dev/locked cargo doc --locked --no-deps --lib --quiet
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
 
 # Under the lock of the tests: they and it would spoil each other's figures.
-bench = $(BED) up mongo && mkdir -p "$(CARGO_TARGET_DIR)" && $(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" \
+bench = $(BED) up mongo && $(BED) exec -- dev/locked \
   sh -c 'cargo build --release --locked --features bench && exec "$$CARGO_TARGET_DIR/release/load" $(1)'
 
 bench-api: ## Measure the API beside the database alone; SECONDS=4 ROUNDS=5 CONNECTIONS=32 ORDERS=0,10000,100000
@@ -45,18 +43,18 @@ bench-statements: ## Compare ways to ask for orders with their tickets; SECONDS,
 	@$(call bench,statements)
 
 bench-controller: ## Measure the controller beside a cluster without nodes; COUNT=1000 CREATE_RATE=12 CHANGE_RATE=40,141 DELETE_RATE=2 REPLICAS=0
-	@$(BED) up api && mkdir -p "$(CARGO_TARGET_DIR)" && $(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" \
+	@$(BED) up api && $(BED) exec -- dev/locked \
 	  sh -c 'cargo build --release --locked && exec dev/bench-controller'
 
 bench-sweeper: ## Measure the sweeper beside BullMQ and Agenda; PARTS=lateness,backlog,comparison,idle RATES=100,1000 SECONDS=15 BACKLOG=1000000 TARGETS=1,100,1000
-	@$(BED) up api mongo && mkdir -p "$(CARGO_TARGET_DIR)" && $(BED) exec -- flock -o "$(CARGO_TARGET_DIR)/.in-use" \
+	@$(BED) up api mongo && $(BED) exec -- dev/locked \
 	  sh -c 'cargo build --release --locked && exec dev/bench-sweeper'
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, and docs/openapi.json
-	cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml
+	dev/locked cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml
 	cp $(ORDERS_CACHE)/crd.yaml crds/ordersservices.yaml
 	mv $(ORDERS_CACHE)/crd.yaml charts/orders-operator/files/ordersservices.yaml
-	cargo run --locked --quiet -- openapi > $(ORDERS_CACHE)/openapi.json
+	dev/locked cargo run --locked --quiet -- openapi > $(ORDERS_CACHE)/openapi.json
 	mv $(ORDERS_CACHE)/openapi.json docs/openapi.json
 
 image: ## Build the image, and load it where the bed's node is up
