@@ -25,7 +25,7 @@ use kube::{
     runtime::{
         Controller, WatchStreamExt,
         reflector::{self, ObjectRef, Store},
-        watcher::{self, Event, watcher},
+        watcher::{self, Event},
     },
 };
 use serde::de::DeserializeOwned;
@@ -63,9 +63,7 @@ pub fn follow(
     let Followed { config, children, claims, backoff } = followed;
     let (client, metrics) = (&children.cluster.client, children.cluster.metrics.clone());
     let (services, writer) = reflector::store();
-    let events = watcher(watch::api::<Guarded>(client, namespace), config.clone())
-        .backoff(watch::Pauses::default())
-        .modify(spare);
+    let events = watch::events(watch::api::<Guarded>(client, namespace), config.clone()).modify(watch::spare);
     let mut known = Known::default();
     let (of_services, backoff) = (services.clone(), (*backoff).clone());
     let (memory, underway) = (children.memory.clone(), children.underway.clone());
@@ -120,7 +118,7 @@ pub async fn follow_classes(client: &Client, config: watcher::Config, claims: &C
     let mut feed = claims.class_feed();
     let list = feed.list.clone();
     let api = Api::<IngressClass>::all(client.clone());
-    let events = watcher(api, config).backoff(watch::Pauses::default());
+    let events = watch::events(api, config);
     let events = counted(events, "IngressClass", metrics, move || list.settle());
     events
         .for_each(|event| {
@@ -140,7 +138,7 @@ fn owners<K: Watched>(
     let mut feed = children.watched.feed(kind, namespace);
     let cluster = &children.cluster;
     let api = watch::api::<K>(&cluster.client, namespace);
-    let events = watcher(api, config.clone()).backoff(watch::Pauses::default());
+    let events = watch::events(api, config.clone());
     let gateways = children.gateways.clone();
     // Its CRD may be removed: that is no failure.
     let events = events.filter(move |event| {
@@ -163,7 +161,7 @@ fn ingresses(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'sta
     let list = of_claims.list.clone();
     let cluster = &children.cluster;
     let api = watch::api::<Ingress>(&cluster.client, namespace);
-    let events = watcher(api, config.clone()).backoff(watch::Pauses::default());
+    let events = watch::events(api, config.clone());
     counted(events, Kind::Ingress.as_str(), cluster.metrics.clone(), move || list.settle())
         .flat_map(move |event| {
             of_claims.take(&event, claims::of_ingress);
@@ -207,12 +205,6 @@ impl<K> Watched for K where
 
 fn reference((namespace, name): Key) -> ObjectRef<Guarded> {
     ObjectRef::new(&name).within(&namespace)
-}
-
-/// Takes from a resource what is never looked at, and would be most of the memory of many.
-fn spare(service: &mut Guarded) {
-    service.managed_fields_mut().clear();
-    service.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 /// The events; errors are counted and logged, and no one else's business, but that nobody waits for what is

@@ -1,13 +1,15 @@
 //! What the watches on the API server have in common: their scope, and how long each lasts.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use clap::Args;
+use futures::Stream;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
-    Api, Client, Resource,
-    runtime::{utils::Backoff, watcher},
+    Api, Client, Resource, ResourceExt,
+    runtime::{WatchStreamExt, utils::Backoff, watcher},
 };
+use serde::de::DeserializeOwned;
 
 use super::exponential;
 
@@ -17,7 +19,7 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// The pauses before a watch that failed is begun anew. They grow to seconds only: an operator has a few watches,
 /// and whoever waits for it after an outage should not wait for its pauses too.
 #[derive(Debug, Default)]
-pub struct Pauses {
+pub(super) struct Pauses {
     failures: u32,
 }
 
@@ -57,6 +59,20 @@ impl WatchArgs {
     pub fn read_timeout(&self) -> Duration {
         Duration::from_secs(self.watch_timeout.into()) + MARGIN
     }
+}
+
+/// What happens to the objects of `api`. A watch that fails is begun anew, after a pause.
+pub fn events<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send {
+    watcher::watcher(api, config).backoff(Pauses::default())
+}
+
+/// Takes from an object what nobody looks at who has the whole of it, and what would be most of the memory of many.
+pub fn spare(object: &mut impl Resource) {
+    object.meta_mut().managed_fields = None;
+    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 /// The namespaces to watch, each once; one that stands for all when none is given.

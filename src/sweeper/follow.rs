@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, stream};
 use kube::{
-    Client, Resource,
+    Client,
     core::DeserializeGuard,
     runtime::{WatchStreamExt, reflector, watcher},
 };
@@ -92,11 +92,6 @@ fn alone() -> Receiver<Arc<Members>> {
     tokio::sync::watch::channel(Arc::new(Members::alone())).1
 }
 
-/// Who set which field is most of an object, and not asked for here.
-fn forget_fields(service: &mut DeserializeGuard<OrdersService>) {
-    service.meta_mut().managed_fields = None;
-}
-
 /// Waits for the end of the process.
 async fn stay(process: &mut Process, looping: &Heartbeat) -> Result<(), RunError> {
     let mut beats = tokio::time::interval(REFRESH);
@@ -136,14 +131,8 @@ impl Follower {
             .map(|namespace| {
                 let api = watch::api::<DeserializeGuard<OrdersService>>(client, namespace.as_deref());
                 let (services, writer) = reflector::store();
-                (
-                    services,
-                    watcher(api, args.watch.config())
-                        .backoff(watch::Pauses::default())
-                        .modify(forget_fields)
-                        .reflect(writer)
-                        .boxed(),
-                )
+                let events = watch::events(api, args.watch.config()).modify(watch::spare);
+                (services, events.reflect(writer).boxed())
             })
             .unzip();
         let mut events = stream::select_all(streams);

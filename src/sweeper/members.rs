@@ -19,7 +19,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
-    runtime::{WatchStreamExt, watcher},
+    runtime::watcher,
 };
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use super::{
     metrics::Metrics,
     ranks::{Life, Members},
 };
-use crate::runtime::watch::Pauses;
+use crate::runtime::watch::events;
 
 /// How often a sweeper renews its Lease.
 const RENEW: Duration = Duration::from_secs(3);
@@ -79,7 +79,7 @@ impl Membership {
         stop: CancellationToken,
     ) -> tokio::task::JoinHandle<()> {
         let config = config.labels(&format!("{}={}", LABEL.0, LABEL.1));
-        let mut events = watcher(self.api.clone(), config).backoff(Pauses::default()).boxed();
+        let mut events = events(self.api.clone(), config).boxed();
         let first = async {
             self.renew().await;
             while let Some(event) = events.next().await {

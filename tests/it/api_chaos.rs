@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -11,9 +10,11 @@ use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
 use orders_operator::order::{ReservationTerms, TicketId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 
-use crate::mongo::{TestApi, TestDatabase, answer};
+use crate::{
+    bed::{restart, setting},
+    mongo::{TestApi, TestDatabase, answer},
+};
 
 const TICKETS: usize = 200;
 const BUYERS: usize = 10;
@@ -116,18 +117,12 @@ async fn ten_buyers_for_each_of_200_tickets_with_cancels_and_overdue_orders() {
 
 #[tokio::test]
 async fn the_same_while_the_database_is_killed_and_started_again() {
-    let setting =
-        |name| std::env::var(name).expect("SPARE_MONGO_URI and SPARE_MONGO_RESTART: see dev/README.md");
     let database = TestDatabase::at(setting("SPARE_MONGO_URI")).await;
     database.store.ensure_indexes().await.unwrap();
     let api = TestApi::over(database, ReservationTerms::default()).await;
-    let command = setting("SPARE_MONGO_RESTART");
     market(&api, async || {
         for _ in 0..2 {
-            let command = command.clone();
-            let restart = spawn_blocking(move || Command::new("sh").args(["-c", &command]).output().unwrap());
-            let output = restart.await.unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            restart("SPARE_MONGO_RESTART").await;
         }
     })
     .await;

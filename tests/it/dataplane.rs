@@ -16,9 +16,10 @@ use tokio::{
 };
 
 use crate::{
+    bed::setting,
     cluster::TestNamespace,
     routes,
-    server::{Server, free_port, program},
+    server::{Server, free_port},
 };
 
 /// The course's own route list, in the worst order.
@@ -45,7 +46,7 @@ fn nginx(hosts: &[(String, String)]) -> Server {
     );
     Server::run("nginx", port, |folder| {
         std::fs::write(folder.join("nginx.conf"), config).unwrap();
-        let mut command = Command::new(program("NGINX"));
+        let mut command = Command::new(setting("NGINX"));
         command.arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
         command
     })

@@ -13,7 +13,10 @@ use orders_operator::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{TestNamespace, eventually};
+use crate::{
+    bed::number,
+    cluster::{TestNamespace, eventually},
+};
 
 const MONGO: &str = "mongodb://127.0.0.1:1/orders";
 
@@ -56,7 +59,7 @@ async fn untouched(namespace: &TestNamespace) -> Vec<Option<String>> {
 #[tokio::test]
 async fn however_the_lease_goes_to_and_fro_each_change_is_written_once() {
     // A longer duel sets DUEL_SECONDS; each way to end is seen once at least.
-    let seconds = std::env::var("DUEL_SECONDS").map_or(0, |seconds| seconds.parse().unwrap());
+    let seconds = number("DUEL_SECONDS", 0);
     let end = Instant::now() + Duration::from_secs(seconds);
     let namespace = TestNamespace::create("duel").await;
     namespace.secrets(MONGO).await;

@@ -11,6 +11,7 @@ mod api_errors;
 mod api_process;
 mod api_security;
 mod architecture;
+mod bed;
 mod cluster;
 mod controller;
 mod course;

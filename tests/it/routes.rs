@@ -4,8 +4,10 @@
 use orders_operator::routing::{Backend, CanonicalPath, Route, RouteTable};
 use proptest::{prelude::*, sample::subsequence, strategy::ValueTree};
 
+use crate::bed::number;
+
 fn config() -> ProptestConfig {
-    let cases = std::env::var("ROUTE_CASES").map_or(10_000, |cases| cases.parse().unwrap());
+    let cases = number("ROUTE_CASES", 10_000);
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
 }
 

@@ -8,12 +8,7 @@ use std::{
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cluster::eventually;
-
-/// The path of a program, from the environment.
-pub fn program(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: see dev/README.md"))
-}
+use crate::{bed::setting, cluster::eventually};
 
 /// A server that ends with its test; what it wrote is in its folder.
 pub struct Server {
@@ -47,7 +42,7 @@ impl Server {
     pub fn traefik(providers: &[&str]) -> Self {
         let port = free_port();
         Self::run("traefik", port, |folder| {
-            let mut command = Command::new(program("TRAEFIK"));
+            let mut command = Command::new(setting("TRAEFIK"));
             command
                 .arg(format!("--entrypoints.web.address=127.0.0.1:{port}"))
                 .args(["--accesslog=true", "--accesslog.format=json"])

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -20,13 +19,10 @@ use orders_operator::{
     store::{CancelError, Moved, PaymentError, ReserveError, StoreError},
 };
 use serde_json::json;
-use tokio::{
-    sync::watch,
-    task::{JoinSet, spawn_blocking},
-    time::sleep,
-};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use crate::{
+    bed::{number, restart, setting},
     cluster::{Process, TestNamespace, eventually},
     mongo::{TestDatabase, uri},
     sweeper::service,
@@ -258,10 +254,6 @@ fn unless_away(error: &StoreError) {
     assert!(error.is_unavailable(), "{error}");
 }
 
-fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: see dev/README.md"))
-}
-
 /// The sweepers, and what happens to them.
 struct Sweepers<'a> {
     namespace: &'a TestNamespace,
@@ -317,21 +309,16 @@ impl Sweepers<'_> {
 
 /// Kills the spare database and starts it again, every now and then.
 async fn restart_until(end: Instant, mut random: Rng) {
-    let command = setting("SPARE_MONGO_RESTART");
     while Instant::now() + Duration::from_secs(5) < end {
         sleep(Duration::from_millis(random.u64(8_000..20_000))).await;
-        let command = command.clone();
-        let restart = spawn_blocking(move || Command::new("sh").args(["-c", &command]).output().unwrap());
-        let output = restart.await.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        restart("SPARE_MONGO_RESTART").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_order_has_a_history_that_is_right_whatever_happens_to_sweepers_clocks_and_a_database() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seed = number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
-    let length = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(60));
+    let seed = number("CHAOS_SEED", fastrand::u64(..));
+    let length = Duration::from_secs(number("CHAOS_SECONDS", 60));
     eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={}", length.as_secs());
     let mut random = Rng::with_seed(seed);
     let namespace = TestNamespace::create("history").await;

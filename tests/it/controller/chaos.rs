@@ -15,7 +15,10 @@ use orders_operator::crd::{CONTROLLER_MANAGER, OrdersService};
 use serde_json::{Value, json};
 
 use super::{CHILDREN, MONGO, child_api, whole};
-use crate::cluster::{TestNamespace, eventually, yaml_documents};
+use crate::{
+    bed::number,
+    cluster::{TestNamespace, eventually, yaml_documents},
+};
 
 /// What `render` prints for the resource as the API server has it.
 fn rendered(service: &OrdersService) -> Vec<Value> {
@@ -124,11 +127,6 @@ async fn the_children_are_what_render_prints() {
     namespace.remove().await;
 }
 
-/// A number that a longer run sets, such as CHAOS_SECONDS=300.
-fn setting<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str, default: T) -> T {
-    std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
-}
-
 /// A spec that is as likely as any other.
 fn any_spec(random: &mut fastrand::Rng) -> Value {
     let mut spec = json!({
@@ -149,9 +147,9 @@ fn any_spec(random: &mut fastrand::Rng) -> Value {
 
 #[tokio::test]
 async fn after_half_a_minute_of_chaos_every_child_is_what_render_prints_and_nothing_is_left_over() {
-    let seed = setting("CHAOS_SEED", fastrand::u64(..));
-    let (seconds, spaces) = (setting("CHAOS_SECONDS", 30), setting("CHAOS_NAMESPACES", 4));
-    let each = setting("CHAOS_RESOURCES", 20) / spaces;
+    let seed = number("CHAOS_SEED", fastrand::u64(..));
+    let (seconds, spaces) = (number("CHAOS_SECONDS", 30), number("CHAOS_NAMESPACES", 4));
+    let each = number("CHAOS_RESOURCES", 20) / spaces;
     eprintln!("CHAOS_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut first = TestNamespace::create("chaos").await;

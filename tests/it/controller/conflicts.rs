@@ -15,7 +15,10 @@ use orders_operator::crd::{ConditionType::*, OrdersService, OrdersServiceStatus,
 use serde_json::{Value, json};
 
 use super::{MONGO, rules};
-use crate::cluster::{TestNamespace, eventually};
+use crate::{
+    bed::number,
+    cluster::{TestNamespace, eventually},
+};
 
 /// A host that no other test has.
 fn host_of(namespace: &TestNamespace) -> String {
@@ -329,7 +332,7 @@ async fn a_suspended_winner_keeps_what_it_serves_and_a_restart_changes_nothing()
 
 /// How many: `CROWD=500` takes minutes, and is in the unit tests where it takes none.
 fn crowd_size() -> usize {
-    std::env::var("CROWD").map_or(60, |size| size.parse().unwrap())
+    number("CROWD", 60)
 }
 
 /// The paths that the OrdersServices of the crowd choose from.

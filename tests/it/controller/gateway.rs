@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 
 use super::{MONGO, Role};
 use crate::{
+    bed::setting,
     cluster::{TestNamespace, apply_any, eventually, yaml_documents},
     server::Server,
 };
@@ -33,9 +34,7 @@ async fn remove_crd(namespace: &TestNamespace) {
 
 /// Installs the CRDs whose files' names have this in them.
 async fn install_crds(namespace: &TestNamespace, part: &str) {
-    let folder = std::env::var("GATEWAY_API_CRDS")
-        .expect("GATEWAY_API_CRDS is not set: set it to config/crd/standard of sigs.k8s.io/gateway-api");
-    for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+    for file in std::fs::read_dir(setting("GATEWAY_API_CRDS")).unwrap().map(|entry| entry.unwrap().path()) {
         if file.to_str().unwrap().contains(part) {
             let documents = yaml_documents(&std::fs::read_to_string(file).unwrap());
             for crd in documents.into_iter().filter(|document| document["kind"] == "CustomResourceDefinition")

@@ -1,9 +1,6 @@
 //! An API server that goes away, forgets, or falls silent; and objects that it should not have taken.
 
-use std::{
-    process::{Command, Output},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Service},
@@ -15,27 +12,17 @@ use kube::{
 };
 use orders_operator::crd::ConditionType::*;
 use serde_json::json;
-use tokio::{sync::Mutex, task::spawn_blocking};
+use tokio::sync::Mutex;
 
 use super::MONGO;
 use crate::{
+    bed::{restart, setting},
     cluster::{Process, TestNamespace, eventually, install_crd},
     way::Way,
 };
 
 /// The spare API server serves one of these tests at a time.
 static SPARE: Mutex<()> = Mutex::const_new(());
-
-fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: see dev/README.md"))
-}
-
-async fn restart_api_server() {
-    let restart =
-        || -> Output { Command::new("sh").args(["-c", &setting("SPARE_API_RESTART")]).output().unwrap() };
-    let output = spawn_blocking(restart).await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// Errors of the watch on this kind so far.
 async fn watch_errors(controller: &Process, kind: &str) -> f64 {
@@ -68,7 +55,7 @@ async fn an_api_server_that_is_killed_and_one_that_has_forgotten_the_past_are_go
         }
     };
     let outage = async {
-        restart_api_server().await;
+        restart("SPARE_API_RESTART").await;
         for kind in ["OrdersService", "Deployment", "Service"] {
             eventually("the watch has failed", || async {
                 (watch_errors(&controller, kind).await >= 1.0).then_some(())
@@ -93,7 +80,7 @@ async fn an_api_server_that_is_killed_and_one_that_has_forgotten_the_past_are_go
         matches!(listed, Err(kube::Error::Api(status)) if status.code == 410).then_some(())
     })
     .await;
-    restart_api_server().await;
+    restart("SPARE_API_RESTART").await;
     controller.signal("CONT");
     has_port(&namespace, 3002).await;
     eventually("what was deleted meanwhile is there again", || async {
