@@ -5,9 +5,13 @@
 //! it still is, as long as the same fields are ours: whoever changes or removes one of them takes it over, so
 //! its loss shows. What is left is what others write: a status (an autoscaler's changes every 15 s), or
 //! fields that are not ours. All else is drift: it is applied again.
+//!
+//! The hash of all that, without the versions, goes into the status of the resource. A controller that begins
+//! without a memory finds by it that there is nothing to do, instead of applying every child of a cluster once.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -37,14 +41,32 @@ impl Print {
     }
 }
 
-/// The hash of the fields of `object` that are there because we applied them.
+impl fmt::Display for Print {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+/// The hash of which fields of `object` are there because we applied them, and of when their values changed last
+/// by that.
 pub fn our_fields(object: &ObjectMeta) -> Option<Print> {
     let ours = object.managed_fields.iter().flatten().find(|entry| {
         entry.manager.as_deref() == Some(CONTROLLER_MANAGER)
             && entry.operation.as_deref() == Some("Apply")
             && entry.subresource.as_deref().unwrap_or_default().is_empty()
     })?;
-    Print::of(ours.fields_v1.as_ref()?)
+    Print::of(&(ours.fields_v1.as_ref()?, &ours.time))
+}
+
+/// A child as it is to be, and as a watch shows it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Which it is.
+    pub kind: (Kind, Part),
+    /// The hash of how it is to be.
+    pub print: Option<Print>,
+    /// How it is.
+    pub shown: Shown,
 }
 
 /// How a child is, compared with how it was applied.
@@ -107,6 +129,44 @@ impl Memory {
         }
     }
 
+    /// Whether anything is remembered of a resource.
+    pub fn knows(&self, owner: &str) -> bool {
+        self.lock().contains_key(owner)
+    }
+
+    /// What is to be recorded of a resource of which every child was applied; nothing where it is not known of
+    /// each which fields are ours.
+    pub fn record(&self, owner: &str) -> Option<String> {
+        let memory = self.lock();
+        let children = memory.get(owner)?.children.iter();
+        let known: Option<BTreeMap<_, _>> =
+            children.map(|(kind, applied)| Some((*kind, (applied.print, applied.fields?)))).collect();
+        record(&known?)
+    }
+
+    /// Remembers `children`, as they are to be and are shown, as if they had been applied just now, where they are
+    /// as was recorded.
+    pub fn recall(&self, owner: &str, recorded: &str, children: &[Wanted]) {
+        let (mut known, mut applications) = (BTreeMap::new(), Applications::default());
+        for Wanted { kind, print, shown } in children {
+            let Shown::There(seen) = shown else { return };
+            let (Some(print), Some(fields)) = (*print, seen.fields) else { return };
+            if seen.owner_uid != owner || seen.deleting {
+                return;
+            }
+            known.insert(*kind, (print, fields));
+            let application = Application { print, version: seen.version.clone(), fields: Some(fields) };
+            applications.children.insert(*kind, application);
+            applications.rollout = applications.rollout.or_else(|| seen.rollout.clone());
+            if kind.0 == Kind::HTTPRoute {
+                applications.answers.insert(kind.1, seen.answers.clone());
+            }
+        }
+        if record(&known).as_deref() == Some(recorded) {
+            self.lock().insert(owner.to_owned(), applications);
+        }
+    }
+
     /// Remembers how the Deployment was when it was applied.
     pub fn rolled_out(&self, owner: &str, rollout: Rollout) {
         self.lock().entry(owner.to_owned()).or_default().rollout = Some(rollout);
@@ -135,6 +195,13 @@ impl Memory {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Applications>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn record(children: &BTreeMap<(Kind, Part), (Print, Print)>) -> Option<String> {
+    let text = |((kind, part), (print, fields)): (&(Kind, Part), &(Print, Print))| {
+        format!("{} {part} {print} {fields}", kind.as_str())
+    };
+    Print::of(&children.iter().map(text).collect::<Vec<_>>()).map(|print| print.to_string())
 }
 
 /// Whether the watch has not come as far yet as what was applied. What happened since, it will show.
@@ -203,6 +270,76 @@ mod tests {
         memory.applied("u", (Kind::Service, 0), print, &object("9", "f:a"));
         memory.forget("u");
         assert_eq!(settled(print, same()), No);
+    }
+
+    #[test]
+    fn a_controller_without_a_memory_takes_over_what_was_recorded_only_where_nothing_of_it_differs() {
+        let (deployment, route) = ((Kind::Deployment, 0), (Kind::HTTPRoute, 1));
+        let (print, other) = (Print::of(&"a"), Print::of(&"b"));
+        let before = Memory::default();
+        assert_eq!(before.record("u"), None);
+        before.applied("u", deployment, print, &object("9", "f:a"));
+        before.applied("u", route, other, &object("8", "f:b"));
+        let recorded = before.record("u").unwrap();
+        let rollout = Rollout { ready: 2, ..Rollout::default() };
+        let there = |version, fields, rollout: Option<&Rollout>| match shown(version, fields, false) {
+            Shown::There(seen) => Shown::There(Seen { rollout: rollout.cloned(), ..seen }),
+            other => other,
+        };
+        let wanted = |kind, print, shown| Wanted { kind, print, shown };
+        let same = || {
+            vec![
+                wanted(deployment, print, there("19", "f:a", Some(&rollout))),
+                wanted(route, other, there("8", "f:b", None)),
+            ]
+        };
+        let recalls = |owner: &str, children: &[Wanted]| {
+            let memory = Memory::default();
+            memory.recall(owner, &recorded, children);
+            memory.knows(owner).then_some(memory)
+        };
+        let memory = recalls("u", &same()).unwrap();
+        assert_eq!(memory.settled("u", deployment, print, &same()[0].shown), Settled::Untouched);
+        assert_eq!(memory.settled("u", route, other, &shown("20", "f:a", false)), Settled::No);
+        assert_eq!((memory.rollout("u"), memory.answers("u", 1)), (Some(rollout.clone()), Some(Vec::new())));
+        assert_eq!(memory.record("u"), Some(recorded.clone()), "and passes it on");
+
+        let changed = |change: &dyn Fn(&mut Vec<Wanted>)| {
+            let mut children = same();
+            change(&mut children);
+            children
+        };
+        assert!(recalls("v", &same()).is_none(), "someone else's");
+        for (what, children) in [
+            ("another is wanted", changed(&|all| all[0].print = other)),
+            ("one is to be sent every time", changed(&|all| all[0].print = None)),
+            ("a field was taken over", changed(&|all| all[1].shown = shown("21", "f:a", false))),
+            ("one goes", changed(&|all| all[0].shown = shown("9", "f:a", true))),
+            ("one is gone", changed(&|all| all[0].shown = Shown::Nothing)),
+            ("one is not known yet", changed(&|all| all[0].shown = Shown::Unknown)),
+            (
+                "one more is wanted",
+                changed(&|all| all.push(wanted((Kind::Service, 0), print, shown("1", "f:a", false)))),
+            ),
+            ("one less is wanted", changed(&|all| drop(all.pop()))),
+            ("it is another part", changed(&|all| all[1].kind.1 = 0)),
+        ] {
+            assert!(recalls("u", &children).is_none(), "{what}");
+        }
+        before.applied("u", route, other, &ObjectMeta { managed_fields: None, ..object("9", "f:b") });
+        assert_eq!(before.record("u"), None, "whose fields are whose is not known of one");
+    }
+
+    #[test]
+    fn values_that_changed_under_our_own_name_show_in_the_time() {
+        let at = |time: &str| {
+            let mut object = object("9", "f:a");
+            let entries = object.managed_fields.as_mut().unwrap();
+            entries[0].time = serde_json::from_value(json!(time)).unwrap();
+            our_fields(&object)
+        };
+        assert_eq!(at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"));
+        assert_ne!(at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:01Z"));
     }
 
     #[test]

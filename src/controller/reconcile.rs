@@ -192,7 +192,8 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
     };
     let owner = Owner { uid: service.uid().unwrap_or_default(), name: valid.name.clone(), namespace };
     let prepared = traces::step("build").in_scope(|| build(&valid));
-    match apply(&context.children, &owner, prepared).instrument(traces::step("apply")).await {
+    let recorded = recorded(service);
+    match apply(&context.children, &owner, prepared, recorded).instrument(traces::step("apply")).await {
         Ok(applied) => {
             let (trouble, again) =
                 match context.children.underway.next(&owner.uid, &applied.rollout, Instant::now()) {
@@ -219,6 +220,12 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
             Err(ReconcileError::Problems(problems))
         }
     }
+}
+
+/// What the status says of the children, if it is about this spec.
+fn recorded(service: &OrdersService) -> Option<&str> {
+    let status = service.status.as_ref()?;
+    status.applied.as_deref().filter(|_| status.observed_generation == service.metadata.generation)
 }
 
 /// Whether old copies of what the spec refers to will not do: it has just changed, or something was amiss.

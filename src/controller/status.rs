@@ -56,6 +56,8 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
         replicas: old.replicas,
         ready_replicas: old.ready_replicas,
         ready_of_wanted: old.ready_of_wanted.clone(),
+        // Only of children that are all as they should be.
+        applied: None,
         // The sweeper's to write.
         expiry: None,
         url: old.url.clone(),
@@ -112,6 +114,7 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
                 set(ConditionType::IngressReady, ready, reason, message);
             }
             let rollout = &applied.rollout;
+            status.applied = applied.record.clone();
             status.replicas = Some(rollout.pods);
             status.ready_replicas = Some(rollout.ready);
             status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.wanted));
@@ -238,7 +241,7 @@ mod tests {
     fn deployment(status: serde_json::Value) -> Applied {
         let object = json!({"metadata": {"generation": 2}, "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": status});
         let deployment: Deployment = serde_json::from_value(object).unwrap();
-        Applied { rollout: Rollout::from(&deployment), gateway: Vec::new() }
+        Applied { rollout: Rollout::from(&deployment), gateway: Vec::new(), record: Some("r".into()) }
     }
 
     fn available(ready: i32) -> Applied {

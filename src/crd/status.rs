@@ -38,6 +38,11 @@ pub struct OrdersServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RenderedRoute>,
 
+    /// A hash of the children as they were applied last, and of which of their fields are the controller's: one that
+    /// begins anew finds by it that there is nothing to apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<String>,
+
     /// How the expiry of unpaid orders goes; written by the sweeper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry: Option<ExpiryStatus>,

@@ -19,7 +19,7 @@ use super::{
     build::Prepared,
     gateway::Gateways,
     kind::{Child, Kind, Part, part_name},
-    memory::{Memory, Print, Settled},
+    memory::{Memory, Print, Settled, Wanted},
     problem::{CallError, Cluster, Problem},
     replicas::{self, Decision, HAND_OVER_MANAGER},
     rollout::Rollout,
@@ -37,6 +37,8 @@ pub struct Applied {
     pub rollout: Rollout,
     /// What keeps Gateways from serving the routes.
     pub gateway: Vec<Problem>,
+    /// What a controller that comes after this one needs to know of it.
+    pub record: Option<String>,
 }
 
 /// The children in the cluster: how to change them, what is seen of them, and what was applied.
@@ -56,11 +58,22 @@ pub struct Children {
 
 /// Applies every child that is not as it was applied last, and deletes those that are switched off.
 ///
-/// One child's failure does not keep the others from being applied.
+/// One child's failure does not keep the others from being applied. What was `recorded` when they were applied to
+/// this very spec spares a controller that has just begun from applying them again.
 ///
 /// # Errors
 /// Every child that could not be applied or deleted.
-pub async fn apply(children: &Children, owner: &Owner, prepared: Prepared) -> Result<Applied, Vec<Problem>> {
+pub async fn apply(
+    children: &Children,
+    owner: &Owner,
+    prepared: Prepared,
+    recorded: Option<&str>,
+) -> Result<Applied, Vec<Problem>> {
+    if let Some(recorded) = recorded
+        && !children.memory.knows(&owner.uid)
+    {
+        children.memory.recall(&owner.uid, recorded, &wanted(children, owner, &prepared));
+    }
     // No `..`: a new kind of child that is not applied does not compile.
     let Prepared {
         deployment,
@@ -101,13 +114,46 @@ pub async fn apply(children: &Children, owner: &Owner, prepared: Prepared) -> Re
     let results = [first.0, first.1, service, ingress, routes, autoscaler, budget, last];
     let mut problems: Vec<_> = results.into_iter().filter_map(Result::err).collect();
     match deployment {
-        Ok(rollout) if problems.is_empty() => Ok(Applied { rollout, gateway }),
+        Ok(rollout) if problems.is_empty() => {
+            Ok(Applied { rollout, gateway, record: children.memory.record(&owner.uid) })
+        }
         Ok(_) => Err(problems),
         Err(problem) => {
             problems.insert(0, problem);
             Err(problems)
         }
     }
+}
+
+/// The children that are to be, and what the watches show of each.
+fn wanted(children: &Children, owner: &Owner, prepared: &Prepared) -> Vec<Wanted> {
+    let Prepared {
+        deployment,
+        replicas: _,
+        service,
+        ingress,
+        routes,
+        autoscaler,
+        budget,
+        account,
+        network_policy,
+    } = prepared;
+    let mut prints = vec![print(deployment), print(service)];
+    prints.extend(ingress.as_ref().map(print));
+    prints.extend(autoscaler.as_ref().map(print));
+    prints.extend(budget.as_ref().map(print));
+    prints.extend(account.as_ref().map(print));
+    prints.extend(network_policy.as_ref().map(print));
+    if children.gateways.are_served() {
+        let parts = routes.iter().enumerate();
+        prints.extend(parts.map(|(part, route)| ((Kind::HTTPRoute, part), Print::of(route))));
+    }
+    let shown = |(kind, part)| children.watched.get(kind, &owner.namespace, &owner.part(part));
+    prints.into_iter().map(|(kind, print)| Wanted { kind, print, shown: shown(kind) }).collect()
+}
+
+fn print<K: Child>(child: &K) -> ((Kind, Part), Option<Print>) {
+    ((K::KIND, 0), Print::of(child))
 }
 
 /// Whose children they are.
@@ -295,6 +341,7 @@ async fn delete_if_ours<K: Child>(children: &Children, owner: &Owner, part: Part
     match children.cluster.write(kind, "delete", api.delete(&name, &params)).await {
         // 409: another is there by now.
         Ok(_) | Err(CallError::Refused { code: 404 | 409, .. }) => {
+            children.memory.applied(&owner.uid, (K::KIND, part), None, &ObjectMeta::default());
             tracing::info!(kind, namespace = owner.namespace, name, "deleted: switched off in the spec");
             Ok(())
         }

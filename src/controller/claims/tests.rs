@@ -78,7 +78,7 @@ fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
         index.put(claimant(&service.metadata, ClaimantKind::OrdersService), claims);
     }
     let rollout = Rollout { available: true, ..Rollout::default() };
-    let applied = Applied { rollout, gateway: Vec::new() };
+    let applied = Applied { rollout, gateway: Vec::new(), record: None };
     let of_service = |service: &OrdersService| {
         let me = claimant(&service.metadata, ClaimantKind::OrdersService);
         let verdicts = verdicts(&index, &me, &wanted(service).unwrap().unwrap());

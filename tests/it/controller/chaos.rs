@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What `render` prints for the resource as the API server has it.
-fn rendered(service: &OrdersService) -> Vec<Value> {
+pub(super) fn rendered(service: &OrdersService) -> Vec<Value> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_orders-operator"))
         .args(["render", "-"])
         .stdin(Stdio::piped())

@@ -3,31 +3,83 @@
 use std::time::Instant;
 
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service};
-use kube::api::{DeleteParams, Patch, PatchParams};
-use orders_operator::crd::{ConditionType::*, OrdersService};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use orders_operator::crd::{CONTROLLER_MANAGER, ConditionType::*, OrdersService};
 use serde_json::json;
 
-use super::{MONGO, settled, versions};
+use super::{MONGO, chaos::rendered, settled, settled_of, versions};
 use crate::cluster::{TestNamespace, eventually};
 
 #[tokio::test]
-async fn a_controller_that_starts_anew_writes_nothing_where_all_is_in_place() {
+async fn a_controller_that_starts_anew_sends_nothing_where_all_is_in_place() {
     let namespace = TestNamespace::create("steady").await;
     namespace.secrets(MONGO).await;
     let controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.apply(&namespace.service("orders", json!({"podDisruptionBudget": {}}))).await.unwrap();
     namespace.ready("orders").await;
     let before = settled(&namespace).await;
     controller.kill();
 
-    let _controller = namespace.run("controller").await;
+    let controller = namespace.run("controller").await;
     // A second resource shows that the new controller is at work: it reconciles each one at its start.
     namespace.apply(&namespace.service("other", json!({"ingress": {"hosts": ["other.dev"]}}))).await.unwrap();
     namespace.ready("other").await;
     namespace.api::<Service>().delete("other", &DeleteParams::background()).await.unwrap();
     eventually("drift is repaired", || async { namespace.api::<Service>().get_opt("other").await.unwrap() })
         .await;
+    for (kind, patches) in [("Service", 2.0), ("Deployment", 1.0), ("Ingress", 1.0), ("NetworkPolicy", 1.0)] {
+        let name = format!("orders_operator_controller_api_requests_total{{kind=\"{kind}\",verb=\"patch\"}}");
+        assert_eq!(controller.metric(&name).await, patches, "{kind}: only the other's");
+    }
     assert_eq!(versions(&namespace).await, before);
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn what_was_changed_while_no_controller_was_there_is_repaired() {
+    let namespace = TestNamespace::create("meanwhile").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    let names = ["edited", "taken", "deleted", "respecified"];
+    for name in names {
+        let spec = json!({"ingress": {"hosts": [format!("{name}.dev")]}});
+        namespace.apply(&namespace.service(name, spec)).await.unwrap();
+        namespace.ready(name).await;
+    }
+    settled_of(&names.map(|name| (&namespace, name))).await;
+    controller.kill();
+
+    let services = namespace.api::<Service>();
+    let mine = json!({"spec": {"selector": {"app.kubernetes.io/name": "mine"}}});
+    services.patch("edited", &PatchParams::default(), &Patch::Merge(&mine)).await.unwrap();
+    // Even where it is done under the controller's own name, with just its fields.
+    let taken = namespace.api::<OrdersService>().get("taken").await.unwrap();
+    let mut apply = rendered(&taken).into_iter().find(|child| child["kind"] == "Service").unwrap();
+    apply["metadata"]["ownerReferences"] = json!(services.get("taken").await.unwrap().owner_references());
+    apply["spec"]["selector"]["app.kubernetes.io/name"] = json!("mine");
+    let ours = PatchParams::apply(CONTROLLER_MANAGER).force();
+    services.patch("taken", &ours, &Patch::Apply(apply)).await.unwrap();
+    services.delete("deleted", &DeleteParams::background()).await.unwrap();
+    let spec = json!({"spec": {"replicas": 5}});
+    let changed = namespace.api::<OrdersService>();
+    changed.patch("respecified", &PatchParams::default(), &Patch::Merge(spec)).await.unwrap();
+
+    let _controller = namespace.run("controller").await;
+    for name in ["edited", "taken", "deleted"] {
+        eventually("it is repaired", || async {
+            let selector = services.get_opt(name).await.unwrap()?.spec?.selector?;
+            (selector["app.kubernetes.io/name"] == "orders-service").then_some(())
+        })
+        .await;
+    }
+    eventually("the new spec is carried out", || async {
+        let deployment = namespace.api::<Deployment>().get("respecified").await.unwrap();
+        (deployment.spec.unwrap().replicas == Some(5)).then_some(())
+    })
+    .await;
     namespace.remove().await;
 }
 
