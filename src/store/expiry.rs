@@ -22,18 +22,18 @@ use crate::{
     runtime::traces,
 };
 
-/// What to look for among the open orders.
+/// Which of the open orders are meant.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// What is due at this moment is to be cancelled …
+    /// What is due at this moment is to be cancelled.
     pub cutoff: Timestamp,
-    /// … and what is due at this one, which is not before it, says when to come back.
+    /// The last moment at which they expire: before the cutoff, or after it, since that says when to come back.
     pub until: Timestamp,
     /// Only those that expire after this moment.
     pub after: Option<Timestamp>,
     /// How much later orders are due that are being paid for.
     pub grace: Duration,
-    /// How many to look at.
+    /// How many to look at, or to count.
     pub limit: u32,
     /// Those are left out.
     pub but: Refused,
@@ -44,6 +44,19 @@ impl Query {
     #[must_use]
     pub fn due(cutoff: Timestamp, grace: Duration, limit: u32) -> Self {
         Self { cutoff, until: cutoff, after: None, grace, limit, but: Refused::default() }
+    }
+
+    fn filter(&self) -> Document {
+        let mut filter = due(self.cutoff.max(self.until), self.grace);
+        let mut expires_at = doc! { "$lte": date(self.until) };
+        if let Some(after) = self.after {
+            expires_at.insert("$gt", date(after));
+        }
+        filter.insert("expiresAt", expires_at);
+        if !self.but.0.is_empty() {
+            filter.insert("_id", doc! { "$nin": &self.but.0 });
+        }
+        filter
     }
 }
 
@@ -67,14 +80,6 @@ impl Look {
     #[must_use]
     pub fn next(&self) -> Option<Timestamp> {
         self.next
-    }
-
-    /// Takes the first `count` of those that are due out of it.
-    #[must_use]
-    pub fn take(&mut self, count: usize) -> Self {
-        let count = count.min(self.ids.len());
-        let (ids, due) = (self.ids.drain(..count).collect(), self.due.drain(..count).collect());
-        Self { ids, due, next: None, full: self.full }
     }
 
     /// Whether as many were seen as were asked for, so that there may be more of either kind.
@@ -128,14 +133,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn look(&self, query: &Query) -> Result<Look, StoreError> {
-        let (orders, mut filter) = (self.raw_orders(), due(query.until, query.grace));
+        let (orders, filter) = (self.raw_orders(), query.filter());
         let (limit, grace) = (query.limit, query.grace);
-        if !query.but.0.is_empty() {
-            filter.insert("_id", doc! { "$nin": &query.but.0 });
-        }
-        if let Some(after) = query.after {
-            filter.insert("expiresAt", doc! { "$gt": date(after), "$lte": date(query.until) });
-        }
         let found: Vec<RawDocumentBuf> = retry::transient(LOOKING, || async {
             orders
                 .find(filter.clone())
@@ -208,6 +207,19 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let mut filter = doc! { "_id": { "$in": ids } };
         filter.extend(due(cutoff, grace));
+        self.cancel_all(filter).await
+    }
+
+    /// Cancels all of them that are due, without looking at them before, and says how many they were.
+    ///
+    /// # Errors
+    /// As [`Store::expire`].
+    pub async fn expire_within(&self, query: &Query) -> Result<u64, StoreError> {
+        let query = Query { until: query.until.min(query.cutoff), ..query.clone() };
+        self.cancel_all(query.filter()).await
+    }
+
+    async fn cancel_all(&self, filter: Document) -> Result<u64, StoreError> {
         let orders = self.orders();
         // A trace of its own: the many looks at an idle database make none.
         let result = retry::transient(EXPIRING, || async {
@@ -219,12 +231,13 @@ impl Store {
         Ok(result.modified_count)
     }
 
-    /// How many open orders are due at `cutoff`, counted up to `most`.
+    /// How many of them are due, counted up to the limit.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn overdue(&self, cutoff: Timestamp, grace: Duration, most: u64) -> Result<u64, StoreError> {
-        let (orders, filter) = (self.orders(), due(cutoff, grace));
+    pub async fn count(&self, query: &Query) -> Result<u64, StoreError> {
+        let query = Query { until: query.until.min(query.cutoff), ..query.clone() };
+        let (orders, filter, most) = (self.orders(), query.filter(), u64::from(query.limit));
         retry::transient(COUNTING, || async { orders.count_documents(filter.clone()).limit(most).await })
             .await
     }

@@ -28,6 +28,7 @@ mod report;
 mod resolve;
 mod run;
 mod status;
+mod stride;
 mod sweep;
 mod targets;
 

@@ -3,28 +3,22 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     clock::ServerClock,
     metrics::TargetMetrics,
     outlook::{Outlook, Seen},
     pacing::{BatchSize, rest, within},
+    stride::Stride,
     targets::Target,
 };
 use crate::store::{ConnectOptions, Look, Pools, Query, Refused, Store, StoreError};
 
 /// Up to how many overdue orders are counted.
-const COUNTED: u64 = 100_000;
+const COUNTED: u32 = 100_000;
 
 /// How often they are counted while there are more than one batch of them.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
-
-/// How many batches are claimed at once in a backlog …
-const BATCHES_AT_ONCE: u32 = 8;
-
-/// … and how many orders, which is some megabytes.
-const CLAIMED_AT_MOST: u32 = 40_000;
 
 /// For how long orders are left alone that the database refuses to cancel.
 const REFUSED_FOR: Duration = Duration::from_secs(300);
@@ -59,6 +53,65 @@ pub struct Swept {
     pub pause: Duration,
 }
 
+/// What is to be cancelled next.
+enum Found {
+    /// Those that a look has seen.
+    Listed(Look),
+    /// So many that nobody has looked at.
+    Within(Query, u64),
+}
+
+impl Found {
+    /// The earliest moment at which any of them became due, or will.
+    fn oldest(&self) -> Option<Timestamp> {
+        match self {
+            Self::Listed(look) => look.due().iter().min().copied().or(look.next()),
+            Self::Within(query, _) => query.after,
+        }
+    }
+
+    /// The earliest moment at which another becomes due, as far as was seen.
+    fn next(&self) -> Option<Timestamp> {
+        match self {
+            Self::Listed(look) => look.next(),
+            Self::Within(..) => None,
+        }
+    }
+
+    /// Whether any of them are due.
+    fn is_due(&self) -> bool {
+        match self {
+            Self::Listed(look) => !look.due().is_empty(),
+            Self::Within(..) => true,
+        }
+    }
+
+    /// Whether there may be more.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Listed(look) => look.is_full(),
+            Self::Within(..) => true,
+        }
+    }
+
+    /// Observes the lateness of the `expired` that were cancelled. Where others took some of them it is not known
+    /// which, so those are left out that would look best; and of what nobody has looked at, each counts as the oldest.
+    fn observe(&self, expired: u64, now: Timestamp, metrics: &TargetMetrics) {
+        let late = |moment| metrics.late(Duration::try_from(now.duration_since(moment)).unwrap_or_default());
+        let expired = usize::try_from(expired).unwrap_or(usize::MAX);
+        match self {
+            Self::Listed(look) => {
+                let mut due = look.due().to_vec();
+                due.sort_unstable();
+                due.into_iter().take(expired).for_each(late);
+            }
+            Self::Within(query, _) => {
+                std::iter::repeat_n(query.after.unwrap_or(query.until), expired).for_each(late);
+            }
+        }
+    }
+}
+
 /// The sweep of one database: its connection, its clock and its pace.
 pub struct Sweep {
     store: Store,
@@ -72,10 +125,10 @@ pub struct Sweep {
     /// The earliest moment at which an order became due, or will, that was seen and not cancelled.
     waiting: Option<Timestamp>,
     counted: Option<Instant>,
-    /// What was seen to be due in a backlog, and not written yet.
-    claimed: Look,
-    /// The look for what comes after it.
-    ahead: Option<AbortOnDropHandle<Result<Look, StoreError>>>,
+    /// How far a backlog has been gone through.
+    stride: Option<Stride>,
+    /// Since when the database has refused to cancel all of a range, so that orders are cancelled by their ids.
+    by_ids: Option<Instant>,
     missing_index: Option<(StoreError, Instant)>,
     /// Orders that the database refuses to cancel, and since when they are left alone.
     refused: Option<(Refused, Instant)>,
@@ -112,8 +165,8 @@ impl Sweep {
             outlook: Outlook::new(turn.cap),
             waiting: None,
             counted: None,
-            claimed: Look::default(),
-            ahead: None,
+            stride: None,
+            by_ids: None,
             missing_index: None,
             refused: None,
         })
@@ -162,37 +215,36 @@ impl Sweep {
         let cutoff = self.cutoff(&clock, begun);
         let until = cutoff.checked_add(self.outlook.window()).unwrap_or(cutoff);
         let batch = within(self.batch, self.limit);
-        let look = self.claim(cutoff, until, batch).await.inspect_err(|_| self.struggles())?;
+        let found = self.claim(cutoff, until, batch).await.inspect_err(|_| self.struggles())?;
         metrics.looked(Timestamp::now());
 
-        let claimed = look.due().len() as u64;
-        let oldest = look.due().iter().min().copied();
-        self.waiting = oldest.or(look.next());
         let writing = Instant::now();
-        let written = self.expire(&look, cutoff, metrics).await;
-        let expired = written.inspect_err(|_| self.struggles())?;
+        self.waiting = found.oldest();
+        let written = self.expire(&found, cutoff, metrics).await;
+        let (claimed, expired) = written.inspect_err(|_| self.struggles())?;
         if claimed > 0 {
             let took = writing.elapsed();
             metrics.batch(claimed, expired, took);
-            observe(look.due(), expired, clock.reached(Instant::now()), metrics);
+            found.observe(expired, clock.reached(Instant::now()), metrics);
             self.batch = self.batch.after(claimed, took);
         }
 
         let now = Instant::now();
-        let is_backlog = look.is_full() && claimed > 0;
+        let is_backlog = found.is_full() && found.is_due();
         let overdue = if is_backlog { self.overdue(now) } else { Duration::ZERO };
+        let next = found.next();
         if !is_backlog {
-            self.waiting = look.next();
+            self.waiting = next;
         }
         self.count(cutoff, is_backlog, metrics).await?;
         metrics.overdue(overdue);
         let worked = (claimed > 0).then(|| begun.elapsed());
-        let sleep = if look.is_full() {
+        let sleep = if found.is_full() {
             Duration::ZERO
         } else {
-            self.outlook.sleep(self.cutoff(&clock, now), cutoff, look.next(), worked)
+            self.outlook.sleep(self.cutoff(&clock, now), cutoff, next, worked)
         };
-        let seen = match (look.is_full(), self.waiting.is_some() || claimed > 0) {
+        let seen = match (found.is_full(), self.waiting.is_some() || claimed > 0) {
             (true, _) => Seen::Full,
             (false, true) => Seen::Some,
             (false, false) => Seen::Nothing,
@@ -202,42 +254,35 @@ impl Sweep {
         Ok(Swept { claimed, expired, overdue, is_backlog, pause })
     }
 
-    /// The next orders to cancel. In a backlog many batches are claimed at once, and the next ones are looked for
-    /// while these are written: where a server goes through all that is due for each look, looks would take longer
-    /// than the writes.
-    async fn claim(&mut self, cutoff: Timestamp, until: Timestamp, batch: u32) -> Result<Look, StoreError> {
-        let count = usize::try_from(batch).unwrap_or(usize::MAX);
-        if self.claimed.due().is_empty()
-            && let Some(ahead) = self.ahead.take()
-            && let Ok(Ok(look)) = ahead.await
-            && look.is_full()
-        {
-            self.claim_ahead(&look, cutoff);
-            self.claimed = look;
-        }
-        if !self.claimed.due().is_empty() {
-            return Ok(self.claimed.take(count));
-        }
+    /// The next orders to cancel. In a backlog they are not looked at one by one, but taken by the time at which they
+    /// expire.
+    async fn claim(&mut self, cutoff: Timestamp, until: Timestamp, batch: u32) -> Result<Found, StoreError> {
         self.refused = self.refused.take().filter(|(_, since)| since.elapsed() < REFUSED_FOR);
-        let is_backlog = self.limit.is_none() && self.outlook.window().is_zero() && self.waiting.is_some();
-        let limit = if is_backlog { self.many() } else { batch };
-        let query = Query { until, ..self.query(cutoff, limit) };
-        let mut look = self.store.look(&query).await?;
-        if is_backlog && look.is_full() {
-            self.claim_ahead(&look, cutoff);
-            let first = look.take(count);
-            self.claimed = look;
-            return Ok(first);
+        self.by_ids = self.by_ids.filter(|since| since.elapsed() < REFUSED_FOR);
+        while let Some((stride, range)) = self.stride.and_then(|stride| Some((stride, stride.next(cutoff)?)))
+        {
+            let most = batch.saturating_mul(2);
+            let due = self.query(cutoff, most.saturating_add(1));
+            let within = Query { after: Some(range.after), until: range.until, ..due };
+            let count = self.store.count(&within).await?;
+            if count <= u64::from(most) {
+                self.stride = Some(stride.after(range, count, batch));
+                if count > 0 {
+                    return Ok(Found::Within(within, count));
+                }
+            } else if let Some(shorter) = stride.shorter(range) {
+                self.stride = Some(shorter);
+            } else {
+                // So many in one moment.
+                return self.store.look(&Query { limit: batch, ..within }).await.map(Found::Listed);
+            }
         }
-        Ok(look)
-    }
-
-    /// Looks, in the background, for what expires after all of `look`. What is left out, because the server knows no
-    /// order or many expire in the same moment, a later look finds.
-    fn claim_ahead(&mut self, look: &Look, cutoff: Timestamp) {
-        let query = Query { after: look.due().iter().max().copied(), ..self.query(cutoff, self.many()) };
-        let store = self.store.clone();
-        self.ahead = Some(AbortOnDropHandle::new(tokio::spawn(async move { store.look(&query).await })));
+        self.stride = None;
+        let look = self.store.look(&Query { until, ..self.query(cutoff, batch) }).await?;
+        if look.is_full() && look.next().is_none() && self.limit.is_none() && self.by_ids.is_none() {
+            self.stride = Stride::new(look.due(), batch);
+        }
+        Ok(Found::Listed(look))
     }
 
     fn query(&self, cutoff: Timestamp, limit: u32) -> Query {
@@ -245,13 +290,31 @@ impl Sweep {
         Query { but, ..Query::due(cutoff, self.grace, limit) }
     }
 
-    /// How many orders are claimed at once in a backlog.
-    fn many(&self) -> u32 {
-        self.batch.get().saturating_mul(BATCHES_AT_ONCE).min(CLAIMED_AT_MOST)
+    /// Cancels what is due; gives how many orders that should have been, and how many it were.
+    async fn expire(
+        &mut self,
+        found: &Found,
+        cutoff: Timestamp,
+        metrics: &TargetMetrics,
+    ) -> Result<(u64, u64), StoreError> {
+        match found {
+            Found::Listed(look) => {
+                let expired = self.expire_listed(look, cutoff, metrics).await?;
+                Ok((look.due().len() as u64, expired))
+            }
+            Found::Within(query, count) => match self.store.expire_within(query).await {
+                Err(error) if !error.is_unavailable() => {
+                    metrics.failed(error.reason());
+                    (self.stride, self.by_ids) = (None, Some(Instant::now()));
+                    Ok((0, 0))
+                }
+                expired => Ok((*count, expired?)),
+            },
+        }
     }
 
-    /// Cancels what is due. One order that the database refuses to cancel must not keep the others.
-    async fn expire(
+    /// One order that the database refuses to cancel must not keep the others.
+    async fn expire_listed(
         &mut self,
         look: &Look,
         cutoff: Timestamp,
@@ -285,7 +348,7 @@ impl Sweep {
     /// When the database is away.
     pub async fn count_overdue(&mut self, metrics: &TargetMetrics) -> Result<u64, StoreError> {
         let cutoff = self.clock(metrics).await?.reached(Instant::now());
-        self.store.overdue(cutoff, self.grace, u64::MAX >> 1).await
+        self.store.count(&Query::due(cutoff, self.grace, u32::MAX)).await
     }
 
     fn cutoff(&self, clock: &ServerClock, at: Instant) -> Timestamp {
@@ -293,7 +356,7 @@ impl Sweep {
     }
 
     fn struggles(&mut self) {
-        (self.claimed, self.ahead) = (Look::default(), None);
+        self.stride = None;
         self.batch = self.batch.halved();
     }
 
@@ -310,7 +373,7 @@ impl Sweep {
         } else if self.counted.is_none_or(|last| last.elapsed() > COUNT_EVERY) {
             // Not the first time: most backlogs are gone with the next batch.
             if self.counted.is_some() {
-                metrics.backlog(self.store.overdue(cutoff, self.grace, COUNTED).await?);
+                metrics.backlog(self.store.count(&Query::due(cutoff, self.grace, COUNTED)).await?);
             }
             self.counted = Some(Instant::now());
         }
@@ -328,15 +391,5 @@ impl Sweep {
         let clock = *self.clock.insert(self.clock.map_or(new, |clock| clock.refined(new)));
         metrics.clock(&clock, heard, wall);
         Ok(clock)
-    }
-}
-
-/// Observes the lateness of the orders that were cancelled. Where others took some of them it is not known
-/// which, so those are left out that would look best.
-fn observe(due: &[Timestamp], expired: u64, now: Timestamp, metrics: &TargetMetrics) {
-    let mut due = due.to_vec();
-    due.sort_unstable();
-    for moment in due.into_iter().take(usize::try_from(expired).unwrap_or(usize::MAX)) {
-        metrics.late(Duration::try_from(now.duration_since(moment)).unwrap_or(Duration::ZERO));
     }
 }

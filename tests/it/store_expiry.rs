@@ -79,8 +79,8 @@ async fn an_order_that_is_being_paid_for_has_the_grace_on_top() {
     orders(&database, 2, "created", cutoff).await;
     orders(&database, 3, "awaiting:payment", cutoff - seconds(59)).await;
     orders(&database, 4, "awaiting:payment", cutoff - seconds(60)).await;
-    assert_eq!(database.store.overdue(cutoff, grace, 100).await.unwrap(), 6);
-    assert_eq!(database.store.overdue(cutoff, grace, 4).await.unwrap(), 4);
+    assert_eq!(database.store.count(&Query::due(cutoff, grace, 100)).await.unwrap(), 6);
+    assert_eq!(database.store.count(&Query::due(cutoff, grace, 4)).await.unwrap(), 4);
     assert_eq!(swept(&database, cutoff, grace, 100).await, (6, 6));
     assert_eq!(count(&database, doc! { "status": "awaiting:payment" }).await, 3);
     assert_eq!(swept(&database, cutoff, grace, 100).await, (0, 0));
@@ -106,9 +106,11 @@ async fn payments_and_cancellations_that_race_with_the_sweep_win_or_lose_whole()
             }
         }));
         let sweeps = join_all((0..3).map(|_| swept(&database, cutoff, NO_GRACE, 40)));
-        let (paid, batches) = tokio::join!(payments, sweeps);
+        let all = Query { after: Some(cutoff - seconds(2)), ..Query::due(cutoff, NO_GRACE, 40) };
+        let range = async { database.store.expire_within(&all).await.unwrap() };
+        let (paid, batches, in_range) = tokio::join!(payments, sweeps, range);
         let paid: u64 = paid.iter().map(|result| result.modified_count).sum();
-        let expired: u64 = batches.iter().map(|(_, expired)| expired).sum();
+        let expired = in_range + batches.iter().map(|(_, expired)| expired).sum::<u64>();
         let left = count(&database, open).await;
         assert_eq!(paid + expired + left, 40, "each order moved once, or not at all");
         while swept(&database, cutoff, NO_GRACE, 40).await.0 > 0 {}
@@ -143,15 +145,44 @@ async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace
     assert!(look(40, 40, NO_GRACE, 3).await.2 && !look(40, 40, NO_GRACE, 4).await.2);
 
     let late = Query { after: Some(start + seconds(20)), ..Query::due(start + seconds(60), NO_GRACE, 9) };
-    let mut late = store.look(&late).await.unwrap();
-    assert_eq!(late.due(), [start + seconds(30)]);
-    assert_eq!((late.take(5).due().len(), late.due().len()), (1, 0));
+    assert_eq!(store.look(&late).await.unwrap().due(), [start + seconds(30)]);
 
     // What was only seen to be due soon is not touched.
     let ahead = Query { until: start + seconds(60), ..Query::due(start, grace, 9) };
-    let ahead = store.look(&ahead).await.unwrap();
-    assert_eq!(store.expire(&ahead, start, grace).await.unwrap(), 0);
+    let listed = store.look(&ahead).await.unwrap();
+    assert_eq!(store.expire(&listed, start, grace).await.unwrap(), 0);
+    assert_eq!((store.count(&ahead).await.unwrap(), store.expire_within(&ahead).await.unwrap()), (0, 0));
     assert_eq!(count(&database, doc! { "version": 7 }).await, 4);
+}
+
+#[tokio::test]
+async fn a_range_has_what_expires_after_its_beginning_and_not_after_its_end_with_the_grace_of_the_cutoff() {
+    let database = TestDatabase::new().await;
+    let (start, grace) = (now(), Duration::from_secs(60));
+    for (status, at) in
+        [("created", 0), ("created", 10), ("created", 20), ("awaiting:payment", 11), ("complete", 12)]
+    {
+        orders(&database, 1, status, start + seconds(at)).await;
+    }
+    let store = &database.store;
+    let range = |cutoff, after, until| Query {
+        after: Some(start + seconds(after)),
+        until: start + seconds(until),
+        ..Query::due(start + seconds(cutoff), grace, 9)
+    };
+    for (cutoff, after, until, expected) in
+        [(70, 0, 20, 2), (71, 0, 20, 3), (71, 10, 20, 2), (71, -1, 0, 1), (71, 20, 60, 0), (15, -1, 60, 2)]
+    {
+        let counted = store.count(&range(cutoff, after, until)).await.unwrap();
+        assert_eq!(counted, expected, "{cutoff} {after} {until}");
+    }
+    assert_eq!(store.count(&Query { limit: 2, ..range(71, -1, 60) }).await.unwrap(), 2);
+
+    assert_eq!(store.expire_within(&range(71, 20, 60)).await.unwrap(), 0);
+    assert_eq!(store.expire_within(&range(71, 0, 19)).await.unwrap(), 2);
+    assert_eq!(store.expire_within(&range(71, 0, 19)).await.unwrap(), 0, "each of them once");
+    assert_eq!(count(&database, doc! { "status": "cancelled", "version": 8 }).await, 2);
+    assert_eq!(count(&database, doc! { "version": 7 }).await, 3);
 }
 
 #[tokio::test]
@@ -164,8 +195,13 @@ async fn the_claim_uses_the_partial_index() {
         "status": { "$in": ["created", "awaiting:payment"] }, "expiresAt": { "$lte": at(cutoff) },
         "$or": [{ "status": "created" }, { "expiresAt": { "$lte": at(cutoff - seconds(60)) } }],
     };
-    let plan = database
-        .explain(doc! { "find": "orders", "filter": due, "projection": { "_id": 1 }, "limit": 10 })
-        .await;
-    assert!(plan.contains("open_orders_by_expiry"), "{plan}");
+    let mut within = due.clone();
+    within.insert("expiresAt", doc! { "$lte": at(cutoff), "$gt": at(cutoff - seconds(2)) });
+    for command in [
+        doc! { "find": "orders", "filter": due, "projection": { "_id": 1 }, "limit": 10 },
+        doc! { "count": "orders", "query": within, "limit": 10 },
+    ] {
+        let plan = database.explain(command).await;
+        assert!(plan.contains("open_orders_by_expiry"), "{plan}");
+    }
 }

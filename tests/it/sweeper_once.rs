@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use mongodb::bson::doc;
+use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
@@ -46,9 +46,49 @@ async fn one_database_is_counted_and_swept_once_without_a_cluster() {
         assert_eq!(state(&database, id).await, (status.to_owned(), 0));
     }
     // More than one batch, at a rate.
-    database.many_orders("u1", 1500, doc! { "expiresAt": mongodb::bson::DateTime::from_millis(0) }).await;
+    database.many_orders("u1", 1500, doc! { "expiresAt": DateTime::from_millis(0) }).await;
     let swept = sweeper(&[&target[..], &["--once", "--max-per-second", "5000"]].concat()).await;
     assert!(printed(&swept).contains("1500 orders expired"), "{swept:?}");
+}
+
+#[tokio::test]
+async fn a_backlog_is_swept_whole_whether_it_became_due_in_a_moment_or_over_years_but_for_what_is_not_due() {
+    let database = TestDatabase::new().await;
+    let now = DateTime::now().timestamp_millis();
+    let at = |before: i64| doc! { "expiresAt": DateTime::from_millis(now - before) };
+    let paying = |before| {
+        let mut fields = at(before);
+        fields.insert("status", "awaiting:payment");
+        fields
+    };
+    // Not the oldest first, and more in one moment than are cancelled at once.
+    for (count, fields) in [
+        (2500, at(3_600_000)),
+        (2500, paying(86_400_000)),
+        (20, at(10 * 365 * 86_400_000)),
+        (40, paying(30_000)),
+        (40, at(-3_600_000)),
+    ] {
+        database.many_orders("u1", count, fields).await;
+    }
+    for minute in 0..60 {
+        database.many_orders("u1", 20, at(minute * 60_000 + 1)).await;
+    }
+    let [spoiled, other] = [at(1_800_000), at(1_800_000)];
+    let spoiled = database.mongoose_order(spoiled).await;
+    let other = database.mongoose_order(other).await;
+    let text = doc! { "$set": { "version": "one" } };
+    database.orders().update_one(doc! { "_id": ObjectId::parse_str(&spoiled).unwrap() }, text).await.unwrap();
+
+    let target = ["--uri", &uri(), "--database", &database.name, "--payment-grace", "3600", "--once"];
+    let swept = sweeper(&target).await;
+    assert!(printed(&swept).ends_with("6221 orders expired in 1 database, 0 failed\n"), "{swept:?}");
+    let left = |filter| async { database.orders().count_documents(filter).await.unwrap() };
+    assert_eq!(left(doc! { "status": "awaiting:payment", "version": 0 }).await, 40);
+    assert_eq!(left(doc! { "status": "created", "version": 0 }).await, 40);
+    assert_eq!(left(doc! { "status": "cancelled", "version": 1 }).await, 6221);
+    assert_eq!(database.stored(&other).await.get_str("status").unwrap(), "cancelled");
+    assert_eq!(database.stored(&spoiled).await.get_str("status").unwrap(), "created");
 }
 
 #[tokio::test]
