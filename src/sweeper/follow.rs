@@ -66,12 +66,12 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     }
 
     let client = cluster(&args.watch).await?;
-    let leave = CancellationToken::new();
+    let (begun, leave) = (CancellationToken::new(), CancellationToken::new());
     let (members, membership) = match &args.lease_namespace {
         Some(namespace) => {
             let (membership, members) =
                 Membership::new(client.clone(), namespace, &args.lease_name, metrics.clone());
-            (members, Some(membership.join(args.watch.config(), leave.clone()).await))
+            (members, Some(membership.join(args.watch.config(), begun.clone(), leave.clone()).await))
         }
         None => (alone(), None),
     };
@@ -80,6 +80,7 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
         reporter: Reporter::new(client.clone()),
         sweeps: sweeps(members.clone()),
         services: Vec::new(),
+        begun,
     };
     tracing::info!(namespaces = watch::described(&args.namespace), "sweeper started");
     let result =
@@ -111,6 +112,8 @@ struct Follower {
     reporter: Reporter,
     sweeps: Sweeps,
     services: Vec<Arc<DeserializeGuard<OrdersService>>>,
+    /// Cancelled when it has begun to sweep.
+    begun: CancellationToken,
 }
 
 impl Follower {
@@ -173,6 +176,7 @@ impl Follower {
             let targets = self.resolver.resolve(&self.services, is_failing).await;
             self.reporter.meet(&self.services, &self.resolver, &self.sweeps);
             self.sweeps.follow(targets);
+            self.begun.cancel();
             self.reporter.report(&self.services, &self.resolver, &self.sweeps, false).await;
         }
     }

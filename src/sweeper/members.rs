@@ -71,17 +71,17 @@ impl Membership {
         (Self { api, group, me, lives: HashMap::new(), members, metrics }, receiver)
     }
 
-    /// Joins the others, and waits until it knows them; but not for long, for being alone is no harm.
-    /// Then it goes on in the background until `stop`, and leaves.
+    /// Waits until it knows the others; but not for long, for being alone is no harm. Then it goes on in the
+    /// background: joins them when it `sweeps`, so that nobody counts on it before, and leaves them at `stop`.
     pub async fn join(
         mut self,
         config: watcher::Config,
+        sweeps: CancellationToken,
         stop: CancellationToken,
     ) -> tokio::task::JoinHandle<()> {
         let config = config.labels(&format!("{}={}", LABEL.0, LABEL.1));
         let mut events = events(self.api.clone(), config).boxed();
         let first = async {
-            self.renew().await;
             while let Some(event) = events.next().await {
                 let listed = matches!(event, Ok(watcher::Event::InitDone));
                 self.take(event);
@@ -94,20 +94,25 @@ impl Membership {
             tracing::warn!("the API server does not say who else sweeps; beginning alone");
         }
         self.tell();
-        tokio::spawn(self.run(events, stop))
+        tokio::spawn(self.run(events, sweeps, stop))
     }
 
     async fn run(
         mut self,
         mut events: BoxStream<'static, watcher::Result<watcher::Event<Lease>>>,
+        sweeps: CancellationToken,
         stop: CancellationToken,
     ) {
-        let mut renewals = tokio::time::interval_at(tokio::time::Instant::now() + RENEW, RENEW);
+        let mut renewals = tokio::time::interval(RENEW);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = renewals.tick() => {
+                // From the beginning of its sweeps on.
+                () = async {
+                    sweeps.cancelled().await;
+                    renewals.tick().await;
+                } => {
                     self.renew().await;
                     self.forget().await;
                 }
@@ -145,10 +150,14 @@ impl Membership {
         let version = lease.resource_version().unwrap_or_default();
         let lasts = lease.spec.as_ref().and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok());
         let lasts = lasts.map_or(LASTS, Duration::from_secs);
+        let renewed = lease.spec.as_ref().and_then(|spec| Some(spec.renew_time.as_ref()?.0));
+        let was_over = renewed.is_some_and(|renewed| {
+            Duration::try_from(Timestamp::now().duration_since(renewed)).is_ok_and(|since| since > lasts)
+        });
         self.lives
             .entry(name)
             .and_modify(|life| life.seen(version.clone(), lasts, now))
-            .or_insert_with(|| Life::new(version, lasts, now));
+            .or_insert_with(|| Life::new(version, lasts, was_over, now));
     }
 
     /// Says who is alive, where that has changed.
@@ -230,6 +239,8 @@ impl Membership {
             tokio::time::timeout(CALL_TIMEOUT, self.api.delete(&self.me, &DeleteParams::default())).await;
         match left {
             Ok(Ok(_)) => tracing::info!(lease = self.me, "left the other sweepers"),
+            // It had not joined them yet.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
             // They notice by its silence.
             Ok(Err(error)) => {
                 tracing::warn!(lease = self.me, %error, "cannot delete the Lease of this sweeper")

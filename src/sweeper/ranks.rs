@@ -76,18 +76,21 @@ pub struct Life {
     own: u32,
     /// How long it lasts, by its own word.
     lasts: Duration,
+    /// Whether it was over when it was first seen.
+    was_over: bool,
 }
 
 impl Life {
-    /// Seen at `now`, for the first time.
-    pub fn new(version: String, lasts: Duration, now: Instant) -> Self {
-        Self { version, since: now, own: 0, lasts }
+    /// Seen at `now`, for the first time; `was_over` if it said by the clocks that it was over already. These need
+    /// not agree: one that lives is believed to be dead until it renews its Lease, and meanwhile both sweep.
+    pub fn new(version: String, lasts: Duration, was_over: bool, now: Instant) -> Self {
+        Self { version, since: now, own: 0, lasts, was_over }
     }
 
     /// Seen again at `now`.
     pub fn seen(&mut self, version: String, lasts: Duration, now: Instant) {
         if self.version != version {
-            *self = Self::new(version, lasts, now);
+            *self = Self::new(version, lasts, false, now);
         }
     }
 
@@ -98,7 +101,7 @@ impl Life {
 
     /// Whether it is alive at `now`.
     pub fn is_alive(&self, now: Instant) -> bool {
-        self.own < MISSED || self.silent(now) <= self.lasts
+        !self.was_over && (self.own < MISSED || self.silent(now) <= self.lasts)
     }
 
     /// What was last seen.
@@ -171,7 +174,7 @@ mod tests {
     fn one_is_dead_when_it_was_silent_while_this_one_was_not() {
         let (begin, lasts) = (Instant::now(), Duration::from_secs(10));
         let late = begin + Duration::from_secs(11);
-        let mut life = Life::new("1".into(), lasts, begin);
+        let mut life = Life::new("1".into(), lasts, false, begin);
         assert!(life.is_alive(late), "the API server may have been away for both");
         for _ in 0..3 {
             life.renewed_own();
@@ -182,5 +185,16 @@ mod tests {
         life.seen("2".into(), lasts, late);
         assert!(life.is_alive(late + Duration::from_secs(11)));
         assert_eq!(life.silent(late + Duration::from_secs(1)), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn one_that_was_dead_when_this_one_came_counts_only_once_it_shows_a_sign_of_life() {
+        let (now, lasts) = (Instant::now(), Duration::from_secs(10));
+        let mut life = Life::new("1".into(), lasts, true, now);
+        assert!(!life.is_alive(now));
+        life.seen("1".into(), lasts, now);
+        assert!(!life.is_alive(now));
+        life.seen("2".into(), lasts, now);
+        assert!(life.is_alive(now + lasts));
     }
 }
