@@ -124,6 +124,40 @@ impl StoreError {
     }
 }
 
+/// Why one document was not inserted.
+#[derive(Clone, Debug)]
+pub(super) struct InsertError {
+    /// Whether a unique index refused it.
+    pub(super) is_duplicate: bool,
+    /// Whether to try again at once, a few times, is likely to help.
+    pub(super) is_transient: bool,
+    /// All else.
+    pub(super) error: StoreError,
+}
+
+impl InsertError {
+    /// Of a document that was inserted by itself, or of each where the command failed as a whole.
+    pub(super) fn from_driver(doing: &'static str, error: &Error) -> Self {
+        Self {
+            is_duplicate: is_duplicate(error),
+            is_transient: is_transient(error),
+            error: StoreError::from_driver(doing, error),
+        }
+    }
+
+    /// Of one among several.
+    pub(super) fn from_answer(doing: &'static str, code: i32, message: &str) -> Self {
+        let is_transient = is_transient_answer(code, message);
+        let detail = in_one_line(&format!("{message} (code {code})"));
+        let error = if is_transient || (code == code::INTERNAL && lost_storage(message)) {
+            StoreError::Unavailable { doing, detail }
+        } else {
+            StoreError::Failed { doing, detail }
+        };
+        Self { is_duplicate: code == code::DUPLICATE_KEY, is_transient, error }
+    }
+}
+
 /// The server's error codes that matter here.
 pub(super) mod code {
     pub(in super::super) const INTERNAL: i32 = 1;
@@ -227,5 +261,9 @@ pub(super) fn describe(error: &Error) -> String {
         (Some(code), Some(message)) => format!("{message} (code {code})"),
         _ => error.kind.to_string(),
     };
+    in_one_line(&text)
+}
+
+fn in_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -13,7 +13,7 @@ use mongodb::{
 use super::{
     IDEMPOTENCY_KEY, Store, StoreError,
     document::statuses,
-    error::{code, describe, server_code},
+    error::{code, describe, is_transient, server_code},
     retry,
 };
 use crate::order::OrderStatus;
@@ -109,7 +109,7 @@ async fn ensure(orders: &Collection<Document>, index: IndexModel) -> Result<(), 
         };
         // Several processes that start together also create the collection together.
         let raced = server_code(&error) == Some(code::NAMESPACE_EXISTS);
-        if !(retry::again(&error, attempt) || raced && attempt < 3) {
+        if !(retry::again(is_transient(&error), attempt) || raced && attempt < 3) {
             return refused(orders, index, error).await;
         }
         retry::pause(attempt).await;

@@ -1,21 +1,22 @@
-//! A user's orders, page by page: each is one query, however many orders and tickets are in it.
+//! A user's orders, page by page: each is one query for the orders, and one for all of their tickets, however many
+//! there are.
 //!
 //! Pages follow the ids and not a position, so that what is added or cancelled meanwhile neither
 //! repeats an order nor skips one, and no server keeps a cursor open for a slow reader.
 
 use futures::TryStreamExt;
 use mongodb::{
-    bson::{Document, RawDocument, RawDocumentBuf, doc, raw::RawBsonRef},
+    bson::{Document, RawDocumentBuf, doc, raw::RawBsonRef},
     options::Hint,
 };
 
 use super::{
-    Store, StoreError, TICKETS,
+    Store, StoreError,
     document::{kept, object_id, statuses, to_order, to_ticket},
     indexes::user_orders,
     retry,
 };
-use crate::order::{OrderId, OrderStatus, Reservation, UserId};
+use crate::order::{Order, OrderId, OrderStatus, Reservation, UserId};
 
 /// Which of a user's orders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,45 +53,37 @@ impl Store {
             let more = found.len() > limit;
             found.truncate(limit);
             let next = if more { last_id(&found).or_else(|| first_id(listing)) } else { None };
-            Ok(Page { orders: found.iter().filter_map(|document| reservation(document)).collect(), next })
+            let orders = found.iter().filter_map(|document| kept(to_order(document))).collect();
+            Ok(Page { orders: self.with_tickets(orders).await?, next })
         })
         .await
     }
 
     async fn find_after(&self, listing: &Listing, limit: u32) -> Result<Vec<RawDocumentBuf>, StoreError> {
-        let (orders, pipeline) = (self.raw_orders(), pipeline(listing, limit));
+        let (orders, filter) = (self.raw_orders(), filter(listing));
         retry::transient(LISTING, || async {
-            // All in one batch: each further one is a way to the server and back, and dear to some.
-            let mut aggregate = orders.aggregate(pipeline.clone()).batch_size(limit);
+            // Ids begin with the time that they were made. All in one batch: each further one is a way to the server
+            // and back, and dear to some.
+            let find = orders.find(filter.clone()).sort(doc! { "_id": 1 });
+            let mut find = find.limit(i64::from(limit)).batch_size(limit);
             if listing.after.is_some() {
                 // Some planners would rather walk the ids of all users from there on.
-                aggregate = aggregate.hint(Hint::Keys(user_orders()));
+                find = find.hint(Hint::Keys(user_orders()));
             }
-            aggregate.with_type::<RawDocumentBuf>().await?.try_collect().await
+            find.await?.try_collect().await
         })
         .await
     }
-}
 
-/// The field that an order's ticket is put into, as a list of at most one.
-const JOINED: &str = "joined";
-
-fn pipeline(listing: &Listing, limit: u32) -> [Document; 4] {
-    [
-        doc! { "$match": filter(listing) },
-        // Ids begin with the time that they were made.
-        doc! { "$sort": { "_id": 1 } },
-        doc! { "$limit": i64::from(limit) },
-        doc! { "$lookup": { "from": TICKETS, "localField": "ticket", "foreignField": "_id", "as": JOINED } },
-    ]
-}
-
-/// The order in `document` with the ticket that was joined to it.
-fn reservation(document: &RawDocument) -> Option<Reservation> {
-    let order = kept(to_order(document))?;
-    let joined = document.get_array(JOINED).ok().and_then(|tickets| tickets.into_iter().next()?.ok());
-    let ticket = joined.and_then(|ticket| kept(to_ticket(ticket.as_document()?)));
-    Some(Reservation { order, ticket })
+    async fn with_tickets(&self, orders: Vec<Order>) -> Result<Vec<Reservation>, StoreError> {
+        let ids = orders.iter().filter_map(|order| order.ticket).map(|ticket| object_id(ticket.bytes()));
+        let mut tickets = self.tickets_by_id.all(ids).await?.into_iter();
+        let with_ticket = |order: Order| {
+            let ticket = order.ticket.and_then(|_| tickets.next().flatten());
+            Reservation { order, ticket: ticket.and_then(|ticket| kept(to_ticket(&ticket))) }
+        };
+        Ok(orders.into_iter().map(with_ticket).collect())
+    }
 }
 
 fn filter(listing: &Listing) -> Document {

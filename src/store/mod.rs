@@ -11,13 +11,16 @@
 //!   absent database from a broken request.
 //! - Documents written by the Node service (mongoose) are read, and fields that are not ours are kept.
 
+mod batch;
 mod connect;
 mod document;
 mod error;
 pub mod expiry;
 pub mod import;
 mod indexes;
+mod insert;
 mod list;
+mod lookup;
 mod ndjson;
 mod orders;
 mod payments;
@@ -41,6 +44,9 @@ pub use payments::PaymentError;
 pub use reserve::{ReserveError, Reserved};
 pub use retry::DEADLINE;
 
+use insert::Inserts;
+use lookup::Lookup;
+
 /// The orders of one database. Clones share one connection pool.
 #[derive(Clone)]
 pub struct Store {
@@ -49,6 +55,9 @@ pub struct Store {
     _pool: Arc<Client>,
     target: TargetId,
     gates: Arc<reserve::Gates>,
+    orders_by_id: Lookup,
+    tickets_by_id: Lookup,
+    inserts: Inserts,
 }
 
 impl Store {
@@ -68,7 +77,16 @@ impl Store {
     /// As above.
     pub async fn connect_in(pools: &Pools, options: ConnectOptions<'_>) -> Result<Self, StoreError> {
         let (pool, target) = pools.open(&options).await?;
-        Ok(Self { database: pool.database(&target.database), _pool: pool, target, gates: Arc::default() })
+        let database = pool.database(&target.database);
+        Ok(Self {
+            orders_by_id: Lookup::new(database.collection(ORDERS), "reading an order"),
+            tickets_by_id: Lookup::new(database.collection(TICKETS), "reading a ticket"),
+            inserts: Inserts::new(database.collection(ORDERS), "storing an order"),
+            database,
+            _pool: pool,
+            target,
+            gates: Arc::default(),
+        })
     }
 
     /// Which servers and database these orders are in.

@@ -114,11 +114,7 @@ impl Store {
     }
 
     pub(super) async fn bare_order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
-        let orders = self.raw_orders();
-        let found = retry::transient(READING, || async {
-            orders.find_one(doc! { "_id": object_id(id.bytes()) }).await
-        })
-        .await?;
+        let found = self.orders_by_id.one(object_id(id.bytes())).await?;
         found.map(|document| to_order(&document)).transpose()
     }
 }

@@ -1,17 +1,13 @@
 //! Reserving a ticket: one insert, which the unique index lets through or not.
 
 use jiff::Timestamp;
-use mongodb::{
-    bson::{RawDocumentBuf, doc, oid::ObjectId},
-    error::Error as DriverError,
-};
+use mongodb::bson::{RawDocumentBuf, doc, oid::ObjectId};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::{
     IDEMPOTENCY_KEY, Store, StoreError,
     document::{date, from_order, kept, object_id, statuses, to_order},
-    error::is_duplicate,
     orders::advanced,
     retry,
 };
@@ -183,22 +179,18 @@ impl Store {
         key: Option<&IdempotencyKey>,
         ticket: TicketId,
     ) -> Result<Inserted, StoreError> {
-        let (orders, mut document) = (self.orders(), from_order(order));
+        let mut document = from_order(order);
         if let Some(key) = key {
             document.insert(IDEMPOTENCY_KEY, key.as_str());
         }
-        let failed = |error: &DriverError| StoreError::from_driver(RESERVING, error);
         let mut attempt = 1;
         loop {
-            let error = match orders.insert_one(&document).await {
-                Ok(_) => return Ok(Inserted::Yes),
-                Err(error) => error,
-            };
-            if is_duplicate(&error) && attempt == 1 {
+            let Err(refused) = self.inserts.one(document.clone()).await? else { return Ok(Inserted::Yes) };
+            if refused.is_duplicate && attempt == 1 {
                 return Ok(Inserted::Held);
             }
-            if !is_duplicate(&error) && !retry::again(&error, attempt) {
-                return Err(failed(&error));
+            if !refused.is_duplicate && !retry::again(refused.is_transient, attempt) {
+                return Err(refused.error);
             }
             // Rivals that try again at once only get in each other's way again. After a pause one of
             // them has the ticket, and the others can see it. After a lost reply it may be this order.
@@ -209,7 +201,7 @@ impl Store {
                     return Ok(Inserted::Yes);
                 }
                 Some(_) => return Ok(Inserted::Held),
-                None if is_duplicate(&error) => {
+                None if refused.is_duplicate => {
                     // It was inserted, and has been cancelled since; or it is its key that is taken,
                     // or its ticket is free again, which the caller looks into.
                     let ours = self.bare_order(order.id).await?.is_some();

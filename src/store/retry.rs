@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mongodb::error::{Error, Result as DriverResult};
+use mongodb::error::Result as DriverResult;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
@@ -37,7 +37,7 @@ where
         loop {
             match operation().await {
                 Ok(value) => return Ok(value),
-                Err(error) if again(&error, attempt) => pause(attempt).await,
+                Err(error) if again(is_transient(&error), attempt) => pause(attempt).await,
                 Err(error) => return Err(StoreError::from_driver(doing, &error)),
             }
             attempt += 1;
@@ -58,9 +58,9 @@ pub(super) async fn within<T, E: From<StoreError>>(
     }
 }
 
-/// Whether attempt number `attempt`, which failed with `error`, should be followed by another.
-pub(super) fn again(error: &Error, attempt: u32) -> bool {
-    attempt < ATTEMPTS && is_transient(error)
+/// Whether attempt number `attempt`, whose failure was transient or not, should be followed by another.
+pub(super) fn again(is_transient: bool, attempt: u32) -> bool {
+    attempt < ATTEMPTS && is_transient
 }
 
 /// Waits before the next attempt, with full jitter: rivals that collided once must not collide in step.

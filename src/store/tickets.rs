@@ -37,11 +37,7 @@ impl Store {
     }
 
     pub(super) async fn raw_ticket(&self, id: TicketId) -> Result<Option<RawDocumentBuf>, StoreError> {
-        let tickets = self.raw_tickets();
-        retry::transient("reading a ticket", || async {
-            tickets.find_one(doc! { "_id": object_id(id.bytes()) }).await
-        })
-        .await
+        self.tickets_by_id.one(object_id(id.bytes())).await
     }
 
     /// Writes each of `tickets` unless the same or a newer version of it is here.
