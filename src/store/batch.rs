@@ -5,7 +5,10 @@
 //! costs it a fraction of the commands. Every command is sent after the calls that it answers were made: nobody is
 //! told what was read before he asked.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::oneshot;
 
@@ -13,45 +16,47 @@ use tokio::sync::oneshot;
 /// of others are read.
 const PLACES: usize = 4;
 
-/// The most calls in one command, so that it stays far below what a server takes or gives at once.
+/// How much of the calls goes into one command, so that it stays far below what a server takes or gives at once.
 const MOST: usize = 100;
 
-/// A call, and who waits for its answer.
-type Call<Q, A> = (Q, oneshot::Sender<A>);
+/// A call.
+struct Call<Q, A> {
+    question: Q,
+    /// How much it is of a command: one for each document.
+    weight: usize,
+    /// Who waits for its answer.
+    caller: oneshot::Sender<A>,
+}
 
 /// Calls of one kind. Clones share their commands.
 pub(super) struct Batches<Q, A>(Arc<Mutex<Waiting<Q, A>>>);
 
 struct Waiting<Q, A> {
-    calls: Vec<Call<Q, A>>,
+    calls: VecDeque<Call<Q, A>>,
     under_way: usize,
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
-    /// Makes these calls, perhaps together with others'. `send` gives an answer for each of those that it gets, in
-    /// their order. A receiver fails where it does not.
-    pub(super) fn ask<F, Fut>(
-        &self,
-        questions: impl IntoIterator<Item = Q>,
-        send: F,
-    ) -> Vec<oneshot::Receiver<A>>
+    /// Makes a call, perhaps together with others. `send` gives an answer for each of those that it gets, in their
+    /// order; none is given where it does not.
+    pub(super) async fn ask<F, Fut>(&self, question: Q, weight: usize, send: F) -> Option<A>
     where
         F: Fn(Vec<Q>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
-        let mut answers = Vec::new();
-        let mut waiting = lock(&self.0);
-        for question in questions {
-            let (caller, answer) = oneshot::channel();
-            waiting.calls.push((question, caller));
-            answers.push(answer);
-        }
-        if waiting.under_way < PLACES && !waiting.calls.is_empty() {
-            waiting.under_way += 1;
+        let (caller, answer) = oneshot::channel();
+        let has_place = {
+            let mut waiting = lock(&self.0);
+            waiting.calls.push_back(Call { question, weight, caller });
+            let has_place = waiting.under_way < PLACES;
+            waiting.under_way += usize::from(has_place);
+            has_place
+        };
+        if has_place {
             // In a task of its own, since the others wait for it too if this caller gives up.
             drop(tokio::spawn(work(Place { waiting: self.0.clone(), is_held: true }, send)));
         }
-        answers
+        answer.await.ok()
     }
 }
 
@@ -61,9 +66,13 @@ where
     F: Fn(Vec<Q>) -> Fut,
     Fut: Future<Output = Vec<A>>,
 {
-    while let Some(calls) = place.next() {
-        let (questions, callers): (Vec<_>, Vec<_>) =
-            calls.into_iter().filter(|(_, caller)| !caller.is_closed()).unzip();
+    loop {
+        let calls = place.next();
+        if calls.is_empty() {
+            return;
+        }
+        let wanted = calls.into_iter().filter(|call| !call.caller.is_closed());
+        let (questions, callers): (Vec<_>, Vec<_>) = wanted.map(|call| (call.question, call.caller)).unzip();
         if !questions.is_empty() {
             for (caller, answer) in callers.into_iter().zip(send(questions).await) {
                 // One who has given up needs none.
@@ -81,16 +90,21 @@ struct Place<Q, A> {
 
 impl<Q, A> Place<Q, A> {
     /// The calls to send next; none when nobody waits, which gives the place up.
-    fn next(&mut self) -> Option<Vec<Call<Q, A>>> {
+    fn next(&mut self) -> Vec<Call<Q, A>> {
         let mut waiting = lock(&self.waiting);
-        let count = waiting.calls.len().min(MOST);
-        if count == 0 {
+        let mut weight = 0;
+        let mut calls = Vec::new();
+        while let Some(call) = waiting.calls.pop_front_if(|call| weight == 0 || weight + call.weight <= MOST)
+        {
+            weight += call.weight;
+            calls.push(call);
+        }
+        if calls.is_empty() {
             // Under the same lock: nobody counts on this one any more.
             waiting.under_way -= 1;
             self.is_held = false;
-            return None;
         }
-        Some(waiting.calls.drain(..count).collect())
+        calls
     }
 }
 
@@ -108,7 +122,7 @@ fn lock<Q, A>(waiting: &Mutex<Waiting<Q, A>>) -> MutexGuard<'_, Waiting<Q, A>> {
 
 impl<Q, A> Default for Batches<Q, A> {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Waiting { calls: Vec::new(), under_way: 0 })))
+        Self(Arc::new(Mutex::new(Waiting { calls: VecDeque::new(), under_way: 0 })))
     }
 }
 
@@ -120,7 +134,7 @@ impl<Q, A> Clone for Batches<Q, A> {
 
 #[cfg(test)]
 mod tests {
-    use futures::future::join_all;
+    use futures::future::{join, join_all};
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -130,20 +144,17 @@ mod tests {
     struct Server {
         gate: Arc<Semaphore>,
         sizes: Arc<Mutex<Vec<usize>>>,
+        batches: Batches<u32, u32>,
     }
 
     impl Server {
         fn new() -> Self {
-            Self { gate: Arc::new(Semaphore::new(0)), sizes: Arc::default() }
+            Self { gate: Arc::new(Semaphore::new(0)), sizes: Arc::default(), batches: Batches::default() }
         }
 
-        fn ask(
-            &self,
-            batches: &Batches<u32, u32>,
-            questions: impl IntoIterator<Item = u32>,
-        ) -> Vec<oneshot::Receiver<u32>> {
+        async fn ask(&self, question: u32, weight: usize) -> Option<u32> {
             let server = self.clone();
-            batches.ask(questions, move |questions| {
+            let send = move |questions: Vec<u32>| {
                 let server = server.clone();
                 async move {
                     server.sizes.lock().unwrap().push(questions.len());
@@ -151,11 +162,24 @@ mod tests {
                     assert!(!questions.contains(&u32::MAX), "the driver has panicked");
                     questions.into_iter().map(|question| question * 2).collect()
                 }
-            })
+            };
+            self.batches.ask(question, weight, send).await
         }
 
         fn sizes(&self) -> Vec<usize> {
             self.sizes.lock().unwrap().clone()
+        }
+
+        /// So many calls that each got a place.
+        async fn fill(&self) -> Vec<tokio::task::JoinHandle<Option<u32>>> {
+            let mut calls = Vec::new();
+            for question in 0..PLACES as u32 {
+                let server = self.clone();
+                calls.push(tokio::spawn(async move { server.ask(question, 1).await }));
+                settle().await;
+            }
+            assert_eq!(self.sizes(), [1; PLACES]);
+            calls
         }
     }
 
@@ -167,52 +191,64 @@ mod tests {
 
     #[tokio::test]
     async fn each_goes_at_once_while_there_is_a_place_and_the_others_go_together() {
-        let (server, batches) = (Server::new(), Batches::default());
-        let mut answers = Vec::new();
-        for question in 0..PLACES as u32 {
-            answers.extend(server.ask(&batches, [question]));
+        let server = Server::new();
+        let first = server.fill().await;
+        let others = join_all((10..260).map(|question| server.ask(question, 1)));
+        let let_through = async {
             settle().await;
+            assert_eq!(server.sizes(), [1; PLACES], "no more than there are places");
+            server.gate.add_permits(100);
+        };
+        let (answers, ()) = join(others, let_through).await;
+        assert_eq!(answers, (10..260).map(|question| Some(question * 2)).collect::<Vec<_>>(), "each its own");
+        for (question, first) in first.into_iter().enumerate() {
+            assert_eq!(first.await.unwrap(), Some(question as u32 * 2));
         }
-        for question in 10..260 {
-            answers.extend(server.ask(&batches, [question]));
-        }
-        settle().await;
-        assert_eq!(server.sizes(), [1; PLACES], "no more than there are places");
-        server.gate.add_permits(100);
-        let answers: Vec<_> = join_all(answers).await.into_iter().map(Result::unwrap).collect();
-        let expected: Vec<_> = (0..PLACES as u32).chain(10..260).map(|question| question * 2).collect();
-        assert_eq!(answers, expected, "each its own");
         assert_eq!(server.sizes()[PLACES..], [MOST, MOST, 50]);
+        assert_eq!(server.ask(7, 1).await, Some(14), "the places are free again");
+    }
 
-        let alone = server.ask(&batches, [7]).pop().unwrap();
-        assert_eq!(alone.await, Ok(14), "the places are free again");
-        assert!(server.ask(&batches, []).is_empty());
+    #[tokio::test]
+    async fn a_command_takes_as_much_as_fits_and_one_that_never_fits_goes_alone() {
+        let server = Server::new();
+        let first = server.fill().await;
+        let calls = join_all([60, 30, 20, 3 * MOST, 90, 10].map(|weight| server.ask(1, weight)));
+        server.gate.add_permits(PLACES);
+        let let_through = async {
+            settle().await;
+            server.gate.add_permits(100);
+        };
+        let (answers, ()) = join(calls, let_through).await;
+        assert_eq!(answers, [Some(2); 6]);
+        join_all(first).await;
+        let mut sizes = server.sizes()[PLACES..].to_vec();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [1, 1, 2, 2]);
     }
 
     #[tokio::test]
     async fn one_who_gives_up_keeps_no_other() {
-        let (server, batches) = (Server::new(), Batches::default());
-        for question in 0..PLACES as u32 {
-            drop(server.ask(&batches, [question]));
+        let server = Server::new();
+        for call in server.fill().await {
+            call.abort();
         }
-        let (gone, stays) = (server.ask(&batches, [10]), server.ask(&batches, [11, 12]));
-        drop(gone);
-        server.gate.add_permits(100);
-        let answers: Vec<_> = join_all(stays).await.into_iter().map(Result::unwrap).collect();
-        assert_eq!(answers, [22, 24]);
+        let gone = server.clone();
+        let gone = tokio::spawn(async move { gone.ask(10, 1).await });
         settle().await;
-        assert!(server.sizes().iter().sum::<usize>() <= PLACES + 2, "nobody asked for the one that is gone");
+        gone.abort();
+        settle().await;
+        server.gate.add_permits(100);
+        assert_eq!(join(server.ask(11, 1), server.ask(12, 1)).await, (Some(22), Some(24)));
+        assert_eq!(server.sizes().iter().sum::<usize>(), PLACES + 2, "nobody asked for the one that is gone");
     }
 
     #[tokio::test]
     async fn a_command_that_panics_fails_its_calls_and_gives_its_place_back() {
-        let (server, batches) = (Server::new(), Batches::default());
+        let server = Server::new();
         server.gate.add_permits(1000);
         for _ in 0..3 * PLACES {
-            for failed in server.ask(&batches, [u32::MAX]) {
-                assert!(failed.await.is_err());
-            }
+            assert_eq!(server.ask(u32::MAX, 1).await, None);
         }
-        assert_eq!(server.ask(&batches, [4]).pop().unwrap().await, Ok(8));
+        assert_eq!(server.ask(4, 1).await, Some(8));
     }
 }

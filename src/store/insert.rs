@@ -33,16 +33,9 @@ impl Inserts {
     /// Inserts `document`. Where another is refused, this one is not.
     pub(super) async fn one(&self, document: Document) -> Result<Inserted, StoreError> {
         let (documents, doing) = (self.documents.clone(), self.doing);
-        let answers = self.batches.ask([document], move |all| insert(documents.clone(), doing, all));
-        within(DEADLINE, doing, async {
-            for answer in answers {
-                if let Ok(answer) = answer.await {
-                    return Ok(answer);
-                }
-            }
-            Err(StoreError::Failed { doing, detail: "the command has ended without an answer".into() })
-        })
-        .await
+        let send = move |all| insert(documents.clone(), doing, all);
+        let lost = || StoreError::Failed { doing, detail: "the command has ended without an answer".into() };
+        within(DEADLINE, doing, async { self.batches.ask(document, 1, send).await.ok_or_else(lost) }).await
     }
 }
 

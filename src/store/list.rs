@@ -76,7 +76,8 @@ impl Store {
     }
 
     async fn with_tickets(&self, orders: Vec<Order>) -> Result<Vec<Reservation>, StoreError> {
-        let ids = orders.iter().filter_map(|order| order.ticket).map(|ticket| object_id(ticket.bytes()));
+        let tickets = orders.iter().filter_map(|order| order.ticket);
+        let ids = tickets.map(|ticket| object_id(ticket.bytes())).collect();
         let mut tickets = self.tickets_by_id.all(ids).await?.into_iter();
         let with_ticket = |order: Order| {
             let ticket = order.ticket.and_then(|_| tickets.next().flatten());

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use futures::{TryStreamExt, future::try_join_all};
+use futures::TryStreamExt;
 use mongodb::{
     Collection,
     bson::{RawDocumentBuf, doc, oid::ObjectId},
@@ -10,14 +10,15 @@ use mongodb::{
 
 use super::{StoreError, batch::Batches, retry};
 
-type Found = Result<Option<RawDocumentBuf>, StoreError>;
+/// The documents of one call, in the order of its ids.
+type Found = Result<Vec<Option<RawDocumentBuf>>, StoreError>;
 
 /// The documents of one collection, by id. Clones share their queries.
 #[derive(Clone)]
 pub(super) struct Lookup {
     documents: Collection<RawDocumentBuf>,
     doing: &'static str,
-    batches: Batches<ObjectId, Found>,
+    batches: Batches<Vec<ObjectId>, Found>,
 }
 
 impl Lookup {
@@ -26,26 +27,33 @@ impl Lookup {
     }
 
     /// The document with this id, if there is one.
-    pub(super) async fn one(&self, id: ObjectId) -> Found {
-        Ok(self.all([id]).await?.pop().flatten())
+    pub(super) async fn one(&self, id: ObjectId) -> Result<Option<RawDocumentBuf>, StoreError> {
+        Ok(self.all(vec![id]).await?.pop().flatten())
     }
 
     /// Those with these ids, in their order, as far as there are any.
-    pub(super) async fn all(
-        &self,
-        ids: impl IntoIterator<Item = ObjectId>,
-    ) -> Result<Vec<Option<RawDocumentBuf>>, StoreError> {
+    pub(super) async fn all(&self, ids: Vec<ObjectId>) -> Found {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let (documents, doing) = (self.documents.clone(), self.doing);
-        let answers = self.batches.ask(ids, move |ids| find(documents.clone(), doing, ids));
+        let send = move |calls| find(documents.clone(), doing, calls);
         let lost = || StoreError::Failed { doing, detail: "the query has ended without an answer".into() };
-        let answer = |answer| async move { Result::unwrap_or_else(answer.await, |_| Err(lost())) };
-        retry::within(retry::DEADLINE, doing, try_join_all(answers.into_iter().map(answer))).await
+        retry::within(retry::DEADLINE, doing, async {
+            let weight = ids.len();
+            self.batches.ask(ids, weight, send).await.unwrap_or_else(|| Err(lost()))
+        })
+        .await
     }
 }
 
-async fn find(documents: Collection<RawDocumentBuf>, doing: &'static str, ids: Vec<ObjectId>) -> Vec<Found> {
+async fn find(
+    documents: Collection<RawDocumentBuf>,
+    doing: &'static str,
+    calls: Vec<Vec<ObjectId>>,
+) -> Vec<Found> {
     let found: Result<Vec<RawDocumentBuf>, _> = retry::transient(doing, || async {
-        match &ids[..] {
+        match &calls.concat()[..] {
             [id] => Ok(documents.find_one(doc! { "_id": id }).await?.into_iter().collect()),
             ids => {
                 let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
@@ -56,9 +64,12 @@ async fn find(documents: Collection<RawDocumentBuf>, doing: &'static str, ids: V
         }
     })
     .await;
-    let found: Result<HashMap<_, _>, _> = found.map(|found| {
-        let with_id = |document: RawDocumentBuf| Some((document.get_object_id("_id").ok()?, document));
-        found.into_iter().filter_map(with_id).collect()
-    });
-    ids.iter().map(|id| found.as_ref().map(|found| found.get(id).cloned()).map_err(Clone::clone)).collect()
+    match found {
+        Ok(found) => {
+            let with_id = |document: RawDocumentBuf| Some((document.get_object_id("_id").ok()?, document));
+            let found: HashMap<_, _> = found.into_iter().filter_map(with_id).collect();
+            calls.into_iter().map(|ids| Ok(ids.iter().map(|id| found.get(id).cloned()).collect())).collect()
+        }
+        Err(error) => vec![Err(error); calls.len()],
+    }
 }
