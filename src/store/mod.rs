@@ -45,6 +45,7 @@ pub use reserve::{ReserveError, Reserved};
 pub use retry::DEADLINE;
 
 use insert::Inserts;
+use list::FirstPages;
 use lookup::Lookup;
 
 /// The orders of one database. Clones share one connection pool.
@@ -58,6 +59,7 @@ pub struct Store {
     orders_by_id: Lookup,
     tickets_by_id: Lookup,
     inserts: Inserts,
+    first_pages: FirstPages,
 }
 
 impl Store {
@@ -82,6 +84,7 @@ impl Store {
             orders_by_id: Lookup::new(database.collection(ORDERS), "reading an order"),
             tickets_by_id: Lookup::new(database.collection(TICKETS), "reading a ticket"),
             inserts: Inserts::new(database.collection(ORDERS), "storing an order"),
+            first_pages: FirstPages::default(),
             database,
             _pool: pool,
             target,

@@ -154,3 +154,38 @@ async fn every_page_is_read_from_the_index_of_the_users_orders() {
         assert!(plan.contains("user_orders"), "{plan}");
     }
 }
+
+#[tokio::test]
+async fn of_many_who_ask_at_once_each_gets_his_own_orders_however_many_others_have() {
+    let api = TestApi::new().await;
+    // The one in the midst has more than are asked for at once; the last have none.
+    let counts = (0..50).map(|user| if user == 20 { 1100 } else { user % 7 }).chain([0, 0]);
+    let mut users = Vec::new();
+    for (number, count) in counts.enumerate() {
+        let user = format!("user-{number:02}");
+        let ids = api.many_orders(&user, count, doc! {}).await;
+        users.push((user, ids));
+    }
+    for round in 0..10 {
+        fastrand::shuffle(&mut users);
+        // Without the one with many, too: then all fit together.
+        let asking = users.iter().filter(|(user, _)| round % 2 == 0 || user != "user-20");
+        let answers = asking.map(|(user, mine)| {
+            let api = &api;
+            async move {
+                let some = mine.len().min(3);
+                let (whole, page) =
+                    tokio::join!(api.get(user, "/api/orders"), api.get(user, "/api/orders?limit=3"));
+                assert_eq!(
+                    (whole.0, ids(&whole.1)),
+                    (StatusCode::OK, mine.iter().map(String::as_str).collect())
+                );
+                assert_eq!(
+                    (page.0, ids(&page.1)),
+                    (StatusCode::OK, mine[..some].iter().map(String::as_str).collect())
+                );
+            }
+        });
+        futures::future::join_all(answers).await;
+    }
+}
