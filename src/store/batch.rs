@@ -12,6 +12,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use super::{
+    StoreError,
+    retry::{DEADLINE, within},
+};
+
 /// How many commands of one kind are under way at the same time: enough to keep a server at work while the answers
 /// of others are read.
 const PLACES: usize = 4;
@@ -29,7 +34,10 @@ struct Call<Q, A> {
 }
 
 /// Calls of one kind. Clones share their commands.
-pub(super) struct Batches<Q, A>(Arc<Mutex<Waiting<Q, A>>>);
+pub(super) struct Batches<Q, A> {
+    doing: &'static str,
+    waiting: Arc<Mutex<Waiting<Q, A>>>,
+}
 
 struct Waiting<Q, A> {
     calls: VecDeque<Call<Q, A>>,
@@ -37,16 +45,22 @@ struct Waiting<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
-    /// Makes a call, perhaps together with others. `send` gives an answer for each of those that it gets, in their
-    /// order; none is given where it does not.
-    pub(super) async fn ask<F, Fut>(&self, question: Q, weight: usize, send: F) -> Option<A>
+    /// `doing` says in errors and traces what the calls are for.
+    pub(super) fn new(doing: &'static str) -> Self {
+        let waiting = Waiting { calls: VecDeque::new(), under_way: 0 };
+        Self { doing, waiting: Arc::new(Mutex::new(waiting)) }
+    }
+
+    /// Makes a call, perhaps together with others, within the deadline. `send` gives an answer for each of those that
+    /// it gets, in their order.
+    pub(super) async fn ask<F, Fut>(&self, question: Q, weight: usize, send: F) -> Result<A, StoreError>
     where
         F: Fn(Vec<Q>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
         let (caller, answer) = oneshot::channel();
         let has_place = {
-            let mut waiting = lock(&self.0);
+            let mut waiting = lock(&self.waiting);
             waiting.calls.push_back(Call { question, weight, caller });
             let has_place = waiting.under_way < PLACES;
             waiting.under_way += usize::from(has_place);
@@ -54,9 +68,11 @@ impl<Q: Send + 'static, A: Send + 'static> Batches<Q, A> {
         };
         if has_place {
             // In a task of its own, since the others wait for it too if this caller gives up.
-            drop(tokio::spawn(work(Place { waiting: self.0.clone(), is_held: true }, send)));
+            drop(tokio::spawn(work(Place { waiting: self.waiting.clone(), is_held: true }, send)));
         }
-        answer.await.ok()
+        let doing = self.doing;
+        let lost = |_| StoreError::Failed { doing, detail: "it has ended without an answer".into() };
+        within(DEADLINE, doing, async { answer.await.map_err(lost) }).await
     }
 }
 
@@ -120,15 +136,9 @@ fn lock<Q, A>(waiting: &Mutex<Waiting<Q, A>>) -> MutexGuard<'_, Waiting<Q, A>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<Q, A> Default for Batches<Q, A> {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Waiting { calls: VecDeque::new(), under_way: 0 })))
-    }
-}
-
 impl<Q, A> Clone for Batches<Q, A> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self { doing: self.doing, waiting: self.waiting.clone() }
     }
 }
 
@@ -149,7 +159,11 @@ mod tests {
 
     impl Server {
         fn new() -> Self {
-            Self { gate: Arc::new(Semaphore::new(0)), sizes: Arc::default(), batches: Batches::default() }
+            Self {
+                gate: Arc::new(Semaphore::new(0)),
+                sizes: Arc::default(),
+                batches: Batches::new("testing"),
+            }
         }
 
         async fn ask(&self, question: u32, weight: usize) -> Option<u32> {
@@ -163,7 +177,7 @@ mod tests {
                     questions.into_iter().map(|question| question * 2).collect()
                 }
             };
-            self.batches.ask(question, weight, send).await
+            self.batches.ask(question, weight, send).await.ok()
         }
 
         fn sizes(&self) -> Vec<usize> {

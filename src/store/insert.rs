@@ -8,12 +8,7 @@ use mongodb::{
     error::{Error, ErrorKind},
 };
 
-use super::{
-    StoreError,
-    batch::Batches,
-    error::InsertError,
-    retry::{DEADLINE, within},
-};
+use super::{StoreError, batch::Batches, error::InsertError};
 
 type Inserted = Result<(), InsertError>;
 
@@ -27,15 +22,13 @@ pub(super) struct Inserts {
 
 impl Inserts {
     pub(super) fn new(documents: Collection<Document>, doing: &'static str) -> Self {
-        Self { documents, doing, batches: Batches::default() }
+        Self { documents, doing, batches: Batches::new(doing) }
     }
 
     /// Inserts `document`. Where another is refused, this one is not.
     pub(super) async fn one(&self, document: Document) -> Result<Inserted, StoreError> {
         let (documents, doing) = (self.documents.clone(), self.doing);
-        let send = move |all| insert(documents.clone(), doing, all);
-        let lost = || StoreError::Failed { doing, detail: "the command has ended without an answer".into() };
-        within(DEADLINE, doing, async { self.batches.ask(document, 1, send).await.ok_or_else(lost) }).await
+        self.batches.ask(document, 1, move |all| insert(documents.clone(), doing, all)).await
     }
 }
 

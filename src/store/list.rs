@@ -69,10 +69,7 @@ impl Store {
             return find(&orders, listing, limit).await;
         }
         let first = FirstPage { user: listing.user.clone(), limit };
-        let send = move |pages| find_first(orders.clone(), pages);
-        let lost =
-            || StoreError::Failed { doing: LISTING, detail: "the query has ended without an answer".into() };
-        self.first_pages.0.ask(first, 1, send).await.unwrap_or_else(|| Err(lost()))
+        self.first_pages.0.ask(first, 1, move |pages| find_first(orders.clone(), pages)).await?
     }
 
     async fn with_tickets(&self, orders: Vec<Order>) -> Result<Vec<Reservation>, StoreError> {
@@ -108,8 +105,14 @@ async fn find(
 }
 
 /// The first of a user's orders, in any status, that are asked for at the time.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct FirstPages(Batches<FirstPage, Result<Vec<RawDocumentBuf>, StoreError>>);
+
+impl Default for FirstPages {
+    fn default() -> Self {
+        Self(Batches::new(LISTING))
+    }
+}
 
 #[derive(Clone)]
 struct FirstPage {

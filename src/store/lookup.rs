@@ -23,7 +23,7 @@ pub(super) struct Lookup {
 
 impl Lookup {
     pub(super) fn new(documents: Collection<RawDocumentBuf>, doing: &'static str) -> Self {
-        Self { documents, doing, batches: Batches::default() }
+        Self { documents, doing, batches: Batches::new(doing) }
     }
 
     /// The document with this id, if there is one.
@@ -37,13 +37,8 @@ impl Lookup {
             return Ok(Vec::new());
         }
         let (documents, doing) = (self.documents.clone(), self.doing);
-        let send = move |calls| find(documents.clone(), doing, calls);
-        let lost = || StoreError::Failed { doing, detail: "the query has ended without an answer".into() };
-        retry::within(retry::DEADLINE, doing, async {
-            let weight = ids.len();
-            self.batches.ask(ids, weight, send).await.unwrap_or_else(|| Err(lost()))
-        })
-        .await
+        let (weight, send) = (ids.len(), move |calls| find(documents.clone(), doing, calls));
+        self.batches.ask(ids, weight, send).await?
     }
 }
 

@@ -28,7 +28,10 @@ mod reserve;
 mod retry;
 mod tickets;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use mongodb::{
     Client, Collection, Database,
@@ -55,7 +58,8 @@ pub struct Store {
     /// Keeps a pool that is shared.
     _pool: Arc<Client>,
     target: TargetId,
-    gates: Arc<reserve::Gates>,
+    /// Made by the first reservation: they are large, and a sweeper never makes one.
+    gates: Arc<OnceLock<Box<reserve::Gates>>>,
     orders_by_id: Lookup,
     tickets_by_id: Lookup,
     inserts: Inserts,

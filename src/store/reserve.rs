@@ -159,7 +159,7 @@ impl Store {
         key: Option<&IdempotencyKey>,
         ticket: TicketId,
     ) -> Result<Inserted, StoreError> {
-        let gate = self.gates.of(ticket);
+        let gate = self.gates.get_or_init(Box::default).of(ticket);
         loop {
             if let Ok(_turn) = gate.try_lock() {
                 return self.insert(order, key, ticket).await;
