@@ -244,11 +244,11 @@ impl ClassFeed {
         // As the API server chooses: the newest, then the first by name.
         let defaults =
             after.iter().filter_map(|(name, default)| Some((std::cmp::Reverse((*default)?), name)));
-        let default = defaults.min().map(|(_, name)| name.clone());
+        let default = defaults.min().map(|(_, name)| name.as_str().into());
         let mut concerned = state.index.set_default_class(default);
         for name in before.keys().chain(after.keys()) {
             if before.contains_key(name) != after.contains_key(name) {
-                concerned.extend(state.index.at(&Entrance::Class(Some(name.clone()))));
+                concerned.extend(state.index.at(&Entrance::Class(Some(name.as_str().into()))));
             }
         }
         state.classes = Some(after);
@@ -271,8 +271,8 @@ fn created(object: &ObjectMeta) -> i64 {
 
 /// The object as one that makes claims.
 pub fn claimant(object: &ObjectMeta, kind: ClaimantKind) -> Claimant {
-    let (namespace, name) = (object.namespace.clone(), object.name.clone());
-    let id = ClaimantId { namespace: namespace.unwrap_or_default(), name: name.unwrap_or_default(), kind };
+    let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+    let id = ClaimantId { namespace: text(&object.namespace), name: text(&object.name), kind };
     Claimant { created: created(object), id }
 }
 
@@ -283,7 +283,7 @@ pub fn of_service(service: &OrdersService) -> Claimed {
         claims.extend(claims_to(&wanted));
     }
     if let Some(ingress) = &service.spec.ingress {
-        let entrance = Entrance::Class(ingress.class_name.clone());
+        let entrance = Entrance::Class(ingress.class_name.as_deref().map(Into::into));
         // A host that Gateways have says nothing of the Ingress.
         let at_gateway = at_gateway(service).ok().flatten().map_or(Vec::new(), |gateway| gateway.hosts);
         for route in service.status.iter().flat_map(|status| &status.routes) {
@@ -310,7 +310,8 @@ pub fn of_ingress(ingress: &Ingress) -> Claimed {
         return Claimed::ByAnother;
     };
     let annotation = ingress.metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION));
-    let entrance = Entrance::Class(spec.ingress_class_name.as_ref().or(annotation).cloned());
+    let entrance =
+        Entrance::Class(spec.ingress_class_name.as_ref().or(annotation).map(|class| class.as_str().into()));
     let mut claims = BTreeSet::new();
     for rule in spec.rules.iter().flatten() {
         let Some(Ok(host)) = rule.host.as_deref().map(CanonicalHost::parse) else { continue };

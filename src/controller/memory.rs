@@ -82,18 +82,35 @@ pub enum Settled {
 
 /// What was applied, by UID of the OrdersService and kind of child. Clones share one state.
 #[derive(Clone, Default)]
-pub struct Memory(Arc<Mutex<HashMap<String, Applications>>>);
+pub struct Memory(Arc<Mutex<HashMap<Box<str>, Applications>>>);
 
+/// They are few, and in memory for each of thousands of resources: a list is smaller than a map.
 #[derive(Default)]
 struct Applications {
-    children: HashMap<(Kind, Part), Application>,
-    rollout: Option<Rollout>,
-    answers: HashMap<Part, Vec<Problem>>,
+    children: Vec<((Kind, Part), Application)>,
+    rollout: Option<Box<Rollout>>,
+    answers: BTreeMap<Part, Vec<Problem>>,
+}
+
+impl Applications {
+    fn get(&self, kind: (Kind, Part)) -> Option<&Application> {
+        self.children.iter().find(|(other, _)| *other == kind).map(|(_, application)| application)
+    }
+
+    fn put(&mut self, kind: (Kind, Part), application: Application) {
+        match self.children.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, known)) => *known = application,
+            None => {
+                self.children.reserve_exact(1);
+                self.children.push((kind, application));
+            }
+        }
+    }
 }
 
 struct Application {
     print: Print,
-    version: String,
+    version: Box<str>,
     fields: Option<Print>,
 }
 
@@ -102,11 +119,11 @@ impl Memory {
     pub fn settled(&self, owner: &str, kind: (Kind, Part), print: Option<Print>, shown: &Shown) -> Settled {
         let Shown::There(seen) = shown else { return Settled::No };
         let memory = self.lock();
-        let applied = memory.get(owner).and_then(|applied| applied.children.get(&kind));
+        let applied = memory.get(owner).and_then(|applied| applied.get(kind));
         let Some(applied) = applied.filter(|applied| Some(applied.print) == print) else {
             return Settled::No;
         };
-        if seen.owner_uid != owner || seen.deleting {
+        if &*seen.owner.uid != owner || seen.deleting {
             Settled::No
         } else if seen.version == applied.version || is_behind(seen, &applied.version) {
             Settled::Untouched
@@ -120,12 +137,13 @@ impl Memory {
     /// Remembers that `kind` was applied, and what came back; or forgets it, without a `print`.
     pub fn applied(&self, owner: &str, kind: (Kind, Part), print: Option<Print>, answer: &ObjectMeta) {
         let mut memory = self.lock();
-        let children = &mut memory.entry(owner.to_owned()).or_default().children;
-        match print.zip(answer.resource_version.clone()) {
+        let applied = memory.entry(owner.into()).or_default();
+        match print.zip(answer.resource_version.as_deref()) {
             Some((print, version)) => {
-                drop(children.insert(kind, Application { print, version, fields: our_fields(answer) }));
+                let application = Application { print, version: version.into(), fields: our_fields(answer) };
+                applied.put(kind, application);
             }
-            None => drop(children.remove(&kind)),
+            None => applied.children.retain(|(other, _)| *other != kind),
         }
     }
 
@@ -151,35 +169,35 @@ impl Memory {
         for Wanted { kind, print, shown } in children {
             let Shown::There(seen) = shown else { return };
             let (Some(print), Some(fields)) = (*print, seen.fields) else { return };
-            if seen.owner_uid != owner || seen.deleting {
+            if &*seen.owner.uid != owner || seen.deleting {
                 return;
             }
             known.insert(*kind, (print, fields));
             let application = Application { print, version: seen.version.clone(), fields: Some(fields) };
-            applications.children.insert(*kind, application);
+            applications.put(*kind, application);
             applications.rollout = applications.rollout.or_else(|| seen.rollout.clone());
             if kind.0 == Kind::HTTPRoute {
                 applications.answers.insert(kind.1, seen.answers.clone());
             }
         }
         if record(&known).as_deref() == Some(recorded) {
-            self.lock().insert(owner.to_owned(), applications);
+            self.lock().insert(owner.into(), applications);
         }
     }
 
     /// Remembers how the Deployment was when it was applied.
     pub fn rolled_out(&self, owner: &str, rollout: Rollout) {
-        self.lock().entry(owner.to_owned()).or_default().rollout = Some(rollout);
+        self.lock().entry(owner.into()).or_default().rollout = Some(Box::new(rollout));
     }
 
     /// How the Deployment was when it was applied last.
     pub fn rollout(&self, owner: &str) -> Option<Rollout> {
-        self.lock().get(owner).and_then(|applied| applied.rollout.clone())
+        self.lock().get(owner).and_then(|applied| applied.rollout.as_deref().cloned())
     }
 
     /// Remembers what the Gateways said of an HTTPRoute.
     pub fn answered(&self, owner: &str, part: Part, answers: Vec<Problem>) {
-        self.lock().entry(owner.to_owned()).or_default().answers.insert(part, answers);
+        self.lock().entry(owner.into()).or_default().answers.insert(part, answers);
     }
 
     /// What the Gateways said of an HTTPRoute when it was last seen.
@@ -192,7 +210,7 @@ impl Memory {
         self.lock().remove(owner);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Applications>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Applications>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -218,6 +236,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::controller::watched::Owner;
 
     /// Metadata of a child on which these fields are ours.
     fn object(version: &str, fields: &str) -> ObjectMeta {
@@ -236,8 +255,7 @@ mod tests {
         Shown::There(Seen {
             uid: "c".into(),
             version: version.into(),
-            owner: "orders".into(),
-            owner_uid: "u".into(),
+            owner: Arc::new(Owner { name: "orders".into(), uid: "u".into() }),
             deleting,
             fields: our_fields(&object(version, fields)),
             rollout: None,
@@ -283,7 +301,7 @@ mod tests {
         let recorded = before.record("u").unwrap();
         let rollout = Rollout { ready: 2, ..Rollout::default() };
         let there = |version, fields, rollout: Option<&Rollout>| match shown(version, fields, false) {
-            Shown::There(seen) => Shown::There(Seen { rollout: rollout.cloned(), ..seen }),
+            Shown::There(seen) => Shown::There(Seen { rollout: rollout.cloned().map(Box::new), ..seen }),
             other => other,
         };
         let wanted = |kind, print, shown| Wanted { kind, print, shown };

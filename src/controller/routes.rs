@@ -57,7 +57,7 @@ pub fn wanted(service: &OrdersService) -> Result<Option<Wanted>, Vec<Problem>> {
             return Err(problems);
         }
     };
-    let entrance = Entrance::Class(ingress.class_name.clone());
+    let entrance = Entrance::Class(ingress.class_name.as_deref().map(Into::into));
     Ok(Some(Wanted { entrance, hosts, own_path, routes }))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A reflector would do, were it not for its deletions: when a watch begins anew, it drops what was
 //! deleted meanwhile without a word. Here the owner is told of that as well. Of foreign objects nothing
-//! is kept, and of ours only what is needed to tell whether they are as they were applied.
+//! is kept, and of ours only what is needed to tell whether they are as they were applied. That is most of
+//! what a controller keeps in memory, so it is kept in few bytes.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -62,21 +63,28 @@ impl Watch for Deployment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// UID of the child.
-    pub uid: String,
+    pub uid: Box<str>,
     /// Its resourceVersion.
-    pub version: String,
-    /// Name of the OrdersService that controls it.
-    pub owner: String,
-    /// UID of that.
-    pub owner_uid: String,
+    pub version: Box<str>,
+    /// The OrdersService that controls it.
+    pub owner: Arc<Owner>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// The hash of which of its fields are ours.
     pub fields: Option<Print>,
     /// How far it has come, when it is a Deployment.
-    pub rollout: Option<Rollout>,
+    pub rollout: Option<Box<Rollout>>,
     /// What keeps Gateways from serving it, when it is an HTTPRoute.
     pub answers: Vec<Problem>,
+}
+
+/// The OrdersService that controls a child; all its children share one of these.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its UID.
+    pub uid: Box<str>,
 }
 
 /// What is known of a child.
@@ -100,8 +108,43 @@ pub struct Watched {
 
 #[derive(Default)]
 struct State {
-    shown: HashMap<(Kind, Key), Seen>,
+    /// By namespace/name: nearly all children of a resource have its name.
+    shown: HashMap<Box<str>, Vec<(Kind, Seen)>>,
     listed: HashSet<(Kind, Option<String>)>,
+}
+
+impl State {
+    fn get(&self, kind: Kind, key: &str) -> Option<&Seen> {
+        let of_name = self.shown.get(key)?;
+        of_name.iter().find(|(other, _)| *other == kind).map(|(_, seen)| seen)
+    }
+
+    /// Gives what was known before.
+    fn put(&mut self, kind: Kind, key: &str, mut seen: Seen) -> Option<Seen> {
+        let Some(of_name) = self.shown.get_mut(key) else {
+            self.shown.insert(key.into(), vec![(kind, seen)]);
+            return None;
+        };
+        if let Some((_, sibling)) = of_name.iter().find(|(_, sibling)| sibling.owner == seen.owner) {
+            seen.owner = sibling.owner.clone();
+        }
+        if let Some((_, known)) = of_name.iter_mut().find(|(other, _)| *other == kind) {
+            return Some(std::mem::replace(known, seen));
+        }
+        of_name.reserve_exact(1);
+        of_name.push((kind, seen));
+        None
+    }
+
+    fn remove(&mut self, kind: Kind, key: &str) -> Option<Seen> {
+        let of_name = self.shown.get_mut(key)?;
+        let at = of_name.iter().position(|(other, _)| *other == kind)?;
+        let (_, seen) = of_name.swap_remove(at);
+        if of_name.is_empty() {
+            self.shown.remove(key);
+        }
+        Some(seen)
+    }
 }
 
 impl Watched {
@@ -113,7 +156,7 @@ impl Watched {
     /// What is known of the child of this kind and name.
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Shown {
         let state = self.lock();
-        if let Some(seen) = state.shown.get(&(kind, (namespace.to_owned(), name.to_owned()))) {
+        if let Some(seen) = state.get(kind, &joined(namespace, name)) {
             return Shown::There(seen.clone());
         }
         let listed = state.listed.contains(&(kind, None))
@@ -147,8 +190,8 @@ pub struct Feed {
     watched: Watched,
     kind: Kind,
     namespace: Option<String>,
-    /// What the list that is coming in has.
-    arriving: HashSet<Key>,
+    /// What the list that is coming in has, by namespace/name.
+    arriving: HashSet<Box<str>>,
 }
 
 impl Feed {
@@ -160,45 +203,45 @@ impl Feed {
                 Vec::new()
             }
             Event::InitApply(object) => {
-                self.arriving.insert(key(object.meta()));
+                self.arriving.insert(key(object.meta()).into());
                 self.show(&object)
             }
             Event::InitDone => self.end_of_list(),
             Event::Apply(object) => self.show(&object),
             Event::Delete(object) => {
-                let gone = self.watched.lock().shown.remove(&(self.kind, key(object.meta())));
-                gone.map(|gone| (key(object.meta()).0, gone.owner)).into_iter().collect()
+                let gone = self.watched.lock().remove(self.kind, &key(object.meta()));
+                gone.map(|gone| owner_key(object.meta(), &gone)).into_iter().collect()
             }
         }
     }
 
     /// Concerns the owner, and the owner before it, if that was another.
     fn show(&self, object: &impl Watch) -> Vec<Key> {
-        let at = (self.kind, key(object.meta()));
-        let namespace = at.1.0.clone();
+        let key = key(object.meta());
         let now = seen(object);
         let mut state = self.watched.lock();
         let before = match now.clone() {
-            Some(now) => state.shown.insert(at, now),
-            None => state.shown.remove(&at),
+            Some(now) => state.put(self.kind, &key, now),
+            None => state.remove(self.kind, &key),
         };
-        let mut owners: Vec<_> = [now, before].into_iter().flatten().map(|seen| seen.owner).collect();
+        let concerned = [now, before].into_iter().flatten();
+        let mut owners: Vec<_> = concerned.map(|seen| owner_key(object.meta(), &seen)).collect();
         owners.dedup();
-        owners.into_iter().map(|owner| (namespace.clone(), owner)).collect()
+        owners
     }
 
     /// What the list does not have was deleted while no watch was there to tell.
     fn end_of_list(&mut self) -> Vec<Key> {
         let mut gone = Vec::new();
         let mut state = self.watched.lock();
-        state.shown.retain(|(kind, key), seen| {
-            let ours =
-                *kind == self.kind && self.namespace.as_ref().is_none_or(|namespace| *namespace == key.0);
-            let keep = !ours || self.arriving.contains(key);
-            if !keep {
-                gone.push((key.0.clone(), seen.owner.clone()));
+        state.shown.retain(|key, of_name| {
+            let (namespace, _) = key.split_once('/').unwrap_or_default();
+            let ours = self.namespace.as_deref().is_none_or(|own| own == namespace);
+            if ours && !self.arriving.contains(key) {
+                let all = of_name.extract_if(.., |(kind, _)| *kind == self.kind);
+                gone.extend(all.map(|(_, seen)| (namespace.to_owned(), seen.owner.name.to_string())));
             }
-            keep
+            !of_name.is_empty()
         });
         if state.listed.insert((self.kind, self.namespace.clone())) && self.kind.is_everywhere() {
             self.watched.missing.send_modify(|missing| *missing = missing.saturating_sub(1));
@@ -208,8 +251,16 @@ impl Feed {
     }
 }
 
-fn key(object: &ObjectMeta) -> Key {
-    (object.namespace.clone().unwrap_or_default(), object.name.clone().unwrap_or_default())
+fn joined(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
+}
+
+fn key(object: &ObjectMeta) -> String {
+    joined(object.namespace.as_deref().unwrap_or_default(), object.name.as_deref().unwrap_or_default())
+}
+
+fn owner_key(object: &ObjectMeta, seen: &Seen) -> Key {
+    (object.namespace.clone().unwrap_or_default(), seen.owner.name.to_string())
 }
 
 /// Whether an OrdersService controls the object.
@@ -230,13 +281,12 @@ fn seen(child: &impl Watch) -> Option<Seen> {
     let object = child.meta();
     let owner = owner(object)?;
     Some(Seen {
-        uid: object.uid.clone().unwrap_or_default(),
-        version: object.resource_version.clone().unwrap_or_default(),
-        owner: owner.name.clone(),
-        owner_uid: owner.uid.clone(),
+        uid: object.uid.as_deref().unwrap_or_default().into(),
+        version: object.resource_version.as_deref().unwrap_or_default().into(),
+        owner: Arc::new(Owner { name: owner.name.as_str().into(), uid: owner.uid.as_str().into() }),
         deleting: object.deletion_timestamp.is_some(),
         fields: our_fields(object),
-        rollout: child.rollout(),
+        rollout: child.rollout().map(Box::new),
         answers: child.answers(),
     })
 }
@@ -268,7 +318,7 @@ mod tests {
 
     fn version(watched: &Watched, name: &str) -> Option<String> {
         match watched.get(Kind::Service, "shop", name) {
-            Shown::There(seen) => Some(seen.version),
+            Shown::There(seen) => Some(seen.version.into()),
             Shown::Unknown | Shown::Nothing => None,
         }
     }

@@ -21,13 +21,13 @@ pub enum ClaimantKind {
     OrdersService,
 }
 
-/// Which object makes a claim: kind, namespace and name.
+/// Which object makes a claim: kind, namespace and name. Clones share the texts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClaimantId {
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its kind.
     pub kind: ClaimantKind,
 }
@@ -55,7 +55,7 @@ impl fmt::Display for Claimant {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Entrance {
     /// The ingress controller of a class; of the cluster's default class, when none is named.
-    Class(Option<String>),
+    Class(Option<Arc<str>>),
 }
 
 /// A host at an entrance.
@@ -104,18 +104,51 @@ pub struct Verdict {
 #[derive(Default)]
 pub struct ClaimIndex {
     policy: HostPolicy,
-    default_class: Option<String>,
-    claimants: HashMap<ClaimantId, (Arc<Claimant>, BTreeSet<Claim>)>,
+    default_class: Option<Arc<str>>,
+    claimants: HashMap<ClaimantId, (Arc<Claimant>, Claims)>,
     sites: HashMap<Site, OnSite>,
     /// The exact hosts under each wildcard, whether anyone claims that or not.
     under: HashMap<Site, BTreeSet<CanonicalHost>>,
 }
 
-/// The claims on one host, the oldest first.
+/// The claims of one object, each once, in order. There is one of these for every object of a cluster, and a list
+/// is much smaller than a tree of a few.
+type Claims = Box<[Claim]>;
+
+/// The claims on one host.
 #[derive(Default)]
 struct OnSite {
-    all: BTreeSet<Arc<Claimant>>,
-    by_prefix: HashMap<CanonicalPath, BTreeSet<Arc<Claimant>>>,
+    all: ByAge,
+    by_prefix: HashMap<CanonicalPath, ByAge>,
+}
+
+/// Who claims the same, the oldest first: nearly always one.
+#[derive(Default)]
+struct ByAge(Vec<Arc<Claimant>>);
+
+impl ByAge {
+    fn insert(&mut self, claimant: &Arc<Claimant>) {
+        if let Err(at) = self.0.binary_search(claimant) {
+            if self.0.is_empty() {
+                self.0.reserve_exact(1);
+            }
+            self.0.insert(at, claimant.clone());
+        }
+    }
+
+    fn remove(&mut self, claimant: &Arc<Claimant>) {
+        if let Ok(at) = self.0.binary_search(claimant) {
+            self.0.remove(at);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<Claimant>> {
+        self.0.iter()
+    }
 }
 
 type Overlap = Option<(CanonicalHost, Arc<Claimant>)>;
@@ -129,11 +162,16 @@ impl ClaimIndex {
     /// The object claims this now, and nothing else. Gives the other OrdersServices for which that
     /// changes something.
     pub fn put(&mut self, claimant: Claimant, claims: BTreeSet<Claim>) -> BTreeSet<Arc<Claimant>> {
+        let claims: Claims = claims.into_iter().collect();
         let before = self.claimants.get(&claimant.id);
         if before.is_some_and(|(known, old)| **known == claimant && *old == claims) {
             return BTreeSet::new();
         }
-        self.change(&claimant.id.clone(), Some((Arc::new(claimant), claims)))
+        let claimant = match before {
+            Some((known, _)) if **known == claimant => known.clone(),
+            _ => Arc::new(claimant),
+        };
+        self.change(&claimant.id.clone(), Some((claimant, claims)))
     }
 
     /// The object is gone. Gives the OrdersServices for which that changes something.
@@ -142,7 +180,7 @@ impl ClaimIndex {
     }
 
     /// Another class is the cluster's default. Gives the OrdersServices for which that changes something.
-    pub fn set_default_class(&mut self, class: Option<String>) -> BTreeSet<Arc<Claimant>> {
+    pub fn set_default_class(&mut self, class: Option<Arc<str>>) -> BTreeSet<Arc<Claimant>> {
         if self.default_class == class {
             return BTreeSet::new();
         }
@@ -195,11 +233,7 @@ impl ClaimIndex {
         verdict
     }
 
-    fn change(
-        &mut self,
-        id: &ClaimantId,
-        next: Option<(Arc<Claimant>, BTreeSet<Claim>)>,
-    ) -> BTreeSet<Arc<Claimant>> {
+    fn change(&mut self, id: &ClaimantId, next: Option<(Arc<Claimant>, Claims)>) -> BTreeSet<Arc<Claimant>> {
         let old = self.claimants.remove(id);
         let claims = [&old, &next].into_iter().flatten().flat_map(|(_, claims)| claims);
         let touched: BTreeSet<_> = claims.map(|claim| self.resolved_claim(claim)).collect();
@@ -222,9 +256,9 @@ impl ClaimIndex {
             self.under.entry(wildcard).or_default().insert(claim.site.host.clone());
         }
         let on = self.sites.entry(claim.site).or_default();
-        on.all.insert(claimant.clone());
+        on.all.insert(claimant);
         if let Some(prefix) = claim.prefix {
-            on.by_prefix.entry(prefix).or_default().insert(claimant.clone());
+            on.by_prefix.entry(prefix).or_default().insert(claimant);
         }
     }
 
@@ -266,7 +300,7 @@ impl ClaimIndex {
     fn host_owner(&self, site: &Site) -> Option<&Arc<Claimant>> {
         match self.policy {
             HostPolicy::Shared => None,
-            HostPolicy::Namespace => self.sites.get(site)?.all.first(),
+            HostPolicy::Namespace => self.sites.get(site)?.all.iter().next(),
         }
     }
 
@@ -282,7 +316,7 @@ impl ClaimIndex {
             let claimants = &self.sites.get(site)?.all;
             // Whoever has both gives both the same rules.
             let both = claimants.iter().any(|claimant| claimant.id == *me);
-            claimants.first().filter(|_| !both).map(|claimant| (site.host.clone(), claimant.clone()))
+            claimants.iter().next().filter(|_| !both).map(|claimant| (site.host.clone(), claimant.clone()))
         };
         if let Some(wildcard) = wildcard_above(site) {
             return other(&wildcard);
@@ -308,7 +342,7 @@ impl ClaimIndex {
                         .map(|host| Site { entrance: site.entrance.clone(), host: host.clone() }),
                 );
                 for related in related {
-                    for claimant in self.sites.get(&related).into_iter().flat_map(|on| &on.all) {
+                    for claimant in self.sites.get(&related).into_iter().flat_map(|on| on.all.iter()) {
                         let overlap = self.overlap(&claimant.id, &related);
                         picture.overlaps.insert((related.clone(), claimant.clone()), overlap);
                     }
@@ -326,11 +360,11 @@ impl ClaimIndex {
     fn concerned(&self, before: &Picture, after: &Picture) -> BTreeSet<Arc<Claimant>> {
         let mut concerned = BTreeSet::new();
         for (site, _) in differences(&before.hosts, &after.hosts) {
-            concerned.extend(self.sites.get(site).into_iter().flat_map(|on| &on.all).cloned());
+            concerned.extend(self.sites.get(site).into_iter().flat_map(|on| on.all.iter()).cloned());
         }
         for ((site, prefix), _) in differences(&before.winners, &after.winners) {
             let claimants = self.sites.get(site).and_then(|on| on.by_prefix.get(prefix));
-            concerned.extend(claimants.into_iter().flatten().cloned());
+            concerned.extend(claimants.into_iter().flat_map(ByAge::iter).cloned());
         }
         for ((_, claimant), _) in differences(&before.overlaps, &after.overlaps) {
             concerned.insert(claimant.clone());

@@ -1,14 +1,16 @@
 //! Host names in canonical form: lower case, no trailing dot, a DNS name or a `*.` wildcard.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use thiserror::Error;
 
 /// A DNS name, or a wildcard for the names one label below it. Exact names sort before wildcards.
+///
+/// Clones share the text: an index of claims has each of them several times.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CanonicalHost {
     wildcard: bool,
-    name: String,
+    name: Arc<str>,
 }
 
 /// Why a text is not a host name.
@@ -49,7 +51,7 @@ impl CanonicalHost {
         if length > 253 || !name.split('.').all(is_label) {
             return Err(HostError::NotADnsName(text.to_owned()));
         }
-        Ok(Self { wildcard, name })
+        Ok(Self { wildcard, name: name.into() })
     }
 
     /// Whether it stands for all names one label below.
@@ -60,7 +62,7 @@ impl CanonicalHost {
     /// The wildcard that this name would be served by, were it not named itself.
     pub fn wildcard_above(&self) -> Option<Self> {
         let (_, above) = self.name.split_once('.').filter(|_| !self.wildcard)?;
-        Some(Self { wildcard: true, name: above.to_owned() })
+        Some(Self { wildcard: true, name: above.into() })
     }
 }
 

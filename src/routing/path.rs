@@ -1,13 +1,15 @@
 //! Path prefixes in canonical form: the only form that means the same to every ingress controller.
 
-use std::{cmp::Ordering, fmt};
+use std::{cmp::Ordering, fmt, sync::Arc};
 
 use thiserror::Error;
 
 /// A path prefix: begins with `/`, no trailing `/` (but for `/` itself), no empty or dot segments,
 /// no regex, percent escapes only where needed and in upper case.
+///
+/// Clones share the text: an index of claims has each of them several times.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CanonicalPath(String);
+pub struct CanonicalPath(Arc<str>);
 
 /// Why a text is not a path prefix.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -74,7 +76,7 @@ const PREFIX_FORMS: [&str; 5] = ["/?(.*)", "(/|$)(.*)", "/(.*)", "/.*", "/*"];
 impl CanonicalPath {
     /// The path of the client, which takes what no other route takes.
     pub fn root() -> Self {
-        Self("/".to_owned())
+        Self("/".into())
     }
 
     /// Reads a path as a user writes it, the known regex forms of a prefix included.
@@ -109,12 +111,12 @@ impl CanonicalPath {
         if trimmed.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
             return Err(PathError::Segment { path: path() });
         }
-        Ok(Self(trimmed.to_owned()))
+        Ok(Self(trimmed.into()))
     }
 
     /// Whether it is `/`, which takes every request.
     pub fn is_root(&self) -> bool {
-        self.0 == "/"
+        &*self.0 == "/"
     }
 
     /// The path as text.
@@ -126,7 +128,7 @@ impl CanonicalPath {
     /// whole segments.
     pub fn takes(&self, path: &str) -> bool {
         self.is_root()
-            || path.strip_prefix(&self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            || path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// How many segments it has; the root has none.

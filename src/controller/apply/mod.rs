@@ -209,7 +209,7 @@ async fn apply_deployment(
         // The watch may be behind the answer.
         (Settled::Untouched, _) => children.memory.rollout(&owner.uid),
         // Its status, or an autoscaler's number.
-        (Settled::Elsewhere, Shown::There(seen)) => seen.rollout.clone(),
+        (Settled::Elsewhere, Shown::There(seen)) => seen.rollout.as_deref().cloned(),
         _ => None,
     };
     if let Some(rollout) = rollout {
@@ -285,9 +285,9 @@ async fn send<K: Child>(
 ) -> Result<K, Problem> {
     let failed = |error: CallError| cannot_apply::<K>(owner, &error);
     if let Shown::There(seen) = shown
-        && seen.owner_uid == owner.uid
+        && *seen.owner.uid == owner.uid
     {
-        match patch(children, owner, part, &mut child, Some(seen.uid)).await {
+        match patch(children, owner, part, &mut child, Some(seen.uid.into())).await {
             // The watch is behind: there is another by now, or none.
             Err(CallError::Refused { code: 404 | 409, .. }) => {}
             result => return result.map_err(failed),
@@ -327,8 +327,8 @@ async fn delete_if_ours<K: Child>(children: &Children, owner: &Owner, part: Part
     let (api, kind, name) = (api::<K>(children, owner), K::KIND.as_str(), owner.part(part));
     let uid = match children.watched.get(K::KIND, &owner.namespace, &name) {
         Shown::Nothing => return Ok(()),
-        Shown::There(seen) if seen.owner_uid != owner.uid || seen.deleting => return Ok(()),
-        Shown::There(seen) => Some(seen.uid),
+        Shown::There(seen) if *seen.owner.uid != owner.uid || seen.deleting => return Ok(()),
+        Shown::There(seen) => Some(seen.uid.into()),
         Shown::Unknown => {
             let found = children.cluster.read(kind, "get", api.get_metadata_opt(&name)).await;
             let ours =

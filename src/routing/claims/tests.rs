@@ -7,7 +7,7 @@ fn host(name: &str) -> CanonicalHost {
 }
 
 fn site(class: Option<&str>, name: &str) -> Site {
-    Site { entrance: Entrance::Class(class.map(str::to_owned)), host: host(name) }
+    Site { entrance: Entrance::Class(class.map(Into::into)), host: host(name) }
 }
 
 fn path(text: &str) -> CanonicalPath {
@@ -24,7 +24,7 @@ fn claimant(created: i64, namespace: &str, name: &str) -> Claimant {
 }
 
 fn names(of: &BTreeSet<Arc<Claimant>>) -> Vec<&str> {
-    of.iter().map(|claimant| claimant.id.name.as_str()).collect()
+    of.iter().map(|claimant| &*claimant.id.name).collect()
 }
 
 fn lost(index: &ClaimIndex, me: &Claimant, name: &str, prefixes: &[&str]) -> Vec<String> {
@@ -145,7 +145,7 @@ fn any_claims() -> impl Strategy<Value = BTreeSet<Claim>> {
 fn any_claimant() -> impl Strategy<Value = Claimant> {
     (0..3i64, "[ab]", "[abcd]").prop_map(|(created, namespace, name)| {
         let kind = if name == "d" { ClaimantKind::Ingress } else { ClaimantKind::OrdersService };
-        Claimant { created, id: ClaimantId { namespace, name, kind } }
+        Claimant { created, id: ClaimantId { namespace: namespace.into(), name: name.into(), kind } }
     })
 }
 
@@ -169,7 +169,7 @@ fn winner_by_the_book<'a>(
     wanted: &Site,
     prefix: &CanonicalPath,
 ) -> Option<&'a Claimant> {
-    let claims = |claimant: &(Arc<Claimant>, BTreeSet<Claim>), of: &dyn Fn(&Claim) -> bool| {
+    let claims = |claimant: &(Arc<Claimant>, Claims), of: &dyn Fn(&Claim) -> bool| {
         claimant.1.iter().any(|claim| index.resolved(&claim.site) == *wanted && of(claim))
     };
     let everyone = || index.claimants.values();
@@ -237,7 +237,7 @@ proptest! {
         let mut again = ClaimIndex::new(policy);
         again.set_default_class(Some("nginx".into()));
         for (claimant, claims) in entries {
-            again.put((*claimant).clone(), claims);
+            again.put((*claimant).clone(), claims.into_iter().collect());
         }
         prop_assert_eq!(verdicts(&index), verdicts(&again));
     }
