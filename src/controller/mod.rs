@@ -25,6 +25,7 @@ mod replicas;
 mod rollout;
 mod routes;
 mod status;
+mod stored;
 mod streams;
 mod underway;
 pub mod validate;
@@ -243,10 +244,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     };
     let at_gateways = || {
         let all = context.services.iter().flat_map(|services| services.state());
-        let wants = |guarded: &Arc<wake::Guarded>| {
-            guarded.0.as_ref().is_ok_and(|service| service.spec.gateway.is_some())
-        };
-        all.filter(wants)
+        all.filter(|stored| stored.is_at_gateway())
     };
     let wake_them = || {
         at_gateways()

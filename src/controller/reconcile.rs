@@ -8,7 +8,6 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Resource, ResourceExt,
-    core::error_boundary::InvalidObject,
     runtime::{
         controller::Action,
         events::{Event, EventType, Recorder},
@@ -31,9 +30,10 @@ use super::{
     problem::{CallError, Problem},
     rollout::Rollout,
     status::{self, Outcome},
+    stored::Stored,
     underway::Next,
     validate::validate,
-    wake::{Guarded, Wake},
+    wake::Wake,
 };
 use crate::{
     crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true},
@@ -55,7 +55,7 @@ pub struct Context {
     /// Who claims which routes.
     pub claims: Claims,
     /// The resources that are watched, by scope.
-    pub services: Vec<Store<Guarded>>,
+    pub services: Vec<Store<Stored>>,
     /// Has others reconciled.
     pub wake: Wake,
     /// How many reconciles may run at the same time, all scopes taken together.
@@ -77,7 +77,7 @@ pub struct Context {
 pub enum ReconcileError {
     /// The stored object does not match the schema of today.
     #[error("the stored object does not match the schema: {0}; correct it with kubectl edit or apply")]
-    InvalidObject(#[source] Box<InvalidObject>),
+    InvalidObject(String),
     /// The API server does not answer, or refuses.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -102,7 +102,7 @@ impl ReconcileError {
 /// # Errors
 /// When it must be tried again: the API server failed, or something that is needed is missing. A
 /// spec that can never work is no error: it is reported, and waits to be changed.
-pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+pub async fn reconcile(stored: Arc<Stored>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let leadership = &context.children.cluster.leadership;
     if !leadership.may_write() {
         // A standby waits here with its caches warm. When it takes over, it begins with what the cache
@@ -119,30 +119,30 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     }
     // It is never closed; were it, one more reconcile would do no harm.
     let _slot = context.slots.acquire().await;
-    let timer = context.metrics.start(&ObjectRef::from_obj(&*guarded));
-    let result = match &guarded.0 {
+    let timer = context.metrics.start(&ObjectRef::from_obj(&*stored));
+    let result = match stored.read() {
         Ok(service) => {
             let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
             let span = info_span!(
                 target: traces::TARGET, "reconcile", k8s.namespace.name = namespace, name, reason = Empty,
                 otel.status_code = Empty
             );
-            let result = reconcile_valid(service, &context).instrument(span.clone()).await;
+            let result = reconcile_valid(&service, &context).instrument(span.clone()).await;
             if result.is_err() {
                 span.record("otel.status_code", "ERROR");
             }
             result
         }
         Err(invalid) => {
-            let error = ReconcileError::InvalidObject(Box::new(invalid.clone()));
+            let error = ReconcileError::InvalidObject(invalid);
             let (reason, note) = (error.reason().as_str(), error.to_string());
-            publish(&context, guarded.as_ref(), EventType::Warning, reason, &note).await;
+            publish(&context, stored.as_ref(), EventType::Warning, reason, &note).await;
             Err(error)
         }
     };
     match &result {
         Ok(_) => {
-            context.backoff.forget(&guarded.uid().unwrap_or_default());
+            context.backoff.forget(&stored.uid().unwrap_or_default());
             timer.stop(Counted::Ok);
         }
         Err(error) => timer.stop(Counted::Error(error.reason())),
@@ -269,10 +269,10 @@ fn wake_others(context: &Context, service: &OrdersService, namespace: &str, chan
     }
     for services in &context.services {
         for other in services.state() {
-            let Ok(resource) = &other.0 else { continue };
-            let same_namespace = resource.metadata.namespace.as_deref() == Some(namespace);
-            if same_namespace && resource.metadata.uid != service.metadata.uid && names(resource) {
-                context.wake.wake(namespace, &resource.name_any());
+            let (here, itself) =
+                (other.meta().namespace.as_deref() == Some(namespace), other.uid() == service.uid());
+            if here && !itself && other.read().is_ok_and(|other| names(&other)) {
+                context.wake.wake(namespace, &other.name_any());
             }
         }
     }
@@ -327,7 +327,7 @@ async fn publish<K: Resource<DynamicType = ()>>(
 }
 
 /// When to try a failed object again.
-pub fn on_error(object: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
+pub fn on_error(object: Arc<Stored>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let mut delay = context.backoff.next(&object.uid().unwrap_or_default());
     if matches!(error.reason(), Reason::SecretNotFound | Reason::SecretKeyMissing) {
         delay = delay.min(REFERENCE_RETRY);

@@ -37,7 +37,8 @@ use super::{
     gateway::HTTPRoute,
     kind::Kind,
     metrics::Metrics,
-    wake::{Guarded, Woken},
+    stored::Stored,
+    wake::Woken,
     watched::{Key, Watch},
 };
 use crate::{routing::ClaimantKind, runtime::watch};
@@ -59,11 +60,11 @@ pub fn follow(
     namespace: Option<&str>,
     followed: &Followed<'_>,
     mut woken: Woken,
-) -> (Store<Guarded>, Controller<Guarded>) {
+) -> (Store<Stored>, Controller<Stored>) {
     let Followed { config, children, claims, backoff } = followed;
     let (client, metrics) = (&children.cluster.client, children.cluster.metrics.clone());
     let (services, writer) = reflector::store();
-    let events = watch::events(watch::api::<Guarded>(client, namespace), config.clone()).modify(watch::spare);
+    let events = watch::events(watch::api::<Stored>(client, namespace), config.clone()).modify(watch::spare);
     let mut known = Known::default();
     let (of_services, backoff) = (services.clone(), (*backoff).clone());
     let (memory, underway) = (children.memory.clone(), children.underway.clone());
@@ -71,7 +72,9 @@ pub fn follow(
     let list = feed.list.clone();
     let counted = counted(events.reflect(writer), "OrdersService", metrics, move || list.settle());
     let services_changed = counted.flat_map(move |event| {
-        feed.take(&event, |guarded| guarded.0.as_ref().map_or(Claimed::Unknown, claims::of_service));
+        feed.take(&event, |stored| {
+            stored.read().map_or(Claimed::Unknown, |service| claims::of_service(&service))
+        });
         let (changed, gone) = known.take(&event);
         for uid in gone {
             memory.forget(&uid);
@@ -79,13 +82,13 @@ pub fn follow(
             backoff.forget(&uid);
         }
         let changed = match changed {
-            Changed::All => of_services.state().iter().map(|found| ObjectRef::from_obj(&**found)).collect(),
-            Changed::This(object) => vec![ObjectRef::from_obj(object)],
+            Changed::All => of_services.state().iter().map(|stored| reference(key(stored))).collect(),
+            Changed::This(object) => vec![reference(key(object))],
             Changed::None => Vec::new(),
         };
         stream::iter(changed)
     });
-    let triggers: Vec<BoxStream<'static, ObjectRef<Guarded>>> = vec![
+    let triggers: Vec<BoxStream<'static, ObjectRef<Stored>>> = vec![
         services_changed.boxed(),
         stream::poll_fn(move |context| woken.poll_recv(context)).boxed(),
         owners::<Deployment>(Kind::Deployment, namespace, config, children),
@@ -134,7 +137,7 @@ fn owners<K: Watched>(
     namespace: Option<&str>,
     config: &watcher::Config,
     children: &Children,
-) -> BoxStream<'static, ObjectRef<Guarded>> {
+) -> BoxStream<'static, ObjectRef<Stored>> {
     let mut feed = children.watched.feed(kind, namespace);
     let cluster = &children.cluster;
     let api = watch::api::<K>(&cluster.client, namespace);
@@ -154,7 +157,7 @@ fn owners<K: Watched>(
 }
 
 /// The same for Ingresses, which are read whole: others' claim routes.
-fn ingresses(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static, ObjectRef<Guarded>> {
+fn ingresses(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static, ObjectRef<Stored>> {
     let Followed { config, children, claims, .. } = followed;
     let mut feed = children.watched.feed(Kind::Ingress, namespace);
     let mut of_claims = claims.feed(ClaimantKind::Ingress);
@@ -171,7 +174,7 @@ fn ingresses(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'sta
 }
 
 /// The same for HTTPRoutes, from when they are served until they are not.
-fn routes(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static, ObjectRef<Guarded>> {
+fn routes(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static, ObjectRef<Stored>> {
     let (config, namespace) = (followed.config.clone(), namespace.map(str::to_owned));
     let children = followed.children.clone();
     let watches = stream::unfold((), move |()| {
@@ -203,7 +206,12 @@ impl<K> Watched for K where
 {
 }
 
-fn reference((namespace, name): Key) -> ObjectRef<Guarded> {
+fn key(stored: &Stored) -> Key {
+    (stored.namespace().unwrap_or_default(), stored.name_any())
+}
+
+/// Without UID and version, of which the queue would keep copies and knows no use.
+fn reference((namespace, name): Key) -> ObjectRef<Stored> {
     ObjectRef::new(&name).within(&namespace)
 }
 

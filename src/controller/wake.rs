@@ -2,20 +2,17 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kube::{core::DeserializeGuard, runtime::reflector::ObjectRef};
+use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::crd::OrdersService;
-
-/// A resource, even one that is not as the schema of today has it.
-pub type Guarded = DeserializeGuard<OrdersService>;
+use super::stored::Stored;
 
 /// Those that are to be reconciled in one scope.
-pub type Woken = UnboundedReceiver<ObjectRef<Guarded>>;
+pub type Woken = UnboundedReceiver<ObjectRef<Stored>>;
 
 /// Wakes resources, each in the scope that watches it. Clones are the same one.
 #[derive(Clone, Default)]
-pub struct Wake(Arc<HashMap<Option<String>, UnboundedSender<ObjectRef<Guarded>>>>);
+pub struct Wake(Arc<HashMap<Option<String>, UnboundedSender<ObjectRef<Stored>>>>);
 
 impl Wake {
     /// For these scopes: a namespace each, or none for all namespaces. Gives what each is to listen to.

@@ -1,0 +1,141 @@
+//! An OrdersService as the watch shows it, in few bytes: thousands are kept, and few are looked at at a time.
+//!
+//! The spec and the status stay the text that they came as, and are read when they are needed. So it also
+//! comes to light only then, and for this one alone, that an object is not as the schema of today has it: it
+//! may have been stored under another one.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
+
+use crate::crd::{OrdersService, OrdersServiceSpec, OrdersServiceStatus};
+
+/// An OrdersService, even one that is not as the schema of today has it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    metadata: ObjectMeta,
+    /// The spec and the status as JSON.
+    text: Box<str>,
+    at_gateway: bool,
+}
+
+/// What the text is of, whatever it says.
+#[derive(Deserialize, Serialize)]
+struct Wire {
+    #[serde(default, skip_serializing)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default)]
+    status: Value,
+}
+
+/// The same as the schema of today has it.
+#[derive(Deserialize)]
+struct Content {
+    spec: OrdersServiceSpec,
+    status: Option<OrdersServiceStatus>,
+}
+
+impl Stored {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Which field does not match the schema of today, and why.
+    pub fn read(&self) -> Result<OrdersService, String> {
+        let mut json = serde_json::Deserializer::from_str(&self.text);
+        let Content { spec, status } =
+            serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string())?;
+        Ok(OrdersService { metadata: self.metadata.clone(), spec, status })
+    }
+
+    /// Whether Gateways are asked to serve it.
+    pub fn is_at_gateway(&self) -> bool {
+        self.at_gateway
+    }
+}
+
+impl<'de> Deserialize<'de> for Stored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut wire = Wire::deserialize(deserializer)?;
+        let at_gateway = wire.spec.get("gateway").is_some_and(Value::is_object);
+        let text = serde_json::to_string(&wire).map_err(de::Error::custom)?;
+        Ok(Self { metadata: std::mem::take(&mut wire.metadata), text: text.into(), at_gateway })
+    }
+}
+
+impl Resource for Stored {
+    type DynamicType = ();
+    type Scope = <OrdersService as Resource>::Scope;
+
+    fn kind(of: &()) -> Cow<'_, str> {
+        OrdersService::kind(of)
+    }
+
+    fn group(of: &()) -> Cow<'_, str> {
+        OrdersService::group(of)
+    }
+
+    fn version(of: &()) -> Cow<'_, str> {
+        OrdersService::version(of)
+    }
+
+    fn plural(of: &()) -> Cow<'_, str> {
+        OrdersService::plural(of)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::fixture::service;
+
+    fn stored(value: Value) -> Stored {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn it_is_read_as_it_was_stored() {
+        let mut service = service(json!({"ingress": {"hosts": ["t.dev"]}}));
+        service.status = Some(OrdersServiceStatus { replicas: Some(2), ..OrdersServiceStatus::default() });
+        for status in [service.status.clone(), None] {
+            service.status = status;
+            let read = stored(serde_json::to_value(&service).unwrap()).read().unwrap();
+            assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&service).unwrap());
+        }
+    }
+
+    #[test]
+    fn of_one_that_no_schema_lets_through_the_name_is_known_and_the_field_is_told() {
+        let named = |spec: Value| stored(json!({"metadata": {"name": "orders"}, "spec": spec}));
+        let wrong = named(json!({"auth": {"jwtSecretRef": 3}}));
+        assert_eq!(wrong.metadata.name.as_deref(), Some("orders"));
+        let error = wrong.read().unwrap_err();
+        assert!(error.starts_with("spec.auth.jwtSecretRef: invalid type: integer"), "{error}");
+        for spec in [json!("text"), json!(null), json!([]), json!({"gateway": 3})] {
+            assert!(!named(spec.clone()).is_at_gateway() && named(spec).read().is_err());
+        }
+        assert!(stored(json!({"metadata": {}})).read().is_err());
+    }
+
+    #[test]
+    fn which_ask_for_gateways_is_known_unread() {
+        let gateway = json!({"parentRefs": [{"name": "public"}], "hostnames": ["t.dev"]});
+        let with = |spec: Value| stored(serde_json::to_value(service(spec)).unwrap());
+        assert!(with(json!({"gateway": gateway})).is_at_gateway());
+        assert!(!with(json!({})).is_at_gateway());
+    }
+}
