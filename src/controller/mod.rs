@@ -40,7 +40,6 @@ use kube::{
     Client, ResourceExt,
     runtime::{
         controller::{Config, Error as ControllerError},
-        events::{Recorder, Reporter},
         watcher,
     },
 };
@@ -73,6 +72,7 @@ use crate::{
         Process, RunError,
         admin::{Health, Heartbeat, Readiness},
         cluster,
+        events::Events,
         lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
         telemetry::LogArgs,
         watch::{self, WatchArgs},
@@ -197,10 +197,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let stores = services.clone();
     let cluster = children.cluster.clone();
     let context = Arc::new(Context {
-        recorder: Recorder::new(
-            client.clone(),
-            Reporter { controller: "orders-operator".into(), instance: None },
-        ),
+        events: Events::new(client.clone(), "orders-operator"),
         children,
         references: References::new(Duration::from_secs(args.secret_refresh.into())),
         refresh: Duration::from_secs(args.secret_refresh.into()),

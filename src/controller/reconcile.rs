@@ -10,7 +10,6 @@ use kube::{
     Resource, ResourceExt,
     runtime::{
         controller::Action,
-        events::{Event, EventType, Recorder},
         reflector::{ObjectRef, Store},
     },
 };
@@ -37,12 +36,18 @@ use super::{
 };
 use crate::{
     crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true},
-    runtime::traces,
+    runtime::{
+        events::{Events, News},
+        traces,
+    },
 };
 
 /// The longest wait for a Secret that is missing: no watch tells when it comes, and the person who creates
 /// it is waiting.
 const REFERENCE_RETRY: Duration = Duration::from_secs(15);
+
+/// What events say was being done.
+const ACTION: &str = "Reconcile";
 
 /// What every reconcile uses.
 pub struct Context {
@@ -67,7 +72,7 @@ pub struct Context {
     /// Failures in a row, per object.
     pub backoff: Arc<Backoff>,
     /// Tells people through events.
-    pub recorder: Recorder,
+    pub events: Events,
     /// Counts.
     pub metrics: Metrics,
 }
@@ -136,7 +141,8 @@ pub async fn reconcile(stored: Arc<Stored>, context: Arc<Context>) -> Result<Act
         Err(invalid) => {
             let error = ReconcileError::InvalidObject(invalid);
             let (reason, note) = (error.reason().as_str(), error.to_string());
-            publish(&context, stored.as_ref(), EventType::Warning, reason, &note).await;
+            let news = News { is_warning: true, reason, note: &note, action: ACTION };
+            publish(&context, stored.as_ref(), &news).await;
             Err(error)
         }
     };
@@ -295,34 +301,19 @@ async fn tell(context: &Context, service: &OrdersService, outcome: &Outcome<'_>)
         tracing::info!(namespace, name, ready = is_ready, reason, message, "status changed");
         let pods_on_their_way = reason == Reason::MinimumReplicasUnavailable.as_str();
         if !pods_on_their_way {
-            let type_ = if is_ready { EventType::Normal } else { EventType::Warning };
-            publish(context, service, type_, if is_ready { "Ready" } else { &reason }, &message).await;
+            let reason = if is_ready { "Ready" } else { &reason };
+            let news = News { is_warning: !is_ready, reason, note: &message, action: ACTION };
+            publish(context, service, &news).await;
         }
     }
     Ok(())
 }
 
 /// An event that cannot be written is logged: it must never stand in the way of the reconcile.
-async fn publish<K: Resource<DynamicType = ()>>(
-    context: &Context,
-    object: &K,
-    type_: EventType,
-    reason: &str,
-    note: &str,
-) {
-    // The API server refuses notes over 1,024 bytes.
-    let note = note.get(..note.floor_char_boundary(1000)).unwrap_or_default();
-    let event = Event {
-        type_,
-        reason: reason.into(),
-        note: Some(note.into()),
-        action: "Reconcile".into(),
-        secondary: None,
-    };
-    let reference = object.object_ref(&());
-    let request = context.recorder.publish(&event, &reference);
+async fn publish<K: Resource<DynamicType = ()>>(context: &Context, object: &K, news: &News<'_>) {
+    let request = context.events.tell(object, news);
     if let Err(error) = context.children.cluster.write("Event", "create", request).await {
-        tracing::warn!(%error, reason, "cannot write an event");
+        tracing::warn!(%error, reason = news.reason, "cannot write an event");
     }
 }
 

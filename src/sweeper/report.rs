@@ -14,10 +14,9 @@ use std::{
 use futures::{StreamExt, stream};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client, ResourceExt,
     api::{Patch, PatchParams},
     core::DeserializeGuard,
-    runtime::events::{Event, EventType, Recorder, Reporter as EventReporter},
 };
 
 use super::{
@@ -26,7 +25,10 @@ use super::{
     status::{News, conditions, expiry, news},
     targets::resource_key,
 };
-use crate::crd::{ConditionType, ExpiryStatus, OrdersService, SWEEPER_MANAGER, find_condition, status_patch};
+use crate::{
+    crd::{ConditionType, ExpiryStatus, OrdersService, SWEEPER_MANAGER, find_condition, status_patch},
+    runtime::events::{self, Events},
+};
 
 /// The longest that one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +45,7 @@ pub type Services = [Arc<DeserializeGuard<OrdersService>>];
 /// What has been told so far.
 pub struct Reporter {
     client: Client,
-    recorder: Recorder,
+    events: Events,
     told: HashMap<String, Told>,
 }
 
@@ -71,8 +73,8 @@ struct Change<'a> {
 impl Reporter {
     /// Has told nothing yet.
     pub fn new(client: Client) -> Self {
-        let reporter = EventReporter { controller: "orders-operator-sweeper".into(), instance: None };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, told: HashMap::new() }
+        let events = Events::new(client.clone(), "orders-operator-sweeper");
+        Self { client, events, told: HashMap::new() }
     }
 
     /// Gets to know new resources. What was cancelled in their databases before they were there, for
@@ -97,10 +99,10 @@ impl Reporter {
             .iter()
             .filter_map(|guarded| self.change(guarded.0.as_ref().ok()?, resolver, sweeps, all))
             .collect();
-        let (client, recorder) = (&self.client, &self.recorder);
+        let (client, events) = (&self.client, &self.events);
         let written: Vec<_> = stream::iter(changes)
             .map(|change| async move {
-                let written = tokio::time::timeout(WRITE_TIMEOUT, write(client, recorder, &change)).await;
+                let written = tokio::time::timeout(WRITE_TIMEOUT, write(client, events, &change)).await;
                 match written {
                     Ok(Ok(())) => return Some((change.key, change.counted, change.expiry.is_some())),
                     // It was written meanwhile, by the controller or another sweeper; the watch will show how.
@@ -176,7 +178,7 @@ impl Reporter {
     }
 }
 
-async fn write(client: &Client, recorder: &Recorder, change: &Change<'_>) -> kube::Result<()> {
+async fn write(client: &Client, events: &Events, change: &Change<'_>) -> kube::Result<()> {
     let service = change.service;
     let api = Api::<OrdersService>::namespaced(client.clone(), &service.namespace().unwrap_or_default());
     let mut status = serde_json::json!({"conditions": change.conditions});
@@ -189,22 +191,15 @@ async fn write(client: &Client, recorder: &Recorder, change: &Change<'_>) -> kub
     let params = PatchParams::apply(SWEEPER_MANAGER).force();
     api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch)).await?;
     for news in &change.news {
-        publish(recorder, service, news).await;
+        publish(events, service, news).await;
     }
     Ok(())
 }
 
-async fn publish(recorder: &Recorder, service: &OrdersService, news: &News) {
-    // The API server refuses notes over 1,024 bytes.
-    let note = news.note.get(..news.note.floor_char_boundary(1000)).unwrap_or_default();
-    let event = Event {
-        type_: if news.is_warning { EventType::Warning } else { EventType::Normal },
-        reason: news.reason.clone(),
-        note: Some(note.into()),
-        action: "Sweep".into(),
-        secondary: None,
-    };
-    if let Err(error) = recorder.publish(&event, &service.object_ref(&())).await {
+async fn publish(events: &Events, service: &OrdersService, news: &News) {
+    let event =
+        events::News { is_warning: news.is_warning, reason: &news.reason, note: &news.note, action: "Sweep" };
+    if let Err(error) = events.tell(service, &event).await {
         tracing::warn!(%error, reason = news.reason, "cannot write an event");
     }
 }
