@@ -42,8 +42,8 @@ bench-import: ## Measure an import, and the list of a user with 100,000 orders; 
 bench-statements: ## Compare ways to ask for orders with their tickets; SECONDS, ROUNDS and CONNECTIONS as above
 	@$(call bench,statements)
 
-bench-controller: ## Measure the controller beside a cluster without nodes; COUNT=1000 CREATE_RATE=12 CHANGE_RATE=40,141 DELETE_RATE=2 REPLICAS=0
-	@$(BED) up api && $(BED) exec -- dev/locked \
+bench-controller: ## Measure the controller; CLUSTER=bare-api|api|kwok COUNT=1000 CREATE_RATE=12 CHANGE_RATE=40,141 DELETE_RATE=2 REPLICAS=0
+	@$(BED) up $(or $(CLUSTER),bare-api) && $(BED) exec -- dev/locked \
 	  sh -c 'cargo build --release --locked && exec dev/bench-controller'
 
 bench-sweeper: ## Measure the sweeper beside BullMQ and Agenda; PARTS=lateness,backlog,comparison,idle RATES=100,1000 SECONDS=15 BACKLOG=1000000 TARGETS=1,100,1000

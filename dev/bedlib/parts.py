@@ -18,7 +18,7 @@ class Api:
 
     name = "api"
     needs_root = False
-    compaction = "5m"
+    compaction, controllers = "5m", "*"
 
     def __init__(self, bed):
         self.bed = bed
@@ -26,7 +26,7 @@ class Api:
     @property
     def plane(self):
         ports = {name: self.bed.port(f"{self.name}-{name}") for name in ("api", "etcd", "etcd-peer")}
-        return ControlPlane(self.bed, self.name, "127.0.0.1", ports, compaction=self.compaction)
+        return ControlPlane(self.bed, self.name, "127.0.0.1", ports, compaction=self.compaction, controllers=self.controllers)
 
     def build(self):
         tools.apt("api")
@@ -55,6 +55,57 @@ class SpareApi(Api):
 
     def environment(self):
         return {"SPARE_KUBECONFIG": str(self.plane.kubeconfig), "SPARE_API_RESTART": restart_command(self.bed, self.name)}
+
+
+class BareApi(Api):
+    """One for benchmarks, in which nobody but the operator makes anything of its objects: they are only collected."""
+
+    name = "bare-api"
+    controllers = "garbage-collector-controller,namespace-controller,serviceaccount-controller"
+
+    def environment(self):
+        return {"BARE_KUBECONFIG": str(self.plane.kubeconfig)}
+
+
+class Kwok(Api):
+    """One with nodes and pods that only pretend to run."""
+
+    name = "kwok"
+    nodes = 10
+
+    def __init__(self, bed):
+        super().__init__(bed)
+        self.scheduler, self.kwok = (bed.process(self.name, name) for name in ("kube-scheduler", "kwok"))
+
+    def build(self):
+        super().build()
+        tools.go_tool("kwok")
+
+    def healthy(self):
+        return super().healthy() and self.scheduler.alive() and self.kwok.alive()
+
+    def environment(self):
+        return {"KWOK_KUBECONFIG": str(self.plane.kubeconfig)}
+
+    def up(self):
+        super().up()
+        plane, folder = self.plane, self.bed.part_folder(self.name)
+        if not self.scheduler.alive():
+            self.scheduler.start(tools.kubernetes() / "kube-scheduler", f"--kubeconfig={plane.kubeconfig}", "--leader-elect=false",
+                                 "--secure-port=0", "--kube-api-qps=500", "--kube-api-burst=1000")
+        if not self.kwok.alive():
+            self.kwok.start(tools.go_tool("kwok"), f"--kubeconfig={plane.kubeconfig}", "--manage-all-nodes=true",
+                            "--node-lease-duration-seconds=0", cwd=folder)
+        nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"kwok-{number}"}} for number in range(self.nodes)]
+        if not plane.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": nodes})):
+            raise BedError("kwok: the nodes cannot be made; see `dev/bed logs kwok`")
+        wait_for("kwok", "the nodes", lambda: plane.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=1s"), 60,
+                 self.kwok.log, self.kwok.alive)
+
+    def down(self):
+        for process in (self.kwok, self.scheduler):
+            process.stop(seconds=3)
+        super().down()
 
 
 class Nats:
@@ -165,7 +216,7 @@ class Planes:
 
 
 # In the order in which they come up; they go down in the other.
-PARTS = {part.name: part for part in (Api, SpareApi, Mongo, Spare, Nats, Node, Ingress, Planes)}
+PARTS = {part.name: part for part in (Api, SpareApi, BareApi, Kwok, Mongo, Spare, Nats, Node, Ingress, Planes)}
 NEEDS = {"ingress": ["node"]}
 
 

@@ -21,6 +21,7 @@ use kube::{Resource, runtime::watcher::Event};
 use tokio::sync::watch;
 
 use super::{
+    partial::Partial,
     routes::{Wanted, at_gateway, wanted},
     wake::Wake,
     watched::is_child,
@@ -305,11 +306,12 @@ pub fn claims_to(wanted: &Wanted) -> impl Iterator<Item = Claim> {
 }
 
 /// What an Ingress claims; nothing, when it is the child of an OrdersService, which then does.
-pub fn of_ingress(ingress: &Ingress) -> Claimed {
-    let Some(spec) = ingress.spec.as_ref().filter(|_| !is_child(&ingress.metadata)) else {
+pub fn of_ingress(ingress: &Partial<Ingress>) -> Claimed {
+    let Partial { metadata, spec, .. } = ingress;
+    if is_child(metadata) {
         return Claimed::ByAnother;
-    };
-    let annotation = ingress.metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION));
+    }
+    let annotation = metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION));
     let entrance =
         Entrance::Class(spec.ingress_class_name.as_ref().or(annotation).map(|class| class.as_str().into()));
     let mut claims = BTreeSet::new();

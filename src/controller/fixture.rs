@@ -1,8 +1,23 @@
-//! The resource that the pure steps are tested with.
+//! The resource that the pure steps are tested with, and children as they are read.
 
 use serde_json::{Value, json};
 
-use crate::crd::OrdersService;
+use super::{kind::Child, partial::Partial};
+use crate::crd::{CONTROLLER_MANAGER, OrdersService};
+
+/// A child as the API server would hand it out, of whose spec we applied this field at that time.
+pub(crate) fn child<K: Child>(version: &str, field: &str, applied: &str) -> Partial<K> {
+    let object = json!({"metadata": {
+        "name": "orders", "namespace": "shop", "uid": "c", "resourceVersion": version,
+        "managedFields": [
+            {"manager": CONTROLLER_MANAGER, "operation": "Apply", "subresource": "status", "fieldsV1": {}},
+            {"manager": "other", "operation": "Update", "fieldsV1": {"f:spec": {"f:other": {}}}, "time": null},
+            {"manager": CONTROLLER_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {field: {}}},
+             "time": applied},
+        ]
+    }});
+    serde_json::from_value(object).unwrap()
+}
 
 /// A resource as the API server would hand it out, with `patch` merged into its spec.
 pub(crate) fn service(patch: Value) -> OrdersService {

@@ -6,7 +6,10 @@ use kube::CustomResource;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::problem::{CallError, Cluster, Problem};
+use super::{
+    partial::Partial,
+    problem::{CallError, Cluster, Problem},
+};
 use crate::crd::{ParentRef, Reason};
 
 /// Group and version of the HTTPRoute.
@@ -119,14 +122,12 @@ pub struct ParentStatus {
     pub conditions: Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
 }
 
-impl HTTPRoute {
-    /// Of each Gateway, why it does not serve the route; nothing, when all do.
-    pub fn answers(&self) -> Vec<Problem> {
-        self.spec.parent_refs.iter().filter_map(|parent| answer(self, parent)).collect()
-    }
+/// Of each Gateway, why it does not serve the route; nothing, when all do.
+pub fn answers(route: &Partial<HTTPRoute>) -> Vec<Problem> {
+    route.spec.parent_refs.iter().filter_map(|parent| answer(route, parent)).collect()
 }
 
-fn answer(route: &HTTPRoute, parent: &RouteParent) -> Option<Problem> {
+fn answer(route: &Partial<HTTPRoute>, parent: &RouteParent) -> Option<Problem> {
     let gateway = parent.gateway.as_ref()?;
     let namespace = gateway.namespace.as_deref().unwrap_or_default();
     let section =
@@ -140,9 +141,8 @@ fn answer(route: &HTTPRoute, parent: &RouteParent) -> Option<Problem> {
                 == (&gateway.name, gateway.namespace.as_ref(), &gateway.section_name)
         })
     };
-    let status = route.status.iter().flat_map(|status| &status.parents);
-    let conditions =
-        || status.clone().filter(|status| is_asked(&status.parent_ref)).flat_map(|of| &of.conditions);
+    let answered = || route.status.parents.iter().filter(|status| is_asked(&status.parent_ref));
+    let conditions = || answered().flat_map(|of| &of.conditions);
     for (kind, reason, refusal) in [
         ("Accepted", Reason::RouteNotAccepted, "does not accept"),
         ("ResolvedRefs", Reason::BackendsNotResolved, "cannot resolve the backends of"),
@@ -239,13 +239,13 @@ mod tests {
     use super::*;
 
     fn reasons(parents: Value) -> Vec<&'static str> {
-        let route: HTTPRoute = serde_json::from_value(json!({
+        let route: Partial<HTTPRoute> = serde_json::from_value(json!({
             "metadata": {"name": "orders", "namespace": "shop", "generation": 2},
             "spec": {"parentRefs": [{"group": "g", "kind": "Gateway", "name": "public", "namespace": "shop"}]},
             "status": {"parents": parents}
         }))
         .unwrap();
-        route.answers().into_iter().map(|problem| problem.reason.as_str()).collect()
+        answers(&route).into_iter().map(|problem| problem.reason.as_str()).collect()
     }
 
     fn parent(name: &str, conditions: &[(&str, &str, i64)]) -> Value {

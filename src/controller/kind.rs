@@ -1,21 +1,24 @@
-//! The kinds of children, named once.
+//! The kinds of children, named once, and what is read of each beside its metadata.
 
 use std::fmt::Debug;
 
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::Deployment,
+        apps::v1::{Deployment, DeploymentStatus},
         autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{Service, ServiceAccount},
-        networking::v1::{Ingress, NetworkPolicy},
+        networking::v1::{Ingress, IngressSpec, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
 };
 use kube::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::gateway::HTTPRoute;
+use super::{
+    gateway::{HTTPRoute, HTTPRouteSpec, RouteStatus},
+    partial::{Content, Nothing, Scale},
+};
 
 /// What all children's types have in common.
 pub trait Child:
@@ -30,10 +33,14 @@ pub trait Child:
 {
     /// Which kind it is.
     const KIND: Kind;
+    /// What is read of its spec.
+    type Spec: Content;
+    /// What is read of its status.
+    type Status: Content;
 }
 
 macro_rules! kinds {
-    ($($kind:ident),+ $(,)?) => {
+    ($($kind:ident: $spec:ty, $status:ty;)+) => {
         /// A kind of child.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Kind {
@@ -53,19 +60,26 @@ macro_rules! kinds {
             }
         }
 
-        $(impl Child for $kind { const KIND: Kind = Kind::$kind; })+
+        $(impl Child for $kind {
+            const KIND: Kind = Kind::$kind;
+            type Spec = $spec;
+            type Status = $status;
+        })+
     };
 }
 
 kinds!(
-    Deployment,
-    Service,
-    Ingress,
-    HorizontalPodAutoscaler,
-    PodDisruptionBudget,
-    ServiceAccount,
-    NetworkPolicy,
-    HTTPRoute,
+    // Its status is part of ours.
+    Deployment: Scale, DeploymentStatus;
+    Service: Nothing, Nothing;
+    // Those of others claim routes.
+    Ingress: IngressSpec, Nothing;
+    HorizontalPodAutoscaler: Nothing, Nothing;
+    PodDisruptionBudget: Nothing, Nothing;
+    ServiceAccount: Nothing, Nothing;
+    NetworkPolicy: Nothing, Nothing;
+    // What Gateways say of it is part of our status.
+    HTTPRoute: HTTPRouteSpec, RouteStatus;
 );
 
 impl Kind {

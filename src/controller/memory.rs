@@ -15,18 +15,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    kind::{Kind, Part},
+    kind::{Child, Kind, Part},
+    partial::Partial,
     problem::Problem,
     rollout::Rollout,
     watched::{Seen, Shown},
 };
-use crate::crd::CONTROLLER_MANAGER;
-
 /// The hash of a child as it was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Print([u8; 16]);
@@ -45,17 +43,6 @@ impl fmt::Display for Print {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
     }
-}
-
-/// The hash of which fields of `object` are there because we applied them, and of when their values changed last
-/// by that.
-pub fn our_fields(object: &ObjectMeta) -> Option<Print> {
-    let ours = object.managed_fields.iter().flatten().find(|entry| {
-        entry.manager.as_deref() == Some(CONTROLLER_MANAGER)
-            && entry.operation.as_deref() == Some("Apply")
-            && entry.subresource.as_deref().unwrap_or_default().is_empty()
-    })?;
-    Print::of(&(ours.fields_v1.as_ref()?, &ours.time))
 }
 
 /// A child as it is to be, and as a watch shows it.
@@ -134,16 +121,21 @@ impl Memory {
         }
     }
 
-    /// Remembers that `kind` was applied, and what came back; or forgets it, without a `print`.
-    pub fn applied(&self, owner: &str, kind: (Kind, Part), print: Option<Print>, answer: &ObjectMeta) {
-        let mut memory = self.lock();
-        let applied = memory.entry(owner.into()).or_default();
-        match print.zip(answer.resource_version.as_deref()) {
+    /// Remembers that a part of the children was applied, and what came back; or forgets it, without a `print`.
+    pub fn applied<K: Child>(&self, owner: &str, part: Part, print: Option<Print>, answer: &Partial<K>) {
+        match print.zip(answer.metadata.resource_version.as_deref()) {
             Some((print, version)) => {
-                let application = Application { print, version: version.into(), fields: our_fields(answer) };
-                applied.put(kind, application);
+                let application = Application { print, version: version.into(), fields: answer.fields };
+                self.lock().entry(owner.into()).or_default().put((K::KIND, part), application);
             }
-            None => applied.children.retain(|(other, _)| *other != kind),
+            None => self.gone::<K>(owner, part),
+        }
+    }
+
+    /// Forgets a part of the children.
+    pub fn gone<K: Child>(&self, owner: &str, part: Part) {
+        if let Some(applied) = self.lock().get_mut(owner) {
+            applied.children.retain(|(other, _)| *other != (K::KIND, part));
         }
     }
 
@@ -233,22 +225,14 @@ fn is_behind(seen: &Seen, version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
 
     use super::*;
-    use crate::controller::watched::Owner;
+    use crate::controller::{fixture::child, gateway::HTTPRoute, watched::Owner};
 
-    /// Metadata of a child on which these fields are ours.
-    fn object(version: &str, fields: &str) -> ObjectMeta {
-        serde_json::from_value(json!({
-            "resourceVersion": version,
-            "managedFields": [
-                {"manager": CONTROLLER_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {fields: {}}}},
-                {"manager": CONTROLLER_MANAGER, "operation": "Apply", "subresource": "status", "fieldsV1": {}},
-                {"manager": "other", "operation": "Update", "fieldsV1": {"f:spec": {"f:other": {}}}, "time": null},
-            ]
-        }))
-        .unwrap()
+    /// A child on which these fields are ours.
+    fn object<K: Child>(version: &str, fields: &str) -> Partial<K> {
+        child(version, fields, "2026-01-01T00:00:00Z")
     }
 
     fn shown(version: &str, fields: &str, deleting: bool) -> Shown {
@@ -257,7 +241,7 @@ mod tests {
             version: version.into(),
             owner: Arc::new(Owner { name: "orders".into(), uid: "u".into() }),
             deleting,
-            fields: our_fields(&object(version, fields)),
+            fields: object::<Service>(version, fields).fields,
             rollout: None,
             answers: Vec::new(),
         })
@@ -271,7 +255,7 @@ mod tests {
         let settled = |print, shown: Shown| memory.settled("u", (Kind::Service, 0), print, &shown);
         let same = || shown("9", "f:a", false);
         assert_eq!(settled(print, same()), No);
-        memory.applied("u", (Kind::Service, 0), print, &object("9", "f:a"));
+        memory.applied("u", 0, print, &object::<Service>("9", "f:a"));
         assert_eq!(settled(print, same()), Untouched);
         assert_eq!(settled(print, shown("8", "f:b", false)), Untouched, "the watch is behind");
         assert_eq!(settled(print, shown("10", "f:a", false)), Elsewhere, "a status, say");
@@ -283,9 +267,9 @@ mod tests {
         assert_eq!((settled(print, Shown::Nothing), settled(print, Shown::Unknown)), (No, No));
         assert_eq!(memory.settled("v", (Kind::Service, 0), print, &same()), No, "someone else's");
         assert_eq!(memory.settled("u", (Kind::Ingress, 0), print, &same()), No);
-        memory.applied("u", (Kind::Service, 0), None, &object("9", "f:a"));
+        memory.applied("u", 0, None, &object::<Service>("9", "f:a"));
         assert_eq!(settled(print, same()), No);
-        memory.applied("u", (Kind::Service, 0), print, &object("9", "f:a"));
+        memory.applied("u", 0, print, &object::<Service>("9", "f:a"));
         memory.forget("u");
         assert_eq!(settled(print, same()), No);
     }
@@ -296,8 +280,8 @@ mod tests {
         let (print, other) = (Print::of(&"a"), Print::of(&"b"));
         let before = Memory::default();
         assert_eq!(before.record("u"), None);
-        before.applied("u", deployment, print, &object("9", "f:a"));
-        before.applied("u", route, other, &object("8", "f:b"));
+        before.applied("u", 0, print, &object::<Deployment>("9", "f:a"));
+        before.applied("u", 1, other, &object::<HTTPRoute>("8", "f:b"));
         let recorded = before.record("u").unwrap();
         let rollout = Rollout { ready: 2, ..Rollout::default() };
         let there = |version, fields, rollout: Option<&Rollout>| match shown(version, fields, false) {
@@ -344,27 +328,15 @@ mod tests {
         ] {
             assert!(recalls("u", &children).is_none(), "{what}");
         }
-        before.applied("u", route, other, &ObjectMeta { managed_fields: None, ..object("9", "f:b") });
+        before.applied("u", 1, other, &Partial { fields: None, ..object::<HTTPRoute>("9", "f:b") });
         assert_eq!(before.record("u"), None, "whose fields are whose is not known of one");
-    }
-
-    #[test]
-    fn values_that_changed_under_our_own_name_show_in_the_time() {
-        let at = |time: &str| {
-            let mut object = object("9", "f:a");
-            let entries = object.managed_fields.as_mut().unwrap();
-            entries[0].time = serde_json::from_value(json!(time)).unwrap();
-            our_fields(&object)
-        };
-        assert_eq!(at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"));
-        assert_ne!(at("2026-01-01T00:00:00Z"), at("2026-01-01T00:00:01Z"));
     }
 
     #[test]
     fn without_managed_fields_every_other_version_is_drift() {
         let memory = Memory::default();
-        let bare = ObjectMeta { resource_version: Some("9".into()), ..ObjectMeta::default() };
-        memory.applied("u", (Kind::Service, 0), Print::of(&"a"), &bare);
+        let bare = Partial { fields: None, ..object::<Service>("9", "f:a") };
+        memory.applied("u", 0, Print::of(&"a"), &bare);
         let Shown::There(seen) = shown("10", "f:a", false) else { unreachable!() };
         let shown = Shown::There(Seen { fields: None, ..seen });
         assert_eq!(memory.settled("u", (Kind::Service, 0), Print::of(&"a"), &shown), Settled::No);

@@ -16,6 +16,7 @@ mod gateway;
 mod kind;
 mod memory;
 mod metrics;
+mod partial;
 mod pods;
 mod problem;
 mod quantity;
@@ -321,5 +322,46 @@ fn observe<T>(result: Result<T, ControllerError<ReconcileError, watcher::Error>>
         Err(error @ (ControllerError::QueueError(_) | ControllerError::RunnerError(_))) => {
             tracing::error!(%error, "the controller's queue failed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use kube::runtime::reflector::ObjectRef;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{controller::metrics::Outcome, crd::OrdersService};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_not_alive_while_a_reconcile_never_ends_and_idle_or_slow_it_is() {
+        let health = Health::default();
+        let is_alive = || health.livez().status() == StatusCode::OK;
+        let limit = Duration::from_secs(60);
+        let (runtime, reconciles) =
+            (health.heartbeat("runtime", limit), health.heartbeat("reconciles", limit));
+        let metrics = Metrics::register(&mut Registry::default());
+        let counted = metrics.clone();
+        let beating = tokio::spawn(async move { beat(&runtime, &reconciles, &counted).await });
+        let object = ObjectRef::<OrdersService>::new("orders");
+        sleep(10 * STUCK).await;
+        assert!(is_alive(), "nothing happened, and nothing had to");
+        let slow = metrics.start(&object);
+        sleep(STUCK).await;
+        assert!(is_alive());
+        slow.stop(Outcome::Ok);
+        let stuck = metrics.start(&object);
+        sleep(STUCK / 2).await;
+        metrics.start(&object).stop(Outcome::Ok);
+        sleep(STUCK / 2 + limit + Duration::from_secs(10)).await;
+        assert!(!is_alive(), "that others come to an end does not hide it");
+        drop(stuck);
+        sleep(Duration::from_secs(10)).await;
+        assert!(is_alive());
+        // As when the runtime does not come round any more.
+        beating.abort();
+        sleep(limit + Duration::from_secs(10)).await;
+        assert!(!is_alive());
     }
 }

@@ -1,6 +1,8 @@
 //! How far a Deployment has come, in as few words as status needs.
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
+use k8s_openapi::api::apps::v1::Deployment;
+
+use super::partial::Partial;
 
 /// How far a Deployment has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,10 +37,9 @@ impl Rollout {
     }
 }
 
-impl From<&Deployment> for Rollout {
-    fn from(deployment: &Deployment) -> Self {
-        let empty = DeploymentStatus::default();
-        let status = deployment.status.as_ref().unwrap_or(&empty);
+impl From<&Partial<Deployment>> for Rollout {
+    fn from(deployment: &Partial<Deployment>) -> Self {
+        let status = &deployment.status;
         let condition =
             |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
         let given_up = condition("Progressing").filter(|progress| {
@@ -49,7 +50,7 @@ impl From<&Deployment> for Rollout {
         Self {
             generation: deployment.metadata.generation.unwrap_or(0),
             answered,
-            wanted: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
+            wanted: deployment.spec.replicas.unwrap_or(1),
             pods: status.replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
             updated: status.updated_replicas.unwrap_or(0),

@@ -232,7 +232,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controller::{dereference::Dereferenced, fixture::service, validate::validate};
+    use crate::controller::{
+        dereference::Dereferenced, fixture::service, partial::Partial, validate::validate,
+    };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -240,7 +242,7 @@ mod tests {
 
     fn deployment(status: serde_json::Value) -> Applied {
         let object = json!({"metadata": {"generation": 2}, "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": status});
-        let deployment: Deployment = serde_json::from_value(object).unwrap();
+        let deployment: Partial<Deployment> = serde_json::from_value(object).unwrap();
         Applied { rollout: Rollout::from(&deployment), gateway: Vec::new(), record: Some("r".into()) }
     }
 

@@ -8,9 +8,10 @@ use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, value::RawValue};
 
+use super::partial::Metadata;
 use crate::crd::{OrdersService, OrdersServiceSpec, OrdersServiceStatus};
 
 /// An OrdersService, even one that is not as the schema of today has it.
@@ -22,15 +23,19 @@ pub struct Stored {
     at_gateway: bool,
 }
 
-/// What the text is of, whatever it says.
-#[derive(Deserialize, Serialize)]
+/// What it comes as, whatever that says.
+#[derive(Deserialize)]
 struct Wire {
-    #[serde(default, skip_serializing)]
-    metadata: ObjectMeta,
     #[serde(default)]
-    spec: Value,
-    #[serde(default)]
-    status: Value,
+    metadata: Metadata,
+    spec: Option<Box<RawValue>>,
+    status: Option<Box<RawValue>>,
+}
+
+/// What is to be known of a spec unread.
+#[derive(Deserialize)]
+struct Glance {
+    gateway: Option<Map<String, Value>>,
 }
 
 /// The same as the schema of today has it.
@@ -60,10 +65,11 @@ impl Stored {
 
 impl<'de> Deserialize<'de> for Stored {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut wire = Wire::deserialize(deserializer)?;
-        let at_gateway = wire.spec.get("gateway").is_some_and(Value::is_object);
-        let text = serde_json::to_string(&wire).map_err(de::Error::custom)?;
-        Ok(Self { metadata: std::mem::take(&mut wire.metadata), text: text.into(), at_gateway })
+        let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
+        let [spec, status] = [&spec, &status].map(|text| text.as_deref().map_or("null", RawValue::get));
+        let at_gateway = serde_json::from_str(spec).is_ok_and(|glance: Glance| glance.gateway.is_some());
+        let text = format!(r#"{{"spec":{spec},"status":{status}}}"#);
+        Ok(Self { metadata: metadata.into(), text: text.into(), at_gateway })
     }
 }
 

@@ -9,26 +9,21 @@ use futures::{
     FutureExt, Stream, StreamExt,
     stream::{self, BoxStream},
 };
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        apps::v1::Deployment,
-        autoscaling::v2::HorizontalPodAutoscaler,
-        core::v1::{Service, ServiceAccount},
-        networking::v1::{Ingress, IngressClass, NetworkPolicy},
-        policy::v1::PodDisruptionBudget,
-    },
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{Service, ServiceAccount},
+    networking::v1::{Ingress, IngressClass, NetworkPolicy},
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::PartialObjectMeta,
     runtime::{
         Controller, WatchStreamExt,
         reflector::{self, ObjectRef, Store},
         watcher::{self, Event},
     },
 };
-use serde::de::DeserializeOwned;
 
 use super::{
     apply::Children,
@@ -37,6 +32,7 @@ use super::{
     gateway::HTTPRoute,
     kind::Kind,
     metrics::Metrics,
+    partial::Partial,
     stored::Stored,
     wake::Woken,
     watched::{Key, Watch},
@@ -92,22 +88,12 @@ pub fn follow(
         services_changed.boxed(),
         stream::poll_fn(move |context| woken.poll_recv(context)).boxed(),
         owners::<Deployment>(Kind::Deployment, namespace, config, children),
-        owners::<PartialObjectMeta<Service>>(Kind::Service, namespace, config, children),
+        owners::<Service>(Kind::Service, namespace, config, children),
         ingresses(namespace, followed),
-        owners::<PartialObjectMeta<HorizontalPodAutoscaler>>(
-            Kind::HorizontalPodAutoscaler,
-            namespace,
-            config,
-            children,
-        ),
-        owners::<PartialObjectMeta<PodDisruptionBudget>>(
-            Kind::PodDisruptionBudget,
-            namespace,
-            config,
-            children,
-        ),
-        owners::<PartialObjectMeta<ServiceAccount>>(Kind::ServiceAccount, namespace, config, children),
-        owners::<PartialObjectMeta<NetworkPolicy>>(Kind::NetworkPolicy, namespace, config, children),
+        owners::<HorizontalPodAutoscaler>(Kind::HorizontalPodAutoscaler, namespace, config, children),
+        owners::<PodDisruptionBudget>(Kind::PodDisruptionBudget, namespace, config, children),
+        owners::<ServiceAccount>(Kind::ServiceAccount, namespace, config, children),
+        owners::<NetworkPolicy>(Kind::NetworkPolicy, namespace, config, children),
         routes(namespace, followed),
     ];
     let metrics = children.cluster.metrics.clone();
@@ -132,7 +118,7 @@ pub async fn follow_classes(client: &Client, config: watcher::Config, claims: &C
 }
 
 /// The owners of the children of one kind, whenever one changes or goes.
-fn owners<K: Watched>(
+fn owners<K: Watch>(
     kind: Kind,
     namespace: Option<&str>,
     config: &watcher::Config,
@@ -140,7 +126,7 @@ fn owners<K: Watched>(
 ) -> BoxStream<'static, ObjectRef<Stored>> {
     let mut feed = children.watched.feed(kind, namespace);
     let cluster = &children.cluster;
-    let api = watch::api::<K>(&cluster.client, namespace);
+    let api = watch::api::<Partial<K>>(&cluster.client, namespace);
     let events = watch::events(api, config.clone());
     let gateways = children.gateways.clone();
     // Its CRD may be removed: that is no failure.
@@ -163,7 +149,7 @@ fn ingresses(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'sta
     let mut of_claims = claims.feed(ClaimantKind::Ingress);
     let list = of_claims.list.clone();
     let cluster = &children.cluster;
-    let api = watch::api::<Ingress>(&cluster.client, namespace);
+    let api = watch::api::<Partial<Ingress>>(&cluster.client, namespace);
     let events = watch::events(api, config.clone());
     counted(events, Kind::Ingress.as_str(), cluster.metrics.clone(), move || list.settle())
         .flat_map(move |event| {
@@ -188,22 +174,6 @@ fn routes(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static
         }
     });
     watches.flatten().boxed()
-}
-
-/// What all objects have in common that are watched for their owners.
-trait Watched:
-    Watch<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static
-{
-}
-
-impl<K> Watched for K where
-    K: Watch<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + 'static
-{
 }
 
 fn key(stored: &Stored) -> Key {

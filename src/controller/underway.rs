@@ -62,6 +62,10 @@ impl Underway {
         if !rollout.answered && since < ANSWER {
             return Next::Answer(ANSWER - since);
         }
+        if rollout.wanted == 0 {
+            // No pod is to run, so none can be kept from it. The journey is remembered: it has had its time.
+            return Next::Arrived;
+        }
         let (due, known) = match &journey.looked {
             None => (START, None),
             Some((looked, found)) => {
@@ -136,5 +140,16 @@ mod tests {
         assert_eq!(underway.next("u", &before, start), Next::Answer(ANSWER));
         assert_eq!(underway.next("u", &before, second), Next::Answer(ANSWER - Duration::from_secs(1)));
         assert_eq!(underway.next("u", &before, start + ANSWER), Next::Wait(None, START - ANSWER));
+    }
+
+    #[test]
+    fn pods_that_are_not_wanted_are_not_looked_at() {
+        let underway = Underway::default();
+        let start = Instant::now();
+        let none = Rollout { pods: 1, ..Rollout::default() };
+        assert_eq!(underway.next("u", &none, start), Next::Answer(ANSWER));
+        for later in [ANSWER, START, SELDOM] {
+            assert_eq!(underway.next("u", &none, start + later), Next::Arrived);
+        }
     }
 }

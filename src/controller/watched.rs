@@ -11,16 +11,23 @@ use std::{
 };
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, networking::v1::Ingress},
+    api::{
+        apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
+        core::v1::{Service, ServiceAccount},
+        networking::v1::{Ingress, NetworkPolicy},
+        policy::v1::PodDisruptionBudget,
+    },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use kube::{Resource, core::PartialObjectMeta, runtime::watcher::Event};
+use kube::{Resource, runtime::watcher::Event};
 use tokio::sync::watch;
 
 use super::{
-    gateway::HTTPRoute,
-    kind::Kind,
-    memory::{Print, our_fields},
+    gateway::{self, HTTPRoute},
+    kind::{Child, Kind},
+    memory::Print,
+    partial::Partial,
     problem::Problem,
     rollout::Rollout,
 };
@@ -29,35 +36,37 @@ use crate::crd::OrdersService;
 /// Namespace and name of an object.
 pub type Key = (String, String);
 
-/// A child as its watch gives it: the metadata only, but of a Deployment and an HTTPRoute, whose status is
-/// part of ours, and of an Ingress, since those of others claim routes.
-pub trait Watch: Resource {
+/// What a child's own kind has to say, beside its metadata.
+pub trait Watch: Child {
     /// How far it has come, when it is a Deployment.
-    fn rollout(&self) -> Option<Rollout> {
+    fn rollout(_: &Partial<Self>) -> Option<Rollout> {
         None
     }
 
     /// What keeps Gateways from serving it, when it is an HTTPRoute.
-    fn answers(&self) -> Vec<Problem> {
+    fn answers(_: &Partial<Self>) -> Vec<Problem> {
         Vec::new()
     }
 }
 
-impl<K: Resource> Watch for PartialObjectMeta<K> where Self: Resource {}
-
-impl Watch for Ingress {}
+impl Watch for Deployment {
+    fn rollout(deployment: &Partial<Self>) -> Option<Rollout> {
+        Some(deployment.into())
+    }
+}
 
 impl Watch for HTTPRoute {
-    fn answers(&self) -> Vec<Problem> {
-        self.answers()
+    fn answers(route: &Partial<Self>) -> Vec<Problem> {
+        gateway::answers(route)
     }
 }
 
-impl Watch for Deployment {
-    fn rollout(&self) -> Option<Rollout> {
-        Some(self.into())
-    }
-}
+impl Watch for Service {}
+impl Watch for Ingress {}
+impl Watch for HorizontalPodAutoscaler {}
+impl Watch for PodDisruptionBudget {}
+impl Watch for ServiceAccount {}
+impl Watch for NetworkPolicy {}
 
 /// What a watch shows of one child.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +205,7 @@ pub struct Feed {
 
 impl Feed {
     /// Takes one event; gives namespace and name of each OrdersService that it concerns.
-    pub fn take<K: Watch>(&mut self, event: Event<K>) -> Vec<Key> {
+    pub fn take<K: Watch>(&mut self, event: Event<Partial<K>>) -> Vec<Key> {
         match event {
             Event::Init => {
                 self.arriving.clear();
@@ -216,7 +225,7 @@ impl Feed {
     }
 
     /// Concerns the owner, and the owner before it, if that was another.
-    fn show(&self, object: &impl Watch) -> Vec<Key> {
+    fn show<K: Watch>(&self, object: &Partial<K>) -> Vec<Key> {
         let key = key(object.meta());
         let now = seen(object);
         let mut state = self.watched.lock();
@@ -277,30 +286,27 @@ fn owner(object: &ObjectMeta) -> Option<&OwnerReference> {
 }
 
 /// What is kept of a child; none when no OrdersService controls it.
-fn seen(child: &impl Watch) -> Option<Seen> {
-    let object = child.meta();
+fn seen<K: Watch>(child: &Partial<K>) -> Option<Seen> {
+    let object = &child.metadata;
     let owner = owner(object)?;
     Some(Seen {
         uid: object.uid.as_deref().unwrap_or_default().into(),
         version: object.resource_version.as_deref().unwrap_or_default().into(),
         owner: Arc::new(Owner { name: owner.name.as_str().into(), uid: owner.uid.as_str().into() }),
         deleting: object.deletion_timestamp.is_some(),
-        fields: our_fields(object),
-        rollout: child.rollout().map(Box::new),
-        answers: child.answers(),
+        fields: child.fields,
+        rollout: K::rollout(child).map(Box::new),
+        answers: K::answers(child),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Service;
     use serde_json::json;
 
     use super::*;
 
-    impl Watch for Service {}
-
-    fn child(name: &str, version: &str, owner: Option<&str>) -> Service {
+    fn child(name: &str, version: &str, owner: Option<&str>) -> Partial<Service> {
         let owners = owner.map(|owner| {
             json!([{"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "name": owner, "uid": "u",
                     "controller": true}])
@@ -328,22 +334,22 @@ mod tests {
         let watched = Watched::new(1);
         let mut feed = watched.feed(Kind::Service, None);
         assert_eq!(watched.get(Kind::Service, "shop", "a"), Shown::Unknown);
-        feed.take(Event::<Service>::Init);
+        feed.take(Event::<Partial<Service>>::Init);
         assert_eq!(feed.take(Event::InitApply(child("a", "1", Some("a")))), owners(&["a"]));
         assert_eq!(feed.take(Event::InitApply(child("b", "2", Some("b")))), owners(&["b"]));
         assert_eq!(watched.get(Kind::Service, "shop", "c"), Shown::Unknown);
-        assert_eq!(feed.take(Event::<Service>::InitDone), []);
+        assert_eq!(feed.take(Event::<Partial<Service>>::InitDone), []);
         assert_eq!(watched.get(Kind::Service, "shop", "c"), Shown::Nothing);
         assert_eq!(watched.get(Kind::Ingress, "shop", "a"), Shown::Unknown);
 
-        feed.take(Event::<Service>::Init);
+        feed.take(Event::<Partial<Service>>::Init);
         feed.take(Event::InitApply(child("b", "3", Some("b"))));
         assert_eq!(
             version(&watched, "a").as_deref(),
             Some("1"),
             "a list that is not whole takes nothing away"
         );
-        assert_eq!(feed.take(Event::<Service>::InitDone), owners(&["a"]));
+        assert_eq!(feed.take(Event::<Partial<Service>>::InitDone), owners(&["a"]));
         assert_eq!((version(&watched, "a"), version(&watched, "b").as_deref()), (None, Some("3")));
     }
 

@@ -10,7 +10,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -20,7 +20,7 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What the process says of itself. Clones share one state.
@@ -64,7 +64,8 @@ impl Health {
         report(state.conditions.iter().map(|(name, condition)| (*name, condition.clone())))
     }
 
-    fn livez(&self) -> Response {
+    /// What `/livez` answers.
+    pub(crate) fn livez(&self) -> Response {
         let state = self.lock();
         report(state.heartbeats.iter().map(|(name, (last, limit))| {
             let silent = last.elapsed();

@@ -6,6 +6,7 @@ mod routes;
 use std::sync::Arc;
 
 use k8s_openapi::{
+    NamespaceResourceScope,
     api::{apps::v1::Deployment, core::v1::ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -20,6 +21,7 @@ use super::{
     gateway::Gateways,
     kind::{Child, Kind, Part, part_name},
     memory::{Memory, Print, Settled, Wanted},
+    partial::Partial,
     problem::{CallError, Cluster, Problem},
     replicas::{self, Decision, HAND_OVER_MANAGER},
     rollout::Rollout,
@@ -190,7 +192,7 @@ async fn apply_one<K: Child>(children: &Children, owner: &Owner, child: K) -> Re
     let shown = children.watched.get(K::KIND, &owner.namespace, &owner.name);
     if children.memory.settled(&owner.uid, (K::KIND, 0), print, &shown) == Settled::No {
         let answer = send(children, owner, 0, child, shown).await?;
-        children.memory.applied(&owner.uid, (K::KIND, 0), print, answer.meta());
+        children.memory.applied(&owner.uid, 0, print, &answer);
     }
     Ok(())
 }
@@ -228,7 +230,7 @@ async fn apply_deployment(
         }
     };
     let rollout = Rollout::from(&answer);
-    children.memory.applied(&owner.uid, (Kind::Deployment, 0), print, &answer.metadata);
+    children.memory.applied(&owner.uid, 0, print, &answer);
     children.memory.rolled_out(&owner.uid, rollout.clone());
     Ok(rollout)
 }
@@ -239,7 +241,7 @@ async fn send_without_replicas(
     owner: &Owner,
     mut deployment: Deployment,
     replicas: Replicas,
-) -> Result<(Deployment, Decision), Problem> {
+) -> Result<(Partial<Deployment>, Decision), Problem> {
     let api = api::<Deployment>(children, owner);
     let failed = |error: CallError| cannot_apply::<Deployment>(owner, &error);
     let kind = Kind::Deployment.as_str();
@@ -282,7 +284,7 @@ async fn send<K: Child>(
     part: Part,
     mut child: K,
     shown: Shown,
-) -> Result<K, Problem> {
+) -> Result<Partial<K>, Problem> {
     let failed = |error: CallError| cannot_apply::<K>(owner, &error);
     if let Shown::There(seen) = shown
         && *seen.owner.uid == owner.uid
@@ -310,15 +312,18 @@ async fn patch<K: Child>(
     part: Part,
     child: &mut K,
     uid: Option<String>,
-) -> Result<K, CallError> {
+) -> Result<Partial<K>, CallError> {
     child.meta_mut().uid = uid;
     let params = PatchParams::apply(CONTROLLER_MANAGER).force();
-    let api = api::<K>(children, owner);
+    let api = api::<Partial<K>>(children, owner);
     let (name, patch) = (owner.part(part), Patch::Apply(&*child));
     children.cluster.write(K::KIND.as_str(), "patch", api.patch(&name, &params, &patch)).await
 }
 
-fn api<K: Child>(children: &Children, owner: &Owner) -> Api<K> {
+fn api<K>(children: &Children, owner: &Owner) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
     Api::namespaced(children.cluster.client.clone(), &owner.namespace)
 }
 
@@ -341,7 +346,7 @@ async fn delete_if_ours<K: Child>(children: &Children, owner: &Owner, part: Part
     match children.cluster.write(kind, "delete", api.delete(&name, &params)).await {
         // 409: another is there by now.
         Ok(_) | Err(CallError::Refused { code: 404 | 409, .. }) => {
-            children.memory.applied(&owner.uid, (K::KIND, part), None, &ObjectMeta::default());
+            children.memory.gone::<K>(&owner.uid, part);
             tracing::info!(kind, namespace = owner.namespace, name, "deleted: switched off in the spec");
             Ok(())
         }

@@ -3,7 +3,7 @@
 use super::{Children, Owner, delete_if_ours, send};
 use crate::{
     controller::{
-        gateway::{HTTPRoute, MOST_ROUTES},
+        gateway::{HTTPRoute, MOST_ROUTES, answers},
         kind::Kind,
         memory::{Print, Settled},
         problem::Problem,
@@ -58,8 +58,8 @@ async fn apply_route(
         return Ok(answers);
     }
     let live = send(children, owner, part, route, shown).await?;
-    let answers = live.answers();
-    memory.applied(&owner.uid, (Kind::HTTPRoute, part), print, &live.metadata);
+    let answers = answers(&live);
+    memory.applied(&owner.uid, part, print, &live);
     memory.answered(&owner.uid, part, answers.clone());
     Ok(answers)
 }

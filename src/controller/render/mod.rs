@@ -23,6 +23,7 @@ use super::{
     build::{Prepared, build},
     claims::{self, Claimed, claimant},
     dereference::Dereferenced,
+    partial::Partial,
     validate::{ValidatedOrdersService, validate},
 };
 use crate::{
@@ -220,7 +221,7 @@ fn parse(file: &str, document: Value, args: &RenderArgs, problems: &mut Vec<Stri
 
 /// Reads an Ingress; none where it is not one, or the child of a resource.
 fn beside(file: &str, document: Value, args: &RenderArgs) -> Option<Beside> {
-    let mut ingress: Ingress = serde_json::from_value(document).ok()?;
+    let mut ingress: Partial<Ingress> = serde_json::from_value(document).ok()?;
     ingress.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
     let Claimed::These(claims) = claims::of_ingress(&ingress) else { return None };
     let claimant = claimant(&ingress.metadata, ClaimantKind::Ingress);
