@@ -99,7 +99,7 @@ class Kwok(Api):
         nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"kwok-{number}"}} for number in range(self.nodes)]
         if not plane.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": nodes})):
             raise BedError("kwok: the nodes cannot be made; see `dev/bed logs kwok`")
-        wait_for("kwok", "the nodes", lambda: plane.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=1s"), 60,
+        wait_for("kwok", "the nodes", lambda: plane.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=8s"), 60,
                  self.kwok.log, self.kwok.alive)
 
     def down(self):

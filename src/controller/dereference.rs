@@ -34,6 +34,21 @@ pub struct Dereferenced {
     pub verdicts: Verdicts,
 }
 
+/// A value that the spec has in a Secret.
+#[derive(Clone, Copy)]
+struct Referred {
+    field: &'static str,
+    what: &'static str,
+}
+
+const JWT: Referred = Referred {
+    field: "spec.auth.jwtSecretRef",
+    what: "the value that your auth service signs sessions with",
+};
+
+const URI: Referred =
+    Referred { field: "spec.database.uriSecretRef", what: "the connection string of the database" };
+
 /// A hash of each of a Secret's values by its key; none for an empty one.
 type Hashes = BTreeMap<String, Option<[u8; 32]>>;
 
@@ -80,9 +95,7 @@ pub async fn dereference(
     let mut until = Vec::new();
     let mut changed = Vec::new();
     let mut checksum = Sha256::new();
-    for (field, name, key) in
-        [("spec.auth.jwtSecretRef", &jwt.name, &jwt.key), ("spec.database.uriSecretRef", &uri.name, &uri.key)]
-    {
+    for (referred, name, key) in [(JWT, &jwt.name, &jwt.key), (URI, &uri.name, &uri.key)] {
         let read = async {
             let secret = cluster.read("Secret", "get", secrets.get_opt(name)).await?;
             Ok(secret.as_ref().map(hashes))
@@ -92,7 +105,7 @@ pub async fn dereference(
         if secret.changed {
             changed.push(name.clone());
         }
-        match look_up(secret.value.as_ref(), namespace, field, name, key) {
+        match look_up(secret.value.as_ref(), namespace, referred, name, key) {
             Ok(hash) => checksum.update(hash),
             Err(problem) => found.missing.push(problem),
         }
@@ -141,7 +154,7 @@ fn hashes(secret: &Secret) -> Hashes {
 fn look_up<'a>(
     secret: Option<&'a Hashes>,
     namespace: &str,
-    field: &str,
+    Referred { field, what }: Referred,
     name: &str,
     key: &str,
 ) -> Result<&'a [u8; 32], Problem> {
@@ -149,7 +162,8 @@ fn look_up<'a>(
         Problem::new(
             Reason::SecretNotFound,
             format!(
-                "{field} names Secret {name:?}, which is not in namespace {namespace:?}: create it with a key {key:?}"
+                "{field} names Secret {name:?}, which is not in namespace {namespace:?}: correct the name, or create it with \
+                 {what} under the key {key:?}"
             ),
         )
     })?;
@@ -158,8 +172,8 @@ fn look_up<'a>(
         Problem::new(
             Reason::SecretKeyMissing,
             format!(
-                "{field} names key {key:?} of Secret {name:?}, which is missing or empty there: add it, or name \
-                 one of the keys that it has: [{}]",
+                "Secret {name:?} in namespace {namespace:?} has no value under the key {key:?}, which {field} names: name a \
+                 key that it has, of [{}], or add {what} under {key:?}",
                 keys.join(", ")
             ),
         )
@@ -182,14 +196,14 @@ mod tests {
 
     #[test]
     fn a_missing_secret_and_a_missing_key_are_told_apart() {
-        let absent = look_up(None, "shop", "spec.auth.jwtSecretRef", "jwt", "JWT_KEY").unwrap_err();
+        let absent = look_up(None, "shop", JWT, "jwt", "JWT_KEY").unwrap_err();
         assert_eq!(absent.reason, Reason::SecretNotFound);
         let secret = secret("u");
-        let other = look_up(Some(&secret), "shop", "spec.auth.jwtSecretRef", "jwt", "JWT_KEY").unwrap_err();
+        let other = look_up(Some(&secret), "shop", JWT, "jwt", "JWT_KEY").unwrap_err();
         assert_eq!(other.reason, Reason::SecretKeyMissing);
         assert!(other.message.contains("[EMPTY, OTHER]"), "{}", other.message);
-        assert!(look_up(Some(&secret), "shop", "f", "jwt", "EMPTY").is_err());
-        assert!(look_up(Some(&secret), "shop", "f", "jwt", "OTHER").is_ok());
+        assert!(look_up(Some(&secret), "shop", JWT, "jwt", "EMPTY").is_err());
+        assert!(look_up(Some(&secret), "shop", JWT, "jwt", "OTHER").is_ok());
     }
 
     #[test]

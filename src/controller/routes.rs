@@ -42,13 +42,18 @@ pub fn wanted(service: &OrdersService) -> Result<Option<Wanted>, Vec<Problem>> {
     for (name, value) in &ingress.annotations {
         if makes_regexes(name, value) {
             let message = format!(
-                "spec.ingress.annotations has {name:?}, with which ingress-nginx takes every path of the host for a regex, \
-                 in an order of its own: remove it, routes are plain prefixes"
+                "spec.ingress.annotations has {name:?}, which makes ingress-nginx treat every path of the host as a regex, \
+                 in an order of its own: remove it; routes are plain prefixes"
             );
             problems.push(Problem::new(Reason::InvalidSpec, message));
         }
     }
-    let listed = Listed { path: &ingress.path, routes: &ingress.routes, client: ingress.client.as_ref() };
+    let listed = Listed {
+        field: "spec.ingress",
+        path: &ingress.path,
+        routes: &ingress.routes,
+        client: ingress.client.as_ref(),
+    };
     let (own_path, routes) = match listed.table(service) {
         Ok(table) if problems.is_empty() => table,
         Ok(_) => return Err(problems),
@@ -101,7 +106,12 @@ pub fn at_gateway(service: &OrdersService) -> Result<Option<AtGateway>, Vec<Prob
         Some(_) => wanted(service).ok().flatten().map(|wanted| (wanted.own_path, wanted.routes)),
         None => {
             let path = gateway.path.as_deref().unwrap_or(DEFAULT_PATH);
-            let listed = Listed { path, routes: &gateway.routes, client: gateway.client.as_ref() };
+            let listed = Listed {
+                field: "spec.gateway",
+                path,
+                routes: &gateway.routes,
+                client: gateway.client.as_ref(),
+            };
             listed.table(service).map_err(|found| problems.extend(found)).ok()
         }
     };
@@ -129,23 +139,23 @@ pub struct AtGateway {
 
 fn hosts(field: &str, listed: &[Host]) -> (Vec<CanonicalHost>, Vec<Problem>) {
     let (mut problems, mut hosts) = (Vec::new(), Vec::<CanonicalHost>::new());
-    for host in listed {
-        match CanonicalHost::parse(&host.0) {
-            Ok(host) if hosts.contains(&host) => {
-                problems.push(Problem::new(
-                    Reason::InvalidHost,
-                    format!("host {:?} is listed twice: remove one", host.to_string()),
-                ));
-            }
-            Ok(host) => hosts.push(host),
-            Err(error) => problems.push(Problem::new(Reason::InvalidHost, error.to_string())),
+    let mut problem = |message: String| problems.push(Problem::new(Reason::InvalidHost, message));
+    for Host(text) in listed {
+        match CanonicalHost::parse(text) {
+            Ok(host) => match hosts.iter().position(|known| *known == host).and_then(|at| listed.get(at)) {
+                Some(Host(known)) if known == text => {
+                    problem(format!("{field}: host {text:?} is listed twice: remove one"));
+                }
+                Some(Host(known)) => problem(format!(
+                    "{field}: {known:?} and {text:?} are the same host (case and a final dot do not count): remove one"
+                )),
+                None => hosts.push(host),
+            },
+            Err(error) => problem(error.to_string()),
         }
     }
     if listed.is_empty() {
-        problems.push(Problem::new(
-            Reason::InvalidHost,
-            format!("{field} is empty: write at least one host, such as ticketing.dev"),
-        ));
+        problem(format!("{field} is empty: write at least one host, such as ticketing.dev"));
     }
     hosts.sort();
     (hosts, problems)
@@ -153,6 +163,7 @@ fn hosts(field: &str, listed: &[Host]) -> (Vec<CanonicalHost>, Vec<Problem>) {
 
 /// Routes as they are written.
 struct Listed<'a> {
+    field: &'static str,
     path: &'a str,
     routes: &'a [RouteSpec],
     client: Option<&'a crd::Backend>,
@@ -182,8 +193,11 @@ impl Listed<'_> {
             (Ok(routes), Ok(own_path)) if problems.is_empty() => Ok((own_path, routes)),
             (Ok(_), _) => Err(problems),
             (Err(errors), _) => {
-                problems
-                    .extend(errors.iter().map(|error| Problem::new(route_reason(error), error.to_string())));
+                problems.extend(
+                    errors
+                        .iter()
+                        .map(|error| Problem::new(route_reason(error), format!("{}: {error}", self.field))),
+                );
                 Err(problems)
             }
         }

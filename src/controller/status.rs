@@ -77,7 +77,7 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
                         ConditionType::Reconciled,
                         false,
                         first.reason,
-                        "the spec is not valid; the children were left as they are".into(),
+                        "the spec is not valid (see the condition Valid): nothing was created, changed or deleted".into(),
                     );
                 }
                 None => {
@@ -102,7 +102,7 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
             set(ConditionType::Reconciled, false, reason, join(&problems.iter().collect::<Vec<_>>()));
-            routes::describe(&mut status, valid);
+            routes::describe(&mut status, valid, &[]);
         }
         Outcome::Applied(valid, applied, trouble) => {
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
@@ -118,7 +118,7 @@ pub fn compute(service: &OrdersService, outcome: &Outcome<'_>, now: Timestamp) -
             status.replicas = Some(rollout.pods);
             status.ready_replicas = Some(rollout.ready);
             status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.wanted));
-            routes::describe(&mut status, valid);
+            routes::describe(&mut status, valid, &applied.gateway);
         }
     }
     // Conditions that this outcome says nothing about stay as they were.
@@ -289,9 +289,16 @@ mod tests {
         let status = compute(&service, &Outcome::Applied(&valid, &available(2), None), at(1));
         let told = find_condition(&status.conditions, ConditionType::IngressReady).unwrap();
         assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "MissingClient"));
-        assert!(told.message.contains("what no route of a.dev takes"), "{}", told.message);
+        assert!(told.message.contains("requests for a.dev that no route takes"), "{}", told.message);
         assert_eq!(status.url.as_deref(), Some("https://a.dev/api/orders"));
         assert_eq!(status.routes.len(), 1);
+        let missing = vec![Problem::new(Reason::GatewayApiMissing, "m")];
+        let status = compute(
+            &service,
+            &Outcome::Applied(&valid, &Applied { gateway: missing, ..available(2) }, None),
+            at(1),
+        );
+        assert_eq!((status.url, status.routes), (None, Vec::new()), "where none is served, none is rendered");
     }
 
     #[test]

@@ -69,7 +69,10 @@ fn a_good_resource_passes_and_each_rule_refuses_what_it_is_for() {
         (json!({"spec": {"ingress": {"routes": [route("x")]}}}), "must begin with /"),
         (json!({"spec": {"ingress": {"routes": [route("/")]}}}), "spec.ingress.client"),
         (json!({"spec": {"ingress": {"routes": [route("/a"), route("/a")]}}}), "same path"),
-        (json!({"spec": {"ingress": {"routes": [route("/api/orders")]}}}), "the orders API's own"),
+        (
+            json!({"spec": {"ingress": {"routes": [route("/api/orders")]}}}),
+            "the path of the orders API itself",
+        ),
     ] {
         let errors = service(patch.clone()).validate_cel().unwrap_err();
         assert!(errors.to_string().contains(expected), "{patch}: {errors}");

@@ -17,8 +17,6 @@ pub struct GatewaySpec {
 
     /// Host names that the system is reached by; every one gets the same routes.
     #[schemars(length(min = 1, max = 8))]
-    #[x_kube(validation = Rule::new("self.all(h, h.size() <= 253 && h.matches('^(\\\\*\\\\.)?[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\\\\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\\\\.?$'))")
-        .message("each hostname must be a DNS name without scheme, port or path, such as ticketing.dev or *.ticketing.dev"))]
     #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("the same hostname is listed twice"))]
     pub hostnames: Vec<Host>,
 

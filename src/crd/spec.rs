@@ -241,13 +241,11 @@ impl Default for Expiration {
 #[x_kube(validation = Rule::new("!has(self.routes) || self.routes.all(r, self.routes.exists_one(o, o.path == r.path))")
     .message("two routes have the same path: each path can go to one service only"))]
 #[x_kube(validation = Rule::new("!has(self.routes) || !self.routes.exists(r, r.path == self.path)")
-    .message("a route has the same path as spec.ingress.path, which is the orders API's own: remove the route, or change spec.ingress.path"))]
+    .message("a route has the path of the orders API itself, which is spec.ingress.path (/api/orders unless it is set): remove the route, or set spec.ingress.path to another path"))]
 #[serde(rename_all = "camelCase")]
 pub struct IngressSpec {
     /// Host names that the system is reached by; every host gets the same routes.
     #[schemars(length(min = 1, max = 8))]
-    #[x_kube(validation = Rule::new("self.all(h, h.size() <= 253 && h.matches('^(\\\\*\\\\.)?[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\\\\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\\\\.?$'))")
-        .message("each host must be a DNS name without scheme, port or path, such as ticketing.dev or *.ticketing.dev"))]
     #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("the same host is listed twice"))]
     pub hosts: Vec<Host>,
 
@@ -284,7 +282,10 @@ pub struct IngressSpec {
 /// A host name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
-#[schemars(inline, extend("maxLength" = 253, "minLength" = 1))]
+#[schemars(inline, extend("maxLength" = 253, "minLength" = 1, "x-kubernetes-validations" = [{
+    "rule": "self.matches('^(\\\\*\\\\.)?[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\\\\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\\\\.?$')",
+    "message": "a host has letters, digits, hyphens and dots only, without scheme, port or path, such as ticketing.dev or *.ticketing.dev",
+}]))]
 pub struct Host(pub String);
 
 /// The certificate of the hosts.

@@ -19,7 +19,13 @@ pub enum HostError {
     /// It has a scheme, a port or a path.
     #[error("host {0:?} is more than a host name: write only {1:?}, without scheme, port and path")]
     NotOnlyAHost(String, String),
-    /// A label is empty, too long, or has other characters than letters, digits and inner hyphens.
+    /// A character that no DNS name has.
+    #[error(
+        "host {0:?} has the character {1:?}: a DNS name has letters, digits, hyphens and dots only, such as ticketing.dev, \
+         and may begin with *. as in *.ticketing.dev"
+    )]
+    Character(String, char),
+    /// A label is empty, too long, or begins or ends with a hyphen.
     #[error(
         "host {0:?} is not a DNS name: labels of letters, digits and inner hyphens (at most 63 each, 253 in all), \
          separated by dots, such as ticketing.dev or *.ticketing.dev"
@@ -46,6 +52,10 @@ impl CanonicalHost {
         };
         if name.parse::<std::net::IpAddr>().is_ok() {
             return Err(HostError::IpAddress(text.to_owned()));
+        }
+        let is_odd = |character: &char| !character.is_ascii_alphanumeric() && !matches!(character, '-' | '.');
+        if let Some(character) = name.chars().find(is_odd) {
+            return Err(HostError::Character(text.to_owned(), character));
         }
         let length = name.len() + if wildcard { 2 } else { 0 };
         if length > 253 || !name.split('.').all(is_label) {

@@ -22,8 +22,8 @@ pub enum PathError {
     },
     /// It has a regex that is none of the known forms of a prefix.
     #[error(
-        "path {path:?} has the regex character {character:?}: routes are plain prefixes, which every ingress \
-         controller orders in the same way; write {plain:?}, which takes all paths below it"
+        "path {path:?} has the regex character {character:?}, but routes are plain prefixes (of regexes only an ending \
+         such as /?(.*) is understood): write one route for each path that is meant{}", whole(.plain)
     )]
     Regex {
         /// The path as written.
@@ -35,7 +35,8 @@ pub enum PathError {
     },
     /// It has a character that no request path can have unescaped.
     #[error(
-        "path {path:?} has the character {character:?}, which a path cannot have: remove it, or percent-encode it"
+        "path {path:?} has the character {character:?}, which a path cannot have: write a path without it ({} is \
+         accepted, but some ingress controllers match no path that has an escape)", escaped(*.character)
     )]
     Character {
         /// The path as written.
@@ -45,7 +46,8 @@ pub enum PathError {
     },
     /// A `%` is not followed by two hexadecimal digits.
     #[error(
-        "path {path:?} has a % that is not followed by two hexadecimal digits: write %25 for the character % itself"
+        "path {path:?} has a % that is not followed by two hexadecimal digits: write a path without it (%25 is accepted, \
+         but some ingress controllers match no path that has an escape)"
     )]
     Escape {
         /// The path as written.
@@ -53,21 +55,41 @@ pub enum PathError {
     },
     /// It has a slash as `%2F`, which the API server refuses in an Ingress.
     #[error(
-        "path {path:?} has %2F, an escaped slash, which some servers take for a slash and others refuse: write the \
-         path without it"
+        "path {path:?} has %2F, an escaped slash, which some servers read as a slash and others refuse: write a plain \
+         / for it, as in {plain:?}"
     )]
     EscapedSlash {
         /// The path as written.
         path: String,
+        /// The same with slashes that are not escaped.
+        plain: String,
     },
     /// It has an empty segment, or `.` or `..`.
     #[error(
-        "path {path:?} has an empty, \".\" or \"..\" segment: servers resolve those in different ways; write the path without it"
+        "path {path:?} has {segment}, which servers resolve in different ways: write the path that is meant, such as \
+         {plain:?}"
     )]
     Segment {
         /// The path as written.
         path: String,
+        /// What it has.
+        segment: &'static str,
+        /// Where a browser would go.
+        plain: String,
     },
+}
+
+/// The prefix that takes all that a regex could be meant to take, unless that is everything.
+fn whole(plain: &str) -> String {
+    match plain {
+        "/" => String::new(),
+        _ => format!("; or {plain:?}, if this service is to get everything below it"),
+    }
+}
+
+fn escaped(character: char) -> String {
+    let mut bytes = [0; 4];
+    character.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 /// How the course, and manifests made after it, write "this prefix and all below" as a regex.
@@ -102,14 +124,23 @@ impl CanonicalPath {
         }
         let decoded = normalise_escapes(plain).ok_or_else(|| PathError::Escape { path: path() })?;
         if decoded.contains("%2F") {
-            return Err(PathError::EscapedSlash { path: path() });
+            return Err(PathError::EscapedSlash {
+                path: path(),
+                plain: resolved(&decoded.replace("%2F", "/")),
+            });
         }
         let trimmed = decoded.strip_suffix('/').unwrap_or(&decoded);
         if trimmed.is_empty() {
             return Ok(Self::root());
         }
-        if trimmed.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
-            return Err(PathError::Segment { path: path() });
+        let named = |segment| match segment {
+            "" => Some("an empty segment (//)"),
+            "." => Some("the segment \".\""),
+            ".." => Some("the segment \"..\""),
+            _ => None,
+        };
+        if let Some(segment) = trimmed.split('/').skip(1).find_map(named) {
+            return Err(PathError::Segment { path: path(), segment, plain: resolved(trimmed) });
         }
         Ok(Self(trimmed.into()))
     }
@@ -156,6 +187,19 @@ impl fmt::Display for CanonicalPath {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
+}
+
+/// The path without empty and dot segments, as a browser resolves the latter.
+fn resolved(path: &str) -> String {
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            _ => segments.push(segment),
+        }
+    }
+    format!("/{}", segments.join("/"))
 }
 
 fn is_regex(character: char) -> bool {
@@ -249,9 +293,27 @@ mod tests {
     }
 
     #[test]
-    fn another_regex_is_refused_with_the_plain_form() {
-        let error = CanonicalPath::parse("/api/(users|auth)/x").unwrap_err().to_string();
-        assert!(error.contains("'('") && error.contains("write \"/api\""), "{error}");
+    fn what_is_refused_is_told_with_what_to_write_instead() {
+        for (text, expected) in [
+            ("/api/(users|auth)/x", "has the regex character '('"),
+            ("/api/(users|auth)/x", "one route for each path that is meant; or \"/api\", if"),
+            ("/a/../b", "has the segment \"..\""),
+            ("/a/../b", "such as \"/b\""),
+            ("/a/./b", "such as \"/a/b\""),
+            ("/../a//b", "such as \"/a/b\""),
+            ("/a//b", "an empty segment (//)"),
+            ("/a%2fb", "as in \"/a/b\""),
+            ("/a%2f..%2F%2fb", "as in \"/b\""),
+            ("/a b", "(%20 is accepted"),
+            ("/é", "(%C3%A9 is accepted"),
+            ("/100%", "(%25 is accepted"),
+            ("a", "write \"/a\""),
+        ] {
+            let error = CanonicalPath::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let everything = CanonicalPath::parse("/(a|b)").unwrap_err().to_string();
+        assert!(everything.ends_with("that is meant"), "the client's place is no advice: {everything}");
     }
 
     proptest! {

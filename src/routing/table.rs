@@ -40,7 +40,8 @@ pub enum RouteError {
     InvalidPath(#[from] PathError),
     /// A route other than the client's is at the root.
     #[error(
-        "path {path:?} (service {service:?}) takes every request, which is the client's place: set it as the client"
+        "path {path:?} (service {service:?}) takes every request, which only the client may: remove the route and set \
+         client.service to {service:?}, or give the route a path of its own"
     )]
     RouteAtRoot {
         /// The path as written.
@@ -50,8 +51,8 @@ pub enum RouteError {
     },
     /// A route other than the client's is at the root, beside the client.
     #[error(
-        "path {path:?} (service {service:?}) takes every request, as the client {client:?} does: there is one client \
-         only; remove the route, or the client"
+        "path {path:?} (service {service:?}) takes every request, which only the client ({client:?}) may: remove the \
+         route, or give it a path of its own; if {service:?} is the web front end, set client.service to it"
     )]
     MultipleClients {
         /// The path as written.
@@ -64,7 +65,7 @@ pub enum RouteError {
     /// Two routes have the same canonical path.
     #[error(
         "path {path:?} goes to service {second:?} and already to {first:?} (both mean {canonical:?}): \
-         each path can go to one service only; remove one of them"
+         each path can go to one service only; remove one of the two routes"
     )]
     DuplicatePath {
         /// The later path as written.
@@ -195,6 +196,6 @@ mod tests {
         let errors = RouteTable::new([("/?(.*)", backend("a"))], Some(backend("client-srv"))).unwrap_err();
         let [error] = errors.as_slice() else { panic!("{errors:?}") };
         assert!(matches!(error, RouteError::MultipleClients { .. }));
-        assert!(error.to_string().contains("as the client \"client-srv:3000\" does"), "{error}");
+        assert!(error.to_string().contains("only the client (\"client-srv:3000\")"), "{error}");
     }
 }

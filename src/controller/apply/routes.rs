@@ -24,7 +24,8 @@ pub(super) async fn apply_routes(
             return Ok(Vec::new());
         }
         let message = "spec.gateway is set, but this cluster has no Gateway API (HTTPRoute of \
-                       gateway.networking.k8s.io/v1): install its CRDs, which is noticed, or remove spec.gateway";
+                       gateway.networking.k8s.io/v1): install its CRDs and a controller for them (this operator need \
+                       not be restarted), or set spec.ingress in place of spec.gateway";
         return Ok(vec![Problem::new(Reason::GatewayApiMissing, message)]);
     }
     let mut problems = Vec::new();

@@ -17,16 +17,16 @@ pub(super) fn readiness(valid: &ValidatedOrdersService, gateway: &[Problem]) -> 
     if let Some(first) = problems.first() {
         return (false, first.reason, join(&problems));
     }
-    let tables = rendered(valid);
+    let tables = rendered(valid, true);
     let (routes, client) =
         tables.first().map_or((0, false), |(_, routes)| (routes.iter().count(), routes.has_client()));
     let last = if client { ", the client last" } else { "" };
-    let all = format!("{routes} routes on {} hosts{last}", tables.len());
+    let all = format!("{} on {}{last}", counted(routes, "route"), counted(tables.len(), "host"));
     if let (None, false, Some(gateway)) = (ingress, client, &valid.gateway) {
         let hosts: Vec<_> = gateway.hosts.iter().map(ToString::to_string).collect();
         let hosts = hosts.join(", ");
         let message = format!(
-            "{all}; spec.gateway.client is not set: what no route of {hosts} takes is not served from here"
+            "{all}; spec.gateway.client is not set: requests for {hosts} that no route takes are not served from here"
         );
         return (true, Reason::MissingClient, message);
     }
@@ -37,12 +37,17 @@ pub(super) fn readiness(valid: &ValidatedOrdersService, gateway: &[Problem]) -> 
     }
 }
 
-/// The routes of each host: those of the Ingress, then those of hosts that only Gateways have.
-fn rendered(valid: &ValidatedOrdersService) -> Vec<(&CanonicalHost, &RouteTable)> {
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The routes of each host: those of the Ingress, then those of hosts that only Gateways have, where there can be
+/// any.
+fn rendered(valid: &ValidatedOrdersService, gateways: bool) -> Vec<(&CanonicalHost, &RouteTable)> {
     let ingress = valid.ingress.iter().flat_map(|ingress| &ingress.hosts);
     let mut tables: Vec<_> = ingress.map(|HostRoutes { host, routes }| (host, routes)).collect();
-    let at_gateway =
-        valid.gateway.iter().flat_map(|gateway| gateway.hosts.iter().map(|host| (host, &gateway.routes)));
+    let gateway = valid.gateway.iter().filter(|_| gateways);
+    let at_gateway = gateway.flat_map(|gateway| gateway.hosts.iter().map(|host| (host, &gateway.routes)));
     for (host, routes) in at_gateway {
         if !tables.iter().any(|(known, _)| *known == host) {
             tables.push((host, routes));
@@ -51,9 +56,15 @@ fn rendered(valid: &ValidatedOrdersService) -> Vec<(&CanonicalHost, &RouteTable)
     tables
 }
 
-/// Writes down which routes are rendered, and where the orders API is reached.
-pub(super) fn describe(status: &mut OrdersServiceStatus, valid: &ValidatedOrdersService) {
-    let tables = rendered(valid);
+/// Writes down which routes are rendered, and where the orders API is reached; `gateway` is what keeps Gateways from
+/// serving the routes.
+pub(super) fn describe(
+    status: &mut OrdersServiceStatus,
+    valid: &ValidatedOrdersService,
+    gateway: &[Problem],
+) {
+    let gateways = gateway.iter().all(|problem| problem.reason != Reason::GatewayApiMissing);
+    let tables = rendered(valid, gateways);
     let own_path = valid.ingress.as_ref().map(|ingress| &ingress.own_path);
     let own_path = own_path.or(valid.gateway.as_ref().map(|gateway| &gateway.own_path));
     let scheme = if is_encrypted(valid) { "https" } else { "http" };

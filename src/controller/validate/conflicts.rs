@@ -1,10 +1,12 @@
 //! What others have of the routes: what is left to be rendered, and what is to be told.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use super::HostRoutes;
 use crate::{
     controller::{dereference::Dereferenced, problem::Problem, routes::Wanted},
     crd::Reason,
-    routing::{CanonicalHost, Route, Verdict},
+    routing::{CanonicalHost, Claimant, Route, Verdict},
 };
 
 /// The hosts with the routes that nobody else has; without those that are left with none.
@@ -23,19 +25,21 @@ pub(super) fn problems(wanted: &Wanted, found: &Dereferenced) -> Vec<Problem> {
         problems.push(Problem::new(
             Reason::IngressClassNotFound,
             format!(
-                "spec.ingress.className names IngressClass {class:?}, which does not exist: create it, or name one \
-                 of `kubectl get ingressclass`"
+                "spec.ingress.className names IngressClass {class:?}, which does not exist: name one that `kubectl get \
+                 ingressclass` lists, or create it"
             ),
         ));
     }
+    let mut lost = BTreeMap::<Arc<Claimant>, Vec<(CanonicalHost, &Route)>>::new();
     for (host, verdict) in verdicts(wanted, found) {
-        if let Some(owner) = &verdict.refused {
+        if let Some(owner) = verdict.refused {
             problems.push(Problem::new(
                 Reason::HostOwnedByOtherNamespace,
                 format!(
-                    "host {:?} belongs to namespace {:?}, where {owner} was first to claim it \
-                     (--host-policy=namespace): no route is rendered for it; write another host, or have it given up \
-                     there, and it comes here by itself",
+                    "host {:?} belongs to namespace {:?}, where {owner} was first to claim it (the operator runs with \
+                     --host-policy=namespace), so none of its routes is rendered here: write another host in \
+                     its place; or, once no older object of another namespace has the host, it comes here by \
+                     itself",
                     host.to_string(),
                     owner.id.namespace
                 ),
@@ -44,25 +48,30 @@ pub(super) fn problems(wanted: &Wanted, found: &Dereferenced) -> Vec<Problem> {
         }
         for route in wanted.routes.iter() {
             if let Some(winner) = verdict.lost.get(&route.path) {
-                problems.push(Problem::new(Reason::HostPathConflict, lost(&host, route, winner)));
+                lost.entry(winner.clone()).or_default().push((host.clone(), route));
             }
         }
+    }
+    for (winner, routes) in lost {
+        problems.push(Problem::new(Reason::HostPathConflict, told(wanted, &winner, &routes)));
     }
     problems
 }
 
-fn lost(host: &CanonicalHost, route: &Route, winner: &impl std::fmt::Display) -> String {
-    let Route { path, backend, client } = route;
-    if *client {
-        return format!(
-            "host {:?} has its client from {winner}, which is older, so the client {backend} is not rendered: \
-             remove spec.ingress.client, or the one there, and this one takes over by itself",
-            host.to_string()
-        );
-    }
+/// What is told of routes that `winner` has.
+fn told(wanted: &Wanted, winner: &Claimant, routes: &[(CanonicalHost, &Route)]) -> String {
+    let advice = |route: &Route| match route {
+        Route { client: true, .. } => "remove spec.ingress.client",
+        Route { path, .. } if *path == wanted.own_path => "set spec.ingress.path to another path",
+        _ => "remove it from spec.ingress.routes, or give it another path",
+    };
+    let described =
+        |(host, route): &(CanonicalHost, &Route)| format!("{host}{} ({})", route.path, advice(route));
+    let all: Vec<_> = routes.iter().map(described).collect();
     format!(
-        "route {host}{path} to {backend} is not rendered, because {winner} has the same host and path and is older: \
-         write another path or host, or remove it there, and this one takes over by itself"
+        "{winner} has the same host and path and is older, so this is not rendered: {}. Or use another host; or, once \
+         {winner} gives a path up, it is rendered here by itself. All else is rendered",
+        all.join(", ")
     )
 }
 
@@ -74,25 +83,30 @@ pub(super) fn warnings(wanted: &Wanted, found: &Dereferenced) -> Vec<Problem> {
         warn(
             Reason::TLSSecretMissing,
             format!(
-                "spec.ingress.tls.secretName names Secret {secret:?}, which is not there: create it (type \
-                 kubernetes.io/tls), or wait for what issues the certificate; until then the ingress controller serves \
-                 one of its own, or refuses"
+                "spec.ingress.tls.secretName names Secret {secret:?}, which is not in the namespace of this resource: \
+                 create it (type kubernetes.io/tls), or wait where something issues it, such as cert-manager; until then \
+                 HTTPS has the ingress controller's own certificate, or fails"
             ),
         );
     }
     for (host, verdict) in verdicts(wanted, found) {
-        if let Some((other_host, other)) = &verdict.overlap {
-            let (exact, wildcard) =
-                if host.is_wildcard() { (other_host, &host) } else { (&host, other_host) };
-            warn(
-                Reason::WildcardOverlap,
-                format!(
-                    "{other} has host {:?}: requests for {exact} never fall through to the routes of {wildcard}; \
-                     whatever {exact} is to serve must be among its own routes",
-                    other_host.to_string()
-                ),
-            );
-        }
+        let Some((other_host, other)) = &verdict.overlap else { continue };
+        let message = if host.is_wildcard() {
+            format!(
+                "{other} has host {:?}: requests for {other_host} never fall through to the routes and the client of \
+                 {host} here; whatever it is to serve must be set for that very host; where that is meant, nothing need be \
+                 done",
+                other_host.to_string()
+            )
+        } else {
+            format!(
+                "{other} has host {:?}: requests for {host} never fall through to the routes and the client there; \
+                 whatever {host} is to serve must be set for this very host, here or in another OrdersService; where \
+                 that is meant, nothing need be done",
+                other_host.to_string()
+            )
+        };
+        warn(Reason::WildcardOverlap, message);
     }
     if !wanted.routes.has_client() {
         let mut nowhere = Vec::new();
@@ -101,9 +115,8 @@ pub(super) fn warnings(wanted: &Wanted, found: &Dereferenced) -> Vec<Problem> {
                 Some(client) => warn(
                     Reason::MissingClient,
                     format!(
-                        "spec.ingress.client is not set: on host {:?} {client} has the client, and what no route \
-                         takes goes there",
-                        host.to_string()
+                        "spec.ingress.client is not set: requests for {host} that no route takes go to the client of \
+                         {client}"
                     ),
                 ),
                 None => nowhere.push(host.to_string()),
@@ -113,8 +126,8 @@ pub(super) fn warnings(wanted: &Wanted, found: &Dereferenced) -> Vec<Problem> {
             warn(
                 Reason::MissingClient,
                 format!(
-                    "spec.ingress.client is not set, and nobody else has the client of {}: what no route takes is \
-                     not served",
+                    "spec.ingress.client is not set, and no other object sets a client (path /) for {}: requests that no \
+                     route takes are not served, which is fine for a host that has APIs only",
                     nowhere.join(", ")
                 ),
             );

@@ -137,7 +137,10 @@ async fn there_is_one_client_per_host_and_the_others_say_who_has_it() {
     namespace.apply(&claiming(&namespace, "third", &host, "/c", &[])).await.unwrap();
     let message = namespace.condition("second", IngressReady, "False", "HostPathConflict").await;
     let winner = format!("OrdersService {}/first", namespace.name);
-    assert!(message.contains("has its client from") && message.contains(&winner), "{message}");
+    assert!(
+        message.contains(&format!("{host}/ (remove spec.ingress.client)")) && message.contains(&winner),
+        "{message}"
+    );
     let message = namespace.condition("third", IngressReady, "True", "MissingClient").await;
     assert!(message.contains(&winner), "{message}");
     assert_eq!(served(&namespace, "second").await, [format!("{host}/b")]);
