@@ -14,6 +14,7 @@ use orders_operator::{
     store::import,
     sweeper,
 };
+use tokio::runtime::Builder;
 
 /// The orders service of a ticketing system on Kubernetes, and its operator.
 ///
@@ -72,9 +73,22 @@ enum TicketsCommand {
     Import(import::TicketsImportArgs),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let mut runtime = match command {
+        // It waits most of the time, and what it then does is short: threads that wake each other for it would cost
+        // more than they do.
+        Command::Controller(_) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    match runtime.enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(command)),
+        Err(error) => failed(&error, 1),
+    }
+}
+
+async fn run(command: Command) -> ExitCode {
+    match command {
         Command::Controller(args) => {
             let traces = telemetry::init(&args.log, "orders-operator-controller");
             flushed(ended(controller::run(args).await), traces)

@@ -7,10 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use k8s_openapi::{
@@ -18,9 +15,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Resource, runtime::watcher::Event};
-use tokio::sync::watch;
 
 use super::{
+    lists::{List, Lists},
     partial::Partial,
     routes::{Wanted, at_gateway, wanted},
     wake::Wake,
@@ -47,8 +44,7 @@ pub type Verdicts = BTreeMap<Site, Verdict>;
 #[derive(Clone)]
 pub struct Claims {
     state: Arc<Mutex<State>>,
-    /// How many lists have not come in yet.
-    missing: Arc<watch::Sender<usize>>,
+    lists: Lists,
     wake: Wake,
 }
 
@@ -62,13 +58,12 @@ impl Claims {
     /// Before `lists` lists have come in.
     pub fn new(policy: HostPolicy, lists: usize, wake: Wake) -> Self {
         let state = State { index: ClaimIndex::new(policy), classes: None };
-        Self { state: Arc::new(Mutex::new(state)), missing: Arc::new(watch::Sender::new(lists)), wake }
+        Self { state: Arc::new(Mutex::new(state)), lists: Lists::new(lists), wake }
     }
 
     /// Waits until every list has come in, or was refused: to judge before would be to take what is another's.
-    pub async fn filled(&self) {
-        // The sender lives as long as we do.
-        drop(self.missing.subscribe().wait_for(|missing| *missing == 0).await);
+    pub async fn settled(&self) {
+        self.lists.settled().await;
     }
 
     /// What others have of what `service` asks for.
@@ -89,7 +84,7 @@ impl Claims {
         Feed {
             claims: self.clone(),
             kind,
-            list: self.list(),
+            list: self.lists.list(),
             known: HashSet::new(),
             arriving: HashSet::new(),
         }
@@ -97,7 +92,7 @@ impl Claims {
 
     /// The feed of the watch on IngressClasses.
     pub fn class_feed(&self) -> ClassFeed {
-        ClassFeed { claims: self.clone(), list: self.list(), arriving: BTreeMap::new() }
+        ClassFeed { claims: self.clone(), list: self.lists.list(), arriving: BTreeMap::new() }
     }
 
     fn wake(&self, concerned: BTreeSet<Arc<Claimant>>) {
@@ -106,28 +101,8 @@ impl Claims {
         }
     }
 
-    fn list(&self) -> List {
-        List { settled: Arc::default(), missing: self.missing.clone() }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A list that others wait for. Clones are the same one.
-#[derive(Clone)]
-pub struct List {
-    settled: Arc<AtomicBool>,
-    missing: Arc<watch::Sender<usize>>,
-}
-
-impl List {
-    /// It has come in, or never will: no one need wait for it any longer.
-    pub fn settle(&self) {
-        if !self.settled.swap(true, Ordering::Relaxed) {
-            self.missing.send_modify(|missing| *missing = missing.saturating_sub(1));
-        }
     }
 }
 

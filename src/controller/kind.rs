@@ -1,7 +1,5 @@
 //! The kinds of children, named once, and what is read of each beside its metadata.
 
-use std::fmt::Debug;
-
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -17,26 +15,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     gateway::{HTTPRoute, HTTPRouteSpec, RouteStatus},
-    partial::{Content, Nothing, Scale},
+    partial::{Nothing, Partly, Scale},
 };
 
 /// What all children's types have in common.
-pub trait Child:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
-    + Clone
-    + Debug
-    + DeserializeOwned
-    + Serialize
-    + Send
-    + Sync
-    + 'static
-{
+pub trait Child: Partly + Resource<Scope = NamespaceResourceScope> + DeserializeOwned + Serialize {
     /// Which kind it is.
     const KIND: Kind;
-    /// What is read of its spec.
-    type Spec: Content;
-    /// What is read of its status.
-    type Status: Content;
 }
 
 macro_rules! kinds {
@@ -60,11 +45,16 @@ macro_rules! kinds {
             }
         }
 
-        $(impl Child for $kind {
-            const KIND: Kind = Kind::$kind;
-            type Spec = $spec;
-            type Status = $status;
-        })+
+        $(
+            impl Partly for $kind {
+                type Spec = $spec;
+                type Status = $status;
+            }
+
+            impl Child for $kind {
+                const KIND: Kind = Kind::$kind;
+            }
+        )+
     };
 }
 

@@ -11,40 +11,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-
-use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::{
     kind::{Child, Kind, Part},
     partial::Partial,
+    print::Print,
     problem::Problem,
     rollout::Rollout,
     watched::{Seen, Shown},
 };
-/// The hash of a child as it was built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Print([u8; 16]);
-
-impl Print {
-    /// The hash of `child`; none of what is no JSON, which then is sent every time.
-    pub fn of(child: &impl Serialize) -> Option<Self> {
-        let text = serde_json::to_vec(child).ok()?;
-        let mut print = [0; 16];
-        print.iter_mut().zip(Sha256::digest(text)).for_each(|(to, from)| *to = from);
-        Some(Self(print))
-    }
-}
-
-impl fmt::Display for Print {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
-
+use crate::crd::OrdersService;
 /// A child as it is to be, and as a watch shows it.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -74,6 +52,8 @@ pub struct Memory(Arc<Mutex<HashMap<Box<str>, Applications>>>);
 /// They are few, and in memory for each of thousands of resources: a list is smaller than a map.
 #[derive(Default)]
 struct Applications {
+    /// The resourceVersion that the OrdersService itself had when its status was written.
+    told: Box<str>,
     children: Vec<((Kind, Part), Application)>,
     rollout: Option<Box<Rollout>>,
     answers: BTreeMap<Part, Vec<Problem>>,
@@ -139,9 +119,31 @@ impl Memory {
         }
     }
 
-    /// Whether anything is remembered of a resource.
+    /// Remembers that the status of a resource was written, and what came back.
+    pub fn told(&self, owner: &str, answer: &Partial<OrdersService>) {
+        if let Some(version) = answer.metadata.resource_version.as_deref() {
+            self.lock().entry(owner.into()).or_default().told = version.into();
+        }
+    }
+
+    /// Whether a resource is shown just as it was when its status was written: whoever wrote it knows.
+    pub fn is_told(&self, owner: &str, version: &str) -> bool {
+        self.lock().get(owner).is_some_and(|applied| *applied.told == *version)
+    }
+
+    /// Whether a child of this kind is shown just as it was when it was applied: whoever applied it knows.
+    pub fn is_applied(&self, owner: &str, kind: Kind, version: &str) -> bool {
+        self.lock().get(owner).is_some_and(|applied| {
+            applied
+                .children
+                .iter()
+                .any(|((other, _), applied)| *other == kind && *applied.version == *version)
+        })
+    }
+
+    /// Whether any child is remembered of a resource.
     pub fn knows(&self, owner: &str) -> bool {
-        self.lock().contains_key(owner)
+        self.lock().get(owner).is_some_and(|applied| !applied.children.is_empty())
     }
 
     /// What is to be recorded of a resource of which every child was applied; nothing where it is not known of
@@ -173,7 +175,10 @@ impl Memory {
             }
         }
         if record(&known).as_deref() == Some(recorded) {
-            self.lock().insert(owner.into(), applications);
+            let mut memory = self.lock();
+            let before = memory.entry(owner.into()).or_default();
+            applications.told = std::mem::take(&mut before.told);
+            *before = applications;
         }
     }
 

@@ -118,7 +118,17 @@ impl Metrics {
 
     /// Starts the clock of one reconcile, and counts how long the change waited that called for it.
     pub fn start<K: Lookup>(&self, object: &ObjectRef<K>) -> Timer {
-        if let Some(since) = self.queue().remove(&key(object)) {
+        let waited = {
+            let mut queue = self.queue();
+            let since = queue.remove(&key(object));
+            // All resources of a cluster wait at the start, and then hardly any.
+            if queue.len() < queue.capacity() / 8 {
+                let room = 2 * queue.len();
+                queue.shrink_to(room);
+            }
+            since
+        };
+        if let Some(since) = waited {
             self.queue_seconds.observe(since.elapsed().as_secs_f64());
         }
         self.in_flight.inc();

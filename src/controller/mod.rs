@@ -14,10 +14,12 @@ mod dereference;
 mod fixture;
 mod gateway;
 mod kind;
+mod lists;
 mod memory;
 mod metrics;
 mod partial;
 mod pods;
+mod print;
 mod problem;
 mod quantity;
 mod reconcile;
@@ -230,7 +232,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
                 store.wait_until_ready().await.map_err(|error| error.to_string())?;
             }
             watched.filled().await;
-            claims.filled().await;
+            claims.settled().await;
             Ok(())
         };
         futures::join!(tell(&caches, filled), beat(&ticking, &reconciling, &metrics))

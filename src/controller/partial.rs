@@ -16,10 +16,23 @@ use serde_json::value::RawValue;
 
 use super::{
     gateway::{HTTPRouteSpec, RouteStatus},
-    kind::Child,
-    memory::Print,
+    print::Print,
 };
-use crate::crd::CONTROLLER_MANAGER;
+use crate::crd::{CONTROLLER_MANAGER, OrdersService};
+
+/// An object that is read in part.
+pub trait Partly: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static {
+    /// What is read of its spec.
+    type Spec: Content;
+    /// What is read of its status.
+    type Status: Content;
+}
+
+/// Of the answer to a status that was written only the version counts.
+impl Partly for OrdersService {
+    type Spec = Nothing;
+    type Status = Nothing;
+}
 
 /// What is read of a spec or a status.
 pub trait Content: Clone + Debug + Default + DeserializeOwned + Send + Sync + 'static {
@@ -56,7 +69,7 @@ impl Content for RouteStatus {}
 
 /// An object of the kind of `K`, in part.
 #[derive(Clone, Debug)]
-pub struct Partial<K: Child> {
+pub struct Partial<K: Partly> {
     /// Its metadata, as far as [`Metadata`] has them.
     pub metadata: ObjectMeta,
     /// The hash of which of its fields are there because we applied them, and of when their values changed last by
@@ -77,7 +90,7 @@ struct Wire<S, T> {
     status: Option<T>,
 }
 
-impl<'de, K: Child> Deserialize<'de> for Partial<K> {
+impl<'de, K: Partly> Deserialize<'de> for Partial<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
         let fields = metadata.our_fields();
@@ -86,7 +99,7 @@ impl<'de, K: Child> Deserialize<'de> for Partial<K> {
     }
 }
 
-impl<K: Child> Resource for Partial<K> {
+impl<K: Partly> Resource for Partial<K> {
     type DynamicType = ();
     type Scope = K::Scope;
 

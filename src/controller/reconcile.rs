@@ -117,9 +117,9 @@ pub async fn reconcile(stored: Arc<Stored>, context: Arc<Context>) -> Result<Act
             () = context.shutdown.cancelled() => Ok(Action::await_change()),
         };
     }
-    // Before, it could take what is another's.
+    // Before, it could take what is another's, and would apply what is applied.
     tokio::select! {
-        () = context.claims.filled() => {}
+        ((), ()) = async { tokio::join!(context.claims.settled(), context.children.watched.settled()) } => {}
         () = context.shutdown.cancelled() => return Ok(Action::await_change()),
     }
     // It is never closed; were it, one more reconcile would do no harm.
@@ -288,9 +288,8 @@ fn wake_others(context: &Context, service: &OrdersService, namespace: &str, chan
 async fn tell(context: &Context, service: &OrdersService, outcome: &Outcome<'_>) -> Result<(), CallError> {
     let next = status::compute(service, outcome, Timestamp::now());
     let written = status::write(&context.children.cluster, service, &next);
-    if !written.instrument(traces::step("status")).await? {
-        return Ok(());
-    }
+    let Some(answer) = written.instrument(traces::step("status")).await? else { return Ok(()) };
+    context.children.memory.told(&service.uid().unwrap_or_default(), &answer);
     let ready = |status: &OrdersServiceStatus| {
         find_condition(&status.conditions, ConditionType::Ready)
             .map(|ready| (is_true(ready), ready.reason.clone(), ready.message.clone()))

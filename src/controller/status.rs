@@ -10,6 +10,7 @@ use kube::{
 
 use super::{
     apply::Applied,
+    partial::Partial,
     pods,
     problem::{CallError, Cluster, Problem},
     rollout::Rollout,
@@ -191,7 +192,7 @@ fn availability(rollout: &Rollout, trouble: Option<&Problem>) -> (bool, Reason, 
     }
 }
 
-/// Writes `status`, unless the object has it already; says whether it did.
+/// Writes `status`, unless the object has it already; gives what came back.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses.
@@ -199,12 +200,14 @@ pub async fn write(
     cluster: &Cluster,
     service: &OrdersService,
     status: &OrdersServiceStatus,
-) -> Result<bool, CallError> {
+) -> Result<Option<Partial<OrdersService>>, CallError> {
     if service.status.as_ref().is_some_and(|current| is_current(current, status)) {
-        return Ok(false);
+        return Ok(None);
     }
-    let api =
-        Api::<OrdersService>::namespaced(cluster.client.clone(), &service.namespace().unwrap_or_default());
+    let api = Api::<Partial<OrdersService>>::namespaced(
+        cluster.client.clone(),
+        &service.namespace().unwrap_or_default(),
+    );
     let params = PatchParams::apply(CONTROLLER_MANAGER).force();
     cluster
         .write(
@@ -213,7 +216,7 @@ pub async fn write(
             api.patch_status(&service.name_any(), &params, &Patch::Apply(status_patch(service, status))),
         )
         .await
-        .map(|_| true)
+        .map(Some)
 }
 
 /// Whether the object's status is `ours` already, other writers' conditions aside.
@@ -232,9 +235,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controller::{
-        dereference::Dereferenced, fixture::service, partial::Partial, validate::validate,
-    };
+    use crate::controller::{dereference::Dereferenced, fixture::service, validate::validate};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

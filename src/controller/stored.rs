@@ -2,12 +2,13 @@
 //!
 //! The spec and the status stay the text that they came as, and are read when they are needed. So it also
 //! comes to light only then, and for this one alone, that an object is not as the schema of today has it: it
-//! may have been stored under another one.
+//! may have been stored under another one. The text is kept compressed: most of it is what all of them have.
 
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, value::RawValue};
 
@@ -18,10 +19,13 @@ use crate::crd::{OrdersService, OrdersServiceSpec, OrdersServiceStatus};
 #[derive(Clone, Debug)]
 pub struct Stored {
     metadata: ObjectMeta,
-    /// The spec and the status as JSON.
-    text: Box<str>,
+    /// The spec and the status as JSON, compressed.
+    text: Box<[u8]>,
     at_gateway: bool,
 }
+
+/// What all of them have: where a text has the same, a reference to it is kept.
+const SAMPLE: &[u8] = include_bytes!("stored.sample.json");
 
 /// What it comes as, whatever that says.
 #[derive(Deserialize)]
@@ -51,9 +55,14 @@ impl Stored {
     /// # Errors
     /// Which field does not match the schema of today, and why.
     pub fn read(&self) -> Result<OrdersService, String> {
-        let mut json = serde_json::Deserializer::from_str(&self.text);
-        let Content { spec, status } =
-            serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string())?;
+        let text =
+            decompress_size_prepended_with_dict(&self.text, SAMPLE).map_err(|error| error.to_string())?;
+        let Content { spec, status } = match serde_json::from_slice(&text) {
+            Ok(content) => content,
+            // Once more, for the field: to follow where one is costs as much as to read it.
+            Err(_) => serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text))
+                .map_err(|error| error.to_string())?,
+        };
         Ok(OrdersService { metadata: self.metadata.clone(), spec, status })
     }
 
@@ -69,7 +78,8 @@ impl<'de> Deserialize<'de> for Stored {
         let [spec, status] = [&spec, &status].map(|text| text.as_deref().map_or("null", RawValue::get));
         let at_gateway = serde_json::from_str(spec).is_ok_and(|glance: Glance| glance.gateway.is_some());
         let text = format!(r#"{{"spec":{spec},"status":{status}}}"#);
-        Ok(Self { metadata: metadata.into(), text: text.into(), at_gateway })
+        let text = compress_prepend_size_with_dict(text.as_bytes(), SAMPLE).into_boxed_slice();
+        Ok(Self { metadata: metadata.into(), text, at_gateway })
     }
 }
 
@@ -104,10 +114,18 @@ impl Resource for Stored {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
-    use crate::controller::fixture::service;
+    use crate::controller::{
+        apply::Applied,
+        dereference::Dereferenced,
+        fixture::service,
+        rollout::Rollout,
+        status::{self, Outcome},
+        validate::validate,
+    };
 
     fn stored(value: Value) -> Stored {
         serde_json::from_value(value).unwrap()
@@ -135,6 +153,19 @@ mod tests {
             assert!(!named(spec.clone()).is_at_gateway() && named(spec).read().is_err());
         }
         assert!(stored(json!({"metadata": {}})).read().is_err());
+    }
+
+    #[test]
+    fn what_all_of_them_have_takes_little_room() {
+        let mut service = service(json!({}));
+        let valid = validate(&service, &Dereferenced::default(), Some("registry.example/orders:2")).unwrap();
+        let applied = Applied { rollout: Rollout::default(), gateway: Vec::new(), record: Some("r".into()) };
+        service.status =
+            Some(status::compute(&service, &Outcome::Applied(&valid, &applied, None), Timestamp::UNIX_EPOCH));
+        let value = serde_json::to_value(&service).unwrap();
+        let text = json!({"spec": value["spec"], "status": value["status"]}).to_string();
+        let kept = stored(value).text.len();
+        assert!(kept < text.len() / 2, "{kept} of {}: is the sample stale?", text.len());
     }
 
     #[test]

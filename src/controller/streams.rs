@@ -31,6 +31,8 @@ use super::{
     claims::{self, Claimed, Claims},
     gateway::HTTPRoute,
     kind::Kind,
+    lists::List,
+    memory::Memory,
     metrics::Metrics,
     partial::Partial,
     stored::Stored,
@@ -79,6 +81,7 @@ pub fn follow(
         }
         let changed = match changed {
             Changed::All => of_services.state().iter().map(|stored| reference(key(stored))).collect(),
+            Changed::This(object) if is_told(&memory, object) => Vec::new(),
             Changed::This(object) => vec![reference(key(object))],
             Changed::None => Vec::new(),
         };
@@ -124,7 +127,8 @@ fn owners<K: Watch>(
     config: &watcher::Config,
     children: &Children,
 ) -> BoxStream<'static, ObjectRef<Stored>> {
-    let mut feed = children.watched.feed(kind, namespace);
+    let mut feed = children.watched.feed(kind, namespace, &children.memory);
+    let list = feed.list.clone();
     let cluster = &children.cluster;
     let api = watch::api::<Partial<K>>(&cluster.client, namespace);
     let events = watch::events(api, config.clone());
@@ -137,7 +141,7 @@ fn owners<K: Watch>(
         }
         std::future::ready(!is_gone)
     });
-    counted(events, kind.as_str(), cluster.metrics.clone(), || {})
+    counted(events, kind.as_str(), cluster.metrics.clone(), move || list.settle())
         .flat_map(move |event| stream::iter(feed.take(event).into_iter().map(reference)))
         .boxed()
 }
@@ -145,13 +149,14 @@ fn owners<K: Watch>(
 /// The same for Ingresses, which are read whole: others' claim routes.
 fn ingresses(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static, ObjectRef<Stored>> {
     let Followed { config, children, claims, .. } = followed;
-    let mut feed = children.watched.feed(Kind::Ingress, namespace);
+    let mut feed = children.watched.feed(Kind::Ingress, namespace, &children.memory);
     let mut of_claims = claims.feed(ClaimantKind::Ingress);
-    let list = of_claims.list.clone();
+    let lists = [of_claims.list.clone(), feed.list.clone()];
     let cluster = &children.cluster;
     let api = watch::api::<Partial<Ingress>>(&cluster.client, namespace);
     let events = watch::events(api, config.clone());
-    counted(events, Kind::Ingress.as_str(), cluster.metrics.clone(), move || list.settle())
+    let refused = move || lists.iter().for_each(List::settle);
+    counted(events, Kind::Ingress.as_str(), cluster.metrics.clone(), refused)
         .flat_map(move |event| {
             of_claims.take(&event, claims::of_ingress);
             stream::iter(feed.take(event).into_iter().map(reference))
@@ -174,6 +179,16 @@ fn routes(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static
         }
     });
     watches.flatten().boxed()
+}
+
+/// Whether whoever wrote the status has seen all of it.
+fn is_told(memory: &Memory, stored: &Stored) -> bool {
+    let metadata = stored.meta();
+    metadata
+        .uid
+        .as_deref()
+        .zip(metadata.resource_version.as_deref())
+        .is_some_and(|(uid, version)| memory.is_told(uid, version))
 }
 
 fn key(stored: &Stored) -> Key {

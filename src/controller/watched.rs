@@ -21,13 +21,14 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Resource, runtime::watcher::Event};
-use tokio::sync::watch;
 
 use super::{
     gateway::{self, HTTPRoute},
     kind::{Child, Kind},
-    memory::Print,
+    lists::{List, Lists},
+    memory::Memory,
     partial::Partial,
+    print::Print,
     problem::Problem,
     rollout::Rollout,
 };
@@ -87,6 +88,22 @@ pub struct Seen {
     pub answers: Vec<Problem>,
 }
 
+impl Seen {
+    /// Whether nothing that counts has changed since `before`: what others write to a child beside our fields, such
+    /// as an autoscaler every 15 s, shows in its version only.
+    fn is_as_good_as(&self, before: &Self) -> bool {
+        let Self { uid, version: _, owner, deleting, fields, rollout, answers } = self;
+        // Without knowing whose fields are whose, another version may be anything.
+        fields.is_some()
+            && *fields == before.fields
+            && *uid == before.uid
+            && *owner == before.owner
+            && *deleting == before.deleting
+            && *rollout == before.rollout
+            && *answers == before.answers
+    }
+}
+
 /// The OrdersService that controls a child; all its children share one of these.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -111,8 +128,9 @@ pub enum Shown {
 #[derive(Clone)]
 pub struct Watched {
     state: Arc<Mutex<State>>,
-    /// How many watches have not shown a whole list yet.
-    missing: Arc<watch::Sender<usize>>,
+    /// The lists of kinds that are everywhere: when each has come in, and when none is waited for any more.
+    whole: Lists,
+    lists: Lists,
 }
 
 #[derive(Default)]
@@ -159,7 +177,7 @@ impl State {
 impl Watched {
     /// Before `watches` watches of kinds that are everywhere have shown anything.
     pub fn new(watches: usize) -> Self {
-        Self { state: Arc::default(), missing: Arc::new(watch::Sender::new(watches)) }
+        Self { state: Arc::default(), whole: Lists::new(watches), lists: Lists::new(watches) }
     }
 
     /// What is known of the child of this kind and name.
@@ -175,16 +193,26 @@ impl Watched {
 
     /// Waits until every watch of a kind that is everywhere has shown a whole list.
     pub async fn filled(&self) {
-        // The sender lives as long as we do.
-        drop(self.missing.subscribe().wait_for(|missing| *missing == 0).await);
+        self.whole.settled().await;
+    }
+
+    /// Waits until each of them has, or was refused: to look at children before would be to apply all that have not
+    /// been shown yet.
+    pub async fn settled(&self) {
+        self.lists.settled().await;
     }
 
     /// The feed of the watch on `kind` in `namespace`, or in all.
-    pub fn feed(&self, kind: Kind, namespace: Option<&str>) -> Feed {
+    pub fn feed(&self, kind: Kind, namespace: Option<&str>, memory: &Memory) -> Feed {
+        // Nobody waits for the others, which may never be there.
+        let list = |of: &Lists| if kind.is_everywhere() { of.list() } else { Lists::new(1).list() };
         Feed {
             watched: self.clone(),
+            memory: memory.clone(),
             kind,
             namespace: namespace.map(str::to_owned),
+            whole: list(&self.whole),
+            list: list(&self.lists),
             arriving: HashSet::new(),
         }
     }
@@ -197,8 +225,12 @@ impl Watched {
 /// Takes the events of one watch.
 pub struct Feed {
     watched: Watched,
+    memory: Memory,
     kind: Kind,
     namespace: Option<String>,
+    whole: List,
+    /// The list with which the watch begins, whether it comes or is refused.
+    pub list: List,
     /// What the list that is coming in has, by namespace/name.
     arriving: HashSet<Box<str>>,
 }
@@ -224,15 +256,22 @@ impl Feed {
         }
     }
 
-    /// Concerns the owner, and the owner before it, if that was another.
+    /// Concerns the owner, and the owner before it, if that was another; unless there is nothing in it for them.
     fn show<K: Watch>(&self, object: &Partial<K>) -> Vec<Key> {
         let key = key(object.meta());
         let now = seen(object);
-        let mut state = self.watched.lock();
         let before = match now.clone() {
-            Some(now) => state.put(self.kind, &key, now),
-            None => state.remove(self.kind, &key),
+            Some(now) => self.watched.lock().put(self.kind, &key, now),
+            None => self.watched.lock().remove(self.kind, &key),
         };
+        let is_news = |now: &Seen| !before.as_ref().is_some_and(|before| now.is_as_good_as(before));
+        let is_echo = |now: &Seen| {
+            let same_owner = before.as_ref().is_none_or(|before| before.owner == now.owner);
+            same_owner && self.memory.is_applied(&now.owner.uid, self.kind, &now.version)
+        };
+        if now.as_ref().is_some_and(|now| !is_news(now) || is_echo(now)) {
+            return Vec::new();
+        }
         let concerned = [now, before].into_iter().flatten();
         let mut owners: Vec<_> = concerned.map(|seen| owner_key(object.meta(), &seen)).collect();
         owners.dedup();
@@ -252,9 +291,9 @@ impl Feed {
             }
             !of_name.is_empty()
         });
-        if state.listed.insert((self.kind, self.namespace.clone())) && self.kind.is_everywhere() {
-            self.watched.missing.send_modify(|missing| *missing = missing.saturating_sub(1));
-        }
+        state.listed.insert((self.kind, self.namespace.clone()));
+        self.whole.settle();
+        self.list.settle();
         self.arriving = HashSet::new();
         gone
     }
@@ -332,7 +371,7 @@ mod tests {
     #[test]
     fn what_was_deleted_while_no_watch_was_there_concerns_its_owner_too() {
         let watched = Watched::new(1);
-        let mut feed = watched.feed(Kind::Service, None);
+        let mut feed = watched.feed(Kind::Service, None, &Memory::default());
         assert_eq!(watched.get(Kind::Service, "shop", "a"), Shown::Unknown);
         feed.take(Event::<Partial<Service>>::Init);
         assert_eq!(feed.take(Event::InitApply(child("a", "1", Some("a")))), owners(&["a"]));
@@ -354,9 +393,29 @@ mod tests {
     }
 
     #[test]
+    fn what_tells_nothing_new_concerns_nobody() {
+        let (watched, memory) = (Watched::new(1), Memory::default());
+        let mut feed = watched.feed(Kind::Service, None, &memory);
+        let mut show = |version: &str, owner: &str, fields: &str| {
+            let mut object = child("a", version, Some(owner));
+            object.fields = (!fields.is_empty()).then(|| Print::of(&fields)).flatten();
+            feed.take(Event::Apply(object))
+        };
+        let applied = Partial { fields: Print::of(&"ours"), ..child("a", "5", None) };
+        memory.applied("u", 0, Print::of(&"wanted"), &applied);
+        assert_eq!(show("4", "a", "ours"), owners(&["a"]), "it was not there before");
+        assert_eq!(show("5", "a", "ours, later"), [], "our own write");
+        assert_eq!(show("6", "a", "ours, later"), [], "something beside our fields");
+        assert_eq!(show("7", "a", "theirs"), owners(&["a"]), "someone took a field over");
+        assert_eq!(show("8", "a", ""), owners(&["a"]), "whose the fields are is not told");
+        assert_eq!(show("9", "a", ""), owners(&["a"]), "nor now");
+        assert_eq!(show("5", "b", "ours"), owners(&["b", "a"]), "it has changed hands");
+    }
+
+    #[test]
     fn edits_deletions_and_lost_ownership_concern_the_owner_and_foreign_objects_nobody() {
         let watched = Watched::new(1);
-        let mut feed = watched.feed(Kind::Service, Some("shop"));
+        let mut feed = watched.feed(Kind::Service, Some("shop"), &Memory::default());
         assert_eq!(feed.take(Event::Apply(child("foreign", "1", None))), []);
         assert_eq!(watched.get(Kind::Service, "shop", "foreign"), Shown::Unknown);
         assert_eq!(feed.take(Event::Apply(child("a", "1", Some("a")))), owners(&["a"]));

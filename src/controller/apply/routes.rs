@@ -5,7 +5,8 @@ use crate::{
     controller::{
         gateway::{HTTPRoute, MOST_ROUTES, answers},
         kind::Kind,
-        memory::{Print, Settled},
+        memory::Settled,
+        print::Print,
         problem::Problem,
         watched::Shown,
     },
