@@ -80,7 +80,7 @@ async fn the_api_server_refuses_what_cannot_work_and_says_what_to_write() {
         (json!({"ingress": {"routes": [route("api/x")]}}), "path must begin with /, such as /api/payments"),
         (json!({"ingress": {"routes": [route("/")]}}), "name that service in spec.ingress.client"),
         (json!({"ingress": {"routes": [route("/x"), route("/x")]}}), "two routes have the same path"),
-        (json!({"ingress": {"routes": [route("/api/orders")]}}), "which is the orders API's own"),
+        (json!({"ingress": {"routes": [route("/api/orders")]}}), "the path of the orders API itself"),
         (json!({"gateway": {"hostnames": ["a.dev"]}}), "spec.gateway.parentRefs"),
         (json!({"gateway": {"parentRefs": [], "hostnames": ["a.dev"]}}), "spec.gateway.parentRefs"),
         (
