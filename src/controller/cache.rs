@@ -2,13 +2,12 @@
 //! again when it is old.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Below this number of copies nothing is thrown away.
-const FEW: usize = 64;
+use super::watched::Key;
 
 /// Copies by namespace and name.
 pub struct Cache<V> {
@@ -18,9 +17,9 @@ pub struct Cache<V> {
 }
 
 struct Slots<V> {
-    by_key: HashMap<(String, String), Arc<Slot<V>>>,
-    /// When there are as many, those are thrown away that nobody asks for any more.
-    prune_at: usize,
+    by_key: HashMap<Key, Arc<Slot<V>>>,
+    /// When each copy is old.
+    due: BTreeSet<(Instant, Key)>,
 }
 
 /// One copy. Whoever reads it anew holds the lock, so that others wait for the answer and do not ask too.
@@ -36,8 +35,6 @@ struct Copy<V> {
 pub struct Found<V> {
     /// The value.
     pub value: V,
-    /// Until when it counts.
-    pub until: Instant,
     /// Whether it was just read, and differs from what was known before.
     pub changed: bool,
 }
@@ -45,7 +42,7 @@ pub struct Found<V> {
 impl<V: Clone + PartialEq> Cache<V> {
     /// An empty cache whose copies count for `fresh`, less up to a quarter, so that not all are read at once.
     pub fn new(fresh: Duration) -> Self {
-        Self { fresh, slots: Mutex::new(Slots { by_key: HashMap::new(), prune_at: FEW }) }
+        Self { fresh, slots: Mutex::new(Slots { by_key: HashMap::new(), due: BTreeSet::new() }) }
     }
 
     /// The copy, or what `read` gives when there is none that counts, or it was read before `since`.
@@ -65,26 +62,39 @@ impl<V: Clone + PartialEq> Cache<V> {
         if let Some(copy) =
             copy.as_ref().filter(|copy| now < copy.until && since.is_none_or(|since| copy.read >= since))
         {
-            return Ok(Found { value: copy.value.clone(), until: copy.until, changed: false });
+            return Ok(Found { value: copy.value.clone(), changed: false });
         }
         let value = read.await?;
         let changed = copy.as_ref().is_some_and(|before| before.value != value);
         let until = now + self.fresh.mul_f64(0.75 + 0.25 * fastrand::f64());
-        *copy = Some(Copy { value: value.clone(), read: now, until });
-        Ok(Found { value, until, changed })
+        let before = copy.replace(Copy { value: value.clone(), read: now, until });
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut slots = self.lock();
+        if let Some(before) = before {
+            slots.due.remove(&(before.until, key.clone()));
+        }
+        slots.due.insert((until, key));
+        Ok(Found { value, changed })
+    }
+
+    /// The copy that is old first, and since when it is or will be.
+    pub fn due(&self) -> Option<(Instant, Key)> {
+        self.lock().due.first().cloned()
+    }
+
+    /// Throws a copy away that nobody asks for any more.
+    pub fn forget(&self, key: &Key) {
+        let mut slots = self.lock();
+        slots.by_key.remove(key);
+        slots.due.retain(|(_, due)| due != key);
     }
 
     fn slot(&self, namespace: &str, name: &str) -> Arc<Slot<V>> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.by_key.len() >= slots.prune_at {
-            let now = Instant::now();
-            slots.by_key.retain(|_, slot| match slot.try_lock() {
-                Ok(copy) => copy.as_ref().is_some_and(|copy| now < copy.until + 2 * self.fresh),
-                Err(_) => true,
-            });
-            slots.prune_at = FEW.max(2 * slots.by_key.len());
-        }
-        slots.by_key.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
+        self.lock().by_key.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slots<V>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,11 +142,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn copies_that_nobody_asks_for_are_thrown_away() {
-        let cache = Cache::new(Duration::ZERO);
-        for number in 0..10 * FEW {
-            get(&cache, &number.to_string(), 0).await;
+    async fn each_copy_is_due_once_the_oldest_first_until_it_is_forgotten() {
+        let cache = Cache::new(Duration::from_secs(300));
+        assert!(cache.due().is_none());
+        let begun = Instant::now();
+        for name in ["a", "b", "a"] {
+            cache.get("shop", name, Some(Instant::now()), async { Ok::<_, Infallible>(1) }).await.unwrap();
         }
-        assert!(cache.slots.lock().unwrap().by_key.len() <= FEW + 1);
+        let mut names = Vec::new();
+        while let Some((due, key)) = cache.due() {
+            assert!(
+                due >= begun + Duration::from_secs(225) && due <= Instant::now() + Duration::from_secs(300)
+            );
+            cache.forget(&key);
+            names.push(key.1);
+        }
+        names.sort();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(get(&cache, "a", 2).await, (2, false), "nothing is known of it any more");
     }
 }

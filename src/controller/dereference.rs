@@ -13,7 +13,7 @@ use kube::Api;
 use sha2::{Digest, Sha256};
 
 use super::{
-    cache::Cache,
+    cache::{Cache, Found},
     claims::{Claims, Verdicts},
     problem::{CallError, Cluster, Problem},
 };
@@ -50,20 +50,36 @@ const URI: Referred =
     Referred { field: "spec.database.uriSecretRef", what: "the connection string of the database" };
 
 /// A hash of each of a Secret's values by its key; none for an empty one.
-type Hashes = BTreeMap<String, Option<[u8; 32]>>;
+pub type Hashes = BTreeMap<String, Option<[u8; 32]>>;
 
 /// What resources refer to, by namespace and name; none for what is not there.
 pub struct References {
-    secrets: Cache<Option<Hashes>>,
-    certificates: Cache<bool>,
+    /// Those of which the values count.
+    pub secrets: Cache<Option<Hashes>>,
+    /// Those that need only be there.
+    pub certificates: Cache<bool>,
 }
 
-/// What was fetched, beside what was found.
-pub struct Fetched {
-    /// When the first of the copies is old.
-    pub until: Instant,
-    /// Secrets that are not as they were when another resource, or this one, last looked.
-    pub changed: Vec<String>,
+/// What a Secret is named for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// For a value that the pods get.
+    Value,
+    /// For the certificate of the hosts.
+    Certificate,
+}
+
+/// The Secrets that `service` names for this.
+pub fn named(service: &OrdersService, reference: Reference) -> impl Iterator<Item = &str> {
+    let spec = &service.spec;
+    let names = match reference {
+        Reference::Value => [Some(&spec.auth.jwt_secret_ref.name), Some(&spec.database.uri_secret_ref.name)],
+        Reference::Certificate => {
+            let tls = spec.ingress.as_ref().and_then(|ingress| ingress.tls.as_ref());
+            [tls.map(|tls| &tls.secret_name), None]
+        }
+    };
+    names.into_iter().flatten().map(String::as_str)
 }
 
 impl References {
@@ -71,10 +87,48 @@ impl References {
     pub fn new(fresh: Duration) -> Self {
         Self { secrets: Cache::new(fresh), certificates: Cache::new(fresh) }
     }
+
+    /// The hashes of a Secret's values, read at `since` or later; none when it is not there.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn secret(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        name: &str,
+        since: Option<Instant>,
+    ) -> Result<Found<Option<Hashes>>, CallError> {
+        let read = async {
+            let api = Api::<Secret>::namespaced(cluster.client.clone(), namespace);
+            let secret = cluster.read("Secret", "get", api.get_opt(name)).await?;
+            Ok(secret.as_ref().map(hashes))
+        };
+        self.secrets.get(namespace, name, since, read).await
+    }
+
+    /// Whether a Secret was there at `since` or later.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or refuses.
+    pub async fn certificate(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        name: &str,
+        since: Option<Instant>,
+    ) -> Result<Found<bool>, CallError> {
+        let read = async {
+            let api = Api::<Secret>::namespaced(cluster.client.clone(), namespace);
+            Ok(cluster.read("Secret", "get", api.get_metadata_opt(name)).await?.is_some())
+        };
+        self.certificates.get(namespace, name, since, read).await
+    }
 }
 
 /// Finds the Secrets and the IngressClass that `service` refers to, and what others have of its routes;
-/// `look_closely` where an old copy will not do.
+/// `look_closely` where an old copy will not do. Also gives the Secrets that are not as they were when another
+/// resource, or this one, last looked.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses; something that is missing is no error.
@@ -85,23 +139,16 @@ pub async fn dereference(
     service: &OrdersService,
     namespace: &str,
     look_closely: bool,
-) -> Result<(Dereferenced, Fetched), CallError> {
+) -> Result<(Dereferenced, Vec<String>), CallError> {
     // Whoever changed the spec may have changed the Secret a moment before.
     let begun = Instant::now();
     let since = look_closely.then_some(begun);
-    let secrets = Api::<Secret>::namespaced(cluster.client.clone(), namespace);
     let (jwt, uri) = (&service.spec.auth.jwt_secret_ref, &service.spec.database.uri_secret_ref);
     let mut found = Dereferenced::default();
-    let mut until = Vec::new();
     let mut changed = Vec::new();
     let mut checksum = Sha256::new();
     for (referred, name, key) in [(JWT, &jwt.name, &jwt.key), (URI, &uri.name, &uri.key)] {
-        let read = async {
-            let secret = cluster.read("Secret", "get", secrets.get_opt(name)).await?;
-            Ok(secret.as_ref().map(hashes))
-        };
-        let secret = references.secrets.get(namespace, name, since, read).await?;
-        until.push(secret.until);
+        let secret = references.secret(cluster, namespace, name, since).await?;
         if secret.changed {
             changed.push(name.clone());
         }
@@ -117,21 +164,16 @@ pub async fn dereference(
         let class = ingress.class_name.clone();
         found.missing_class = class.filter(|class| claims.has_class(class) == Some(false));
         if let Some(certificate) = ingress.tls.as_ref().map(|tls| &tls.secret_name) {
-            let read = || async {
-                let found = cluster.read("Secret", "get", secrets.get_metadata_opt(certificate)).await?;
-                Ok(found.is_some())
-            };
-            let mut exists = references.certificates.get(namespace, certificate, since, read()).await?;
+            let mut exists = references.certificate(cluster, namespace, certificate, since).await?;
             if !exists.value {
                 // It is made at any moment, by those who saw the Ingress.
-                exists = references.certificates.get(namespace, certificate, Some(begun), read()).await?;
+                exists = references.certificate(cluster, namespace, certificate, Some(begun)).await?;
             }
             found.missing_certificate = (!exists.value).then(|| certificate.clone());
         }
     }
     found.verdicts = claims.judge(service);
-    let until = until.into_iter().min().unwrap_or_else(Instant::now);
-    Ok((found, Fetched { until, changed }))
+    Ok((found, changed))
 }
 
 /// The Secret's UID salts the hashes: an annotation that is made from them, and that more people may

@@ -20,7 +20,8 @@ use super::{
     print::Print,
     problem::Problem,
     rollout::Rollout,
-    watched::{Seen, Shown},
+    version::Version,
+    watched::Shown,
 };
 use crate::crd::OrdersService;
 /// A child as it is to be, and as a watch shows it.
@@ -53,7 +54,7 @@ pub struct Memory(Arc<Mutex<HashMap<Box<str>, Applications>>>);
 #[derive(Default)]
 struct Applications {
     /// The resourceVersion that the OrdersService itself had when its status was written.
-    told: Box<str>,
+    told: Option<Version>,
     children: Vec<((Kind, Part), Application)>,
     rollout: Option<Box<Rollout>>,
     answers: BTreeMap<Part, Vec<Problem>>,
@@ -77,7 +78,7 @@ impl Applications {
 
 struct Application {
     print: Print,
-    version: Box<str>,
+    version: Version,
     fields: Option<Print>,
 }
 
@@ -92,7 +93,8 @@ impl Memory {
         };
         if &*seen.owner.uid != owner || seen.deleting {
             Settled::No
-        } else if seen.version == applied.version || is_behind(seen, &applied.version) {
+            // Before, the watch has not come as far yet as what was applied. What happened since, it will show.
+        } else if seen.version == applied.version || seen.version.is_before(&applied.version) {
             Settled::Untouched
         } else if seen.fields.is_some() && seen.fields == applied.fields {
             Settled::Elsewhere
@@ -122,22 +124,19 @@ impl Memory {
     /// Remembers that the status of a resource was written, and what came back.
     pub fn told(&self, owner: &str, answer: &Partial<OrdersService>) {
         if let Some(version) = answer.metadata.resource_version.as_deref() {
-            self.lock().entry(owner.into()).or_default().told = version.into();
+            self.lock().entry(owner.into()).or_default().told = Some(version.into());
         }
     }
 
     /// Whether a resource is shown just as it was when its status was written: whoever wrote it knows.
-    pub fn is_told(&self, owner: &str, version: &str) -> bool {
-        self.lock().get(owner).is_some_and(|applied| *applied.told == *version)
+    pub fn is_told(&self, owner: &str, version: &Version) -> bool {
+        self.lock().get(owner).is_some_and(|applied| applied.told.as_ref() == Some(version))
     }
 
     /// Whether a child of this kind is shown just as it was when it was applied: whoever applied it knows.
-    pub fn is_applied(&self, owner: &str, kind: Kind, version: &str) -> bool {
+    pub fn is_applied(&self, owner: &str, kind: Kind, version: &Version) -> bool {
         self.lock().get(owner).is_some_and(|applied| {
-            applied
-                .children
-                .iter()
-                .any(|((other, _), applied)| *other == kind && *applied.version == *version)
+            applied.children.iter().any(|((other, _), applied)| *other == kind && applied.version == *version)
         })
     }
 
@@ -219,21 +218,16 @@ fn record(children: &BTreeMap<(Kind, Part), (Print, Print)>) -> Option<String> {
     Print::of(&children.iter().map(text).collect::<Vec<_>>()).map(|print| print.to_string())
 }
 
-/// Whether the watch has not come as far yet as what was applied. What happened since, it will show.
-fn is_behind(seen: &Seen, version: &str) -> bool {
-    match (seen.version.parse::<u64>(), version.parse::<u64>()) {
-        (Ok(seen), Ok(applied)) => seen < applied,
-        // Not of an API server that counts: any difference may be drift.
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
 
     use super::*;
-    use crate::controller::{fixture::child, gateway::HTTPRoute, watched::Owner};
+    use crate::controller::{
+        fixture::child,
+        gateway::HTTPRoute,
+        watched::{Owner, Seen},
+    };
 
     /// A child on which these fields are ours.
     fn object<K: Child>(version: &str, fields: &str) -> Partial<K> {

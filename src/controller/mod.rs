@@ -23,6 +23,7 @@ mod print;
 mod problem;
 mod quantity;
 mod reconcile;
+mod refresh;
 pub mod render;
 mod replicas;
 mod rollout;
@@ -32,6 +33,7 @@ mod stored;
 mod streams;
 mod underway;
 pub mod validate;
+mod version;
 mod wake;
 mod watched;
 
@@ -85,6 +87,10 @@ use crate::{
 /// How long a reconcile may take before the process counts as stuck. Its calls are bounded one by one,
 /// and come to some minutes at the worst.
 const STUCK: Duration = Duration::from_secs(600);
+
+/// How many calls to the API server may be under way for each reconcile that may be. One that makes everything new could
+/// have more, but each is a connection of its own, for as long as it may be needed again.
+const CALLS: usize = 2;
 
 /// How long reconciles that run at the shutdown may go on, before the lease is handed over without them.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -171,11 +177,12 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let (leadership, mut election) = elect(&client, &args, &hand_over);
     let namespaces = watch::scopes(&args.namespace);
     let children = Children {
-        cluster: Arc::new(Cluster {
-            client: client.clone(),
-            leadership: leadership.clone(),
-            metrics: metrics.clone(),
-        }),
+        cluster: Arc::new(Cluster::new(
+            client.clone(),
+            leadership.clone(),
+            metrics.clone(),
+            CALLS * usize::from(args.concurrency),
+        )),
         watched: Watched::new(
             Kind::ALL.into_iter().filter(|kind| kind.is_everywhere()).count() * namespaces.len(),
         ),
@@ -215,6 +222,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     });
     tracing::info!(namespaces = watch::described(&args.namespace), "controller started");
 
+    let refresh = refresh::follow(&context);
     let run = stream::select_all(controllers.into_iter().map(|controller| {
         controller
             .with_config(Config::default().concurrency(args.concurrency))
@@ -268,6 +276,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         () = tell_leadership => Err(RunError::Ended),
         () = classes => Err(RunError::Ended),
         () = gateways => Err(RunError::Ended),
+        () = refresh => Err(RunError::Ended),
     };
     // Only now: nothing is written any more.
     hand_over.cancel();

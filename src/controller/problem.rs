@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 
 use kube::Client;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use super::metrics::Metrics;
 use crate::{crd::Reason, runtime::lease::Leadership};
@@ -93,9 +94,15 @@ pub struct Cluster {
     pub leadership: Leadership,
     /// Counts.
     pub metrics: Metrics,
+    calls: Semaphore,
 }
 
 impl Cluster {
+    /// At most so many `calls` are under way at the same time.
+    pub fn new(client: Client, leadership: Leadership, metrics: Metrics, calls: usize) -> Self {
+        Self { client, leadership, metrics, calls: Semaphore::new(calls) }
+    }
+
     /// [`call`] for a request that changes nothing.
     ///
     /// # Errors
@@ -106,6 +113,8 @@ impl Cluster {
         verb: &'static str,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, CallError> {
+        // It is never closed; were it, one more call would do no harm.
+        let _turn = self.calls.acquire().await;
         self.metrics.requested(kind, verb);
         call(request).await
     }
@@ -120,6 +129,7 @@ impl Cluster {
         verb: &'static str,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, CallError> {
+        let _turn = self.calls.acquire().await;
         if !self.leadership.may_write() {
             return Err(CallError::NotLeading);
         }

@@ -23,10 +23,11 @@ use super::{
     backoff::Backoff,
     build::build,
     claims::Claims,
-    dereference::{References, dereference},
+    dereference::{Reference, References, dereference},
     metrics::{Metrics, Outcome as Counted},
     pods,
     problem::{CallError, Problem},
+    refresh,
     rollout::Rollout,
     status::{self, Outcome},
     stored::Stored,
@@ -44,7 +45,7 @@ use crate::{
 
 /// The longest wait for a Secret that is missing: no watch tells when it comes, and the person who creates
 /// it is waiting.
-const REFERENCE_RETRY: Duration = Duration::from_secs(15);
+pub const REFERENCE_RETRY: Duration = Duration::from_secs(15);
 
 /// What events say was being done.
 const ACTION: &str = "Reconcile";
@@ -170,7 +171,7 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
     let references = &context.references;
     let closely = look_closely(service);
     let dereferenced = dereference(cluster, references, &context.claims, service, &namespace, closely);
-    let (found, fetched) = match dereferenced.instrument(traces::step("dereference")).await {
+    let (found, changed) = match dereferenced.instrument(traces::step("dereference")).await {
         Ok(found) => found,
         Err(error) => {
             let problem =
@@ -179,7 +180,10 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
             return Err(error.into());
         }
     };
-    wake_others(context, service, &namespace, &fetched.changed);
+    for secret in changed {
+        let key = (namespace.clone(), secret);
+        refresh::wake(context, Reference::Value, &key, service.metadata.uid.as_deref());
+    }
     let image = context.default_image.as_deref();
     let valid = match traces::step("validate").in_scope(|| validate(service, &found, image)) {
         Ok(valid) => valid,
@@ -210,16 +214,11 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
                     Next::Look => look_at_pods(context, &owner, &applied.rollout).await,
                 };
             tell(context, service, &Outcome::Applied(&valid, &applied, trouble.as_ref())).await?;
-            // No watch shows the Secrets, since that would need the right to list them all. Spread, so that
-            // many resources do not come round together.
-            let next = if found.missing_certificate.is_some() {
-                REFERENCE_RETRY.mul_f64(0.8 + 0.4 * fastrand::f64())
-            } else {
-                fetched.until.saturating_duration_since(Instant::now())
-                    + context.refresh.mul_f64(0.1 * fastrand::f64())
-            };
-            // Nor does one show the pods, which would be far too many.
-            Ok(Action::requeue(again.map_or(next, |again| next.min(again))))
+            // No watch shows the Secrets, nor the pods, which would be far too many. Spread, so that many resources
+            // do not come round together.
+            let missing =
+                found.missing_certificate.map(|_| REFERENCE_RETRY.mul_f64(0.8 + 0.4 * fastrand::f64()));
+            Ok(missing.into_iter().chain(again).min().map_or(Action::await_change(), Action::requeue))
         }
         Err(problems) => {
             tell(context, service, &Outcome::NotApplied(&valid, &problems)).await?;
@@ -260,27 +259,6 @@ async fn look_at_pods(
     match underway.next(&owner.uid, rollout, now) {
         Next::Wait(found, again) => (found, Some(again)),
         Next::Arrived | Next::Answer(_) | Next::Look => (None, None),
-    }
-}
-
-/// Has the other resources reconciled that name a Secret which has changed: they need not read it themselves.
-fn wake_others(context: &Context, service: &OrdersService, namespace: &str, changed: &[String]) {
-    let names = |other: &OrdersService| {
-        let spec = &other.spec;
-        changed.contains(&spec.auth.jwt_secret_ref.name)
-            || changed.contains(&spec.database.uri_secret_ref.name)
-    };
-    if changed.is_empty() {
-        return;
-    }
-    for services in &context.services {
-        for other in services.state() {
-            let (here, itself) =
-                (other.meta().namespace.as_deref() == Some(namespace), other.uid() == service.uid());
-            if here && !itself && other.read().is_ok_and(|other| names(&other)) {
-                context.wake.wake(namespace, &other.name_any());
-            }
-        }
     }
 }
 

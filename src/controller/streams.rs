@@ -188,7 +188,7 @@ fn is_told(memory: &Memory, stored: &Stored) -> bool {
         .uid
         .as_deref()
         .zip(metadata.resource_version.as_deref())
-        .is_some_and(|(uid, version)| memory.is_told(uid, version))
+        .is_some_and(|(uid, version)| memory.is_told(uid, &version.into()))
 }
 
 fn key(stored: &Stored) -> Key {

@@ -31,6 +31,7 @@ use super::{
     print::Print,
     problem::Problem,
     rollout::Rollout,
+    version::Version,
 };
 use crate::crd::OrdersService;
 
@@ -75,7 +76,7 @@ pub struct Seen {
     /// UID of the child.
     pub uid: Box<str>,
     /// Its resourceVersion.
-    pub version: Box<str>,
+    pub version: Version,
     /// The OrdersService that controls it.
     pub owner: Arc<Owner>,
     /// Whether it is being deleted.
@@ -361,9 +362,9 @@ mod tests {
         names.iter().map(|name| ("shop".to_owned(), (*name).to_owned())).collect()
     }
 
-    fn version(watched: &Watched, name: &str) -> Option<String> {
+    fn version(watched: &Watched, name: &str) -> Option<Version> {
         match watched.get(Kind::Service, "shop", name) {
-            Shown::There(seen) => Some(seen.version.into()),
+            Shown::There(seen) => Some(seen.version),
             Shown::Unknown | Shown::Nothing => None,
         }
     }
@@ -383,13 +384,9 @@ mod tests {
 
         feed.take(Event::<Partial<Service>>::Init);
         feed.take(Event::InitApply(child("b", "3", Some("b"))));
-        assert_eq!(
-            version(&watched, "a").as_deref(),
-            Some("1"),
-            "a list that is not whole takes nothing away"
-        );
+        assert_eq!(version(&watched, "a"), Some("1".into()), "a list that is not whole takes nothing away");
         assert_eq!(feed.take(Event::<Partial<Service>>::InitDone), owners(&["a"]));
-        assert_eq!((version(&watched, "a"), version(&watched, "b").as_deref()), (None, Some("3")));
+        assert_eq!((version(&watched, "a"), version(&watched, "b")), (None, Some("3".into())));
     }
 
     #[test]

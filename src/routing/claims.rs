@@ -119,7 +119,46 @@ type Claims = Box<[Claim]>;
 #[derive(Default)]
 struct OnSite {
     all: ByAge,
-    by_prefix: HashMap<CanonicalPath, ByAge>,
+    by_prefix: ByPrefix,
+}
+
+/// Who claims which prefix, in order: nearly always a few, of which a list is smaller than a map.
+#[derive(Default)]
+struct ByPrefix(Vec<(CanonicalPath, ByAge)>);
+
+impl ByPrefix {
+    fn find(&self, prefix: &CanonicalPath) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| known.cmp(prefix))
+    }
+
+    fn get(&self, prefix: &CanonicalPath) -> Option<&ByAge> {
+        let at = self.find(prefix).ok()?;
+        self.0.get(at).map(|(_, who)| who)
+    }
+
+    fn insert(&mut self, prefix: CanonicalPath, claimant: &Arc<Claimant>) {
+        match self.find(&prefix) {
+            Ok(at) => self.0.get_mut(at).into_iter().for_each(|(_, who)| who.insert(claimant)),
+            Err(at) => {
+                let mut who = ByAge::default();
+                who.insert(claimant);
+                self.0.insert(at, (prefix, who));
+            }
+        }
+    }
+
+    fn remove(&mut self, prefix: &CanonicalPath, claimant: &Arc<Claimant>) {
+        let Ok(at) = self.find(prefix) else { return };
+        let Some((_, who)) = self.0.get_mut(at) else { return };
+        who.remove(claimant);
+        if who.is_empty() {
+            self.0.remove(at);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Who claims the same, the oldest first: nearly always one.
@@ -258,20 +297,15 @@ impl ClaimIndex {
         let on = self.sites.entry(claim.site).or_default();
         on.all.insert(claimant);
         if let Some(prefix) = claim.prefix {
-            on.by_prefix.entry(prefix).or_default().insert(claimant);
+            on.by_prefix.insert(prefix, claimant);
         }
     }
 
     fn take_out(&mut self, claimant: &Arc<Claimant>, claim: Claim) {
         let Some(on) = self.sites.get_mut(&claim.site) else { return };
         on.all.remove(claimant);
-        if let Some(prefix) = claim.prefix
-            && let Some(who) = on.by_prefix.get_mut(&prefix)
-        {
-            who.remove(claimant);
-            if who.is_empty() {
-                on.by_prefix.remove(&prefix);
-            }
+        if let Some(prefix) = &claim.prefix {
+            on.by_prefix.remove(prefix, claimant);
         }
         if on.all.is_empty() && on.by_prefix.is_empty() {
             self.sites.remove(&claim.site);
