@@ -3,6 +3,7 @@
 
 use std::{fmt, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use kube::Client;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -70,6 +71,10 @@ impl CallError {
     }
 }
 
+/// A call to the API server, boxed at once: kube's are of some 30 kB, and a reconcile that had each of its calls
+/// within itself came to a megabyte, which was copied whenever it was passed on.
+type Call<'a, T> = BoxFuture<'a, Result<T, CallError>>;
+
 /// Bounds a call to the API server in time and sorts its failure.
 ///
 /// # Errors
@@ -107,33 +112,39 @@ impl Cluster {
     ///
     /// # Errors
     /// Those of the call.
-    pub async fn read<T>(
-        &self,
+    pub fn read<'a, T>(
+        &'a self,
         kind: &'static str,
         verb: &'static str,
-        request: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, CallError> {
-        // It is never closed; were it, one more call would do no harm.
-        let _turn = self.calls.acquire().await;
-        self.metrics.requested(kind, verb);
-        call(request).await
+        request: impl Future<Output = kube::Result<T>> + Send + 'a,
+    ) -> Call<'a, T> {
+        let read = async move {
+            // It is never closed; were it, one more call would do no harm.
+            let _turn = self.calls.acquire().await;
+            self.metrics.requested(kind, verb);
+            call(request).await
+        };
+        read.boxed()
     }
 
     /// [`call`] for a request that changes something.
     ///
     /// # Errors
     /// Those of the call, and [`CallError::NotLeading`].
-    pub async fn write<T>(
-        &self,
+    pub fn write<'a, T>(
+        &'a self,
         kind: &'static str,
         verb: &'static str,
-        request: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, CallError> {
-        let _turn = self.calls.acquire().await;
-        if !self.leadership.may_write() {
-            return Err(CallError::NotLeading);
-        }
-        self.metrics.requested(kind, verb);
-        call(request).await
+        request: impl Future<Output = kube::Result<T>> + Send + 'a,
+    ) -> Call<'a, T> {
+        let write = async move {
+            let _turn = self.calls.acquire().await;
+            if !self.leadership.may_write() {
+                return Err(CallError::NotLeading);
+            }
+            self.metrics.requested(kind, verb);
+            call(request).await
+        };
+        write.boxed()
     }
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Resource, ResourceExt,
@@ -133,7 +134,8 @@ pub async fn reconcile(stored: Arc<Stored>, context: Arc<Context>) -> Result<Act
                 target: traces::TARGET, "reconcile", k8s.namespace.name = namespace, name, reason = Empty,
                 otel.status_code = Empty
             );
-            let result = reconcile_valid(&service, &context).instrument(span.clone()).await;
+            // Boxed, since what is here is copied several times on the way to the runtime.
+            let result = reconcile_valid(&service, &context).boxed().instrument(span.clone()).await;
             if result.is_err() {
                 span.record("otel.status_code", "ERROR");
             }
@@ -287,7 +289,7 @@ async fn tell(context: &Context, service: &OrdersService, outcome: &Outcome<'_>)
 }
 
 /// An event that cannot be written is logged: it must never stand in the way of the reconcile.
-async fn publish<K: Resource<DynamicType = ()>>(context: &Context, object: &K, news: &News<'_>) {
+async fn publish<K: Resource<DynamicType = ()> + Sync>(context: &Context, object: &K, news: &News<'_>) {
     let request = context.events.tell(object, news);
     if let Err(error) = context.children.cluster.write("Event", "create", request).await {
         tracing::warn!(%error, reason = news.reason, "cannot write an event");
@@ -309,4 +311,20 @@ pub fn on_error(object: Arc<Stored>, error: &ReconcileError, context: Arc<Contex
         "reconcile failed"
     );
     Action::requeue(delay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what an async function gives.
+    fn size<R>(_: impl FnOnce(Arc<Stored>, Arc<Context>) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn a_reconcile_is_small_enough_to_be_passed_on() {
+        let bytes = size(reconcile);
+        assert!(bytes < 8 * 1024, "{bytes}: is a call to the API server not boxed?");
+    }
 }
