@@ -71,8 +71,8 @@ impl CallError {
     }
 }
 
-/// A call to the API server, boxed at once: kube's are of some 30 kB, and a reconcile that had each of its calls
-/// within itself came to a megabyte, which was copied whenever it was passed on.
+/// A call to the API server, boxed at once: kube's are of some kB each, and a reconcile that had all of its calls
+/// within itself came to 85 kB, which were copied whenever it was passed on.
 type Call<'a, T> = BoxFuture<'a, Result<T, CallError>>;
 
 /// Bounds a call to the API server in time and sorts its failure.
