@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 BED := dev/bed
 
-.PHONY: help demo test check bench-api bench-import bench-statements bench-controller bench-sweeper generate image down clean
+.PHONY: help demo test check bench-api bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -45,6 +45,10 @@ bench-statements: ## Compare ways to ask for orders with their tickets; SECONDS,
 bench-controller: ## Measure the controller; CLUSTER=bare-api|api|kwok COUNT=1000 CREATE_RATE=12 CHANGE_RATE=40,141 DELETE_RATE=2 REPLICAS=0
 	@$(BED) up $(or $(CLUSTER),bare-api) && $(BED) exec -- dev/locked \
 	  sh -c 'cargo build --release --locked && exec dev/bench-controller'
+
+bench-twin: ## Measure the controller's twin in Go in the same way; CLUSTER, COUNT, CREATE_RATE and the others as above
+	@$(BED) up $(or $(CLUSTER),bare-api) && cd benches/twin && GOTOOLCHAIN=local go build -o "$(ORDERS_CACHE)/bench/twin" . && cd ../.. && \
+	  BINARY="$(ORDERS_CACHE)/bench/twin" PHASES="$(or $(PHASES),quiet,change,delete)" $(BED) exec -- dev/bench-controller
 
 bench-sweeper: ## Measure the sweeper beside BullMQ and Agenda; PARTS=lateness,backlog,comparison,idle RATES=100,1000 SECONDS=15 BACKLOG=1000000 TARGETS=1,100,1000
 	@$(BED) up api mongo && $(BED) exec -- dev/locked \

@@ -33,6 +33,7 @@ pub struct Metrics {
     watch_errors: Family<KindLabels, Counter>,
     running: Arc<Mutex<BTreeSet<(Instant, u64)>>>,
     in_flight: Gauge,
+    objects: Gauge,
     leading: Gauge,
 }
 
@@ -73,6 +74,7 @@ impl Metrics {
             watch_errors: Family::default(),
             running: Arc::default(),
             in_flight: Gauge::default(),
+            objects: Gauge::default(),
             leading: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("orders_operator_controller");
@@ -98,6 +100,7 @@ impl Metrics {
             metrics.watch_errors.clone(),
         );
         registry.register("reconciles_in_flight", "Reconciles running now", metrics.in_flight.clone());
+        registry.register("objects", "OrdersServices that are watched", metrics.objects.clone());
         registry.register("leading", "1 while this controller leads, else 0", metrics.leading.clone());
         metrics
     }
@@ -150,6 +153,11 @@ impl Metrics {
     pub fn leads(&self) {
         self.queue().clear();
         self.leading.set(1);
+    }
+
+    /// Counts OrdersServices that came, or with a negative number went.
+    pub fn came(&self, number: i64) {
+        self.objects.inc_by(number);
     }
 
     /// Counts a request to the API server.

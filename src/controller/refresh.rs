@@ -34,12 +34,12 @@ async fn keep_fresh<V: Clone + PartialEq, R: Future<Output = Result<Found<V>, Ca
     kind: Reference,
     read: impl Fn(Key, Instant) -> R,
 ) {
-    let mut in_use = HashSet::new();
+    // No copy is due within that of when it was read.
+    let soon = context.refresh / 4;
+    let (mut in_use, mut looked) = (HashSet::new(), None::<Instant>);
     loop {
         context.children.cluster.leadership.begins().await;
         let now = Instant::now();
-        // What comes in meanwhile is not due before that.
-        let soon = context.refresh / 4;
         let key = match cache.due() {
             Some((due, key)) if due <= now => key,
             due => {
@@ -48,8 +48,8 @@ async fn keep_fresh<V: Clone + PartialEq, R: Future<Output = Result<Found<V>, Ca
                 continue;
             }
         };
-        if !in_use.contains(&key) {
-            in_use = all_in_use(context, kind);
+        if looked.is_none_or(|looked| now - looked >= soon) {
+            (in_use, looked) = (all_in_use(context, kind).await, Some(now));
         }
         if !in_use.contains(&key) {
             cache.forget(&key);
@@ -68,9 +68,14 @@ async fn keep_fresh<V: Clone + PartialEq, R: Future<Output = Result<Found<V>, Ca
 }
 
 /// What the resources name now.
-fn all_in_use(context: &Context, kind: Reference) -> HashSet<Key> {
+async fn all_in_use(context: &Context, kind: Reference) -> HashSet<Key> {
     let mut found = HashSet::new();
-    for stored in context.services.iter().flat_map(|services| services.state()) {
+    let all: Vec<_> = context.services.iter().flat_map(|services| services.state()).collect();
+    for (at, stored) in all.into_iter().enumerate() {
+        if at % 256 == 255 {
+            // There may be thousands, and others have something to do too.
+            tokio::task::yield_now().await;
+        }
         let namespace = stored.meta().namespace.clone().unwrap_or_default();
         if let Ok(service) = stored.read() {
             found.extend(named(&service, kind).map(|name| (namespace.clone(), name.to_owned())));

@@ -68,12 +68,15 @@ pub fn follow(
     let (memory, underway) = (children.memory.clone(), children.underway.clone());
     let mut feed = claims.feed(ClaimantKind::OrdersService);
     let list = feed.list.clone();
+    let counting = metrics.clone();
     let counted = counted(events.reflect(writer), "OrdersService", metrics, move || list.settle());
     let services_changed = counted.flat_map(move |event| {
         feed.take(&event, |stored| {
             stored.read().map_or(Claimed::Unknown, |service| claims::of_service(&service))
         });
+        let before = known.uids.len();
         let (changed, gone) = known.take(&event);
+        counting.came(known.uids.len() as i64 - before as i64);
         for uid in gone {
             memory.forget(&uid);
             underway.forget(&uid);

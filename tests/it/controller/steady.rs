@@ -1,6 +1,9 @@
 //! Where nothing has changed, nothing is written, and nothing is even sent.
 
-use std::time::Instant;
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service};
 use kube::{
@@ -161,6 +164,25 @@ async fn a_secret_that_many_resources_name_is_read_once_for_all_and_its_change_r
         })
         .await;
     }
+
+    // Whom nobody names any more, nobody reads.
+    let objects = || controller.metric("orders_operator_controller_objects");
+    assert_eq!(objects().await, 6.0);
+    for name in &names {
+        namespace.api::<OrdersService>().delete(name, &DeleteParams::background()).await.unwrap();
+    }
+    let seen = Mutex::new((0.0, Instant::now()));
+    eventually("the Secrets are not read any more", || async {
+        let now = reads().await;
+        let (last, since) = &mut *seen.lock().unwrap();
+        if *last != now {
+            (*last, *since) = (now, Instant::now());
+        }
+        // Three times as long as between two reads.
+        (since.elapsed() > Duration::from_secs(6)).then_some(())
+    })
+    .await;
+    assert_eq!(objects().await, 0.0);
     namespace.remove().await;
 }
 
