@@ -24,6 +24,7 @@ use super::{
     watched::Shown,
 };
 use crate::crd::OrdersService;
+
 /// A child as it is to be, and as a watch shows it.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -93,8 +94,8 @@ impl Memory {
         };
         if &*seen.owner.uid != owner || seen.deleting {
             Settled::No
-            // Before, the watch has not come as far yet as what was applied. What happened since, it will show.
         } else if seen.version == applied.version || seen.version.is_before(&applied.version) {
+            // Before: the watch has not come as far yet. What has happened since, it will show.
             Settled::Untouched
         } else if seen.fields.is_some() && seen.fields == applied.fields {
             Settled::Elsewhere

@@ -1,8 +1,8 @@
 //! Objects as they are read: only what is looked at.
 //!
 //! Of every object that a watch shows or a write gives back, most is metadata, and most of that says which field
-//! belongs to whom. To make a tree of it in memory, only to hash it and throw it away, was most of what the
-//! controller did. Here it stays text, and the rest is not read at all.
+//! belongs to whom. Only a hash of it is wanted, so it stays text, and no tree of it is made; the rest is not read at
+//! all.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt::Debug};
 
