@@ -91,7 +91,7 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Controller(args) => {
             let traces = telemetry::init(&args.log, "orders-operator-controller");
-            flushed(ended(controller::run(args).await), traces)
+            flushed(ended(controller::run(args).await), traces).await
         }
         Command::Sweeper(args) => {
             let traces = telemetry::init(&args.log, "orders-operator-sweeper");
@@ -99,7 +99,7 @@ async fn run(command: Command) -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error, error.exit_code()),
             };
-            flushed(code, traces)
+            flushed(code, traces).await
         }
         Command::Serve(args) => {
             let traces = telemetry::init(&args.log, "orders-operator-serve");
@@ -107,7 +107,7 @@ async fn run(command: Command) -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error, error.exit_code()),
             };
-            flushed(code, traces)
+            flushed(code, traces).await
         }
         Command::Crd => match crd::crd_yaml() {
             Ok(yaml) => ended(print(&yaml)),
@@ -148,10 +148,12 @@ fn ended<E: std::error::Error>(result: Result<(), E>) -> ExitCode {
     }
 }
 
-/// The exit code, once the last traces are sent.
-fn flushed(code: ExitCode, traces: Option<Traces>) -> ExitCode {
-    if let Some(traces) = traces {
-        traces.flush();
+/// The exit code, once the last traces are sent: by tasks of the runtime, which must not be held up by whoever waits.
+async fn flushed(code: ExitCode, traces: Option<Traces>) -> ExitCode {
+    if let Some(traces) = traces
+        && tokio::task::spawn_blocking(|| traces.flush()).await.is_err()
+    {
+        tracing::warn!("the last traces may be lost");
     }
     code
 }

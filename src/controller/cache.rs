@@ -18,8 +18,23 @@ pub struct Cache<V> {
 
 struct Slots<V> {
     by_key: HashMap<Key, Arc<Slot<V>>>,
-    /// When each copy is old.
+    /// When each copy is to be read again; and the same in order.
+    times: HashMap<Key, Instant>,
     due: BTreeSet<(Instant, Key)>,
+}
+
+impl<V> Slots<V> {
+    fn schedule(&mut self, key: Key, due: Instant) {
+        self.unschedule(&key);
+        self.times.insert(key.clone(), due);
+        self.due.insert((due, key));
+    }
+
+    fn unschedule(&mut self, key: &Key) {
+        if let Some(due) = self.times.remove(key) {
+            self.due.remove(&(due, key.clone()));
+        }
+    }
 }
 
 /// One copy. Whoever reads it anew holds the lock, so that others wait for the answer and do not ask too.
@@ -42,7 +57,8 @@ pub struct Found<V> {
 impl<V: Clone + PartialEq> Cache<V> {
     /// An empty cache whose copies count for `fresh`, less up to a quarter, so that not all are read at once.
     pub fn new(fresh: Duration) -> Self {
-        Self { fresh, slots: Mutex::new(Slots { by_key: HashMap::new(), due: BTreeSet::new() }) }
+        let slots = Slots { by_key: HashMap::new(), times: HashMap::new(), due: BTreeSet::new() };
+        Self { fresh, slots: Mutex::new(slots) }
     }
 
     /// The copy, or what `read` gives when there is none that counts, or it was read before `since`.
@@ -67,26 +83,31 @@ impl<V: Clone + PartialEq> Cache<V> {
         let value = read.await?;
         let changed = copy.as_ref().is_some_and(|before| before.value != value);
         let until = now + self.fresh.mul_f64(0.75 + 0.25 * fastrand::f64());
-        let before = copy.replace(Copy { value: value.clone(), read: now, until });
+        *copy = Some(Copy { value: value.clone(), read: now, until });
         let key = (namespace.to_owned(), name.to_owned());
         let mut slots = self.lock();
-        if let Some(before) = before {
-            slots.due.remove(&(before.until, key.clone()));
-        }
-        slots.due.insert((until, key));
+        // It may have been forgotten meanwhile.
+        slots.by_key.insert(key.clone(), slot.clone());
+        slots.schedule(key, until);
+        drop(slots);
         Ok(Found { value, changed })
     }
 
-    /// The copy that is old first, and since when it is or will be.
+    /// The copy that is to be read again first, and when.
     pub fn due(&self) -> Option<(Instant, Key)> {
         self.lock().due.first().cloned()
+    }
+
+    /// A copy that could not be read again is to be tried then; the others do not wait for it.
+    pub fn postpone(&self, key: Key, due: Instant) {
+        self.lock().schedule(key, due);
     }
 
     /// Throws a copy away that nobody asks for any more.
     pub fn forget(&self, key: &Key) {
         let mut slots = self.lock();
         slots.by_key.remove(key);
-        slots.due.retain(|(_, due)| due != key);
+        slots.unschedule(key);
     }
 
     fn slot(&self, namespace: &str, name: &str) -> Arc<Slot<V>> {
@@ -142,6 +163,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_forgotten_while_it_is_read_is_known_all_the_same() {
+        let cache = Cache::new(Duration::from_secs(300));
+        let key = ("shop".to_owned(), "a".to_owned());
+        get(&cache, "a", 1).await;
+        let read = async {
+            cache.forget(&key);
+            Ok::<_, Infallible>(2)
+        };
+        cache.get("shop", "a", Some(Instant::now()), read).await.unwrap();
+        assert_eq!(get(&cache, "a", 3).await, (2, false));
+        cache.forget(&key);
+        assert!(cache.due().is_none(), "it was due once");
+    }
+
+    #[tokio::test]
     async fn each_copy_is_due_once_the_oldest_first_until_it_is_forgotten() {
         let cache = Cache::new(Duration::from_secs(300));
         assert!(cache.due().is_none());
@@ -159,6 +195,10 @@ mod tests {
         }
         names.sort();
         assert_eq!(names, ["a", "b"]);
+        let later = Instant::now() + Duration::from_secs(1000);
+        get(&cache, "b", 1).await;
+        cache.postpone(("shop".into(), "b".into()), later);
+        assert_eq!(cache.due(), Some((later, ("shop".into(), "b".into()))));
         assert_eq!(get(&cache, "a", 2).await, (2, false), "nothing is known of it any more");
     }
 }

@@ -127,8 +127,8 @@ impl References {
 }
 
 /// Finds the Secrets and the IngressClass that `service` refers to, and what others have of its routes;
-/// `look_closely` where an old copy will not do. Also gives the Secrets that are not as they were when another
-/// resource, or this one, last looked.
+/// `look_closely` where an old copy will not do. Tells at once, since what follows may fail, of each Secret that is
+/// `changed` since another resource, or this one, last looked.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses; something that is missing is no error.
@@ -139,18 +139,18 @@ pub async fn dereference(
     service: &OrdersService,
     namespace: &str,
     look_closely: bool,
-) -> Result<(Dereferenced, Vec<String>), CallError> {
+    changed: impl Fn(Reference, &str) + Send,
+) -> Result<Dereferenced, CallError> {
     // Whoever changed the spec may have changed the Secret a moment before.
     let begun = Instant::now();
     let since = look_closely.then_some(begun);
     let (jwt, uri) = (&service.spec.auth.jwt_secret_ref, &service.spec.database.uri_secret_ref);
     let mut found = Dereferenced::default();
-    let mut changed = Vec::new();
     let mut checksum = Sha256::new();
     for (referred, name, key) in [(JWT, &jwt.name, &jwt.key), (URI, &uri.name, &uri.key)] {
         let secret = references.secret(cluster, namespace, name, since).await?;
         if secret.changed {
-            changed.push(name.clone());
+            changed(Reference::Value, name);
         }
         match look_up(secret.value.as_ref(), namespace, referred, name, key) {
             Ok(hash) => checksum.update(hash),
@@ -169,11 +169,14 @@ pub async fn dereference(
                 // It is made at any moment, by those who saw the Ingress.
                 exists = references.certificate(cluster, namespace, certificate, Some(begun)).await?;
             }
+            if exists.changed {
+                changed(Reference::Certificate, certificate);
+            }
             found.missing_certificate = (!exists.value).then(|| certificate.clone());
         }
     }
     found.verdicts = claims.judge(service);
-    Ok((found, changed))
+    Ok(found)
 }
 
 /// The Secret's UID salts the hashes: an annotation that is made from them, and that more people may

@@ -129,6 +129,16 @@ impl Memory {
         }
     }
 
+    /// A resource is reconciled as it was at this version. If its status has been written since, that shall be looked at
+    /// once it shows.
+    pub fn begins(&self, owner: &str, version: &Version) {
+        if let Some(applied) = self.lock().get_mut(owner)
+            && applied.told.as_ref() != Some(version)
+        {
+            applied.told = None;
+        }
+    }
+
     /// Whether a resource is shown just as it was when its status was written: whoever wrote it knows.
     pub fn is_told(&self, owner: &str, version: &Version) -> bool {
         self.lock().get(owner).is_some_and(|applied| applied.told.as_ref() == Some(version))
@@ -221,12 +231,16 @@ fn record(children: &BTreeMap<(Kind, Part), (Print, Print)>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+    use k8s_openapi::{
+        api::{apps::v1::Deployment, core::v1::Service},
+        apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    };
 
     use super::*;
     use crate::controller::{
         fixture::child,
         gateway::HTTPRoute,
+        partial::Nothing,
         watched::{Owner, Seen},
     };
 
@@ -330,6 +344,23 @@ mod tests {
         }
         before.applied("u", 1, other, &Partial { fields: None, ..object::<HTTPRoute>("9", "f:b") });
         assert_eq!(before.record("u"), None, "whose fields are whose is not known of one");
+    }
+
+    #[test]
+    fn a_status_that_was_written_after_what_is_at_hand_is_looked_at_once_it_shows() {
+        let memory = Memory::default();
+        let answer = |version: &str| {
+            let metadata = ObjectMeta { resource_version: Some(version.into()), ..ObjectMeta::default() };
+            Partial { metadata, fields: None, spec: Nothing, status: Nothing }
+        };
+        let is_told = |version: &str| memory.is_told("u", &version.into());
+        assert!(!is_told("10"));
+        memory.told("u", &answer("10"));
+        assert!(is_told("10") && !is_told("11"));
+        memory.begins("u", &"10".into());
+        assert!(is_told("10"), "it is known");
+        memory.begins("u", &"9".into());
+        assert!(!is_told("10"), "whoever begins with what was before has not seen it");
     }
 
     #[test]

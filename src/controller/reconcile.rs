@@ -24,7 +24,7 @@ use super::{
     backoff::Backoff,
     build::build,
     claims::Claims,
-    dereference::{Reference, References, dereference},
+    dereference::{References, dereference},
     metrics::{Metrics, Outcome as Counted},
     pods,
     problem::{CallError, Problem},
@@ -126,6 +126,15 @@ pub async fn reconcile(stored: Arc<Stored>, context: Arc<Context>) -> Result<Act
     }
     // It is never closed; were it, one more reconcile would do no harm.
     let _slot = context.slots.acquire().await;
+    // It may have changed while this waited for its turn.
+    let reference = ObjectRef::from_obj(&*stored);
+    let Some(stored) = context.services.iter().find_map(|services| services.get(&reference)) else {
+        return Ok(Action::await_change());
+    };
+    if let Some((uid, version)) = stored.meta().uid.as_deref().zip(stored.meta().resource_version.as_deref())
+    {
+        context.children.memory.begins(uid, &version.into());
+    }
     let timer = context.metrics.start(&ObjectRef::from_obj(&*stored));
     let result = match stored.read() {
         Ok(service) => {
@@ -172,8 +181,13 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
     let namespace = service.namespace().unwrap_or_default();
     let references = &context.references;
     let closely = look_closely(service);
-    let dereferenced = dereference(cluster, references, &context.claims, service, &namespace, closely);
-    let (found, changed) = match dereferenced.instrument(traces::step("dereference")).await {
+    let changed = |reference, secret: &str| {
+        let key = (namespace.clone(), secret.to_owned());
+        refresh::wake(context, reference, &key, service.metadata.uid.as_deref());
+    };
+    let dereferenced =
+        dereference(cluster, references, &context.claims, service, &namespace, closely, changed);
+    let found = match dereferenced.instrument(traces::step("dereference")).await {
         Ok(found) => found,
         Err(error) => {
             let problem =
@@ -182,10 +196,6 @@ async fn reconcile_valid(service: &OrdersService, context: &Context) -> Result<A
             return Err(error.into());
         }
     };
-    for secret in changed {
-        let key = (namespace.clone(), secret);
-        refresh::wake(context, Reference::Value, &key, service.metadata.uid.as_deref());
-    }
     let image = context.default_image.as_deref();
     let valid = match traces::step("validate").in_scope(|| validate(service, &found, image)) {
         Ok(valid) => valid,

@@ -61,7 +61,7 @@ async fn keep_fresh<V: Clone + PartialEq, R: Future<Output = Result<Found<V>, Ca
             Err(error) => {
                 let (namespace, name) = &key;
                 tracing::warn!(namespace, name, %error, "cannot read a Secret again; its copy counts until that works");
-                tokio::time::sleep(REFERENCE_RETRY).await;
+                cache.postpone(key, Instant::now() + REFERENCE_RETRY);
             }
         }
     }

@@ -192,7 +192,9 @@ fn availability(rollout: &Rollout, trouble: Option<&Problem>) -> (bool, Reason, 
     }
 }
 
-/// Writes `status`, unless the object has it already; gives what came back.
+/// Writes `status`, unless the object has it already; gives what came back. Where the object is another by now, nothing
+/// is written: that comes as an event, and with it another look. So nothing has changed in what comes back but the
+/// status.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses.
@@ -209,14 +211,15 @@ pub async fn write(
         &service.namespace().unwrap_or_default(),
     );
     let params = PatchParams::apply(CONTROLLER_MANAGER).force();
-    cluster
-        .write(
-            "OrdersService",
-            "patch",
-            api.patch_status(&service.name_any(), &params, &Patch::Apply(status_patch(service, status))),
-        )
-        .await
-        .map(Some)
+    let mut patch = status_patch(service, status);
+    if let Some(version) = &service.metadata.resource_version {
+        patch["metadata"]["resourceVersion"] = version.as_str().into();
+    }
+    let (name, patch) = (service.name_any(), Patch::Apply(patch));
+    match cluster.write("OrdersService", "patch", api.patch_status(&name, &params, &patch)).await {
+        Err(CallError::Refused { code: 409, .. }) => Ok(None),
+        written => written.map(Some),
+    }
 }
 
 /// Whether the object's status is `ours` already, other writers' conditions aside.

@@ -204,7 +204,7 @@ fn reference((namespace, name): Key) -> ObjectRef<Stored> {
 }
 
 /// The events; errors are counted and logged, and no one else's business, but that nobody waits for what is
-/// `refused`.
+/// `refused` or not served.
 fn counted<K: Debug + Send + 'static>(
     events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
     kind: &'static str,
@@ -215,7 +215,7 @@ fn counted<K: Debug + Send + 'static>(
         let event = event.inspect_err(|error| {
             metrics.watch_failed(kind);
             tracing::warn!(kind, %error, "a watch failed; it is begun again");
-            if is_refusal(error) {
+            if is_refusal(error) || is_unknown(error) {
                 refused();
             }
         });

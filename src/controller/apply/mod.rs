@@ -331,6 +331,8 @@ where
 async fn delete_if_ours<K: Child>(children: &Children, owner: &Owner, part: Part) -> Result<(), Problem> {
     let failed = |error: CallError| problem::<K>(owner, "delete", &error);
     let (api, kind, name) = (api::<K>(children, owner), K::KIND.as_str(), owner.part(part));
+    // Not ours to remember any more: if the watch is behind, what it shows later is no echo, and is looked at again.
+    children.memory.gone::<K>(&owner.uid, part);
     let uid = match children.watched.get(K::KIND, &owner.namespace, &name) {
         Shown::Nothing => return Ok(()),
         Shown::There(seen) if *seen.owner.uid != owner.uid || seen.deleting => return Ok(()),
@@ -347,7 +349,6 @@ async fn delete_if_ours<K: Child>(children: &Children, owner: &Owner, part: Part
     match children.cluster.write(kind, "delete", api.delete(&name, &params)).await {
         // 409: another is there by now.
         Ok(_) | Err(CallError::Refused { code: 404 | 409, .. }) => {
-            children.memory.gone::<K>(&owner.uid, part);
             tracing::info!(kind, namespace = owner.namespace, name, "deleted: switched off in the spec");
             Ok(())
         }
