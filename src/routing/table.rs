@@ -52,7 +52,8 @@ pub enum RouteError {
     /// A route other than the client's is at the root, beside the client.
     #[error(
         "path {path:?} (service {service:?}) takes every request, which only the client ({client:?}) may: remove the \
-         route, or give it a path of its own; if {service:?} is the web front end, set client.service to it"
+         route, or give it a path of its own; if {service:?} is the web front end, remove the route and set \
+         client.service to it"
     )]
     MultipleClients {
         /// The path as written.
@@ -65,7 +66,7 @@ pub enum RouteError {
     /// Two routes have the same canonical path.
     #[error(
         "path {path:?} goes to service {second:?} and already to {first:?} (both mean {canonical:?}): \
-         each path can go to one service only; remove one of the two routes"
+         each path can go to one service only; remove one of the two routes, or give it another path"
     )]
     DuplicatePath {
         /// The later path as written.

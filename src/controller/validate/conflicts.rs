@@ -70,7 +70,7 @@ fn told(wanted: &Wanted, winner: &Claimant, routes: &[(CanonicalHost, &Route)]) 
     let all: Vec<_> = routes.iter().map(described).collect();
     format!(
         "{winner} has the same host and path and is older, so this is not rendered: {}. Or use another host; or, once \
-         {winner} gives a path up, it is rendered here by itself. All else is rendered",
+         {winner} gives a path up, that is rendered here by itself. All else is rendered",
         all.join(", ")
     )
 }
@@ -94,15 +94,15 @@ pub(super) fn warnings(wanted: &Wanted, found: &Dereferenced) -> Vec<Problem> {
         let message = if host.is_wildcard() {
             format!(
                 "{other} has host {:?}: requests for {other_host} never fall through to the routes and the client of \
-                 {host} here; whatever it is to serve must be set for that very host; where that is meant, nothing need be \
+                 {host} here. If it is to have them too, they must be added there; where that is meant, nothing need be \
                  done",
                 other_host.to_string()
             )
         } else {
             format!(
-                "{other} has host {:?}: requests for {host} never fall through to the routes and the client there; \
-                 whatever {host} is to serve must be set for this very host, here or in another OrdersService; where \
-                 that is meant, nothing need be done",
+                "{other} has host {:?}: requests for {host} never fall through to the routes and the client there. If it \
+                 is to have them too, add them here (their Services must be in this namespace); where that is meant, \
+                 nothing need be done",
                 other_host.to_string()
             )
         };
