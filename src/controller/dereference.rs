@@ -147,11 +147,19 @@ pub async fn dereference(
     let (jwt, uri) = (&service.spec.auth.jwt_secret_ref, &service.spec.database.uri_secret_ref);
     let mut found = Dereferenced::default();
     let mut checksum = Sha256::new();
-    for (referred, name, key) in [(JWT, &jwt.name, &jwt.key), (URI, &uri.name, &uri.key)] {
-        let secret = references.secret(cluster, namespace, name, since).await?;
-        if secret.changed {
+    let secrets = futures::join!(
+        references.secret(cluster, namespace, &jwt.name, since),
+        references.secret(cluster, namespace, &uri.name, since),
+    );
+    for (secret, name) in [(&secrets.0, &jwt.name), (&secrets.1, &uri.name)] {
+        if secret.as_ref().is_ok_and(|secret| secret.changed) {
             changed(Reference::Value, name);
         }
+    }
+    for (secret, referred, name, key) in
+        [(secrets.0, JWT, &jwt.name, &jwt.key), (secrets.1, URI, &uri.name, &uri.key)]
+    {
+        let secret = secret?;
         match look_up(secret.value.as_ref(), namespace, referred, name, key) {
             Ok(hash) => checksum.update(hash),
             Err(problem) => found.missing.push(problem),
@@ -164,15 +172,16 @@ pub async fn dereference(
         let class = ingress.class_name.clone();
         found.missing_class = class.filter(|class| claims.has_class(class) == Some(false));
         if let Some(certificate) = ingress.tls.as_ref().map(|tls| &tls.secret_name) {
-            let mut exists = references.certificate(cluster, namespace, certificate, since).await?;
-            if !exists.value {
-                // It is made at any moment, by those who saw the Ingress.
-                exists = references.certificate(cluster, namespace, certificate, Some(begun)).await?;
-            }
-            if exists.changed {
-                changed(Reference::Certificate, certificate);
-            }
-            found.missing_certificate = (!exists.value).then(|| certificate.clone());
+            let look = async |since| {
+                let exists = references.certificate(cluster, namespace, certificate, since).await?;
+                if exists.changed {
+                    changed(Reference::Certificate, certificate);
+                }
+                Ok::<_, CallError>(exists.value)
+            };
+            // Where it is not, it is made at any moment, by those who saw the Ingress.
+            let exists = look(since).await? || look(Some(begun)).await?;
+            found.missing_certificate = (!exists).then(|| certificate.clone());
         }
     }
     found.verdicts = claims.judge(service);
