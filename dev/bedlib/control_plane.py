@@ -11,11 +11,11 @@ SERVICE_RANGE = "10.96.0.0/16"
 
 class ControlPlane:
     """The processes of one control plane. `inside` is what a command must begin with to run where it does;
-    after `compaction`, etcd forgets what was before; of the cluster's controllers, `controllers` run."""
+    after `compaction`, etcd forgets what was before; `manager` are further flags of the controller manager."""
 
-    def __init__(self, bed, part, address, ports, inside=(), compaction="5m", controllers="*"):
+    def __init__(self, bed, part, address, ports, inside=(), compaction="5m", manager=()):
         self.bed, self.part, self.address, self.ports, self.inside = bed, part, address, ports, list(inside)
-        self.compaction, self.controllers = compaction, controllers
+        self.compaction, self.manager = compaction, manager
         self.folder = bed.folder / part
         self.processes = [bed.process(part, name) for name in ("etcd", "kube-apiserver", "kube-controller-manager")]
 
@@ -56,7 +56,7 @@ class ControlPlane:
         wait_for(self.part, "the API server", self.ready, 90, server.log, lambda: server.alive() and etcd.alive())
         if not controllers.alive():
             controllers.start(
-                *self.inside, programs / "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--secure-port=0", f"--controllers={self.controllers}",
+                *self.inside, programs / "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--secure-port=0", *self.manager,
                 f"--service-account-private-key-file={pki}/sa.key", f"--root-ca-file={pki}/ca.crt",
                 f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key",
                 # By default it asks so slowly that a new cluster takes 5 s longer.

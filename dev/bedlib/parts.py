@@ -18,7 +18,7 @@ class Api:
 
     name = "api"
     needs_root = False
-    compaction, controllers = "5m", "*"
+    compaction, manager = "5m", ()
 
     def __init__(self, bed):
         self.bed = bed
@@ -26,7 +26,7 @@ class Api:
     @property
     def plane(self):
         ports = {name: self.bed.port(f"{self.name}-{name}") for name in ("api", "etcd", "etcd-peer")}
-        return ControlPlane(self.bed, self.name, "127.0.0.1", ports, compaction=self.compaction, controllers=self.controllers)
+        return ControlPlane(self.bed, self.name, "127.0.0.1", ports, compaction=self.compaction, manager=self.manager)
 
     def build(self):
         tools.apt("api")
@@ -61,7 +61,7 @@ class BareApi(Api):
     """One for benchmarks, in which nobody but the operator makes anything of its objects: they are only collected."""
 
     name = "bare-api"
-    controllers = "garbage-collector-controller,namespace-controller,serviceaccount-controller"
+    manager = ("--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller",)
 
     def environment(self):
         return {"BARE_KUBECONFIG": str(self.plane.kubeconfig)}
@@ -72,6 +72,8 @@ class Kwok(Api):
 
     name = "kwok"
     nodes = 10
+    # They do not tell often enough that they are alive.
+    manager = ("--node-monitor-grace-period=24h",)
 
     def __init__(self, bed):
         super().__init__(bed)
@@ -94,8 +96,7 @@ class Kwok(Api):
             self.scheduler.start(tools.kubernetes() / "kube-scheduler", f"--kubeconfig={plane.kubeconfig}", "--leader-elect=false",
                                  "--secure-port=0", "--kube-api-qps=500", "--kube-api-burst=1000")
         if not self.kwok.alive():
-            self.kwok.start(tools.go_tool("kwok"), f"--kubeconfig={plane.kubeconfig}", "--manage-all-nodes=true",
-                            "--node-lease-duration-seconds=0", cwd=folder)
+            self.kwok.start(tools.go_tool("kwok"), f"--kubeconfig={plane.kubeconfig}", "--manage-all-nodes=true", cwd=folder)
         nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"kwok-{number}"}} for number in range(self.nodes)]
         if not plane.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": nodes})):
             raise BedError("kwok: the nodes cannot be made; see `dev/bed logs kwok`")
