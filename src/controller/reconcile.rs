@@ -129,6 +129,7 @@ pub async fn reconcile(stored: Arc<Stored>, context: Arc<Context>) -> Result<Act
     // It may have changed while this waited for its turn.
     let reference = ObjectRef::from_obj(&*stored);
     let Some(stored) = context.services.iter().find_map(|services| services.get(&reference)) else {
+        context.metrics.not_found(&reference);
         return Ok(Action::await_change());
     };
     if let Some((uid, version)) = stored.meta().uid.as_deref().zip(stored.meta().resource_version.as_deref())

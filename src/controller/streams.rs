@@ -93,13 +93,13 @@ pub fn follow(
     let triggers: Vec<BoxStream<'static, ObjectRef<Stored>>> = vec![
         services_changed.boxed(),
         stream::poll_fn(move |context| woken.poll_recv(context)).boxed(),
-        owners::<Deployment>(Kind::Deployment, namespace, config, children),
-        owners::<Service>(Kind::Service, namespace, config, children),
+        owners::<Deployment>(namespace, config, children),
+        owners::<Service>(namespace, config, children),
         ingresses(namespace, followed),
-        owners::<HorizontalPodAutoscaler>(Kind::HorizontalPodAutoscaler, namespace, config, children),
-        owners::<PodDisruptionBudget>(Kind::PodDisruptionBudget, namespace, config, children),
-        owners::<ServiceAccount>(Kind::ServiceAccount, namespace, config, children),
-        owners::<NetworkPolicy>(Kind::NetworkPolicy, namespace, config, children),
+        owners::<HorizontalPodAutoscaler>(namespace, config, children),
+        owners::<PodDisruptionBudget>(namespace, config, children),
+        owners::<ServiceAccount>(namespace, config, children),
+        owners::<NetworkPolicy>(namespace, config, children),
         routes(namespace, followed),
     ];
     let metrics = children.cluster.metrics.clone();
@@ -125,11 +125,11 @@ pub async fn follow_classes(client: &Client, config: watcher::Config, claims: &C
 
 /// The owners of the children of one kind, whenever one changes or goes.
 fn owners<K: Watch>(
-    kind: Kind,
     namespace: Option<&str>,
     config: &watcher::Config,
     children: &Children,
 ) -> BoxStream<'static, ObjectRef<Stored>> {
+    let kind = K::KIND;
     let mut feed = children.watched.feed(kind, namespace, &children.memory);
     let list = feed.list.clone();
     let cluster = &children.cluster;
@@ -177,7 +177,7 @@ fn routes(namespace: Option<&str>, followed: &Followed<'_>) -> BoxStream<'static
             children.gateways.until(true).await;
             let gateways = children.gateways.clone();
             let ended = async move { gateways.until(false).await };
-            let owners = owners::<HTTPRoute>(Kind::HTTPRoute, namespace.as_deref(), &config, &children);
+            let owners = owners::<HTTPRoute>(namespace.as_deref(), &config, &children);
             Some((owners.take_until(ended.boxed()), ()))
         }
     });

@@ -265,12 +265,12 @@ impl Feed {
             Some(now) => self.watched.lock().put(self.kind, &key, now),
             None => self.watched.lock().remove(self.kind, &key),
         };
-        let is_news = |now: &Seen| !before.as_ref().is_some_and(|before| now.is_as_good_as(before));
+        let is_known = |now: &Seen| before.as_ref().is_some_and(|before| now.is_as_good_as(before));
         let is_echo = |now: &Seen| {
             let same_owner = before.as_ref().is_none_or(|before| before.owner == now.owner);
             same_owner && self.memory.is_applied(&now.owner.uid, self.kind, &now.version)
         };
-        if now.as_ref().is_some_and(|now| !is_news(now) || is_echo(now)) {
+        if now.as_ref().is_some_and(|now| is_known(now) || is_echo(now)) {
             return Vec::new();
         }
         let concerned = [now, before].into_iter().flatten();
