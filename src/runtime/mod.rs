@@ -2,6 +2,7 @@
 
 pub mod admin;
 mod backoff;
+pub mod cache_sync;
 pub mod events;
 pub mod lease;
 mod process;
