@@ -6,6 +6,7 @@ pub mod cache_sync;
 pub mod events;
 pub mod lease;
 mod process;
+pub mod secret_cache;
 mod shutdown;
 pub mod telemetry;
 pub mod traces;
