@@ -27,11 +27,11 @@ pub enum ConditionType {
 }
 
 impl ConditionType {
-    /// Those that the controller writes; the one that sums up all others comes first.
+    /// The types that the controller writes. `Ready`, which summarizes the others, comes first.
     pub const CONTROLLER: [Self; 5] =
         [Self::Ready, Self::Valid, Self::Reconciled, Self::Available, Self::IngressReady];
 
-    /// Those that the sweeper writes.
+    /// The types that the sweeper writes.
     pub const SWEEPER: [Self; 2] = [Self::DatabaseReady, Self::Sweeping];
 
     /// The value of the condition's `type` field.
@@ -48,14 +48,19 @@ impl ConditionType {
     }
 }
 
-/// Declares the reasons once: their variants, and their text, which is the variant's name.
+/// Declares the reasons: the variants, their texts (which are the variants' names), and the list of all.
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])* $name:ident),+ $(,)?) => {
-        /// Why a condition is as it is; also the reason of the event that tells of it.
+        /// Why a condition has its status; also the reason of the event about it, and a metric label.
+        ///
+        /// docs/conditions.md explains each of them, which a test checks.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[doc = $doc])* $name),+ }
 
         impl Reason {
+            /// Every reason, in the order of the declaration.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
             /// The value of the condition's `reason` field.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name)),+ }
@@ -105,8 +110,10 @@ reasons! {
     NotOwned,
     /// The operator lacks a permission.
     Forbidden,
-    /// The API server refused a child, or did not answer.
+    /// The API server refused to create, update or delete a child, or did not answer.
     ApplyFailed,
+    /// An object that the spec refers to could not be read: the API server refused, or did not answer.
+    ReadFailed,
     /// The user asked to leave things as they are.
     Suspended,
     /// Not enough pods are ready.
@@ -117,6 +124,24 @@ reasons! {
     CrashLoopBackOff,
     /// A rollout is stuck.
     ProgressDeadlineExceeded,
+    /// The database does not answer, is too busy, or has no primary; or the Secret with its address is missing.
+    DatabaseUnreachable,
+    /// The database failed in a way that no other reason names.
+    DatabaseFailed,
+    /// The database refuses the credentials.
+    AuthenticationFailed,
+    /// The connection string, or the database's name, cannot be parsed.
+    InvalidDatabaseUri,
+    /// More than one active order holds a ticket, so the unique index cannot be built.
+    DuplicateActiveOrders,
+    /// The server lacks a feature that the indexes need.
+    UnsupportedServer,
+    /// An index that is not ours has the name or the keys of one that is.
+    IndexConflict,
+    /// A document in the database cannot be read as an order or a ticket.
+    MalformedDocument,
+    /// Orders expire faster than the sweeper can cancel them.
+    FallingBehind,
 }
 
 /// The condition of type `kind` among `conditions`.

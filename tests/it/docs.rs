@@ -6,6 +6,7 @@ use std::{
 };
 
 use mongodb::bson::{doc, oid::ObjectId};
+use orders_operator::crd::{ConditionType, Reason};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
@@ -81,6 +82,17 @@ fn run(commands: &[Shown], environment: &HashMap<&str, String>) -> Vec<String> {
     output.split(MARK).map(str::to_owned).collect()
 }
 
+/// The names in backquotes in the first column of the table below the header `| {column} |` of a page.
+fn first_column(page: &str, column: &str) -> BTreeSet<String> {
+    let header = format!("| {column} |");
+    let rows = page.lines().skip_while(|line| !line.starts_with(&header)).skip(2);
+    rows.take_while(|line| line.starts_with('|'))
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Every message of an error in the description of the API, which is made from the code.
 fn messages(value: &Value, found: &mut BTreeSet<String>) {
     match value {
@@ -91,6 +103,16 @@ fn messages(value: &Value, found: &mut BTreeSet<String>) {
         Value::Array(values) => values.iter().for_each(|value| messages(value, found)),
         _ => {}
     }
+}
+
+#[test]
+fn the_page_about_conditions_explains_every_type_and_reason_and_no_others() {
+    let page = std::fs::read_to_string(root().join("docs/conditions.md")).unwrap();
+    let types = [&ConditionType::CONTROLLER[..], &ConditionType::SWEEPER].concat();
+    let types: BTreeSet<_> = types.into_iter().map(|kind| kind.as_str().to_owned()).collect();
+    assert_eq!(first_column(&page, "condition"), types);
+    let reasons: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
+    assert_eq!(first_column(&page, "reason"), reasons);
 }
 
 #[test]
