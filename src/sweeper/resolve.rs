@@ -1,91 +1,96 @@
-//! From OrdersServices to targets: fetches the Secrets that they name.
+//! From OrdersServices to targets: reads the Secrets that have the connection strings.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    convert::Infallible,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Secret;
+use futures::{FutureExt, StreamExt, stream};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
+use tokio::time::{Instant, timeout_at};
 
 use super::targets::{Target, merge, resource_key};
 use crate::{
     crd::OrdersService,
+    runtime::secret_cache::{NamespacedName, SecretCache},
     store::{ConnectOptions, TargetId},
 };
 
 /// The longest that one call to the API server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest that one round of calls may take: an API server that hangs must not stop the loop.
-const ROUND: Duration = Duration::from_secs(30);
+/// The longest that all calls of one round may take: an API server that hangs must not block the loop.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many Secrets are read at the same time.
 const CONCURRENCY: usize = 16;
 
-/// How old the copy of a Secret may get; spread by a quarter, so that not all are read at once.
+/// How long the copy of a Secret counts as fresh.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// How old it may get where the database cannot be used: that may be why.
-const DOUBTED: Duration = Duration::from_secs(15);
+/// The same while the database cannot be used: a changed Secret may be the remedy.
+const FRESH_WHILE_FAILING: Duration = Duration::from_secs(15);
 
-/// How soon a resource is tried again whose Secret is missing or wrong.
+/// The same while a resource has no usable Secret.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Works out targets, and remembers what does not need to be asked again.
+/// Finds the target of each OrdersService.
 pub struct Resolver {
     client: Client,
-    known: HashMap<String, Known>,
+    /// A failed read is cached like any other, so that the resources that name a Secret share it too. Each keeps the
+    /// target that it had before.
+    secrets: SecretCache<ReadSecret>,
+    /// By namespace/name.
+    resources: HashMap<String, Resolution>,
 }
 
-/// UID and generation of a resource: while they are the same, so is its spec.
-type Version = (Option<String>, Option<i64>);
+/// A Secret's values under the keys that resources name, none if there is no such Secret; or why it cannot be read.
+type ReadSecret = Result<Option<Arc<BTreeMap<String, ByteString>>>, String>;
 
-fn version(service: &OrdersService) -> Version {
+/// UID and generation of a resource: as long as they stay the same, so does its spec.
+type SpecVersion = (Option<String>, Option<i64>);
+
+fn spec_version(service: &OrdersService) -> SpecVersion {
     (service.uid(), service.metadata.generation)
 }
 
-/// What is known of one resource.
-struct Known {
-    version: Version,
-    read: Instant,
-    until: Instant,
+/// The target of one resource, as last resolved.
+struct Resolution {
+    version: SpecVersion,
+    /// The last one that could be determined.
     target: Option<Target>,
+    /// Why it cannot be determined now.
     problem: Option<String>,
 }
 
-impl Known {
-    /// What is known after a look at the Secret, given what was known `before`.
-    fn after(before: Option<Self>, version: Version, result: Result<Target, String>, key: &str) -> Self {
-        let now = Instant::now();
+impl Resolution {
+    fn new(before: Option<Self>, version: SpecVersion, result: Result<Target, String>, key: &str) -> Self {
         match result {
-            Ok(target) => {
-                let until = now + FRESH.mul_f64(0.75 + 0.25 * fastrand::f64());
-                Self { version, read: now, until, target: Some(target), problem: None }
-            }
+            Ok(target) => Self { version, target: Some(target), problem: None },
             Err(problem) => {
-                let (last, known_problem) =
+                let (target, last_problem) =
                     before.map_or((None, None), |before| (before.target, before.problem));
-                if known_problem.as_ref() != Some(&problem) {
-                    tracing::warn!(resource = key, problem, "cannot tell this resource's database");
+                if last_problem.as_ref() != Some(&problem) {
+                    tracing::warn!(resource = key, problem, "cannot determine this resource's database");
                 }
-                // The database was there a moment ago, and its orders expire still.
-                Self { version, read: now, until: now + RETRY, target: last, problem: Some(problem) }
+                // The last known database still has orders that expire.
+                Self { version, target, problem: Some(problem) }
             }
         }
     }
 }
 
 impl Resolver {
-    /// A resolver that knows nothing yet.
+    /// A resolver that has read nothing yet.
     pub fn new(client: Client) -> Self {
-        Self { client, known: HashMap::new() }
+        Self { client, secrets: SecretCache::new(FRESH), resources: HashMap::new() }
     }
 
     /// The targets of `services`. A resource that cannot be resolved keeps its last target, is
-    /// logged, and does not concern the others. Where a database `is_failing`, the Secret is read more often.
+    /// logged, and does not affect the others. Where a database `is_failing`, its Secret is read more often.
     pub async fn resolve(
         &mut self,
         services: &[Arc<DeserializeGuard<OrdersService>>],
@@ -97,62 +102,123 @@ impl Resolver {
             .filter(|service| service.metadata.deletion_timestamp.is_none())
             .map(|service| (resource_key(service), service))
             .collect();
-        self.known.retain(|key, _| services.contains_key(key));
+        self.resources.retain(|key, _| services.contains_key(key));
+        let mut by_secret = HashMap::<NamespacedName, Vec<(&str, &OrdersService)>>::new();
+        for (key, service) in &services {
+            by_secret.entry(secret_of(service)).or_default().push((key, service));
+        }
+        let due = self.take_due(|secret| by_secret.contains_key(secret));
         let now = Instant::now();
-        let stale = services.iter().filter(|(key, service)| {
-            let Some(known) = self.known.get(*key) else { return true };
-            let is_doubted = known.target.as_ref().is_some_and(|target| is_failing(&target.id));
-            let until = if is_doubted { known.until.min(known.read + DOUBTED) } else { known.until };
-            known.version != version(service) || now >= until
+        let outdated = by_secret.iter().filter_map(|(secret, users)| {
+            let max_age =
+                users.iter().filter_map(|(key, service)| self.max_age(key, service, &is_failing)).min();
+            let since = max_age.and_then(|age| now.checked_sub(age));
+            (since.is_some() || due.contains(secret)).then_some((secret, users, since))
         });
-        let round = tokio::time::Instant::now() + ROUND;
-        let fetched: Vec<_> = stream::iter(stale)
-            .map(|(key, service)| {
-                let client = &self.client;
-                async move { (key, version(service), target(client, service, key, round).await) }
+        let deadline = now + ROUND_TIMEOUT;
+        let read: Vec<_> = stream::iter(outdated)
+            .map(|(secret, users, since)| {
+                let (client, secrets) = (&self.client, &self.secrets);
+                async move {
+                    let keys = users.iter().map(|(_, service)| key_of(service)).collect();
+                    let read =
+                        async { Ok::<_, Infallible>(read_secret(client, secret, &keys, deadline).await) };
+                    let Ok(cached) = secrets.get(&secret.0, &secret.1, since, read).await;
+                    (users, cached.value)
+                }
             })
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
-        for (key, version, result) in fetched {
-            let known = Known::after(self.known.remove(key), version, result, key);
-            self.known.insert(key.clone(), known);
+        for (users, secret) in read {
+            for (key, service) in users {
+                let result = target(service, key, &secret);
+                let before = self.resources.remove(*key);
+                let resolution = Resolution::new(before, spec_version(service), result, key);
+                self.resources.insert((*key).to_owned(), resolution);
+            }
         }
-        merge(self.known.values().filter_map(|known| known.target.clone()))
+        merge(self.resources.values().filter_map(|resolution| resolution.target.clone()))
     }
 
-    /// Where the orders of a resource (namespace/name) are, or why that cannot be told.
+    /// The Secrets whose copies are no longer fresh; those that nothing names any more are forgotten.
+    fn take_due(&self, is_named: impl Fn(&NamespacedName) -> bool) -> HashSet<NamespacedName> {
+        let mut due = HashSet::new();
+        while let Some(secret) = self.secrets.next_due().now_or_never() {
+            if is_named(&secret) {
+                due.insert(secret);
+            } else {
+                self.secrets.forget(&secret);
+            }
+        }
+        due
+    }
+
+    /// How old the copy of its Secret may be for a resource, where that is less than [`FRESH`].
+    fn max_age(
+        &self,
+        key: &str,
+        service: &OrdersService,
+        is_failing: impl Fn(&TargetId) -> bool,
+    ) -> Option<Duration> {
+        match self.resources.get(key).filter(|resolution| resolution.version == spec_version(service)) {
+            // Whoever has just written the spec may have written the Secret a moment before.
+            None => Some(Duration::ZERO),
+            Some(resolution) if resolution.problem.is_some() => Some(RETRY),
+            Some(resolution) => {
+                let target = resolution.target.as_ref();
+                target.filter(|target| is_failing(&target.id)).map(|_| FRESH_WHILE_FAILING)
+            }
+        }
+    }
+
+    /// The database of a resource (namespace/name), or why it cannot be determined; none before the first attempt.
     pub fn target_of(&self, resource: &str) -> Option<Result<&TargetId, &str>> {
-        let known = self.known.get(resource)?;
-        Some(match (&known.target, &known.problem) {
+        let resolution = self.resources.get(resource)?;
+        Some(match (&resolution.target, &resolution.problem) {
             (Some(target), _) => Ok(&target.id),
             (None, problem) => Err(problem.as_deref().unwrap_or_default()),
         })
     }
 }
 
-async fn target(
+fn secret_of(service: &OrdersService) -> NamespacedName {
+    (service.namespace().unwrap_or_default(), service.spec.database.uri_secret_ref.name.clone())
+}
+
+fn key_of(service: &OrdersService) -> &str {
+    &service.spec.database.uri_secret_ref.key
+}
+
+/// Reads a Secret. Only the values under `keys` are kept: the others are nothing that the sweeper needs.
+async fn read_secret(
     client: &Client,
-    service: &OrdersService,
-    key: &str,
-    round: tokio::time::Instant,
-) -> Result<Target, String> {
-    let namespace = service.namespace().unwrap_or_default();
-    let reference = &service.spec.database.uri_secret_ref;
-    let secrets = Api::<Secret>::namespaced(client.clone(), &namespace);
-    let deadline = round.min(tokio::time::Instant::now() + CALL_TIMEOUT);
-    let secret = tokio::time::timeout_at(deadline, secrets.get_opt(&reference.name))
+    (namespace, name): &NamespacedName,
+    keys: &BTreeSet<&str>,
+    deadline: Instant,
+) -> ReadSecret {
+    let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
+    let secret = timeout_at(deadline.min(Instant::now() + CALL_TIMEOUT), secrets.get_opt(name))
         .await
         .map_err(|_| "the API server did not answer in time".to_owned())?
-        .map_err(|error| format!("cannot read Secret {:?}: {error}", reference.name))?
-        .ok_or_else(|| format!("Secret {:?} does not exist in namespace {namespace:?}", reference.name))?;
-    let value = secret
-        .data
+        .map_err(|error| format!("cannot read Secret {name:?}: {error}"))?;
+    Ok(secret.map(|secret| {
+        let values = secret.data.unwrap_or_default().into_iter();
+        Arc::new(values.filter(|(key, _)| keys.contains(key.as_str())).collect())
+    }))
+}
+
+fn target(service: &OrdersService, resource: &str, secret: &ReadSecret) -> Result<Target, String> {
+    let (namespace, name) = secret_of(service);
+    let key = key_of(service);
+    let values = secret
         .as_ref()
-        .and_then(|data| data.get(&reference.key))
-        .ok_or_else(|| format!("Secret {:?} has no key {:?}", reference.name, reference.key))?;
+        .map_err(Clone::clone)?
+        .as_ref()
+        .ok_or_else(|| format!("Secret {name:?} does not exist in namespace {namespace:?}"))?;
+    let value = values.get(key).ok_or_else(|| format!("Secret {name:?} has no key {key:?}"))?;
     let uri = std::str::from_utf8(&value.0)
-        .map_err(|_| format!("key {:?} of Secret {:?} is not text", reference.key, reference.name))?
+        .map_err(|_| format!("key {key:?} of Secret {name:?} is not text"))?
         .trim()
         .to_owned();
     let id = ConnectOptions {
@@ -161,7 +227,7 @@ async fn target(
         namespace: Some(&namespace),
     }
     .target()
-    .map_err(|error| format!("key {:?} of Secret {:?}: {error}", reference.key, reference.name))?;
+    .map_err(|error| format!("key {key:?} of Secret {name:?}: {error}"))?;
     let expiration = &service.spec.expiration;
     Ok(Target {
         id,
@@ -170,6 +236,144 @@ async fn target(
         grace: Duration::from_secs(u64::try_from(expiration.payment_grace_seconds).unwrap_or(0)),
         max_per_second: expiration.max_per_second.and_then(|most| u32::try_from(most).ok()),
         suspended: expiration.suspend,
-        resources: vec![key.to_owned()],
+        resources: vec![resource.to_owned()],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use hyper::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// The Secrets of an API server by their names, and the names that were asked for since the last look.
+    #[derive(Clone, Default)]
+    struct ApiServer(Arc<Mutex<(HashMap<String, BTreeMap<String, String>>, Vec<String>)>>);
+
+    impl ApiServer {
+        fn resolver(&self) -> Resolver {
+            let server = self.clone();
+            let answer = move |request: Request<Body>| {
+                let server = server.clone();
+                async move { Ok::<_, Infallible>(server.answer(request.uri().path())) }
+            };
+            Resolver::new(Client::new(tower::service_fn(answer), "default"))
+        }
+
+        fn answer(&self, path: &str) -> Response<Body> {
+            let mut state = self.0.lock().unwrap();
+            let name = path.rsplit('/').next().unwrap().to_owned();
+            state.1.push(name.clone());
+            let (status, body) = match state.0.get(&name) {
+                Some(values) => {
+                    let data: BTreeMap<_, _> =
+                        values.iter().map(|(key, value)| (key, ByteString(value.clone().into()))).collect();
+                    (StatusCode::OK, json!({"metadata": {"name": name}, "data": data}))
+                }
+                None => {
+                    (StatusCode::NOT_FOUND, json!({"status": "Failure", "reason": "NotFound", "code": 404}))
+                }
+            };
+            Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap()
+        }
+
+        fn put(&self, name: &str, values: &[(&str, &str)]) {
+            let values = values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            self.0.lock().unwrap().0.insert(name.to_owned(), values);
+        }
+
+        fn requests(&self) -> Vec<String> {
+            let mut requests = std::mem::take(&mut self.0.lock().unwrap().1);
+            requests.sort();
+            requests
+        }
+    }
+
+    fn service(name: &str, secret: &str, key: &str) -> Arc<DeserializeGuard<OrdersService>> {
+        let object: Value = json!({
+            "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+            "metadata": {"name": name, "namespace": "shop", "uid": name, "generation": 1},
+            "spec": {"auth": {"jwtSecretRef": {"name": "jwt"}}, "database": {"uriSecretRef": {"name": secret, "key": key}}}
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    fn databases(targets: &HashMap<TargetId, Target>) -> Vec<&str> {
+        let mut names: Vec<_> = targets.keys().map(|id| id.database.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_is_read_once_for_all_resources_that_name_it_and_again_when_it_is_old() {
+        let server = ApiServer::default();
+        server.put("one", &[("A", "mongodb://mongo/a"), ("B", "mongodb://mongo/b")]);
+        server.put("two", &[("A", "mongodb://mongo/c")]);
+        let mut services = vec![service("x", "one", "A"), service("y", "one", "B"), service("z", "two", "A")];
+        let mut resolver = server.resolver();
+        assert_eq!(databases(&resolver.resolve(&services, |_| false).await), ["a", "b", "c"]);
+        assert_eq!(server.requests(), ["one", "two"]);
+        advance(Duration::from_secs(224)).await;
+        resolver.resolve(&services, |_| false).await;
+        assert!(server.requests().is_empty());
+
+        // A change of the Secret that is noticed for one resource counts for all.
+        server.put(
+            "one",
+            &[("A", "mongodb://mongo/d"), ("B", "mongodb://mongo/e"), ("C", "mongodb://mongo/f")],
+        );
+        services.push(service("new", "one", "C"));
+        assert_eq!(databases(&resolver.resolve(&services, |_| false).await), ["c", "d", "e", "f"]);
+        assert_eq!(server.requests(), ["one"]);
+
+        services.remove(2);
+        advance(FRESH).await;
+        assert_eq!(databases(&resolver.resolve(&services, |_| false).await), ["d", "e", "f"]);
+        assert_eq!(server.requests(), ["one"], "nothing names the other any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resource_without_a_usable_secret_keeps_its_target_and_is_tried_again_soon() {
+        let server = ApiServer::default();
+        server.put("one", &[("A", "mongodb://mongo/a")]);
+        let services = [service("x", "one", "A"), service("y", "none", "A"), service("z", "none", "A")];
+        let mut resolver = server.resolver();
+        assert_eq!(databases(&resolver.resolve(&services, |_| false).await), ["a"]);
+        assert_eq!(server.requests(), ["none", "one"]);
+        let problem = "Secret \"none\" does not exist in namespace \"shop\"";
+        assert_eq!(resolver.target_of("shop/y"), Some(Err(problem)));
+        advance(Duration::from_secs(4)).await;
+        resolver.resolve(&services, |_| false).await;
+        assert!(server.requests().is_empty());
+        advance(Duration::from_secs(2)).await;
+        server.put("none", &[("A", "mongodb://mongo/b")]);
+        assert_eq!(databases(&resolver.resolve(&services, |_| false).await), ["a", "b"]);
+        assert_eq!(server.requests(), ["none"]);
+
+        server.put("one", &[("B", "mongodb://mongo/a")]);
+        advance(FRESH).await;
+        assert_eq!(databases(&resolver.resolve(&services, |_| false).await), ["a", "b"]);
+        assert!(resolver.target_of("shop/x").is_some_and(|target| target.is_ok()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_secret_of_a_failing_database_is_read_every_15_seconds() {
+        let server = ApiServer::default();
+        server.put("one", &[("A", "mongodb://mongo/a")]);
+        let services = [service("x", "one", "A")];
+        let mut resolver = server.resolver();
+        resolver.resolve(&services, |_| false).await;
+        let mut requests = server.requests().len();
+        for _ in 0..12 {
+            advance(Duration::from_secs(5)).await;
+            resolver.resolve(&services, |_| true).await;
+            requests += server.requests().len();
+        }
+        assert!((4..=5).contains(&requests), "{requests} in a minute");
+    }
 }
