@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     admin::{self, Health},
     lease::LeaseLost,
-    on_signal,
+    shutdown::on_signal,
     watch::WatchArgs,
 };
 

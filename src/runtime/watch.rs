@@ -11,7 +11,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::exponential;
+use super::backoff::exponential;
 
 /// How long the API server may be silent beyond a watch's end, before its connection counts as dead.
 const MARGIN: Duration = Duration::from_secs(10);

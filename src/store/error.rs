@@ -94,19 +94,25 @@ impl StoreError {
         matches!(self, Self::InvalidUri(_) | Self::InvalidDatabase(_))
     }
 
-    /// One word for conditions, events and metric labels: a small fixed set.
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn category(&self) -> ErrorCategory {
+        match self {
+            Self::InvalidUri(_) | Self::InvalidDatabase(_) => ErrorCategory::InvalidDatabaseUri,
+            Self::Unavailable { .. } | Self::TimedOut { .. } => ErrorCategory::DatabaseUnreachable,
+            Self::AuthenticationFailed { .. } => ErrorCategory::AuthenticationFailed,
+            Self::DuplicateActiveOrders(_) => ErrorCategory::DuplicateActiveOrders,
+            Self::UnsupportedServer(_) => ErrorCategory::UnsupportedServer,
+            Self::IndexConflict { .. } => ErrorCategory::IndexConflict,
+            Self::Malformed { .. } => ErrorCategory::MalformedDocument,
+            Self::Failed { .. } => ErrorCategory::DatabaseFailed,
+        }
+    }
+
+    /// The category as one word, for logs.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        match self {
-            Self::InvalidUri(_) | Self::InvalidDatabase(_) => "InvalidDatabaseUri",
-            Self::Unavailable { .. } | Self::TimedOut { .. } => "DatabaseUnreachable",
-            Self::AuthenticationFailed { .. } => "AuthenticationFailed",
-            Self::DuplicateActiveOrders(_) => "DuplicateActiveOrders",
-            Self::UnsupportedServer(_) => "UnsupportedServer",
-            Self::IndexConflict { .. } => "IndexConflict",
-            Self::Malformed { .. } => "MalformedDocument",
-            Self::Failed { .. } => "DatabaseFailed",
-        }
+        self.category().as_str()
     }
 
     /// Sorts what the driver says.
@@ -120,6 +126,56 @@ impl StoreError {
             Self::Unavailable { doing, detail }
         } else {
             Self::Failed { doing, detail }
+        }
+    }
+}
+
+/// The kinds of failures, by what one can do about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCategory {
+    /// The connection string, or the database's name, cannot be parsed.
+    InvalidDatabaseUri,
+    /// The database does not answer, is too busy, or has no primary.
+    DatabaseUnreachable,
+    /// The database refuses the credentials.
+    AuthenticationFailed,
+    /// More than one active order holds a ticket, so the unique index cannot be built.
+    DuplicateActiveOrders,
+    /// The server lacks a feature that the indexes need.
+    UnsupportedServer,
+    /// Another index has the name or the keys of one of ours.
+    IndexConflict,
+    /// A document cannot be read as an order or a ticket.
+    MalformedDocument,
+    /// Any other failure.
+    DatabaseFailed,
+}
+
+impl ErrorCategory {
+    /// Every category.
+    pub const ALL: [Self; 8] = [
+        Self::InvalidDatabaseUri,
+        Self::DatabaseUnreachable,
+        Self::AuthenticationFailed,
+        Self::DuplicateActiveOrders,
+        Self::UnsupportedServer,
+        Self::IndexConflict,
+        Self::MalformedDocument,
+        Self::DatabaseFailed,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidDatabaseUri => "InvalidDatabaseUri",
+            Self::DatabaseUnreachable => "DatabaseUnreachable",
+            Self::AuthenticationFailed => "AuthenticationFailed",
+            Self::DuplicateActiveOrders => "DuplicateActiveOrders",
+            Self::UnsupportedServer => "UnsupportedServer",
+            Self::IndexConflict => "IndexConflict",
+            Self::MalformedDocument => "MalformedDocument",
+            Self::DatabaseFailed => "DatabaseFailed",
         }
     }
 }

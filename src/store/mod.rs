@@ -39,7 +39,7 @@ use mongodb::{
 };
 
 pub use connect::{ConnectOptions, Pools, TargetId};
-pub use error::StoreError;
+pub use error::{ErrorCategory, StoreError};
 pub use expiry::{Look, Query, Refused};
 pub use list::{Listing, Page};
 pub use orders::{CancelError, Moved};

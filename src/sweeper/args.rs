@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{SweeperError, targets::Target};
+use super::{error::SweeperError, targets::Target};
 use crate::{
     runtime::{telemetry::LogArgs, watch::WatchArgs},
     store::ConnectOptions,

@@ -16,13 +16,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    SweeperArgs, SweeperError,
-    members::Membership,
-    metrics::Metrics,
-    ranks::Members,
-    report::Reporter,
-    resolve::Resolver,
-    run::{Health, Sweeps},
+    args::SweeperArgs, error::SweeperError, health::TargetHealth, members::Membership, metrics::Metrics,
+    ranks::Members, report::Reporter, resolve::Resolver, run::Sweeps,
 };
 use crate::{
     crd::OrdersService,
@@ -172,7 +167,7 @@ impl Follower {
             ready.set(Ok(()));
             self.services = stores.iter().flat_map(|store| store.state()).collect();
             let sweeps = &self.sweeps;
-            let is_failing = |id: &_| matches!(sweeps.health(id), Health::Failing(_));
+            let is_failing = |id: &_| matches!(sweeps.health(id), TargetHealth::Failing(_));
             let targets = self.resolver.resolve(&self.services, is_failing).await;
             self.reporter.meet(&self.services, &self.resolver, &self.sweeps);
             self.sweeps.follow(targets);

@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 
 use super::clock::ServerClock;
-use crate::store::TargetId;
+use crate::{crd::Reason, store::TargetId};
 
 /// 10 ms to 1 h.
 const LATENESS: [f64; 16] =
@@ -197,8 +197,8 @@ impl TargetMetrics {
     }
 
     /// Counts a failed sweep.
-    pub fn failed(&self, reason: &'static str) {
-        let labels = ErrorLabels { target: self.labels.target.clone(), reason };
+    pub fn failed(&self, reason: Reason) {
+        let labels = ErrorLabels { target: self.labels.target.clone(), reason: reason.as_str() };
         self.all.errors.get_or_create(&labels).inc();
     }
 }

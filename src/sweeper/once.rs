@@ -12,7 +12,8 @@ use kube::{api::ListParams, core::DeserializeGuard};
 use prometheus_client::registry::Registry;
 
 use super::{
-    SweeperArgs, SweeperError,
+    args::SweeperArgs,
+    error::SweeperError,
     metrics::{Metrics, TargetMetrics},
     outlook::LONGEST_SLEEP,
     ranks::turn,

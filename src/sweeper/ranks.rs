@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::sweep::Turn;
-
 /// By how much later each rank comes than the one before it; also how often a healthy standby looks.
 pub const HEDGE: Duration = Duration::from_secs(2);
 
@@ -59,6 +57,15 @@ fn score(member: &str, key: &str) -> [u8; 32] {
     hash.update([0]);
     hash.update(key);
     hash.finalize().into()
+}
+
+/// How late this sweeper comes to a target, and how long it sleeps at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// It takes only what is overdue by this.
+    pub delay: Duration,
+    /// The longest sleep between two looks.
+    pub cap: Duration,
 }
 
 /// When the sweeper of this rank comes to a target, and how long it sleeps; its owner for `cap` at most.

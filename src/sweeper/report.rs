@@ -20,13 +20,16 @@ use kube::{
 };
 
 use super::{
+    health::{DatabaseProblem, TargetHealth},
     resolve::Resolver,
-    run::{Health, StoreProblem, Sweeps},
+    run::Sweeps,
     status::{News, conditions, expiry, news},
     targets::resource_key,
 };
 use crate::{
-    crd::{ConditionType, ExpiryStatus, OrdersService, SWEEPER_MANAGER, find_condition, status_patch},
+    crd::{
+        ConditionType, ExpiryStatus, OrdersService, Reason, SWEEPER_MANAGER, find_condition, status_patch,
+    },
     runtime::events::{self, Events},
 };
 
@@ -143,12 +146,12 @@ impl Reporter {
             Ok(id) => (sweeps.health(id), sweeps.progress(id), sweeps.rank(&id.to_string())),
             Err(problem) => {
                 let message = format!("the database is not known: {problem}");
-                let problem = StoreProblem { reason: "DatabaseUnreachable", message };
-                (Health::Failing(problem), None, sweeps.rank(&key))
+                let problem = DatabaseProblem { reason: Reason::DatabaseUnreachable, message };
+                (TargetHealth::Failing(problem), None, sweeps.rank(&key))
             }
         };
         let told = self.told.get(&key)?;
-        if rank > 0 || health == Health::Unknown {
+        if rank > 0 || health == TargetHealth::Unknown {
             return None;
         }
         let status = service.status.clone().unwrap_or_default();

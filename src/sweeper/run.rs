@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     behind::Behind,
+    health::{DatabaseProblem, TargetHealth, reason_of},
     metrics::{Metrics, TargetMetrics},
     outlook::LONGEST_SLEEP,
     ranks::{Members, turn},
@@ -34,39 +35,6 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 /// How many databases of one server get batches of their backlogs at the same time. A batch is the
 /// quantum: they take turns, and one that only has a little due waits for none.
 const BACKLOGS_PER_SERVER: usize = 2;
-
-/// How a target is, as its resources' conditions say it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// Not tried yet.
-    Unknown,
-    /// Left alone, as the user wants it.
-    Suspended,
-    /// Swept.
-    Swept {
-        /// Why an index is missing.
-        missing_index: Option<StoreProblem>,
-        /// Whether orders wait for long.
-        is_behind: bool,
-    },
-    /// Not swept: the database cannot be used.
-    Failing(StoreProblem),
-}
-
-/// What is wrong with a database: a word for machines, and a sentence for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreProblem {
-    /// The category.
-    pub reason: &'static str,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
-
-impl From<&StoreError> for StoreProblem {
-    fn from(error: &StoreError) -> Self {
-        Self { reason: error.reason(), message: error.to_string() }
-    }
-}
 
 /// What the sweeps of a target came to since this process began, for whoever wants to know now and then.
 #[derive(Debug)]
@@ -125,7 +93,7 @@ pub struct Sweeps {
 
 struct Running {
     target: Target,
-    health: watch::Receiver<Health>,
+    health: watch::Receiver<TargetHealth>,
     cancel: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -183,7 +151,7 @@ impl Sweeps {
 
     fn start(&mut self, target: Target) -> Running {
         let lane = self.lanes.entry(target.id.hosts.clone());
-        let (sender, health) = watch::channel(Health::Unknown);
+        let (sender, health) = watch::channel(TargetHealth::Unknown);
         let cancel = self.shutdown.child_token();
         let task = Task {
             metrics: self.metrics.of(&target.id),
@@ -209,8 +177,8 @@ impl Sweeps {
     }
 
     /// How a target is.
-    pub fn health(&self, id: &TargetId) -> Health {
-        self.running.get(id).map_or(Health::Unknown, |running| running.health.borrow().clone())
+    pub fn health(&self, id: &TargetId) -> TargetHealth {
+        self.running.get(id).map_or(TargetHealth::Unknown, |running| running.health.borrow().clone())
     }
 
     /// What its sweep came to.
@@ -240,7 +208,7 @@ impl Sweeps {
 struct Task {
     target: Target,
     metrics: TargetMetrics,
-    health: watch::Sender<Health>,
+    health: watch::Sender<TargetHealth>,
     changed: Arc<Notify>,
     progress: Arc<Progress>,
     members: watch::Receiver<Arc<Members>>,
@@ -255,7 +223,7 @@ impl Task {
     /// Sweeps for ever, and says how it goes. A database that is away is waited for, and delays no other.
     async fn run(mut self) {
         if self.target.suspended {
-            self.tell(Health::Suspended);
+            self.tell(TargetHealth::Suspended);
             tracing::info!(target = %self.target.id, "suspended: overdue orders stay as they are");
             return std::future::pending().await;
         }
@@ -304,8 +272,8 @@ impl Task {
         }
         self.progress.expired.fetch_add(swept.expired, Ordering::Relaxed);
         let is_behind = self.progress.overdue(swept.overdue);
-        let missing_index = sweep.and_then(Sweep::missing_index).map(StoreProblem::from);
-        self.tell(Health::Swept { missing_index, is_behind });
+        let missing_index = sweep.and_then(Sweep::missing_index).map(DatabaseProblem::from);
+        self.tell(TargetHealth::Swept { missing_index, is_behind });
         if swept.expired > 0 {
             tracing::debug!(target = %self.target.id, expired = swept.expired, "orders expired");
         }
@@ -313,13 +281,13 @@ impl Task {
 
     /// How long to wait before it is tried again.
     fn failed(&mut self, error: &StoreError, sweep: Option<&Sweep>) -> Duration {
-        self.metrics.failed(error.reason());
+        self.metrics.failed(reason_of(error));
         let overdue = sweep.map_or(Duration::ZERO, |sweep| sweep.overdue(Instant::now()));
         self.metrics.overdue(overdue);
         self.progress.overdue(overdue);
         // One failure may be a failover; the next attempt comes within a second.
         if self.failures > 0 {
-            self.tell(Health::Failing(error.into()));
+            self.tell(TargetHealth::Failing(error.into()));
         } else {
             let resources = self.target.resources.join(",");
             tracing::warn!(target = %self.target.id, resources, %error, "cannot sweep; it is tried again");
@@ -329,7 +297,7 @@ impl Task {
         pause.mul_f64(1.0 - 0.25 * fastrand::f64())
     }
 
-    fn tell(&self, now: Health) {
+    fn tell(&self, now: TargetHealth) {
         if self.health.send_if_modified(|last| std::mem::replace(last, now.clone()) != now) {
             self.changed.notify_one();
         }

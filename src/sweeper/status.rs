@@ -6,19 +6,18 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::run::Health;
-use crate::crd::{ConditionType, ExpiryStatus, NewCondition, find_condition, is_true, set_condition};
+use super::health::TargetHealth;
+use crate::crd::{ConditionType, ExpiryStatus, NewCondition, Reason, find_condition, is_true, set_condition};
 
 /// The conditions that `health` calls for; none when the resource has them already, or when there is
 /// nothing to say yet.
 pub fn conditions(
-    health: &Health,
+    health: &TargetHealth,
     overdue_seconds: u64,
     old: &[Condition],
     generation: Option<i64>,
     now: Timestamp,
 ) -> Option<Vec<Condition>> {
-    let as_expected = "AsExpected";
     let reached = "the database is reached, and its indexes are in place";
     let in_time = "expired orders are moved to cancelled in time";
     let late = format!(
@@ -27,22 +26,23 @@ pub fn conditions(
     );
     // DatabaseReady, then Sweeping: status, reason, message.
     let (database, sweeping) = match health {
-        Health::Unknown => return None,
-        Health::Suspended => {
-            (None, (false, "Suspended", "spec.expiration.suspend is true: expired orders stay as they are"))
-        }
-        Health::Swept { missing_index, is_behind } => {
-            let database = missing_index.as_ref().map_or((true, as_expected, reached), |problem| {
+        TargetHealth::Unknown => return None,
+        TargetHealth::Suspended => (
+            None,
+            (false, Reason::Suspended, "spec.expiration.suspend is true: expired orders stay as they are"),
+        ),
+        TargetHealth::Swept { missing_index, is_behind } => {
+            let database = missing_index.as_ref().map_or((true, Reason::AsExpected, reached), |problem| {
                 (false, problem.reason, problem.message.as_str())
             });
             let sweeping = if *is_behind {
-                (false, "FallingBehind", late.as_str())
+                (false, Reason::FallingBehind, late.as_str())
             } else {
-                (true, as_expected, in_time)
+                (true, Reason::AsExpected, in_time)
             };
             (Some(database), sweeping)
         }
-        Health::Failing(problem) => {
+        TargetHealth::Failing(problem) => {
             let failing = (false, problem.reason, problem.message.as_str());
             (Some(failing), failing)
         }
@@ -52,7 +52,7 @@ pub fn conditions(
     for (kind, state) in wanted {
         match state {
             Some((status, reason, message)) => {
-                let (reason, message) = (reason.to_owned(), message.to_owned());
+                let (reason, message) = (reason.as_str().to_owned(), message.to_owned());
                 let condition = NewCondition { kind, status, reason, message, generation };
                 set_condition(&mut new, old, condition, now);
             }
@@ -112,7 +112,7 @@ pub fn news(old: &[Condition], new: &[Condition]) -> Vec<News> {
             (_, false) if before.is_some_and(|before| before.reason == condition.reason) => continue,
             (_, false) => condition.reason.clone(),
         };
-        let is_warning = !is_true(condition) && condition.reason != "Suspended";
+        let is_warning = !is_true(condition) && condition.reason != Reason::Suspended.as_str();
         // A database that is away is one event, though two conditions say so.
         if news.iter().all(|other| other.reason != reason) {
             news.push(News { is_warning, reason, note: condition.message.clone() });
@@ -124,10 +124,10 @@ pub fn news(old: &[Condition], new: &[Condition]) -> Vec<News> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweeper::run::StoreProblem;
+    use crate::sweeper::health::DatabaseProblem;
 
-    const WELL: Health = Health::Swept { missing_index: None, is_behind: false };
-    const BEHIND: Health = Health::Swept { missing_index: None, is_behind: true };
+    const WELL: TargetHealth = TargetHealth::Swept { missing_index: None, is_behind: false };
+    const BEHIND: TargetHealth = TargetHealth::Swept { missing_index: None, is_behind: true };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn an_equal_state_is_not_written_and_a_change_keeps_the_time_of_what_stayed() {
-        assert_eq!(conditions(&Health::Unknown, 0, &[], Some(1), at(1)), None);
+        assert_eq!(conditions(&TargetHealth::Unknown, 0, &[], Some(1), at(1)), None);
         let well = conditions(&WELL, 0, &[], Some(1), at(1)).unwrap();
         assert_eq!(
             summary(&well),
@@ -151,8 +151,8 @@ mod tests {
         );
         assert_eq!(conditions(&WELL, 0, &well, Some(2), at(2)), None);
 
-        let problem = StoreProblem { reason: "DuplicateActiveOrders", message: "two".into() };
-        let missing = Health::Swept { missing_index: Some(problem.clone()), is_behind: false };
+        let problem = DatabaseProblem { reason: Reason::DuplicateActiveOrders, message: "two".into() };
+        let missing = TargetHealth::Swept { missing_index: Some(problem.clone()), is_behind: false };
         let missing = conditions(&missing, 0, &well, Some(1), at(3)).unwrap();
         assert_eq!(
             summary(&missing),
@@ -161,9 +161,9 @@ mod tests {
         assert_eq!(missing[0].last_transition_time.0, at(3));
         assert_eq!(missing[1].last_transition_time.0, at(1));
 
-        let failing = conditions(&Health::Failing(problem), 0, &missing, Some(1), at(4)).unwrap();
+        let failing = conditions(&TargetHealth::Failing(problem), 0, &missing, Some(1), at(4)).unwrap();
         assert_eq!(failing[0].last_transition_time.0, at(3));
-        let suspended = conditions(&Health::Suspended, 0, &failing, Some(1), at(5)).unwrap();
+        let suspended = conditions(&TargetHealth::Suspended, 0, &failing, Some(1), at(5)).unwrap();
         assert_eq!(
             summary(&suspended),
             [("DatabaseReady", "False", "DuplicateActiveOrders"), ("Sweeping", "False", "Suspended")]
@@ -183,8 +183,8 @@ mod tests {
     fn what_changes_is_news_once_and_what_was_well_from_the_beginning_is_not() {
         let well = conditions(&WELL, 0, &[], Some(1), at(1)).unwrap();
         assert!(reasons(&[], &well).is_empty());
-        let problem = StoreProblem { reason: "DatabaseUnreachable", message: "away".into() };
-        let failing = conditions(&Health::Failing(problem), 0, &well, Some(1), at(2)).unwrap();
+        let problem = DatabaseProblem { reason: Reason::DatabaseUnreachable, message: "away".into() };
+        let failing = conditions(&TargetHealth::Failing(problem), 0, &well, Some(1), at(2)).unwrap();
         assert_eq!(reasons(&well, &failing), [(true, "DatabaseUnreachable".into())]);
         assert_eq!(reasons(&[], &failing), [(true, "DatabaseUnreachable".into())]);
         assert!(reasons(&failing, &failing).is_empty());
@@ -194,7 +194,7 @@ mod tests {
             [(false, "DatabaseReady".into()), (true, "FallingBehind".into())]
         );
         assert_eq!(reasons(&behind, &well), [(false, "Sweeping".into())]);
-        let suspended = conditions(&Health::Suspended, 0, &well, Some(1), at(4)).unwrap();
+        let suspended = conditions(&TargetHealth::Suspended, 0, &well, Some(1), at(4)).unwrap();
         assert_eq!(reasons(&well, &suspended), [(false, "Suspended".into())]);
     }
 

@@ -6,9 +6,11 @@ use jiff::Timestamp;
 
 use super::{
     clock::ServerClock,
+    health::reason_of,
     metrics::TargetMetrics,
     outlook::{Outlook, Seen},
     pacing::{BatchSize, rest, within},
+    ranks::Turn,
     stride::Stride,
     targets::Target,
 };
@@ -28,15 +30,6 @@ const REFUSED_AT_MOST: usize = 1000;
 
 /// How soon indexes are tried again that could not be made.
 const INDEXES_EVERY: Duration = Duration::from_secs(30);
-
-/// How late this sweeper comes to a target, and how long it sleeps at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// It takes only what is overdue by this.
-    pub delay: Duration,
-    /// The longest sleep between two looks.
-    pub cap: Duration,
-}
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,7 +297,7 @@ impl Sweep {
             }
             Found::Within(query, count) => match self.store.expire_within(query).await {
                 Err(error) if !error.is_unavailable() => {
-                    metrics.failed(error.reason());
+                    metrics.failed(reason_of(&error));
                     (self.stride, self.by_ids) = (None, Some(Instant::now()));
                     Ok((0, 0))
                 }
@@ -325,7 +318,7 @@ impl Sweep {
             result => return result,
         };
         let (expired, others) = self.store.expire_apart(look, cutoff, self.grace).await?;
-        metrics.failed(error.reason());
+        metrics.failed(reason_of(&error));
         let all = others.count() == look.due().len() && others.count() > 1;
         let (refused, _) = self.refused.get_or_insert_with(|| (Refused::default(), Instant::now()));
         // Where it refuses all of them, it is not for the sake of some.
