@@ -1,8 +1,7 @@
-//! The admin server: `/livez`, `/readyz` and `/metrics` on a port of their own.
+//! The admin server: `/livez`, `/readyz` and `/metrics` on a separate port.
 //!
-//! It answers from the first moment, before anything else works, so that a probe always learns
-//! the truth: `/readyz` fails until every declared condition holds, `/livez` fails only when a
-//! declared heartbeat has stopped.
+//! It is the first thing to start, so that probes are answered from the beginning. `/readyz` fails until every declared
+//! condition holds; `/livez` fails only if a declared heartbeat has stopped.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +22,7 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// What the process says of itself. Clones share one state.
+/// The readiness and liveness of the process. Clones share one state.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Mutex<State>>);
 
@@ -34,15 +33,15 @@ struct State {
 }
 
 impl Health {
-    /// Declares something that must hold before the process is ready; until the first
-    /// [`Readiness::set`] it does not.
+    /// Declares a condition that must hold before the process is ready. It does not hold until the first
+    /// [`Readiness::set`].
     pub fn readiness(&self, name: &'static str) -> Readiness {
         let readiness = Readiness { health: self.clone(), name };
         readiness.set(Err("not yet known".into()));
         readiness
     }
 
-    /// Declares a loop that must come round at least every `limit`, or the process is stuck.
+    /// Declares a loop that must iterate at least every `limit`; if it does not, the process is not alive.
     pub fn heartbeat(&self, name: &'static str, limit: Duration) -> Heartbeat {
         let heartbeat = Heartbeat { health: self.clone(), name, limit };
         heartbeat.beat();
@@ -55,7 +54,7 @@ impl Health {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code panics while holding it; were it to happen, the data is still whole.
+        // No code panics while holding the lock, and if it did, the data would still be consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,7 +63,7 @@ impl Health {
         report(state.conditions.iter().map(|(name, condition)| (*name, condition.clone())))
     }
 
-    /// What `/livez` answers.
+    /// The response of `/livez`.
     pub(crate) fn livez(&self) -> Response {
         let state = self.lock();
         report(state.heartbeats.iter().map(|(name, (last, limit))| {
@@ -73,7 +72,7 @@ impl Health {
                 Ok(())
             } else {
                 Err(format!(
-                    "no sign of life for {} s, at most {} s expected",
+                    "no heartbeat for {} s; expected one at least every {} s",
                     silent.as_secs(),
                     limit.as_secs()
                 ))
@@ -91,13 +90,13 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Says whether the condition holds, or why not.
+    /// Sets that the condition holds, or why it does not.
     pub fn set(&self, condition: Result<(), String>) {
         self.health.lock().conditions.insert(self.name, condition);
     }
 }
 
-/// One watched loop of a [`Health`].
+/// The heartbeat of one loop of a [`Health`].
 #[derive(Clone)]
 pub struct Heartbeat {
     health: Health,
@@ -106,13 +105,13 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Says that the loop came round.
+    /// Records that the loop has iterated.
     pub fn beat(&self) {
         self.health.lock().heartbeats.insert(self.name, (Instant::now(), self.limit));
     }
 }
 
-/// One line per check, in the form that the API server's own `/readyz?verbose` has.
+/// One line per check, in the format of the API server's own `/readyz?verbose`.
 fn report(checks: impl Iterator<Item = (&'static str, Result<(), String>)>) -> Response {
     let mut status = StatusCode::OK;
     let mut body = String::new();
@@ -129,7 +128,7 @@ fn report(checks: impl Iterator<Item = (&'static str, Result<(), String>)>) -> R
     (status, body).into_response()
 }
 
-/// Serves the admin endpoints until `shutdown`, and a moment longer, so that probes see the drain.
+/// Serves the admin endpoints until `shutdown`; requests in flight are still answered.
 ///
 /// # Errors
 /// When `address` cannot be bound (the message names it) or the listener fails.
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_stops_is_not_alive_and_an_idle_process_is() {
+    fn a_stopped_loop_fails_liveness_and_an_idle_process_does_not() {
         let health = Health::default();
         assert_eq!(health.livez().status(), StatusCode::OK);
         let _stuck = health.heartbeat("loop", Duration::ZERO);

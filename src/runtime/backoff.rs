@@ -1,8 +1,9 @@
-//! How long to wait after failures in a row.
+//! Exponential backoff.
 
 use std::time::Duration;
 
-/// `first`, doubled for each failure before this one, up to `longest`. Jitter is the caller's choice.
+/// The pause after `failures` earlier failures: `first`, doubled for each of them, up to `longest`. Without jitter, which
+/// is up to the caller.
 pub fn exponential(first: Duration, longest: Duration, failures: u32) -> Duration {
     first.saturating_mul(1 << failures.min(16)).min(longest)
 }

@@ -1,4 +1,4 @@
-//! Tells people, by Events of the objects that they look at.
+//! Writes Kubernetes Events about objects.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,59 +7,74 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-/// How many events a recorder is used for. It keeps each for minutes, so that one that comes again is counted
-/// and not written anew. Of the thousands of a cluster that is set up, that would be most of the memory; what
-/// comes again does so sooner.
-const FEW: usize = 200;
+/// After how many Events the recorder is replaced. It remembers each for minutes, in order to count a repeated one
+/// instead of creating another. While thousands of resources start up, that would be most of the process's memory, and
+/// Events that repeat do so within fewer others.
+const EVENTS_PER_RECORDER: usize = 200;
 
-/// The API server refuses longer notes.
-const LONGEST_NOTE: usize = 1024;
+/// The API server rejects longer notes.
+const MAX_NOTE_LEN: usize = 1024;
 
-/// Writes Events.
+/// Writes Events in the name of one controller.
 pub struct Events {
     client: Client,
     reporter: Reporter,
     recorder: Mutex<(Recorder, usize)>,
 }
 
-/// What is told.
-pub struct News<'a> {
-    /// Whether something is amiss.
+/// The content of an Event.
+pub struct EventContent<'a> {
+    /// Whether its type is `Warning`, else `Normal`.
     pub is_warning: bool,
-    /// The category, in CamelCase.
+    /// The reason, in CamelCase.
     pub reason: &'a str,
-    /// What has happened; cut where it is longer than an Event may have it.
+    /// What has happened; truncated to the length that the API server accepts.
     pub note: &'a str,
-    /// What was being done.
+    /// What the controller was doing.
     pub action: &'a str,
 }
 
+/// The former name of [`EventContent`].
+pub type News<'a> = EventContent<'a>;
+
 impl Events {
-    /// Events in the name of `controller`.
+    /// Events that are reported by `controller`.
     pub fn new(client: Client, controller: &str) -> Self {
         let reporter = Reporter { controller: controller.into(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter.clone());
         Self { client, reporter, recorder: Mutex::new((recorder, 0)) }
     }
 
-    /// Tells `news` of `object`.
+    /// Writes an Event about `object`.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, news: &News<'_>) -> kube::Result<()> {
+    pub async fn publish<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        content: &EventContent<'_>,
+    ) -> kube::Result<()> {
         let event = Event {
-            type_: if news.is_warning { EventType::Warning } else { EventType::Normal },
-            reason: news.reason.into(),
-            note: news.note.get(..news.note.floor_char_boundary(LONGEST_NOTE)).map(Into::into),
-            action: news.action.into(),
+            type_: if content.is_warning { EventType::Warning } else { EventType::Normal },
+            reason: content.reason.into(),
+            note: content.note.get(..content.note.floor_char_boundary(MAX_NOTE_LEN)).map(Into::into),
+            action: content.action.into(),
             secondary: None,
         };
         self.recorder().publish(&event, &object.object_ref(&())).await
     }
 
+    /// The former name of [`Self::publish`].
+    ///
+    /// # Errors
+    /// Those of [`Self::publish`].
+    pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, news: &News<'_>) -> kube::Result<()> {
+        self.publish(object, news).await
+    }
+
     fn recorder(&self) -> Recorder {
         let mut current = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.1 == FEW {
+        if current.1 == EVENTS_PER_RECORDER {
             *current = (Recorder::new(self.client.clone(), self.reporter.clone()), 0);
         }
         current.1 += 1;

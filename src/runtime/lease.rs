@@ -1,10 +1,10 @@
-//! Leadership by a Lease: of any number of processes, at most one believes that it leads.
+//! Leader election by a Lease: of any number of candidates, at most one considers itself the leader.
 //!
-//! Every write carries the resourceVersion that it is based on, so of two that race one loses. Whether
-//! the holder's lease is over is judged by this machine's monotonic clock since the record last
-//! changed, never by comparing clocks. A leader that cannot renew in time stops leading before anyone
-//! else may begin, even if it was frozen meanwhile. A standby watches the record, so that it takes over at
-//! once when it is given up, and asks nothing as long as it is renewed.
+//! Every write carries the resourceVersion that it is based on, so of two that race one loses. A lease has expired when
+//! its record has not changed for its duration by this machine's monotonic clock; clocks of machines are never compared.
+//! A leader that cannot renew in time stops leading before another candidate may acquire the lease, even if it was
+//! frozen meanwhile. A standby watches the record: it takes over at once when the lease is released, and sends no
+//! requests while it is renewed.
 
 use std::{
     sync::{
@@ -32,25 +32,27 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How the lease is held.
+use super::watch::WatchBackoff;
+
+/// The settings of a leader election.
 #[derive(Clone, Debug)]
 pub struct LeaseSettings {
-    /// Namespace of the Lease.
+    /// The namespace of the Lease.
     pub namespace: String,
-    /// Name of the Lease.
+    /// The name of the Lease.
     pub name: String,
-    /// Who this process is; no other may have the same.
+    /// The identity of this candidate, unique among all.
     pub identity: String,
-    /// How long others wait after the last renewal before they take it.
+    /// How long after its last renewal others may acquire the lease.
     pub duration: Duration,
-    /// How long after its last renewal a leader may go on; shorter than `duration`.
+    /// How long after its last renewal a leader may go on writing; shorter than `duration`.
     pub renew_deadline: Duration,
-    /// How often to renew, and how soon to try again what failed.
+    /// How often to renew, and how soon to retry after a failure.
     pub retry: Duration,
 }
 
 impl LeaseSettings {
-    /// The times that client-go has: 15, 10 and 2 seconds.
+    /// With the defaults of client-go: 15, 10 and 2 seconds.
     pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             namespace: namespace.into(),
@@ -63,7 +65,7 @@ impl LeaseSettings {
     }
 }
 
-/// Leadership was lost: another holds the lease, or it could not be renewed in time.
+/// Leadership was lost: another candidate holds the lease, or it could not be renewed in time.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("the lease was lost: {0}; this process ends, so that there is only one writer")]
 pub struct LeaseLost(String);
@@ -72,95 +74,95 @@ pub struct LeaseLost(String);
 #[derive(Clone, Debug)]
 pub struct Leadership {
     leads: watch::Receiver<bool>,
-    /// Milliseconds after `epoch` until which it may write.
+    /// Until when it may write, in milliseconds after `epoch`.
     until: Arc<AtomicU64>,
     epoch: Instant,
 }
 
 impl Leadership {
-    /// The leadership of a process that has no rivals.
+    /// The leadership of a process that runs without an election.
     pub fn alone() -> Self {
         let (_, leads) = watch::channel(true);
         Self { leads, until: Arc::new(AtomicU64::new(u64::MAX)), epoch: Instant::now() }
     }
 
-    /// Waits until this process leads; never returns where it never does.
+    /// Waits until this process leads, possibly forever.
     pub async fn begins(&self) {
         if self.leads.clone().wait_for(|leads| *leads).await.is_err() {
-            // The election is over, and was not won.
+            // The candidate is gone without having become the leader.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Whether it may write now. A process that was frozen past its lease learns it here first.
+    /// Whether this process may write now. If it was frozen for longer than its lease, this is the first to know.
     pub fn may_write(&self) -> bool {
         (self.epoch.elapsed().as_millis() as u64) < self.until.load(Ordering::Acquire)
     }
 }
 
-/// One candidate for the lease.
+/// A candidate for the lease.
 pub struct Candidate {
     api: Api<Lease>,
     settings: LeaseSettings,
     leads: watch::Sender<bool>,
     leadership: Leadership,
-    seen: Option<Seen>,
+    observed: Option<ObservedRecord>,
 }
 
-/// The record of another holder, and since when it has not changed.
-struct Seen {
+/// The record of another holder, and when it last changed.
+struct ObservedRecord {
     holder: String,
-    renewed: Option<MicroTime>,
+    renew_time: Option<MicroTime>,
     since: Instant,
-    /// How long it lasts, by its own word.
-    lasts: Duration,
+    /// Its `leaseDurationSeconds`.
+    duration: Duration,
 }
 
-/// The record, or none while there is none, whenever that changes.
+/// The changes of the Lease; none stands for its absence.
 type Changes = BoxStream<'static, Result<Option<Lease>, watcher::Error>>;
 
-/// What one attempt came to.
+/// The result of one attempt to acquire or renew the lease.
 enum Attempt {
     Held,
     HeldBy(String),
-    /// Somebody wrote at the same time; what they wrote, the next look tells.
-    Raced,
+    /// Another candidate wrote at the same time; the next attempt shows what.
+    Conflict,
 }
 
 impl Candidate {
-    /// A candidate that does not lead yet, and its leadership to be watched.
+    /// A candidate that does not lead yet, and a handle to its leadership.
     pub fn new(client: Client, settings: LeaseSettings) -> (Self, Leadership) {
         let (leads, receiver) = watch::channel(false);
         let leadership =
             Leadership { leads: receiver, until: Arc::new(AtomicU64::new(0)), epoch: Instant::now() };
         let api = Api::namespaced(client, &settings.namespace);
-        (Self { api, settings, leads, leadership: leadership.clone(), seen: None }, leadership)
+        (Self { api, settings, leads, leadership: leadership.clone(), observed: None }, leadership)
     }
 
-    /// Takes the lease when it can, renews it, and hands it over when `stop` is cancelled.
+    /// Acquires the lease when possible, renews it, and releases it when `stop` is cancelled.
     ///
     /// # Errors
-    /// When it led and does no more.
+    /// When it was the leader and has lost the lease.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LeaseLost> {
         let mut renewed = None;
         let mut known_holder = String::new();
         let mut changes = self.changes();
         loop {
             let mut stand_by = false;
-            let begun = Instant::now();
-            // A leader's attempt must end before its time does.
+            let started = Instant::now();
+            // A leader's attempt must not last longer than its leadership.
             let left = renewed.map_or(self.settings.renew_deadline, |renewed: Instant| {
-                (renewed + self.settings.renew_deadline).saturating_duration_since(begun)
+                (renewed + self.settings.renew_deadline).saturating_duration_since(started)
             });
             let attempt = tokio::select! {
-                () = stop.cancelled() => return self.hand_over(renewed.is_some()).await,
+                () = stop.cancelled() => return self.release(renewed.is_some()).await,
                 attempt = tokio::time::timeout(left, self.attempt()) => attempt,
             };
             match attempt {
                 Ok(Ok(Attempt::Held)) => {
-                    // Counted from before the attempt: the others count from after it.
-                    self.lead_until(begun + self.settings.renew_deadline);
-                    if renewed.replace(begun).is_none() {
+                    // From before the attempt on, since the other candidates count from after it.
+                    self.extend_until(started + self.settings.renew_deadline);
+                    if renewed.replace(started).is_none() {
                         tracing::info!(
                             lease = self.settings.name,
                             identity = self.settings.identity,
@@ -179,9 +181,9 @@ impl Candidate {
                     }
                     stand_by = true;
                 }
-                Ok(Ok(Attempt::Raced)) => {}
+                Ok(Ok(Attempt::Conflict)) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(lease = self.settings.name, %error, "cannot reach the lease")
+                    tracing::warn!(lease = self.settings.name, %error, "cannot acquire or renew the lease")
                 }
                 Err(_) => tracing::warn!(lease = self.settings.name, "the API server did not answer in time"),
             }
@@ -197,32 +199,32 @@ impl Candidate {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return self.hand_over(renewed.is_some()).await,
+                () = stop.cancelled() => return self.release(renewed.is_some()).await,
                 () = pause => {}
             }
         }
     }
 
-    /// The record whenever it changes. Nothing is asked before someone waits for it.
+    /// The changes of the Lease. No request is sent before the stream is polled.
     fn changes(&self) -> Changes {
-        watch_object(self.api.clone(), &self.settings.name).backoff(super::watch::Pauses::default()).boxed()
+        watch_object(self.api.clone(), &self.settings.name).backoff(WatchBackoff::default()).boxed()
     }
 
-    /// Waits until the lease of another was given up, or should be over. Without a watch that is when it
-    /// would be over if it were not renewed, and then it is looked at.
+    /// Waits until the other holder has released its lease, or the lease should have expired by what the watch has
+    /// shown. The next attempt then reads the Lease, so a failed watch delays nothing beyond the lease's duration.
     async fn stand_by(&mut self, changes: &mut Changes) {
         loop {
-            let left = self.seen.as_ref().map_or(self.settings.retry, |seen| {
-                (seen.since + seen.lasts).saturating_duration_since(Instant::now())
+            let left = self.observed.as_ref().map_or(self.settings.retry, |observed| {
+                (observed.since + observed.duration).saturating_duration_since(Instant::now())
             });
-            // A moment more: it must be over for longer than it lasts.
-            let over = tokio::time::sleep(left + Duration::from_millis(10));
+            // A little longer, as it expires only after its full duration.
+            let expired = tokio::time::sleep(left + Duration::from_millis(10));
             let lease = tokio::select! {
-                () = over => return,
+                () = expired => return,
                 change = changes.next() => match change {
                     Some(Ok(lease)) => lease,
                     Some(Err(error)) => {
-                        tracing::warn!(lease = self.settings.name, %error, "the watch on the lease failed; it is begun again");
+                        tracing::warn!(lease = self.settings.name, %error, "the watch on the lease failed; restarting it");
                         continue;
                     }
                     None => std::future::pending().await,
@@ -230,71 +232,65 @@ impl Candidate {
             };
             let Some(spec) = lease.and_then(|lease| lease.spec) else { return };
             match spec.holder_identity.clone() {
-                Some(holder) if !holder.is_empty() && !self.is_over(&holder, &spec) => {}
+                Some(holder) if !holder.is_empty() && !self.is_expired(&holder, &spec) => {}
                 _ => return,
             }
         }
     }
 
-    /// Takes or renews the lease, if that is possible now.
+    /// Acquires or renews the lease, if that is possible now.
     async fn attempt(&mut self) -> kube::Result<Attempt> {
         let Some(lease) = self.api.get_opt(&self.settings.name).await? else {
             let metadata = ObjectMeta { name: Some(self.settings.name.clone()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(self.record(None)) };
-            return decided(self.api.create(&PostParams::default(), &lease).await);
+            return attempted(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
-        if holder != self.settings.identity && !holder.is_empty() && !self.is_over(&holder, &spec) {
+        if holder != self.settings.identity && !holder.is_empty() && !self.is_expired(&holder, &spec) {
             return Ok(Attempt::HeldBy(holder));
         }
         let ours = Lease { spec: Some(self.record(Some(&spec))), ..lease };
-        decided(self.api.replace(&self.settings.name, &PostParams::default(), &ours).await)
+        attempted(self.api.replace(&self.settings.name, &PostParams::default(), &ours).await)
     }
 
-    /// Whether another's lease is over: its record has not changed for as long as it says it lasts.
-    fn is_over(&mut self, holder: &str, spec: &LeaseSpec) -> bool {
-        let lasts = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let lasts = lasts.map_or(self.settings.duration, Duration::from_secs);
-        match &self.seen {
-            Some(seen) if seen.holder == holder && seen.renewed == spec.renew_time => {
-                seen.since.elapsed() > lasts
+    /// Whether the lease of another holder has expired: its record has not changed for its duration.
+    fn is_expired(&mut self, holder: &str, spec: &LeaseSpec) -> bool {
+        let duration = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let duration = duration.map_or(self.settings.duration, Duration::from_secs);
+        match &self.observed {
+            Some(observed) if observed.holder == holder && observed.renew_time == spec.renew_time => {
+                observed.since.elapsed() > duration
             }
             _ => {
-                self.seen = Some(Seen {
+                self.observed = Some(ObservedRecord {
                     holder: holder.to_owned(),
-                    renewed: spec.renew_time.clone(),
+                    renew_time: spec.renew_time.clone(),
                     since: Instant::now(),
-                    lasts,
+                    duration,
                 });
                 false
             }
         }
     }
 
-    /// The record of this process as the holder, following `before`.
+    /// The record with this candidate as the holder, based on the one before.
     fn record(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
-        let goes_on = before
+        let own = before
             .filter(|before| before.holder_identity.as_deref() == Some(self.settings.identity.as_str()));
         let transitions = before.and_then(|before| before.lease_transitions).unwrap_or(0);
         LeaseSpec {
             holder_identity: Some(self.settings.identity.clone()),
             lease_duration_seconds: i32::try_from(self.settings.duration.as_secs()).ok(),
-            acquire_time: goes_on
-                .and_then(|before| before.acquire_time.clone())
-                .or_else(|| Some(now.clone())),
+            acquire_time: own.and_then(|before| before.acquire_time.clone()).or_else(|| Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(if goes_on.is_some() {
-                transitions
-            } else {
-                transitions.saturating_add(1)
-            }),
+            lease_transitions: Some(if own.is_some() { transitions } else { transitions.saturating_add(1) }),
             ..LeaseSpec::default()
         }
     }
 
-    fn lead_until(&self, deadline: Instant) {
+    fn extend_until(&self, deadline: Instant) {
         let until = deadline.saturating_duration_since(self.leadership.epoch).as_millis() as u64;
         self.leadership.until.store(until, Ordering::Release);
     }
@@ -305,13 +301,13 @@ impl Candidate {
         LeaseLost(why)
     }
 
-    /// Gives the lease up, so that the next one need not wait for its end.
-    async fn hand_over(self, leads: bool) -> Result<(), LeaseLost> {
+    /// Releases the lease, so that the next leader need not wait until it expires.
+    async fn release(self, leads: bool) -> Result<(), LeaseLost> {
         self.leadership.until.store(0, Ordering::Release);
         if !leads {
             return Ok(());
         }
-        let give_up = async {
+        let release = async {
             let mut lease = self.api.get(&self.settings.name).await?;
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_deref() == Some(self.settings.identity.as_str()) {
@@ -320,23 +316,23 @@ impl Candidate {
             }
             Ok::<(), kube::Error>(())
         };
-        match tokio::time::timeout(self.settings.retry, give_up).await {
-            Ok(Ok(())) => tracing::info!(lease = self.settings.name, "handed over"),
-            // It ends by itself.
+        match tokio::time::timeout(self.settings.retry, release).await {
+            Ok(Ok(())) => tracing::info!(lease = self.settings.name, "released the lease"),
+            // It expires.
             Ok(Err(error)) => {
-                tracing::warn!(lease = self.settings.name, %error, "cannot hand the lease over")
+                tracing::warn!(lease = self.settings.name, %error, "cannot release the lease")
             }
-            Err(_) => tracing::warn!(lease = self.settings.name, "no time to hand the lease over"),
+            Err(_) => tracing::warn!(lease = self.settings.name, "could not release the lease in time"),
         }
         Ok(())
     }
 }
 
-/// A conflict is a lost race, not a failure.
-fn decided(written: kube::Result<Lease>) -> kube::Result<Attempt> {
+/// A conflict is a lost race, which is not an error.
+fn attempted(written: kube::Result<Lease>) -> kube::Result<Attempt> {
     match written {
         Ok(_) => Ok(Attempt::Held),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Attempt::Raced),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Attempt::Conflict),
         Err(error) => Err(error),
     }
 }

@@ -1,4 +1,18 @@
-//! What every long-running subcommand shares: the admin server, leadership, shutdown and telemetry.
+//! What the long-running subcommands share: whatever a Kubernetes process needs, and nothing about orders.
+//!
+//! ```text
+//! process        starts a subcommand: signals, the admin server, a client of the cluster
+//! shutdown       SIGTERM and SIGINT as a cancellation token
+//! admin          /livez, /readyz and /metrics
+//! telemetry      logs, and whether there are traces
+//! traces         OpenTelemetry spans and their export
+//! lease          leader election
+//! watch          watches on the API server: flags, scope, restarts
+//! cache_sync     waits for the initial lists of watches
+//! secret_cache   copies of Secrets, which no watch keeps fresh
+//! events         Kubernetes Events
+//! backoff        exponential backoff
+//! ```
 
 pub mod admin;
 mod backoff;

@@ -1,4 +1,4 @@
-//! What every subcommand that follows the cluster begins with: signals, the admin server, a client.
+//! How a long-running subcommand starts: signals, the admin server, a client of the cluster.
 
 use std::{io, net::Ipv4Addr, sync::Arc};
 
@@ -15,13 +15,13 @@ use super::{
     watch::WatchArgs,
 };
 
-/// Why a process ended that should go on until it is told to stop.
+/// Why a process ended that should run until it is stopped.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// No usable kubeconfig, and not in a cluster.
+    /// There is no usable kubeconfig, and the process does not run in a cluster.
     #[error("cannot find a cluster: {0}; set KUBECONFIG, or run inside a cluster")]
     NoCluster(#[source] InferConfigError),
-    /// What the kubeconfig says cannot be used.
+    /// The kubeconfig cannot be used.
     #[error("cannot use the kubeconfig: {0}")]
     Client(#[source] kube::Error),
     /// The admin port cannot be served.
@@ -30,7 +30,7 @@ pub enum RunError {
     /// Signal handlers cannot be installed.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
-    /// Another process leads now.
+    /// Another process is the leader now.
     #[error(transparent)]
     LeaseLost(#[from] LeaseLost),
     /// The watches ended by themselves.
@@ -38,10 +38,10 @@ pub enum RunError {
     Ended,
 }
 
-/// A client of the cluster that this process runs in, or that the kubeconfig names.
+/// A client for the cluster of the kubeconfig, or else the one that this process runs in.
 ///
 /// # Errors
-/// When there is none to be found; whether it answers is not asked.
+/// When no configuration is found or it cannot be used. No request is sent.
 pub async fn cluster(watch: &WatchArgs) -> Result<Client, RunError> {
     let mut config = Config::infer().await.map_err(RunError::NoCluster)?;
     config.read_timeout = Some(watch.read_timeout());
@@ -49,9 +49,9 @@ pub async fn cluster(watch: &WatchArgs) -> Result<Client, RunError> {
     Client::try_from(config).map_err(RunError::Client)
 }
 
-/// A running process: cancelled by SIGTERM and SIGINT, answering its probes from the first moment.
+/// A running process, which SIGTERM and SIGINT shut down and whose admin server answers probes.
 pub struct Process {
-    /// Cancelled when the process is to end.
+    /// Cancelled when the process is to shut down.
     pub shutdown: CancellationToken,
     admin: JoinHandle<io::Result<()>>,
 }
@@ -60,7 +60,7 @@ impl Process {
     /// Starts the admin server on `admin_port`.
     ///
     /// # Errors
-    /// When signals cannot be listened for.
+    /// When the signal handlers cannot be installed.
     pub fn start(admin_port: u16, health: Health, metrics: Registry) -> Result<Self, RunError> {
         let shutdown = on_signal().map_err(RunError::Signals)?;
         let address = (Ipv4Addr::UNSPECIFIED, admin_port).into();
@@ -68,11 +68,10 @@ impl Process {
         Ok(Self { shutdown, admin })
     }
 
-    /// Waits until the admin server ends, which it should not before the shutdown.
+    /// Waits until the admin server fails. It does not return if the server ends because of the shutdown.
     pub async fn admin_failed(&mut self) -> RunError {
         let ended = (&mut self.admin).await.map_err(io::Error::other).and_then(|served| served);
         if self.shutdown.is_cancelled() {
-            // It ended as it should; the others have the last word.
             std::future::pending::<()>().await;
         }
         RunError::Admin(ended.err().unwrap_or_else(|| io::Error::other("it ended by itself")))

@@ -36,9 +36,9 @@ struct Entry<V> {
 }
 
 /// One copy. Whoever reads the Secret holds the lock, so that others wait for that answer in place of asking too.
-type Slot<V> = tokio::sync::Mutex<Option<Copy<V>>>;
+type Slot<V> = tokio::sync::Mutex<Option<Snapshot<V>>>;
 
-struct Copy<V> {
+struct Snapshot<V> {
     value: V,
     read: Instant,
     fresh_until: Instant,
@@ -92,13 +92,13 @@ impl<V: Clone + PartialEq> SecretCache<V> {
         };
         let changed = copy.as_ref().is_some_and(|before| before.value != value);
         let fresh_until = now + self.fresh.mul_f64(0.75 + 0.25 * fastrand::f64());
-        *copy = Some(Copy { value: value.clone(), read: now, fresh_until });
+        *copy = Some(Snapshot { value: value.clone(), read: now, fresh_until });
         self.lock().store(key, &slot, fresh_until);
         Ok(Cached { value, changed })
     }
 
     /// Waits until a copy is no longer fresh, and names its Secret, once: it is then to be read again by
-    /// [`Self::get`], postponed or forgotten. For one task; of several, only the last to ask is woken.
+    /// [`Self::get`], postponed or forgotten. For one task only: of several, only the last to poll is notified.
     pub async fn next_due(&self) -> NamespacedName {
         poll_fn(|context| {
             let mut inner = self.lock();
@@ -129,12 +129,12 @@ impl<V: Clone + PartialEq> SecretCache<V> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<V>> {
-        // No code panics while holding it; were it to happen, the data is still whole.
+        // No code panics while holding the lock, and if it did, the data would still be consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<V> Copy<V> {
+impl<V> Snapshot<V> {
     fn serves(&self, now: Instant, since: Option<Instant>) -> bool {
         now < self.fresh_until && since.is_none_or(|since| self.read >= since)
     }
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_is_woken_by_a_copy_that_is_due_earlier() {
+    async fn a_waiter_notices_a_copy_that_becomes_due_earlier() {
         let cache = Arc::new(SecretCache::new(FRESH));
         let waiting = {
             let cache = cache.clone();

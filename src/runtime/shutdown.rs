@@ -1,4 +1,4 @@
-//! Turns SIGTERM and SIGINT into a cancellation that every task of the process can wait for.
+//! SIGTERM and SIGINT as a cancellation token.
 
 use std::io;
 
@@ -7,8 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled by the first SIGTERM or SIGINT.
 ///
-/// A second signal ends the process at once, so that an operator at a terminal is never stuck
-/// behind a drain.
+/// A second signal exits the process immediately, for a user at a terminal who does not want to wait for the drain.
 ///
 /// # Errors
 /// When the process may not install signal handlers.
@@ -28,7 +27,7 @@ pub fn on_signal() -> io::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::warn!("second signal: ending at once");
+        tracing::warn!("second signal: exiting immediately");
         std::process::exit(130);
     });
     Ok(token)

@@ -1,4 +1,4 @@
-//! Logs to standard error, as text for people or as JSON for collectors; and traces, where they are wanted.
+//! Logs to standard error, as text or as JSON, and traces if an endpoint is configured.
 
 use std::io::IsTerminal;
 
@@ -36,19 +36,19 @@ pub struct LogArgs {
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = parse_filter, help_heading = "Logging")]
     pub log_level: String,
 
-    /// Where to send traces by OTLP (gRPC), such as http://otel-collector:4317; none are made otherwise
+    /// OTLP (gRPC) endpoint to send traces to, such as http://otel-collector:4317. Default: no traces
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = parse_endpoint, help_heading = "Tracing")]
     pub otlp_endpoint: Option<String>,
 }
 
-/// Rejects at the command line what the subscriber would reject later.
+/// Rejects on the command line what the subscriber would reject later.
 fn parse_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text)
         .map(|_| text.to_owned())
         .map_err(|error| format!("{error}; write a level such as \"info\""))
 }
 
-/// An empty one, as from a variable that is set to nothing, is none.
+/// An empty value, such as that of an empty environment variable, means no endpoint.
 fn parse_endpoint(text: &str) -> Result<String, String> {
     let uri = text.parse::<Uri>().map_err(|error| error.to_string());
     match uri {
@@ -59,12 +59,12 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
     }
 }
 
-/// Installs the process's log subscriber, a second call changes nothing; and begins to trace in the
-/// name of `service` if an endpoint is given. What is returned is to be flushed at the end.
+/// Installs the process's log subscriber, and traces for the service name `service` if an endpoint is configured; these
+/// must be flushed at the end of the process. A second call has no effect.
 pub fn init(args: &LogArgs, service: &'static str) -> Option<Traces> {
-    // The value was parsed by clap already; the fallback is for callers that made it by hand.
+    // clap has already parsed the value; the fallback is for callers that construct it themselves.
     let filter = EnvFilter::try_new(&args.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Spans of traces would only make log lines longer.
+    // The spans of traces would be added to log lines.
     let filter = filter.and(filter_fn(|metadata| metadata.target() != traces::TARGET));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
@@ -73,16 +73,16 @@ pub fn init(args: &LogArgs, service: &'static str) -> Option<Traces> {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
-    let (traces, unusable) = match endpoint.map(|endpoint| Traces::to(endpoint, service)).transpose() {
+    let (traces, unusable) = match endpoint.map(|endpoint| Traces::export_to(endpoint, service)).transpose() {
         Ok(traces) => (traces, None),
         Err(error) => (None, Some(error)),
     };
     let layer = traces.as_ref().map(Traces::layer);
     if tracing_subscriber::registry().with(lines.with_filter(filter)).with(layer).try_init().is_err() {
-        tracing::debug!("a log subscriber was installed before; it stays");
+        tracing::debug!("a log subscriber is already installed");
     }
     if let Some(error) = unusable {
-        tracing::warn!(%error, "no traces are made: the OTLP endpoint is not usable");
+        tracing::warn!(%error, "traces are off: the OTLP endpoint is not usable");
     }
     traces
 }

@@ -1,7 +1,7 @@
-//! Traces by OpenTelemetry, for whoever runs a collector: off unless an endpoint is given.
+//! OpenTelemetry traces, exported by OTLP; off unless an endpoint is configured.
 //!
-//! Spans of traces have a target of their own, so that log lines stay as they are, and no span is made
-//! where nobody takes it. A collector that is slow or away costs nothing but its traces.
+//! Spans of traces have a tracing target of their own: log lines do not include them, and they are disabled while
+//! nothing is exported. A collector that is slow or unavailable loses traces, and slows nothing down.
 
 use std::{
     collections::HashMap,
@@ -28,27 +28,30 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 /// The target of every span that is part of a trace.
 pub const TARGET: &str = "orders_operator::traces";
 
-/// How long the end of the process waits for the last traces to be taken.
-const FLUSH: Duration = Duration::from_secs(2);
+/// How long the shutdown waits for the last traces to be exported.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What sends the traces away; to be flushed at the end of the process.
+/// The trace exporter, to be flushed at the end of the process.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Traces to the collector at `endpoint`, by gRPC, in the name of `service` unless
-    /// `OTEL_SERVICE_NAME` says another.
+    /// Exports traces to the collector at `endpoint` by gRPC. The service name is `service`, unless `OTEL_SERVICE_NAME`
+    /// sets another.
     ///
-    /// Sampling, resource attributes, headers and batches are set by OpenTelemetry's own variables.
+    /// Sampling, resource attributes, headers and batches are configured by OpenTelemetry's environment variables.
     ///
     /// # Errors
-    /// When the endpoint is not usable; the message says why.
-    pub fn to(endpoint: &str, service: &'static str) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
+    /// When the endpoint is not usable.
+    pub fn export_to(
+        endpoint: &str,
+        service: &'static str,
+    ) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
         let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
         if endpoint.starts_with("https:") {
             exporter = exporter.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
         }
-        let exporter = Telling { exporter: exporter.build()?, failing: AtomicBool::new(false) };
+        let exporter = LoggingExporter { exporter: exporter.build()?, failing: AtomicBool::new(false) };
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none_or(|name| name.is_empty()) {
             resource = resource.with_service_name(service);
@@ -57,7 +60,7 @@ impl Traces {
         Ok(Self(provider.with_batch_exporter(exporter).build()))
     }
 
-    /// Takes the spans of traces from the subscriber.
+    /// The subscriber layer that exports the spans of traces.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -71,33 +74,35 @@ impl Traces {
             .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET))
     }
 
-    /// Sends what is left, for a bounded time.
+    /// Exports the spans that are left, within a timeout.
     pub fn flush(self) {
-        if let Err(error) = self.0.shutdown_with_timeout(FLUSH) {
+        if let Err(error) = self.0.shutdown_with_timeout(FLUSH_TIMEOUT) {
             tracing::warn!(%error, "the last traces are lost");
         }
     }
 }
 
-/// Says when the collector goes away and when it is back, and not at each batch.
-struct Telling {
+/// Logs when exports begin to fail and when they succeed again, and not for each batch.
+struct LoggingExporter {
     exporter: SpanExporter,
     failing: AtomicBool,
 }
 
-impl fmt::Debug for Telling {
+impl fmt::Debug for LoggingExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.exporter.fmt(f)
     }
 }
 
-impl Exporter for Telling {
+impl Exporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let result = self.exporter.export(batch).await;
         let failed = self.failing.swap(result.is_err(), Ordering::Relaxed);
         match &result {
-            Err(error) if !failed => tracing::warn!(%error, "traces are lost until the collector takes them"),
-            Ok(()) if failed => tracing::info!("the collector takes traces again"),
+            Err(error) if !failed => {
+                tracing::warn!(%error, "cannot export traces; they are lost until the collector is available")
+            }
+            Ok(()) if failed => tracing::info!("traces are exported again"),
             _ => {}
         }
         result
@@ -112,8 +117,8 @@ impl Exporter for Telling {
     }
 }
 
-/// The span of a request that is served, part of the caller's trace if it sent a `traceparent`.
-/// The attributes' names are OpenTelemetry's for HTTP.
+/// The server span of a request, which continues the caller's trace if the request has a `traceparent`. The attributes
+/// follow OpenTelemetry's conventions for HTTP.
 #[must_use]
 pub fn request(method: &Method, uri: &Uri, route: &'static str, id: &str, headers: &HeaderMap) -> Span {
     let span = info_span!(
@@ -135,14 +140,14 @@ pub fn request(method: &Method, uri: &Uri, route: &'static str, id: &str, header
             .filter_map(|name| Some((name.to_owned(), headers.get(name)?.to_str().ok()?.to_owned())))
             .collect();
         if !carried.is_empty() {
-            // It can only fail once the span has begun.
+            // It fails only for a span that has already been entered.
             let _ = span.set_parent(TraceContextPropagator::new().extract(&carried));
         }
     }
     span
 }
 
-/// Notes how a request's span ended.
+/// Records the response status in a request's span.
 pub fn answered(span: &Span, status: StatusCode) {
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
@@ -150,14 +155,14 @@ pub fn answered(span: &Span, status: StatusCode) {
     }
 }
 
-/// A step of what the current span is about; none where nothing is traced.
+/// A child span of the current one; disabled if that is not part of a trace.
 #[must_use]
 pub fn step(name: &'static str) -> Span {
     let inside = Span::current().metadata().is_some_and(|metadata| metadata.target() == TARGET);
     if inside { root(name) } else { Span::none() }
 }
 
-/// A piece of work that nothing else asked for.
+/// The root span of work that no request has caused.
 #[must_use]
 pub fn root(name: &'static str) -> Span {
     info_span!(target: TARGET, "step", otel.name = name)

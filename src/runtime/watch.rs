@@ -1,4 +1,4 @@
-//! What the watches on the API server have in common: their scope, and how long each lasts.
+//! Watches on the API server: flags, namespaces, restarts after failures.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -13,22 +13,22 @@ use serde::de::DeserializeOwned;
 
 use super::backoff::exponential;
 
-/// How long the API server may be silent beyond a watch's end, before its connection counts as dead.
-const MARGIN: Duration = Duration::from_secs(10);
+/// How long after the timeout of a watch its connection is given up if the API server has not ended it.
+const READ_TIMEOUT_MARGIN: Duration = Duration::from_secs(10);
 
-/// How many objects a watch asks for at once when it begins. All that it reads is in memory then, as text and
-/// as objects, ten times over for ten watches, and not all of that memory is given back: with the usual 500 a
-/// controller of 1,000 resources has 55 MB on its heap afterwards, and with 50 it has 14.
-const PAGE: u32 = 50;
+/// The page size of initial lists. A page is in memory as JSON and as objects, for ten watches at the same time, and the
+/// allocator does not return all of that: with the usual 500 a controller of 1,000 resources has a heap of 55 MB
+/// afterwards, with 50 it has 14 MB.
+const PAGE_SIZE: u32 = 50;
 
-/// The pauses before a watch that failed is begun anew. They grow to seconds only: an operator has a few watches,
-/// and whoever waits for it after an outage should not wait for its pauses too.
+/// The backoff of failed watches. It grows to a few seconds only: a process has few watches, and should catch up soon
+/// after an outage.
 #[derive(Debug, Default)]
-pub(super) struct Pauses {
+pub(super) struct WatchBackoff {
     failures: u32,
 }
 
-impl Iterator for Pauses {
+impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -38,49 +38,52 @@ impl Iterator for Pauses {
     }
 }
 
-impl Backoff for Pauses {
+impl Backoff for WatchBackoff {
     fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// How the API server is watched.
+/// The flags of watches.
 #[derive(Args, Clone, Debug)]
 pub struct WatchArgs {
-    /// Seconds after which a watch is begun anew; one that has gone silent is noticed some seconds later.
-    /// Must be less than a load balancer before the API server lets a silent connection live, often 240
+    /// Seconds after which a watch is restarted; a dead connection is noticed a few seconds later. Must be
+    /// shorter than the idle timeout of any load balancer in front of the API server, often 240
     #[arg(long, env = "WATCH_TIMEOUT_SECONDS", value_name = "SECONDS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub watch_timeout: u32,
 }
 
 impl WatchArgs {
-    /// A watch on all objects in scope.
+    /// The configuration of a watch on all objects in its namespaces.
     pub fn config(&self) -> watcher::Config {
-        watcher::Config::default().timeout(self.watch_timeout).page_size(PAGE)
+        watcher::Config::default().timeout(self.watch_timeout).page_size(PAGE_SIZE)
     }
 
-    /// The longest that a connection may be silent while an answer is awaited. Without it, a list or the start
-    /// of a watch would wait for ever on one that is dead.
+    /// The read timeout of connections. Without one, a list or the start of a watch would wait forever on a dead
+    /// connection.
     pub fn read_timeout(&self) -> Duration {
-        Duration::from_secs(self.watch_timeout.into()) + MARGIN
+        Duration::from_secs(self.watch_timeout.into()) + READ_TIMEOUT_MARGIN
     }
 }
 
-/// What happens to the objects of `api`. A watch that fails is begun anew, after a pause.
+/// The watch events of the objects of `api`. A failed watch is restarted with backoff.
 pub fn events<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static>(
     api: Api<K>,
     config: watcher::Config,
 ) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send {
-    watcher::watcher(api, config).backoff(Pauses::default())
+    watcher::watcher(api, config).backoff(WatchBackoff::default())
 }
 
-/// Takes from an object what nobody looks at who has the whole of it, and what would be most of the memory of many.
-pub fn spare(object: &mut impl Resource) {
+/// Removes metadata that the process does not use, and that would be most of the memory of cached objects.
+pub fn strip_unused_metadata(object: &mut impl Resource) {
     object.meta_mut().managed_fields = None;
     object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
-/// The namespaces to watch, each once; one that stands for all when none is given.
+/// The former name of [`strip_unused_metadata`].
+pub use self::strip_unused_metadata as spare;
+
+/// The namespaces to watch, without duplicates; a single `None`, for all namespaces, if none is given.
 pub fn scopes(given: &[String]) -> Vec<Option<String>> {
     let mut given: Vec<_> = given.iter().filter(|name| !name.is_empty()).cloned().map(Some).collect();
     given.sort();
@@ -88,13 +91,13 @@ pub fn scopes(given: &[String]) -> Vec<Option<String>> {
     if given.is_empty() { vec![None] } else { given }
 }
 
-/// The same for a log line.
+/// The namespaces as text for a log line.
 pub fn described(given: &[String]) -> String {
     let scopes: Vec<_> = scopes(given).into_iter().map(|scope| scope.unwrap_or("(all)".into())).collect();
     scopes.join(",")
 }
 
-/// The objects of one namespace, or of all.
+/// The objects of one namespace, or of all namespaces.
 pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -107,16 +110,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_seconds_and_begin_anew_after_success() {
-        let mut pauses = Pauses::default();
-        let far = pauses.by_ref().take(100_000).last().unwrap();
-        assert!((Duration::from_millis(2500)..=Duration::from_secs(5)).contains(&far), "{far:?}");
-        pauses.reset();
-        assert!(pauses.next().unwrap() <= Duration::from_millis(500));
+    fn the_backoff_grows_to_seconds_and_is_reset_by_success() {
+        let mut backoff = WatchBackoff::default();
+        let longest = backoff.by_ref().take(100_000).last().unwrap();
+        assert!((Duration::from_millis(2500)..=Duration::from_secs(5)).contains(&longest), "{longest:?}");
+        backoff.reset();
+        assert!(backoff.next().unwrap() <= Duration::from_millis(500));
     }
 
     #[test]
-    fn each_namespace_is_watched_once_and_none_means_all() {
+    fn namespaces_are_deduplicated_and_none_means_all() {
         let given = |names: &[&str]| scopes(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         assert_eq!(given(&[]), [None]);
         assert_eq!(given(&[""]), [None]);

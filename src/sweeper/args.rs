@@ -10,11 +10,11 @@ use crate::{
     store::ConnectOptions,
 };
 
-/// Which databases to sweep, how long, and with whom.
+/// Which databases to sweep, for how long, and together with which other sweepers.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct SweeperArgs {
-    /// Namespace whose OrdersServices are served; to be repeated, or separated by commas, for several.
+    /// Namespace whose OrdersServices are swept; repeat the flag or separate names by commas for several.
     /// Default: all
     #[arg(
         long,
@@ -25,42 +25,42 @@ pub struct SweeperArgs {
     )]
     pub namespace: Vec<String>,
 
-    /// Sweep this one database, without any cluster: a mongodb:// or mongodb+srv:// connection string.
-    /// As a variable it is not seen in lists of processes
+    /// Sweep this one database, without a cluster: a mongodb:// or mongodb+srv:// connection string. The
+    /// environment variable keeps it out of process listings
     #[arg(long, env = "SWEEPER_URI", value_name = "URI", hide_env_values = true, help_heading = "Targets")]
     pub uri: Option<String>,
 
-    /// Name of that database. Default: the URI's, else orders
+    /// Name of that database. Default: the one in the URI, else orders
     #[arg(long, value_name = "NAME", requires = "uri", help_heading = "Targets")]
     pub database: Option<String>,
 
-    /// With --uri: seconds that an order has on top once its payment has begun
+    /// With --uri: by how many seconds an order expires later once its payment has begun
     #[arg(long, value_name = "SECONDS", requires = "uri", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=604_800), help_heading = "Targets")]
     pub payment_grace: u32,
 
-    /// With --uri: the most orders to cancel in a second. Default: as many as the database takes
+    /// With --uri: the most orders to cancel per second. Default: no limit
     #[arg(long, value_name = "N", requires = "uri", value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = "Targets")]
     pub max_per_second: Option<u32>,
 
-    /// Sweep what is due, print a summary, and end
+    /// Cancel the orders that are due, print a summary, and exit
     #[arg(long, help_heading = "How long")]
     pub once: bool,
 
-    /// Only count what is due, print it, and end; nothing is changed
+    /// Count the orders that are due, print a summary, and exit; nothing is changed
     #[arg(long, help_heading = "How long")]
     pub dry_run: bool,
 
-    /// The longest sleep, in seconds, before a database is looked at again in which nothing is known to be
-    /// due. An order that was stored or edited meanwhile is late by this at most
+    /// The longest sleep, in seconds, between two queries of a database in which no order is known to become
+    /// due. An order that is stored or edited during the sleep is late by this at most
     #[arg(long, env = "MAX_SLEEP_SECONDS", value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=600), help_heading = "How long")]
     pub max_sleep: u32,
 
     /// Namespace of the Leases by which several sweepers divide the databases among themselves. Default:
-    /// none, for a sweeper that is the only one. Without it several are correct still, but do work twice
+    /// none, for a single sweeper. Several without it are still correct, but duplicate their work
     #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAMESPACE", help_heading = "Several sweepers")]
     pub lease_namespace: Option<String>,
 
-    /// What the names of those Leases begin with; the same for all that divide the work
+    /// Prefix of the names of those Leases; the same for all sweepers that divide the work
     #[arg(
         long,
         env = "LEASE_NAME",
@@ -70,7 +70,7 @@ pub struct SweeperArgs {
     )]
     pub lease_name: String,
 
-    /// Port of /livez, /readyz and /metrics; none is opened with --once or --dry-run
+    /// Port of /livez, /readyz and /metrics; not opened with --once or --dry-run
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8082)]
     pub admin_port: u16,
 
@@ -83,25 +83,26 @@ pub struct SweeperArgs {
     pub log: LogArgs,
 }
 
-/// In lines that fit a terminal of 80 columns.
+/// Its lines fit a terminal of 80 columns.
 const AFTER_HELP: &str = "\
 Several sweepers:
-  All of them sweep. For each database they agree on an order by a hash: the
-  first cancels what is due at once, the second what is overdue by more than 2
-  seconds, the third by 4. So one that hangs or was killed costs 2 seconds, and
-  no lock can be lost. One that is told to end says so, and the next takes over
-  at once.
+  All of them sweep, without locks. A hash ranks them for each database: the
+  first cancels orders when they are due, the second those that are overdue by
+  more than 2 seconds, the third by 4. So if one hangs or is killed, its orders
+  are cancelled 2 seconds late. One that is stopped deletes its Lease, and the
+  next takes over at once.
 
 Signals:
-  SIGTERM, SIGINT   end; a second one ends at once
+  SIGTERM, SIGINT   shut down; a second one exits immediately
 
 Exit status:
-  0   ended by a signal; or, with --once or --dry-run, all were swept or counted
-  1   could not start; or a database could not be swept: the summary says why
+  0   stopped by a signal; with --once or --dry-run: all databases were swept
+      or counted
+  1   could not start; or a database could not be swept, see the summary
   2   the command line is wrong
 
 Metrics:
-  On /metrics of the admin port, all with the prefix orders_operator_sweeper_:
+  On /metrics of the admin port, with the prefix orders_operator_sweeper_:
   lateness_seconds, oldest_overdue_seconds, backlog, expired_total,
   conflicts_total, errors_total and more; see docs/sweeper.md.
 
@@ -109,17 +110,17 @@ Examples:
   Every OrdersService of $KUBECONFIG's cluster; those of two namespaces:
     orders-operator sweeper
     orders-operator sweeper --namespace shop,events
-  One database, without a cluster; how much is due there?
+  One database, without a cluster; only count what is due there:
     orders-operator sweeper --uri mongodb://localhost/orders
     orders-operator sweeper --uri mongodb://localhost/orders --dry-run
   From cron, or a CronJob:
     SWEEPER_URI=mongodb://... orders-operator sweeper --once";
 
 impl SweeperArgs {
-    /// The one database to sweep, where one is named.
+    /// The single database to sweep, if `--uri` names one.
     ///
     /// # Errors
-    /// When the connection string or the name is not one.
+    /// When the connection string or the name is invalid.
     pub fn target(&self) -> Result<Option<Target>, SweeperError> {
         let Some(uri) = self.uri.as_deref().filter(|uri| !uri.is_empty()) else { return Ok(None) };
         let options = ConnectOptions { uri, database: self.database.as_deref(), namespace: None };
@@ -135,7 +136,7 @@ impl SweeperArgs {
     }
 
     /// The longest sleep of a target's owner.
-    pub fn cap(&self) -> Duration {
+    pub fn max_sleep(&self) -> Duration {
         Duration::from_secs(self.max_sleep.into())
     }
 }

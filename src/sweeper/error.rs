@@ -4,30 +4,30 @@ use thiserror::Error;
 
 use crate::{runtime::RunError, store::StoreError};
 
-/// Why the sweeper ended without having done what it was to do.
+/// Why the sweeper ended without having done its work.
 #[derive(Debug, Error)]
 pub enum SweeperError {
-    /// The process could not start, or go on.
+    /// The process could not start, or not go on.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The connection string, or the database's name, is not one.
+    /// `--uri` or `--database` is invalid.
     #[error("--uri and --database: {0}")]
     Target(#[source] StoreError),
     /// The OrdersServices cannot be listed.
     #[error("cannot list the OrdersServices{0}: {1}")]
     List(String, #[source] kube::Error),
-    /// Not all databases could be swept.
+    /// Some databases could not be swept.
     #[error("{failed} of {all} databases could not be swept; what is due there is still due")]
     Incomplete {
-        /// How many could not.
+        /// How many could not be swept.
         failed: usize,
-        /// Of how many.
+        /// How many there are.
         all: usize,
     },
 }
 
 impl SweeperError {
-    /// The exit code: 2 for what is wrong on the command line, else 1.
+    /// The exit code: 2 for a wrong command line, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -1,7 +1,7 @@
-//! What the sweeper counts and measures.
+//! The sweeper's metrics.
 //!
-//! The labels of a target are its servers and its database, so there are as many series as databases;
-//! they go when the target does. Reasons are a fixed set.
+//! A target is labelled with its servers and its database, so the number of series is that of the databases. Reasons are
+//! a fixed set.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
@@ -107,27 +107,23 @@ impl Metrics {
         all.register("targets", "Databases being swept", of.targets);
         all.register("sweepers", "Sweepers that are alive, this one included", of.sweepers);
         all.register("expired", "Orders moved to cancelled", of.expired);
-        all.register("conflicts", "Orders that were seen to be due, but moved by others first", of.conflicts);
-        all.register("looks", "Looks at the orders that are due", of.looks);
+        all.register("conflicts", "Orders that were found due, but that others moved first", of.conflicts);
+        all.register("looks", "Queries for orders that are due", of.looks);
         all.register("errors", "Failed sweeps, by what was wrong", of.errors);
-        let help = "By how much the oldest order is overdue that is not cancelled";
+        let help = "By how much the oldest order that is not cancelled is overdue";
         all.register_with_unit("oldest_overdue", help, Unit::Seconds, of.overdue);
         all.register("backlog", "Orders that are overdue, counted up to 100,000", of.backlog);
-        all.register(
-            "rank",
-            "0 for the sweeper that owns the target; the others come in when it is late",
-            of.rank,
-        );
-        let help = "When the database last answered, as seconds since 1970";
+        all.register("rank", "0 for the owner of the target; standbys have higher ranks", of.rank);
+        let help = "Unix time at which the database last answered";
         all.register_with_unit("last_look_timestamp", help, Unit::Seconds, of.last_look);
         let help = "How far the database's clock is ahead of this machine's";
         all.register_with_unit("clock_offset", help, Unit::Seconds, of.clock_offset);
-        let help = "By how much the database's clock may be ahead of what is taken for it";
+        let help = "Uncertainty of the database's time, by which orders are late at most";
         all.register_with_unit("clock_error", help, Unit::Seconds, of.clock_error);
         metrics
     }
 
-    /// Those of one target; its series are there as long as this is.
+    /// The metrics of one target. Its gauges exist as long as this value does.
     pub fn of(&self, target: &TargetId) -> TargetMetrics {
         TargetMetrics { all: self.clone(), labels: Labels { target: target.to_string() } }
     }
@@ -137,12 +133,12 @@ impl Metrics {
         self.watch_errors.inc();
     }
 
-    /// Says how many targets there are.
+    /// Sets the number of targets.
     pub fn targets(&self, count: usize) {
         self.targets.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Says how many sweepers there are.
+    /// Sets the number of live sweepers.
     pub fn sweepers(&self, count: usize) {
         self.sweepers.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -155,41 +151,41 @@ pub struct TargetMetrics {
 }
 
 impl TargetMetrics {
-    /// Counts a look, which the database answered at `now`.
+    /// Counts a query for due orders, which the database answered at `now`.
     pub fn looked(&self, now: Timestamp) {
         self.all.looks.get_or_create(&self.labels).inc();
         self.all.last_look.get_or_create(&self.labels).set(now.as_duration().as_secs_f64());
     }
 
-    /// Counts one batch: of `claimed` orders `expired` were cancelled; the write took so long.
-    pub fn batch(&self, claimed: u64, expired: u64, took: Duration) {
+    /// Counts one batch: of `attempted` orders, `expired` were cancelled by a write that took `took`.
+    pub fn batch(&self, attempted: u64, expired: u64, took: Duration) {
         self.all.expired.get_or_create(&self.labels).inc_by(expired);
-        self.all.conflicts.get_or_create(&self.labels).inc_by(claimed.saturating_sub(expired));
+        self.all.conflicts.get_or_create(&self.labels).inc_by(attempted.saturating_sub(expired));
         self.all.batch_seconds.observe(took.as_secs_f64());
-        self.all.batch_orders.observe(claimed as f64);
+        self.all.batch_orders.observe(attempted as f64);
     }
 
-    /// Says by how much an order was late.
-    pub fn late(&self, by: Duration) {
+    /// Observes by how much an order was cancelled late.
+    pub fn lateness(&self, by: Duration) {
         self.all.lateness.observe(by.as_secs_f64());
     }
 
-    /// Says by how much the oldest order is overdue that is left.
+    /// Sets by how much the oldest order that is left is overdue.
     pub fn overdue(&self, by: Duration) {
         self.all.overdue.get_or_create(&self.labels).set(by.as_secs_f64());
     }
 
-    /// Says how many overdue orders are left.
+    /// Sets how many overdue orders are left.
     pub fn backlog(&self, orders: u64) {
         self.all.backlog.get_or_create(&self.labels).set(i64::try_from(orders).unwrap_or(i64::MAX));
     }
 
-    /// Says how this sweeper ranks among all of them.
+    /// Sets the rank of this sweeper.
     pub fn rank(&self, rank: u32) {
         self.all.rank.get_or_create(&self.labels).set(rank.into());
     }
 
-    /// Says how the database's clock is.
+    /// Sets the offset of the database's clock, and its uncertainty.
     pub fn clock(&self, clock: &ServerClock, at: std::time::Instant, wall: Timestamp) {
         let (offset, error) = (clock.offset(at, wall).as_secs_f64(), clock.error(at).as_secs_f64());
         self.all.clock_offset.get_or_create(&self.labels).set(offset);
@@ -203,8 +199,8 @@ impl TargetMetrics {
     }
 }
 
-/// Counters stay, as those of a process do: a target may come back, and a sum must not go down. What says
-/// how things are now goes.
+/// Removes the gauges. The counters stay: the target may come back, and a counter must not decrease while the process
+/// runs.
 impl Drop for TargetMetrics {
     fn drop(&mut self) {
         for gauges in [&self.all.overdue, &self.all.last_look, &self.all.clock_offset, &self.all.clock_error]

@@ -1,48 +1,52 @@
 //! The sweeper: moves expired orders to `cancelled`, in the database of every OrdersService.
 //!
-//! Nothing but the orders themselves says what is due, so nothing can be lost, and every write is
-//! conditional, so any number of sweepers may run, crash or be paused at any moment.
+//! What is due follows from the orders alone, so nothing can be lost. Every write is conditional, so any number of
+//! sweepers may run, crash or be paused at any moment.
 //!
 //! ```text
-//! resolve, targets   which databases there are
-//! members, ranks     which sweeper comes to which of them, and when
-//! clock              the database's time
-//! outlook, pacing    how far to look ahead, how long to sleep, how much to take at once
-//! sweep              one step in one database
-//! run                the steps of all, each in a task of its own
-//! behind, status     what to say of it; report writes it into the resources
-//! follow, once       the two ways to run: for good, or until nothing is due
+//! args, error              the command line, and why the sweeper ends
+//! continuous, once         the two modes: until it is stopped, or until nothing is due
+//! resolve, targets         from OrdersServices and their Secrets to the databases to sweep
+//! membership, peers        the Leases of live sweepers, and the rank of each for a target
+//! tasks                    one task per target, with backoff
+//! sweep                    one step in one database: find a batch, cancel it, decide when to come back
+//! clock                    the database's time
+//! lookahead, backlog       how far to query ahead; how to go through a backlog
+//! pacing                   batch sizes and rate limits
+//! health, falling_behind   the health of a target
+//! status, report           the conditions and events that follow from it; writes them to the resources
+//! metrics                  what /metrics has
 //! ```
 
 mod args;
-mod behind;
+mod backlog;
 mod clock;
+mod continuous;
 mod error;
-mod follow;
+mod falling_behind;
 mod health;
-mod members;
+mod lookahead;
+mod membership;
 mod metrics;
 mod once;
-mod outlook;
 mod pacing;
-mod ranks;
+mod peers;
 mod report;
 mod resolve;
-mod run;
 mod status;
-mod stride;
 mod sweep;
 mod targets;
+mod tasks;
 
 pub use args::SweeperArgs;
 pub use error::SweeperError;
 
-/// Sweeps as `args` say: until SIGTERM or SIGINT, or until nothing is due, and then with a summary on the
-/// standard output.
+/// Runs the sweeper: until SIGTERM or SIGINT, or with `--once` or `--dry-run` until nothing is due, and then with a
+/// summary on standard output.
 ///
 /// # Errors
-/// When it cannot start, or could not sweep every database that it was to sweep once. While it runs for
-/// good, failures of the API server or of a database are waited out.
+/// When it cannot start, or could not sweep every database once. In continuous mode, failures of the API server or of a
+/// database are retried.
 pub async fn run(args: SweeperArgs) -> Result<(), SweeperError> {
-    if args.once || args.dry_run { once::run(&args).await } else { follow::run(&args).await }
+    if args.once || args.dry_run { once::run(&args).await } else { continuous::run(&args).await }
 }

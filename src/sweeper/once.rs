@@ -1,4 +1,4 @@
-//! Sweeps, or counts, what is due now, and tells what came of it.
+//! The one-shot mode: sweeps or counts what is due now, and prints a summary.
 
 use std::{
     fmt,
@@ -14,9 +14,9 @@ use prometheus_client::registry::Registry;
 use super::{
     args::SweeperArgs,
     error::SweeperError,
+    lookahead::DEFAULT_MAX_SLEEP,
     metrics::{Metrics, TargetMetrics},
-    outlook::LONGEST_SLEEP,
-    ranks::turn,
+    peers::Schedule,
     resolve::Resolver,
     sweep::Sweep,
     targets::{Target, resource_key},
@@ -33,24 +33,24 @@ const CONCURRENCY: usize = 16;
 /// Sweeps or counts, and prints a summary.
 ///
 /// # Errors
-/// When what there is to be swept cannot be found out, or could not be swept.
+/// When the targets cannot be determined, or some could not be swept.
 pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
-    let (targets, unknown) = targets(args).await?;
+    let (targets, unresolved) = targets(args).await?;
     let metrics = Metrics::register(&mut Registry::default());
     let pools = Pools::default();
     let mut lines: Vec<_> =
-        unknown.into_iter().map(|(name, why)| Line { name, result: Outcome::Failed(why) }).collect();
+        unresolved.into_iter().map(|(name, why)| Line { name, result: TargetResult::Failed(why) }).collect();
     let results = stream::iter(targets).map(|target| {
         let (metrics, pools) = (metrics.of(&target.id), &pools);
         async move {
-            let result = outcome(&target, args.dry_run, &metrics, pools).await;
+            let result = process(&target, args.dry_run, &metrics, pools).await;
             Line { name: target.id.to_string(), result }
         }
     });
     lines.extend(results.buffer_unordered(CONCURRENCY).collect::<Vec<_>>().await);
     lines.sort_by(|left, right| left.name.cmp(&right.name));
     let summary = Summary(lines);
-    // A reader that has seen enough is no error.
+    // That the reader has closed the pipe is not an error.
     drop(writeln!(io::stdout(), "{summary}"));
     match summary.failed() {
         0 => Ok(()),
@@ -58,7 +58,7 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     }
 }
 
-/// The targets, and the resources that have none with the reason.
+/// The targets, and the resources whose target cannot be determined, each with the reason.
 async fn targets(args: &SweeperArgs) -> Result<(Vec<Target>, Vec<(String, String)>), SweeperError> {
     if let Some(target) = args.target()? {
         return Ok((vec![target], Vec::new()));
@@ -77,58 +77,61 @@ async fn targets(args: &SweeperArgs) -> Result<(Vec<Target>, Vec<(String, String
     }
     let mut resolver = Resolver::new(client);
     let targets = resolver.resolve(&services, |_| false).await;
-    let unknown = services.iter().filter_map(|guarded| {
+    let unresolved = services.iter().filter_map(|guarded| {
         let key = resource_key(guarded.0.as_ref().ok()?);
         let why = resolver.target_of(&key)?.err()?.to_owned();
         Some((key, why))
     });
-    Ok((targets.into_values().collect(), unknown.collect()))
+    Ok((targets.into_values().collect(), unresolved.collect()))
 }
 
-async fn outcome(target: &Target, only_count: bool, metrics: &TargetMetrics, pools: &Pools) -> Outcome {
+async fn process(target: &Target, only_count: bool, metrics: &TargetMetrics, pools: &Pools) -> TargetResult {
     if target.suspended {
-        return Outcome::Suspended;
+        return TargetResult::Suspended;
     }
     let result =
         if only_count { count(target, metrics, pools).await } else { sweep(target, metrics, pools).await };
-    result.unwrap_or_else(|error| Outcome::Failed(error.to_string()))
+    result.unwrap_or_else(|error| TargetResult::Failed(error.to_string()))
 }
 
-async fn count(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<Outcome, StoreError> {
-    Ok(Outcome::Counted(
-        Sweep::connect(target, turn(0, LONGEST_SLEEP), pools).await?.count_overdue(metrics).await?,
-    ))
+/// The schedule of a sweeper without peers.
+fn owner() -> Schedule {
+    Schedule::of_rank(0, DEFAULT_MAX_SLEEP)
 }
 
-async fn sweep(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<Outcome, StoreError> {
-    let begun = Instant::now();
-    let mut sweep = Sweep::open(target, turn(0, LONGEST_SLEEP), pools).await?;
+async fn count(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<TargetResult, StoreError> {
+    Ok(TargetResult::Counted(Sweep::connect(target, owner(), pools).await?.count_overdue(metrics).await?))
+}
+
+async fn sweep(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<TargetResult, StoreError> {
+    let started = Instant::now();
+    let mut sweep = Sweep::open(target, owner(), pools).await?;
     let (mut expired, mut conflicts) = (0, 0);
     loop {
-        let swept = sweep.step(target, metrics).await?;
-        expired += swept.expired;
-        conflicts += swept.claimed.saturating_sub(swept.expired);
-        if !swept.is_backlog {
-            return Ok(Outcome::Swept { expired, conflicts, took: begun.elapsed() });
+        let step = sweep.step(target, metrics).await?;
+        expired += step.expired;
+        conflicts += step.attempted.saturating_sub(step.expired);
+        if !step.is_backlog {
+            return Ok(TargetResult::Swept { expired, conflicts, took: started.elapsed() });
         }
-        tokio::time::sleep(swept.pause).await;
+        tokio::time::sleep(step.pause).await;
     }
 }
 
-/// What became of one database.
+/// The result for one database.
 #[derive(Debug)]
-enum Outcome {
+enum TargetResult {
     Swept { expired: u64, conflicts: u64, took: Duration },
     Counted(u64),
     Suspended,
     Failed(String),
 }
 
-/// A database, or the resource that does not lead to one.
+/// A line of the summary: a database, or a resource whose database cannot be determined.
 #[derive(Debug)]
 struct Line {
     name: String,
-    result: Outcome,
+    result: TargetResult,
 }
 
 #[derive(Debug)]
@@ -136,7 +139,7 @@ struct Summary(Vec<Line>);
 
 impl Summary {
     fn failed(&self) -> usize {
-        self.0.iter().filter(|line| matches!(line.result, Outcome::Failed(_))).count()
+        self.0.iter().filter(|line| matches!(line.result, TargetResult::Failed(_))).count()
     }
 }
 
@@ -145,7 +148,7 @@ impl fmt::Display for Summary {
         let (mut expired, mut due, mut counted) = (0, 0, false);
         for Line { name, result } in &self.0 {
             match result {
-                Outcome::Swept { expired: now, conflicts, took } => {
+                TargetResult::Swept { expired: now, conflicts, took } => {
                     expired += now;
                     write!(f, "{name}: {} expired in {:.1} s", orders(*now), took.as_secs_f64())?;
                     if *conflicts > 0 {
@@ -153,12 +156,12 @@ impl fmt::Display for Summary {
                     }
                     writeln!(f)?;
                 }
-                Outcome::Counted(now) => {
+                TargetResult::Counted(now) => {
                     (due, counted) = (due + now, true);
                     writeln!(f, "{name}: {} due", orders(*now))?;
                 }
-                Outcome::Suspended => writeln!(f, "{name}: suspended, left alone")?,
-                Outcome::Failed(why) => writeln!(f, "{name}: failed: {why}")?,
+                TargetResult::Suspended => writeln!(f, "{name}: suspended, left alone")?,
+                TargetResult::Failed(why) => writeln!(f, "{name}: failed: {why}")?,
             }
         }
         let what =
@@ -177,13 +180,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_has_a_line_for_each_database_and_one_for_all() {
+    fn the_summary_has_a_line_for_each_database_and_a_total() {
         let line = |name: &str, result| Line { name: name.into(), result };
-        let swept = Outcome::Swept { expired: 1, conflicts: 2, took: Duration::from_millis(1250) };
+        let swept = TargetResult::Swept { expired: 1, conflicts: 2, took: Duration::from_millis(1250) };
         let summary = Summary(vec![
             line("a/orders", swept),
-            line("b/orders", Outcome::Suspended),
-            line("c/orders", Outcome::Failed("the database is away".into())),
+            line("b/orders", TargetResult::Suspended),
+            line("c/orders", TargetResult::Failed("the database is away".into())),
         ]);
         assert_eq!(
             summary.to_string(),
@@ -192,7 +195,7 @@ mod tests {
              c/orders: failed: the database is away\n\
              1 order expired in 3 databases, 1 failed"
         );
-        let counted = Summary(vec![line("a/orders", Outcome::Counted(12))]);
+        let counted = Summary(vec![line("a/orders", TargetResult::Counted(12))]);
         assert_eq!(counted.to_string(), "a/orders: 12 orders due\n12 orders due in 1 database, 0 failed");
     }
 }

@@ -1,9 +1,9 @@
-//! Tells each resource how its database is: the conditions `DatabaseReady` and `Sweeping`, `status.expiry`,
-//! and events.
+//! Writes the health of each resource's database to the resource: the conditions `DatabaseReady` and `Sweeping`,
+//! `status.expiry`, and events.
 //!
-//! Only the owner of a target does, so that two sweepers do not write in turns. An idle target sees no
-//! write: conditions are written when their status or reason changes, the rest at most once a minute and
-//! only when it changes.
+//! Only the owner of a target writes, so that two sweepers do not overwrite each other. Nothing is written about an idle
+//! target: conditions are written when their status or reason changes, `status.expiry` when it changes and at most once
+//! a minute.
 
 use std::{
     collections::HashMap,
@@ -22,15 +22,15 @@ use kube::{
 use super::{
     health::{DatabaseProblem, TargetHealth},
     resolve::Resolver,
-    run::Sweeps,
-    status::{News, conditions, expiry, news},
+    status::{Transition, conditions, expiry, transitions},
     targets::resource_key,
+    tasks::Sweeps,
 };
 use crate::{
     crd::{
         ConditionType, ExpiryStatus, OrdersService, Reason, SWEEPER_MANAGER, find_condition, status_patch,
     },
-    runtime::events::{self, Events},
+    runtime::events::{EventContent, Events},
 };
 
 /// The longest that one write may take.
@@ -39,85 +39,85 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many writes are sent at the same time.
 const CONCURRENCY: usize = 8;
 
-/// How often `status.expiry` is written at most.
-const EXPIRY_EVERY: Duration = Duration::from_secs(60);
+/// The shortest interval between two writes of `status.expiry`.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The OrdersServices as they are watched.
+/// The OrdersServices as the watches deliver them.
 pub type Services = [Arc<DeserializeGuard<OrdersService>>];
 
-/// What has been told so far.
+/// Writes statuses and events, and remembers what was written.
 pub struct Reporter {
     client: Client,
     events: Events,
-    told: HashMap<String, Told>,
+    reported: HashMap<String, Reported>,
 }
 
-/// What one resource has been told.
+/// What was reported to one resource.
 #[derive(Default)]
-struct Told {
+struct Reported {
     uid: Option<String>,
-    /// How many of the orders that this process cancelled in its database are in its total.
-    counted: u64,
-    /// When its `status.expiry` was written last.
+    /// How many of the orders that this process has cancelled in its database are in its `expiredTotal`.
+    expired: u64,
+    /// When its `status.expiry` was last written.
     at: Option<Instant>,
 }
 
-/// A status to be written.
-struct Change<'a> {
+/// A status update to be written.
+struct StatusUpdate<'a> {
     key: String,
     service: &'a OrdersService,
     conditions: Vec<Condition>,
     expiry: Option<ExpiryStatus>,
-    news: Vec<News>,
-    /// What is counted once it is written.
-    counted: u64,
+    transitions: Vec<Transition>,
+    /// [`Reported::expired`] once it is written.
+    expired: u64,
 }
 
 impl Reporter {
-    /// Has told nothing yet.
+    /// A reporter that has written nothing yet.
     pub fn new(client: Client) -> Self {
         let events = Events::new(client.clone(), "orders-operator-sweeper");
-        Self { client, events, told: HashMap::new() }
+        Self { client, events, reported: HashMap::new() }
     }
 
-    /// Gets to know new resources. What was cancelled in their databases before they were there, for
-    /// others, is not theirs.
-    pub fn meet(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps) {
-        let mut told = std::mem::take(&mut self.told);
+    /// Tracks new resources, and stops tracking those that are gone. Orders that were cancelled in a database before
+    /// the resource existed do not count for it.
+    pub fn track(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps) {
+        let mut before = std::mem::take(&mut self.reported);
         for service in services.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
             let (key, uid) = (resource_key(service), service.uid());
-            let known = told.remove(&key).filter(|told| told.uid == uid);
-            let counted = || match resolver.target_of(&key) {
+            let reported = before.remove(&key).filter(|reported| reported.uid == uid);
+            let expired = || match resolver.target_of(&key) {
                 Some(Ok(id)) => sweeps.progress(id).map_or(0, |progress| progress.expired()),
                 _ => 0,
             };
-            let known = known.unwrap_or_else(|| Told { uid, counted: counted(), at: None });
-            self.told.insert(key, known);
+            let reported = reported.unwrap_or_else(|| Reported { uid, expired: expired(), at: None });
+            self.reported.insert(key, reported);
         }
     }
 
-    /// Writes what changed. With `all`, also what would be written within a minute.
-    pub async fn report(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps, all: bool) {
-        let changes: Vec<_> = services
+    /// Writes what has changed. With `flush`, also what could otherwise wait for up to a minute.
+    pub async fn report(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps, flush: bool) {
+        let updates: Vec<_> = services
             .iter()
-            .filter_map(|guarded| self.change(guarded.0.as_ref().ok()?, resolver, sweeps, all))
+            .filter_map(|guarded| self.update(guarded.0.as_ref().ok()?, resolver, sweeps, flush))
             .collect();
         let (client, events) = (&self.client, &self.events);
-        let written: Vec<_> = stream::iter(changes)
-            .map(|change| async move {
-                let written = tokio::time::timeout(WRITE_TIMEOUT, write(client, events, &change)).await;
+        let written: Vec<_> = stream::iter(updates)
+            .map(|update| async move {
+                let written = tokio::time::timeout(WRITE_TIMEOUT, write(client, events, &update)).await;
                 match written {
-                    Ok(Ok(())) => return Some((change.key, change.counted, change.expiry.is_some())),
-                    // It was written meanwhile, by the controller or another sweeper; the watch will show how.
+                    Ok(Ok(())) => return Some((update.key, update.expired, update.expiry.is_some())),
+                    // The controller or another sweeper has written it meanwhile; its watch event starts another round.
                     Ok(Err(kube::Error::Api(status))) if [404, 409].contains(&status.code) => {}
-                    // It is tried again at the next round.
+                    // The next round tries again.
                     Ok(Err(error)) => {
-                        tracing::warn!(resource = change.key, %error, "cannot write the status")
+                        tracing::warn!(resource = update.key, %error, "cannot write the status")
                     }
                     Err(_) => {
                         tracing::warn!(
-                            resource = change.key,
-                            "the API server did not take the status in time"
+                            resource = update.key,
+                            "the API server did not accept the status in time"
                         );
                     }
                 }
@@ -126,21 +126,21 @@ impl Reporter {
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
-        for (key, counted, has_expiry) in written.into_iter().flatten() {
-            if let Some(told) = self.told.get_mut(&key).filter(|_| has_expiry) {
-                (told.counted, told.at) = (counted, Some(Instant::now()));
+        for (key, expired, has_expiry) in written.into_iter().flatten() {
+            if let Some(reported) = self.reported.get_mut(&key).filter(|_| has_expiry) {
+                (reported.expired, reported.at) = (expired, Some(Instant::now()));
             }
         }
     }
 
-    /// What is to be written of one resource; none where another sweeper does it, or nothing is new.
-    fn change<'a>(
+    /// The status update of one resource; none if another sweeper writes it, or nothing has changed.
+    fn update<'a>(
         &self,
         service: &'a OrdersService,
         resolver: &Resolver,
         sweeps: &Sweeps,
-        all: bool,
-    ) -> Option<Change<'a>> {
+        flush: bool,
+    ) -> Option<StatusUpdate<'a>> {
         let key = resource_key(service);
         let (health, progress, rank) = match resolver.target_of(&key)? {
             Ok(id) => (sweeps.health(id), sweeps.progress(id), sweeps.rank(&id.to_string())),
@@ -150,59 +150,61 @@ impl Reporter {
                 (TargetHealth::Failing(problem), None, sweeps.rank(&key))
             }
         };
-        let told = self.told.get(&key)?;
+        let reported = self.reported.get(&key)?;
         if rank > 0 || health == TargetHealth::Unknown {
             return None;
         }
         let status = service.status.clone().unwrap_or_default();
         let now = Timestamp::now();
-        let expired = progress.as_ref().map_or(told.counted, |progress| progress.expired());
+        let expired = progress.as_ref().map_or(reported.expired, |progress| progress.expired());
         let overdue = progress.as_ref().map_or(0, |progress| progress.overdue_seconds());
         let new = conditions(&health, overdue, &status.conditions, service.metadata.generation, now);
-        let news = new.as_ref().map_or(Vec::new(), |new| news(&status.conditions, new));
-        let due = all || new.is_some() || told.at.is_none_or(|at| at.elapsed() >= EXPIRY_EVERY);
-        let mut counted = told.counted;
+        let transitions = new.as_ref().map_or(Vec::new(), |new| transitions(&status.conditions, new));
+        let due = flush || new.is_some() || reported.at.is_none_or(|at| at.elapsed() >= EXPIRY_INTERVAL);
+        let mut written = reported.expired;
         let mut next = status.expiry.clone();
         if progress.is_some() && due {
-            let changed = expiry(status.expiry.as_ref(), expired.saturating_sub(told.counted), overdue, now);
+            let changed =
+                expiry(status.expiry.as_ref(), expired.saturating_sub(reported.expired), overdue, now);
             if changed.is_none() && new.is_none() {
                 return None;
             }
-            (next, counted) = (changed.or(next), expired);
+            (next, written) = (changed.or(next), expired);
         } else if new.is_none() {
             return None;
         }
-        // What is left out of an apply is taken away, so it has all that is the sweeper's.
+        // A server-side apply removes the fields that it leaves out, so it always has all of the sweeper's.
         let kept = || {
             let ours = ConditionType::SWEEPER.iter();
             ours.filter_map(|kind| find_condition(&status.conditions, *kind).cloned()).collect()
         };
-        Some(Change { key, service, conditions: new.unwrap_or_else(kept), expiry: next, news, counted })
+        let conditions = new.unwrap_or_else(kept);
+        Some(StatusUpdate { key, service, conditions, expiry: next, transitions, expired: written })
     }
 }
 
-async fn write(client: &Client, events: &Events, change: &Change<'_>) -> kube::Result<()> {
-    let service = change.service;
+async fn write(client: &Client, events: &Events, update: &StatusUpdate<'_>) -> kube::Result<()> {
+    let service = update.service;
     let api = Api::<OrdersService>::namespaced(client.clone(), &service.namespace().unwrap_or_default());
-    let mut status = serde_json::json!({"conditions": change.conditions});
-    if let Some(expiry) = &change.expiry {
+    let mut status = serde_json::json!({"conditions": update.conditions});
+    if let Some(expiry) = &update.expiry {
         status["expiry"] = serde_json::to_value(expiry).map_err(kube::Error::SerdeError)?;
     }
     let mut patch = status_patch(service, &status);
-    // The total goes on from what is there: it must not be another one by now.
+    // The new total is based on the one that was read, which must not have changed.
     patch["metadata"]["resourceVersion"] = service.resource_version().into();
     let params = PatchParams::apply(SWEEPER_MANAGER).force();
     api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch)).await?;
-    for news in &change.news {
-        publish(events, service, news).await;
+    for transition in &update.transitions {
+        publish(events, service, transition).await;
     }
     Ok(())
 }
 
-async fn publish(events: &Events, service: &OrdersService, news: &News) {
-    let event =
-        events::News { is_warning: news.is_warning, reason: &news.reason, note: &news.note, action: "Sweep" };
-    if let Err(error) = events.tell(service, &event).await {
-        tracing::warn!(%error, reason = news.reason, "cannot write an event");
+async fn publish(events: &Events, service: &OrdersService, transition: &Transition) {
+    let Transition { is_warning, reason, note } = transition;
+    let event = EventContent { is_warning: *is_warning, reason, note, action: "Sweep" };
+    if let Err(error) = events.publish(service, &event).await {
+        tracing::warn!(%error, reason, "cannot write an event");
     }
 }

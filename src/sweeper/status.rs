@@ -1,5 +1,4 @@
-//! What the sweeper says in a resource's status: pure functions, which give nothing where there is
-//! nothing new.
+//! What the sweeper writes to a resource's status: pure functions, which return nothing if nothing has changed.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -9,8 +8,7 @@ use k8s_openapi::{
 use super::health::TargetHealth;
 use crate::crd::{ConditionType, ExpiryStatus, NewCondition, Reason, find_condition, is_true, set_condition};
 
-/// The conditions that `health` calls for; none when the resource has them already, or when there is
-/// nothing to say yet.
+/// The conditions for `health`; none if the resource has them already, or while the health is unknown.
 pub fn conditions(
     health: &TargetHealth,
     overdue_seconds: u64,
@@ -56,11 +54,11 @@ pub fn conditions(
                 let condition = NewCondition { kind, status, reason, message, generation };
                 set_condition(&mut new, old, condition, now);
             }
-            // Nothing is known of it now: it stays as it was.
+            // The database is not used now, so the condition stays as it was.
             None => new.extend(find_condition(old, kind).cloned()),
         }
     }
-    // Not the message: a driver words the same failure differently each time.
+    // The message is not compared: a driver words the same failure differently each time.
     let same = |condition: &Condition| {
         old.iter().any(|old| {
             (&old.type_, &old.status, &old.reason) == (&condition.type_, &condition.status, &condition.reason)
@@ -69,8 +67,8 @@ pub fn conditions(
     (!new.iter().all(same)).then_some(new)
 }
 
-/// What to say of the expiry, when `expired` orders were cancelled since `old` was written; none when it
-/// says so already.
+/// The new `status.expiry`, if `expired` orders were cancelled since `old` was written; none if its figures are the
+/// same.
 pub fn expiry(
     old: Option<&ExpiryStatus>,
     expired: u64,
@@ -89,36 +87,36 @@ pub fn expiry(
     (!same).then_some(new)
 }
 
-/// Something that people should hear of.
+/// A change of a condition, which becomes an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
-    /// Whether it is bad.
+pub struct Transition {
+    /// Whether the event is a warning.
     pub is_warning: bool,
-    /// For machines.
+    /// The reason of the event: that of the condition, or the condition's type if it has become true.
     pub reason: String,
-    /// For people.
+    /// The message of the condition.
     pub note: String,
 }
 
-/// What changed between two states of the conditions. That all is well from the beginning is no news.
-pub fn news(old: &[Condition], new: &[Condition]) -> Vec<News> {
-    let mut news: Vec<News> = Vec::new();
+/// The changes between two states of the conditions. A condition that is true from the start is not one.
+pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
+    let mut transitions: Vec<Transition> = Vec::new();
     for condition in new {
         let before = old.iter().find(|old| old.type_ == condition.type_);
-        let was_well = before.is_none_or(is_true);
-        let reason = match (was_well, is_true(condition)) {
+        let was_true = before.is_none_or(is_true);
+        let reason = match (was_true, is_true(condition)) {
             (true, true) => continue,
             (false, true) => condition.type_.clone(),
             (_, false) if before.is_some_and(|before| before.reason == condition.reason) => continue,
             (_, false) => condition.reason.clone(),
         };
         let is_warning = !is_true(condition) && condition.reason != Reason::Suspended.as_str();
-        // A database that is away is one event, though two conditions say so.
-        if news.iter().all(|other| other.reason != reason) {
-            news.push(News { is_warning, reason, note: condition.message.clone() });
+        // If the database is unavailable, both conditions have that reason, but one event is enough.
+        if transitions.iter().all(|other| other.reason != reason) {
+            transitions.push(Transition { is_warning, reason, note: condition.message.clone() });
         }
     }
-    news
+    transitions
 }
 
 #[cfg(test)]
@@ -138,11 +136,11 @@ mod tests {
     }
 
     fn reasons(old: &[Condition], new: &[Condition]) -> Vec<(bool, String)> {
-        news(old, new).into_iter().map(|news| (news.is_warning, news.reason)).collect()
+        transitions(old, new).into_iter().map(|change| (change.is_warning, change.reason)).collect()
     }
 
     #[test]
-    fn an_equal_state_is_not_written_and_a_change_keeps_the_time_of_what_stayed() {
+    fn an_unchanged_state_is_not_written_and_a_change_keeps_the_other_transition_times() {
         assert_eq!(conditions(&TargetHealth::Unknown, 0, &[], Some(1), at(1)), None);
         let well = conditions(&WELL, 0, &[], Some(1), at(1)).unwrap();
         assert_eq!(
@@ -171,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn falling_behind_is_said_with_how_much_and_not_again_when_it_is_more() {
+    fn falling_behind_is_written_with_the_delay_and_not_again_when_it_grows() {
         let well = conditions(&WELL, 0, &[], Some(1), at(1)).unwrap();
         let behind = conditions(&BEHIND, 47, &well, Some(1), at(2)).unwrap();
         assert_eq!(summary(&behind)[1], ("Sweeping", "False", "FallingBehind"));
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_is_news_once_and_what_was_well_from_the_beginning_is_not() {
+    fn each_change_is_one_event_and_a_condition_that_is_true_from_the_start_is_none() {
         let well = conditions(&WELL, 0, &[], Some(1), at(1)).unwrap();
         assert!(reasons(&[], &well).is_empty());
         let problem = DatabaseProblem { reason: Reason::DatabaseUnreachable, message: "away".into() };
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_expiry_is_written_first_and_then_when_something_expired_or_is_overdue() {
+    fn the_expiry_is_written_first_and_then_when_its_figures_change() {
         let first = expiry(None, 0, 0, at(1)).unwrap();
         assert_eq!((first.expired_total, first.oldest_overdue_seconds), (Some(0), Some(0)));
         assert_eq!(expiry(Some(&first), 0, 0, at(90)), None);

@@ -1,81 +1,81 @@
-//! The sweep of one database: correct by the write, not by the timer.
+//! The sweep of one database. Every write repeats all conditions, so its correctness does not depend on timing.
 
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::{
+    backlog::Cursor,
     clock::ServerClock,
     health::reason_of,
+    lookahead::{Fill, Lookahead},
     metrics::TargetMetrics,
-    outlook::{Outlook, Seen},
-    pacing::{BatchSize, rest, within},
-    ranks::Turn,
-    stride::Stride,
+    pacing::{self, BatchSize},
+    peers::Schedule,
     targets::Target,
 };
 use crate::store::{ConnectOptions, Look, Pools, Query, Refused, Store, StoreError};
 
-/// Up to how many overdue orders are counted.
-const COUNTED: u32 = 100_000;
+/// The largest backlog that is counted exactly.
+const COUNT_LIMIT: u32 = 100_000;
 
-/// How often they are counted while there are more than one batch of them.
-const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// How often a backlog of more than one batch is counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// For how long orders are left alone that the database refuses to cancel.
+/// How long orders that the database refuses to cancel are left out.
 const REFUSED_FOR: Duration = Duration::from_secs(300);
 
-/// How many of them are remembered: each query names them.
-const REFUSED_AT_MOST: usize = 1000;
+/// How many of them are remembered at most: every query has to name them.
+const MAX_REFUSED: usize = 1000;
 
-/// How soon indexes are tried again that could not be made.
-const INDEXES_EVERY: Duration = Duration::from_secs(30);
+/// How soon the creation of missing indexes is tried again.
+const INDEX_RETRY: Duration = Duration::from_secs(30);
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Swept {
-    /// Orders that were seen to be due.
-    pub claimed: u64,
-    /// Those that were cancelled.
+pub struct StepResult {
+    /// Orders that the step tried to cancel.
+    pub attempted: u64,
+    /// Orders that it cancelled; others had moved the rest.
     pub expired: u64,
-    /// By how much the oldest order is overdue that may be left; nothing when none is.
+    /// By how much the oldest order that may be left is overdue; zero if none is left.
     pub overdue: Duration,
-    /// Whether more is due.
+    /// Whether more orders are due.
     pub is_backlog: bool,
     /// How long to wait before the next step.
     pub pause: Duration,
 }
 
-/// What is to be cancelled next.
-enum Found {
-    /// Those that a look has seen.
+/// The orders to cancel next.
+enum Batch {
+    /// Orders that a query has listed.
     Listed(Look),
-    /// So many that nobody has looked at.
-    Within(Query, u64),
+    /// All orders in a range, and how many they are.
+    Range(Query, u64),
 }
 
-impl Found {
-    /// The earliest moment at which any of them became due, or will.
+impl Batch {
+    /// The earliest `expiresAt` of its orders, due or not.
     fn oldest(&self) -> Option<Timestamp> {
         match self {
             Self::Listed(look) => look.due().iter().min().copied().or(look.next()),
-            Self::Within(query, _) => query.after,
+            Self::Range(query, _) => query.after,
         }
     }
 
-    /// The earliest moment at which another becomes due, as far as was seen.
+    /// When the next order becomes due, as far as the query has seen.
     fn next(&self) -> Option<Timestamp> {
         match self {
             Self::Listed(look) => look.next(),
-            Self::Within(..) => None,
+            Self::Range(..) => None,
         }
     }
 
-    /// Whether any of them are due.
+    /// Whether any of the orders are due.
     fn is_due(&self) -> bool {
         match self {
             Self::Listed(look) => !look.due().is_empty(),
-            Self::Within(..) => true,
+            Self::Range(..) => true,
         }
     }
 
@@ -83,66 +83,69 @@ impl Found {
     fn is_full(&self) -> bool {
         match self {
             Self::Listed(look) => look.is_full(),
-            Self::Within(..) => true,
+            Self::Range(..) => true,
         }
     }
 
-    /// Observes the lateness of the `expired` that were cancelled. Where others took some of them it is not known
-    /// which, so those are left out that would look best; and of what nobody has looked at, each counts as the oldest.
+    /// Observes the lateness of the `expired` orders that were cancelled, and never understates it. If others moved
+    /// some of the listed orders, it is not known which, so the oldest are counted. In a range, every order counts as
+    /// late as the beginning of the range.
     fn observe(&self, expired: u64, now: Timestamp, metrics: &TargetMetrics) {
-        let late = |moment| metrics.late(Duration::try_from(now.duration_since(moment)).unwrap_or_default());
+        let observe = |due| metrics.lateness(Duration::try_from(now.duration_since(due)).unwrap_or_default());
         let expired = usize::try_from(expired).unwrap_or(usize::MAX);
         match self {
             Self::Listed(look) => {
                 let mut due = look.due().to_vec();
                 due.sort_unstable();
-                due.into_iter().take(expired).for_each(late);
+                due.into_iter().take(expired).for_each(observe);
             }
-            Self::Within(query, _) => {
-                std::iter::repeat_n(query.after.unwrap_or(query.until), expired).for_each(late);
+            Self::Range(query, _) => {
+                std::iter::repeat_n(query.after.unwrap_or(query.until), expired).for_each(observe);
             }
         }
     }
 }
 
-/// The sweep of one database: its connection, its clock and its pace.
+/// The sweep of one database: its connection, its clock and the state of its pacing.
 pub struct Sweep {
     store: Store,
     grace: Duration,
     /// The most orders to cancel in a second.
     limit: Option<u32>,
-    turn: Turn,
+    schedule: Schedule,
     clock: Option<ServerClock>,
-    batch: BatchSize,
-    outlook: Outlook,
-    /// The earliest moment at which an order became due, or will, that was seen and not cancelled.
-    waiting: Option<Timestamp>,
+    batch_size: BatchSize,
+    lookahead: Lookahead,
+    /// The earliest known `expiresAt` of an order that is not cancelled, due or not.
+    oldest_open: Option<Timestamp>,
+    /// When the backlog was last counted.
     counted: Option<Instant>,
-    /// How far a backlog has been gone through.
-    stride: Option<Stride>,
-    /// Since when the database has refused to cancel all of a range, so that orders are cancelled by their ids.
-    by_ids: Option<Instant>,
+    /// The position in a backlog that is cancelled by ranges.
+    cursor: Option<Cursor>,
+    /// When the database refused to cancel a whole range; for a while after that, orders are cancelled by their ids.
+    range_refused: Option<Instant>,
+    /// Why an index is missing, and when its creation was last tried.
     missing_index: Option<(StoreError, Instant)>,
-    /// Orders that the database refuses to cancel, and since when they are left alone.
+    /// Orders that the database refuses to cancel, and since when they are left out.
     refused: Option<(Refused, Instant)>,
 }
 
 impl Sweep {
-    /// Connects, and sees to the indexes that the sweep needs.
+    /// Connects, and creates the indexes that the sweep needs.
     ///
     /// # Errors
-    /// When the connection string is wrong, or the database is away.
-    pub async fn open(target: &Target, turn: Turn, pools: &Pools) -> Result<Self, StoreError> {
-        let mut sweep = Self::connect(target, turn, pools).await?;
-        sweep.index(target).await?;
+    /// When the connection string is wrong, or the database is unavailable.
+    pub async fn open(target: &Target, schedule: Schedule, pools: &Pools) -> Result<Self, StoreError> {
+        let mut sweep = Self::connect(target, schedule, pools).await?;
+        sweep.ensure_indexes(target).await?;
         Ok(sweep)
     }
 
-    /// Prepares a connection, and changes nothing.
+    /// Prepares a connection, without changing anything in the database.
     ///
     /// # Errors
     /// When the connection string is wrong.
-    pub async fn connect(target: &Target, turn: Turn, pools: &Pools) -> Result<Self, StoreError> {
+    pub async fn connect(target: &Target, schedule: Schedule, pools: &Pools) -> Result<Self, StoreError> {
         let options = ConnectOptions {
             uri: &target.uri,
             database: Some(&target.id.database),
@@ -152,25 +155,25 @@ impl Sweep {
             store: Store::connect_in(pools, options).await?,
             grace: target.grace,
             limit: target.max_per_second,
-            turn,
+            schedule,
             clock: None,
-            batch: BatchSize::default(),
-            outlook: Outlook::new(turn.cap),
-            waiting: None,
+            batch_size: BatchSize::default(),
+            lookahead: Lookahead::new(schedule.max_sleep),
+            oldest_open: None,
             counted: None,
-            stride: None,
-            by_ids: None,
+            cursor: None,
+            range_refused: None,
             missing_index: None,
             refused: None,
         })
     }
 
-    /// Sees to the indexes; one that cannot be made is remembered, for expiry is correct without, only
-    /// slower.
-    async fn index(&mut self, target: &Target) -> Result<(), StoreError> {
+    /// Creates missing indexes. A failure is remembered and does not stop the sweep, which is correct without
+    /// indexes, only slower.
+    async fn ensure_indexes(&mut self, target: &Target) -> Result<(), StoreError> {
         let was_missing = self.missing_index.take().is_some();
         match self.store.ensure_indexes().await {
-            Ok(()) if was_missing => tracing::info!(target = %target.id, "all indexes are there now"),
+            Ok(()) if was_missing => tracing::info!(target = %target.id, "all indexes exist now"),
             Ok(()) => {}
             Err(error) if error.is_unavailable() => return Err(error),
             Err(error) => {
@@ -188,94 +191,99 @@ impl Sweep {
         self.missing_index.as_ref().map(|(error, _)| error)
     }
 
-    /// Comes earlier or later from now on.
-    pub fn take(&mut self, turn: Turn) {
-        if self.turn != turn {
-            (self.turn, self.outlook) = (turn, Outlook::new(turn.cap));
+    /// Changes the schedule, because the rank has changed.
+    pub fn set_schedule(&mut self, schedule: Schedule) {
+        if self.schedule != schedule {
+            (self.schedule, self.lookahead) = (schedule, Lookahead::new(schedule.max_sleep));
         }
     }
 
-    /// Cancels one batch of what is due, and says when to come back.
+    /// Cancels one batch of the orders that are due, and determines when the next step should be.
     ///
     /// # Errors
-    /// When the database is away; trying again is always safe.
-    pub async fn step(&mut self, target: &Target, metrics: &TargetMetrics) -> Result<Swept, StoreError> {
-        if self.missing_index.as_ref().is_some_and(|(_, tried)| tried.elapsed() > INDEXES_EVERY) {
-            self.index(target).await?;
+    /// When the database is unavailable; trying again is always safe.
+    pub async fn step(&mut self, target: &Target, metrics: &TargetMetrics) -> Result<StepResult, StoreError> {
+        if self.missing_index.as_ref().is_some_and(|(_, tried)| tried.elapsed() > INDEX_RETRY) {
+            self.ensure_indexes(target).await?;
         }
         let clock = self.clock(metrics).await?;
-        let begun = Instant::now();
-        let cutoff = self.cutoff(&clock, begun);
-        let until = cutoff.checked_add(self.outlook.window()).unwrap_or(cutoff);
-        let batch = within(self.batch, self.limit);
-        let found = self.claim(cutoff, until, batch).await.inspect_err(|_| self.struggles())?;
+        let started = Instant::now();
+        let cutoff = self.cutoff(&clock, started);
+        let until = cutoff.checked_add(self.lookahead.window()).unwrap_or(cutoff);
+        let size = pacing::limited(self.batch_size, self.limit);
+        let batch = self.next_batch(cutoff, until, size).await.inspect_err(|_| self.slow_down())?;
         metrics.looked(Timestamp::now());
 
-        let writing = Instant::now();
-        self.waiting = found.oldest();
-        let written = self.expire(&found, cutoff, metrics).await;
-        let (claimed, expired) = written.inspect_err(|_| self.struggles())?;
-        if claimed > 0 {
-            let took = writing.elapsed();
-            metrics.batch(claimed, expired, took);
-            found.observe(expired, clock.reached(Instant::now()), metrics);
-            self.batch = self.batch.after(claimed, took);
+        let write_started = Instant::now();
+        self.oldest_open = batch.oldest();
+        let written = self.expire(&batch, cutoff, metrics).await;
+        let (attempted, expired) = written.inspect_err(|_| self.slow_down())?;
+        if attempted > 0 {
+            let took = write_started.elapsed();
+            metrics.batch(attempted, expired, took);
+            batch.observe(expired, clock.reached(Instant::now()), metrics);
+            self.batch_size = self.batch_size.after(attempted, took);
         }
 
         let now = Instant::now();
-        let is_backlog = found.is_full() && found.is_due();
+        let is_backlog = batch.is_full() && batch.is_due();
         let overdue = if is_backlog { self.overdue(now) } else { Duration::ZERO };
-        let next = found.next();
+        let next = batch.next();
         if !is_backlog {
-            self.waiting = next;
+            self.oldest_open = next;
         }
-        self.count(cutoff, is_backlog, metrics).await?;
+        self.count_backlog(cutoff, is_backlog, metrics).await?;
         metrics.overdue(overdue);
-        let worked = (claimed > 0).then(|| begun.elapsed());
-        let sleep = if found.is_full() {
+        let worked = (attempted > 0).then(|| started.elapsed());
+        let sleep = if batch.is_full() {
             Duration::ZERO
         } else {
-            self.outlook.sleep(self.cutoff(&clock, now), cutoff, next, worked)
+            self.lookahead.sleep(self.cutoff(&clock, now), cutoff, next, worked)
         };
-        let seen = match (found.is_full(), self.waiting.is_some() || claimed > 0) {
-            (true, _) => Seen::Full,
-            (false, true) => Seen::Some,
-            (false, false) => Seen::Nothing,
+        let fill = match (batch.is_full(), self.oldest_open.is_some() || attempted > 0) {
+            (true, _) => Fill::Full,
+            (false, true) => Fill::Partial,
+            (false, false) => Fill::Empty,
         };
-        self.outlook = self.outlook.after(seen);
-        let pause = sleep.max(rest(claimed, begun.elapsed(), self.limit));
-        Ok(Swept { claimed, expired, overdue, is_backlog, pause })
+        self.lookahead = self.lookahead.after(fill);
+        let pause = sleep.max(pacing::pause(attempted, started.elapsed(), self.limit));
+        Ok(StepResult { attempted, expired, overdue, is_backlog, pause })
     }
 
-    /// The next orders to cancel. In a backlog they are not looked at one by one, but taken by the time at which they
-    /// expire.
-    async fn claim(&mut self, cutoff: Timestamp, until: Timestamp, batch: u32) -> Result<Found, StoreError> {
+    /// The next orders to cancel, about `size` of them. In a backlog that is a range of `expiresAt`, whose orders are
+    /// counted but not listed.
+    async fn next_batch(
+        &mut self,
+        cutoff: Timestamp,
+        until: Timestamp,
+        size: u32,
+    ) -> Result<Batch, StoreError> {
         self.refused = self.refused.take().filter(|(_, since)| since.elapsed() < REFUSED_FOR);
-        self.by_ids = self.by_ids.filter(|since| since.elapsed() < REFUSED_FOR);
-        while let Some((stride, range)) = self.stride.and_then(|stride| Some((stride, stride.next(cutoff)?)))
+        self.range_refused = self.range_refused.filter(|since| since.elapsed() < REFUSED_FOR);
+        while let Some((cursor, range)) = self.cursor.and_then(|cursor| Some((cursor, cursor.next(cutoff)?)))
         {
-            let most = batch.saturating_mul(2);
+            let most = size.saturating_mul(2);
             let due = self.query(cutoff, most.saturating_add(1));
-            let within = Query { after: Some(range.after), until: range.until, ..due };
-            let count = self.store.count(&within).await?;
+            let in_range = Query { after: Some(range.after), until: range.until, ..due };
+            let count = self.store.count(&in_range).await?;
             if count <= u64::from(most) {
-                self.stride = Some(stride.after(range, count, batch));
+                self.cursor = Some(cursor.advanced(range, count, size));
                 if count > 0 {
-                    return Ok(Found::Within(within, count));
+                    return Ok(Batch::Range(in_range, count));
                 }
-            } else if let Some(shorter) = stride.shorter(range) {
-                self.stride = Some(shorter);
+            } else if let Some(narrowed) = cursor.narrowed(range) {
+                self.cursor = Some(narrowed);
             } else {
-                // So many in one moment.
-                return self.store.look(&Query { limit: batch, ..within }).await.map(Found::Listed);
+                // Too many orders expire in this one millisecond for a range.
+                return self.store.look(&Query { limit: size, ..in_range }).await.map(Batch::Listed);
             }
         }
-        self.stride = None;
-        let look = self.store.look(&Query { until, ..self.query(cutoff, batch) }).await?;
-        if look.is_full() && look.next().is_none() && self.limit.is_none() && self.by_ids.is_none() {
-            self.stride = Stride::new(look.due(), batch);
+        self.cursor = None;
+        let look = self.store.look(&Query { until, ..self.query(cutoff, size) }).await?;
+        if look.is_full() && look.next().is_none() && self.limit.is_none() && self.range_refused.is_none() {
+            self.cursor = Cursor::new(look.due(), size);
         }
-        Ok(Found::Listed(look))
+        Ok(Batch::Listed(look))
     }
 
     fn query(&self, cutoff: Timestamp, limit: u32) -> Query {
@@ -283,22 +291,22 @@ impl Sweep {
         Query { but, ..Query::due(cutoff, self.grace, limit) }
     }
 
-    /// Cancels what is due; gives how many orders that should have been, and how many it were.
+    /// Cancels the orders of a batch that are due. Returns how many it tried to cancel, and how many it cancelled.
     async fn expire(
         &mut self,
-        found: &Found,
+        batch: &Batch,
         cutoff: Timestamp,
         metrics: &TargetMetrics,
     ) -> Result<(u64, u64), StoreError> {
-        match found {
-            Found::Listed(look) => {
+        match batch {
+            Batch::Listed(look) => {
                 let expired = self.expire_listed(look, cutoff, metrics).await?;
                 Ok((look.due().len() as u64, expired))
             }
-            Found::Within(query, count) => match self.store.expire_within(query).await {
+            Batch::Range(query, count) => match self.store.expire_within(query).await {
                 Err(error) if !error.is_unavailable() => {
                     metrics.failed(reason_of(&error));
-                    (self.stride, self.by_ids) = (None, Some(Instant::now()));
+                    (self.cursor, self.range_refused) = (None, Some(Instant::now()));
                     Ok((0, 0))
                 }
                 expired => Ok((*count, expired?)),
@@ -306,7 +314,8 @@ impl Sweep {
         }
     }
 
-    /// One order that the database refuses to cancel must not keep the others.
+    /// An order that the database refuses to cancel must not block the others: if the whole batch fails, its orders
+    /// are cancelled one by one, and those that are refused are left out for a while.
     async fn expire_listed(
         &mut self,
         look: &Look,
@@ -321,40 +330,41 @@ impl Sweep {
         metrics.failed(reason_of(&error));
         let all = others.count() == look.due().len() && others.count() > 1;
         let (refused, _) = self.refused.get_or_insert_with(|| (Refused::default(), Instant::now()));
-        // Where it refuses all of them, it is not for the sake of some.
-        if all || refused.count() + others.count() > REFUSED_AT_MOST {
+        // If all of them are refused, the reason is not in particular orders.
+        if all || refused.count() + others.count() > MAX_REFUSED {
             return Err(error);
         }
         refused.add(others);
         Ok(expired)
     }
 
-    /// By how much an order is overdue, as far as that is known, also while the database is away.
+    /// By how much the oldest known order is overdue. Known also while the database is unavailable.
     pub fn overdue(&self, at: Instant) -> Duration {
-        let (Some(waiting), Some(clock)) = (self.waiting, &self.clock) else { return Duration::ZERO };
-        Duration::try_from(clock.reached(at).duration_since(waiting)).unwrap_or(Duration::ZERO)
+        let (Some(oldest), Some(clock)) = (self.oldest_open, &self.clock) else { return Duration::ZERO };
+        Duration::try_from(clock.reached(at).duration_since(oldest)).unwrap_or(Duration::ZERO)
     }
 
-    /// What is due at `cutoff` and not cancelled; nothing is changed.
+    /// How many orders are due and not cancelled. Changes nothing.
     ///
     /// # Errors
-    /// When the database is away.
+    /// When the database is unavailable.
     pub async fn count_overdue(&mut self, metrics: &TargetMetrics) -> Result<u64, StoreError> {
         let cutoff = self.clock(metrics).await?.reached(Instant::now());
         self.store.count(&Query::due(cutoff, self.grace, u32::MAX)).await
     }
 
     fn cutoff(&self, clock: &ServerClock, at: Instant) -> Timestamp {
-        clock.reached(at).checked_sub(self.turn.delay).unwrap_or(Timestamp::MIN)
+        clock.reached(at).checked_sub(self.schedule.delay).unwrap_or(Timestamp::MIN)
     }
 
-    fn struggles(&mut self) {
-        self.stride = None;
-        self.batch = self.batch.halved();
+    /// After an error: a smaller batch, and no range.
+    fn slow_down(&mut self) {
+        self.cursor = None;
+        self.batch_size = self.batch_size.halved();
     }
 
-    /// Counts a backlog, now and then: it costs the server as much as a look at so many orders.
-    async fn count(
+    /// Counts a backlog once in a while: to count orders costs the server as much as to list them.
+    async fn count_backlog(
         &mut self,
         cutoff: Timestamp,
         is_backlog: bool,
@@ -363,10 +373,10 @@ impl Sweep {
         if !is_backlog {
             self.counted = None;
             metrics.backlog(0);
-        } else if self.counted.is_none_or(|last| last.elapsed() > COUNT_EVERY) {
-            // Not the first time: most backlogs are gone with the next batch.
+        } else if self.counted.is_none_or(|last| last.elapsed() > COUNT_INTERVAL) {
+            // Not the first time, as most backlogs are gone after the next batch.
             if self.counted.is_some() {
-                metrics.backlog(self.store.count(&Query::due(cutoff, self.grace, COUNTED)).await?);
+                metrics.backlog(self.store.count(&Query::due(cutoff, self.grace, COUNT_LIMIT)).await?);
             }
             self.counted = Some(Instant::now());
         }

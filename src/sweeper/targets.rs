@@ -1,4 +1,4 @@
-//! What to sweep: one target for each database, however many resources name it.
+//! Targets: the databases to sweep. However many resources name a database, it is one target.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -11,23 +11,24 @@ use crate::{crd::OrdersService, store::TargetId};
 pub struct Target {
     /// Which database.
     pub id: TargetId,
-    /// Connection string as the Secret has it.
+    /// The connection string from the Secret.
     pub uri: String,
-    /// Kubernetes namespace in which its short host names are looked up.
+    /// The Kubernetes namespace in which short host names are resolved.
     pub namespace: Option<String>,
-    /// Extra time of orders whose payment has begun.
+    /// How much later orders expire whose payment has begun.
     pub grace: Duration,
     /// The most orders to cancel in a second; none for no limit.
     pub max_per_second: Option<u32>,
-    /// Whether it is to be left alone.
+    /// Whether it is not to be swept.
     pub suspended: bool,
     /// The resources that name it, as namespace/name, sorted.
     pub resources: Vec<String>,
 }
 
 impl Target {
-    /// Whether a sweep of `other` serves it: one more resource on the same database is no reason to begin anew.
-    pub fn is_swept_as(&self, other: &Self) -> bool {
+    /// Whether a running sweep of `other` need not be restarted for this target; another resource that names the same
+    /// database makes no difference.
+    pub fn is_swept_like(&self, other: &Self) -> bool {
         (&self.id, &self.uri, &self.namespace, self.grace, self.max_per_second, self.suspended)
             == (&other.id, &other.uri, &other.namespace, other.grace, other.max_per_second, other.suspended)
     }
@@ -44,15 +45,15 @@ impl fmt::Debug for Target {
     }
 }
 
-/// A resource as `namespace/name`.
+/// The name of a resource as `namespace/name`.
 pub fn resource_key(service: &OrdersService) -> String {
     format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any())
 }
 
 /// Merges targets that are the same database. The result does not depend on the order of the input.
 ///
-/// Where the resources differ, the careful choice holds: one that suspends suspends, the longest grace
-/// is given, and the lowest limit is kept to.
+/// Where the resources differ, the most cautious setting applies: suspended if any resource suspends it, the longest
+/// grace, and the lowest limit.
 pub fn merge(targets: impl IntoIterator<Item = Target>) -> HashMap<TargetId, Target> {
     let mut merged = HashMap::<TargetId, Target>::new();
     let mut targets: Vec<_> = targets.into_iter().collect();
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn two_resources_on_one_database_are_one_careful_sweep_in_any_order() {
+    fn resources_of_one_database_merge_to_the_most_cautious_settings_in_any_order() {
         let targets =
             [target("a", "x/1", 5, false), target("b", "x/2", 0, false), target("a", "w/3", 9, true)];
         let merged = merge(targets.clone());

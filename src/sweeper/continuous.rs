@@ -1,4 +1,4 @@
-//! Sweeps for good: the databases of the cluster's OrdersServices, as these come and go, or one.
+//! The continuous mode: sweeps the databases of the cluster's OrdersServices as these change, or a single database.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,23 +16,23 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    args::SweeperArgs, error::SweeperError, health::TargetHealth, members::Membership, metrics::Metrics,
-    ranks::Members, report::Reporter, resolve::Resolver, run::Sweeps,
+    args::SweeperArgs, error::SweeperError, health::TargetHealth, membership::Membership, metrics::Metrics,
+    peers::Peers, report::Reporter, resolve::Resolver, tasks::Sweeps,
 };
 use crate::{
     crd::OrdersService,
     runtime::{
         Process, RunError,
-        admin::{self, Heartbeat, Readiness},
+        admin::{Health, Heartbeat, Readiness},
         cluster, watch,
     },
 };
 
-/// How often all is gone through although no OrdersService changed: Secrets change, and orders expire.
-const REFRESH: Duration = Duration::from_secs(5);
+/// How often all resources are processed although none has changed: Secrets change, and orders expire.
+const RESYNC: Duration = Duration::from_secs(5);
 
-/// How long the shutdown waits for the last words to the resources.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long the shutdown waits for the final status updates.
+const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Sweeps until SIGTERM or SIGINT.
 ///
@@ -40,78 +40,79 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// When it cannot start, or the admin server or the watches end.
 pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     let target = args.target()?;
-    let health = admin::Health::default();
+    let health = Health::default();
     let ready = health.readiness("targets");
-    let looping = health.heartbeat("targets", Duration::from_secs(120));
+    let heartbeat = health.heartbeat("targets", Duration::from_secs(120));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let mut process = Process::start(args.admin_port, health, registry)?;
     let changed = Arc::new(Notify::new());
-    let sweeps = |members| {
-        Sweeps::new(metrics.clone(), members, changed.clone(), process.shutdown.clone()).with_cap(args.cap())
+    let sweeps = |peers| {
+        Sweeps::new(metrics.clone(), peers, changed.clone(), process.shutdown.clone())
+            .with_max_sleep(args.max_sleep())
     };
     if let Some(target) = target {
         tracing::info!(target = %target.id, "sweeper started");
         let mut sweeps = sweeps(alone());
-        sweeps.follow(HashMap::from([(target.id.clone(), target)]));
+        sweeps.set_targets(HashMap::from([(target.id.clone(), target)]));
         ready.set(Ok(()));
-        let result = stay(&mut process, &looping).await;
+        let result = run_until_shutdown(&mut process, &heartbeat).await;
         sweeps.stop().await;
         return Ok(result?);
     }
 
     let client = cluster(&args.watch).await?;
-    let (begun, leave) = (CancellationToken::new(), CancellationToken::new());
-    let (members, membership) = match &args.lease_namespace {
+    let (sweeping, leave) = (CancellationToken::new(), CancellationToken::new());
+    let (peers, membership) = match &args.lease_namespace {
         Some(namespace) => {
-            let (membership, members) =
+            let (membership, peers) =
                 Membership::new(client.clone(), namespace, &args.lease_name, metrics.clone());
-            (members, Some(membership.join(args.watch.config(), begun.clone(), leave.clone()).await))
+            (peers, Some(membership.join(args.watch.config(), sweeping.clone(), leave.clone()).await))
         }
         None => (alone(), None),
     };
-    let mut follower = Follower {
+    let mut sweeper = ClusterSweeper {
         resolver: Resolver::new(client.clone()),
         reporter: Reporter::new(client.clone()),
-        sweeps: sweeps(members.clone()),
+        sweeps: sweeps(peers.clone()),
         services: Vec::new(),
-        begun,
+        sweeping,
     };
     tracing::info!(namespaces = watch::described(&args.namespace), "sweeper started");
     let result =
-        follower.run(&client, args, &mut process, &changed, members, &metrics, &ready, &looping).await;
-    follower.end(leave, membership).await;
+        sweeper.run(&client, args, &mut process, &changed, peers, &metrics, &ready, &heartbeat).await;
+    sweeper.stop(leave, membership).await;
     Ok(result?)
 }
 
-fn alone() -> Receiver<Arc<Members>> {
-    tokio::sync::watch::channel(Arc::new(Members::alone())).1
+fn alone() -> Receiver<Arc<Peers>> {
+    tokio::sync::watch::channel(Arc::new(Peers::alone())).1
 }
 
-/// Waits for the end of the process.
-async fn stay(process: &mut Process, looping: &Heartbeat) -> Result<(), RunError> {
-    let mut beats = tokio::time::interval(REFRESH);
+/// Waits for the shutdown of the process.
+async fn run_until_shutdown(process: &mut Process, heartbeat: &Heartbeat) -> Result<(), RunError> {
+    let mut beats = tokio::time::interval(RESYNC);
     let shutdown = process.shutdown.clone();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             error = process.admin_failed() => return Err(error),
-            _ = beats.tick() => looping.beat(),
+            _ = beats.tick() => heartbeat.beat(),
         }
     }
 }
 
-/// Follows the cluster.
-struct Follower {
+/// Sweeps the databases of a cluster's OrdersServices.
+struct ClusterSweeper {
     resolver: Resolver,
     reporter: Reporter,
     sweeps: Sweeps,
     services: Vec<Arc<DeserializeGuard<OrdersService>>>,
-    /// Cancelled when it has begun to sweep.
-    begun: CancellationToken,
+    /// Cancelled once it has started to sweep.
+    sweeping: CancellationToken,
 }
 
-impl Follower {
+impl ClusterSweeper {
     #[allow(clippy::too_many_arguments)]
     async fn run(
         &mut self,
@@ -119,29 +120,29 @@ impl Follower {
         args: &SweeperArgs,
         process: &mut Process,
         changed: &Notify,
-        mut members: Receiver<Arc<Members>>,
+        mut peers: Receiver<Arc<Peers>>,
         metrics: &Metrics,
         ready: &Readiness,
-        looping: &Heartbeat,
+        heartbeat: &Heartbeat,
     ) -> Result<(), RunError> {
         let (stores, streams): (Vec<_>, Vec<_>) = watch::scopes(&args.namespace)
             .into_iter()
             .map(|namespace| {
                 let api = watch::api::<DeserializeGuard<OrdersService>>(client, namespace.as_deref());
                 let (services, writer) = reflector::store();
-                let events = watch::events(api, args.watch.config()).modify(watch::spare);
+                let events = watch::events(api, args.watch.config()).modify(watch::strip_unused_metadata);
                 (services, events.reflect(writer).boxed())
             })
             .unzip();
         let mut events = stream::select_all(streams);
-        let mut refresh = tokio::time::interval(REFRESH);
-        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut resync = tokio::time::interval(RESYNC);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shutdown = process.shutdown.clone();
-        let take = |event: Option<watcher::Result<watcher::Event<_>>>| match event {
+        let check = |event: Option<watcher::Result<watcher::Event<_>>>| match event {
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) => {
                 metrics.watch_failed();
-                tracing::warn!(%error, "the watch on OrdersServices failed; it is begun again");
+                tracing::warn!(%error, "the watch on OrdersServices failed; restarting it");
                 Ok(())
             }
             None => Err(RunError::Ended),
@@ -150,17 +151,17 @@ impl Follower {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 error = process.admin_failed() => return Err(error),
-                event = events.next() => take(event)?,
-                _ = refresh.tick() => {}
+                event = events.next() => check(event)?,
+                _ = resync.tick() => {}
                 () = changed.notified() => {}
-                Ok(()) = members.changed() => {}
+                Ok(()) = peers.changed() => {}
             }
-            // What is there already is one change: there may be an event for each of many resources.
+            // All events that are ready are processed together: an initial list has one for each resource.
             while let Some(event) = events.next().now_or_never() {
-                take(event)?;
+                check(event)?;
             }
-            looping.beat();
-            // Of several namespaces, every list counts.
+            heartbeat.beat();
+            // The lists of all namespaces must have arrived, or targets would be missing.
             if stores.iter().any(|store| store.wait_until_ready().now_or_never().is_none()) {
                 continue;
             }
@@ -169,25 +170,25 @@ impl Follower {
             let sweeps = &self.sweeps;
             let is_failing = |id: &_| matches!(sweeps.health(id), TargetHealth::Failing(_));
             let targets = self.resolver.resolve(&self.services, is_failing).await;
-            self.reporter.meet(&self.services, &self.resolver, &self.sweeps);
-            self.sweeps.follow(targets);
-            self.begun.cancel();
+            self.reporter.track(&self.services, &self.resolver, &self.sweeps);
+            self.sweeps.set_targets(targets);
+            self.sweeping.cancel();
             self.reporter.report(&self.services, &self.resolver, &self.sweeps, false).await;
         }
     }
 
-    /// Ends the sweeps, says what they came to, and lets the next sweeper take over.
-    async fn end(mut self, leave: CancellationToken, membership: Option<tokio::task::JoinHandle<()>>) {
+    /// Lets the peers take over, stops the sweeps, and writes the final status updates.
+    async fn stop(mut self, leave: CancellationToken, membership: Option<tokio::task::JoinHandle<()>>) {
         leave.cancel();
         self.sweeps.stop().await;
-        let last_words = self.reporter.report(&self.services, &self.resolver, &self.sweeps, true);
-        if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
-            tracing::warn!("no time to write the last status of every OrdersService");
+        let final_report = self.reporter.report(&self.services, &self.resolver, &self.sweeps, true);
+        if tokio::time::timeout(FINAL_REPORT_TIMEOUT, final_report).await.is_err() {
+            tracing::warn!("could not write the final status of every OrdersService in time");
         }
         if let Some(membership) = membership
             && membership.await.is_err()
         {
-            tracing::error!("the sweeper's membership had panicked");
+            tracing::error!("the task that renews this sweeper's Lease has panicked");
         }
     }
 }

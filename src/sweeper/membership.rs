@@ -1,8 +1,8 @@
-//! Who sweeps: one Lease for each sweeper that is alive, in a namespace that they share.
+//! Which sweepers are alive: each has a Lease of its own, in a namespace that they share.
 //!
-//! None of these Leases gives anyone a right; they only say who is there. A sweeper that ends deletes
-//! its own, so that the others need not wait; one that crashed counts as dead after a while, and later
-//! somebody clears up after it.
+//! These Leases are no locks; they only announce their sweepers. A sweeper that ends deletes its Lease, so that the
+//! others take over at once. One that crashed counts as dead once its Lease has expired, and another sweeper deletes
+//! the Lease later.
 
 use std::{
     collections::HashMap,
@@ -26,57 +26,58 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::Metrics,
-    ranks::{Life, Members},
+    peers::{PeerLease, Peers},
 };
 use crate::runtime::watch::events;
 
 /// How often a sweeper renews its Lease.
-const RENEW: Duration = Duration::from_secs(3);
+const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 
-/// How long a Lease says that it lasts.
-const LASTS: Duration = Duration::from_secs(10);
+/// The duration of a Lease.
+const LEASE_DURATION: Duration = Duration::from_secs(10);
 
-/// The longest that a call may take; and the longest that leaving may.
+/// The longest that one call to the API server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// When the Lease of one that is dead is deleted.
-const FORGET: Duration = Duration::from_secs(120);
+/// How long after its last renewal the Lease of a dead sweeper is deleted.
+const DELETE_AFTER: Duration = Duration::from_secs(120);
 
-/// By which the Leases of sweepers are found.
+/// The label of the sweepers' Leases.
 const LABEL: (&str, &str) = ("app.kubernetes.io/component", "sweeper");
 
-/// This sweeper among the others.
+/// The Lease of this sweeper, and those of its peers.
 pub struct Membership {
     api: Api<Lease>,
-    /// What the names of all their Leases begin with.
-    group: String,
+    /// The prefix of the names of all their Leases.
+    prefix: String,
     me: String,
-    lives: HashMap<String, Life>,
-    members: watch::Sender<Arc<Members>>,
+    leases: HashMap<String, PeerLease>,
+    peers: watch::Sender<Arc<Peers>>,
     metrics: Metrics,
 }
 
 impl Membership {
-    /// The sweepers of `group`, whose Leases are in `namespace`.
+    /// The sweepers whose Leases are in `namespace`, with names that begin with `group`.
     pub fn new(
         client: Client,
         namespace: &str,
         group: &str,
         metrics: Metrics,
-    ) -> (Self, watch::Receiver<Arc<Members>>) {
+    ) -> (Self, watch::Receiver<Arc<Peers>>) {
         let me = format!("{group}-{:08x}", fastrand::u32(..));
-        let (members, receiver) = watch::channel(Arc::new(Members::new(me.clone(), Vec::new())));
-        let (api, group) = (Api::namespaced(client, namespace), format!("{group}-"));
+        let (peers, receiver) = watch::channel(Arc::new(Peers::new(me.clone(), Vec::new())));
+        let (api, prefix) = (Api::namespaced(client, namespace), format!("{group}-"));
         metrics.sweepers(1);
-        (Self { api, group, me, lives: HashMap::new(), members, metrics }, receiver)
+        (Self { api, prefix, me, leases: HashMap::new(), peers, metrics }, receiver)
     }
 
-    /// Waits until it knows the others; but not for long, for being alone is no harm. Then it goes on in the
-    /// background: joins them when it `sweeps`, so that nobody counts on it before, and leaves them at `stop`.
+    /// Lists the peers, but does not wait for long: a sweeper that takes itself for the only one does no harm. The
+    /// rest goes on in the background. The Lease is created when `sweeping` is cancelled, so that no peer relies on a
+    /// sweeper that has not started, and deleted at `stop`.
     pub async fn join(
         mut self,
         config: watcher::Config,
-        sweeps: CancellationToken,
+        sweeping: CancellationToken,
         stop: CancellationToken,
     ) -> tokio::task::JoinHandle<()> {
         let config = config.labels(&format!("{}={}", LABEL.0, LABEL.1));
@@ -84,93 +85,91 @@ impl Membership {
         let first = async {
             while let Some(event) = events.next().await {
                 let listed = matches!(event, Ok(watcher::Event::InitDone));
-                self.take(event);
+                self.handle(event);
                 if listed {
                     break;
                 }
             }
         };
         if tokio::time::timeout(CALL_TIMEOUT, first).await.is_err() {
-            tracing::warn!("the API server does not say who else sweeps; beginning alone");
+            tracing::warn!("cannot list the other sweepers; starting as if there were none");
         }
-        self.tell();
-        tokio::spawn(self.run(events, sweeps, stop))
+        self.publish();
+        tokio::spawn(self.run(events, sweeping, stop))
     }
 
     async fn run(
         mut self,
         mut events: BoxStream<'static, watcher::Result<watcher::Event<Lease>>>,
-        sweeps: CancellationToken,
+        sweeping: CancellationToken,
         stop: CancellationToken,
     ) {
-        let mut renewals = tokio::time::interval(RENEW);
+        let mut renewals = tokio::time::interval(RENEW_INTERVAL);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                // From the beginning of its sweeps on.
                 () = async {
-                    sweeps.cancelled().await;
+                    sweeping.cancelled().await;
                     renewals.tick().await;
                 } => {
                     self.renew().await;
-                    self.forget().await;
+                    self.delete_a_dead_one().await;
                 }
                 event = events.next() => match event {
-                    Some(event) => self.take(event),
+                    Some(event) => self.handle(event),
                     None => break,
                 },
             }
-            self.tell();
+            self.publish();
         }
         self.leave().await;
     }
 
-    /// What the watch says of the others.
-    fn take(&mut self, event: watcher::Result<watcher::Event<Lease>>) {
+    fn handle(&mut self, event: watcher::Result<watcher::Event<Lease>>) {
         match event {
-            Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => self.seen(&lease),
+            Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => self.observe(&lease),
             Ok(watcher::Event::Delete(lease)) => {
-                self.lives.remove(&lease.name_any());
+                self.leases.remove(&lease.name_any());
             }
-            // One whose deletion was missed goes by its silence.
+            // A Lease whose deletion was missed expires like that of a crashed sweeper.
             Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
             Err(error) => {
                 self.metrics.watch_failed();
-                tracing::warn!(%error, "the watch on the sweepers' Leases failed; it is begun again");
+                tracing::warn!(%error, "the watch on the sweepers' Leases failed; restarting it");
             }
         }
     }
 
-    fn seen(&mut self, lease: &Lease) {
+    fn observe(&mut self, lease: &Lease) {
         let (name, now) = (lease.name_any(), Instant::now());
-        if name == self.me || !name.starts_with(&self.group) {
+        if name == self.me || !name.starts_with(&self.prefix) {
             return;
         }
         let version = lease.resource_version().unwrap_or_default();
-        let lasts = lease.spec.as_ref().and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok());
-        let lasts = lasts.map_or(LASTS, Duration::from_secs);
+        let duration = lease.spec.as_ref().and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok());
+        let duration = duration.map_or(LEASE_DURATION, Duration::from_secs);
         let renewed = lease.spec.as_ref().and_then(|spec| Some(spec.renew_time.as_ref()?.0));
-        let was_over = renewed.is_some_and(|renewed| {
-            Duration::try_from(Timestamp::now().duration_since(renewed)).is_ok_and(|since| since > lasts)
+        let is_expired = renewed.is_some_and(|renewed| {
+            Duration::try_from(Timestamp::now().duration_since(renewed)).is_ok_and(|since| since > duration)
         });
-        self.lives
+        self.leases
             .entry(name)
-            .and_modify(|life| life.seen(version.clone(), lasts, now))
-            .or_insert_with(|| Life::new(version, lasts, was_over, now));
+            .and_modify(|lease| lease.observe(version.clone(), duration, now))
+            .or_insert_with(|| PeerLease::new(version, duration, is_expired, now));
     }
 
-    /// Says who is alive, where that has changed.
-    fn tell(&self) {
+    /// Publishes which sweepers are alive, if that has changed.
+    fn publish(&self) {
         let now = Instant::now();
-        let alive = self.lives.iter().filter(|(_, life)| life.is_alive(now)).map(|(name, _)| name.clone());
-        let members = Members::new(self.me.clone(), alive.collect());
-        self.metrics.sweepers(members.count());
-        self.members.send_if_modified(|last| {
-            let changed = **last != members;
+        let alive = self.leases.iter().filter(|(_, lease)| lease.is_alive(now)).map(|(name, _)| name.clone());
+        let peers = Peers::new(self.me.clone(), alive.collect());
+        self.metrics.sweepers(peers.count());
+        self.peers.send_if_modified(|last| {
+            let changed = **last != peers;
             if changed {
-                tracing::info!(sweepers = members.count(), "the sweepers that are alive have changed");
-                *last = Arc::new(members);
+                tracing::info!(sweepers = peers.count(), "the set of live sweepers has changed");
+                *last = Arc::new(peers);
             }
             changed
         });
@@ -178,8 +177,8 @@ impl Membership {
 
     async fn renew(&mut self) {
         match tokio::time::timeout(CALL_TIMEOUT, self.write()).await {
-            Ok(Ok(())) => self.lives.values_mut().for_each(Life::renewed_own),
-            // The others will take over what is late; and this one goes on, for none of them may be there.
+            Ok(Ok(())) => self.leases.values_mut().for_each(PeerLease::count_own_renewal),
+            // It goes on sweeping, as it may be the only one. Any peers take over what is late.
             Ok(Err(error)) => {
                 tracing::warn!(lease = self.me, %error, "cannot renew the Lease of this sweeper")
             }
@@ -206,7 +205,7 @@ impl Membership {
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(host),
-                lease_duration_seconds: i32::try_from(LASTS.as_secs()).ok(),
+                lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
                 renew_time: Some(MicroTime(Timestamp::now())),
                 ..LeaseSpec::default()
             }),
@@ -214,34 +213,36 @@ impl Membership {
         self.api.create(&PostParams::default(), &lease).await.map(drop)
     }
 
-    /// Deletes the Leases of those that have been dead for long.
-    async fn forget(&mut self) {
+    /// Deletes the Lease of a sweeper that has been dead for long, if there is one.
+    async fn delete_a_dead_one(&mut self) {
         let now = Instant::now();
-        let dead = |(_, life): &(&String, &Life)| !life.is_alive(now) && life.silent(now) > FORGET;
+        let dead = |(_, lease): &(&String, &PeerLease)| !lease.is_alive(now) && lease.age(now) > DELETE_AFTER;
         let Some((name, version)) =
-            self.lives.iter().find(dead).map(|(name, life)| (name.clone(), life.version().to_owned()))
+            self.leases.iter().find(dead).map(|(name, lease)| (name.clone(), lease.version().to_owned()))
         else {
             return;
         };
-        // Were it renewed meanwhile, it stays.
+        // If it has been renewed meanwhile, it stays.
         let unchanged = Preconditions { resource_version: Some(version), uid: None };
         let params = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
-        self.lives.remove(&name);
+        self.leases.remove(&name);
         match tokio::time::timeout(CALL_TIMEOUT, self.api.delete(&name, &params)).await {
-            Ok(Err(error)) => tracing::debug!(lease = name, %error, "the Lease of a dead sweeper stays"),
+            Ok(Err(error)) => {
+                tracing::debug!(lease = name, %error, "cannot delete the Lease of a dead sweeper")
+            }
             Ok(Ok(_)) => tracing::info!(lease = name, "deleted the Lease of a dead sweeper"),
             Err(_) => {}
         }
     }
 
     async fn leave(self) {
-        let left =
+        let deleted =
             tokio::time::timeout(CALL_TIMEOUT, self.api.delete(&self.me, &DeleteParams::default())).await;
-        match left {
-            Ok(Ok(_)) => tracing::info!(lease = self.me, "left the other sweepers"),
-            // It had not joined them yet.
+        match deleted {
+            Ok(Ok(_)) => tracing::info!(lease = self.me, "deleted the Lease of this sweeper"),
+            // It had not been created yet.
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
-            // They notice by its silence.
+            // It expires.
             Ok(Err(error)) => {
                 tracing::warn!(lease = self.me, %error, "cannot delete the Lease of this sweeper")
             }

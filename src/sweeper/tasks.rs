@@ -1,4 +1,4 @@
-//! The sweeps of all targets, one task for each: none waits for another.
+//! Runs the sweeps of all targets, each in a task of its own, so that none delays another.
 
 use std::{
     collections::HashMap,
@@ -16,12 +16,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    behind::Behind,
+    falling_behind::FallingBehind,
     health::{DatabaseProblem, TargetHealth, reason_of},
+    lookahead::DEFAULT_MAX_SLEEP,
     metrics::{Metrics, TargetMetrics},
-    outlook::LONGEST_SLEEP,
-    ranks::{Members, turn},
-    sweep::{Sweep, Swept},
+    peers::{Peers, Schedule},
+    sweep::{StepResult, Sweep},
     targets::Target,
 };
 use crate::{
@@ -29,20 +29,23 @@ use crate::{
     store::{Pools, StoreError, TargetId},
 };
 
-/// The longest pause of a target that cannot be reached.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
+/// The pause after a first failure.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How many databases of one server get batches of their backlogs at the same time. A batch is the
-/// quantum: they take turns, and one that only has a little due waits for none.
+/// The longest pause after failures.
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
+
+/// How many databases of one server may cancel backlogs at the same time. A permit is held for one batch, so they take
+/// turns; a database without a backlog needs none.
 const BACKLOGS_PER_SERVER: usize = 2;
 
-/// What the sweeps of a target came to since this process began, for whoever wants to know now and then.
+/// The progress of a target since this process started, for the reports in its resources' statuses.
 #[derive(Debug)]
 pub struct Progress {
     expired: AtomicU64,
     overdue_seconds: AtomicU64,
-    behind: Mutex<Behind>,
-    began: Instant,
+    falling_behind: Mutex<FallingBehind>,
+    started: Instant,
 }
 
 impl Default for Progress {
@@ -50,14 +53,14 @@ impl Default for Progress {
         Self {
             expired: AtomicU64::default(),
             overdue_seconds: AtomicU64::default(),
-            behind: Mutex::default(),
-            began: Instant::now(),
+            falling_behind: Mutex::default(),
+            started: Instant::now(),
         }
     }
 }
 
 impl Progress {
-    /// Orders that were cancelled.
+    /// How many orders were cancelled.
     pub fn expired(&self) -> u64 {
         self.expired.load(Ordering::Relaxed)
     }
@@ -67,28 +70,29 @@ impl Progress {
         self.overdue_seconds.load(Ordering::Relaxed)
     }
 
-    /// Takes note of what is overdue, and says whether the target falls behind.
-    fn overdue(&self, by: Duration) -> bool {
+    /// Records by how much the oldest order is overdue. Returns whether the target falls behind.
+    fn record_overdue(&self, by: Duration) -> bool {
         self.overdue_seconds.store(by.as_secs(), Ordering::Relaxed);
-        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
-        *behind = behind.after(by, self.began.elapsed());
-        behind.is_behind()
+        let mut verdict = self.falling_behind.lock().unwrap_or_else(PoisonError::into_inner);
+        *verdict = verdict.after(by, self.started.elapsed());
+        verdict.is_behind()
     }
 }
 
-/// What all sweeps share.
+/// The running sweeps, and what they share.
 pub struct Sweeps {
     running: HashMap<TargetId, Running>,
-    /// Kept while a sweep is begun again, because something about its target changed.
+    /// Apart from `running`, so that it survives the restart of a sweep whose target has changed.
     progress: HashMap<TargetId, Arc<Progress>>,
-    lanes: HashMap<Vec<String>, Arc<Semaphore>>,
+    /// The permits for backlogs, by the hosts of the server.
+    backlog_permits: HashMap<Vec<String>, Arc<Semaphore>>,
     pools: Arc<Pools>,
     metrics: Metrics,
-    members: watch::Receiver<Arc<Members>>,
+    peers: watch::Receiver<Arc<Peers>>,
     changed: Arc<Notify>,
     shutdown: CancellationToken,
     /// The longest sleep of a target's owner.
-    cap: Duration,
+    max_sleep: Duration,
 }
 
 struct Running {
@@ -99,47 +103,48 @@ struct Running {
 }
 
 impl Sweeps {
-    /// None yet. They end with `shutdown`; `changed` is notified when the health of one changes.
+    /// No sweeps yet. `changed` is notified when the health of a target changes; all sweeps end with `shutdown`.
     pub fn new(
         metrics: Metrics,
-        members: watch::Receiver<Arc<Members>>,
+        peers: watch::Receiver<Arc<Peers>>,
         changed: Arc<Notify>,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             running: HashMap::new(),
             progress: HashMap::new(),
-            lanes: HashMap::new(),
+            backlog_permits: HashMap::new(),
             pools: Arc::default(),
             metrics,
-            members,
+            peers,
             changed,
             shutdown,
-            cap: LONGEST_SLEEP,
+            max_sleep: DEFAULT_MAX_SLEEP,
         }
     }
 
-    /// With sleeps of another length at most.
+    /// With another longest sleep.
     #[must_use]
-    pub fn with_cap(self, cap: Duration) -> Self {
-        Self { cap, ..self }
+    pub fn with_max_sleep(self, max_sleep: Duration) -> Self {
+        Self { max_sleep, ..self }
     }
 
-    /// Starts what is new, stops what is gone, and does both for what changed.
-    pub fn follow(&mut self, wanted: HashMap<TargetId, Target>) {
+    /// Starts the sweeps of new targets, stops those of targets that are gone, and restarts those of targets that have
+    /// changed.
+    pub fn set_targets(&mut self, targets: HashMap<TargetId, Target>) {
         self.running.retain(|id, running| {
-            let keep = wanted.get(id).is_some_and(|target| target.is_swept_as(&running.target))
+            let keep = targets.get(id).is_some_and(|target| target.is_swept_like(&running.target))
                 && !running.task.is_finished();
             if !keep {
-                // It ends at its next pause; being interrupted anywhere does no harm.
+                // The task is dropped at its next await, which is safe anywhere.
                 running.cancel.cancel();
                 tracing::info!(target = %id, "sweep stopped");
             }
             keep
         });
-        self.progress.retain(|id, _| wanted.contains_key(id));
-        self.lanes.retain(|hosts, _| wanted.keys().any(|id| id.hosts == *hosts));
-        for (id, target) in wanted {
+        self.progress.retain(|id, _| targets.contains_key(id));
+        self.backlog_permits.retain(|hosts, _| targets.keys().any(|id| id.hosts == *hosts));
+        for (id, target) in targets {
             if !self.running.contains_key(&id) {
                 tracing::info!(target = %id, resources = target.resources.join(","), suspended = target.suspended, "sweep started");
                 let running = self.start(target);
@@ -150,7 +155,7 @@ impl Sweeps {
     }
 
     fn start(&mut self, target: Target) -> Running {
-        let lane = self.lanes.entry(target.id.hosts.clone());
+        let permits = self.backlog_permits.entry(target.id.hosts.clone());
         let (sender, health) = watch::channel(TargetHealth::Unknown);
         let cancel = self.shutdown.child_token();
         let task = Task {
@@ -158,16 +163,16 @@ impl Sweeps {
             health: sender,
             changed: self.changed.clone(),
             progress: self.progress.entry(target.id.clone()).or_default().clone(),
-            members: self.members.clone(),
-            lane: lane.or_insert_with(|| Arc::new(Semaphore::new(BACKLOGS_PER_SERVER))).clone(),
+            peers: self.peers.clone(),
+            backlog_permits: permits.or_insert_with(|| Arc::new(Semaphore::new(BACKLOGS_PER_SERVER))).clone(),
             pools: self.pools.clone(),
-            cap: self.cap,
+            max_sleep: self.max_sleep,
             failures: 0,
             target: target.clone(),
         };
         let (sweep, cancelled) = (task.run(), cancel.clone());
         let task = tokio::spawn(async move {
-            // Being dropped between any two writes does no harm: what is left is due still.
+            // Dropping it between two writes is safe: the orders that are left are still due.
             tokio::select! {
                 () = cancelled.cancelled() => {}
                 () = sweep => {}
@@ -176,29 +181,29 @@ impl Sweeps {
         Running { target, health, cancel, task }
     }
 
-    /// How a target is.
+    /// The health of a target.
     pub fn health(&self, id: &TargetId) -> TargetHealth {
         self.running.get(id).map_or(TargetHealth::Unknown, |running| running.health.borrow().clone())
     }
 
-    /// What its sweep came to.
+    /// The progress of a target.
     pub fn progress(&self, id: &TargetId) -> Option<Arc<Progress>> {
         self.progress.get(id).cloned()
     }
 
-    /// How this sweeper ranks for `key`.
+    /// The rank of this sweeper for `key`.
     pub fn rank(&self, key: &str) -> u32 {
-        self.members.borrow().rank(key)
+        self.peers.borrow().rank(key)
     }
 
-    /// Ends all sweeps, and waits until they have.
+    /// Stops all sweeps, and waits for their tasks.
     pub async fn stop(&mut self) {
         for running in self.running.values() {
             running.cancel.cancel();
         }
         for (id, running) in &mut self.running {
             if (&mut running.task).await.is_err() {
-                tracing::error!(target = %id, "the sweep had panicked");
+                tracing::error!(target = %id, "the sweep has panicked");
             }
         }
     }
@@ -211,46 +216,46 @@ struct Task {
     health: watch::Sender<TargetHealth>,
     changed: Arc<Notify>,
     progress: Arc<Progress>,
-    members: watch::Receiver<Arc<Members>>,
-    lane: Arc<Semaphore>,
+    peers: watch::Receiver<Arc<Peers>>,
+    backlog_permits: Arc<Semaphore>,
     pools: Arc<Pools>,
-    cap: Duration,
-    /// In a row.
+    max_sleep: Duration,
+    /// Consecutive ones.
     failures: u32,
 }
 
 impl Task {
-    /// Sweeps for ever, and says how it goes. A database that is away is waited for, and delays no other.
+    /// Sweeps forever and publishes the health. While the database is unavailable it is tried again with backoff.
     async fn run(mut self) {
         if self.target.suspended {
-            self.tell(TargetHealth::Suspended);
+            self.set_health(TargetHealth::Suspended);
             tracing::info!(target = %self.target.id, "suspended: overdue orders stay as they are");
             return std::future::pending().await;
         }
         let key = self.target.id.to_string();
         let (mut sweep, mut is_backlog) = (None, false);
         loop {
-            let rank = self.members.borrow_and_update().rank(&key);
+            let rank = self.peers.borrow_and_update().rank(&key);
             self.metrics.rank(rank);
-            let turn = turn(rank, self.cap);
-            // Taken for one batch: then it is the turn of another.
-            let permit = if is_backlog { self.lane.acquire().await.ok() } else { None };
+            let schedule = Schedule::of_rank(rank, self.max_sleep);
+            // For one batch; then another database may have its turn.
+            let permit = if is_backlog { self.backlog_permits.acquire().await.ok() } else { None };
             let step = async {
                 let sweep = match &mut sweep {
                     Some(sweep) => sweep,
-                    none => none.insert(Sweep::open(&self.target, turn, &self.pools).await?),
+                    none => none.insert(Sweep::open(&self.target, schedule, &self.pools).await?),
                 };
-                sweep.take(turn);
+                sweep.set_schedule(schedule);
                 sweep.step(&self.target, &self.metrics).await
             };
-            // It is large, and most targets sleep most of the time.
+            // On the heap, as it is large and most targets are asleep most of the time.
             let result = Box::pin(step).await;
             drop(permit);
             let pause = match result {
-                Ok(swept) => {
-                    is_backlog = swept.is_backlog;
-                    self.swept(swept, sweep.as_ref());
-                    swept.pause
+                Ok(step) => {
+                    is_backlog = step.is_backlog;
+                    self.succeeded(step, sweep.as_ref());
+                    step.pause
                 }
                 Err(error) => {
                     is_backlog = false;
@@ -258,46 +263,46 @@ impl Task {
                 }
             };
             tokio::select! {
-                // Another has come or gone: it may be this one's turn.
-                Ok(()) = self.members.changed() => {}
+                // The rank may have changed.
+                Ok(()) = self.peers.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    fn swept(&mut self, swept: Swept, sweep: Option<&Sweep>) {
+    fn succeeded(&mut self, step: StepResult, sweep: Option<&Sweep>) {
         if self.failures > 0 {
-            tracing::info!(target = %self.target.id, failures = self.failures, "the database is back");
+            tracing::info!(target = %self.target.id, failures = self.failures, "the database is available again");
             self.failures = 0;
         }
-        self.progress.expired.fetch_add(swept.expired, Ordering::Relaxed);
-        let is_behind = self.progress.overdue(swept.overdue);
+        self.progress.expired.fetch_add(step.expired, Ordering::Relaxed);
+        let is_behind = self.progress.record_overdue(step.overdue);
         let missing_index = sweep.and_then(Sweep::missing_index).map(DatabaseProblem::from);
-        self.tell(TargetHealth::Swept { missing_index, is_behind });
-        if swept.expired > 0 {
-            tracing::debug!(target = %self.target.id, expired = swept.expired, "orders expired");
+        self.set_health(TargetHealth::Swept { missing_index, is_behind });
+        if step.expired > 0 {
+            tracing::debug!(target = %self.target.id, expired = step.expired, "orders expired");
         }
     }
 
-    /// How long to wait before it is tried again.
+    /// Records a failure. Returns how long to wait before the next attempt.
     fn failed(&mut self, error: &StoreError, sweep: Option<&Sweep>) -> Duration {
         self.metrics.failed(reason_of(error));
         let overdue = sweep.map_or(Duration::ZERO, |sweep| sweep.overdue(Instant::now()));
         self.metrics.overdue(overdue);
-        self.progress.overdue(overdue);
-        // One failure may be a failover; the next attempt comes within a second.
+        self.progress.record_overdue(overdue);
+        // A single failure may be a failover; the next attempt follows within a second.
         if self.failures > 0 {
-            self.tell(TargetHealth::Failing(error.into()));
+            self.set_health(TargetHealth::Failing(error.into()));
         } else {
             let resources = self.target.resources.join(",");
-            tracing::warn!(target = %self.target.id, resources, %error, "cannot sweep; it is tried again");
+            tracing::warn!(target = %self.target.id, resources, %error, "cannot sweep; trying again");
         }
-        let pause = exponential(LONGEST_SLEEP, LONGEST_BACKOFF, self.failures);
+        let pause = exponential(MIN_BACKOFF, MAX_BACKOFF, self.failures);
         self.failures = self.failures.saturating_add(1);
         pause.mul_f64(1.0 - 0.25 * fastrand::f64())
     }
 
-    fn tell(&self, now: TargetHealth) {
+    fn set_health(&self, now: TargetHealth) {
         if self.health.send_if_modified(|last| std::mem::replace(last, now.clone()) != now) {
             self.changed.notify_one();
         }
