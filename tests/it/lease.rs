@@ -1,4 +1,4 @@
-//! Leadership: one writer at a time, and the next one soon.
+//! Leader election: one writer at a time, and a quick takeover.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ use crate::{
 
 const MONGO: &str = "mongodb://127.0.0.1:1/orders";
 
-/// Who holds the Lease of the chart's controllers.
+/// The holder of the Lease of the chart's controllers.
 async fn holder(namespace: &TestNamespace) -> Option<String> {
     let name = format!("{}-orders-operator-controller", namespace.name);
     let lease = namespace.api::<Lease>().get_opt(&name).await.unwrap()?;
@@ -29,24 +29,24 @@ async fn holder(namespace: &TestNamespace) -> Option<String> {
 
 async fn scale(namespace: &TestNamespace, replicas: i32) {
     namespace.apply(&namespace.service("orders", json!({"replicas": replicas}))).await.unwrap();
-    eventually("the Deployment follows", || async {
+    eventually("the Deployment has that many replicas", || async {
         let deployment = namespace.api::<Deployment>().get_opt("orders").await.unwrap()?;
         (deployment.spec.unwrap().replicas == Some(replicas)).then_some(())
     })
     .await;
 }
 
-/// How a leader comes to its end.
+/// How a leader is stopped.
 #[derive(Clone, Copy, Debug)]
-enum End {
-    /// Frozen past its lease, and woken when another leads.
-    Frozen,
-    Killed,
-    Told,
+enum Stop {
+    /// Frozen until its lease has expired and another leads, and then resumed.
+    Freeze,
+    Kill,
+    Terminate,
 }
 
-/// The resourceVersions of the children that no change of the number of pods touches.
-async fn untouched(namespace: &TestNamespace) -> Vec<Option<String>> {
+/// The resourceVersions of the children that do not depend on the number of replicas.
+async fn unscaled_versions(namespace: &TestNamespace) -> Vec<Option<String>> {
     let mut versions = Vec::new();
     for (kind, version) in [("Service", "v1"), ("Ingress", "networking.k8s.io/v1"), ("ServiceAccount", "v1")]
     {
@@ -57,8 +57,8 @@ async fn untouched(namespace: &TestNamespace) -> Vec<Option<String>> {
 }
 
 #[tokio::test]
-async fn however_the_lease_goes_to_and_fro_each_change_is_written_once() {
-    // A longer duel sets DUEL_SECONDS; each way to end is seen once at least.
+async fn however_leadership_changes_each_change_is_written_once() {
+    // DUEL_SECONDS makes it longer; each way to stop a leader occurs at least once.
     let seconds = number("DUEL_SECONDS", 0);
     let end = Instant::now() + Duration::from_secs(seconds);
     let namespace = TestNamespace::create("duel").await;
@@ -67,41 +67,41 @@ async fn however_the_lease_goes_to_and_fro_each_change_is_written_once() {
     let mut before = eventually("one leads", || holder(&namespace)).await;
     scale(&namespace, 0).await;
     namespace.condition("orders", ConditionType::Reconciled, "True", "AsExpected").await;
-    let versions = untouched(&namespace).await;
-    let (mut changes, mut hands) = (0, 1);
-    let mut ways = vec![End::Told, End::Killed, End::Frozen];
+    let versions = unscaled_versions(&namespace).await;
+    let (mut changes, mut leaders) = (0, 1);
+    let mut ways = vec![Stop::Terminate, Stop::Kill, Stop::Freeze];
     while let Some(way) = ways.pop() {
         let standby = namespace.run_elected().await;
-        eventually("the next stands by", || async {
+        eventually("the next one is a standby", || async {
             standby.admin("/readyz").await.contains("[+]caches ok").then_some(())
         })
         .await;
         match way {
-            End::Frozen => leader.signal("STOP"),
-            End::Killed => leader.signal("KILL"),
-            End::Told => leader.signal("TERM"),
+            Stop::Freeze => leader.signal("STOP"),
+            Stop::Kill => leader.signal("KILL"),
+            Stop::Terminate => leader.signal("TERM"),
         }
-        // The one that is frozen does not know of it.
+        // A frozen leader does not see this change.
         changes += 1;
         scale(&namespace, changes).await;
         let now = holder(&namespace).await.unwrap();
         assert_ne!(now, before, "{way:?}");
-        if matches!(way, End::Frozen) {
+        if matches!(way, Stop::Freeze) {
             leader.signal("CONT");
         }
         let code = leader.ended().await.code();
         assert_eq!(
             code,
             match way {
-                End::Frozen => Some(1),
-                End::Killed => None,
-                End::Told => Some(0),
+                Stop::Freeze => Some(1),
+                Stop::Kill => None,
+                Stop::Terminate => Some(0),
             }
         );
         (leader, before) = (standby, now);
-        hands += 1;
+        leaders += 1;
         if ways.is_empty() && Instant::now() < end {
-            ways = vec![End::Told, End::Killed, End::Frozen];
+            ways = vec![Stop::Terminate, Stop::Kill, Stop::Freeze];
             fastrand::shuffle(&mut ways);
         }
     }
@@ -109,18 +109,18 @@ async fn however_the_lease_goes_to_and_fro_each_change_is_written_once() {
     assert_eq!(
         deployment.metadata.generation,
         Some(i64::from(changes) + 1),
-        "someone wrote what was no more"
+        "a former leader wrote an outdated spec"
     );
-    assert_eq!(untouched(&namespace).await, versions);
+    assert_eq!(unscaled_versions(&namespace).await, versions);
     let name = format!("{}-orders-operator-controller", namespace.name);
     let lease = namespace.api::<Lease>().get(&name).await.unwrap().spec.unwrap();
-    assert_eq!(lease.lease_transitions, Some(hands), "it went to and fro more often than it had to");
-    eprintln!("{hands} led, one after another");
+    assert_eq!(lease.lease_transitions, Some(leaders), "leadership changed more often than necessary");
+    eprintln!("{leaders} leaders, one after another");
     namespace.remove().await;
 }
 
 #[tokio::test]
-async fn a_leader_that_is_told_to_end_hands_over_within_a_second_and_the_next_one_writes() {
+async fn a_leader_releases_the_lease_on_sigterm_and_the_next_one_leads_within_a_second() {
     let namespace = TestNamespace::create("handover").await;
     namespace.secrets(MONGO).await;
     let mut leader = namespace.run_elected().await;
@@ -129,27 +129,27 @@ async fn a_leader_that_is_told_to_end_hands_over_within_a_second_and_the_next_on
     let mut took = Vec::new();
     for round in 1..=4 {
         let standby = namespace.run_elected().await;
-        eventually("the next stands by", || async {
+        eventually("the next one is a standby", || async {
             standby.admin("/readyz").await.contains("[+]caches ok").then_some(())
         })
         .await;
-        let told = Instant::now();
+        let terminated = Instant::now();
         leader.signal("TERM");
         before =
             eventually("the next leads", || async { holder(&namespace).await.filter(|now| *now != before) })
                 .await;
-        took.push(told.elapsed());
+        took.push(terminated.elapsed());
         assert_eq!(leader.ended().await.code(), Some(0));
         leader = standby;
         scale(&namespace, round).await;
     }
-    // The others may have had to wait for a busy machine.
+    // The other rounds may have been slowed down by a busy machine.
     assert!(took.iter().min().unwrap() < &Duration::from_secs(1), "{took:?}");
     namespace.remove().await;
 }
 
 #[tokio::test]
-async fn a_standby_waits_as_long_as_the_lease_is_renewed_and_takes_it_when_it_is_over() {
+async fn a_standby_waits_while_the_lease_is_renewed_and_acquires_it_when_it_has_expired() {
     let namespace = TestNamespace::create("silent").await;
     let settings = |identity: &str| LeaseSettings {
         duration: Duration::from_secs(2),
@@ -163,14 +163,14 @@ async fn a_standby_waits_as_long_as_the_lease_is_renewed_and_takes_it_when_it_is
     eventually("the first leads", || async { leads.may_write().then_some(()) }).await;
     let (candidate, follows) = Candidate::new(namespace.client.clone(), settings("second"));
     tokio::spawn(candidate.run(second.clone()));
-    // Through many renewals, of which the standby learns by its watch alone.
+    // The standby learns of many renewals through its watch only.
     for round in 0..20 {
         let time = || async { namespace.api::<Lease>().get("lease").await.unwrap().spec.unwrap().renew_time };
         let before = time().await;
         eventually("it is renewed", || async { (time().await != before).then_some(()) }).await;
         assert!(!follows.may_write(), "round {round}");
     }
-    // As a crash does: nothing is handed over.
+    // Like a crash: the lease is not released.
     running.abort();
     eventually("the standby leads", || async { follows.may_write().then_some(()) }).await;
     assert!(!leads.may_write());
@@ -179,7 +179,7 @@ async fn a_standby_waits_as_long_as_the_lease_is_renewed_and_takes_it_when_it_is
 }
 
 #[tokio::test]
-async fn of_many_candidates_one_leads_at_any_time_and_each_gets_its_turn() {
+async fn at_most_one_of_many_candidates_leads_at_any_time_and_each_leads_once() {
     let namespace = TestNamespace::create("lease").await;
     let mut candidates: Vec<(CancellationToken, Leadership)> = (0..4)
         .map(|number| {

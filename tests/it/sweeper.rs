@@ -1,5 +1,4 @@
-//! The sweeper, run as a process under exactly the rights of the chart, against a real API server
-//! and database.
+//! The sweeper as a process with exactly the permissions of the chart, against a real API server and database.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ pub(crate) fn service(namespace: &TestNamespace, name: &str, database: &TestData
     object
 }
 
-/// Stores an order that expires so many milliseconds from now.
+/// Inserts an order that expires in so many milliseconds.
 pub(crate) async fn order(database: &TestDatabase, status: &str, expires_in_ms: i64) -> ObjectId {
     let (id, expires_at) = (ObjectId::new(), Timestamp::now() + SignedDuration::from_millis(expires_in_ms));
     let order = doc! {
@@ -31,13 +30,13 @@ pub(crate) async fn order(database: &TestDatabase, status: &str, expires_in_ms: 
     id
 }
 
-/// Status and version of an order.
+/// The status and version of an order.
 pub(crate) async fn state(database: &TestDatabase, id: ObjectId) -> (String, i32) {
     let order = database.stored(&id.to_hex()).await;
     (order.get_str("status").unwrap().to_owned(), order.get_i32("version").unwrap())
 }
 
-/// Waits until the order is cancelled, by exactly one change.
+/// Waits until the order is cancelled, and checks that it changed only once.
 pub(crate) async fn cancelled(database: &TestDatabase, id: ObjectId) {
     eventually("the order is cancelled", || async {
         let (status, version) = state(database, id).await;
@@ -58,14 +57,14 @@ async fn orders_expire_in_the_databases_of_all_resources_and_others_stay() {
     let sweeper = namespace.run("sweeper").await;
     cancelled(&first, overdue).await;
 
-    // A resource that comes while it runs, and an order that comes due while it runs.
+    // A resource is created and an order becomes due while the sweeper runs.
     namespace.apply(&service(&namespace, "second", &second, json!({}))).await.unwrap();
     let soon = order(&second, "created", 1_500).await;
     cancelled(&second, soon).await;
     let expires_at = *second.stored(&soon.to_hex()).await.get_datetime("expiresAt").unwrap();
     assert!(expires_at <= DateTime::now(), "cancelled before its time");
 
-    // What comes due while no sweeper runs is found by the next one.
+    // An order that becomes due while no sweeper runs is found by the next one.
     sweeper.kill();
     let missed = order(&first, "created", -1).await;
     let _sweeper = namespace.run("sweeper").await;
@@ -77,7 +76,7 @@ async fn orders_expire_in_the_databases_of_all_resources_and_others_stay() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_and_a_secret_that_is_missing_delay_no_other() {
+async fn an_unreachable_database_and_a_missing_secret_delay_no_other_database() {
     let namespace = TestNamespace::create("away").await;
     let database = TestDatabase::new().await;
     namespace.secrets(&uri()).await;
@@ -92,7 +91,7 @@ async fn a_database_that_is_away_and_a_secret_that_is_missing_delay_no_other() {
     let soon = order(&database, "created", 500).await;
     cancelled(&database, soon).await;
 
-    // Each resource says how its database is, beside what the controller says.
+    // The sweeper's conditions are beside the controller's.
     let _controller = namespace.run("controller").await;
     for name in ["away", "garbage", "missing"] {
         let message = namespace.condition(name, DatabaseReady, "False", "DatabaseUnreachable").await;
@@ -109,7 +108,7 @@ async fn a_database_that_is_away_and_a_secret_that_is_missing_delay_no_other() {
 }
 
 #[tokio::test]
-async fn a_suspended_database_is_left_alone_until_it_is_resumed_and_payment_has_its_grace() {
+async fn a_suspended_database_is_not_swept_until_it_is_resumed_and_the_payment_grace_applies() {
     let namespace = TestNamespace::create("paused").await;
     namespace.secrets(&uri()).await;
     let (paused, witness) = (TestDatabase::new().await, TestDatabase::new().await);
@@ -119,7 +118,7 @@ async fn a_suspended_database_is_left_alone_until_it_is_resumed_and_payment_has_
     namespace.apply(&service(&namespace, "paused", &paused, spec(true))).await.unwrap();
     namespace.apply(&service(&namespace, "witness", &witness, json!({}))).await.unwrap();
     let _sweeper = namespace.run("sweeper").await;
-    // The sweeper has come round, and more than once, when it has seen these two.
+    // Once these two are cancelled, the sweeper has processed all targets more than once.
     for expires_in_ms in [-1, 2_500] {
         let seen = order(&witness, "created", expires_in_ms).await;
         cancelled(&witness, seen).await;
@@ -135,7 +134,7 @@ async fn a_suspended_database_is_left_alone_until_it_is_resumed_and_payment_has_
 }
 
 #[tokio::test]
-async fn no_more_orders_expire_in_a_second_than_the_resource_permits() {
+async fn no_more_orders_expire_per_second_than_the_resource_allows() {
     let namespace = TestNamespace::create("pace").await;
     namespace.secrets(&uri()).await;
     let database = TestDatabase::new().await;
@@ -147,7 +146,7 @@ async fn no_more_orders_expire_in_a_second_than_the_resource_permits() {
     namespace.apply(&service(&namespace, "orders", &database, slow)).await.unwrap();
     let _sweeper = namespace.run("sweeper").await;
     let collection = database.orders();
-    eventually("it begins", || async {
+    eventually("the first order is cancelled", || async {
         let left = collection.count_documents(doc! {"status": "created"}).await.unwrap();
         (left < 12).then_some(())
     })
@@ -156,13 +155,13 @@ async fn no_more_orders_expire_in_a_second_than_the_resource_permits() {
     for id in orders {
         cancelled(&database, id).await;
     }
-    // Eleven of them or fewer, at most four in a second; some may have gone before they were looked for.
+    // Eleven of them at most, four per second at most; some may have been cancelled before the time was taken.
     assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
     namespace.remove().await;
 }
 
 #[tokio::test]
-async fn an_order_that_the_database_refuses_to_cancel_keeps_no_other() {
+async fn an_order_that_the_database_refuses_to_cancel_blocks_no_other() {
     let namespace = TestNamespace::create("refused").await;
     namespace.secrets(&uri()).await;
     let database = TestDatabase::new().await;
@@ -170,7 +169,7 @@ async fn an_order_that_the_database_refuses_to_cancel_keeps_no_other() {
     for number in 0..20 {
         orders.push(order(&database, "created", -60_000 + number).await);
     }
-    // Nothing can be added to a text.
+    // A version that is text cannot be incremented.
     let spoiled = orders.remove(0);
     let text = doc! { "$set": { "version": "one" } };
     database.orders().update_one(doc! { "_id": spoiled }, text).await.unwrap();

@@ -1,8 +1,8 @@
-//! The sweepers in chaos: whatever is killed, frozen or stopped, and whatever time a machine takes it to be,
-//! every order has a history that is right, and none is left behind.
+//! A chaos test: sweepers are killed, frozen and stopped, their clocks are wrong, and a database restarts. Every order
+//! must have a correct history, and none may be left over.
 //!
-//! It prints its seed. `CHAOS_SEED=... CHAOS_SECONDS=600 cargo test --test it sweeper_chaos` plays it again, for
-//! ten minutes instead of one.
+//! It prints its seed. `CHAOS_SEED=... CHAOS_SECONDS=600 cargo test --test it sweeper_chaos` repeats it, for ten minutes
+//! instead of one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,18 +29,18 @@ use crate::{
     sweeper_history::History,
 };
 
-/// The seconds that an order has on top once its payment has begun.
+/// By how many seconds an order expires later once its payment has begun.
 const GRACE: u64 = 1;
 
-/// An order more in each database, so often.
-const EVERY: Duration = Duration::from_millis(120);
+/// How often an order is reserved in each database.
+const RESERVE_INTERVAL: Duration = Duration::from_millis(120);
 
-/// By how much an order may be late in the database that is never stopped, where any two of three sweepers are
-/// lost: the third rank comes after 4 s, and a machine that runs other tests may be slow. Less than the 10 s that
-/// the Lease of a killed one lasts.
-const LATE: Duration = Duration::from_secs(9);
+/// By how much an order may be overdue in the database that is never stopped, while any two of three sweepers are
+/// lost: the third rank comes after 4 s, and a machine that runs other tests may be slow. It is less than the 10 s until
+/// the Lease of a killed sweeper expires.
+const OVERDUE_LIMIT: Duration = Duration::from_secs(9);
 
-/// How long the Lease of a killed sweeper counts, and a little for the others to see that it is over.
+/// The duration of a Lease, and a little more until the other sweepers notice that it has expired.
 const LEASE: SignedDuration = SignedDuration::from_secs(12);
 
 type Histories = Arc<Mutex<HashMap<OrderId, History>>>;
@@ -67,8 +67,8 @@ impl Shop {
         self.note(order.id, |history| history.made.push(made));
     }
 
-    /// One order: reserved, and then cancelled, paid for or forgotten, now and then by two at once, around the
-    /// time when it expires.
+    /// Reserves an order, and then cancels it, pays for it or abandons it around the time when it expires, sometimes
+    /// twice.
     async fn order(&self, mut random: Rng) {
         let user = UserId::new("u1").unwrap();
         let terms = ReservationTerms {
@@ -79,8 +79,8 @@ impl Shop {
         let reserved = match self.database.store.reserve(&user, ticket, None, Timestamp::now(), &terms).await
         {
             Ok(reserved) => reserved,
-            // It may be there nevertheless; then it is as one that nobody came back to.
-            Err(ReserveError::Store(error)) => return unless_away(&error),
+            // It may have been stored all the same; then it is an abandoned one.
+            Err(ReserveError::Store(error)) => return assert_unavailable(&error),
             Err(error) => panic!("{error}"),
         };
         let order = &reserved.reservation().order;
@@ -121,7 +121,7 @@ impl Shop {
         }
     }
 
-    /// A ticket, unless the database is away.
+    /// Inserts a ticket, unless the database is unavailable.
     async fn ticket(&self) -> Option<orders_operator::order::TicketId> {
         let ticket = orders_operator::order::Ticket {
             id: crate::mongo::ticket_id(),
@@ -133,7 +133,7 @@ impl Shop {
         match self.database.store.upsert_tickets(&[ticket]).await {
             Ok(_) => Some(id),
             Err(error) => {
-                unless_away(&error);
+                assert_unavailable(&error);
                 None
             }
         }
@@ -143,7 +143,7 @@ impl Shop {
         match result {
             Ok(Moved::Now(order)) => self.made(&order),
             Ok(Moved::Before(_)) | Err(PaymentError::TooLate(_) | PaymentError::Refused { .. }) => {}
-            Err(PaymentError::Store(error)) => unless_away(&error),
+            Err(PaymentError::Store(error)) => assert_unavailable(&error),
             Err(error @ PaymentError::NotFound(_)) => panic!("{error}"),
         }
     }
@@ -152,7 +152,7 @@ impl Shop {
         match result {
             Ok(Moved::Now(order)) => self.made(&order),
             Ok(Moved::Before(_)) | Err(CancelError::Complete(_)) => {}
-            Err(CancelError::Store(error)) => unless_away(&error),
+            Err(CancelError::Store(error)) => assert_unavailable(&error),
             Err(error) => panic!("{error}"),
         }
     }
@@ -160,7 +160,7 @@ impl Shop {
     /// Reserves and moves orders until `end`, and waits for the last of them.
     async fn trade(self, mut random: Rng, end: Instant) {
         let mut orders = JoinSet::new();
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(RESERVE_INTERVAL);
         while Instant::now() < end {
             ticks.tick().await;
             let (shop, random) = (self.clone(), random.fork());
@@ -171,12 +171,12 @@ impl Shop {
         }
     }
 
-    /// Looks at every order that may still change, again and again, until `over`. Gives by how much those were
-    /// overdue that were, by the moment at which they became due.
+    /// Polls all open orders until `over`. Returns by how much orders were overdue, by the moment at which they
+    /// became due.
     async fn watched(self, mut over: watch::Receiver<bool>) -> BTreeMap<Timestamp, Duration> {
         let (mut latest, mut open) = (BTreeMap::<_, Duration>::new(), BTreeMap::<ObjectId, ()>::new());
         while !*over.borrow_and_update() {
-            // Those that were open when it last looked, and those that are.
+            // The orders that were open at the last poll, and those that are now.
             let known: Vec<_> = open.keys().copied().collect();
             let filter = doc! { "$or": [{ "_id": { "$in": known } }, { "status": { "$in": ["created", "awaiting:payment"] } }] };
             let before = Timestamp::now();
@@ -194,7 +194,7 @@ impl Shop {
                         }
                     }
                     let id = OrderId::from_bytes(id.bytes());
-                    // One that is not known to be reserved has no history to be checked.
+                    // There is no history of an order whose reservation is not known to have succeeded.
                     if let Some(history) = self.histories.lock().unwrap().get_mut(&id) {
                         history.seen.push((after, status, version));
                     }
@@ -234,10 +234,10 @@ impl Shop {
         .await;
     }
 
-    /// Checks every history; gives how many there are, and how many ended in each status.
+    /// Checks every history. Returns how many orders ended in each status.
     async fn checked(&self) -> BTreeMap<String, u32> {
         let mut histories = std::mem::take(&mut *self.histories.lock().unwrap());
-        // Also those of which the answer to the reservation was lost.
+        // Also orders whose reservation succeeded although its response was lost.
         for (id, status, version, expires_at) in self.look(doc! {}).await.unwrap() {
             let end_of_grace = expires_at + SignedDuration::from_secs(i64::try_from(GRACE).unwrap());
             let unknown = History { expires_at, end_of_grace, ..History::default() };
@@ -254,22 +254,22 @@ impl Shop {
     }
 }
 
-/// A call fails only because the database is away.
-fn unless_away(error: &StoreError) {
+/// Asserts that a call failed only because the database was unavailable.
+fn assert_unavailable(error: &StoreError) {
     assert!(error.is_unavailable(), "{error}");
 }
 
-/// The sweepers, and what happens to them.
+/// The running sweepers, and when some were lost.
 struct Sweepers<'a> {
     namespace: &'a TestNamespace,
     running: Vec<Process>,
     random: Rng,
-    /// From when until when one of them did nothing and the others may have counted on it.
+    /// The periods in which a sweeper was down but the others may have relied on it.
     lost: Vec<(Timestamp, Timestamp)>,
 }
 
 impl Sweepers<'_> {
-    /// One more, on a machine whose clock is wrong by up to five seconds.
+    /// Starts another sweeper, with a clock that is wrong by up to five seconds.
     async fn start(&mut self) {
         let ahead = self.random.i32(-5..=5);
         let library = setting("LIBFAKETIME");
@@ -279,7 +279,7 @@ impl Sweepers<'_> {
         self.running.push(self.namespace.run_sweeper_in(&environment).await);
     }
 
-    /// What happens next: one is killed and another begins, one is told to end, or one is frozen.
+    /// Kills and replaces a sweeper, terminates and replaces one, or freezes one.
     async fn disturb(&mut self) {
         let victim = self.random.usize(0..self.running.len());
         match self.random.u8(0..5) {
@@ -291,9 +291,9 @@ impl Sweepers<'_> {
                 self.start().await;
             }
             3 => {
-                let told = self.running.swap_remove(victim);
+                let stopped = self.running.swap_remove(victim);
                 self.start().await;
-                assert_eq!(told.terminate().await.code(), Some(0));
+                assert_eq!(stopped.terminate().await.code(), Some(0));
             }
             _ => {
                 let time = Duration::from_millis(self.random.u64(11_000..14_000));
@@ -302,7 +302,7 @@ impl Sweepers<'_> {
         }
     }
 
-    /// Past its Lease.
+    /// Freezes a sweeper for longer than its Lease lasts.
     async fn freeze(&mut self, victim: usize, time: Duration) {
         let now = Timestamp::now();
         self.running[victim].signal("STOP");
@@ -311,7 +311,7 @@ impl Sweepers<'_> {
         self.lost.push((now, Timestamp::now()));
     }
 
-    /// The longest that orders were overdue while so many sweepers at once were lost.
+    /// The longest time that orders were overdue, by the number of sweepers that were lost then.
     fn latest(&self, overdue: &BTreeMap<Timestamp, Duration>) -> BTreeMap<usize, Duration> {
         let mut latest = BTreeMap::<_, Duration>::new();
         for (due, late) in overdue {
@@ -324,7 +324,7 @@ impl Sweepers<'_> {
     }
 
     async fn disturb_until(&mut self, end: Instant) {
-        // Each of them happens at least once, however short the run.
+        // Kills are frequent, but a short run might have no freeze.
         self.freeze(0, Duration::from_secs(12)).await;
         while Instant::now() < end {
             self.disturb().await;
@@ -333,7 +333,7 @@ impl Sweepers<'_> {
     }
 }
 
-/// Kills the spare database and starts it again, every now and then.
+/// Restarts the spare database every few seconds.
 async fn restart_until(end: Instant, mut random: Rng) {
     while Instant::now() + Duration::from_secs(5) < end {
         sleep(Duration::from_millis(random.u64(8_000..20_000))).await;
@@ -342,7 +342,7 @@ async fn restart_until(end: Instant, mut random: Rng) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_order_has_a_history_that_is_right_whatever_happens_to_sweepers_clocks_and_a_database() {
+async fn every_order_has_a_correct_history_whatever_happens_to_sweepers_clocks_and_a_database() {
     let seed = number("CHAOS_SEED", fastrand::u64(..));
     let length = Duration::from_secs(number("CHAOS_SECONDS", 60));
     eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={}", length.as_secs());
@@ -393,6 +393,6 @@ async fn every_order_has_a_history_that_is_right_whatever_happens_to_sweepers_cl
         assert!(ended.get("cancelled") > Some(&10) && ended.get("complete") > Some(&1), "{ended:?}");
     }
     let late = latest[0].values().max().copied().unwrap_or_default();
-    assert!(late < LATE, "an order was overdue by {late:?} though a sweeper was there");
+    assert!(late < OVERDUE_LIMIT, "an order was overdue by {late:?} although a sweeper was running");
     namespace.remove().await;
 }

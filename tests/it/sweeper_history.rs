@@ -1,4 +1,4 @@
-//! Checks the history of an order, as it was told by those who moved it and seen by those who looked.
+//! Checks the history of an order, from the results that callers got and the states that were observed.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +7,23 @@ use jiff::Timestamp;
 /// What is known of one order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
-    /// When it was to expire, and when at the latest once its payment had begun.
+    /// When it expires, and when it does at the latest once its payment has begun.
     pub(crate) expires_at: Timestamp,
     pub(crate) end_of_grace: Timestamp,
-    /// What was tried with it, whether or not it succeeded: an answer may be lost.
+    /// What was attempted, whether or not it succeeded, as a response may be lost.
     pub(crate) tried_to_begin: bool,
     pub(crate) tried_to_pay: bool,
     pub(crate) tried_to_cancel: bool,
-    /// The statuses and versions that a caller was told that it made, in no order.
+    /// The statuses and versions that callers were told they had created, in any order.
     pub(crate) made: Vec<(String, i32)>,
-    /// What was stored when somebody looked, with a time that the database's clock had not passed by then.
+    /// The observed states, each with a time that the database's clock had not passed when it was observed.
     pub(crate) seen: Vec<(Timestamp, String, i32)>,
-    /// What is stored in the end.
+    /// The final state.
     pub(crate) last: Option<(String, i32)>,
 }
 
 impl History {
-    /// Everything that is wrong with it; nothing, if it is as it should be.
+    /// Everything that is wrong with the history; empty if it is correct.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let Some((status, version)) = &self.last else { return vec!["it is gone".into()] };
@@ -51,7 +51,7 @@ impl History {
             let fits = match (from.as_str(), to.as_str(), steps) {
                 ("created", "awaiting:payment" | "complete" | "cancelled", 1)
                 | ("awaiting:payment", "complete" | "cancelled", 1) => true,
-                // By way of awaiting:payment, which nobody saw.
+                // Through awaiting:payment, which was not observed.
                 ("created", "complete" | "cancelled", 2) => self.tried_to_begin,
                 _ => false,
             };
@@ -103,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn what_may_happen_is_no_problem() {
+    fn a_legal_history_has_no_problems() {
         for history in [
             history(&[], &[(1, "created", 0), (11, "cancelled", 1)], ("cancelled", 1)),
             history(&[("awaiting:payment", 1), ("complete", 2)], &[], ("complete", 2)),
             history(&[("complete", 1)], &[(1, "complete", 1)], ("complete", 1)),
-            // The answer to the first step was lost.
+            // The response to the first step was lost.
             history(&[], &[(12, "cancelled", 2)], ("cancelled", 2)),
             history(&[], &[], ("created", 0)),
         ] {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_must_not_happen_is_a_problem() {
+    fn each_illegal_history_has_a_problem() {
         let wrong = [
             ("cancelled twice", history(&[], &[(11, "cancelled", 1)], ("cancelled", 2))),
             ("cancelled twice, unseen", history(&[], &[], ("cancelled", 3))),

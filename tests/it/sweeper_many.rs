@@ -1,4 +1,4 @@
-//! Several sweepers at once: they divide the databases, and one that is lost is missed for two seconds.
+//! Several sweepers: they divide the databases, and the loss of one costs two seconds.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     sweeper::{cancelled, order, service, state},
 };
 
-/// So many sweepers of so many databases, once they know each other.
+/// Starts `count` sweepers and waits until they know each other and sweep all databases.
 async fn sweepers(namespace: &TestNamespace, databases: &[TestDatabase], count: usize) -> Vec<Process> {
     namespace.secrets(&uri()).await;
     for (number, database) in databases.iter().enumerate() {
@@ -42,7 +42,7 @@ async fn know_each_other(sweeper: &Process, count: usize) {
     .await;
 }
 
-/// How a sweeper ranks for each database.
+/// The rank of a sweeper for each database.
 async fn ranks(sweeper: &Process, databases: &[TestDatabase]) -> Vec<Option<u32>> {
     let page = sweeper.admin("/metrics").await;
     let rank = |database: &TestDatabase| {
@@ -57,7 +57,7 @@ async fn leases(namespace: &TestNamespace) -> usize {
     namespace.api::<Lease>().list(&ListParams::default()).await.unwrap().items.len()
 }
 
-/// By how much the order was late when it was seen to be cancelled.
+/// By how much an order was overdue when it was observed to be cancelled.
 async fn lateness(database: &TestDatabase, id: mongodb::bson::oid::ObjectId) -> Duration {
     cancelled(database, id).await;
     let now = Timestamp::now();
@@ -66,7 +66,7 @@ async fn lateness(database: &TestDatabase, id: mongodb::bson::oid::ObjectId) -> 
 }
 
 #[tokio::test]
-async fn each_database_has_one_owner_and_a_killed_one_is_stood_in_for_before_its_lease_is_over() {
+async fn each_database_has_one_owner_and_a_standby_replaces_a_killed_one_before_its_lease_expires() {
     let namespace = TestNamespace::create("many").await;
     let mut databases = Vec::new();
     for _ in 0..4 {
@@ -82,14 +82,14 @@ async fn each_database_has_one_owner_and_a_killed_one_is_stood_in_for_before_its
         of_all.sort_unstable();
         assert_eq!(of_all, [0, 1, 2], "{table:?}");
     }
-    // The owner is gone, and nobody was told.
+    // The owner is killed without a chance to delete its Lease.
     let owner = (0..3).find(|at| table[*at][0] == Some(0)).unwrap();
     let due = order(&databases[0], "created", 1_000).await;
     all.remove(owner).kill();
     let late = lateness(&databases[0], due).await;
-    // Two seconds is the promise; its Lease lasts ten, and is not waited for.
+    // The promise is two seconds; its Lease would last for ten.
     assert!(late < Duration::from_secs(8), "{late:?}");
-    // In time it is known to be gone, and what it owned has an owner again.
+    // Once its Lease has expired, its databases have an owner again.
     for sweeper in &all {
         know_each_other(sweeper, 2).await;
     }
@@ -101,7 +101,7 @@ async fn each_database_has_one_owner_and_a_killed_one_is_stood_in_for_before_its
 }
 
 #[tokio::test]
-async fn a_sweeper_that_is_told_to_end_leaves_and_a_frozen_one_does_no_harm_when_it_wakes() {
+async fn a_stopped_sweeper_deletes_its_lease_and_a_frozen_one_does_no_harm_when_it_resumes() {
     let namespace = TestNamespace::create("leave").await;
     let databases = [TestDatabase::new().await];
     let mut all = sweepers(&namespace, &databases, 2).await;
@@ -121,7 +121,7 @@ async fn a_sweeper_that_is_told_to_end_leaves_and_a_frozen_one_does_no_harm_when
     cancelled(&databases[0], due).await;
 
     assert_eq!(owner.terminate().await.code(), Some(0));
-    assert_eq!(leases(&namespace).await, 1, "it took its Lease away before it ended");
+    assert_eq!(leases(&namespace).await, 1, "it deleted its Lease before it exited");
     know_each_other(&other, 1).await;
     let due = order(&databases[0], "created", 500).await;
     cancelled(&databases[0], due).await;

@@ -1,4 +1,4 @@
-//! The sweeper without a cluster, and for once.
+//! The sweeper without a cluster, and its one-shot mode.
 
 use std::process::{Command, Output};
 
@@ -12,7 +12,7 @@ use crate::{
     sweeper::{cancelled, order, service, state},
 };
 
-/// Runs the sweeper to its end, where there is no cluster to be found.
+/// Runs the sweeper to its end, without access to a cluster.
 async fn sweeper(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
     command.arg("sweeper").args(arguments).env("KUBECONFIG", "/nonexistent");
@@ -45,14 +45,14 @@ async fn one_database_is_counted_and_swept_once_without_a_cluster() {
     for (id, status) in [(later, "created"), (paying, "awaiting:payment")] {
         assert_eq!(state(&database, id).await, (status.to_owned(), 0));
     }
-    // More than one batch, at a rate.
+    // More than one batch, with a rate limit.
     database.many_orders("u1", 1500, doc! { "expiresAt": DateTime::from_millis(0) }).await;
     let swept = sweeper(&[&target[..], &["--once", "--max-per-second", "5000"]].concat()).await;
     assert!(printed(&swept).contains("1500 orders expired"), "{swept:?}");
 }
 
 #[tokio::test]
-async fn a_backlog_is_swept_whole_whether_it_became_due_in_a_moment_or_over_years_but_for_what_is_not_due() {
+async fn all_of_a_backlog_is_swept_whether_it_became_due_at_one_moment_or_over_years_and_nothing_else() {
     let database = TestDatabase::new().await;
     let now = DateTime::now().timestamp_millis();
     let at = |before: i64| doc! { "expiresAt": DateTime::from_millis(now - before) };
@@ -61,7 +61,7 @@ async fn a_backlog_is_swept_whole_whether_it_became_due_in_a_moment_or_over_year
         fields.insert("status", "awaiting:payment");
         fields
     };
-    // Not the oldest first, and more in one moment than are cancelled at once.
+    // The oldest are not inserted first, and more expire at one moment than fit into a batch.
     for (count, fields) in [
         (2500, at(3_600_000)),
         (2500, paying(86_400_000)),
@@ -92,7 +92,7 @@ async fn a_backlog_is_swept_whole_whether_it_became_due_in_a_moment_or_over_year
 }
 
 #[tokio::test]
-async fn once_says_for_each_resource_of_the_cluster_what_came_of_it() {
+async fn once_prints_a_result_for_each_resource_of_the_cluster() {
     let namespace = TestNamespace::create("once").await;
     namespace.secrets(&uri()).await;
     let (first, second) = (TestDatabase::new().await, TestDatabase::new().await);
@@ -115,7 +115,7 @@ async fn once_says_for_each_resource_of_the_cluster_what_came_of_it() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_ends_it_with_a_word_about_what_to_do() {
+async fn an_error_ends_it_with_a_message_about_the_remedy() {
     let away = sweeper(&["--uri", "mongodb://127.0.0.1:1/orders", "--once"]).await;
     assert_eq!(away.status.code(), Some(1));
     assert!(printed(&away).contains("127.0.0.1:1/orders: failed: the database is away"), "{away:?}");

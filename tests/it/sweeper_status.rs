@@ -1,4 +1,4 @@
-//! What the sweeper says in the resources: how far it is, and nothing where nothing happens.
+//! What the sweeper writes to the resources, and that it writes nothing if nothing happens.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ async fn expired_total(namespace: &TestNamespace, name: &str, total: i64) {
     .await;
 }
 
-/// Waits until an event of this reason was written about `name`; gives its type and note.
+/// Waits for an event with this reason about `name`, and returns its type and note.
 async fn event(namespace: &TestNamespace, name: &str, reason: &str) -> (String, String) {
     eventually(&format!("an event {reason} about {name}"), || async {
         let events = namespace.api::<Event>().list(&ListParams::default()).await.unwrap();
@@ -42,7 +42,7 @@ async fn event(namespace: &TestNamespace, name: &str, reason: &str) -> (String, 
     .await
 }
 
-/// Waits until the sweeper has looked so often in `database`, which it does once a second.
+/// Waits for `count` more queries of `database`, of which there is one per second.
 async fn looks(sweeper: &Process, database: &TestDatabase, count: f64) {
     let of = async || {
         let page = sweeper.admin("/metrics").await;
@@ -57,7 +57,7 @@ async fn looks(sweeper: &Process, database: &TestDatabase, count: f64) {
 }
 
 #[tokio::test]
-async fn the_resource_counts_what_expired_through_restarts_and_an_idle_one_is_not_written_to() {
+async fn the_resource_counts_expired_orders_across_restarts_and_an_idle_one_is_not_written() {
     let namespace = TestNamespace::create("expiry").await;
     namespace.secrets(&uri()).await;
     let (busy, idle) = (TestDatabase::new().await, TestDatabase::new().await);
@@ -72,14 +72,14 @@ async fn the_resource_counts_what_expired_through_restarts_and_an_idle_one_is_no
         let due = order(&busy, "created", -1).await;
         cancelled(&busy, due).await;
     }
-    // The first was told within a minute; what it did not tell yet it does when it is told to end.
+    // The status may be up to a minute behind; on SIGTERM the rest is written.
     assert_eq!(sweeper.terminate().await.code(), Some(0));
     expired_total(&namespace, "busy", 3).await;
 
     let sweeper = namespace.run_sweeper().await;
     let due = order(&busy, "created", -1).await;
     cancelled(&busy, due).await;
-    // Three rounds of what goes through all resources.
+    // As long as three resyncs take.
     looks(&sweeper, &idle, 15.0).await;
     expired_total(&namespace, "busy", 4).await;
     assert_eq!(version().await, before);
@@ -87,7 +87,7 @@ async fn the_resource_counts_what_expired_through_restarts_and_an_idle_one_is_no
 }
 
 #[tokio::test]
-async fn a_target_that_falls_behind_says_so_and_that_it_has_caught_up() {
+async fn falling_behind_and_catching_up_are_reported() {
     let namespace = TestNamespace::create("behind").await;
     namespace.secrets(&uri()).await;
     let database = TestDatabase::new().await;
@@ -115,7 +115,7 @@ async fn a_target_that_falls_behind_says_so_and_that_it_has_caught_up() {
     namespace.remove().await;
 }
 
-/// A way to the database that takes connections and lets nothing through until it is opened.
+/// A proxy to the database that accepts connections but forwards nothing until it is opened.
 async fn stuck_way() -> (String, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (uri, behind) = by_way_of(listener.local_addr().unwrap().port());
@@ -136,7 +136,7 @@ async fn stuck_way() -> (String, watch::Sender<bool>) {
 }
 
 #[tokio::test]
-async fn a_database_that_hangs_delays_no_other_and_is_swept_when_it_answers_again() {
+async fn a_database_that_hangs_delays_no_other_and_is_swept_once_it_answers_again() {
     let namespace = TestNamespace::create("hangs").await;
     let (stuck, well) = (TestDatabase::new().await, TestDatabase::new().await);
     let (way, opened) = stuck_way().await;
@@ -152,7 +152,7 @@ async fn a_database_that_hangs_delays_no_other_and_is_swept_when_it_answers_agai
     let (kind, note) = event(&namespace, "stuck", "DatabaseUnreachable").await;
     assert_eq!(kind, "Warning");
     assert!(note.contains("the database"), "{note}");
-    // Meanwhile the other is on time, again and again.
+    // Meanwhile the orders of the other database expire on time.
     for _ in 0..5 {
         let due = order(&well, "created", 300).await;
         cancelled(&well, due).await;
@@ -168,7 +168,7 @@ async fn a_database_that_hangs_delays_no_other_and_is_swept_when_it_answers_agai
 }
 
 #[tokio::test]
-async fn a_secret_that_is_corrected_and_orders_that_contradict_an_index_are_seen_to_without_a_restart() {
+async fn a_corrected_secret_and_resolved_duplicates_are_noticed_without_a_restart() {
     let namespace = TestNamespace::create("corrected").await;
     namespace.secrets(&uri()).await;
     namespace.secret("other", "MONGO_URI", "mongodb://127.0.0.1:1/").await;
@@ -185,7 +185,7 @@ async fn a_secret_that_is_corrected_and_orders_that_contradict_an_index_are_seen
     namespace.condition("other", DatabaseReady, "False", "DatabaseUnreachable").await;
     let message = namespace.condition("twice", DatabaseReady, "False", "DuplicateActiveOrders").await;
     assert!(message.contains(&ticket.to_hex()), "{message}");
-    // Slower, but swept.
+    // Without the index the sweep is slower, but it works.
     namespace.condition("twice", Sweeping, "True", "AsExpected").await;
     let due = order(&twice, "created", -1).await;
     cancelled(&twice, due).await;
@@ -199,7 +199,7 @@ async fn a_secret_that_is_corrected_and_orders_that_contradict_an_index_are_seen
     namespace.remove().await;
 }
 
-/// The names of the sweeper's metrics in a text, without what tells the samples of one metric apart.
+/// The names of the sweeper's metrics in a text, without the suffixes of samples.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     let names = text.match_indices("orders_operator_sweeper_").map(|(at, _)| {
         let rest = &text[at..];
@@ -212,7 +212,7 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 }
 
 #[tokio::test]
-async fn the_metrics_that_dashboard_and_alerts_ask_for_are_there_and_explained() {
+async fn the_metrics_of_the_dashboard_and_the_alerts_exist_and_are_documented() {
     let namespace = TestNamespace::create("metrics").await;
     namespace.secrets(&uri()).await;
     namespace.secret("away", "MONGO_URI", "mongodb://127.0.0.1:1/orders").await;
@@ -221,7 +221,7 @@ async fn the_metrics_that_dashboard_and_alerts_ask_for_are_there_and_explained()
     namespace.apply(&service(&namespace, "well", &database, json!({}))).await.unwrap();
     let away = json!({"database": {"uriSecretRef": {"name": "away"}}});
     namespace.apply(&service(&namespace, "away", &database, away)).await.unwrap();
-    // A metric of targets is there when it has something to say.
+    // A metric of a target exists once it has been set.
     let sweeper = namespace.run("sweeper").await;
     cancelled(&database, due).await;
     eventually("an error is counted", || async {

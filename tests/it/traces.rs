@@ -1,4 +1,4 @@
-//! Traces by OTLP, taken by a collector in the test.
+//! Traces by OTLP, received by a collector in the test.
 
 use std::{
     sync::{Arc, Mutex},
@@ -25,7 +25,7 @@ use crate::{
     mongo::{TestDatabase, answer, uri},
 };
 
-/// What a collector was sent: spans, each with the name of the service that it is from.
+/// A collector: the spans that it received, each with the name of its service.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<(String, Span)>>>);
 
@@ -74,7 +74,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_request_is_part_of_its_callers_trace_and_has_the_stores_steps_beneath_it() {
+async fn a_request_continues_its_callers_trace_and_has_child_spans_of_the_store() {
     let database = TestDatabase::bare().await;
     let (collector, endpoint) = Collector::start().await;
     let mut process = Process::start(&uri(), &database.name, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
@@ -86,9 +86,9 @@ async fn a_request_is_part_of_its_callers_trace_and_has_the_stores_steps_beneath
         .header("traceparent", format!("00-{trace}-{parent}-01"))
         .header("x-request-id", "r-1");
     assert_eq!(answer(request.json(&body)).await.0, StatusCode::CREATED);
-    // Another one begins a trace of its own.
+    // A request without traceparent starts a new trace.
     answer(process.by("a-user", Method::GET, "/api/nothing")).await;
-    // What is not sent yet is sent at the end.
+    // Spans that have not been exported yet are flushed at the end.
     process.terminate();
     assert_eq!(process.ended().await.code(), Some(0));
 
@@ -119,12 +119,12 @@ async fn a_request_is_part_of_its_callers_trace_and_has_the_stores_steps_beneath
 }
 
 #[tokio::test]
-async fn a_collector_that_takes_nothing_delays_nobody_and_is_complained_of_once() {
+async fn an_unavailable_collector_delays_nothing_and_is_logged_once() {
     let database = TestDatabase::bare().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
     let refusing = "http://127.0.0.1:1".to_owned();
-    for endpoint in [silent, refusing] {
+    for endpoint in [silent, refusing.clone()] {
         let settings =
             [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
         let mut process = Process::start(&uri(), &database.name, &settings);
@@ -138,14 +138,15 @@ async fn a_collector_that_takes_nothing_delays_nobody_and_is_complained_of_once(
         let signalled = Instant::now();
         assert_eq!(process.ended().await.code(), Some(0));
         assert!(signalled.elapsed() < Duration::from_secs(10), "{:?}", signalled.elapsed());
-        let complaints =
-            process.lines.iter().filter(|line| line.contains("until the collector takes them")).count();
-        assert!(complaints <= 1, "{complaints}");
+        let logged = process.lines.iter().filter(|line| line.contains("cannot export traces")).count();
+        assert!(logged <= 1, "{logged}");
+        // The other endpoint accepts connections, so its exports may not have timed out yet.
+        assert!(logged == 1 || endpoint != refusing, "nothing was logged");
     }
 }
 
 #[test]
-fn an_endpoint_that_is_none_is_said_to_be() {
+fn an_invalid_endpoint_is_rejected() {
     let run = |endpoint: &str| {
         let program = env!("CARGO_BIN_EXE_orders-operator");
         let mut command = std::process::Command::new(program);
@@ -157,12 +158,12 @@ fn an_endpoint_that_is_none_is_said_to_be() {
         assert_eq!(output.status.code(), Some(2), "{wrong}: {text}");
         assert!(text.contains("write http://HOST:PORT"), "{text}");
     }
-    // Set to nothing is not set: what is missing is something else.
+    // An empty variable counts as unset, so the error is about another setting.
     assert!(String::from_utf8(run("").stderr).unwrap().contains("JWT_KEY is not set"));
 }
 
 #[tokio::test]
-async fn a_reconcile_has_its_five_steps_beneath_it() {
+async fn a_reconcile_has_a_child_span_for_each_of_its_five_steps() {
     let namespace = TestNamespace::create("traces").await;
     namespace.secrets("mongodb://127.0.0.1:1/orders").await;
     let (collector, endpoint) = Collector::start().await;
@@ -190,7 +191,7 @@ async fn a_reconcile_has_its_five_steps_beneath_it() {
     let mut steps = steps.await;
     steps.sort_unstable();
     assert_eq!(steps, ["apply", "build", "dereference", "status", "validate"]);
-    // Two ways to write one path: that they are the same, the schema cannot tell.
+    // The same path written in two ways, which the schema cannot detect.
     let routes = json!([{"path": "/a", "service": "b"}, {"path": "/a/?(.*)", "service": "c"}]);
     namespace.apply(&namespace.service("orders", json!({"ingress": {"routes": routes}}))).await.unwrap();
     eventually("a spec that cannot work is told of", || async {
@@ -206,14 +207,14 @@ async fn a_reconcile_has_its_five_steps_beneath_it() {
 }
 
 #[tokio::test]
-async fn a_sweep_is_traced_when_it_cancels_something_and_not_when_it_only_looks() {
+async fn a_sweep_is_traced_if_it_cancels_orders_and_not_if_it_only_queries() {
     let namespace = TestNamespace::create("traces").await;
     namespace.secrets(&uri()).await;
     let (database, (collector, endpoint)) = (TestDatabase::new().await, Collector::start().await);
     let patch = json!({"ingress": null, "database": {"name": database.name}});
     namespace.apply(&namespace.service("orders", patch)).await.unwrap();
     let sweeper = namespace.run_with("sweeper", &["--otlp-endpoint", &endpoint]).await;
-    // It has to look a number of times between the two.
+    // It queries several times between the two.
     for expires_in_ms in [-1000, 3000] {
         let expires_at = DateTime::from_millis(DateTime::now().timestamp_millis() + expires_in_ms);
         let id = database.mongoose_order(doc! { "expiresAt": expires_at }).await;
@@ -222,7 +223,7 @@ async fn a_sweep_is_traced_when_it_cancels_something_and_not_when_it_only_looks(
         })
         .await;
     }
-    // What is not sent yet is sent at the end.
+    // Spans that have not been exported yet are flushed at the end.
     sweeper.terminate().await;
     let spans = collector.spans();
     assert!(spans.iter().all(|(service, _)| service == "orders-operator-sweeper"), "{spans:?}");
