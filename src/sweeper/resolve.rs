@@ -251,9 +251,15 @@ mod tests {
 
     use super::*;
 
-    /// The Secrets of an API server by their names, and the names that were asked for since the last look.
     #[derive(Clone, Default)]
-    struct ApiServer(Arc<Mutex<(HashMap<String, BTreeMap<String, String>>, Vec<String>)>>);
+    struct ApiServer(Arc<Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        secrets: HashMap<String, BTreeMap<String, String>>,
+        /// The names of the Secrets that were read since the last call of [`ApiServer::requests`].
+        requests: Vec<String>,
+    }
 
     impl ApiServer {
         fn resolver(&self) -> Resolver {
@@ -268,8 +274,8 @@ mod tests {
         fn answer(&self, path: &str) -> Response<Body> {
             let mut state = self.0.lock().unwrap();
             let name = path.rsplit('/').next().unwrap().to_owned();
-            state.1.push(name.clone());
-            let (status, body) = match state.0.get(&name) {
+            state.requests.push(name.clone());
+            let (status, body) = match state.secrets.get(&name) {
                 Some(values) => {
                     let data: BTreeMap<_, _> =
                         values.iter().map(|(key, value)| (key, ByteString(value.clone().into()))).collect();
@@ -284,11 +290,11 @@ mod tests {
 
         fn put(&self, name: &str, values: &[(&str, &str)]) {
             let values = values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            self.0.lock().unwrap().0.insert(name.to_owned(), values);
+            self.0.lock().unwrap().secrets.insert(name.to_owned(), values);
         }
 
         fn requests(&self) -> Vec<String> {
-            let mut requests = std::mem::take(&mut self.0.lock().unwrap().1);
+            let mut requests = std::mem::take(&mut self.0.lock().unwrap().requests);
             requests.sort();
             requests
         }
