@@ -1,11 +1,19 @@
-//! The resource that the pure steps are tested with, and children as they are read.
+//! The OrdersService and the children that unit tests begin with.
 
 use serde_json::{Value, json};
 
-use super::{kind::Child, partial::Partial};
+use super::{
+    children::{kind::Child, owner::Owner, partial::Partial},
+    object_key::ObjectKey,
+};
 use crate::crd::{CONTROLLER_MANAGER, OrdersService};
 
-/// A child as the API server would hand it out, of whose spec we applied this field at that time.
+/// The resource of [`service`] with this UID, as the owner of children.
+pub(crate) fn owner(uid: &str) -> Owner {
+    Owner { key: ObjectKey::new("shop", "orders"), uid: uid.into() }
+}
+
+/// A child as the API server would return it, of whose spec we applied this field at that time.
 pub(crate) fn child<K: Child>(version: &str, field: &str, applied: &str) -> Partial<K> {
     let object = json!({"metadata": {
         "name": "orders", "namespace": "shop", "uid": "c", "resourceVersion": version,
@@ -19,7 +27,7 @@ pub(crate) fn child<K: Child>(version: &str, field: &str, applied: &str) -> Part
     serde_json::from_value(object).unwrap()
 }
 
-/// A resource as the API server would hand it out, with `patch` merged into its spec.
+/// A resource as the API server would return it, with `patch` merged into its spec.
 pub(crate) fn service(patch: Value) -> OrdersService {
     let mut object = json!({
         "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
@@ -37,7 +45,7 @@ pub(crate) fn service(patch: Value) -> OrdersService {
             }
         }
     });
-    // As the API server fills it in, so that a patch can take a part of it out.
+    // The defaults as the API server fills them in, so that a patch can remove a part of them.
     object["spec"]["resources"] =
         json!({"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}});
     json_patch::merge(&mut object["spec"], &patch);

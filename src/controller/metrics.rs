@@ -1,4 +1,4 @@
-//! What the controller counts. Label values are bounded: results, reasons, kinds.
+//! The controller's metrics. Their labels have a bounded set of values: results, reasons, kinds, verbs.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use kube::runtime::reflector::{Lookup, ObjectRef};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -19,7 +18,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use super::watched::Key;
+use super::object_key::ObjectKey;
 use crate::crd::Reason;
 
 /// The controller's metrics. Clones share one state.
@@ -28,7 +27,7 @@ pub struct Metrics {
     reconciles: Family<ResultLabels, Counter>,
     seconds: Histogram,
     queue_seconds: Histogram,
-    queue: Arc<Mutex<HashMap<Key, Instant>>>,
+    queue: Arc<Mutex<HashMap<ObjectKey, Instant>>>,
     requests: Family<RequestLabels, Counter>,
     watch_errors: Family<KindLabels, Counter>,
     running: Arc<Mutex<BTreeSet<(Instant, u64)>>>,
@@ -53,12 +52,12 @@ struct KindLabels {
     kind: &'static str,
 }
 
-/// How a reconcile ended.
+/// The result of a reconcile.
 #[derive(Clone, Copy, Debug)]
-pub enum Outcome {
-    /// Nothing is left to do.
+pub enum ReconcileResult {
+    /// It succeeded.
     Ok,
-    /// It is tried again, for this reason.
+    /// It failed for this reason, and is tried again.
     Error(Reason),
 }
 
@@ -105,33 +104,24 @@ impl Metrics {
         metrics
     }
 
-    /// Starts the clock of a change that calls for a reconcile, unless one is waiting already.
-    pub fn queued<K: Lookup>(&self, object: &ObjectRef<K>) {
-        self.queue().entry(key(object)).or_insert_with(Instant::now);
+    /// Starts measuring how long an object waits for its reconcile, unless it is waiting already.
+    pub fn queued(&self, object: &ObjectKey) {
+        self.queue().entry(object.clone()).or_insert_with(Instant::now);
     }
 
-    /// Forgets a change of an object that is gone, and so is not reconciled.
-    pub fn not_found<K: Lookup>(&self, object: &ObjectRef<K>) {
-        self.queue().remove(&key(object));
+    /// Drops the measurement for an object that is gone, and so is not reconciled.
+    pub fn not_found(&self, object: &ObjectKey) {
+        self.queue().remove(object);
     }
 
-    fn queue(&self) -> MutexGuard<'_, HashMap<Key, Instant>> {
+    fn queue(&self) -> MutexGuard<'_, HashMap<ObjectKey, Instant>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the clock of one reconcile, and counts how long the change waited that called for it.
-    pub fn start<K: Lookup>(&self, object: &ObjectRef<K>) -> Timer {
-        let waited = {
-            let mut queue = self.queue();
-            let since = queue.remove(&key(object));
-            // All resources of a cluster wait at the start, and then hardly any.
-            if queue.len() < queue.capacity() / 8 {
-                let room = 2 * queue.len();
-                queue.shrink_to(room);
-            }
-            since
-        };
-        if let Some(since) = waited {
+    /// Starts measuring one reconcile, and records how long the object waited for it.
+    pub fn reconcile_started(&self, object: &ObjectKey) -> Timer {
+        let queued = self.queue().remove(object);
+        if let Some(since) = queued {
             self.queue_seconds.observe(since.elapsed().as_secs_f64());
         }
         self.in_flight.inc();
@@ -140,7 +130,7 @@ impl Metrics {
         Timer { metrics: self.clone(), entry }
     }
 
-    /// For how long the longest of the reconciles has been running that run now.
+    /// For how long the longest-running of the current reconciles has been running.
     pub fn longest_running(&self) -> Duration {
         self.running().first().map_or(Duration::ZERO, |(since, _)| since.elapsed())
     }
@@ -149,19 +139,19 @@ impl Metrics {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that this controller leads. What waited for that did not wait for its turn.
-    pub fn leads(&self) {
+    /// This controller leads now. Until then, objects did not wait for a slot but for that, which is not measured.
+    pub fn became_leader(&self) {
         self.queue().clear();
         self.leading.set(1);
     }
 
-    /// Counts OrdersServices that came, or with a negative number went.
-    pub fn came(&self, number: i64) {
-        self.objects.inc_by(number);
+    /// Sets the number of OrdersServices.
+    pub fn set_objects(&self, number: usize) {
+        self.objects.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// Counts a request to the API server.
-    pub fn requested(&self, kind: &'static str, verb: &'static str) {
+    pub fn request_sent(&self, kind: &'static str, verb: &'static str) {
         self.requests.get_or_create(&RequestLabels { kind, verb }).inc();
     }
 
@@ -171,11 +161,7 @@ impl Metrics {
     }
 }
 
-fn key<K: Lookup>(object: &ObjectRef<K>) -> Key {
-    (object.namespace.clone().unwrap_or_default(), object.name.clone())
-}
-
-/// The clock of one reconcile; dropping it, as a cancelled reconcile does, only ends it.
+/// Measures one reconcile. If it is dropped, since the reconcile was cancelled, nothing is counted.
 pub struct Timer {
     metrics: Metrics,
     entry: (Instant, u64),
@@ -183,10 +169,10 @@ pub struct Timer {
 
 impl Timer {
     /// Counts the reconcile.
-    pub fn stop(self, outcome: Outcome) {
-        let result = match outcome {
-            Outcome::Ok => "ok",
-            Outcome::Error(reason) => reason.as_str(),
+    pub fn stop(self, result: ReconcileResult) {
+        let result = match result {
+            ReconcileResult::Ok => "ok",
+            ReconcileResult::Error(reason) => reason.as_str(),
         };
         self.metrics.reconciles.get_or_create(&ResultLabels { result }).inc();
         self.metrics.seconds.observe(self.entry.0.elapsed().as_secs_f64());
@@ -203,24 +189,23 @@ impl Drop for Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::OrdersService;
 
     #[test]
-    fn a_reconcile_that_runs_is_seen_until_it_ends_or_is_dropped() {
+    fn a_running_reconcile_is_measured_until_it_ends_or_is_dropped() {
         let metrics = Metrics::register(&mut Registry::default());
         assert_eq!(metrics.longest_running(), Duration::ZERO);
-        let object = ObjectRef::<OrdersService>::new("a");
-        let (first, second) = (metrics.start(&object), metrics.start(&object));
+        let object = ObjectKey::new("shop", "a");
+        let (first, second) = (metrics.reconcile_started(&object), metrics.reconcile_started(&object));
         let since = metrics.longest_running();
         assert!(since > Duration::ZERO);
         drop(second);
         assert!(metrics.longest_running() >= since);
-        first.stop(Outcome::Ok);
+        first.stop(ReconcileResult::Ok);
         assert_eq!(metrics.longest_running(), Duration::ZERO);
     }
 
     #[test]
-    fn a_change_waits_once_however_often_it_is_told_and_not_for_what_is_gone() {
+    fn an_object_waits_once_however_often_it_is_queued_and_not_at_all_when_it_is_gone() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let waited = || {
@@ -229,19 +214,19 @@ mod tests {
             let line = text.lines().find(|line| line.contains("queue_seconds_count")).unwrap();
             line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
         };
-        let (one, gone) = (ObjectRef::<OrdersService>::new("a"), ObjectRef::<OrdersService>::new("b"));
+        let (one, gone) = (ObjectKey::new("shop", "a"), ObjectKey::new("shop", "b"));
         metrics.queued(&one);
         metrics.queued(&one);
         metrics.queued(&gone);
         metrics.not_found(&gone);
         for _ in 0..2 {
-            metrics.start(&one).stop(Outcome::Ok);
-            metrics.start(&gone).stop(Outcome::Ok);
+            metrics.reconcile_started(&one).stop(ReconcileResult::Ok);
+            metrics.reconcile_started(&gone).stop(ReconcileResult::Ok);
         }
         assert_eq!(waited(), 1);
         metrics.queued(&one);
-        metrics.leads();
-        metrics.start(&one).stop(Outcome::Ok);
+        metrics.became_leader();
+        metrics.reconcile_started(&one).stop(ReconcileResult::Ok);
         assert_eq!(waited(), 1);
     }
 }

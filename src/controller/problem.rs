@@ -1,18 +1,11 @@
-//! What is wrong with an OrdersService, as its conditions and events say it; and calls to the API
-//! server, which may be what is wrong.
+//! What is wrong with an OrdersService, as its conditions and events say it.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use futures::{FutureExt, future::BoxFuture};
-use kube::Client;
-use thiserror::Error;
-use tokio::sync::Semaphore;
+use crate::crd::Reason;
 
-use super::metrics::Metrics;
-use crate::{crd::Reason, runtime::lease::Leadership};
-
-/// The longest that one call to the API server may take. kube's own retries alone could last for minutes.
-const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// The most bytes of joined messages.
+const MAX_JOINED: usize = 4000;
 
 /// One problem: a category for machines, and a message that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +21,18 @@ impl Problem {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
+
+    /// The messages of several problems as one. The API server refuses conditions with a message over 32,768 bytes, and
+    /// nobody reads that far.
+    pub fn join<'a>(problems: impl IntoIterator<Item = &'a Self>) -> String {
+        let messages: Vec<_> = problems.into_iter().map(|problem| problem.message.as_str()).collect();
+        let mut text = messages.join("; ");
+        if text.len() > MAX_JOINED {
+            text.truncate(text.floor_char_boundary(MAX_JOINED));
+            text.push('…');
+        }
+        text
+    }
 }
 
 impl fmt::Display for Problem {
@@ -36,115 +41,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a call to the API server failed.
-#[derive(Debug, Error)]
-pub enum CallError {
-    /// The API server refused it for lack of permission.
-    #[error("the operator is not allowed to: {0}; check the chart's RBAC rules")]
-    Forbidden(String),
-    /// No answer in time.
-    #[error("the API server did not answer within {} s", CALL_TIMEOUT.as_secs())]
-    Timeout,
-    /// The API server refused it for another reason.
-    #[error("the API server answered {code}: {message}")]
-    Refused {
-        /// The HTTP status code.
-        code: u16,
-        /// The API server's own words.
-        message: String,
-    },
-    /// This process does not lead, and so may not write.
-    #[error("this controller does not lead any more")]
-    NotLeading,
-    /// The call did not come through.
-    #[error("the API server cannot be reached: {0}")]
-    Failed(#[source] kube::Error),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl CallError {
-    /// The category of the problem that this failure is.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Forbidden(_) => Reason::Forbidden,
-            Self::Timeout | Self::Refused { .. } | Self::NotLeading | Self::Failed(_) => Reason::ApplyFailed,
-        }
-    }
-}
-
-/// A call to the API server, boxed at once: kube's are of some kB each, and a reconcile that had all of its calls
-/// within itself came to 85 kB, which were copied whenever it was passed on.
-type Call<'a, T> = BoxFuture<'a, Result<T, CallError>>;
-
-/// Bounds a call to the API server in time and sorts its failure.
-///
-/// # Errors
-/// Those of the call, and [`CallError::Timeout`].
-async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
-    match tokio::time::timeout(CALL_TIMEOUT, request).await {
-        Err(_) => Err(CallError::Timeout),
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if status.code == 403 => Err(CallError::Forbidden(status.message)),
-        Ok(Err(kube::Error::Api(status))) => {
-            Err(CallError::Refused { code: status.code, message: status.message })
-        }
-        Ok(Err(error)) => Err(CallError::Failed(error)),
-    }
-}
-
-/// The API server, which only the leading controller writes to. Every request is counted.
-pub struct Cluster {
-    /// The client; requests go through [`Self::read`] and [`Self::write`].
-    pub client: Client,
-    /// Whether this process leads.
-    pub leadership: Leadership,
-    /// Counts.
-    pub metrics: Metrics,
-    calls: Semaphore,
-}
-
-impl Cluster {
-    /// At most so many `calls` are under way at the same time.
-    pub fn new(client: Client, leadership: Leadership, metrics: Metrics, calls: usize) -> Self {
-        Self { client, leadership, metrics, calls: Semaphore::new(calls) }
-    }
-
-    /// [`call`] for a request that changes nothing.
-    ///
-    /// # Errors
-    /// Those of the call.
-    pub fn read<'a, T>(
-        &'a self,
-        kind: &'static str,
-        verb: &'static str,
-        request: impl Future<Output = kube::Result<T>> + Send + 'a,
-    ) -> Call<'a, T> {
-        let read = async move {
-            // It is never closed; were it, one more call would do no harm.
-            let _turn = self.calls.acquire().await;
-            self.metrics.requested(kind, verb);
-            call(request).await
-        };
-        read.boxed()
-    }
-
-    /// [`call`] for a request that changes something.
-    ///
-    /// # Errors
-    /// Those of the call, and [`CallError::NotLeading`].
-    pub fn write<'a, T>(
-        &'a self,
-        kind: &'static str,
-        verb: &'static str,
-        request: impl Future<Output = kube::Result<T>> + Send + 'a,
-    ) -> Call<'a, T> {
-        let write = async move {
-            let _turn = self.calls.acquire().await;
-            if !self.leadership.may_write() {
-                return Err(CallError::NotLeading);
-            }
-            self.metrics.requested(kind, verb);
-            call(request).await
-        };
-        write.boxed()
+    #[test]
+    fn a_long_list_of_problems_is_cut_at_a_character() {
+        let problem = Problem::new(Reason::InvalidSpec, "é".repeat(5000));
+        assert!(Problem::join([&problem]).len() <= 4003);
     }
 }

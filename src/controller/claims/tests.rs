@@ -1,24 +1,29 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    claimed::{Claims, claimant, of_ingress, of_service, verdicts},
+    requested::requested,
+};
 use crate::{
     controller::{
-        apply::Applied,
-        build::build,
-        dereference::Dereferenced,
+        children::rollout::Rollout,
         fixture::service,
-        rollout::Rollout,
-        status::{self, Outcome},
-        validate::validate,
+        reconcile::{
+            apply::Applied, build::build, dereference::Dereferenced, outcome::Completed, status,
+            validate::validate,
+        },
     },
-    crd::{ConditionType, OrdersServiceStatus, find_condition},
+    crd::{ConditionType, OrdersService, OrdersServiceStatus, find_condition},
+    routing::{CanonicalPath, Claim, ClaimIndex, ClaimantKind, Entrance},
 };
 
 fn ingress(value: Value) -> BTreeSet<Claim> {
     match of_ingress(&serde_json::from_value(value).unwrap()) {
-        Claimed::These(claims) => claims,
-        Claimed::ByAnother | Claimed::Unknown => panic!("it makes no claims"),
+        Claims::These(claims) => claims,
+        Claims::OfOwner | Claims::Unknown => panic!("it makes no claims"),
     }
 }
 
@@ -49,44 +54,45 @@ fn of_an_ingress_each_path_counts_that_is_a_prefix_and_the_child_of_a_resource_n
     assert_eq!(shown, ["old t.dev (none)", "old t.dev /", "old t.dev /a", "old t.dev /c", "old whole.dev /"]);
     let owner = json!({"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "name": "o", "uid": "u", "controller": true});
     let child = json!({"metadata": {"ownerReferences": [owner]}, "spec": {"rules": [{"host": "t.dev"}]}});
-    assert!(matches!(of_ingress(&serde_json::from_value(child).unwrap()), Claimed::ByAnother));
+    assert!(matches!(of_ingress(&serde_json::from_value(child).unwrap()), Claims::OfOwner));
 }
 
 #[test]
 fn a_resource_claims_what_it_asks_for_and_what_it_still_has() {
     let claims = |service: &OrdersService| match of_service(service) {
-        Claimed::These(claims) => shown(&claims),
-        Claimed::ByAnother | Claimed::Unknown => panic!("it claims"),
+        Claims::These(claims) => shown(&claims),
+        Claims::OfOwner | Claims::Unknown => panic!("it claims"),
     };
     let mut object =
         service(json!({"ingress": {"hosts": ["a.dev"], "routes": [], "client": null, "className": "x"}}));
     let had = json!({"routes": [{"host": "a.dev", "path": "/old", "service": "s:1"}]});
     object.status = Some(serde_json::from_value(had).unwrap());
     assert_eq!(claims(&object), ["x a.dev /api/orders", "x a.dev /old"]);
-    // A spec that cannot be rendered leaves the Ingress as it is.
+    // If the spec cannot be rendered, the Ingress stays as it is.
     object.spec.ingress.as_mut().unwrap().path = "/(a|b)".into();
     assert_eq!(claims(&object), ["x a.dev /old"]);
     object.spec.ingress = None;
     assert_eq!(claims(&object), [""; 0]);
 }
 
-/// The Ingress and the status of each resource, as bytes, when they come in this order.
+/// The Ingress and the status of each resource as JSON, if the resources are indexed in this order.
 fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
     let mut index = ClaimIndex::default();
     for service in crowd {
-        let Claimed::These(claims) = of_service(service) else { panic!("it claims") };
+        let Claims::These(claims) = of_service(service) else { panic!("it claims") };
         index.put(claimant(&service.metadata, ClaimantKind::OrdersService), claims);
     }
-    let rollout = Rollout { available: true, ..Rollout::default() };
-    let applied = Applied { rollout, gateway: Vec::new(), record: None };
+    let rollout = Rollout { is_available: true, ..Rollout::default() };
+    let applied = Applied::for_test(rollout, Vec::new());
     let of_service = |service: &OrdersService| {
         let me = claimant(&service.metadata, ClaimantKind::OrdersService);
-        let verdicts = verdicts(&index, &me, &wanted(service).unwrap().unwrap());
+        let verdicts = verdicts(&index, &me, &requested(service).unwrap().unwrap());
         let found = Dereferenced { verdicts, ..Dereferenced::default() };
         let valid = validate(service, &found, Some("image:1")).unwrap();
-        let status =
-            status::compute(service, &Outcome::Applied(&valid, &applied, None), Timestamp::UNIX_EPOCH);
         let ingress = serde_json::to_vec(&build(&valid).ingress).unwrap();
+        let applied = applied.clone();
+        let outcome = Ok(Completed { valid, applied, pod_problem: None, requeue_after: None });
+        let status = status::compute(service, &outcome, Timestamp::UNIX_EPOCH);
         (me.to_string(), (ingress, serde_json::to_vec(&status).unwrap()))
     };
     crowd.iter().map(of_service).collect()

@@ -1,30 +1,27 @@
-//! What several of the rendered resources claim, and Ingresses beside them in the same files.
+//! The routes that several of the rendered resources claim, or an Ingress beside them in the same files.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use super::Found;
+use super::files::{IngressInFile, ServiceInFile};
 use crate::{
-    controller::{
-        claims::{claimant, claims_to, verdicts},
-        routes::wanted,
+    controller::claims::{
+        claimed::{claimant, claims_to, verdicts},
+        requested::requested,
     },
     crd::OrdersService,
-    routing::{CanonicalHost, CanonicalPath, Claim, ClaimIndex, Claimant, ClaimantKind, HostPolicy},
+    routing::{CanonicalHost, CanonicalPath, ClaimIndex, Claimant, ClaimantKind, HostPolicy},
 };
 
-/// An Ingress in a file, and what it claims.
-pub(super) struct Beside {
-    pub(super) file: String,
-    pub(super) claimant: Claimant,
-    pub(super) claims: BTreeSet<Claim>,
-}
-
-/// Every route that another in the files has already: by file, resource and field.
-pub(super) fn problems(services: &[Found], ingresses: &[Beside], policy: HostPolicy) -> Vec<String> {
+/// Every route that another object in the files has already, by file, resource and field.
+pub(super) fn problems(
+    services: &[ServiceInFile],
+    ingresses: &[IngressInFile],
+    policy: HostPolicy,
+) -> Vec<String> {
     let mut index = ClaimIndex::new(policy);
     let mut files = HashMap::new();
-    for Beside { file, claimant, claims } in ingresses {
-        // They are there, whatever is rendered: all resources come after them.
+    for IngressInFile { file, claimant, claims } in ingresses {
+        // They exist already, so they are older than every resource.
         index.put(Claimant { created: i64::MIN, ..claimant.clone() }, claims.clone());
         files.insert(claimant.id.clone(), file.as_str());
     }
@@ -33,18 +30,18 @@ pub(super) fn problems(services: &[Found], ingresses: &[Beside], policy: HostPol
     };
     for (found, me) in claimants() {
         files.insert(me.id.clone(), found.file.as_str());
-        if let Ok(Some(wanted)) = wanted(&found.service) {
-            index.put(me, claims_to(&wanted).collect());
+        if let Ok(Some(requested)) = requested(&found.service) {
+            index.put(me, claims_to(&requested).collect());
         }
     }
     let whose = |other: &Claimant| format!("{other} ({})", files.get(&other.id).copied().unwrap_or_default());
     let mut problems = Vec::new();
     for (found, me) in claimants() {
-        let Ok(Some(wanted)) = wanted(&found.service) else { continue };
+        let Ok(Some(requested)) = requested(&found.service) else { continue };
         let mut problem = |field: &str, text: String| {
             problems.push(format!("{}: OrdersService {:?}: {field}: {text}", found.file, me.id.name));
         };
-        for (site, verdict) in verdicts(&index, &me, &wanted) {
+        for (site, verdict) in verdicts(&index, &me, &requested) {
             let host = &site.host;
             if let Some(owner) = &verdict.refused {
                 let text = format!(

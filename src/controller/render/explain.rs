@@ -5,23 +5,23 @@ use std::{
     fmt::{self, Write},
 };
 
-use super::Found;
+use super::files::ServiceInFile;
 use crate::{
-    controller::validate::HostRoutes,
+    controller::reconcile::validate::validated::HostRoutes,
     routing::{CanonicalHost, Request, Route, RouteTable},
 };
 
-/// The rules of each host, by where requests for it come in.
+/// The rules of each host, by what serves it: an ingress class, or a Gateway.
 type Sites<'a> = BTreeMap<(CanonicalHost, String), Vec<Rule<'a>>>;
 
-/// A rule, and the resource that it is of.
+/// A rule, and the resource that it belongs to.
 struct Rule<'a> {
     route: &'a Route,
     owner: String,
 }
 
 /// The answer for every host that the request may be for.
-pub(super) fn explain(services: &[Found], request: &Request) -> Result<String, fmt::Error> {
+pub(super) fn explain(services: &[ServiceInFile], request: &Request) -> Result<String, fmt::Error> {
     let sites = sites(services);
     let mut text = String::new();
     for (site, rules) in sites.iter().filter(|((host, _), _)| is_for(request, host, &sites)) {
@@ -49,9 +49,9 @@ fn listed(hosts: &[String]) -> String {
 }
 
 /// The rules of each host in rendered order, whosever they are.
-fn sites<'a>(services: &'a [Found]) -> Sites<'a> {
+fn sites<'a>(services: &'a [ServiceInFile]) -> Sites<'a> {
     let mut sites = Sites::new();
-    for Found { valid, .. } in services {
+    for ServiceInFile { valid, .. } in services {
         let mut add = |host: &CanonicalHost, entrance: String, routes: &'a RouteTable| {
             let owner = || format!("OrdersService {}/{}", valid.namespace, valid.name);
             let rules = routes.iter().map(|route| Rule { route, owner: owner() });

@@ -1,0 +1,134 @@
+//! Requests to the API server: each is bounded in time, counted, and sent by the leader only if it writes.
+
+use std::time::Duration;
+
+use futures::{FutureExt, future::BoxFuture};
+use kube::Client;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+use super::metrics::Metrics;
+use crate::{crd::Reason, runtime::lease::Leadership};
+
+/// The timeout of one request. Without it, kube's own retries could go on for minutes.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a request to the API server failed.
+#[derive(Debug, Error)]
+pub enum RequestError {
+    /// The API server refused it for lack of permission.
+    #[error("the operator is not allowed to: {0}; check the chart's RBAC rules")]
+    Forbidden(String),
+    /// No response in time.
+    #[error("the API server did not answer within {} s", REQUEST_TIMEOUT.as_secs())]
+    Timeout,
+    /// The API server refused it for another reason.
+    #[error("the API server answered {code}: {message}")]
+    Refused {
+        /// The HTTP status code.
+        code: u16,
+        /// The API server's own words.
+        message: String,
+    },
+    /// This process is not the leader, and so may not write.
+    #[error("this controller does not lead any more")]
+    NotLeading,
+    /// The request did not get through.
+    #[error("the API server cannot be reached: {0}")]
+    Unreachable(#[source] kube::Error),
+}
+
+impl RequestError {
+    /// The reason of a problem that consists in a failed write.
+    pub fn write_reason(&self) -> Reason {
+        self.reason_or(Reason::ApplyFailed)
+    }
+
+    /// The reason of a problem that consists in a failed read.
+    pub fn read_reason(&self) -> Reason {
+        self.reason_or(Reason::ReadFailed)
+    }
+
+    fn reason_or(&self, otherwise: Reason) -> Reason {
+        match self {
+            Self::Forbidden(_) => Reason::Forbidden,
+            Self::Timeout | Self::Refused { .. } | Self::NotLeading | Self::Unreachable(_) => otherwise,
+        }
+    }
+}
+
+/// A request, boxed at once: kube's futures are several kB each, and a reconcile that held all of its requests inline
+/// would be 85 kB, copied each time that it is moved.
+type Request<'a, T> = BoxFuture<'a, Result<T, RequestError>>;
+
+/// The API server as the controller uses it.
+pub struct ApiServer {
+    /// The client; requests go through [`Self::read`] and [`Self::write`], watches use it directly.
+    pub client: Client,
+    /// Whether this process is the leader.
+    pub leadership: Leadership,
+    metrics: Metrics,
+    slots: Semaphore,
+}
+
+impl ApiServer {
+    /// At most `concurrency` requests are in flight at the same time.
+    pub fn new(client: Client, leadership: Leadership, metrics: Metrics, concurrency: usize) -> Self {
+        Self { client, leadership, metrics, slots: Semaphore::new(concurrency) }
+    }
+
+    /// Sends a request that changes nothing.
+    ///
+    /// # Errors
+    /// Any but [`RequestError::NotLeading`].
+    pub fn read<'a, T>(
+        &'a self,
+        kind: &'static str,
+        verb: &'static str,
+        request: impl Future<Output = kube::Result<T>> + Send + 'a,
+    ) -> Request<'a, T> {
+        let read = async move {
+            // The semaphore is never closed; if it were, one request too many would do no harm.
+            let _slot = self.slots.acquire().await;
+            self.metrics.request_sent(kind, verb);
+            bounded(request).await
+        };
+        read.boxed()
+    }
+
+    /// Sends a request that changes something, if this process is the leader.
+    ///
+    /// # Errors
+    /// Any.
+    pub fn write<'a, T>(
+        &'a self,
+        kind: &'static str,
+        verb: &'static str,
+        request: impl Future<Output = kube::Result<T>> + Send + 'a,
+    ) -> Request<'a, T> {
+        let write = async move {
+            let _slot = self.slots.acquire().await;
+            if !self.leadership.may_write() {
+                return Err(RequestError::NotLeading);
+            }
+            self.metrics.request_sent(kind, verb);
+            bounded(request).await
+        };
+        write.boxed()
+    }
+}
+
+/// Bounds a request in time, and sorts its failure.
+async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Err(_) => Err(RequestError::Timeout),
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
+            Err(RequestError::Forbidden(status.message))
+        }
+        Ok(Err(kube::Error::Api(status))) => {
+            Err(RequestError::Refused { code: status.code, message: status.message })
+        }
+        Ok(Err(error)) => Err(RequestError::Unreachable(error)),
+    }
+}

@@ -1,0 +1,72 @@
+//! The command line of the controller.
+
+use clap::{Args, ValueEnum};
+
+use crate::{
+    routing,
+    runtime::{telemetry::LogArgs, watch::WatchArgs},
+};
+
+/// Reconciles OrdersServices: creates their children, and keeps these as the spec says
+#[derive(Args, Clone, Debug)]
+pub struct ControllerArgs {
+    /// Image for OrdersServices that name none; usually the image that this controller itself runs
+    #[arg(long, env = "DEFAULT_IMAGE", value_name = "IMAGE")]
+    pub default_image: Option<String>,
+
+    /// Namespace to watch; repeat it, or separate several by commas. Default: all
+    #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
+    pub namespace: Vec<String>,
+
+    /// How many OrdersServices are reconciled at the same time
+    #[arg(long, env = "CONCURRENCY", value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub concurrency: u16,
+
+    /// Seconds after which a Secret that OrdersServices refer to is read again; a change rolls the pods
+    #[arg(long, env = "SECRET_REFRESH_SECONDS", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub secret_refresh: u32,
+
+    /// Who may have routes on a host: every namespace, or the one that was first to claim it
+    #[arg(long, env = "HOST_POLICY", value_name = "POLICY", value_enum, default_value_t)]
+    pub host_policy: HostPolicy,
+
+    /// Namespace of the Lease for leader election among several controllers. Default: no election, for a
+    /// controller that is the only one
+    #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// Name of that Lease
+    #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "orders-operator-controller")]
+    pub lease_name: String,
+
+    /// Port of /livez, /readyz and /metrics
+    #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8081)]
+    pub admin_port: u16,
+
+    /// The watches on the API server
+    #[command(flatten)]
+    pub watch: WatchArgs,
+
+    /// Logging
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Who may have routes on a host.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// Every namespace; each path goes to the oldest object that claims it
+    #[default]
+    Shared,
+    /// The namespace of the oldest object that claims the host
+    Namespace,
+}
+
+impl From<HostPolicy> for routing::HostPolicy {
+    fn from(policy: HostPolicy) -> Self {
+        match policy {
+            HostPolicy::Shared => Self::Shared,
+            HostPolicy::Namespace => Self::Namespace,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The children of an OrdersService: their kinds, what is read and remembered of them, and what that says.
+//!
+//! ```text
+//! kind              the kinds, listed once
+//! owner             which OrdersService controls an object
+//! partial           a child as it is read: the fields that the controller looks at, and no others
+//! fingerprint       a short hash in place of a whole object
+//! resource_version  the version of an object
+//! observed          what the watches show of the children
+//! last_applied      what was applied, and whether the observed child still is that
+//! rollout           how far a Deployment is
+//! rollout_tracker   since when a Deployment is incomplete, and when to look at its pods
+//! httproute         the HTTPRoute of the Gateway API, as far as it is written and read
+//! httproute_status  what Gateways report about one
+//! served            whether the API server serves a kind that not every cluster has
+//! ```
+//!
+//! Nothing here sends a request, and nothing here knows the other rooms of the controller.
+
+pub mod fingerprint;
+pub mod httproute;
+pub mod httproute_status;
+pub mod kind;
+pub mod last_applied;
+pub mod observed;
+pub mod owner;
+pub mod partial;
+pub mod resource_version;
+pub mod rollout;
+pub mod rollout_tracker;
+pub mod served;

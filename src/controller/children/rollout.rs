@@ -1,0 +1,65 @@
+//! How far a Deployment is, in the few numbers that the status needs.
+
+use k8s_openapi::api::apps::v1::Deployment;
+
+use super::partial::Partial;
+
+/// How far a Deployment is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rollout {
+    /// The generation of the Deployment.
+    pub generation: i64,
+    /// Whether the Deployment's status is about this generation. If not, the Deployment controller has not seen the
+    /// change yet.
+    pub is_observed: bool,
+    /// How many pods there should be.
+    pub desired: i32,
+    /// How many pods there are.
+    pub replicas: i32,
+    /// How many pods are ready.
+    pub ready: i32,
+    /// How many pods have the current template.
+    pub updated: i32,
+    /// Whether enough pods are available, as of this generation.
+    pub is_available: bool,
+    /// Why the rollout does not progress, once its deadline has passed.
+    pub stalled: Option<String>,
+}
+
+impl Rollout {
+    /// Whether every pod has the current template and is ready, and no other pod is left.
+    pub fn is_complete(&self) -> bool {
+        self.is_available && self.stalled.is_none() && self.ready == self.desired && self.is_all_updated()
+    }
+
+    /// Whether no pod of an older template is left, and none of the current one is missing.
+    pub fn is_all_updated(&self) -> bool {
+        self.updated == self.desired && self.replicas == self.desired
+    }
+}
+
+impl From<&Partial<Deployment>> for Rollout {
+    fn from(deployment: &Partial<Deployment>) -> Self {
+        let status = &deployment.status;
+        let condition =
+            |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+        let past_deadline = condition("Progressing").filter(|progress| {
+            progress.status == "False" && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
+        });
+        let is_observed = status.observed_generation >= deployment.metadata.generation;
+        let is_available =
+            is_observed && condition("Available").is_some_and(|available| available.status == "True");
+        Self {
+            generation: deployment.metadata.generation.unwrap_or(0),
+            is_observed,
+            desired: deployment.spec.replicas.unwrap_or(1),
+            replicas: status.replicas.unwrap_or(0),
+            ready: status.ready_replicas.unwrap_or(0),
+            updated: status.updated_replicas.unwrap_or(0),
+            is_available,
+            stalled: past_deadline.map(|condition| {
+                condition.message.clone().unwrap_or_else(|| "the rollout does not progress".into())
+            }),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Since when a Deployment has been incomplete, and when to look at its pods.
+//!
+//! Most rollouts take some seconds, and nothing is wrong. Only when one takes longer are its pods listed: soon at
+//! first, since someone is waiting, and less and less often after that.
+
+use std::time::{Duration, Instant};
+
+use super::rollout::Rollout;
+use crate::controller::problem::Problem;
+
+/// How long the Deployment controller may take to observe a change. Until then the Deployment's status is about the
+/// former generation, and ours would be wrong for a moment, so none is written.
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long pods may take to start before they are looked at.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest time between two looks at the pods.
+const MAX_INTERVAL: Duration = Duration::from_secs(120);
+
+/// The rollout of one Deployment; most are complete, and then nothing is kept.
+#[derive(Debug, Default)]
+pub struct RolloutTracker(Option<Box<Incomplete>>);
+
+#[derive(Debug)]
+struct Incomplete {
+    /// Of the Deployment: another generation is another rollout.
+    generation: i64,
+    since: Instant,
+    /// When the pods were looked at last, and what was wrong with them.
+    inspected: Option<(Instant, Option<Problem>)>,
+}
+
+/// What to do about a Deployment.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RolloutStep {
+    /// Nothing: the rollout is complete.
+    Complete,
+    /// Wait for the Deployment controller to observe the change, for this long at most, and write no status until then.
+    AwaitObserved(Duration),
+    /// Report what the last look at the pods found, and look again after this time.
+    Wait(Option<Problem>, Duration),
+    /// Look at the pods.
+    InspectPods,
+}
+
+impl RolloutTracker {
+    /// What to do at `now` about the Deployment that is as far as `rollout`.
+    pub fn next(&mut self, rollout: &Rollout, now: Instant) -> RolloutStep {
+        if rollout.is_complete() {
+            self.0 = None;
+            return RolloutStep::Complete;
+        }
+        let start = || Box::new(Incomplete { generation: rollout.generation, since: now, inspected: None });
+        let incomplete = self.0.get_or_insert_with(start);
+        if incomplete.generation != rollout.generation {
+            *incomplete = start();
+        }
+        let elapsed = now.saturating_duration_since(incomplete.since);
+        if !rollout.is_observed && elapsed < OBSERVE_TIMEOUT {
+            return RolloutStep::AwaitObserved(OBSERVE_TIMEOUT - elapsed);
+        }
+        if rollout.desired == 0 {
+            // No pod should run, so none can fail to. The tracker keeps its start: the time to observe has been granted.
+            return RolloutStep::Complete;
+        }
+        let (due, last_found) = match &incomplete.inspected {
+            None => (START_TIMEOUT, None),
+            Some((inspected, found)) => {
+                let before = inspected.saturating_duration_since(incomplete.since);
+                (before + (before / 4).clamp(START_TIMEOUT, MAX_INTERVAL), found.clone())
+            }
+        };
+        if elapsed < due { RolloutStep::Wait(last_found, due - elapsed) } else { RolloutStep::InspectPods }
+    }
+
+    /// Records what a look at the pods at `now` found.
+    pub fn inspected(&mut self, found: Option<Problem>, now: Instant) {
+        if let Some(incomplete) = &mut self.0 {
+            incomplete.inspected = Some((now, found));
+        }
+    }
+
+    /// What the last look at the pods found.
+    pub fn last_found(&self) -> Option<&Problem> {
+        self.0.as_ref()?.inspected.as_ref()?.1.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::Reason;
+
+    #[test]
+    fn pods_are_looked_at_when_they_take_long_and_then_less_and_less_often() {
+        let mut tracker = RolloutTracker::default();
+        let start = Instant::now();
+        let waits = Rollout { generation: 1, is_observed: true, desired: 2, ..Rollout::default() };
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(tracker.next(&waits, start), RolloutStep::Wait(None, START_TIMEOUT));
+        assert_eq!(tracker.next(&waits, at(4)), RolloutStep::Wait(None, Duration::from_secs(1)));
+        assert_eq!(tracker.next(&waits, at(5)), RolloutStep::InspectPods);
+        let problem = Problem::new(Reason::ImagePullFailed, "no such image");
+        tracker.inspected(Some(problem.clone()), at(5));
+        assert_eq!(tracker.next(&waits, at(6)), RolloutStep::Wait(Some(problem.clone()), at(10) - at(6)));
+        assert_eq!(tracker.last_found(), Some(&problem));
+        assert_eq!(tracker.next(&waits, at(10)), RolloutStep::InspectPods);
+        tracker.inspected(Some(problem), at(100));
+        assert!(
+            matches!(tracker.next(&waits, at(100)), RolloutStep::Wait(_, again) if again.as_secs() == 25)
+        );
+        tracker.inspected(None, at(10_000));
+        assert_eq!(tracker.next(&waits, at(10_000)), RolloutStep::Wait(None, MAX_INTERVAL));
+
+        let changed = Rollout { generation: 2, ..waits.clone() };
+        assert_eq!(tracker.next(&changed, at(10_000)), RolloutStep::Wait(None, START_TIMEOUT), "new pods");
+        let complete = Rollout { replicas: 2, ready: 2, updated: 2, is_available: true, ..changed.clone() };
+        assert_eq!(tracker.next(&complete, at(10_001)), RolloutStep::Complete);
+        assert!(tracker.0.is_none());
+        assert_eq!(
+            tracker.next(&changed, at(10_002)),
+            RolloutStep::Wait(None, START_TIMEOUT),
+            "a pod was lost again"
+        );
+    }
+
+    #[test]
+    fn a_status_of_the_former_generation_is_waited_out_for_two_seconds_at_most() {
+        let mut tracker = RolloutTracker::default();
+        let start = Instant::now();
+        let before = Rollout { generation: 2, desired: 2, ..Rollout::default() };
+        let second = start + Duration::from_secs(1);
+        assert_eq!(tracker.next(&before, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
+        let left = OBSERVE_TIMEOUT - Duration::from_secs(1);
+        assert_eq!(tracker.next(&before, second), RolloutStep::AwaitObserved(left));
+        let wait = RolloutStep::Wait(None, START_TIMEOUT - OBSERVE_TIMEOUT);
+        assert_eq!(tracker.next(&before, start + OBSERVE_TIMEOUT), wait);
+    }
+
+    #[test]
+    fn pods_that_should_not_run_are_not_looked_at() {
+        let mut tracker = RolloutTracker::default();
+        let start = Instant::now();
+        let none = Rollout { replicas: 1, ..Rollout::default() };
+        assert_eq!(tracker.next(&none, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
+        for later in [OBSERVE_TIMEOUT, START_TIMEOUT, MAX_INTERVAL] {
+            assert_eq!(tracker.next(&none, start + later), RolloutStep::Complete);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! All claims in the cluster, as the watches show them, and who wins them.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::Resource;
+
+use super::{
+    claimed::{Claims, Verdicts, claimant, created, of_ingress, of_service, verdicts},
+    requested::requested,
+};
+use crate::{
+    controller::{
+        children::partial::Partial, index::Index, object_key::ObjectKey, raw_orders_service::RawOrdersService,
+    },
+    crd::OrdersService,
+    routing::{ClaimIndex, Claimant, ClaimantId, ClaimantKind, Entrance, HostPolicy},
+};
+
+/// Marks the class of Ingresses that name none.
+const DEFAULT_CLASS_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// All claims. Clones share one state.
+#[derive(Clone)]
+pub struct ClaimRegistry(Arc<Mutex<State>>);
+
+struct State {
+    index: ClaimIndex,
+    /// The IngressClasses by name, and when each was created that is marked as the default.
+    classes: BTreeMap<String, Option<i64>>,
+    /// Whether the list of IngressClasses is complete; it never is without the right to read it.
+    classes_synced: bool,
+}
+
+impl ClaimRegistry {
+    /// Without any claim.
+    pub fn new(policy: HostPolicy) -> Self {
+        let index = ClaimIndex::new(policy);
+        Self(Arc::new(Mutex::new(State { index, classes: BTreeMap::new(), classes_synced: false })))
+    }
+
+    /// What others have of what `service` requests.
+    pub fn judge(&self, service: &OrdersService) -> Verdicts {
+        let me = claimant(&service.metadata, ClaimantKind::OrdersService);
+        let state = self.lock();
+        let requested = requested(service).ok().flatten();
+        requested.iter().flat_map(|requested| verdicts(&state.index, &me, requested)).collect()
+    }
+
+    /// Whether there is an IngressClass of this name; none when they cannot be read.
+    pub fn has_class(&self, name: &str) -> Option<bool> {
+        let state = self.lock();
+        state.classes_synced.then(|| state.classes.contains_key(name))
+    }
+
+    /// The index for the watch on OrdersServices in `namespace`, or in all.
+    pub fn of_services(&self, namespace: Option<&str>) -> ServiceClaims {
+        ServiceClaims(Claimants::new(self, ClaimantKind::OrdersService, namespace))
+    }
+
+    /// The index for the watch on Ingresses in `namespace`, or in all.
+    pub fn of_ingresses(&self, namespace: Option<&str>) -> IngressClaims {
+        IngressClaims(Claimants::new(self, ClaimantKind::Ingress, namespace))
+    }
+
+    /// The index for the watch on IngressClasses.
+    pub fn classes(&self) -> IngressClasses {
+        IngressClasses(self.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The claimants of one kind, in one namespace or in all.
+struct Claimants {
+    registry: ClaimRegistry,
+    kind: ClaimantKind,
+    namespace: Option<String>,
+}
+
+impl Claimants {
+    fn new(registry: &ClaimRegistry, kind: ClaimantKind, namespace: Option<&str>) -> Self {
+        Self { registry: registry.clone(), kind, namespace: namespace.map(str::to_owned) }
+    }
+
+    fn apply(&self, claimant: Claimant, claims: Claims) -> Vec<ObjectKey> {
+        let index = &mut self.registry.lock().index;
+        keys(match claims {
+            Claims::These(claims) => index.put(claimant, claims),
+            Claims::OfOwner => index.remove(&claimant.id),
+            Claims::Unknown => return Vec::new(),
+        })
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Vec<ObjectKey> {
+        let (namespace, name) = (key.namespace().into(), key.name().into());
+        keys(self.registry.lock().index.remove(&ClaimantId { namespace, name, kind: self.kind }))
+    }
+
+    fn retain(&self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+        let index = &mut self.registry.lock().index;
+        let is_gone = |id: &&ClaimantId| {
+            id.kind == self.kind
+                && self.namespace.as_deref().is_none_or(|namespace| namespace == &*id.namespace)
+                && !listed.contains(&ObjectKey::new(&id.namespace, &id.name))
+        };
+        let gone: Vec<_> = index.claimants().filter(is_gone).cloned().collect();
+        gone.iter().flat_map(|id| keys(index.remove(id))).collect()
+    }
+}
+
+fn keys(claimants: BTreeSet<Arc<Claimant>>) -> Vec<ObjectKey> {
+    claimants.iter().map(|claimant| ObjectKey::new(&claimant.id.namespace, &claimant.id.name)).collect()
+}
+
+/// The claims of the OrdersServices of one watch.
+pub struct ServiceClaims(Claimants);
+
+impl Index<RawOrdersService> for ServiceClaims {
+    fn apply(&mut self, service: &RawOrdersService) -> Vec<ObjectKey> {
+        let claims = service.parse().map_or(Claims::Unknown, |service| of_service(&service));
+        self.0.apply(claimant(service.meta(), ClaimantKind::OrdersService), claims)
+    }
+
+    fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
+        self.0.delete(key)
+    }
+
+    fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+        self.0.retain(listed)
+    }
+}
+
+/// The claims of the Ingresses of one watch, those of OrdersServices aside.
+pub struct IngressClaims(Claimants);
+
+impl Index<Partial<Ingress>> for IngressClaims {
+    fn apply(&mut self, ingress: &Partial<Ingress>) -> Vec<ObjectKey> {
+        self.0.apply(claimant(&ingress.metadata, ClaimantKind::Ingress), of_ingress(ingress))
+    }
+
+    fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
+        self.0.delete(key)
+    }
+
+    fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+        self.0.retain(listed)
+    }
+}
+
+/// The IngressClasses. A change concerns the OrdersServices that name a class which came or went, and those for which
+/// another class is the default now.
+pub struct IngressClasses(ClaimRegistry);
+
+impl IngressClasses {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Option<i64>>)) -> Vec<ObjectKey> {
+        let mut state = self.0.lock();
+        let before = state.classes.clone();
+        change(&mut state.classes);
+        // As the API server chooses: the newest, then the first by name.
+        let defaults = state.classes.iter().filter_map(|(name, created)| Some((Reverse((*created)?), name)));
+        let default = defaults.min().map(|(_, name)| name.as_str().into());
+        let mut concerned = state.index.set_default_class(default);
+        for name in before.keys().chain(state.classes.keys()) {
+            if before.contains_key(name) != state.classes.contains_key(name) {
+                concerned.extend(state.index.at(&Entrance::Class(Some(name.as_str().into()))));
+            }
+        }
+        keys(concerned)
+    }
+}
+
+impl Index<IngressClass> for IngressClasses {
+    fn apply(&mut self, class: &IngressClass) -> Vec<ObjectKey> {
+        let metadata = &class.metadata;
+        let mark = metadata.annotations.as_ref().and_then(|all| all.get(DEFAULT_CLASS_ANNOTATION));
+        let default_since = mark.is_some_and(|mark| mark == "true").then(|| created(metadata));
+        self.change(|classes| {
+            classes.insert(metadata.name.clone().unwrap_or_default(), default_since);
+        })
+    }
+
+    fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
+        self.change(|classes| {
+            classes.remove(key.name());
+        })
+    }
+
+    fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+        self.0.lock().classes_synced = true;
+        self.change(|classes| classes.retain(|name, _| listed.contains(&ObjectKey::new("", name))))
+    }
+}

@@ -1,0 +1,50 @@
+//! What every reconcile uses.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    api_server::ApiServer,
+    children::{observed::ObservedChildren, served::Served},
+    claims::registry::ClaimRegistry,
+    metrics::Metrics,
+    resource_state::ResourceStates,
+    secrets::references::Secrets,
+    services::OrdersServices,
+    trigger::Trigger,
+};
+use crate::runtime::{cache_sync::CacheSync, events::Events};
+
+/// What every reconcile uses.
+pub struct Context {
+    /// The API server.
+    pub api: Arc<ApiServer>,
+    /// The OrdersServices that are watched.
+    pub services: OrdersServices,
+    /// What the watches show of the children.
+    pub observed: ObservedChildren,
+    /// What is remembered of each OrdersService.
+    pub states: ResourceStates,
+    /// Who claims which routes.
+    pub claims: ClaimRegistry,
+    /// Copies of the Secrets that OrdersServices refer to.
+    pub secrets: Secrets,
+    /// Whether the API server serves HTTPRoutes.
+    pub gateway_api: Served,
+    /// The initial lists of every watch, each of which is complete or was refused.
+    pub initial_lists: CacheSync,
+    /// Requeues OrdersServices.
+    pub trigger: Trigger,
+    /// Publishes Kubernetes events.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Metrics,
+    /// How many reconciles may run at the same time, in all namespaces together.
+    pub slots: Semaphore,
+    /// Cancelled when the process is to end.
+    pub shutdown: CancellationToken,
+    /// The image of the controller itself, for OrdersServices that name none.
+    pub default_image: Option<String>,
+}

@@ -1,0 +1,161 @@
+//! An OrdersService as the watch shows it: parsed when it is reconciled, not before.
+//!
+//! Thousands are kept, and few are reconciled at a time, so spec and status stay the text that they came as, which is
+//! smaller than the parsed types. An object that does not match the current schema, having been stored under another
+//! one, fails when it is parsed, and so does not affect the others.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{
+    children::{owner::Owner, partial::Metadata},
+    object_key::ObjectKey,
+};
+use crate::crd::{OrdersService, OrdersServiceSpec, OrdersServiceStatus};
+
+/// An OrdersService of which only the metadata are parsed.
+#[derive(Clone, Debug)]
+pub struct RawOrdersService {
+    metadata: ObjectMeta,
+    /// Spec and status, as one JSON object.
+    json: Box<str>,
+    has_gateway: bool,
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(default)]
+    metadata: Metadata,
+    spec: Option<Box<RawValue>>,
+    status: Option<Box<RawValue>>,
+}
+
+/// The field of a spec that must be known before it is parsed.
+#[derive(Deserialize)]
+struct GatewayField {
+    gateway: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+struct Content {
+    spec: OrdersServiceSpec,
+    status: Option<OrdersServiceStatus>,
+}
+
+impl RawOrdersService {
+    /// Parses it.
+    ///
+    /// # Errors
+    /// Which field does not match the current schema, and why.
+    pub fn parse(&self) -> Result<OrdersService, String> {
+        let Content { spec, status } = match serde_json::from_str(&self.json) {
+            Ok(content) => content,
+            // A second time, to name the field: tracking the path would double the cost of the first.
+            Err(_) => serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(&self.json))
+                .map_err(|error| error.to_string())?,
+        };
+        Ok(OrdersService { metadata: self.metadata.clone(), spec, status })
+    }
+
+    /// Its namespace and name.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::of(&self.metadata)
+    }
+
+    /// It as the owner of its children.
+    pub fn as_owner(&self) -> Owner {
+        Owner { key: self.key(), uid: self.metadata.uid.as_deref().unwrap_or_default().into() }
+    }
+
+    /// Whether it asks for routes at Gateways.
+    pub fn has_gateway(&self) -> bool {
+        self.has_gateway
+    }
+}
+
+impl<'de> Deserialize<'de> for RawOrdersService {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
+        let [spec, status] = [&spec, &status].map(|raw| raw.as_deref().map_or("null", RawValue::get));
+        let has_gateway = serde_json::from_str(spec).is_ok_and(|spec: GatewayField| spec.gateway.is_some());
+        let json = format!(r#"{{"spec":{spec},"status":{status}}}"#).into_boxed_str();
+        Ok(Self { metadata: metadata.into(), json, has_gateway })
+    }
+}
+
+impl Resource for RawOrdersService {
+    type DynamicType = ();
+    type Scope = <OrdersService as Resource>::Scope;
+
+    fn kind(of: &()) -> Cow<'_, str> {
+        OrdersService::kind(of)
+    }
+
+    fn group(of: &()) -> Cow<'_, str> {
+        OrdersService::group(of)
+    }
+
+    fn version(of: &()) -> Cow<'_, str> {
+        OrdersService::version(of)
+    }
+
+    fn plural(of: &()) -> Cow<'_, str> {
+        OrdersService::plural(of)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::fixture::service;
+
+    fn raw(value: Value) -> RawOrdersService {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn it_is_parsed_into_what_was_stored() {
+        let mut service = service(json!({"ingress": {"hosts": ["t.dev"]}}));
+        service.status = Some(OrdersServiceStatus { replicas: Some(2), ..OrdersServiceStatus::default() });
+        for status in [service.status.clone(), None] {
+            service.status = status;
+            let parsed = raw(serde_json::to_value(&service).unwrap()).parse().unwrap();
+            assert_eq!(serde_json::to_value(&parsed).unwrap(), serde_json::to_value(&service).unwrap());
+        }
+    }
+
+    #[test]
+    fn of_one_that_does_not_match_the_schema_the_name_is_known_and_the_field_is_named() {
+        let named = |spec: Value| raw(json!({"metadata": {"name": "orders"}, "spec": spec}));
+        let wrong = named(json!({"auth": {"jwtSecretRef": 3}}));
+        assert_eq!(wrong.metadata.name.as_deref(), Some("orders"));
+        let error = wrong.parse().unwrap_err();
+        assert!(error.starts_with("spec.auth.jwtSecretRef: invalid type: integer"), "{error}");
+        for spec in [json!("text"), json!(null), json!([]), json!({"gateway": 3})] {
+            assert!(!named(spec.clone()).has_gateway() && named(spec).parse().is_err());
+        }
+        assert!(raw(json!({"metadata": {}})).parse().is_err());
+    }
+
+    #[test]
+    fn whether_it_asks_for_gateways_is_known_before_it_is_parsed() {
+        let gateway = json!({"parentRefs": [{"name": "public"}], "hostnames": ["t.dev"]});
+        let with = |spec: Value| raw(serde_json::to_value(service(spec)).unwrap());
+        assert!(with(json!({"gateway": gateway})).has_gateway());
+        assert!(!with(json!({})).has_gateway());
+    }
+}

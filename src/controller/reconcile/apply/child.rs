@@ -1,0 +1,306 @@
+//! One child: whether it is in sync, and how it is applied or deleted.
+
+use k8s_openapi::{
+    NamespaceResourceScope, api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde_json::json;
+
+use super::replicas::{self, Decision, HAND_OVER_MANAGER};
+use crate::{
+    controller::{
+        api_server::RequestError,
+        children::{
+            fingerprint::Fingerprint,
+            kind::{Child, ChildId, ChildKind},
+            last_applied::{LastApplied, SyncState},
+            observed::Observation,
+            owner::{Owner, controller_of},
+            partial::Partial,
+            rollout::Rollout,
+        },
+        context::Context,
+        object_key::ObjectKey,
+        problem::Problem,
+        reconcile::validate::pods::Replicas,
+    },
+    crd::{CONTROLLER_MANAGER, Reason},
+};
+
+/// What the status must know of a kind of children.
+#[derive(Debug, Default)]
+pub(super) struct ChildOutcome {
+    /// How far its rollout is, for the Deployment.
+    pub(super) rollout: Option<Rollout>,
+    /// What Gateways report against it, for HTTPRoutes.
+    pub(super) route_problems: Vec<Problem>,
+}
+
+/// Writes the children of one OrdersService.
+pub(super) struct ChildWriter<'a> {
+    pub(super) context: &'a Context,
+    pub(super) owner: &'a Owner,
+}
+
+impl ChildWriter<'_> {
+    /// Whether objects of this kind can be written.
+    pub(super) fn is_served(&self, kind: ChildKind) -> bool {
+        kind != ChildKind::HTTPRoute || self.context.gateway_api.is_served()
+    }
+
+    /// What the watches show of a child.
+    pub(super) fn observed(&self, id: ChildId) -> Observation {
+        self.context.observed.get(id.kind, &self.key(id))
+    }
+
+    /// Applies the children of one kind that are not in sync, and deletes those that are not desired.
+    pub(super) async fn sync_kind<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
+        let mut all = ChildOutcome::default();
+        for index in 0..K::MAX {
+            match children.get(index) {
+                Some(child) => {
+                    let outcome = self.sync(index, child).await?;
+                    all.rollout = all.rollout.or(outcome.rollout);
+                    all.route_problems.extend(outcome.route_problems);
+                }
+                None => self.delete_if_ours::<K>(index).await?,
+            }
+        }
+        Ok(all)
+    }
+
+    async fn sync<K: Child>(&self, index: usize, child: &K) -> Result<ChildOutcome, Problem> {
+        let (id, fingerprint) = (ChildId::of::<K>(index), Fingerprint::of(child));
+        let observed = self.observed(id);
+        if let Some(outcome) = self.outcome_if_in_sync(id, fingerprint, &observed) {
+            return Ok(outcome);
+        }
+        let response = self.send(index, child, observed).await?;
+        Ok(self.record(index, fingerprint, &response))
+    }
+
+    /// As [`Self::sync_kind`], but what is sent of `replicas` also depends on the live Deployment.
+    pub(super) async fn sync_deployment(
+        &self,
+        deployment: &Deployment,
+        replicas: Replicas,
+    ) -> Result<ChildOutcome, Problem> {
+        let (id, fingerprint) = (ChildId::of::<Deployment>(0), Fingerprint::of(deployment));
+        let observed = self.observed(id);
+        if let Some(outcome) = self.outcome_if_in_sync(id, fingerprint, &observed) {
+            return Ok(outcome);
+        }
+        let (response, decision) = match replicas {
+            Replicas::Fixed(number) => (self.send(0, deployment, observed).await?, Decision::Send(number)),
+            Replicas::Unset | Replicas::Autoscaled { .. } => {
+                self.send_with_decided_replicas(deployment, replicas).await?
+            }
+        };
+        // As long as the number has not passed to the autoscaler, the next reconcile must apply again.
+        let is_final = !matches!(replicas, Replicas::Autoscaled { .. }) || decision == Decision::Leave;
+        Ok(self.record(0, fingerprint.filter(|_| is_final), &response))
+    }
+
+    /// What the status must know of a child that is in sync; none if it must be applied.
+    fn outcome_if_in_sync(
+        &self,
+        id: ChildId,
+        desired: Option<Fingerprint>,
+        observed: &Observation,
+    ) -> Option<ChildOutcome> {
+        let in_sync =
+            |last: &LastApplied| match (last.sync_state(self.owner, id, desired, observed), observed) {
+                // The watch may not have shown the response yet.
+                (SyncState::Unchanged, _) => Some(ChildOutcome {
+                    rollout: last.rollout().filter(|_| id.kind == ChildKind::Deployment).cloned(),
+                    route_problems: last.route_problems(id).to_vec(),
+                }),
+                // A status update, most likely.
+                (SyncState::OthersChanged, Observation::Present(child)) => Some(ChildOutcome {
+                    rollout: child.rollout.as_deref().cloned(),
+                    route_problems: child.route_problems.clone(),
+                }),
+                _ => None,
+            };
+        self.context.states.with(self.owner, |state| in_sync(&state.last_applied)).flatten()
+    }
+
+    /// Records that a child was applied; gives what the status must know of it.
+    fn record<K: Child>(
+        &self,
+        index: usize,
+        fingerprint: Option<Fingerprint>,
+        response: &Partial<K>,
+    ) -> ChildOutcome {
+        self.context
+            .states
+            .with(self.owner, |state| state.last_applied.applied(index, fingerprint, response));
+        ChildOutcome { rollout: K::rollout(response), route_problems: K::route_problems(response) }
+    }
+
+    /// Sends a Deployment of which the number of pods may be someone else's; gives what was decided about that.
+    async fn send_with_decided_replicas(
+        &self,
+        deployment: &Deployment,
+        replicas: Replicas,
+    ) -> Result<(Partial<Deployment>, Decision), Problem> {
+        let (api, name) = (self.api::<Deployment>(), self.owner.key.name());
+        let kind = ChildKind::Deployment.as_str();
+        let read = self.context.api.read(kind, "get", api.get_opt(name));
+        let live = read.await.map_err(|error| self.read_failed::<Deployment>(&error))?;
+        if let Some(live) = live.as_ref().filter(|live| !self.owner.controls(&live.metadata)) {
+            return Err(not_owned::<Deployment>(&live.metadata));
+        }
+        let apply_failed = |error: RequestError| self.write_failed::<Deployment>("apply", &error);
+        let decision = replicas::decide(replicas, live.as_ref());
+        let mut deployment = deployment.clone();
+        deployment.spec.get_or_insert_default().replicas = match decision {
+            Decision::Send(number) => Some(number),
+            Decision::Leave => None,
+            Decision::HandOver(number) => {
+                let metadata = live.as_ref().map(|live| &live.metadata);
+                let only_replicas = json!({
+                    "apiVersion": Deployment::api_version(&()),
+                    "kind": Deployment::kind(&()),
+                    // If it was scaled since it was read, the API server refuses this, and the next reconcile reads again.
+                    "metadata": {
+                        "uid": metadata.and_then(|metadata| metadata.uid.as_ref()),
+                        "resourceVersion": metadata.and_then(|metadata| metadata.resource_version.as_ref()),
+                    },
+                    "spec": {"replicas": number},
+                });
+                let params = PatchParams::apply(HAND_OVER_MANAGER).force();
+                let patch = Patch::Apply(&only_replicas);
+                let request = api.patch(name, &params, &patch);
+                self.context.api.write(kind, "patch", request).await.map_err(apply_failed)?;
+                None
+            }
+        };
+        let uid = live.and_then(|live| live.metadata.uid);
+        let response = self.patch(0, &mut deployment, uid).await.map_err(apply_failed)?;
+        Ok((response, decision))
+    }
+
+    /// Applies `child` where ours is, or where there is nothing.
+    async fn send<K: Child>(
+        &self,
+        index: usize,
+        child: &K,
+        observed: Observation,
+    ) -> Result<Partial<K>, Problem> {
+        let apply_failed = |error: RequestError| self.write_failed::<K>("apply", &error);
+        let mut child = child.clone();
+        if let Observation::Present(known) = observed
+            && known.owner.uid == self.owner.uid
+        {
+            match self.patch(index, &mut child, Some(known.uid.into())).await {
+                // The watch is behind: the object was deleted, or replaced by another.
+                Err(RequestError::Refused { code: 404 | 409, .. }) => {}
+                result => return result.map_err(apply_failed),
+            }
+        }
+        let live = self.live_metadata::<K>(index).await?;
+        if let Some(live) = live.as_ref().filter(|live| !self.owner.controls(live)) {
+            return Err(not_owned::<K>(live));
+        }
+        self.patch(index, &mut child, live.and_then(|live| live.uid)).await.map_err(apply_failed)
+    }
+
+    /// Applies `child` to the very object with this UID: if it was replaced by someone else's meanwhile, the API server
+    /// refuses.
+    async fn patch<K: Child>(
+        &self,
+        index: usize,
+        child: &mut K,
+        uid: Option<String>,
+    ) -> Result<Partial<K>, RequestError> {
+        child.meta_mut().uid = uid;
+        let params = PatchParams::apply(CONTROLLER_MANAGER).force();
+        let (api, name) = (self.api::<Partial<K>>(), ChildId::of::<K>(index).name(self.owner.key.name()));
+        let patch = Patch::Apply(&*child);
+        self.context.api.write(K::KIND.as_str(), "patch", api.patch(&name, &params, &patch)).await
+    }
+
+    /// Deletes a child that is switched off; an object that is not ours is left alone.
+    async fn delete_if_ours<K: Child>(&self, index: usize) -> Result<(), Problem> {
+        let id = ChildId::of::<K>(index);
+        // If the watch is behind and still shows our last apply, that must not count as an echo.
+        self.context.states.with(self.owner, |state| state.last_applied.remove(id));
+        let uid = match self.observed(id) {
+            Observation::Absent => return Ok(()),
+            Observation::Present(child) if child.owner.uid != self.owner.uid || child.is_deleting => {
+                return Ok(());
+            }
+            Observation::Present(child) => Some(child.uid.into()),
+            Observation::NotSynced => {
+                let live = self.live_metadata::<K>(index).await?;
+                let ours = live.filter(|live| self.owner.controls(live) && live.deletion_timestamp.is_none());
+                let Some(ours) = ours else { return Ok(()) };
+                ours.uid
+            }
+        };
+        let (api, kind, key) = (self.api::<K>(), K::KIND.as_str(), self.key(id));
+        let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
+        match self.context.api.write(kind, "delete", api.delete(key.name(), &params)).await {
+            // 409: the object was replaced by another.
+            Ok(_) | Err(RequestError::Refused { code: 404 | 409, .. }) => {
+                tracing::info!(
+                    kind,
+                    namespace = key.namespace(),
+                    name = key.name(),
+                    "deleted: switched off in the spec"
+                );
+                Ok(())
+            }
+            Err(error) => Err(self.write_failed::<K>("delete", &error)),
+        }
+    }
+
+    /// The metadata of the object that has the name of a child, whosever it is.
+    async fn live_metadata<K: Child>(&self, index: usize) -> Result<Option<ObjectMeta>, Problem> {
+        let (api, name) = (self.api::<K>(), ChildId::of::<K>(index).name(self.owner.key.name()));
+        let read = self.context.api.read(K::KIND.as_str(), "get", api.get_metadata_opt(&name));
+        let live = read.await.map_err(|error| self.read_failed::<K>(&error))?;
+        Ok(live.map(|live| live.metadata))
+    }
+
+    fn key(&self, id: ChildId) -> ObjectKey {
+        ObjectKey::new(self.owner.key.namespace(), &id.name(self.owner.key.name()))
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.context.api.client.clone(), self.owner.key.namespace())
+    }
+
+    fn write_failed<K: Child>(&self, verb: &str, error: &RequestError) -> Problem {
+        let (kind, name) = (K::KIND.as_str(), self.owner.key.name());
+        Problem::new(error.write_reason(), format!("cannot {verb} {kind} {name:?}: {error}"))
+    }
+
+    fn read_failed<K: Child>(&self, error: &RequestError) -> Problem {
+        let (kind, name) = (K::KIND.as_str(), self.owner.key.name());
+        Problem::new(error.read_reason(), format!("cannot read {kind} {name:?}: {error}"))
+    }
+}
+
+fn not_owned<K: Child>(live: &ObjectMeta) -> Problem {
+    let kind = K::KIND.as_str();
+    let whose = match controller_of(live) {
+        Some(controller) => format!("belongs to {} {:?}", controller.kind, controller.name),
+        None => "belongs to no OrdersService".to_owned(),
+    };
+    Problem::new(
+        Reason::NotOwned,
+        format!(
+            "{kind} {:?} is there already and {whose}: it was left alone; delete or rename it, or give this \
+             OrdersService another name",
+            live.name.as_deref().unwrap_or_default()
+        ),
+    )
+}

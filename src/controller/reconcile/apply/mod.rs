@@ -1,0 +1,190 @@
+//! Step 4: applies the children. Each is applied server-side under one field manager; a child that is switched off is
+//! deleted, if it is ours; an object that is not ours is left alone.
+//!
+//! ```text
+//! child     one child: compare, apply, delete
+//! replicas  who sets the Deployment's number of pods
+//! ```
+
+mod child;
+mod replicas;
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
+
+use self::child::{ChildOutcome, ChildWriter};
+use super::build::prepared::{Prepared, PreparedVisitor};
+use crate::{
+    controller::{
+        children::{
+            fingerprint::Fingerprint,
+            kind::{Child, ChildId, ChildKind},
+            last_applied::DesiredChild,
+            owner::Owner,
+            rollout::Rollout,
+        },
+        context::Context,
+        problem::Problem,
+    },
+    crd::Reason,
+};
+
+/// What the API server made of the children. Only [`apply`] can make one, so the status can only be computed from what
+/// was applied.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    rollout: Rollout,
+    route_problems: Vec<Problem>,
+    digest: Option<String>,
+}
+
+impl Applied {
+    /// How far the rollout of the Deployment is.
+    pub fn rollout(&self) -> &Rollout {
+        &self.rollout
+    }
+
+    /// Why Gateways do not serve the routes.
+    pub fn route_problems(&self) -> &[Problem] {
+        &self.route_problems
+    }
+
+    /// The digest of what was applied, for the controller that starts next.
+    pub fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
+    }
+
+    /// What [`apply`] would give.
+    #[cfg(test)]
+    pub(crate) fn for_test(rollout: Rollout, route_problems: Vec<Problem>) -> Self {
+        Self { rollout, route_problems, digest: Some("digest".into()) }
+    }
+}
+
+/// Applies every child that is not in sync, and deletes those that are switched off. One child's failure does not keep
+/// the others from being applied.
+///
+/// `recorded` is the digest in the status, if it is about this very generation: where it fits, a controller that has just
+/// started sends nothing.
+///
+/// # Errors
+/// Every child that could not be applied or deleted.
+pub async fn apply(
+    context: &Context,
+    owner: &Owner,
+    prepared: &Prepared,
+    recorded: Option<&str>,
+) -> Result<Applied, Vec<Problem>> {
+    let writer = ChildWriter { context, owner };
+    if let Some(recorded) = recorded {
+        restore(&writer, prepared, recorded);
+    }
+    let mut plan = Plan { writer: &writer, prepared, phases: Default::default() };
+    prepared.visit(&mut plan);
+    let mut outcomes = Vec::new();
+    for phase in plan.phases {
+        outcomes.extend(join_all(phase).await);
+    }
+    // Of several problems the Deployment's comes first: it is what the others are for.
+    outcomes.sort_by_key(|(kind, _)| *kind != ChildKind::Deployment);
+    let (mut rollout, mut route_problems, mut problems) = (None, Vec::new(), Vec::new());
+    for (_, outcome) in outcomes {
+        match outcome {
+            Ok(outcome) => {
+                rollout = rollout.or(outcome.rollout);
+                route_problems.extend(outcome.route_problems);
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    match rollout {
+        Some(rollout) if problems.is_empty() => {
+            let digest = context.states.with(owner, |state| state.last_applied.digest()).flatten();
+            Ok(Applied { rollout, route_problems, digest })
+        }
+        _ => Err(problems),
+    }
+}
+
+/// Takes the children for applied if they are observed as `recorded`, and nothing is known of them yet.
+fn restore(writer: &ChildWriter<'_>, prepared: &Prepared, recorded: &str) {
+    let ChildWriter { context, owner } = writer;
+    if context.states.with(owner, |state| state.last_applied.is_empty()) != Some(true) {
+        return;
+    }
+    let mut desired = Desired { writer, children: Vec::new() };
+    prepared.visit(&mut desired);
+    context.states.with(owner, |state| state.last_applied.restore(owner, recorded, &desired.children));
+}
+
+/// The children as they are desired and observed.
+struct Desired<'a> {
+    writer: &'a ChildWriter<'a>,
+    children: Vec<DesiredChild>,
+}
+
+impl<'a> PreparedVisitor<'a> for Desired<'_> {
+    fn visit<K: Child>(&mut self, children: &'a [K]) {
+        if !self.writer.is_served(K::KIND) {
+            return;
+        }
+        self.children.extend(children.iter().enumerate().map(|(index, child)| {
+            let id = ChildId::of::<K>(index);
+            DesiredChild { id, fingerprint: Fingerprint::of(child), observed: self.writer.observed(id) }
+        }));
+    }
+}
+
+/// What is done for one kind.
+type SyncKind<'a> = BoxFuture<'a, (ChildKind, Result<ChildOutcome, Problem>)>;
+
+/// What is to be done for each kind, in phases. What is in one phase is done at the same time.
+struct Plan<'a> {
+    writer: &'a ChildWriter<'a>,
+    prepared: &'a Prepared,
+    phases: [Vec<SyncKind<'a>>; 3],
+}
+
+impl<'a> PreparedVisitor<'a> for Plan<'a> {
+    fn visit<K: Child>(&mut self, children: &'a [K]) {
+        let Self { writer, prepared, .. } = *self;
+        let sync = async move {
+            let outcome = match K::KIND {
+                ChildKind::Deployment => {
+                    writer.sync_deployment(&prepared.deployment, prepared.replicas).await
+                }
+                kind if !writer.is_served(kind) => Ok(not_served(children.is_empty())),
+                _ => writer.sync_kind(children).await,
+            };
+            (K::KIND, outcome)
+        };
+        let phase = match K::KIND {
+            // Pods cannot be created without their account, and should never run without their policy.
+            ChildKind::ServiceAccount if !children.is_empty() => 0,
+            ChildKind::NetworkPolicy => 0,
+            // An account that is switched off goes only when no new pod needs it.
+            ChildKind::ServiceAccount => 2,
+            ChildKind::Deployment
+            | ChildKind::Service
+            | ChildKind::Ingress
+            | ChildKind::HorizontalPodAutoscaler
+            | ChildKind::PodDisruptionBudget
+            | ChildKind::HTTPRoute => 1,
+        };
+        if let Some(phase) = self.phases.get_mut(phase) {
+            phase.push(sync.boxed());
+        }
+    }
+}
+
+fn not_served(is_unwanted: bool) -> ChildOutcome {
+    if is_unwanted {
+        return ChildOutcome::default();
+    }
+    let message = "spec.gateway is set, but this cluster has no Gateway API (HTTPRoute of \
+                   gateway.networking.k8s.io/v1): install its CRDs and a controller for them (this operator need \
+                   not be restarted), or set spec.ingress in place of spec.gateway";
+    ChildOutcome { rollout: None, route_problems: vec![Problem::new(Reason::GatewayApiMissing, message)] }
+}

@@ -1,0 +1,205 @@
+//! The Deployment: the pods of the orders API.
+//!
+//! They pass the *restricted* Pod Security Standard, roll without a dropped request (a new pod is
+//! ready before an old one stops, and a stopping one goes on serving until its endpoint is gone),
+//! and take Secrets by reference.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+            LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+            SeccompProfile, SecretKeySelector, SecurityContext, TopologySpreadConstraint,
+        },
+    },
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+
+use super::metadata::{filled, labels, metadata, selector_labels};
+use crate::{
+    controller::reconcile::validate::{
+        pods::Replicas, validated::ADMIN_PORT, validated::SecretKey, validated::ValidatedOrdersService,
+    },
+    crd::CHECKSUM_ANNOTATION,
+};
+
+/// Seconds that a stopping pod goes on accepting requests, until load balancers have taken it out.
+const DRAIN_SECONDS: i64 = 5;
+
+/// Seconds that a stopping pod may take in all: the drain, then the requests in flight.
+const GRACE_SECONDS: i64 = 30;
+
+pub(super) fn build_deployment(service: &ValidatedOrdersService) -> Deployment {
+    let selector = selector_labels(&service.name);
+    Deployment {
+        metadata: metadata(service),
+        spec: Some(DeploymentSpec {
+            replicas: match service.replicas {
+                // Its autoscaler's to decide.
+                Replicas::Autoscaled { .. } => None,
+                Replicas::Fixed(_) | Replicas::Unset => Some(service.replicas.initial()),
+            },
+            selector: LabelSelector { match_labels: Some(selector.clone()), ..LabelSelector::default() },
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".into()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(IntOrString::Int(1)),
+                }),
+            }),
+            template: PodTemplateSpec {
+                metadata: Some(pod_metadata(service)),
+                spec: Some(pod(service, selector)),
+            },
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// The user's labels and annotations, then ours, which win.
+fn pod_metadata(service: &ValidatedOrdersService) -> ObjectMeta {
+    let mut all_labels = service.pods.labels.clone();
+    all_labels.extend(labels(service));
+    let mut annotations = service.pods.annotations.clone();
+    annotations.extend(
+        service.secrets_checksum.iter().map(|checksum| (CHECKSUM_ANNOTATION.to_owned(), checksum.clone())),
+    );
+    ObjectMeta { labels: Some(all_labels), annotations: filled(annotations), ..ObjectMeta::default() }
+}
+
+fn pod(service: &ValidatedOrdersService, selector: BTreeMap<String, String>) -> PodSpec {
+    let pull_secrets: Vec<_> =
+        service.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect();
+    PodSpec {
+        containers: vec![container(service)],
+        image_pull_secrets: Some(pull_secrets).filter(|secrets| !secrets.is_empty()),
+        // The API calls no API server.
+        automount_service_account_token: Some(false),
+        // Variables such as ORDERS_PORT, made for each Service, could be taken for settings.
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(65532),
+            run_as_group: Some(65532),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+            ..PodSecurityContext::default()
+        }),
+        topology_spread_constraints: Some(spread(service, selector)),
+        node_selector: filled(service.pods.node_selector.clone()),
+        tolerations: Some(service.pods.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+        affinity: service.pods.affinity.clone().filter(|affinity| *affinity != Affinity::default()),
+        priority_class_name: service.pods.priority_class_name.clone(),
+        service_account_name: service
+            .pods
+            .service_account_name
+            .clone()
+            .or_else(|| Some(service.name.clone())),
+        ..PodSpec::default()
+    }
+}
+
+/// The user's constraints, else evenly over the nodes; about our pods where they do not say which.
+fn spread(
+    service: &ValidatedOrdersService,
+    selector: BTreeMap<String, String>,
+) -> Vec<TopologySpreadConstraint> {
+    let ours = LabelSelector { match_labels: Some(selector), ..LabelSelector::default() };
+    let mut constraints = service.pods.topology_spread_constraints.clone();
+    if constraints.is_empty() {
+        constraints.push(TopologySpreadConstraint {
+            max_skew: 1,
+            topology_key: "kubernetes.io/hostname".into(),
+            when_unsatisfiable: "ScheduleAnyway".into(),
+            ..TopologySpreadConstraint::default()
+        });
+    }
+    for constraint in &mut constraints {
+        constraint.label_selector.get_or_insert_with(|| ours.clone());
+    }
+    constraints
+}
+
+fn container(service: &ValidatedOrdersService) -> Container {
+    let mut env = vec![
+        secret_env("JWT_KEY", &service.jwt_secret),
+        secret_env("MONGO_URI", &service.uri_secret),
+        plain_env("EXPIRATION_WINDOW_SECONDS", service.window_seconds.to_string()),
+        plain_env("PAYMENT_GRACE_SECONDS", service.payment_grace_seconds.to_string()),
+        plain_env("PORT", service.port.to_string()),
+        plain_env("ADMIN_PORT", ADMIN_PORT.to_string()),
+        plain_env("DRAIN_SECONDS", DRAIN_SECONDS.to_string()),
+    ];
+    env.extend(service.database.iter().map(|name| plain_env("MONGO_DATABASE", name.clone())));
+    env.extend(service.pods.extra_env.iter().cloned());
+    Container {
+        name: "orders-api".into(),
+        image: Some(service.image.clone()),
+        image_pull_policy: Some(service.image_pull_policy.as_str().into()),
+        args: Some(vec!["serve".into()]),
+        env: Some(env),
+        ports: Some(vec![container_port("http", service.port), container_port("admin", ADMIN_PORT)]),
+        // Up to a minute to start; from then on, liveness only fails when the process is stuck, so
+        // that a database that is away restarts nothing.
+        startup_probe: Some(probe("/livez", 1, 60)),
+        readiness_probe: Some(probe("/readyz", 2, 2)),
+        liveness_probe: Some(probe("/livez", 10, 3)),
+        resources: Some(ResourceRequirements {
+            requests: filled(service.pods.requests.clone()),
+            limits: filled(service.pods.limits.clone()),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+fn plain_env(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.into(), value: Some(value), ..EnvVar::default() }
+}
+
+fn secret_env(name: &str, secret: &SecretKey) -> EnvVar {
+    let reference = SecretKeySelector { name: secret.name.clone(), key: secret.key.clone(), optional: None };
+    EnvVar {
+        name: name.into(),
+        value_from: Some(EnvVarSource { secret_key_ref: Some(reference), ..EnvVarSource::default() }),
+        ..EnvVar::default()
+    }
+}
+
+fn container_port(name: &str, port: i32) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: port,
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String("admin".into()),
+            scheme: Some("HTTP".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        failure_threshold: Some(failure_threshold),
+        timeout_seconds: Some(2),
+        ..Probe::default()
+    }
+}

@@ -1,0 +1,58 @@
+//! The Ingress: plain prefixes in canonical order, the client last.
+
+use k8s_openapi::api::networking::v1::{
+    HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend,
+    IngressSpec, IngressTLS, ServiceBackendPort,
+};
+
+use super::metadata::{filled, metadata};
+use crate::{
+    controller::reconcile::validate::{validated::ValidatedIngress, validated::ValidatedOrdersService},
+    routing::Route,
+};
+
+/// None, when others have all of its routes.
+pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &ValidatedIngress) -> Option<Ingress> {
+    if ingress.hosts.is_empty() {
+        return None;
+    }
+    let hosts = || ingress.hosts.iter().map(|host| host.host.to_string());
+    let rules = ingress
+        .hosts
+        .iter()
+        .map(|host| IngressRule {
+            host: Some(host.host.to_string()),
+            http: Some(HTTPIngressRuleValue { paths: host.routes.iter().map(path).collect() }),
+        })
+        .collect();
+    let tls = ingress
+        .tls_secret
+        .as_ref()
+        .map(|secret| vec![IngressTLS { hosts: Some(hosts().collect()), secret_name: Some(secret.clone()) }]);
+    let mut metadata = metadata(service);
+    metadata.annotations = filled(ingress.annotations.clone());
+    Some(Ingress {
+        metadata,
+        spec: Some(IngressSpec {
+            ingress_class_name: ingress.class_name.clone(),
+            rules: Some(rules),
+            tls,
+            default_backend: None,
+        }),
+        status: None,
+    })
+}
+
+fn path(route: &Route) -> HTTPIngressPath {
+    HTTPIngressPath {
+        path: Some(route.path.to_string()),
+        path_type: "Prefix".into(),
+        backend: IngressBackend {
+            service: Some(IngressServiceBackend {
+                name: route.backend.service.clone(),
+                port: Some(ServiceBackendPort { number: Some(route.backend.port), name: None }),
+            }),
+            resource: None,
+        },
+    }
+}

@@ -1,0 +1,280 @@
+//! Step 3, pure: builds the children, one file for each kind. All have the name of the OrdersService.
+//!
+//! ```text
+//! prepared  the children that are built, and the one enumeration of them
+//! metadata  name, labels and owner of every child
+//! ```
+
+mod account;
+mod autoscaler;
+mod budget;
+mod deployment;
+mod gateway;
+mod ingress;
+pub mod metadata;
+mod network;
+pub mod prepared;
+mod service;
+
+use super::validate::validated::ValidatedOrdersService;
+use prepared::Prepared;
+
+/// Builds every child.
+pub fn build(service: &ValidatedOrdersService) -> Prepared {
+    Prepared {
+        deployment: deployment::build_deployment(service),
+        service: service::build_service(service),
+        replicas: service.replicas,
+        ingress: service.ingress.as_ref().and_then(|ingress| ingress::build_ingress(service, ingress)),
+        routes: service
+            .gateway
+            .as_ref()
+            .map_or(Vec::new(), |gateway| gateway::build_routes(service, gateway)),
+        autoscaler: autoscaler::build_autoscaler(service),
+        budget: service.max_unavailable.as_ref().map(|most| budget::build_budget(service, most)),
+        account: account::build_account(service),
+        network_policy: network::build_network_policy(service),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::controller::{
+        children::{
+            httproute::MAX_ROUTES,
+            kind::{Child, ChildKind},
+        },
+        fixture::service,
+        reconcile::{build::prepared::PreparedVisitor, dereference::Dereferenced, validate::validate},
+    };
+
+    fn built(patch: Value) -> Prepared {
+        build(&validate(&service(patch), &Dereferenced::default(), Some("image:1")).unwrap())
+    }
+
+    /// The children that there are, as JSON.
+    #[derive(Default)]
+    struct Json(Vec<Value>);
+
+    impl<'a> PreparedVisitor<'a> for Json {
+        fn visit<K: Child>(&mut self, children: &'a [K]) {
+            self.0.extend(children.iter().map(|child| json!(child)));
+        }
+    }
+
+    fn as_json(prepared: &Prepared) -> Vec<Value> {
+        let mut json = Json::default();
+        prepared.visit(&mut json);
+        json.0
+    }
+
+    /// The kinds that are visited.
+    struct Kinds(Vec<ChildKind>);
+
+    impl<'a> PreparedVisitor<'a> for Kinds {
+        fn visit<K: Child>(&mut self, _: &'a [K]) {
+            self.0.push(K::KIND);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_child_is_visited_once() {
+        let mut kinds = Kinds(Vec::new());
+        built(json!({})).visit(&mut kinds);
+        assert_eq!(kinds.0, ChildKind::ALL);
+    }
+
+    /// Everything that a spec can ask for.
+    fn whole() -> Value {
+        json!({
+            "imagePullSecrets": [{"name": "regcred"}],
+            "ingress": {"annotations": {"a": "b"}, "tls": {"secretName": "tls"}, "className": "nginx"},
+            "gateway": {"hostnames": ["a.dev"], "parentRefs": [{"name": "public"}]},
+            "autoscaling": {"maxReplicas": 5},
+            "podTemplate": {
+                "labels": {"team": "tickets"}, "annotations": {"note": "hello"}, "nodeSelector": {"disk": "ssd"},
+                "tolerations": [{"key": "spot", "operator": "Exists"}],
+                "affinity": {}, "priorityClassName": "high",
+                "topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}],
+                "extraEnv": [{"name": "LOG_LEVEL", "value": "debug"}, {"name": "EMPTY", "value": ""}],
+            },
+        })
+    }
+
+    /// The API server drops empty maps and lists, and the object would differ from ours for ever.
+    fn no_empty_values(value: &Value, path: &str) {
+        match value {
+            Value::Array(items) => {
+                assert!(!items.is_empty(), "{path} is empty");
+                items.iter().for_each(|item| no_empty_values(item, path));
+            }
+            Value::Object(fields) => {
+                assert!(!fields.is_empty(), "{path} is empty");
+                fields.iter().for_each(|(name, field)| no_empty_values(field, &format!("{path}.{name}")));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_child_has_the_name_the_labels_and_the_owner() {
+        let children = as_json(&built(whole()));
+        assert_eq!(children.len(), 8);
+        for child in children {
+            assert_eq!(child["metadata"]["name"], "orders");
+            assert_eq!(child["metadata"]["namespace"], "shop");
+            assert_eq!(child["metadata"]["labels"]["app.kubernetes.io/instance"], "orders");
+            assert_eq!(child["metadata"]["ownerReferences"][0]["uid"], "u-1");
+            assert_eq!(child["metadata"]["ownerReferences"][0]["controller"], true);
+        }
+    }
+
+    #[test]
+    fn nothing_is_applied_that_the_server_would_drop() {
+        for child in as_json(&built(json!({}))).iter().chain(&as_json(&built(whole()))) {
+            no_empty_values(child, child["kind"].as_str().unwrap());
+        }
+    }
+
+    #[test]
+    fn every_host_gets_the_same_rules_with_the_client_last_whatever_the_order_of_the_input() {
+        let one = built(json!({}));
+        let other = built(json!({"ingress": {
+            "hosts": ["a.dev", "b.dev"],
+            "routes": [{"path": "/api/users", "service": "auth-srv", "port": 80}, {"path": "/api/*", "service": "api-srv"}],
+        }}));
+        assert_eq!(one, other);
+        let ingress = json!(one.ingress);
+        for rule in ingress["spec"]["rules"].as_array().unwrap() {
+            let paths: Vec<_> =
+                rule["http"]["paths"].as_array().unwrap().iter().map(|path| &path["path"]).collect();
+            assert_eq!(paths, ["/api/orders", "/api/users", "/api", "/"]);
+        }
+    }
+
+    #[test]
+    fn a_gateway_gets_the_same_rules_as_the_ingress_at_most_sixteen_in_each_route() {
+        let gateway =
+            json!({"hostnames": ["B.dev", "a.dev"], "parentRefs": [{"name": "public", "namespace": "gw"}]});
+        let [route] = built(json!({"gateway": gateway})).routes.try_into().unwrap();
+        let route = json!(route);
+        assert_eq!(route["spec"]["hostnames"], json!(["a.dev", "b.dev"]));
+        assert_eq!(route["spec"]["parentRefs"][0]["namespace"], "gw");
+        let value = |rule: &Value| rule["matches"][0]["path"]["value"].as_str().unwrap().to_owned();
+        let values =
+            |route: &Value| route["spec"]["rules"].as_array().unwrap().iter().map(value).collect::<Vec<_>>();
+        assert_eq!(values(&route), ["/api/orders", "/api/users", "/api", "/"]);
+
+        let routes: Vec<_> =
+            (0..64).map(|number| json!({"path": format!("/r{number}"), "service": "s"})).collect();
+        let mut alone = gateway.clone();
+        alone["routes"] = json!(routes);
+        alone["client"] = json!({"service": "client-srv"});
+        let built = built(json!({"ingress": null, "gateway": alone})).routes;
+        let names: Vec<_> = built.iter().map(|route| route.metadata.name.clone().unwrap()).collect();
+        assert_eq!(names, ["orders", "orders.2", "orders.3", "orders.4", "orders.5"]);
+        assert_eq!(names.len(), MAX_ROUTES);
+        let all: Vec<_> = built.iter().flat_map(|route| values(&json!(route))).collect();
+        assert_eq!((all.len(), all[0].as_str(), all[65].as_str()), (66, "/api/orders", "/"));
+    }
+
+    #[test]
+    fn an_ingress_that_is_switched_off_is_not_built() {
+        assert_eq!(built(json!({"ingress": null})).ingress, None);
+    }
+
+    #[test]
+    fn the_pod_template_is_merged_with_what_the_operator_sets() {
+        let deployment = json!(built(whole()).deployment);
+        assert!(deployment["spec"].get("replicas").is_none(), "it is the autoscaler's");
+        let template = &deployment["spec"]["template"];
+        assert_eq!(template["metadata"]["labels"]["team"], "tickets");
+        assert_eq!(template["metadata"]["labels"]["app.kubernetes.io/instance"], "orders");
+        assert_eq!(template["metadata"]["annotations"], json!({"note": "hello"}));
+        let pod = &template["spec"];
+        assert_eq!(pod["nodeSelector"], json!({"disk": "ssd"}));
+        assert_eq!(pod["tolerations"], json!([{"key": "spot", "operator": "Exists"}]));
+        assert_eq!(pod["priorityClassName"], "high");
+        assert!(pod.get("affinity").is_none());
+        let [spread] = pod["topologySpreadConstraints"].as_array().unwrap().as_slice() else {
+            panic!("{pod}")
+        };
+        assert_eq!(spread["topologyKey"], "zone");
+        assert_eq!(spread["labelSelector"]["matchLabels"]["app.kubernetes.io/instance"], "orders");
+        let env = pod["containers"][0]["env"].as_array().unwrap();
+        assert!(
+            env.contains(&json!({"name": "LOG_LEVEL", "value": "debug"}))
+                && env.contains(&json!({"name": "EMPTY"}))
+        );
+    }
+
+    #[test]
+    fn the_pods_run_as_an_account_of_their_own_unless_another_is_named() {
+        let own = built(json!({}));
+        assert_eq!(json!(own.deployment)["spec"]["template"]["spec"]["serviceAccountName"], "orders");
+        assert_eq!(json!(own.account)["automountServiceAccountToken"], false);
+        let named = built(json!({"podTemplate": {"serviceAccountName": "mine"}}));
+        assert_eq!(json!(named.deployment)["spec"]["template"]["spec"]["serviceAccountName"], "mine");
+        assert_eq!(named.account, None);
+    }
+
+    #[test]
+    fn anyone_may_reach_the_port_and_pods_of_the_cluster_the_admin_port() {
+        let policy = json!(built(json!({"port": 4000})).network_policy);
+        let rules = policy["spec"]["ingress"].as_array().unwrap();
+        assert_eq!(rules[0], json!({"ports": [{"port": 4000, "protocol": "TCP"}]}));
+        assert_eq!(rules[1]["ports"], json!([{"port": 8081, "protocol": "TCP"}]));
+        assert!(rules[1]["from"][0].get("namespaceSelector").is_some() && rules.len() == 2);
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]), "what the pods call is left open");
+        assert_eq!(built(json!({"networkPolicy": false})).network_policy, None);
+    }
+
+    #[test]
+    fn the_autoscaler_scales_the_deployment_within_its_bounds() {
+        let autoscaler = json!(built(whole()).autoscaler);
+        assert_eq!(autoscaler["spec"]["scaleTargetRef"]["name"], "orders");
+        assert_eq!(
+            (&autoscaler["spec"]["minReplicas"], &autoscaler["spec"]["maxReplicas"]),
+            (&json!(2), &json!(5))
+        );
+        assert_eq!(autoscaler["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
+        assert_eq!(built(json!({})).autoscaler, None);
+    }
+
+    #[test]
+    fn settings_and_secrets_reach_the_container() {
+        let prepared = built(json!({
+            "port": 4000, "replicas": 5, "database": {"name": "shop"}, "imagePullPolicy": "Never",
+            "expiration": {"windowSeconds": 60, "paymentGraceSeconds": 30},
+        }));
+        let deployment = json!(prepared.deployment);
+        assert_eq!(deployment["spec"]["replicas"], 5);
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["imagePullPolicy"], "Never");
+        assert_eq!(container["ports"][0]["containerPort"], 4000);
+        let env = |name: &str| {
+            container["env"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|variable| variable["name"] == name)
+                .unwrap()
+                .clone()
+        };
+        for (name, value) in [
+            ("EXPIRATION_WINDOW_SECONDS", "60"),
+            ("PAYMENT_GRACE_SECONDS", "30"),
+            ("PORT", "4000"),
+            ("MONGO_DATABASE", "shop"),
+        ] {
+            assert_eq!(env(name)["value"], value, "{name}");
+        }
+        for (name, secret) in [("JWT_KEY", "jwt-secret"), ("MONGO_URI", "orders-mongo")] {
+            assert_eq!(env(name)["valueFrom"]["secretKeyRef"], json!({"name": secret, "key": name}));
+        }
+        assert_eq!(json!(prepared.service)["spec"]["ports"][0]["port"], 4000);
+    }
+}

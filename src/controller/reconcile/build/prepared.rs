@@ -1,0 +1,72 @@
+//! The children of one OrdersService as they should be.
+
+use std::slice;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{Service, ServiceAccount},
+    networking::v1::{Ingress, NetworkPolicy},
+    policy::v1::PodDisruptionBudget,
+};
+
+use crate::controller::{
+    children::{httproute::HTTPRoute, kind::Child},
+    reconcile::validate::pods::Replicas,
+};
+
+/// The children as they should be; none of a kind that is switched off.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// Runs the orders API.
+    pub deployment: Deployment,
+    /// Who sets its number of pods; what is sent of that also depends on the live Deployment.
+    pub replicas: Replicas,
+    /// Gives its pods one address.
+    pub service: Service,
+    /// The ordered routes.
+    pub ingress: Option<Ingress>,
+    /// The same routes at Gateways, split where one HTTPRoute would have too many rules.
+    pub routes: Vec<HTTPRoute>,
+    /// Sets the number of pods.
+    pub autoscaler: Option<HorizontalPodAutoscaler>,
+    /// Bounds how many pods a drain may evict.
+    pub budget: Option<PodDisruptionBudget>,
+    /// The account of the pods.
+    pub account: Option<ServiceAccount>,
+    /// Who may connect to them.
+    pub network_policy: Option<NetworkPolicy>,
+}
+
+/// Does something with the children of each kind.
+pub trait PreparedVisitor<'a> {
+    /// All children of type `K`; none if the kind is switched off.
+    fn visit<K: Child>(&mut self, children: &'a [K]);
+}
+
+impl Prepared {
+    /// The one enumeration of the children: hands those of each kind to `visitor`, in the order of
+    /// [`ChildKind::ALL`](crate::controller::children::kind::ChildKind::ALL).
+    pub fn visit<'a>(&'a self, visitor: &mut impl PreparedVisitor<'a>) {
+        // No `..`, so that a new child that is not visited does not compile.
+        let Self {
+            deployment,
+            replicas: _,
+            service,
+            ingress,
+            routes,
+            autoscaler,
+            budget,
+            account,
+            network_policy,
+        } = self;
+        visitor.visit(slice::from_ref(deployment));
+        visitor.visit(slice::from_ref(service));
+        visitor.visit(ingress.as_slice());
+        visitor.visit(autoscaler.as_slice());
+        visitor.visit(budget.as_slice());
+        visitor.visit(account.as_slice());
+        visitor.visit(network_policy.as_slice());
+        visitor.visit(routes);
+    }
+}

@@ -1,0 +1,182 @@
+//! Step 1: reads what the spec refers to. The only step that reads objects of others.
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::{
+    controller::{
+        api_server::RequestError,
+        claims::claimed::Verdicts,
+        context::Context,
+        object_key::ObjectKey,
+        problem::Problem,
+        secrets::{
+            references::{SecretUse, ValueHashes},
+            refresh::requeue_users,
+        },
+    },
+    crd::{ConditionType, OrdersService, Reason, find_condition, is_true},
+};
+
+/// What the spec refers to, as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dereferenced {
+    /// Changes when a referenced value does, so that the pods are rolled; none when nothing was read.
+    pub secrets_checksum: Option<String>,
+    /// Secrets and keys that do not exist.
+    pub missing: Vec<Problem>,
+    /// The IngressClass that the spec names, if it does not exist.
+    pub missing_class: Option<String>,
+    /// The Secret of the certificate, if it does not exist.
+    pub missing_certificate: Option<String>,
+    /// What others have of the requested routes.
+    pub verdicts: Verdicts,
+}
+
+/// A value in a Secret that the spec refers to.
+#[derive(Clone, Copy)]
+struct SecretValue {
+    field: &'static str,
+    what: &'static str,
+}
+
+const JWT: SecretValue = SecretValue {
+    field: "spec.auth.jwtSecretRef",
+    what: "the value that your auth service signs sessions with",
+};
+
+const URI: SecretValue =
+    SecretValue { field: "spec.database.uriSecretRef", what: "the connection string of the database" };
+
+/// Finds the Secrets and the IngressClass that `service` refers to, and what others have of its routes.
+///
+/// # Errors
+/// When the API server does not answer, or refuses. Something that is missing is no error.
+pub async fn dereference(context: &Context, service: &OrdersService) -> Result<Dereferenced, RequestError> {
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let key = |name: &str| ObjectKey::new(namespace, name);
+    // Others that refer to the same Secret need not find out by themselves. They are requeued at once, since what follows
+    // may fail, and then the change is not seen a second time.
+    let secret_changed = |usage, name: &str| {
+        let itself = service.metadata.uid.as_deref();
+        requeue_users(&context.services, &context.trigger, usage, &key(name), itself);
+    };
+    // Whoever changed the spec may have changed the Secret a moment before.
+    let started = Instant::now();
+    let since = needs_fresh_copies(service).then_some(started);
+    let (api, secrets) = (&context.api, &context.secrets);
+    let (jwt, uri) = (&service.spec.auth.jwt_secret_ref, &service.spec.database.uri_secret_ref);
+    let (jwt_key, uri_key) = (key(&jwt.name), key(&uri.name));
+    let copies = futures::join!(
+        secrets.value_hashes(api, &jwt_key, since),
+        secrets.value_hashes(api, &uri_key, since),
+    );
+    for (copy, name) in [(&copies.0, &jwt.name), (&copies.1, &uri.name)] {
+        if copy.as_ref().is_ok_and(|copy| copy.changed) {
+            secret_changed(SecretUse::Value, name);
+        }
+    }
+    let mut found = Dereferenced::default();
+    let mut checksum = Sha256::new();
+    for (copy, value, name, key) in
+        [(copies.0, JWT, &jwt.name, &jwt.key), (copies.1, URI, &uri.name, &uri.key)]
+    {
+        match look_up(copy?.value.as_ref(), namespace, value, name, key) {
+            Ok(hash) => checksum.update(hash),
+            Err(problem) => found.missing.push(problem),
+        }
+    }
+    found.secrets_checksum =
+        Some(checksum.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect());
+
+    if let Some(ingress) = &service.spec.ingress {
+        let class = ingress.class_name.clone();
+        found.missing_class = class.filter(|class| context.claims.has_class(class) == Some(false));
+        if let Some(certificate) = ingress.tls.as_ref().map(|tls| &tls.secret_name) {
+            let read = async |since| {
+                let copy = secrets.exists(api, &key(certificate), since).await?;
+                if copy.changed {
+                    secret_changed(SecretUse::Certificate, certificate);
+                }
+                Ok::<_, RequestError>(copy.value)
+            };
+            // One that is missing is always read again: whoever issues it does so at any moment after the Ingress is there.
+            let exists = read(since).await? || read(Some(started)).await?;
+            found.missing_certificate = (!exists).then(|| certificate.clone());
+        }
+    }
+    found.verdicts = context.claims.judge(service);
+    Ok(found)
+}
+
+/// Whether old copies of Secrets will not do: the spec has just changed, or something was wrong.
+fn needs_fresh_copies(service: &OrdersService) -> bool {
+    let status = service.status.as_ref();
+    let reconciled = status.and_then(|status| find_condition(&status.conditions, ConditionType::Reconciled));
+    status.and_then(|status| status.observed_generation) != service.metadata.generation
+        || !reconciled.is_some_and(is_true)
+}
+
+/// The hash of the value under `key`.
+fn look_up<'a>(
+    secret: Option<&'a ValueHashes>,
+    namespace: &str,
+    SecretValue { field, what }: SecretValue,
+    name: &str,
+    key: &str,
+) -> Result<&'a [u8; 32], Problem> {
+    let secret = secret.ok_or_else(|| {
+        Problem::new(
+            Reason::SecretNotFound,
+            format!(
+                "{field} names Secret {name:?}, which is not in namespace {namespace:?}: correct the name, or create it with \
+                 {what} under the key {key:?}"
+            ),
+        )
+    })?;
+    secret.get(key).and_then(Option::as_ref).ok_or_else(|| {
+        let keys: Vec<_> = secret.keys().map(String::as_str).collect();
+        Problem::new(
+            Reason::SecretKeyMissing,
+            format!(
+                "Secret {name:?} in namespace {namespace:?} has no value under the key {key:?}, which {field} names: name a \
+                 key that it has, of [{}], or add {what} under {key:?}",
+                keys.join(", ")
+            ),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{ByteString, api::core::v1::Secret};
+
+    use super::*;
+    use crate::controller::secrets::references::hashes;
+
+    fn secret(uid: &str) -> ValueHashes {
+        let data =
+            [("OTHER".to_owned(), ByteString(b"x".to_vec())), ("EMPTY".to_owned(), ByteString(vec![]))];
+        let mut secret = Secret { data: Some(data.into()), ..Secret::default() };
+        secret.metadata.uid = Some(uid.into());
+        hashes(&secret)
+    }
+
+    #[test]
+    fn a_missing_secret_and_a_missing_key_have_different_reasons() {
+        let absent = look_up(None, "shop", JWT, "jwt", "JWT_KEY").unwrap_err();
+        assert_eq!(absent.reason, Reason::SecretNotFound);
+        let secret = secret("u");
+        let other = look_up(Some(&secret), "shop", JWT, "jwt", "JWT_KEY").unwrap_err();
+        assert_eq!(other.reason, Reason::SecretKeyMissing);
+        assert!(other.message.contains("[EMPTY, OTHER]"), "{}", other.message);
+        assert!(look_up(Some(&secret), "shop", JWT, "jwt", "EMPTY").is_err());
+        assert!(look_up(Some(&secret), "shop", JWT, "jwt", "OTHER").is_ok());
+    }
+
+    #[test]
+    fn the_same_value_in_another_secret_has_another_hash() {
+        assert_eq!(secret("u"), secret("u"));
+        assert_ne!(secret("u")["OTHER"], secret("v")["OTHER"]);
+    }
+}

@@ -1,0 +1,352 @@
+//! One reconcile, in five steps.
+//!
+//! ```text
+//! dereference  1  reads what the spec refers to
+//! validate/    2  turns the spec into one that can be built, or names every problem
+//! build/       3  builds the children
+//! apply/       4  applies the children that are not in sync
+//! status/      5  computes and writes the status
+//! outcome         how far the steps got
+//! pods            what keeps pods from running
+//! ```
+
+pub mod apply;
+pub mod build;
+pub mod dereference;
+pub mod outcome;
+pub mod pods;
+pub mod status;
+pub mod validate;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Resource, ResourceExt, runtime::controller::Action};
+use thiserror::Error;
+use tokio::sync::SemaphorePermit;
+use tracing::{Instrument, Span, field::Empty, info_span};
+
+use self::{
+    apply::apply,
+    build::build,
+    dereference::dereference,
+    outcome::{Completed, Outcome, Stopped},
+    status::update::update_status,
+    validate::validate,
+};
+use super::{
+    api_server::RequestError,
+    children::{owner::Owner, rollout::Rollout, rollout_tracker::RolloutStep},
+    context::Context,
+    metrics::ReconcileResult,
+    problem::Problem,
+    raw_orders_service::RawOrdersService,
+    secrets::refresh::RETRY_INTERVAL,
+};
+use crate::{
+    crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true},
+    runtime::{events::News, traces},
+};
+
+/// The `action` of the Kubernetes events.
+const ACTION: &str = "Reconcile";
+
+/// Why a reconcile failed; it is tried again with backoff.
+#[derive(Debug, Error)]
+pub enum ReconcileError {
+    /// The stored object does not match the current schema.
+    #[error("the stored object does not match the schema: {0}; correct it with kubectl edit or apply")]
+    InvalidObject(String),
+    /// The API server could not be read from, or did not take the status.
+    #[error("{error}")]
+    Request {
+        /// Why not.
+        error: RequestError,
+        /// The category.
+        reason: Reason,
+    },
+    /// Something that the resource needs is missing, or could not be applied.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Problems(Vec<Problem>),
+}
+
+impl ReconcileError {
+    /// The category: log field, metric label, and reason of the Kubernetes event.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::InvalidObject(_) => Reason::InvalidSpec,
+            Self::Request { reason, .. } => *reason,
+            Self::Problems(problems) => problems.first().map_or(Reason::ApplyFailed, |first| first.reason),
+        }
+    }
+}
+
+/// Reconciles one resource, and counts the result.
+///
+/// # Errors
+/// When it must be tried again: the API server failed, or something that is needed is missing. A spec that can never
+/// work is no error: it is reported in the status, and waits for its next change.
+pub async fn reconcile(raw: Arc<RawOrdersService>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let (raw, _slot) = match start(&raw, &context).await {
+        Start::With(raw, slot) => (raw, slot),
+        Start::Instead(action) => return Ok(action),
+    };
+    let timer = context.metrics.reconcile_started(&raw.key());
+    let result = match raw.parse() {
+        Ok(service) => {
+            let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+            let span = info_span!(
+                target: traces::TARGET, "reconcile", k8s.namespace.name = namespace, name, reason = Empty,
+                otel.status_code = Empty
+            );
+            // Boxed, since the future of this function is moved several times on its way to the runtime.
+            let result = reconcile_parsed(&service, &context).boxed().instrument(span.clone()).await;
+            if result.is_err() {
+                span.record("otel.status_code", "ERROR");
+            }
+            result
+        }
+        Err(mismatch) => {
+            let error = ReconcileError::InvalidObject(mismatch);
+            let (reason, note) = (error.reason().as_str(), error.to_string());
+            let event = News { is_warning: true, reason, note: &note, action: ACTION };
+            publish_event(&context, raw.as_ref(), &event).await;
+            Err(error)
+        }
+    };
+    match &result {
+        Ok(_) => {
+            context.states.with(&raw.as_owner(), |state| state.backoff.reset());
+            timer.stop(ReconcileResult::Ok);
+        }
+        Err(error) => timer.stop(ReconcileResult::Error(error.reason())),
+    }
+    result
+}
+
+/// Whether a reconcile can start.
+enum Start<'a> {
+    /// With the newest version of the resource, and one of the slots.
+    With(Arc<RawOrdersService>, Option<SemaphorePermit<'a>>),
+    /// It cannot.
+    Instead(Action),
+}
+
+/// Waits until a reconcile may start: this process leads, the caches are synced, and a slot is free.
+async fn start<'a>(raw: &RawOrdersService, context: &'a Context) -> Start<'a> {
+    let leadership = &context.api.leadership;
+    if !leadership.may_write() {
+        // A standby waits here with its caches warm. Once it leads it starts from the cache, since the object at hand
+        // may be hours old.
+        return tokio::select! {
+            () = leadership.begins() => Start::Instead(Action::requeue(Duration::ZERO)),
+            () = context.shutdown.cancelled() => Start::Instead(Action::await_change()),
+        };
+    }
+    // Without every list it could take routes that another object has, and would apply children that are in sync.
+    tokio::select! {
+        () = context.initial_lists.synced() => {}
+        () = context.shutdown.cancelled() => return Start::Instead(Action::await_change()),
+    }
+    // The semaphore is never closed; if it were, one reconcile too many would do no harm.
+    let slot = context.slots.acquire().await.ok();
+    // The resource may have changed, or gone, since it was queued.
+    let key = raw.key();
+    let Some(raw) = context.services.get(&key) else {
+        context.metrics.not_found(&key);
+        return Start::Instead(Action::await_change());
+    };
+    if let Some(version) = raw.meta().resource_version.as_deref() {
+        context.states.with(&raw.as_owner(), |state| state.reconcile_starts(&version.into()));
+    }
+    Start::With(raw, slot)
+}
+
+async fn reconcile_parsed(service: &OrdersService, context: &Context) -> Result<Action, ReconcileError> {
+    if service.metadata.deletion_timestamp.is_some() {
+        // The children are garbage-collected through their owner references.
+        return Ok(Action::await_change());
+    }
+    let outcome = run_steps(context, service).await;
+    if let Err(Stopped::AwaitObserved(at_most)) = outcome {
+        // The Deployment's watch event will requeue us; this is for the case that there is none.
+        return Ok(Action::requeue(at_most));
+    }
+    report(context, service, &outcome).await.map_err(|error| {
+        let reason = error.write_reason();
+        ReconcileError::Request { error, reason }
+    })?;
+    match outcome {
+        Ok(completed) => Ok(completed.requeue_after.map_or(Action::await_change(), Action::requeue)),
+        Err(Stopped::ReadFailed(error)) => {
+            let reason = error.read_reason();
+            Err(ReconcileError::Request { error, reason })
+        }
+        Err(Stopped::Invalid { problems, is_missing: true } | Stopped::NotApplied(_, problems)) => {
+            Err(ReconcileError::Problems(problems))
+        }
+        // Only a change of the spec can help, and its watch event requeues us.
+        Err(Stopped::Suspended | Stopped::Invalid { .. } | Stopped::AwaitObserved(_)) => {
+            Ok(Action::await_change())
+        }
+    }
+}
+
+/// The steps, up to the status.
+async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
+    if service.spec.suspend {
+        return Err(Stopped::Suspended);
+    }
+    let found = dereference(context, service)
+        .instrument(traces::step("dereference"))
+        .await
+        .map_err(Stopped::ReadFailed)?;
+
+    let image = context.default_image.as_deref();
+    let valid =
+        traces::step("validate").in_scope(|| validate(service, &found, image)).map_err(|problems| {
+            if let Some(first) = problems.first() {
+                Span::current().record("reason", first.reason.as_str());
+            }
+            Stopped::Invalid { problems, is_missing: !found.missing.is_empty() }
+        })?;
+
+    let prepared = traces::step("build").in_scope(|| build(&valid));
+
+    let owner = owner(service);
+    let applied = match apply(context, &owner, &prepared, recorded_digest(service))
+        .instrument(traces::step("apply"))
+        .await
+    {
+        Ok(applied) => applied,
+        Err(problems) => return Err(Stopped::NotApplied(Box::new(valid), problems)),
+    };
+
+    let (pod_problem, requeue_after) = follow_rollout(context, &owner, applied.rollout()).await?;
+    // No watch shows Secrets, and one for the certificate is missing. With jitter, so that many resources do not ask together.
+    let retry_certificate =
+        found.missing_certificate.map(|_| RETRY_INTERVAL.mul_f64(0.8 + 0.4 * fastrand::f64()));
+    let requeue_after = requeue_after.into_iter().chain(retry_certificate).min();
+    Ok(Completed { valid, applied, pod_problem, requeue_after })
+}
+
+fn owner(service: &OrdersService) -> Owner {
+    let key = super::object_key::ObjectKey::of(&service.metadata);
+    Owner { key, uid: service.metadata.uid.as_deref().unwrap_or_default().into() }
+}
+
+/// The digest in the status of what was applied, if that is about the current generation.
+fn recorded_digest(service: &OrdersService) -> Option<&str> {
+    let status = service.status.as_ref()?;
+    status.applied.as_deref().filter(|_| status.observed_generation == service.metadata.generation)
+}
+
+/// What keeps the pods from running, and when to look again.
+async fn follow_rollout(
+    context: &Context,
+    owner: &Owner,
+    rollout: &Rollout,
+) -> Result<(Option<Problem>, Option<Duration>), Stopped> {
+    let next = |now| context.states.with(owner, |state| state.rollout.next(rollout, now));
+    let step = match next(Instant::now()) {
+        Some(RolloutStep::InspectPods) => {
+            let found = pods::inspect(&context.api, owner.key.namespace(), owner.key.name()).await;
+            let now = Instant::now();
+            context.states.with(owner, |state| {
+                // A failure to look at the pods must not stand in the way of everything else.
+                let found = found.unwrap_or_else(|error| {
+                    tracing::warn!(resource = %owner.key, %error, "cannot list the pods");
+                    state.rollout.last_found().cloned()
+                });
+                state.rollout.inspected(found, now);
+            });
+            next(now)
+        }
+        step => step,
+    };
+    match step {
+        Some(RolloutStep::AwaitObserved(at_most)) => Err(Stopped::AwaitObserved(at_most)),
+        Some(RolloutStep::Wait(found, again)) => Ok((found, Some(again))),
+        // None: the resource is gone.
+        Some(RolloutStep::Complete | RolloutStep::InspectPods) | None => Ok((None, None)),
+    }
+}
+
+/// Writes the status, and an event if `Ready` has changed.
+async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -> Result<(), RequestError> {
+    let next = status::compute(service, outcome, Timestamp::now());
+    let update = update_status(&context.api, service, &next).instrument(traces::step("status"));
+    let Some(response) = update.await? else { return Ok(()) };
+    if let Some(version) = response.metadata.resource_version.as_deref() {
+        context.states.with(&owner(service), |state| state.status_updated(version.into()));
+    }
+    let ready = |status: &OrdersServiceStatus| {
+        find_condition(&status.conditions, ConditionType::Ready)
+            .map(|ready| (is_true(ready), ready.reason.clone(), ready.message.clone()))
+    };
+    let (before, now) = (service.status.as_ref().and_then(ready), ready(&next));
+    if let Some((is_ready, reason, message)) = now.filter(|now| before.as_ref() != Some(now)) {
+        let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+        tracing::info!(namespace, name, ready = is_ready, reason, message, "status changed");
+        let is_rolling_out = reason == Reason::MinimumReplicasUnavailable.as_str();
+        if !is_rolling_out {
+            let reason = if is_ready { "Ready" } else { &reason };
+            let event = News { is_warning: !is_ready, reason, note: &message, action: ACTION };
+            publish_event(context, service, &event).await;
+        }
+    }
+    Ok(())
+}
+
+/// Publishes a Kubernetes event. A failure is logged: it must not stand in the way of the reconcile.
+async fn publish_event<K: Resource<DynamicType = ()> + Sync>(
+    context: &Context,
+    object: &K,
+    event: &News<'_>,
+) {
+    let request = context.events.tell(object, event);
+    if let Err(error) = context.api.write("Event", "create", request).await {
+        tracing::warn!(%error, reason = event.reason, "cannot write an event");
+    }
+}
+
+/// The error policy: when to try a failed object again.
+pub fn error_policy(raw: Arc<RawOrdersService>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let backoff = context.states.with(&raw.as_owner(), |state| state.backoff.next());
+    let Some(mut delay) = backoff else {
+        // It was deleted meanwhile.
+        return Action::await_change();
+    };
+    if matches!(error.reason(), Reason::SecretNotFound | Reason::SecretKeyMissing) {
+        delay = delay.min(RETRY_INTERVAL);
+    }
+    tracing::warn!(
+        namespace = raw.namespace().unwrap_or_default(),
+        name = raw.name_any(),
+        reason = error.reason().as_str(),
+        retry_in_seconds = delay.as_secs(),
+        %error,
+        "reconcile failed"
+    );
+    Action::requeue(delay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what an async function returns.
+    fn size<R>(_: impl FnOnce(Arc<RawOrdersService>, Arc<Context>) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn a_reconcile_is_small_enough_to_be_moved() {
+        let bytes = size(reconcile);
+        assert!(bytes < 8 * 1024, "{bytes}: is a request to the API server not boxed?");
+    }
+}

@@ -1,0 +1,42 @@
+//! How far the steps of a reconcile got.
+
+use std::time::Duration;
+
+use super::{apply::Applied, validate::validated::ValidatedOrdersService};
+use crate::controller::{api_server::RequestError, problem::Problem};
+
+/// What the steps came to.
+pub type Outcome = Result<Completed, Stopped>;
+
+/// Every step was done.
+#[derive(Debug)]
+pub struct Completed {
+    /// The spec.
+    pub valid: ValidatedOrdersService,
+    /// What the API server made of the children.
+    pub applied: Applied,
+    /// What keeps the pods from running, if that is known.
+    pub pod_problem: Option<Problem>,
+    /// When to reconcile again if no watch event comes first.
+    pub requeue_after: Option<Duration>,
+}
+
+/// A step could not be done; the later ones were not tried.
+#[derive(Debug)]
+pub enum Stopped {
+    /// The resource is suspended.
+    Suspended,
+    /// What the spec refers to could not be read.
+    ReadFailed(RequestError),
+    /// The spec, or what it refers to, is not valid.
+    Invalid {
+        /// Every problem; there is at least one.
+        problems: Vec<Problem>,
+        /// Whether something that is missing may appear, so that it is worth trying again without a change of the spec.
+        is_missing: bool,
+    },
+    /// Some children could not be applied.
+    NotApplied(Box<ValidatedOrdersService>, Vec<Problem>),
+    /// The Deployment controller has not observed the change yet. It is waited for, for this long at most.
+    AwaitObserved(Duration),
+}

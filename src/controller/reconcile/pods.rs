@@ -1,0 +1,232 @@
+//! What keeps the pods from running: a message that names the pod, its image and the reason.
+//!
+//! Pods are listed, a few at a time, only while their Deployment is incomplete, and they are never watched. So in a
+//! cluster where all is well none is ever read.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use kube::{Api, ResourceExt, api::ListParams};
+
+use super::build::metadata::selector_labels;
+use crate::{
+    controller::{
+        api_server::{ApiServer, RequestError},
+        problem::Problem,
+    },
+    crd::Reason,
+};
+
+/// How many pods are listed. Those of one template mostly fail for one reason.
+const MAX_PODS: u32 = 50;
+
+/// The most bytes of a container's own message that are passed on.
+const MAX_MESSAGE: usize = 600;
+
+/// Lists the pods of an OrdersService, and gives what keeps them from running.
+///
+/// # Errors
+/// When the API server does not answer, or refuses.
+pub async fn inspect(
+    api_server: &ApiServer,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Problem>, RequestError> {
+    let pods = Api::<Pod>::namespaced(api_server.client.clone(), namespace);
+    // Any version will do, as the API server's cache has it: a consistent list waits some 50 ms for a busy etcd. What it
+    // does not show yet, the next look finds.
+    let params = ListParams::default().labels(&selector(name)).limit(MAX_PODS).match_any();
+    let list = api_server.read("Pod", "list", pods.list(&params)).await?;
+    Ok(diagnose(&list.items))
+}
+
+/// The label selector of the pods of the resource of this name.
+pub fn selector(name: &str) -> String {
+    let labels = selector_labels(name);
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// The most severe problem of any pod. Of several that are equal, that of the first pod by name, so that the message
+/// stays the same while nothing changes.
+fn diagnose(pods: &[Pod]) -> Option<Problem> {
+    let mut found = Vec::new();
+    for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        let name = pod.name_any();
+        let Some(status) = &pod.status else { continue };
+        let containers = status.container_statuses.iter().flatten();
+        if let Some((severity, problem)) =
+            containers.filter_map(|container| of_container(&name, container)).next()
+        {
+            found.push((severity, name, problem));
+        } else if let Some(problem) = unscheduled(&name, status) {
+            found.push((Severity::Waiting, name, problem));
+        }
+    }
+    found.sort_by(|left, right| (left.0, &left.1).cmp(&(right.0, &right.1)));
+    found.into_iter().next().map(|(_, _, problem)| problem)
+}
+
+/// The most severe comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Severity {
+    Image,
+    Crash,
+    Waiting,
+}
+
+fn of_container(pod: &str, container: &ContainerStatus) -> Option<(Severity, Problem)> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref()?;
+    let words = waiting.message.as_deref().unwrap_or_default();
+    let image = &container.image;
+    match reason {
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ErrImageNeverPull"
+        | "ImageInspectError"
+        | "RegistryUnavailable"
+        | "SignatureValidationFailed" => Some((
+            Severity::Image,
+            Problem::new(
+                Reason::ImagePullFailed,
+                format!(
+                    "pod {pod:?} cannot pull image {image:?}: {}: check its name, the registry, and spec.imagePullSecrets",
+                    or(pull_error(words), reason)
+                ),
+            ),
+        )),
+        "CrashLoopBackOff" => Some((
+            Severity::Crash,
+            Problem::new(
+                Reason::CrashLoopBackOff,
+                format!(
+                    "pod {pod:?} with image {image:?} ends again and again{}: see kubectl logs {pod} --previous",
+                    last_termination(container)
+                ),
+            ),
+        )),
+        "ContainerCreating" | "PodInitializing" => None,
+        _ => Some((
+            Severity::Waiting,
+            Problem::new(
+                Reason::MinimumReplicasUnavailable,
+                format!("pod {pod:?} does not start: {reason}: {}", or(cut(words), "it does not say why")),
+            ),
+        )),
+    }
+}
+
+/// The error of the last attempt. Between two attempts, the kubelet puts its own words before it.
+fn pull_error(words: &str) -> &str {
+    let rest = match words.strip_prefix("Back-off pulling image ") {
+        Some(rest) => rest.split_once("\": ").map_or("", |(_, error)| error),
+        None => words,
+    };
+    cut(rest.strip_prefix("ErrImagePull: ").unwrap_or(rest).trim())
+}
+
+/// How the container terminated last. Unlike the kubelet's message, in which the back-off grows, this stays the same
+/// from one crash to the next.
+fn last_termination(container: &ContainerStatus) -> String {
+    let terminated = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    terminated.map_or(String::new(), |terminated| {
+        let mut text = format!(", with exit code {}", terminated.exit_code);
+        if let Some(reason) = terminated.reason.as_deref().filter(|reason| *reason != "Error") {
+            text.push_str(&format!(" ({reason})"));
+        }
+        if let Some(words) = terminated.message.as_deref().map(str::trim).filter(|words| !words.is_empty()) {
+            text.push_str(&format!(": {}", cut(words)));
+        }
+        text
+    })
+}
+
+fn unscheduled(pod: &str, status: &PodStatus) -> Option<Problem> {
+    let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled")?;
+    (scheduled.status == "False").then(|| {
+        let why = scheduled.message.as_deref().or(scheduled.reason.as_deref()).unwrap_or_default();
+        let message = format!("pod {pod:?} has no node: {}", or(cut(why), "the scheduler does not say why"));
+        Problem::new(Reason::MinimumReplicasUnavailable, message)
+    })
+}
+
+fn cut(words: &str) -> &str {
+    words.get(..words.floor_char_boundary(MAX_MESSAGE)).unwrap_or_default()
+}
+
+fn or<'a>(words: &'a str, otherwise: &'a str) -> &'a str {
+    if words.is_empty() { otherwise } else { words }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(name: &str, container: Value) -> Pod {
+        let mut status = json!({"name": "orders-api", "image": "registry/x:1", "imageID": "", "ready": false, "restartCount": 3});
+        json_patch::merge(&mut status, &container);
+        serde_json::from_value(json!({"metadata": {"name": name}, "status": {"containerStatuses": [status]}}))
+            .unwrap()
+    }
+
+    fn waiting(name: &str, reason: &str, message: &str) -> Pod {
+        pod(name, json!({"state": {"waiting": {"reason": reason, "message": message}}}))
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_gives_the_same_message_during_and_between_attempts() {
+        let error =
+            "rpc error: code = NotFound desc = failed to pull and unpack image \"registry/x:1\": not found";
+        let during = diagnose(&[waiting("a", "ErrImagePull", error)]).unwrap();
+        let between = format!("Back-off pulling image \"registry/x:1\": ErrImagePull: {error}");
+        assert_eq!(diagnose(&[waiting("a", "ImagePullBackOff", &between)]).unwrap(), during);
+        assert_eq!(during.reason, Reason::ImagePullFailed);
+        for expected in ["pod \"a\"", "image \"registry/x:1\"", "not found", "spec.imagePullSecrets"] {
+            assert!(during.message.contains(expected), "{}", during.message);
+        }
+        let terse = diagnose(&[waiting("a", "ImagePullBackOff", "Back-off pulling image \"registry/x:1\"")]);
+        assert!(terse.unwrap().message.contains("image \"registry/x:1\": ImagePullBackOff: check"));
+    }
+
+    #[test]
+    fn a_crash_is_described_by_how_it_terminated_and_not_by_its_back_off() {
+        let crash = |pause: &str| {
+            pod(
+                "b",
+                json!({
+                    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": format!("back-off {pause} restarting")}},
+                    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": " no memory\n"}},
+                }),
+            )
+        };
+        let problem = diagnose(&[crash("10s")]).unwrap();
+        assert_eq!(problem.reason, Reason::CrashLoopBackOff);
+        assert!(
+            problem.message.contains("exit code 137 (OOMKilled): no memory: see kubectl logs b"),
+            "{problem}"
+        );
+        assert_eq!(diagnose(&[crash("20s")]).unwrap(), problem);
+    }
+
+    #[test]
+    fn the_most_severe_problem_is_reported_and_starting_pods_are_not() {
+        let creating = waiting("a", "ContainerCreating", "");
+        let running = pod("r", json!({"state": {"running": {}}}));
+        assert_eq!(diagnose(&[creating.clone(), running]), None);
+        let unscheduled: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "u"},
+            "status": {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}
+        }))
+        .unwrap();
+        let config = waiting("c", "CreateContainerConfigError", "secret \"x\" not found");
+        let problem = diagnose(&[unscheduled.clone(), config.clone()]).unwrap();
+        assert!(problem.message.contains("CreateContainerConfigError: secret \"x\" not found"), "{problem}");
+        assert_eq!(problem.reason, Reason::MinimumReplicasUnavailable);
+        let image = waiting("z", "ErrImagePull", "no");
+        let mut deleted = waiting("0", "ErrImagePull", "no");
+        deleted.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        let all = [creating, unscheduled, config, image, waiting("y", "CrashLoopBackOff", ""), deleted];
+        assert!(diagnose(&all).unwrap().message.starts_with("pod \"z\" cannot pull"));
+    }
+}

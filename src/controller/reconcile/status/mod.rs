@@ -1,0 +1,314 @@
+//! Step 5: what the resource reports of itself. Computing the status is pure; one that is unchanged is not written.
+//!
+//! ```text
+//! availability  the condition Available
+//! routes        the condition IngressReady, and the rendered routes
+//! update        writing the status
+//! ```
+
+mod availability;
+mod routes;
+pub mod update;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::ResourceExt;
+
+use self::availability::availability;
+use super::{
+    outcome::{Completed, Outcome, Stopped},
+    pods::selector,
+};
+use crate::{
+    controller::problem::Problem,
+    crd::{
+        ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true,
+        set_condition,
+    },
+};
+
+/// The status after `outcome`, without the conditions that other managers own.
+pub fn compute(service: &OrdersService, outcome: &Outcome, now: Timestamp) -> OrdersServiceStatus {
+    let old = service.status.clone().unwrap_or_default();
+    let generation = service.metadata.generation;
+    let mut conditions = Vec::new();
+    let mut set = |kind, status: bool, reason: Reason, message: String| {
+        let reason = reason.as_str().into();
+        set_condition(
+            &mut conditions,
+            &old.conditions,
+            NewCondition { kind, status, reason, message, generation },
+            now,
+        );
+    };
+
+    let mut status = OrdersServiceStatus {
+        observed_generation: generation,
+        selector: Some(selector(&service.name_any())),
+        // Unless the outcome says otherwise, these stay as they were.
+        replicas: old.replicas,
+        ready_replicas: old.ready_replicas,
+        ready_of_wanted: old.ready_of_wanted.clone(),
+        // Only set while every child is in sync.
+        applied: None,
+        // Owned by the sweeper.
+        expiry: None,
+        url: old.url.clone(),
+        routes: old.routes.clone(),
+        conditions: Vec::new(),
+    };
+    match outcome {
+        Err(Stopped::Invalid { problems, .. }) => {
+            let is_reference = |problem: &&Problem| {
+                matches!(problem.reason, Reason::SecretNotFound | Reason::SecretKeyMissing)
+            };
+            let (references, spec): (Vec<_>, Vec<_>) = problems.iter().partition(is_reference);
+            match spec.first() {
+                Some(first) => {
+                    set(ConditionType::Valid, false, first.reason, Problem::join(spec.iter().copied()));
+                    set(
+                        ConditionType::Reconciled,
+                        false,
+                        first.reason,
+                        "the spec is not valid (see the condition Valid): nothing was created, changed or deleted".into(),
+                    );
+                }
+                None => {
+                    set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
+                    let reason = references.first().map_or(Reason::ApplyFailed, |first| first.reason);
+                    set(ConditionType::Reconciled, false, reason, Problem::join(references.iter().copied()));
+                }
+            }
+        }
+        Err(Stopped::Suspended) => {
+            set(
+                ConditionType::Reconciled,
+                false,
+                Reason::Suspended,
+                "spec.suspend is true: the children are left as they are".into(),
+            );
+        }
+        Err(Stopped::ReadFailed(error)) => {
+            let message = format!("cannot read what the spec refers to: {error}");
+            set(ConditionType::Reconciled, false, error.read_reason(), message);
+        }
+        // The rollout is not observed yet: nothing is known of it.
+        Err(Stopped::AwaitObserved(_)) => {}
+        Err(Stopped::NotApplied(valid, problems)) => {
+            set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
+            let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
+            set(ConditionType::Reconciled, false, reason, Problem::join(problems));
+            routes::describe(&mut status, valid, &[]);
+        }
+        Ok(Completed { valid, applied, pod_problem, .. }) => {
+            set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
+            set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied".into());
+            let (available, reason, message) = availability(applied.rollout(), pod_problem.as_ref());
+            set(ConditionType::Available, available, reason, message);
+            if valid.ingress.is_some() || valid.gateway.is_some() {
+                let (ready, reason, message) = routes::readiness(valid, applied.route_problems());
+                set(ConditionType::IngressReady, ready, reason, message);
+            }
+            let rollout = applied.rollout();
+            status.applied = applied.digest().map(str::to_owned);
+            status.replicas = Some(rollout.replicas);
+            status.ready_replicas = Some(rollout.ready);
+            status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.desired));
+            routes::describe(&mut status, valid, applied.route_problems());
+        }
+    }
+    // Conditions that this outcome says nothing about stay as they were.
+    if outcome.is_err() {
+        for kind in [ConditionType::Valid, ConditionType::Available, ConditionType::IngressReady] {
+            if find_condition(&conditions, kind).is_none() {
+                conditions.extend(find_condition(&old.conditions, kind).cloned());
+            }
+        }
+    }
+    let (is_ready, reason, message) = readiness(&conditions, &old.conditions);
+    let ready = NewCondition { kind: ConditionType::Ready, status: is_ready, reason, message, generation };
+    set_condition(&mut conditions, &old.conditions, ready, now);
+    conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
+    status.conditions = conditions;
+    status
+}
+
+/// `Ready`: status, reason and message of the first condition that is false, the controller's before the sweeper's.
+fn readiness(ours: &[Condition], on_object: &[Condition]) -> (bool, String, String) {
+    let [_, order @ ..] = ConditionType::CONTROLLER;
+    let own = order.iter().filter_map(|kind| find_condition(ours, *kind));
+    let others = ConditionType::SWEEPER.iter().filter_map(|kind| find_condition(on_object, *kind));
+    match own.chain(others).find(|condition| !is_true(condition)) {
+        None => (true, Reason::AsExpected.as_str().into(), "everything is in place".into()),
+        Some(failing) => (false, failing.reason.clone(), failing.message.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::Deployment;
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::{
+        children::{partial::Partial, rollout::Rollout},
+        fixture::service,
+        reconcile::{
+            apply::Applied,
+            dereference::Dereferenced,
+            status::update::is_current,
+            validate::{validate, validated::ValidatedOrdersService},
+        },
+    };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn deployment(status: serde_json::Value) -> Applied {
+        let object = json!({"metadata": {"generation": 2}, "spec": {"replicas": 2, "selector": {}, "template": {}}, "status": status});
+        let deployment: Partial<Deployment> = serde_json::from_value(object).unwrap();
+        Applied::for_test(Rollout::from(&deployment), Vec::new())
+    }
+
+    fn completed(valid: &ValidatedOrdersService, applied: &Applied) -> Outcome {
+        let (valid, applied) = (valid.clone(), applied.clone());
+        Ok(Completed { valid, applied, pod_problem: None, requeue_after: None })
+    }
+
+    fn available(ready: i32) -> Applied {
+        deployment(json!({
+            "observedGeneration": 2, "replicas": 2, "readyReplicas": ready,
+            "conditions": [{"type": "Available", "status": if ready > 0 { "True" } else { "False" }}]
+        }))
+    }
+
+    fn ready(status: &OrdersServiceStatus) -> (&str, &str, &Timestamp) {
+        let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap();
+        (&ready.status, &ready.reason, &ready.last_transition_time.0)
+    }
+
+    #[test]
+    fn ready_follows_the_first_failing_condition_and_its_time_moves_only_with_its_status() {
+        let mut service = service(json!({}));
+        let found = Dereferenced::default();
+        let valid = validate(&service, &found, Some("i")).unwrap();
+        let mut step = |applied: &Applied, second| {
+            let status = compute(&service, &completed(&valid, applied), at(second));
+            service.status = Some(status.clone());
+            status
+        };
+        assert_eq!(ready(&step(&available(0), 1)), ("False", "MinimumReplicasUnavailable", &at(1)));
+        assert_eq!(ready(&step(&available(0), 2)), ("False", "MinimumReplicasUnavailable", &at(1)));
+        let status = step(&available(2), 3);
+        assert_eq!(ready(&status), ("True", "AsExpected", &at(3)));
+        assert_eq!((status.replicas, status.ready_replicas), (Some(2), Some(2)));
+        assert_eq!(status.url.as_deref(), Some("http://a.dev/api/orders"));
+        assert!(is_current(&status, &step(&available(2), 4)));
+        let stuck = deployment(
+            json!({"conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m"}]}),
+        );
+        assert_eq!(ready(&step(&stuck, 5)), ("False", "ProgressDeadlineExceeded", &at(5)));
+    }
+
+    #[test]
+    fn a_resource_at_gateways_only_is_told_that_no_client_is_set_and_where_it_is_reached() {
+        let gateway = json!({"parentRefs": [{"name": "g", "sectionName": "https"}], "hostnames": ["a.dev"]});
+        let service = service(json!({"ingress": null, "gateway": gateway}));
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        let status = compute(&service, &completed(&valid, &available(2)), at(1));
+        let told = find_condition(&status.conditions, ConditionType::IngressReady).unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "MissingClient"));
+        assert!(told.message.contains("requests for a.dev that no route takes"), "{}", told.message);
+        assert_eq!(status.url.as_deref(), Some("https://a.dev/api/orders"));
+        assert_eq!(status.routes.len(), 1);
+        let missing = vec![Problem::new(Reason::GatewayApiMissing, "m")];
+        let status = compute(
+            &service,
+            &completed(&valid, &Applied::for_test(available(2).rollout().clone(), missing)),
+            at(1),
+        );
+        assert_eq!((status.url, status.routes), (None, Vec::new()), "where none is served, none is rendered");
+    }
+
+    #[test]
+    fn an_outdated_status_of_the_deployment_does_not_count() {
+        let old = deployment(
+            json!({"observedGeneration": 1, "conditions": [{"type": "Available", "status": "True"}]}),
+        );
+        assert!(!availability(old.rollout(), None).0);
+    }
+
+    #[test]
+    fn pods_that_cannot_run_are_told_and_count_when_they_hold_up_what_was_asked_for() {
+        let image = Problem::new(Reason::ImagePullFailed, "pod a cannot pull image x");
+        let waits = Problem::new(Reason::MinimumReplicasUnavailable, "pod a has no node");
+        let whole = Rollout {
+            desired: 2,
+            replicas: 2,
+            ready: 2,
+            updated: 2,
+            is_available: true,
+            ..Rollout::default()
+        };
+        let one_fails = Rollout { ready: 1, ..whole.clone() };
+        let rolling = Rollout { replicas: 3, updated: 1, ..whole.clone() };
+        let none = Rollout { ready: 0, is_available: false, ..whole.clone() };
+        let stuck = Rollout { stalled: Some("given up".into()), ..rolling.clone() };
+        for (rollout, trouble, expected) in [
+            (&whole, None, (true, Reason::AsExpected)),
+            (&one_fails, Some(&image), (true, Reason::AsExpected)),
+            (&rolling, None, (true, Reason::AsExpected)),
+            (&rolling, Some(&waits), (true, Reason::AsExpected)),
+            (&rolling, Some(&image), (false, Reason::ImagePullFailed)),
+            (&none, None, (false, Reason::MinimumReplicasUnavailable)),
+            (&none, Some(&waits), (false, Reason::MinimumReplicasUnavailable)),
+            (&none, Some(&image), (false, Reason::ImagePullFailed)),
+            (&stuck, None, (false, Reason::ProgressDeadlineExceeded)),
+            (&stuck, Some(&waits), (false, Reason::ProgressDeadlineExceeded)),
+            (&stuck, Some(&image), (false, Reason::ImagePullFailed)),
+        ] {
+            let (status, reason, message) = availability(rollout, trouble);
+            assert_eq!((status, reason), expected, "{rollout:?} {trouble:?}");
+            assert!(trouble.is_none_or(|trouble| message.contains(&trouble.message)), "{message}");
+        }
+        assert!(whole.is_complete() && ![one_fails, rolling, none, stuck].iter().any(Rollout::is_complete));
+    }
+
+    #[test]
+    fn what_an_invalid_spec_says_nothing_about_stays_as_it_was() {
+        let mut service = service(json!({}));
+        let found = Dereferenced::default();
+        let valid = validate(&service, &found, Some("i")).unwrap();
+        let before = compute(&service, &completed(&valid, &available(2)), at(1));
+        service.status = Some(before.clone());
+        let problem = [Problem::new(Reason::DuplicatePath, "two")];
+        let status = compute(
+            &service,
+            &Err(Stopped::Invalid { problems: problem.to_vec(), is_missing: false }),
+            at(2),
+        );
+        assert_eq!(ready(&status), ("False", "DuplicatePath", &at(2)));
+        assert_eq!(
+            find_condition(&status.conditions, ConditionType::Available),
+            find_condition(&before.conditions, ConditionType::Available)
+        );
+        assert_eq!((status.ready_replicas, &status.routes), (Some(2), &before.routes));
+    }
+
+    #[test]
+    fn a_condition_of_the_sweeper_counts_and_is_not_ours_to_write() {
+        let mut service = service(json!({}));
+        let found = Dereferenced::default();
+        let valid = validate(&service, &found, Some("i")).unwrap();
+        let theirs: Condition = serde_json::from_value(json!({
+            "type": "DatabaseReady", "status": "False", "reason": "DatabaseUnreachable", "message": "m",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"
+        }))
+        .unwrap();
+        service.status =
+            Some(OrdersServiceStatus { conditions: vec![theirs], ..OrdersServiceStatus::default() });
+        let status = compute(&service, &completed(&valid, &available(2)), at(1));
+        assert_eq!(ready(&status).1, "DatabaseUnreachable");
+        assert!(status.conditions.iter().all(|condition| condition.type_ != "DatabaseReady"));
+    }
+}

@@ -1,0 +1,100 @@
+//! The condition `IngressReady`, and the rendered routes.
+
+use crate::{
+    controller::{
+        problem::Problem,
+        reconcile::validate::validated::{HostRoutes, ValidatedOrdersService},
+    },
+    crd::{OrdersServiceStatus, Reason, RenderedRoute},
+    routing::{CanonicalHost, Route, RouteTable},
+};
+
+/// Whether the routes are served. A warning leaves it true, with its own reason.
+pub(super) fn readiness(
+    valid: &ValidatedOrdersService,
+    route_problems: &[Problem],
+) -> (bool, Reason, String) {
+    let ingress = valid.ingress.as_ref();
+    let problems: Vec<_> =
+        ingress.iter().flat_map(|ingress| &ingress.problems).chain(route_problems).collect();
+    if let Some(first) = problems.first() {
+        return (false, first.reason, Problem::join(problems.iter().copied()));
+    }
+    let tables = rendered(valid, true);
+    let (routes, client) =
+        tables.first().map_or((0, false), |(_, routes)| (routes.iter().count(), routes.has_client()));
+    let last = if client { ", the client last" } else { "" };
+    let all = format!("{} on {}{last}", counted(routes, "route"), counted(tables.len(), "host"));
+    if let (None, false, Some(gateway)) = (ingress, client, &valid.gateway) {
+        let hosts: Vec<_> = gateway.hosts.iter().map(ToString::to_string).collect();
+        let hosts = hosts.join(", ");
+        let message = format!(
+            "{all}; spec.gateway.client is not set: requests for {hosts} that no route takes are not served from here"
+        );
+        return (true, Reason::MissingClient, message);
+    }
+    let warnings: Vec<_> = ingress.iter().flat_map(|ingress| &ingress.warnings).collect();
+    match warnings.first() {
+        None => (true, Reason::AsExpected, all),
+        Some(first) => (true, first.reason, format!("{all}; {}", Problem::join(warnings.iter().copied()))),
+    }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The routes of each host: those of the Ingress, then those of hosts that only Gateways serve, if the cluster has the
+/// Gateway API.
+fn rendered(valid: &ValidatedOrdersService, has_gateways: bool) -> Vec<(&CanonicalHost, &RouteTable)> {
+    let ingress = valid.ingress.iter().flat_map(|ingress| &ingress.hosts);
+    let mut tables: Vec<_> = ingress.map(|HostRoutes { host, routes }| (host, routes)).collect();
+    let gateway = valid.gateway.iter().filter(|_| has_gateways);
+    let at_gateway = gateway.flat_map(|gateway| gateway.hosts.iter().map(|host| (host, &gateway.routes)));
+    for (host, routes) in at_gateway {
+        if !tables.iter().any(|(known, _)| *known == host) {
+            tables.push((host, routes));
+        }
+    }
+    tables
+}
+
+/// Sets the rendered routes and the URL of the orders API; `route_problems` is why Gateways do not serve the routes.
+pub(super) fn describe(
+    status: &mut OrdersServiceStatus,
+    valid: &ValidatedOrdersService,
+    route_problems: &[Problem],
+) {
+    let has_gateways = route_problems.iter().all(|problem| problem.reason != Reason::GatewayApiMissing);
+    let tables = rendered(valid, has_gateways);
+    let own_path = valid.ingress.as_ref().map(|ingress| &ingress.own_path);
+    let own_path = own_path.or(valid.gateway.as_ref().map(|gateway| &gateway.own_path));
+    let scheme = if is_encrypted(valid) { "https" } else { "http" };
+    status.url = own_path.and_then(|own| {
+        // A host where another object has the path does not lead here.
+        let mut leads = tables.iter().filter(|(_, routes)| routes.iter().any(|route| route.path == *own));
+        let (host, _) = leads.find(|(host, _)| !host.is_wildcard())?;
+        Some(format!("{scheme}://{host}{own}"))
+    });
+    let of_host = |(host, routes): (&CanonicalHost, &RouteTable)| {
+        let rendered = |route: &Route| RenderedRoute {
+            host: host.to_string(),
+            path: route.path.to_string(),
+            service: route.backend.to_string(),
+            client: route.client,
+        };
+        routes.iter().map(rendered).collect::<Vec<_>>()
+    };
+    status.routes = tables.into_iter().flat_map(of_host).collect();
+}
+
+/// Whether the URL is HTTPS. Of a Gateway's listener only the name is known.
+fn is_encrypted(valid: &ValidatedOrdersService) -> bool {
+    match (&valid.ingress, &valid.gateway) {
+        (Some(ingress), _) => ingress.tls_secret.is_some(),
+        (None, Some(gateway)) => {
+            gateway.parents.iter().any(|parent| parent.section_name.as_deref() == Some("https"))
+        }
+        (None, None) => false,
+    }
+}

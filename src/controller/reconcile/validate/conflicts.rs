@@ -1,0 +1,150 @@
+//! The routes that other objects have: which are left to be rendered, and what to say about the others.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::validated::HostRoutes;
+use crate::{
+    controller::{
+        claims::requested::RequestedRoutes, problem::Problem, reconcile::dereference::Dereferenced,
+    },
+    crd::Reason,
+    routing::{CanonicalHost, Claimant, Route, Verdict},
+};
+
+/// The hosts, and for each the routes that no other object has; without hosts that are left with none.
+pub(super) fn hosts(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<HostRoutes> {
+    let of_host = |(host, verdict): (CanonicalHost, Verdict)| {
+        let is_ours = |route: &Route| verdict.refused.is_none() && !verdict.lost.contains_key(&route.path);
+        HostRoutes { host, routes: requested.routes.only(is_ours) }
+    };
+    verdicts(requested, found).map(of_host).filter(|host| !host.routes.is_empty()).collect()
+}
+
+/// Why routes are not rendered.
+pub(super) fn problems(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(class) = &found.missing_class {
+        problems.push(Problem::new(
+            Reason::IngressClassNotFound,
+            format!(
+                "spec.ingress.className names IngressClass {class:?}, which does not exist: name one that `kubectl get \
+                 ingressclass` lists, or create it"
+            ),
+        ));
+    }
+    let mut lost = BTreeMap::<Arc<Claimant>, Vec<(CanonicalHost, &Route)>>::new();
+    for (host, verdict) in verdicts(requested, found) {
+        if let Some(owner) = verdict.refused {
+            problems.push(Problem::new(
+                Reason::HostOwnedByOtherNamespace,
+                format!(
+                    "host {:?} belongs to namespace {:?}, where {owner} was first to claim it (the operator runs with \
+                     --host-policy=namespace), so none of its routes is rendered here: write another host in \
+                     its place; or, once no older object of another namespace has the host, it comes here by \
+                     itself",
+                    host.to_string(),
+                    owner.id.namespace
+                ),
+            ));
+            continue;
+        }
+        for route in requested.routes.iter() {
+            if let Some(winner) = verdict.lost.get(&route.path) {
+                lost.entry(winner.clone()).or_default().push((host.clone(), route));
+            }
+        }
+    }
+    for (winner, routes) in lost {
+        problems.push(Problem::new(Reason::HostPathConflict, lost_to(requested, &winner, &routes)));
+    }
+    problems
+}
+
+/// The message about routes that `winner` has.
+fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalHost, &Route)]) -> String {
+    let advice = |route: &Route| match route {
+        Route { client: true, .. } => "remove spec.ingress.client",
+        Route { path, .. } if *path == requested.own_path => "set spec.ingress.path to another path",
+        _ => "remove it from spec.ingress.routes, or give it another path",
+    };
+    let described =
+        |(host, route): &(CanonicalHost, &Route)| format!("{host}{} ({})", route.path, advice(route));
+    let all: Vec<_> = routes.iter().map(described).collect();
+    format!(
+        "{winner} has the same host and path and is older, so this is not rendered: {}. Or use another host; or, once \
+         {winner} gives a path up, that is rendered here by itself. All else is rendered",
+        all.join(", ")
+    )
+}
+
+/// What may not be meant, but does not keep any route from being rendered.
+pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    let mut warn = |reason, message| warnings.push(Problem::new(reason, message));
+    if let Some(secret) = &found.missing_certificate {
+        warn(
+            Reason::TLSSecretMissing,
+            format!(
+                "spec.ingress.tls.secretName names Secret {secret:?}, which is not in the namespace of this resource: \
+                 create it (type kubernetes.io/tls), or wait where something issues it, such as cert-manager; until then \
+                 HTTPS has the ingress controller's own certificate, or fails"
+            ),
+        );
+    }
+    for (host, verdict) in verdicts(requested, found) {
+        let Some((other_host, other)) = &verdict.overlap else { continue };
+        let message = if host.is_wildcard() {
+            format!(
+                "{other} has host {:?}: requests for {other_host} never fall through to the routes and the client of \
+                 {host} here. If it is to have them too, they must be added there; where that is meant, nothing need be \
+                 done",
+                other_host.to_string()
+            )
+        } else {
+            format!(
+                "{other} has host {:?}: requests for {host} never fall through to the routes and the client there. If it \
+                 is to have them too, add them here (their Services must be in this namespace); where that is meant, \
+                 nothing need be done",
+                other_host.to_string()
+            )
+        };
+        warn(Reason::WildcardOverlap, message);
+    }
+    if !requested.routes.has_client() {
+        let mut without_client = Vec::new();
+        for (host, verdict) in verdicts(requested, found) {
+            match verdict.client {
+                Some(client) => warn(
+                    Reason::MissingClient,
+                    format!(
+                        "spec.ingress.client is not set: requests for {host} that no route takes go to the client of \
+                         {client}"
+                    ),
+                ),
+                None => without_client.push(host.to_string()),
+            }
+        }
+        if !without_client.is_empty() {
+            warn(
+                Reason::MissingClient,
+                format!(
+                    "spec.ingress.client is not set, and no other object sets a client (path /) for {}: requests that no \
+                     route takes are not served, which is fine for a host that has APIs only",
+                    without_client.join(", ")
+                ),
+            );
+        }
+    }
+    warnings
+}
+
+/// The hosts, and what others have there. Without a cluster, as in `render`, there is nobody else.
+fn verdicts<'a>(
+    requested: &'a RequestedRoutes,
+    found: &'a Dereferenced,
+) -> impl Iterator<Item = (CanonicalHost, Verdict)> + 'a {
+    requested.sites().map(|site| {
+        let verdict = found.verdicts.get(&site).cloned().unwrap_or_default();
+        (site.host, verdict)
+    })
+}

@@ -1,0 +1,233 @@
+//! Step 2, pure: turns a spec into one that children can be built from, or names every problem in it.
+//!
+//! The API server has checked most of this at admission. But the object may have been stored under an older schema, or
+//! come from a file, so everything is checked again.
+//!
+//! ```text
+//! validated  the result
+//! pods       the number, the size and the placement of the pods
+//! conflicts  the routes that other objects have
+//! quantity   quantities, such as 50m or 128Mi
+//! ```
+
+mod conflicts;
+pub mod pods;
+mod quantity;
+pub mod validated;
+
+use kube::{Resource, ResourceExt};
+
+use self::validated::{ADMIN_PORT, SecretKey, ValidatedIngress, ValidatedOrdersService};
+use crate::{
+    controller::{
+        claims::requested::{RequestedRoutes, is_port, is_service_name, requested, requested_at_gateway},
+        problem::Problem,
+        reconcile::dereference::Dereferenced,
+    },
+    crd::{IngressSpec, OrdersService, Reason},
+};
+
+/// Checks everything and names every problem.
+///
+/// `default_image` is the image of the controller itself, where it was told.
+///
+/// # Errors
+/// All problems in the spec, and the Secrets that it refers to and that do not exist.
+pub fn validate(
+    service: &OrdersService,
+    found: &Dereferenced,
+    default_image: Option<&str>,
+) -> Result<ValidatedOrdersService, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut invalid = |message: String| problems.push(Problem::new(Reason::InvalidSpec, message));
+    let spec = &service.spec;
+    let name = service.name_any();
+
+    if name.len() > 52 {
+        invalid(format!(
+            "metadata.name {name:?} has {} characters: at most 52, for the names of the children",
+            name.len()
+        ));
+    }
+    if !is_service_name(&name) {
+        invalid(format!(
+            "metadata.name {name:?} cannot name a Service: it must begin with a letter and have only a-z, 0-9 and -"
+        ));
+    }
+    let image = spec.image.as_deref().or(default_image).map(str::trim).unwrap_or_default();
+    if image.is_empty() {
+        invalid("spec.image is not set, and the controller was not told its own image (--default-image): set spec.image".into());
+    }
+    let replicas = pods::replicas(spec, &mut invalid);
+    let max_unavailable = pods::max_unavailable(spec, replicas, &mut invalid);
+    let validated_pods = pods::validate(spec, &mut invalid);
+    if !is_port(spec.port) || spec.port == ADMIN_PORT {
+        invalid(format!(
+            "spec.port is {}: write a port from 1 to 65535, but not {ADMIN_PORT}, the admin port",
+            spec.port
+        ));
+    }
+    let (window, grace) = (spec.expiration.window_seconds, spec.expiration.payment_grace_seconds);
+    if !(1..=604_800).contains(&window) {
+        invalid(format!(
+            "spec.expiration.windowSeconds is {window}: write seconds from 1 to 604800 (one week)"
+        ));
+    }
+    if !(0..=604_800).contains(&grace) {
+        invalid(format!(
+            "spec.expiration.paymentGraceSeconds is {grace}: write seconds from 0 to 604800 (one week)"
+        ));
+    }
+    if let Some(most) = spec.expiration.max_per_second.filter(|most| !(1..=1_000_000).contains(most)) {
+        invalid(format!("spec.expiration.maxPerSecond is {most}: write orders per second from 1 to 1000000"));
+    }
+    if spec.database.name.as_deref().is_some_and(|name| !is_database_name(name)) {
+        invalid(format!(
+            "spec.database.name {:?} is not a MongoDB database name",
+            spec.database.name.as_deref().unwrap_or_default()
+        ));
+    }
+
+    let ingress = match requested(service) {
+        Ok(requested) => requested
+            .zip(spec.ingress.as_ref())
+            .map(|(requested, ingress)| validated_ingress(requested, ingress, found)),
+        Err(found) => {
+            problems.extend(found);
+            None
+        }
+    };
+    let gateway = requested_at_gateway(service).unwrap_or_else(|found| {
+        problems.extend(found);
+        None
+    });
+    // Missing Secrets come last: that a spec can never work is the more urgent message.
+    problems.extend(found.missing.iter().cloned());
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(ValidatedOrdersService {
+        namespace: service.namespace().unwrap_or_default(),
+        owner: service.controller_owner_ref(&()),
+        image: image.to_owned(),
+        image_pull_policy: spec.image_pull_policy,
+        image_pull_secrets: spec.image_pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
+        replicas,
+        max_unavailable,
+        pods: validated_pods,
+        network_policy: spec.network_policy,
+        port: spec.port,
+        jwt_secret: SecretKey {
+            name: spec.auth.jwt_secret_ref.name.clone(),
+            key: spec.auth.jwt_secret_ref.key.clone(),
+        },
+        uri_secret: SecretKey {
+            name: spec.database.uri_secret_ref.name.clone(),
+            key: spec.database.uri_secret_ref.key.clone(),
+        },
+        database: spec.database.name.clone(),
+        window_seconds: spec.expiration.window_seconds,
+        payment_grace_seconds: spec.expiration.payment_grace_seconds,
+        secrets_checksum: found.secrets_checksum.clone(),
+        ingress,
+        gateway,
+        name,
+    })
+}
+
+/// The requested routes, without those that other objects have.
+fn validated_ingress(
+    requested: RequestedRoutes,
+    ingress: &IngressSpec,
+    found: &Dereferenced,
+) -> ValidatedIngress {
+    ValidatedIngress {
+        problems: conflicts::problems(&requested, found),
+        warnings: conflicts::warnings(&requested, found),
+        hosts: conflicts::hosts(&requested, found),
+        class_name: ingress.class_name.clone(),
+        annotations: ingress.annotations.clone(),
+        tls_secret: ingress.tls.as_ref().map(|tls| tls.secret_name.clone()),
+        own_path: requested.own_path,
+    }
+}
+
+fn is_database_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && !name.contains(['/', '\\', '.', ' ', '"', '$', '*', '<', '>', ':', '|', '?'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{pods::Replicas, *};
+    use crate::controller::fixture::service;
+
+    fn problems(patch: serde_json::Value) -> Vec<Problem> {
+        validate(&service(patch), &Dereferenced::default(), Some("image:1")).unwrap_err()
+    }
+
+    #[test]
+    fn defaults_are_filled_in_and_routes_are_ordered() {
+        let valid =
+            validate(&service(serde_json::json!({})), &Dereferenced::default(), Some("image:1")).unwrap();
+        assert_eq!(
+            (valid.image.as_str(), valid.replicas, valid.port, valid.window_seconds),
+            ("image:1", Replicas::Unset, 3000, 900)
+        );
+        assert_eq!(valid.jwt_secret, SecretKey { name: "jwt-secret".into(), key: "JWT_KEY".into() });
+        let ingress = valid.ingress.unwrap();
+        let hosts: Vec<_> = ingress.hosts.iter().map(|host| host.host.to_string()).collect();
+        assert_eq!(hosts, ["a.dev", "b.dev"]);
+        let routes = ingress.hosts[0].routes.iter();
+        let rules: Vec<_> = routes.map(|route| format!("{} {}", route.path, route.backend)).collect();
+        assert_eq!(
+            rules,
+            ["/api/orders orders:3000", "/api/users auth-srv:80", "/api api-srv:3000", "/ client-srv:3000"]
+        );
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let found = problems(serde_json::json!({
+            "replicas": -1, "port": 8081, "expiration": {"windowSeconds": 0},
+            "ingress": {"hosts": ["http://x"], "routes": [{"path": "/api/orders/", "service": "Other"}, {"path": "/", "service": "c"}]}
+        }));
+        let reasons: Vec<_> = found.iter().map(|problem| problem.reason).collect();
+        use Reason::*;
+        assert_eq!(
+            reasons,
+            [InvalidSpec, InvalidSpec, InvalidSpec, InvalidHost, InvalidSpec, DuplicatePath, MultipleClients],
+            "{found:#?}"
+        );
+    }
+
+    #[test]
+    fn annotations_that_make_prefixes_regexes_are_refused() {
+        let with = |name: &str, value: &str| {
+            let ingress = serde_json::json!({"ingress": {"annotations": {name: value}}});
+            validate(&service(ingress), &Dereferenced::default(), Some("i"))
+        };
+        for (name, value) in [
+            ("nginx.ingress.kubernetes.io/use-regex", "true"),
+            ("nginx.ingress.kubernetes.io/rewrite-target", "/$1"),
+        ] {
+            let found = with(name, value).unwrap_err();
+            assert!(found.len() == 1 && found[0].message.contains(name), "{found:?}");
+        }
+        assert!(with("nginx.ingress.kubernetes.io/use-regex", "false").is_ok());
+        assert!(with("nginx.ingress.kubernetes.io/proxy-body-size", "1m").is_ok());
+    }
+
+    #[test]
+    fn without_any_image_the_message_says_what_to_set() {
+        let found = validate(&service(serde_json::json!({})), &Dereferenced::default(), None).unwrap_err();
+        assert!(found[0].message.contains("set spec.image"), "{found:?}");
+    }
+
+    #[test]
+    fn missing_secrets_are_problems() {
+        let missing = Problem::new(Reason::SecretNotFound, "no such secret");
+        let found = Dereferenced { missing: vec![missing.clone()], ..Dereferenced::default() };
+        assert_eq!(validate(&service(serde_json::json!({})), &found, Some("i")).unwrap_err(), [missing]);
+    }
+}

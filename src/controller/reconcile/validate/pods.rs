@@ -1,0 +1,318 @@
+//! What the spec says of the pods: how many, how large, where they run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    api::core::v1::{Affinity, EnvVar, Toleration, TopologySpreadConstraint},
+    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
+};
+
+use super::quantity::Amount;
+use crate::crd::{
+    CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, OrdersServiceSpec, RESERVED_ENV, RESERVED_LABELS,
+    Resources,
+};
+
+/// The number of pods where nothing says another.
+const DEFAULT_REPLICAS: i32 = 2;
+
+/// The number of pods, and who decides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replicas {
+    /// The spec: this many.
+    Fixed(i32),
+    /// Nobody said: two when they are made; the number that an autoscaler left is kept.
+    Unset,
+    /// A HorizontalPodAutoscaler.
+    Autoscaled {
+        /// The fewest.
+        min: i32,
+        /// The most.
+        max: i32,
+        /// CPU use to aim at, in percent of the request.
+        cpu_percent: i32,
+    },
+}
+
+impl Replicas {
+    /// How many there are at the start.
+    pub fn initial(self) -> i32 {
+        match self {
+            Self::Fixed(number) => number,
+            Self::Unset => DEFAULT_REPLICAS,
+            Self::Autoscaled { min, .. } => min,
+        }
+    }
+}
+
+/// What the pods get, and where they run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedPods {
+    /// What a pod asks of its node, in canonical form.
+    pub requests: BTreeMap<String, Quantity>,
+    /// The most that it may take, in canonical form.
+    pub limits: BTreeMap<String, Quantity>,
+    /// Further labels.
+    pub labels: BTreeMap<String, String>,
+    /// Further annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Labels that a node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that they put up with.
+    pub tolerations: Vec<Toleration>,
+    /// What they should be near to.
+    pub affinity: Option<Affinity>,
+    /// How they are spread; empty for the default.
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// Name of their PriorityClass.
+    pub priority_class_name: Option<String>,
+    /// Name of the user's own ServiceAccount; none for the operator's.
+    pub service_account_name: Option<String>,
+    /// Further environment variables.
+    pub extra_env: Vec<EnvVar>,
+}
+
+pub(super) fn replicas(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) -> Replicas {
+    let Some(auto) = &spec.autoscaling else {
+        if let Some(number) = spec.replicas.filter(|number| !(0..=1000).contains(number)) {
+            invalid(format!("spec.replicas is {number}: write a number from 0 to 1000"));
+        }
+        return spec.replicas.map_or(Replicas::Unset, Replicas::Fixed);
+    };
+    if spec.replicas.is_some() {
+        invalid("spec.replicas and spec.autoscaling cannot be set together: remove spec.replicas".into());
+    }
+    let (min, max, cpu_percent) =
+        (auto.min_replicas, auto.max_replicas, auto.target_cpu_utilization_percentage);
+    for (field, value) in
+        [("minReplicas", min), ("maxReplicas", max), ("targetCPUUtilizationPercentage", cpu_percent)]
+    {
+        if !(1..=1000).contains(&value) {
+            invalid(format!("spec.autoscaling.{field} is {value}: write a number from 1 to 1000"));
+        }
+    }
+    if min > max {
+        invalid(format!(
+            "spec.autoscaling.minReplicas is {min}, above maxReplicas, which is {max}: lower the one or raise the other"
+        ));
+    }
+    // Where only a limit is set, it is the request too.
+    if ![&spec.resources.requests, &spec.resources.limits].iter().any(|amounts| amounts.contains_key("cpu")) {
+        invalid("spec.autoscaling measures CPU in percent of what the pods request: set spec.resources.requests.cpu".into());
+    }
+    Replicas::Autoscaled { min, max, cpu_percent }
+}
+
+/// The budget: what the spec says, else one pod where there is more than one.
+pub(super) fn max_unavailable(
+    spec: &OrdersServiceSpec,
+    replicas: Replicas,
+    invalid: &mut impl FnMut(String),
+) -> Option<IntOrString> {
+    let DisruptionBudget { max_unavailable } = match &spec.pod_disruption_budget {
+        Some(budget) => budget.clone(),
+        None if replicas.initial() > 1 => DisruptionBudget::default(),
+        None => return None,
+    };
+    let works = match &max_unavailable {
+        IntOrString::Int(number) => (0..=1000).contains(number),
+        IntOrString::String(text) => text
+            .strip_suffix('%')
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|digits| digits.parse::<u8>().ok())
+            .is_some_and(|percent| percent <= 100),
+    };
+    if !works {
+        invalid(format!(
+            "spec.podDisruptionBudget.maxUnavailable is {}: write a number from 0 to 1000, or percent such as \"25%\"",
+            match &max_unavailable {
+                IntOrString::Int(number) => number.to_string(),
+                IntOrString::String(text) => format!("{text:?}"),
+            }
+        ));
+    }
+    Some(max_unavailable)
+}
+
+pub(super) fn validate(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) -> ValidatedPods {
+    let template = spec.pod_template.clone().unwrap_or_default();
+    for key in template.labels.keys().filter(|key| RESERVED_LABELS.contains(&key.as_str())) {
+        invalid(format!(
+            "spec.podTemplate.labels has {key:?}, which the operator sets itself: remove it or name it otherwise"
+        ));
+    }
+    if template.annotations.contains_key(CHECKSUM_ANNOTATION) {
+        invalid(format!(
+            "spec.podTemplate.annotations has {CHECKSUM_ANNOTATION:?}, which the operator sets itself: remove it"
+        ));
+    }
+    let mut constraints = BTreeSet::new();
+    for constraint in &template.topology_spread_constraints {
+        if !constraints.insert((&constraint.topology_key, &constraint.when_unsatisfiable)) {
+            invalid(format!(
+                "spec.podTemplate.topologySpreadConstraints has topologyKey {:?} with whenUnsatisfiable {:?} twice: remove one",
+                constraint.topology_key, constraint.when_unsatisfiable
+            ));
+        }
+    }
+    let resources = resources(&spec.resources, invalid);
+    ValidatedPods {
+        requests: resources.requests,
+        limits: resources.limits,
+        labels: template.labels,
+        annotations: template.annotations,
+        node_selector: template.node_selector,
+        tolerations: template.tolerations,
+        affinity: template.affinity,
+        topology_spread_constraints: template.topology_spread_constraints,
+        priority_class_name: template.priority_class_name,
+        service_account_name: template.service_account_name,
+        extra_env: environment(template.extra_env, invalid),
+    }
+}
+
+/// The same amounts in canonical form.
+fn resources(resources: &Resources, invalid: &mut impl FnMut(String)) -> Resources {
+    let mut amounts = |field: &str, amounts: &BTreeMap<String, Quantity>| {
+        let mut parsed = BTreeMap::new();
+        for (name, quantity) in amounts {
+            match Amount::parse(quantity) {
+                Some(amount) => drop(parsed.insert(name.clone(), amount)),
+                None => invalid(format!(
+                    "spec.resources.{field}.{name} is {:?}: write an amount such as 500m or 128Mi",
+                    quantity.0
+                )),
+            }
+        }
+        parsed
+    };
+    let requests = amounts("requests", &resources.requests);
+    let limits = amounts("limits", &resources.limits);
+    for (name, request) in &requests {
+        if let Some(limit) = limits.get(name).filter(|limit| request.nanos() > limit.nanos()) {
+            invalid(format!(
+                "spec.resources.requests.{name} is {}, above its limit of {}: raise spec.resources.limits.{name}, or lower the request",
+                request.canonical().0,
+                limit.canonical().0
+            ));
+        }
+    }
+    let canonical = |amounts: BTreeMap<String, Amount>| {
+        amounts.into_iter().map(|(name, amount)| (name, amount.canonical())).collect()
+    };
+    Resources { requests: canonical(requests), limits: canonical(limits) }
+}
+
+fn environment(variables: Vec<ExtraEnv>, invalid: &mut impl FnMut(String)) -> Vec<EnvVar> {
+    let mut names = BTreeSet::new();
+    for variable in &variables {
+        let name = variable.name.as_str();
+        if RESERVED_ENV.contains(&name) {
+            invalid(format!(
+                "spec.podTemplate.extraEnv has {name:?}, which the operator sets itself from other fields: remove it"
+            ));
+        }
+        if !names.insert(name) {
+            invalid(format!("spec.podTemplate.extraEnv has {name:?} twice: remove one"));
+        }
+        if variable.value.is_some() && variable.value_from.is_some() {
+            invalid(format!(
+                "spec.podTemplate.extraEnv has {name:?} with value and valueFrom: remove one of them"
+            ));
+        }
+    }
+    variables
+        .into_iter()
+        .map(|variable| EnvVar {
+            name: variable.name,
+            // The API server drops an empty value.
+            value: variable.value.filter(|value| !value.is_empty()),
+            value_from: variable.value_from,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::{
+        fixture::service,
+        reconcile::{dereference::Dereferenced, validate::validate},
+    };
+
+    fn problems(patch: serde_json::Value) -> String {
+        let found = validate(&service(patch), &Dereferenced::default(), Some("image:1")).unwrap_err();
+        found.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("\n")
+    }
+
+    fn valid(
+        patch: serde_json::Value,
+    ) -> crate::controller::reconcile::validate::validated::ValidatedOrdersService {
+        validate(&service(patch), &Dereferenced::default(), Some("image:1")).unwrap()
+    }
+
+    #[test]
+    fn what_admission_refuses_is_refused_again() {
+        for (patch, expected) in [
+            (json!({"replicas": 3, "autoscaling": {"maxReplicas": 3}}), "cannot be set together"),
+            (json!({"autoscaling": {"minReplicas": 4, "maxReplicas": 3}}), "above maxReplicas, which is 3"),
+            (json!({"autoscaling": {"maxReplicas": 1001}}), "maxReplicas is 1001"),
+            (
+                json!({"autoscaling": {"maxReplicas": 3}, "resources": {"requests": {"cpu": null}}}),
+                "set spec.resources.requests.cpu",
+            ),
+            (json!({"podDisruptionBudget": {"maxUnavailable": "1"}}), "maxUnavailable is \"1\""),
+            (json!({"podDisruptionBudget": {"maxUnavailable": "101%"}}), "percent such as \"25%\""),
+            (json!({"podDisruptionBudget": {"maxUnavailable": -1}}), "maxUnavailable is -1"),
+            (json!({"expiration": {"maxPerSecond": 0}}), "maxPerSecond is 0"),
+            (json!({"resources": {"requests": {"memory": "1Gi"}}}), "above its limit of 128Mi: raise"),
+            (json!({"resources": {"limits": {"cpu": "lots"}}}), "limits.cpu is \"lots\""),
+            (json!({"podTemplate": {"labels": {"app.kubernetes.io/name": "x"}}}), "which the operator sets"),
+            (json!({"podTemplate": {"annotations": {CHECKSUM_ANNOTATION: "x"}}}), "which the operator sets"),
+            (json!({"podTemplate": {"extraEnv": [{"name": "PORT"}]}}), "\"PORT\", which the operator sets"),
+            (json!({"podTemplate": {"extraEnv": [{"name": "A"}, {"name": "A"}]}}), "\"A\" twice"),
+            (
+                json!({"podTemplate": {"extraEnv": [{"name": "A", "value": "", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]}}),
+                "with value and valueFrom",
+            ),
+            (
+                json!({"podTemplate": {"topologySpreadConstraints": [
+                    {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1},
+                    {"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 2},
+                ]}}),
+                "\"DoNotSchedule\" twice",
+            ),
+        ] {
+            let said = problems(patch.clone());
+            assert!(said.contains(expected), "{patch}: {said}");
+        }
+    }
+
+    #[test]
+    fn there_is_a_budget_where_there_is_more_than_one_pod_or_where_it_is_asked_for() {
+        for (patch, expected) in [
+            (json!({}), Some(IntOrString::Int(1))),
+            (json!({"replicas": 1}), None),
+            (json!({"replicas": 0}), None),
+            (json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 9}}), None),
+            (json!({"autoscaling": {"maxReplicas": 9}}), Some(IntOrString::Int(1))),
+            (
+                json!({"replicas": 1, "podDisruptionBudget": {"maxUnavailable": "25%"}}),
+                Some(IntOrString::String("25%".into())),
+            ),
+        ] {
+            assert_eq!(valid(patch.clone()).max_unavailable, expected, "{patch}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_canonical() {
+        let pods =
+            valid(json!({"resources": {"requests": {"cpu": 1, "memory": "1024Mi"}, "limits": {"memory": "2048Mi"}}}))
+                .pods;
+        assert_eq!((pods.requests["cpu"].0.as_str(), pods.requests["memory"].0.as_str()), ("1", "1Gi"));
+        assert_eq!(pods.limits["memory"].0, "2Gi");
+    }
+}

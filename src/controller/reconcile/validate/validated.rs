@@ -1,0 +1,95 @@
+//! A spec that passed validation.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::OwnerReference, util::intstr::IntOrString};
+
+use super::pods::{Replicas, ValidatedPods};
+use crate::{
+    controller::{claims::requested::GatewayRoutes, problem::Problem},
+    crd::ImagePullPolicy,
+    routing::{CanonicalHost, CanonicalPath, RouteTable},
+};
+
+/// The port of the pods' probes and metrics.
+pub const ADMIN_PORT: i32 = 8081;
+
+/// A spec that passed validation: everything that the children are built from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedOrdersService {
+    /// Name of the resource and of all its children.
+    pub name: String,
+    /// Namespace of the resource and of all its children.
+    pub namespace: String,
+    /// The owner reference of its children; none while the resource is in no cluster.
+    pub owner: Option<OwnerReference>,
+    /// Container image.
+    pub image: String,
+    /// When the image is pulled.
+    pub image_pull_policy: ImagePullPolicy,
+    /// Names of the Secrets to pull it with.
+    pub image_pull_secrets: Vec<String>,
+    /// Number of pods.
+    pub replicas: Replicas,
+    /// How many of them a drain may evict at a time; none where there is no PodDisruptionBudget.
+    pub max_unavailable: Option<IntOrString>,
+    /// The settings and the placement of the pods.
+    pub pods: ValidatedPods,
+    /// Whether a NetworkPolicy protects them.
+    pub network_policy: bool,
+    /// Port of the container and of the Service.
+    pub port: i32,
+    /// Secret and key of the session signing key.
+    pub jwt_secret: SecretKey,
+    /// Secret and key of the connection string.
+    pub uri_secret: SecretKey,
+    /// Database, if it is not the one in the connection string.
+    pub database: Option<String>,
+    /// Seconds that a reservation lasts.
+    pub window_seconds: i32,
+    /// Extra seconds of an order whose payment has begun.
+    pub payment_grace_seconds: i32,
+    /// Changes when a referenced Secret's value does; none where no Secret was read.
+    pub secrets_checksum: Option<String>,
+    /// The routes from outside, if any.
+    pub ingress: Option<ValidatedIngress>,
+    /// The same routes at Gateways, if any.
+    pub gateway: Option<GatewayRoutes>,
+}
+
+/// One key of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretKey {
+    /// Name of the Secret.
+    pub name: String,
+    /// Key within it.
+    pub key: String,
+}
+
+/// Hosts and routes that passed validation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedIngress {
+    /// The hosts, and for each the routes that no other object has. So hosts may differ.
+    pub hosts: Vec<HostRoutes>,
+    /// Name of the IngressClass; none for the cluster's default.
+    pub class_name: Option<String>,
+    /// Annotations for the ingress controller.
+    pub annotations: BTreeMap<String, String>,
+    /// Secret of the certificate.
+    pub tls_secret: Option<String>,
+    /// The path of the orders API itself.
+    pub own_path: CanonicalPath,
+    /// Why some routes are not rendered; the others are.
+    pub problems: Vec<Problem>,
+    /// What may not be meant, but does not keep any route from being rendered.
+    pub warnings: Vec<Problem>,
+}
+
+/// One host and its routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRoutes {
+    /// The host.
+    pub host: CanonicalHost,
+    /// Its routes in rendered order; at least one.
+    pub routes: RouteTable,
+}

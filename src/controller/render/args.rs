@@ -1,0 +1,33 @@
+//! The command line of `render`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::controller::args::HostPolicy;
+
+/// Print the children that the controller would apply, without a cluster.
+#[derive(Args, Clone, Debug)]
+pub struct RenderArgs {
+    /// YAML files, folders of them, or - for the standard input. Of other kinds of objects in them, Ingresses
+    /// count where they claim the same routes; the rest is ignored
+    #[arg(value_name = "FILE", required = true)]
+    pub inputs: Vec<PathBuf>,
+
+    /// Image for OrdersServices that name none, as the controller has it
+    #[arg(long, env = "DEFAULT_IMAGE", value_name = "IMAGE")]
+    pub default_image: Option<String>,
+
+    /// Namespace of resources that name none
+    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+
+    /// Who may have routes on a host, as the controller has it
+    #[arg(long, env = "HOST_POLICY", value_name = "POLICY", value_enum, default_value_t)]
+    pub host_policy: HostPolicy,
+
+    /// In place of the children, say which rule a request takes and why: /PATH for every host, HOST/PATH, or
+    /// a URL
+    #[arg(long, value_name = "PATH")]
+    pub explain: Option<String>,
+}

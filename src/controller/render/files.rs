@@ -1,0 +1,114 @@
+//! Reading the OrdersServices, and the Ingresses beside them, in files.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Read},
+    path::Path,
+};
+
+use k8s_openapi::api::networking::v1::Ingress;
+use serde_json::Value;
+
+use super::args::RenderArgs;
+use crate::{
+    controller::{
+        children::partial::Partial,
+        claims::claimed::{Claims, claimant, of_ingress},
+        reconcile::{
+            dereference::Dereferenced,
+            validate::{validate, validated::ValidatedOrdersService},
+        },
+    },
+    crd::OrdersService,
+    routing::{Claim, Claimant, ClaimantKind},
+};
+
+/// The texts of an input by their names: a file's own, or those of the YAML files in a folder, sorted.
+pub(super) fn read(input: &Path) -> io::Result<Vec<(String, String)>> {
+    if input == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text)?;
+        return Ok(vec![("standard input".into(), text)]);
+    }
+    let mut files = vec![input.to_owned()];
+    if input.is_dir() {
+        files = input.read_dir()?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
+        files.retain(|file| {
+            file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+        });
+        files.sort();
+    }
+    files.iter().map(|file| Ok((file.display().to_string(), std::fs::read_to_string(file)?))).collect()
+}
+
+/// A valid OrdersService in a file.
+pub(super) struct ServiceInFile {
+    /// The file.
+    pub(super) file: String,
+    /// As it is written.
+    pub(super) service: OrdersService,
+    /// As it was validated.
+    pub(super) valid: ValidatedOrdersService,
+}
+
+impl ServiceInFile {
+    /// Its namespace and name, by which documents are sorted.
+    pub(super) fn key(&self) -> (&str, &str) {
+        (&self.valid.namespace, &self.valid.name)
+    }
+}
+
+/// An Ingress in a file, and what it claims.
+pub(super) struct IngressInFile {
+    /// The file.
+    pub(super) file: String,
+    /// Who it is.
+    pub(super) claimant: Claimant,
+    /// What it claims.
+    pub(super) claims: BTreeSet<Claim>,
+}
+
+/// Parses and validates an OrdersService; what is wrong with it goes to `problems`.
+pub(super) fn parse_service(
+    file: &str,
+    document: Value,
+    args: &RenderArgs,
+    problems: &mut Vec<String>,
+) -> Option<ServiceInFile> {
+    let name = document["metadata"]["name"].as_str().unwrap_or("(no name)").to_owned();
+    let mut problem = |text: String| problems.push(format!("{file}: OrdersService {name:?}: {text}"));
+    if document["apiVersion"] != "ticketing.dev/v1alpha1" {
+        problem(format!("apiVersion is {}: write ticketing.dev/v1alpha1", document["apiVersion"]));
+        return None;
+    }
+    let mut unknown = Vec::new();
+    let read = serde_ignored::deserialize(document, |path| unknown.push(path.to_string().replace(".?", "")));
+    // Kind and version are no fields of the Rust type, and were checked above.
+    unknown.retain(|field| field != "apiVersion" && field != "kind");
+    // The API server would drop or refuse them: they are mistakes in any case.
+    unknown.iter().for_each(|field| problem(format!("there is no field {field}")));
+    let mut service: OrdersService = match read {
+        Ok(service) => service,
+        Err(error) => {
+            problem(error.to_string());
+            return None;
+        }
+    };
+    service.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
+    match validate(&service, &Dereferenced::default(), args.default_image.as_deref()) {
+        Ok(valid) => Some(ServiceInFile { file: file.to_owned(), service, valid }),
+        Err(found) => {
+            found.iter().for_each(|found| problem(found.message.clone()));
+            None
+        }
+    }
+}
+
+/// Parses an Ingress; none if it is not one, or is a child of an OrdersService.
+pub(super) fn parse_ingress(file: &str, document: Value, args: &RenderArgs) -> Option<IngressInFile> {
+    let mut ingress: Partial<Ingress> = serde_json::from_value(document).ok()?;
+    ingress.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
+    let Claims::These(claims) = of_ingress(&ingress) else { return None };
+    let claimant = claimant(&ingress.metadata, ClaimantKind::Ingress);
+    Some(IngressInFile { file: file.to_owned(), claimant, claims })
+}

@@ -1,0 +1,151 @@
+//! What the controller remembers of each OrdersService from one reconcile to the next.
+//!
+//! Its watch creates the entry when it first shows the resource, and removes it when the resource is gone. Nobody else
+//! does either: what a reconcile still has to record of a resource that was deleted meanwhile is dropped.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    backoff::Backoff,
+    children::{
+        last_applied::LastApplied, owner::Owner, resource_version::ResourceVersion,
+        rollout_tracker::RolloutTracker,
+    },
+    object_key::ObjectKey,
+};
+
+/// What is remembered of one OrdersService.
+#[derive(Debug)]
+pub struct ResourceState {
+    uid: Box<str>,
+    /// What was applied last.
+    pub last_applied: LastApplied,
+    /// Since when its Deployment has been incomplete.
+    pub rollout: RolloutTracker,
+    /// Its consecutive failures.
+    pub backoff: Backoff,
+    status_version: Option<ResourceVersion>,
+}
+
+impl ResourceState {
+    fn new(uid: &str) -> Self {
+        Self {
+            uid: uid.into(),
+            last_applied: LastApplied::default(),
+            rollout: RolloutTracker::default(),
+            backoff: Backoff::default(),
+            status_version: None,
+        }
+    }
+
+    /// A reconcile starts with the resource at this version. If that is older than our last status update, the watch
+    /// event of that update must cause another reconcile.
+    pub fn reconcile_starts(&mut self, version: &ResourceVersion) {
+        if self.status_version.as_ref() != Some(version) {
+            self.status_version = None;
+        }
+    }
+
+    /// Our status update gave the resource this version.
+    pub fn status_updated(&mut self, version: ResourceVersion) {
+        self.status_version = Some(version);
+    }
+
+    /// Whether a watch event with this version is the echo of our status update, so that there is nothing to do.
+    pub fn is_own_update(&self, version: &ResourceVersion) -> bool {
+        self.status_version.as_ref() == Some(version)
+    }
+}
+
+/// What is remembered of every OrdersService that is watched. Clones share one state.
+#[derive(Clone, Default)]
+pub struct ResourceStates(Arc<Mutex<HashMap<ObjectKey, ResourceState>>>);
+
+impl ResourceStates {
+    /// Creates the state of a resource, unless it is there; one that was deleted and created again starts anew.
+    pub fn create(&self, key: &ObjectKey, uid: &str) {
+        let mut states = self.lock();
+        if states.get(key).is_none_or(|state| *state.uid != *uid) {
+            states.insert(key.clone(), ResourceState::new(uid));
+        }
+    }
+
+    /// Removes the state of a resource that is gone.
+    pub fn remove(&self, key: &ObjectKey) {
+        self.lock().remove(key);
+    }
+
+    /// Removes the states of resources in `namespace`, or in all, that are not `listed`.
+    pub fn retain(&self, namespace: Option<&str>, listed: &HashSet<ObjectKey>) {
+        self.lock().retain(|key, _| {
+            let in_scope = namespace.is_none_or(|namespace| namespace == key.namespace());
+            !in_scope || listed.contains(key)
+        });
+    }
+
+    /// How many resources there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Reads or changes the state of `resource`; none if it is gone, or is another one of that name by now.
+    pub fn with<R>(&self, resource: &Owner, access: impl FnOnce(&mut ResourceState) -> R) -> Option<R> {
+        let mut states = self.lock();
+        states.get_mut(&resource.key).filter(|state| state.uid == resource.uid).map(access)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, ResourceState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::fixture::owner;
+
+    #[test]
+    fn an_event_is_an_echo_only_if_the_reconcile_that_wrote_it_had_seen_what_was_before() {
+        let mut state = ResourceState::new("u");
+        assert!(!state.is_own_update(&"10".into()));
+        state.status_updated("10".into());
+        assert!(state.is_own_update(&"10".into()) && !state.is_own_update(&"11".into()));
+        state.reconcile_starts(&"10".into());
+        assert!(state.is_own_update(&"10".into()));
+        state.reconcile_starts(&"9".into());
+        assert!(
+            !state.is_own_update(&"10".into()),
+            "a reconcile that starts from a stale object has not seen it"
+        );
+    }
+
+    #[test]
+    fn a_state_goes_with_its_resource_and_is_not_that_of_the_next_one_of_the_name() {
+        let states = ResourceStates::default();
+        let old = owner("u");
+        assert!(states.with(&old, |_| ()).is_none(), "it is created by the watch only");
+        states.create(&old.key, "u");
+        states.with(&old, |state| state.status_updated("1".into())).unwrap();
+        states.create(&old.key, "u");
+        assert_eq!(
+            states.with(&old, |state| state.is_own_update(&"1".into())),
+            Some(true),
+            "it is the same one"
+        );
+        states.create(&old.key, "v");
+        assert!(states.with(&old, |_| ()).is_none());
+        assert_eq!(states.with(&owner("v"), |state| state.is_own_update(&"1".into())), Some(false));
+
+        let other = ObjectKey::new("other", "orders");
+        states.create(&other, "w");
+        states.retain(Some("other"), &HashSet::new());
+        assert_eq!(states.len(), 1, "a list of one namespace says nothing of another");
+        states.retain(None, &HashSet::from([old.key.clone()]));
+        assert_eq!(states.len(), 1);
+        states.remove(&old.key);
+        assert_eq!(states.len(), 0);
+    }
+}

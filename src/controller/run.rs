@@ -1,0 +1,265 @@
+//! Sets the controller up, and runs it until the shutdown.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use kube::{
+    Client,
+    runtime::{
+        Controller,
+        controller::{Config, Error as ControllerError},
+        watcher,
+    },
+};
+use prometheus_client::registry::Registry;
+use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    api_server::ApiServer,
+    args::ControllerArgs,
+    children::{observed::ObservedChildren, served::Served},
+    claims::registry::ClaimRegistry,
+    context::Context,
+    metrics::Metrics,
+    raw_orders_service::RawOrdersService,
+    reconcile::{ReconcileError, error_policy, reconcile},
+    resource_state::ResourceStates,
+    secrets::{references::Secrets, refresh::Refresh},
+    services::OrdersServices,
+    trigger::Trigger,
+    watches::{Watches, gateway_api},
+};
+use crate::runtime::{
+    Process, RunError,
+    admin::{Health, Heartbeat},
+    cache_sync::CacheSync,
+    cluster,
+    events::Events,
+    lease::{Candidate, Leadership, LeaseLost, LeaseSettings},
+    watch,
+};
+
+/// How long a reconcile may take before the process counts as stuck. Each of its requests is bounded, and together they
+/// take some minutes at the worst.
+const STUCK_AFTER: Duration = Duration::from_secs(600);
+
+/// How many requests to the API server may be in flight for each reconcile that may run. A reconcile that creates every
+/// child could use more, but each takes a connection, which is kept for as long as it may be needed again.
+const REQUESTS_PER_RECONCILE: usize = 2;
+
+/// How long reconciles may go on after the shutdown begins, before the lease is handed over without them.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the controller until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start. Failures of the API server later on are waited out.
+pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
+    let health = Health::default();
+    let ready = health.readiness("caches");
+    let ticking = health.heartbeat("runtime", Duration::from_secs(60));
+    let reconciling = health.heartbeat("reconciles", Duration::from_secs(60));
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let mut process = Process::start(args.admin_port, health, registry)?;
+
+    let (client, shutdown) = (cluster(&args.watch).await?, process.shutdown.clone());
+    let hand_over = CancellationToken::new();
+    let (leadership, mut election) = elect(&client, &args, &hand_over);
+    let namespaces = watch::scopes(&args.namespace);
+    let concurrency = usize::from(args.concurrency);
+    let max_age = Duration::from_secs(args.secret_refresh.into());
+    let api = Arc::new(ApiServer::new(
+        client.clone(),
+        leadership.clone(),
+        metrics.clone(),
+        REQUESTS_PER_RECONCILE * concurrency,
+    ));
+    let (observed, states) = (ObservedChildren::default(), ResourceStates::default());
+    let (claims, gateway_api) = (ClaimRegistry::new(args.host_policy.into()), Served::default());
+    let (trigger, queues) = Trigger::new(&namespaces, metrics.clone());
+    let watches = Watches {
+        config: args.watch.config(),
+        api: &api,
+        observed: &observed,
+        states: &states,
+        claims: &claims,
+        gateway_api: &gateway_api,
+        trigger: &trigger,
+        metrics: &metrics,
+    }
+    .start(&namespaces);
+    let context = Arc::new(Context {
+        api: api.clone(),
+        services: OrdersServices::new(watches.stores.clone()),
+        observed,
+        states,
+        claims,
+        secrets: Secrets::new(max_age),
+        gateway_api,
+        initial_lists: watches.initial_lists,
+        trigger,
+        events: Events::new(client, "orders-operator"),
+        metrics: metrics.clone(),
+        slots: Semaphore::new(concurrency),
+        shutdown: shutdown.clone(),
+        default_image: args.default_image.clone(),
+    });
+    tracing::info!(namespaces = watch::described(&args.namespace), "controller started");
+
+    let controllers = stream::select_all(watches.stores.into_iter().zip(queues).map(|(store, queue)| {
+        Controller::<RawOrdersService>::for_stream(stream::pending(), store)
+            .reconcile_on(queue)
+            .with_config(Config::default().concurrency(args.concurrency))
+            .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+            .run(reconcile, error_policy, context.clone())
+            .boxed()
+    }))
+    .for_each(|result| {
+        observe(result, &metrics);
+        std::future::ready(())
+    });
+    let lists_complete = async {
+        synced(&watches.required_lists).await;
+        context.initial_lists.synced().await;
+        ready.set(Ok(()));
+        std::future::pending::<()>().await;
+    };
+    let leading = async {
+        leadership.begins().await;
+        metrics.became_leader();
+        std::future::pending::<()>().await;
+    };
+    let refresh = Refresh {
+        api: &api,
+        secrets: &context.secrets,
+        services: &context.services,
+        trigger: &context.trigger,
+        max_age,
+    };
+    let drain_timeout = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+        tracing::warn!("some reconciles are still running; what they write from now on is not sent");
+    };
+    let result = tokio::select! {
+        () = controllers => if shutdown.is_cancelled() { Ok(()) } else { Err(RunError::Ended) },
+        () = drain_timeout => Ok(()),
+        error = process.admin_failed() => Err(error),
+        ended = &mut election => Err(match ended {
+            Ok(Err(lost)) => RunError::LeaseLost(lost),
+            Ok(Ok(())) | Err(_) => RunError::Ended,
+        }),
+        () = watches.run => Err(RunError::Ended),
+        () = gateway_api::probe(&api, &context.gateway_api, &context.services, &context.trigger) => {
+            Err(RunError::Ended)
+        }
+        () = refresh.run() => Err(RunError::Ended),
+        () = lists_complete => Err(RunError::Ended),
+        () = leading => Err(RunError::Ended),
+        () = beat(&ticking, &reconciling, &metrics) => Err(RunError::Ended),
+    };
+    // Not earlier: from here on nothing is written.
+    hand_over.cancel();
+    if !election.is_finished() && election.await.is_err() {
+        tracing::error!("the election panicked");
+    }
+    result
+}
+
+/// Waits until the lists are complete, and logs which are not, should that take long.
+async fn synced(lists: &CacheSync) {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    while tokio::time::timeout(PATIENCE, lists.synced()).await.is_err() {
+        tracing::warn!(
+            kinds = lists.pending().join(","),
+            "still waiting for the initial lists of these kinds"
+        );
+    }
+}
+
+/// Stands for election, if there is one. The task ends when the lease is lost or handed over.
+fn elect(
+    client: &Client,
+    args: &ControllerArgs,
+    hand_over: &CancellationToken,
+) -> (Leadership, JoinHandle<Result<(), LeaseLost>>) {
+    let hand_over = hand_over.clone();
+    let Some(namespace) = &args.lease_namespace else {
+        let alone = async move {
+            hand_over.cancelled().await;
+            Ok(())
+        };
+        return (Leadership::alone(), tokio::spawn(alone));
+    };
+    // In a pod the host name is the pod's. The suffix distinguishes the lives of its container.
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".into());
+    let identity = format!("{host}_{:08x}", fastrand::u32(..));
+    let settings = LeaseSettings::new(namespace, &args.lease_name, &identity);
+    let (candidate, leadership) = Candidate::new(client.clone(), settings);
+    (leadership, tokio::spawn(candidate.run(hand_over)))
+}
+
+/// Beats as long as the runtime makes progress, and no single reconcile has been running for far too long.
+async fn beat(runtime: &Heartbeat, reconciles: &Heartbeat, metrics: &Metrics) {
+    loop {
+        runtime.beat();
+        if metrics.longest_running() < STUCK_AFTER {
+            reconciles.beat();
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+fn observe<T>(result: Result<T, ControllerError<ReconcileError, watcher::Error>>, metrics: &Metrics) {
+    match result {
+        // Success is counted and failure logged in the reconcile, which has the object.
+        Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+        // A child outlives its owner until it is garbage-collected.
+        Err(ControllerError::ObjectNotFound(object)) => metrics.not_found(&(&*object).into()),
+        Err(error @ (ControllerError::QueueError(_) | ControllerError::RunnerError(_))) => {
+            tracing::error!(%error, "the controller's queue failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::controller::{metrics::ReconcileResult, object_key::ObjectKey};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_reconcile_fails_the_liveness_probe_and_an_idle_or_slow_one_does_not() {
+        let health = Health::default();
+        let is_alive = || health.livez().status().is_success();
+        let limit = Duration::from_secs(60);
+        let (runtime, reconciles) =
+            (health.heartbeat("runtime", limit), health.heartbeat("reconciles", limit));
+        let metrics = Metrics::register(&mut Registry::default());
+        let counted = metrics.clone();
+        let beating = tokio::spawn(async move { beat(&runtime, &reconciles, &counted).await });
+        let object = ObjectKey::new("shop", "orders");
+        sleep(10 * STUCK_AFTER).await;
+        assert!(is_alive(), "nothing happened, and nothing had to");
+        let slow = metrics.reconcile_started(&object);
+        sleep(STUCK_AFTER).await;
+        assert!(is_alive());
+        slow.stop(ReconcileResult::Ok);
+        let stuck = metrics.reconcile_started(&object);
+        sleep(STUCK_AFTER / 2).await;
+        metrics.reconcile_started(&object).stop(ReconcileResult::Ok);
+        sleep(STUCK_AFTER / 2 + limit + Duration::from_secs(10)).await;
+        assert!(!is_alive(), "that others come to an end does not hide it");
+        drop(stuck);
+        sleep(Duration::from_secs(10)).await;
+        assert!(is_alive());
+        // As if the runtime made no progress.
+        beating.abort();
+        sleep(limit + Duration::from_secs(10)).await;
+        assert!(!is_alive());
+    }
+}

@@ -1,0 +1,297 @@
+//! The watches: on OrdersServices, on every kind of their children, and on IngressClasses.
+//!
+//! Each has a backoff of its own, and its errors are counted by kind, so one that fails neither slows the others down
+//! nor hides among them. Each hands its events to an index, and requeues the OrdersServices that the index gives.
+//!
+//! ```text
+//! orders_service  the index of OrdersServices
+//! child_feed      the index of one kind of children
+//! gateway_api     whether HTTPRoutes are served at all
+//! ```
+
+mod child_feed;
+pub mod gateway_api;
+mod orders_service;
+
+use std::pin::pin;
+
+use futures::{
+    FutureExt, Stream, StreamExt,
+    future::{BoxFuture, join_all},
+};
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use kube::{
+    Api, Resource,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, Store},
+        watcher::{self, Event},
+    },
+};
+
+use self::{child_feed::ChildFeed, orders_service::OrdersServiceIndex};
+use super::{
+    api_server::ApiServer,
+    children::{
+        kind::{Child, ChildKind, KindVisitor},
+        observed::ObservedChildren,
+        partial::Partial,
+        served::Served,
+    },
+    claims::registry::ClaimRegistry,
+    index::{Index, Indexer},
+    metrics::Metrics,
+    raw_orders_service::RawOrdersService,
+    resource_state::ResourceStates,
+    trigger::Trigger,
+};
+use crate::runtime::{
+    cache_sync::{CacheSync, CacheSyncBuilder, InitialList},
+    watch,
+};
+
+/// What the watches read from and write to.
+pub struct Watches<'a> {
+    /// How to watch.
+    pub config: watcher::Config,
+    /// The API server.
+    pub api: &'a ApiServer,
+    /// What the watches show of the children.
+    pub observed: &'a ObservedChildren,
+    /// What is remembered of each OrdersService.
+    pub states: &'a ResourceStates,
+    /// Who claims which routes.
+    pub claims: &'a ClaimRegistry,
+    /// Whether HTTPRoutes are served.
+    pub gateway_api: &'a Served,
+    /// Requeues OrdersServices.
+    pub trigger: &'a Trigger,
+    /// Counts.
+    pub metrics: &'a Metrics,
+}
+
+/// The watches, once they are built.
+pub struct Started {
+    /// The OrdersServices, a store for each namespace or one for all.
+    pub stores: Vec<Store<RawOrdersService>>,
+    /// Synced when every list that the controller cannot do without is complete.
+    pub required_lists: CacheSync,
+    /// Synced when every list is complete or was refused, so that there is nothing left to wait for.
+    pub initial_lists: CacheSync,
+    /// Runs the watches, without end.
+    pub run: BoxFuture<'static, ()>,
+}
+
+/// The initial lists to wait for.
+#[derive(Default)]
+struct Lists {
+    required: CacheSyncBuilder,
+    all: CacheSyncBuilder,
+}
+
+/// The initial list of one watch.
+#[derive(Clone, Default)]
+struct WatchLists {
+    required: Option<InitialList>,
+    any: Option<InitialList>,
+}
+
+impl Lists {
+    fn required(&mut self, name: &'static str) -> WatchLists {
+        WatchLists { required: Some(self.required.register(name)), ..self.optional(name) }
+    }
+
+    /// A list that the controller can do without, should it be refused.
+    fn optional(&mut self, name: &'static str) -> WatchLists {
+        WatchLists { required: None, any: Some(self.all.register(name)) }
+    }
+}
+
+impl WatchLists {
+    fn complete(&self) {
+        self.required.iter().chain(&self.any).for_each(InitialList::settle);
+    }
+
+    fn refused(&self) {
+        self.any.iter().for_each(InitialList::settle);
+    }
+}
+
+impl Watches<'_> {
+    /// Builds the watches in these namespaces, or in all where that is none.
+    pub fn start(&self, namespaces: &[Option<String>]) -> Started {
+        let (mut lists, mut stores) = (Lists::default(), Vec::new());
+        let mut watches = vec![self.ingress_classes(&mut lists)];
+        for namespace in namespaces {
+            let namespace = namespace.as_deref();
+            let (store, watch) = self.orders_services(namespace, &mut lists);
+            stores.push(store);
+            watches.push(watch);
+            // Every kind, by its type: there is no list of watches in which one could be forgotten.
+            watches.extend(
+                ChildKind::ALL
+                    .map(|kind| kind.visit(WatchChildren { watches: self, namespace, lists: &mut lists })),
+            );
+        }
+        Started {
+            stores,
+            required_lists: lists.required.seal(),
+            initial_lists: lists.all.seal(),
+            run: join_all(watches).map(drop).boxed(),
+        }
+    }
+
+    fn orders_services(
+        &self,
+        namespace: Option<&str>,
+        lists: &mut Lists,
+    ) -> (Store<RawOrdersService>, BoxFuture<'static, ()>) {
+        let kind = "OrdersService";
+        let (store, writer) = reflector::store();
+        let api = watch::api::<RawOrdersService>(&self.api.client, namespace);
+        let events = watch::events(api, self.config.clone()).modify(watch::spare).reflect(writer);
+        let claims = self.claims.of_services(namespace);
+        let index = OrdersServiceIndex::new(self.states, self.metrics, namespace);
+        let watch = self.watch(kind, lists.required(kind), (claims, index));
+        (store, watch.run(events).boxed())
+    }
+
+    /// The Ingresses are watched for their owners, and because those of others claim routes.
+    fn ingresses(&self, namespace: Option<&str>, lists: &mut Lists) -> BoxFuture<'static, ()> {
+        let kind = ChildKind::Ingress.as_str();
+        let api = watch::api::<Partial<Ingress>>(&self.api.client, namespace);
+        let claims = self.claims.of_ingresses(namespace);
+        let index = (claims, ChildFeed::new(self.observed, self.states, namespace));
+        self.watch(kind, lists.required(kind), index).run(watch::events(api, self.config.clone())).boxed()
+    }
+
+    fn ingress_classes(&self, lists: &mut Lists) -> BoxFuture<'static, ()> {
+        let kind = "IngressClass";
+        let events = watch::events(Api::<IngressClass>::all(self.api.client.clone()), self.config.clone());
+        self.watch(kind, lists.optional(kind), self.claims.classes()).run(events).boxed()
+    }
+
+    fn watch<I>(&self, kind: &'static str, lists: WatchLists, index: I) -> Watch<I> {
+        let (trigger, metrics) = (self.trigger.clone(), self.metrics.clone());
+        Watch { kind, lists, indexer: Indexer::new(index), crd: None, trigger, metrics }
+    }
+}
+
+/// Builds the watch on one kind of children.
+struct WatchChildren<'a> {
+    watches: &'a Watches<'a>,
+    namespace: Option<&'a str>,
+    lists: &'a mut Lists,
+}
+
+impl KindVisitor for WatchChildren<'_> {
+    type Output = BoxFuture<'static, ()>;
+
+    fn visit<K: Child>(self) -> Self::Output {
+        let Self { watches, namespace, lists } = self;
+        let kind = K::KIND.as_str();
+        let api = watch::api::<Partial<K>>(&watches.api.client, namespace);
+        let config = watches.config.clone();
+        let feed = ChildFeed::new(watches.observed, watches.states, namespace);
+        match K::KIND {
+            ChildKind::Ingress => watches.ingresses(namespace, lists),
+            // Nobody waits for its initial list, since it may never be served.
+            ChildKind::HTTPRoute => {
+                let crd = watches.gateway_api.clone();
+                let watch =
+                    Watch { crd: Some(crd.clone()), ..watches.watch(kind, WatchLists::default(), feed) };
+                watch.run_while_served(crd, move || watch::events(api.clone(), config.clone())).boxed()
+            }
+            ChildKind::Deployment
+            | ChildKind::Service
+            | ChildKind::HorizontalPodAutoscaler
+            | ChildKind::PodDisruptionBudget
+            | ChildKind::ServiceAccount
+            | ChildKind::NetworkPolicy => {
+                watches.watch(kind, lists.required(kind), feed).run(watch::events(api, config)).boxed()
+            }
+        }
+    }
+}
+
+/// One watch.
+struct Watch<I> {
+    kind: &'static str,
+    lists: WatchLists,
+    indexer: Indexer<I>,
+    /// Whether its kind is served, if that depends on a CRD of others.
+    crd: Option<Served>,
+    trigger: Trigger,
+    metrics: Metrics,
+}
+
+impl<I> Watch<I> {
+    /// Handles events, without end: an error is counted and logged, and the stream starts the watch again.
+    async fn run<K: Resource>(mut self, events: impl Stream<Item = watcher::Result<Event<K>>> + Send)
+    where
+        I: Index<K>,
+    {
+        self.handle(events).await;
+    }
+
+    /// Handles the events of one watch after the other, each from when the kind is served until it is not.
+    async fn run_while_served<K: Resource, E: Stream<Item = watcher::Result<Event<K>>> + Send>(
+        mut self,
+        crd: Served,
+        events: impl Fn() -> E,
+    ) where
+        I: Index<K>,
+    {
+        loop {
+            crd.wait_until(true).await;
+            tokio::select! {
+                () = self.handle(events()) => {}
+                () = crd.wait_until(false) => {}
+            }
+        }
+    }
+
+    async fn handle<K: Resource>(&mut self, events: impl Stream<Item = watcher::Result<Event<K>>> + Send)
+    where
+        I: Index<K>,
+    {
+        let mut events = pin!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    self.indexer.handle(&event).iter().for_each(|key| self.trigger.requeue(key));
+                    if matches!(event, Event::InitDone) {
+                        self.lists.complete();
+                    }
+                }
+                Err(error) => self.failed(&error),
+            }
+        }
+    }
+
+    fn failed(&self, error: &watcher::Error) {
+        let code = status_code(error);
+        if let (Some(404), Some(crd)) = (code, &self.crd) {
+            // Its CRD was removed, which is no failure.
+            crd.set(false);
+            return;
+        }
+        self.metrics.watch_failed(self.kind);
+        tracing::warn!(kind = self.kind, %error, "a watch failed; it is started again");
+        // Without the right, or without the kind, the list will not come: there is no point in waiting for it.
+        if let Some(403 | 404) = code {
+            self.lists.refused();
+        }
+    }
+}
+
+fn status_code(error: &watcher::Error) -> Option<u16> {
+    use watcher::Error::*;
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        WatchError(status) => Some(status.code),
+        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => None,
+    }
+}
