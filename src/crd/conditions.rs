@@ -1,6 +1,6 @@
-//! Condition types and reasons, and how a list of conditions changes.
+//! Condition types and reasons, and updates to a list of conditions.
 //!
-//! The timestamps are stable: `lastTransitionTime` moves only when the status does.
+//! `lastTransitionTime` changes only when the status does.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -10,7 +10,7 @@ use k8s_openapi::{
 /// The types of conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionType {
-    /// Everything below holds.
+    /// All of the following types that apply are true.
     Ready,
     /// The spec passed validation.
     Valid,
@@ -70,27 +70,27 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// All is well.
+    /// The condition is true, and there is nothing to warn of.
     AsExpected,
     /// A field of the spec has a value that cannot work.
     InvalidSpec,
     /// A host is not a DNS name.
     InvalidHost,
-    /// A route's path is not a plain prefix, or is the client's.
+    /// A route's path is not a plain prefix, or is `/`, which is the client's.
     InvalidPath,
     /// Two routes have the same path.
     DuplicatePath,
     /// A route takes every request, as the client does.
     MultipleClients,
-    /// No client is set: a warning, for paths that no route takes.
+    /// A warning: no client is set, so this resource serves nothing at paths that match no route.
     MissingClient,
-    /// Another object has the same host and path, and is older.
+    /// An older object has the same host and path.
     HostPathConflict,
     /// Another namespace was first to claim the host.
     HostOwnedByOtherNamespace,
     /// The API server does not know the Gateway API.
     GatewayApiMissing,
-    /// A Gateway has not said yet whether it serves the routes.
+    /// A Gateway has not yet reported whether it accepts the routes.
     GatewayPending,
     /// A Gateway does not accept the routes.
     RouteNotAccepted,
@@ -98,15 +98,15 @@ reasons! {
     BackendsNotResolved,
     /// The IngressClass does not exist.
     IngressClassNotFound,
-    /// The Secret of the certificate does not exist: a warning.
+    /// A warning: the Secret of the certificate does not exist.
     TLSSecretMissing,
-    /// A wildcard of someone else is above the host, or a host of someone else under the wildcard: a warning.
+    /// A warning: another object has a wildcard that covers the host, or a host that the wildcard covers.
     WildcardOverlap,
     /// A Secret that the spec refers to does not exist.
     SecretNotFound,
     /// A Secret lacks the key that the spec refers to.
     SecretKeyMissing,
-    /// An object of that name belongs to someone else and was left alone.
+    /// An object with the name of a child is not owned by the resource; it is left unchanged.
     NotOwned,
     /// The operator lacks a permission.
     Forbidden,
@@ -114,15 +114,15 @@ reasons! {
     ApplyFailed,
     /// An object that the spec refers to could not be read: the API server refused, or did not answer.
     ReadFailed,
-    /// The user asked to leave things as they are.
+    /// `spec.suspend` or `spec.expiration.suspend` is true.
     Suspended,
     /// Not enough pods are ready.
     MinimumReplicasUnavailable,
     /// A pod's image cannot be pulled.
     ImagePullFailed,
-    /// A pod ends again and again.
+    /// A container of a pod keeps exiting.
     CrashLoopBackOff,
-    /// A rollout is stuck.
+    /// A rollout makes no progress.
     ProgressDeadlineExceeded,
     /// The database does not answer, is too busy, or has no primary; or the Secret with its address is missing.
     DatabaseUnreachable,
@@ -154,23 +154,22 @@ pub fn is_true(condition: &Condition) -> bool {
     condition.status == "True"
 }
 
-/// A condition to be set, without the transition time, which depends on what was there before.
+/// A condition to set. [`set_condition`] finds its transition time.
 #[derive(Clone, Debug)]
 pub struct NewCondition {
     /// Its type.
     pub kind: ConditionType,
-    /// Whether it holds.
+    /// Whether it is true.
     pub status: bool,
-    /// Why, for machines.
+    /// The reason, in CamelCase.
     pub reason: String,
-    /// Why, for people.
+    /// The message, which says what to do about it.
     pub message: String,
-    /// The generation of the spec that it is about.
+    /// The generation of the spec that it is based on.
     pub generation: Option<i64>,
 }
 
-/// Adds a condition to `next`, keeping the transition time that it has in `previous` when its
-/// status is the same there.
+/// Adds a condition to `next`. The transition time is taken from `previous` if the status is the same there.
 pub fn set_condition(next: &mut Vec<Condition>, previous: &[Condition], new: NewCondition, now: Timestamp) {
     let status = if new.status { "True" } else { "False" };
     let since = find_condition(previous, new.kind)

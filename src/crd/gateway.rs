@@ -3,35 +3,37 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{Backend, Host, RouteSpec};
+use super::routes::{Backend, Host, RouteSpec};
 
-/// Gateways that the routes are served by, as HTTPRoutes.
+/// Gateways that serve the routes, by an HTTPRoute.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("!has(self.routes) || self.routes.all(r, self.routes.exists_one(o, o.path == r.path))")
     .message("two routes have the same path: each path can go to one service only"))]
 #[serde(rename_all = "camelCase")]
 pub struct GatewaySpec {
-    /// The Gateways, or listeners of them.
+    /// The Gateways, or single listeners of them, that the HTTPRoute attaches to.
     #[schemars(length(min = 1, max = 8))]
     pub parent_refs: Vec<ParentRef>,
 
-    /// Host names that the system is reached by; every one gets the same routes.
+    /// Host names of the system. Every one gets the same routes.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("the same hostname is listed twice"))]
     pub hostnames: Vec<Host>,
 
-    /// Path of the orders API itself, where there is no spec.ingress. Default: /api/orders.
+    /// Path of the orders API itself. Only without spec.ingress, whose path is used otherwise. Default: /api/orders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /, such as /api/orders"))]
     pub path: Option<String>,
 
-    /// The other services behind the same host names, in any order, where there is no spec.ingress.
+    /// Routes to the other services behind the same host names, in any order. Only without spec.ingress, whose
+    /// routes are used otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub routes: Vec<RouteSpec>,
 
-    /// The web client, at /, where there is no spec.ingress.
+    /// The Service of the web client, which gets every request that no route matches. Only without spec.ingress, whose
+    /// client is used otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<Backend>,
 }
@@ -44,12 +46,12 @@ pub struct ParentRef {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 
-    /// Namespace of the Gateway. Default: that of this resource.
+    /// Namespace of the Gateway. Default: the namespace of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: Option<String>,
 
-    /// Name of one listener of it. Default: all that take the host names.
+    /// Name of one listener of the Gateway. Default: every listener that accepts the host names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 253),

@@ -1,22 +1,22 @@
-//! Schemas of Kubernetes' own types, within bounds.
+//! Schemas of the Kubernetes types in the spec, with bounds.
 //!
-//! Kubernetes leaves its lists and strings without limits; the API server would then take a resource
-//! of any size, and refuse CEL rules over it as too dear.
+//! Kubernetes' own types have no limits on lists and strings. The API server estimates the cost of CEL rules
+//! from these limits and rejects rules that may be too expensive.
 
 use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-/// The longest string in a field of Kubernetes' own.
+/// Maximum length of strings in Kubernetes types.
 const MAX_LENGTH: u32 = 1024;
 
-/// The most entries of a list or a map there.
+/// Maximum number of entries of lists and maps in Kubernetes types.
 const MAX_ITEMS: u32 = 64;
 
-/// What a quantity looks like that is not negative: `500m`, `128Mi`, `2`, `1e3`.
+/// A quantity that is not negative, such as `500m`, `128Mi`, `2` or `1e3`.
 const QUANTITY: &str = r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]+))?$";
 
-/// The schema of `T`, every list, map and string in it bounded.
+/// The schema of `T`, with a bound on every list, map and string.
 pub(super) fn bounded<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = generator.subschema_for::<T>();
     if let Some(fields) = schema.as_object_mut() {
@@ -25,7 +25,7 @@ pub(super) fn bounded<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema 
     schema
 }
 
-/// The schema of amounts by the names of resources.
+/// The schema of a map from resource names to quantities.
 pub(super) fn amounts(generator: &mut SchemaGenerator) -> Schema {
     let mut quantity = generator.subschema_for::<Quantity>();
     if let Some(fields) = quantity.as_object_mut() {
@@ -36,7 +36,7 @@ pub(super) fn amounts(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "additionalProperties": quantity, "maxProperties": 16})
 }
 
-/// The schema of a count of pods, or a part of them in percent.
+/// The schema of a number of pods, or of a percentage of them.
 pub(super) fn count_or_percent(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = generator.subschema_for::<IntOrString>();
     if let Some(fields) = schema.as_object_mut() {
@@ -54,7 +54,7 @@ fn bound(fields: &mut Map<String, Value>) {
     };
     if fields.contains_key("x-kubernetes-int-or-string") {
         limit(fields, "maxLength", MAX_LENGTH);
-        // Kubernetes explains a quantity in fifty lines, wherever there is one.
+        // Replaces Kubernetes' own description of a quantity, which has fifty lines.
         fields.insert("description".into(), json!("A whole number, or text such as 500m or 128Mi."));
     }
     match fields.get("type").and_then(Value::as_str) {
@@ -74,55 +74,6 @@ fn bound(fields: &mut Map<String, Value>) {
     for property in properties.into_iter().flat_map(|properties| properties.values_mut()) {
         if let Some(inner) = property.as_object_mut() {
             bound(inner);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kube::CustomResourceExt;
-    use serde_json::Value;
-
-    use crate::crd::OrdersService;
-
-    /// Every list, map and free string below `schema` that has no bound.
-    fn unbounded(schema: &Value, path: &str, found: &mut Vec<String>) {
-        let lacks = |bound: &str| schema.get(bound).is_none();
-        let free = lacks("enum") && lacks("format");
-        let missing = match schema["type"].as_str() {
-            Some("string") => free && lacks("maxLength"),
-            Some("array") => lacks("maxItems"),
-            Some("object") => !lacks("additionalProperties") && lacks("maxProperties"),
-            Some("integer") => lacks("minimum") || lacks("maximum"),
-            _ => schema["x-kubernetes-int-or-string"] == true && lacks("maxLength"),
-        };
-        if missing {
-            found.push(path.to_owned());
-        }
-        for name in ["items", "additionalProperties"] {
-            if let Some(inner) = schema.get(name) {
-                unbounded(inner, &format!("{path}[]"), found);
-            }
-        }
-        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
-            unbounded(inner, &format!("{path}.{name}"), found);
-        }
-    }
-
-    #[test]
-    fn every_field_of_the_spec_has_a_bound_and_a_description() {
-        let crd = serde_json::to_value(OrdersService::crd()).unwrap();
-        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-        let mut found = Vec::new();
-        unbounded(spec, "spec", &mut found);
-        // Of Kubernetes' own integers only these have no bounds: ports of nothing, seconds, weights.
-        found.retain(|path| !path.contains("podTemplate.affinity") || !path.ends_with("weight"));
-        found.retain(|path| {
-            !["tolerationSeconds", "maxSkew", "minDomains"].iter().any(|own| path.ends_with(own))
-        });
-        assert!(found.is_empty(), "{found:#?}");
-        for (name, field) in spec["properties"].as_object().unwrap() {
-            assert!(field["description"].as_str().is_some_and(|text| text.len() > 10), "{name}: {field}");
         }
     }
 }

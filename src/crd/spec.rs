@@ -1,15 +1,17 @@
-//! `spec`: the fields that a user writes, their defaults, units and bounds.
+//! `spec`: the fields that users write, with their defaults, units and bounds; and the custom resource.
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    defaults,
     gateway::GatewaySpec,
+    ingress::IngressSpec,
     status::OrdersServiceStatus,
     workload::{Autoscaling, DisruptionBudget, PodTemplate, Resources},
 };
 
-/// What runs the orders API, where its data is, and how requests reach it and its neighbours.
+/// The desired state: the orders API and its pods, its database, and the routes to it and to the other services.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "ticketing.dev",
@@ -27,15 +29,15 @@ use super::{
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True: everything is in place"),
-    printcolumn(name = "Replicas", type_ = "string", json_path = ".status.readyOfWanted", description = "Pods that are ready, of those that are wanted"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True when everything is in place"),
+    printcolumn(name = "Replicas", type_ = "string", json_path = ".status.readyOfWanted", description = "Number of ready pods and of desired pods"),
     printcolumn(name = "Host", type_ = "string", json_path = ".spec.ingress.hosts[0]", description = "The first host name"),
-    printcolumn(name = "Expired", type_ = "integer", json_path = ".status.expiry.expiredTotal", description = "Orders that the sweeper has moved to cancelled"),
+    printcolumn(name = "Expired", type_ = "integer", json_path = ".status.expiry.expiredTotal", description = "Number of orders that the sweeper has moved to cancelled"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "Image of the pods; none is the operator's own", priority = 1),
-    printcolumn(name = "Window", type_ = "integer", json_path = ".spec.expiration.windowSeconds", description = "Seconds that a reservation lasts", priority = 1),
+    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "Image of the pods; empty for the operator's own image", priority = 1),
+    printcolumn(name = "Window", type_ = "integer", json_path = ".spec.expiration.windowSeconds", description = "How long a reservation lasts, in seconds", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is not ready", priority = 1),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", description = "The same, for people", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", description = "Why it is not ready, and what to do", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 52")
         .message("metadata.name must be at most 52 characters: the names of the children are made from it"),
 )]
@@ -62,18 +64,18 @@ pub struct OrdersServiceSpec {
     #[schemars(length(max = 8))]
     pub image_pull_secrets: Vec<LocalSecret>,
 
-    /// Number of pods of the orders API. Default: 2 pods are made, and the number that an autoscaler left is
-    /// kept. An autoscaler of your own that scales this resource needs it to be set. Not together with
-    /// autoscaling.
+    /// Number of pods of the orders API. Default: 2, or the number that an autoscaler has left behind. Must be set
+    /// for an autoscaler of your own that scales this resource. Cannot be set together with autoscaling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
 
-    /// Lets the load decide the number of pods, in place of replicas. Leave it out for no HorizontalPodAutoscaler.
+    /// Scales the number of pods with their load, in place of replicas. Default: no HorizontalPodAutoscaler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
 
-    /// How many pods a drained node may take away at the same time. Default: one, where there is more than one.
+    /// How many pods may be evicted at the same time, as when a node is drained. Default: 1 if the minimum number
+    /// of pods is above 1, otherwise no PodDisruptionBudget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_disruption_budget: Option<DisruptionBudget>,
 
@@ -89,34 +91,34 @@ pub struct OrdersServiceSpec {
     /// Where the orders and tickets are stored.
     pub database: Database,
 
-    /// When unpaid orders expire.
+    /// When unpaid orders expire, and how fast they are cancelled.
     #[serde(default)]
     pub expiration: Expiration,
 
-    /// How requests from outside reach the orders API and the services beside it. Leave it out for no Ingress.
+    /// The Ingress for the orders API and for the other services behind the same hosts. Default: no Ingress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressSpec>,
 
-    /// Gateways of the Gateway API that the same routes are served by, beside the Ingress or instead of it.
-    /// Leave it out for no HTTPRoute.
+    /// Gateways of the Gateway API that serve the same routes, in addition to the Ingress or in place of it.
+    /// Default: no HTTPRoute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewaySpec>,
 
-    /// What a pod asks of its node, and the most that it may take. What is written here replaces the default
-    /// whole, which is requests of cpu 50m and memory 32Mi, and a limit of memory 128Mi.
+    /// Resource requests and limits of the pods. Default: requests of cpu 50m and memory 32Mi, and a limit of memory
+    /// 128Mi. A value replaces the whole default.
     #[serde(default)]
     pub resources: Resources,
 
-    /// What else the pods get, and where they run.
+    /// Labels, annotations and environment variables to add to the pods, and where the pods run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
 
-    /// True: a NetworkPolicy lets others reach the pods at their port, and pods of the cluster at the admin port
-    /// (metrics), and nothing else. Default: true.
+    /// Whether to create a NetworkPolicy. It allows connections from anywhere to the port of the API, from pods of
+    /// the cluster to the admin port (metrics), and no others. Default: true.
     #[serde(default = "defaults::network_policy")]
     pub network_policy: bool,
 
-    /// True: the controller stops touching the children; they stay as they are. Default: false.
+    /// Whether the controller leaves the children as they are and applies no changes. Default: false.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -124,12 +126,12 @@ pub struct OrdersServiceSpec {
 /// When the kubelet pulls an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum ImagePullPolicy {
-    /// At every start of a container.
+    /// Every time a container starts.
     Always,
-    /// When the node does not have it.
+    /// When the node does not have the image.
     #[default]
     IfNotPresent,
-    /// Never: the node must have it.
+    /// Never: the node must have the image.
     Never,
 }
 
@@ -156,11 +158,11 @@ pub struct LocalSecret {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
-    /// Where the key is that the auth service signs its JSON Web Tokens with (HS256).
+    /// The Secret with the key that the auth service signs its JSON Web Tokens with (HS256).
     pub jwt_secret_ref: JwtSecretRef,
 }
 
-/// One key of a Secret that holds the signing key of the sessions.
+/// A key of a Secret whose value is the signing key of the sessions.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JwtSecretRef {
     /// Name of the Secret, in the namespace of this resource.
@@ -178,16 +180,16 @@ pub struct JwtSecretRef {
     .message("database.name cannot be changed: the orders would be left behind in the old database; create a new OrdersService instead"))]
 #[serde(rename_all = "camelCase")]
 pub struct Database {
-    /// Where the MongoDB connection string is.
+    /// The Secret with the MongoDB connection string.
     pub uri_secret_ref: UriSecretRef,
 
-    /// Name of the database. Default: the one in the connection string, else "orders". Cannot be changed.
+    /// Name of the database. Default: the one in the connection string, or "orders" if it has none. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r#"^[^/\\. "$*<>:|?]+$"#))]
     pub name: Option<String>,
 }
 
-/// One key of a Secret that holds a MongoDB connection string.
+/// A key of a Secret whose value is a MongoDB connection string.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UriSecretRef {
     /// Name of the Secret, in the namespace of this resource.
@@ -199,25 +201,26 @@ pub struct UriSecretRef {
     pub key: String,
 }
 
-/// When unpaid orders expire.
+/// When unpaid orders expire, and how fast they are cancelled.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Expiration {
-    /// Seconds that a reservation lasts. Default: 900.
+    /// How long a reservation lasts, in seconds. Default: 900.
     #[serde(default = "defaults::window_seconds")]
     #[schemars(range(min = 1, max = 604_800))]
     pub window_seconds: i32,
 
-    /// Extra seconds that an order gets whose payment has begun (awaiting:payment) before it is cancelled. Default: 0.
+    /// How much longer an order lasts once its payment has begun (awaiting:payment), in seconds. Default: 0.
     #[serde(default)]
     #[schemars(range(min = 0, max = 604_800))]
     pub payment_grace_seconds: i32,
 
-    /// True: the sweeper leaves this database alone; overdue orders stay until it is false again. Default: false.
+    /// Whether the sweeper skips this database. Overdue orders are cancelled once it is false again. Default: false.
     #[serde(default)]
     pub suspend: bool,
 
-    /// The most orders per second that the sweeper cancels, to spare the database. Default: no limit.
+    /// Maximum number of orders that the sweeper cancels per second, to limit the load on the database. Default: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_per_second: Option<i32>,
@@ -231,125 +234,5 @@ impl Default for Expiration {
             suspend: false,
             max_per_second: None,
         }
-    }
-}
-
-/// How requests from outside reach the orders API and the services beside it.
-///
-/// The rules are rendered in a canonical order with the client last, whatever their order here.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("!has(self.routes) || self.routes.all(r, self.routes.exists_one(o, o.path == r.path))")
-    .message("two routes have the same path: each path can go to one service only"))]
-#[x_kube(validation = Rule::new("!has(self.routes) || !self.routes.exists(r, r.path == self.path)")
-    .message("a route has the path of the orders API itself, which is spec.ingress.path (/api/orders unless it is set): remove the route, or set spec.ingress.path to another path"))]
-#[serde(rename_all = "camelCase")]
-pub struct IngressSpec {
-    /// Host names that the system is reached by; every host gets the same routes.
-    #[schemars(length(min = 1, max = 8))]
-    #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("the same host is listed twice"))]
-    pub hosts: Vec<Host>,
-
-    /// Name of the IngressClass. Default: the cluster's default class.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub class_name: Option<String>,
-
-    /// Annotations for the Ingress, as its ingress controller understands them.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 16384}))]
-    pub annotations: std::collections::BTreeMap<String, String>,
-
-    /// The certificate that all hosts are served with. Leave it out for plain HTTP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<IngressTlsSpec>,
-
-    /// Path of the orders API itself. Default: /api/orders.
-    #[serde(default = "defaults::path")]
-    #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /, such as /api/orders"))]
-    pub path: String,
-
-    /// The other services behind the same hosts, in any order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub routes: Vec<RouteSpec>,
-
-    /// The web client: always the last rule, at /.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client: Option<Backend>,
-}
-
-/// A host name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(transparent)]
-#[schemars(inline, extend("maxLength" = 253, "minLength" = 1, "x-kubernetes-validations" = [{
-    "rule": "self.matches('^(\\\\*\\\\.)?[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\\\\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\\\\.?$')",
-    "message": "a host has letters, digits, hyphens and dots only, without scheme, port or path, such as ticketing.dev or *.ticketing.dev",
-}]))]
-pub struct Host(pub String);
-
-/// The certificate of the hosts.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct IngressTlsSpec {
-    /// Name of the Secret of type kubernetes.io/tls, in the namespace of this resource.
-    #[schemars(length(min = 1, max = 253))]
-    pub secret_name: String,
-}
-
-/// One path and the service that requests below it go to.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteSpec {
-    /// Path prefix, such as /api/payments. Regex forms such as /api/payments/?(.*) mean the same.
-    #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /, such as /api/payments"))]
-    #[x_kube(validation = Rule::new("self != '/'").message("a route at / would take every request: name that service in spec.ingress.client, which is always the last rule"))]
-    pub path: String,
-
-    /// Name of the Service, in the namespace of this resource.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
-    pub service: String,
-
-    /// Port of the Service. Default: 3000.
-    #[serde(default = "defaults::port")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
-}
-
-/// A Service and its port.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Backend {
-    /// Name of the Service, in the namespace of this resource.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
-    pub service: String,
-
-    /// Port of the Service. Default: 3000.
-    #[serde(default = "defaults::port")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
-}
-
-/// The defaults, as the schema shows them.
-pub(super) mod defaults {
-    pub(in crate::crd) fn replicas() -> i32 {
-        2
-    }
-    pub(super) fn port() -> i32 {
-        3000
-    }
-    pub(super) fn jwt_key() -> String {
-        "JWT_KEY".into()
-    }
-    pub(super) fn uri_key() -> String {
-        "MONGO_URI".into()
-    }
-    pub(super) fn window_seconds() -> i32 {
-        900
-    }
-    pub(super) fn path() -> String {
-        "/api/orders".into()
-    }
-    pub(super) fn network_policy() -> bool {
-        true
     }
 }

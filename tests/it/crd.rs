@@ -1,4 +1,4 @@
-//! The CRD: the checked-in files are current, and the API server refuses with helpful messages.
+//! The CRD: the checked-in files are current, and the API server rejects invalid resources with helpful messages.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use orders_operator::crd::crd_yaml;
@@ -15,7 +15,7 @@ fn the_checked_in_crd_is_current_in_both_places() {
 }
 
 #[tokio::test]
-async fn the_api_server_refuses_what_cannot_work_and_says_what_to_write() {
+async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
     let namespace = TestNamespace::create("cel").await;
     let route = |path: &str| json!({"path": path, "service": "a-srv"});
     let cases: Vec<(Value, &str)> = vec![
@@ -125,7 +125,7 @@ async fn the_database_of_a_resource_cannot_be_changed() {
 }
 
 #[tokio::test]
-async fn everything_that_the_spec_can_say_is_taken_as_it_is_written() {
+async fn every_field_of_the_spec_is_stored_as_written() {
     let namespace = TestNamespace::create("whole").await;
     let spec = json!({
         "imagePullPolicy": "Always", "imagePullSecrets": [{"name": "regcred"}], "replicas": null, "port": 4000,
@@ -159,19 +159,21 @@ async fn everything_that_the_spec_can_say_is_taken_as_it_is_written() {
     });
     let wanted = namespace.service("orders", spec);
     let stored = serde_json::to_value(namespace.apply(&wanted).await.unwrap()).unwrap();
-    /// Whether all of `part` is in `whole`.
-    fn holds(whole: &Value, part: &Value, path: &str) {
+    /// Asserts that `whole` contains all of `part`.
+    fn assert_contains(whole: &Value, part: &Value, path: &str) {
         match part {
             Value::Object(fields) => {
-                fields.iter().for_each(|(name, field)| holds(&whole[name], field, &format!("{path}.{name}")));
+                fields.iter().for_each(|(name, field)| {
+                    assert_contains(&whole[name], field, &format!("{path}.{name}"))
+                });
             }
             Value::Array(items) => {
                 items
                     .iter()
                     .enumerate()
-                    .for_each(|(at, item)| holds(&whole[at], item, &format!("{path}[{at}]")));
+                    .for_each(|(at, item)| assert_contains(&whole[at], item, &format!("{path}[{at}]")));
             }
-            // A number that is a quantity reads as text.
+            // Quantities that are written as numbers are stored as strings.
             Value::Number(number) if whole.is_string() => {
                 assert_eq!(whole, &json!(number.to_string()), "{path}")
             }
@@ -180,18 +182,18 @@ async fn everything_that_the_spec_can_say_is_taken_as_it_is_written() {
     }
     let mut expected = wanted["spec"].clone();
     expected.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-    holds(&stored["spec"], &expected, "spec");
+    assert_contains(&stored["spec"], &expected, "spec");
     namespace.remove().await;
 }
 
 #[tokio::test]
-async fn the_least_that_can_be_written_gets_its_defaults() {
-    let namespace = TestNamespace::create("least").await;
-    let least = json!({
+async fn a_minimal_resource_gets_the_defaults() {
+    let namespace = TestNamespace::create("minimal").await;
+    let minimal = json!({
         "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": {"name": "orders"},
         "spec": {"auth": {"jwtSecretRef": {"name": "jwt"}}, "database": {"uriSecretRef": {"name": "mongo"}}}
     });
-    let stored = serde_json::to_value(namespace.apply(&least).await.unwrap()).unwrap();
+    let stored = serde_json::to_value(namespace.apply(&minimal).await.unwrap()).unwrap();
     assert_eq!(
         stored["spec"],
         json!({
@@ -206,7 +208,7 @@ async fn the_least_that_can_be_written_gets_its_defaults() {
 }
 
 #[tokio::test]
-async fn the_columns_are_those_that_people_look_for() {
+async fn kubectl_get_has_its_printer_columns_and_more_with_wide() {
     let namespace = TestNamespace::create("columns").await;
     let crds = kube::Api::<CustomResourceDefinition>::all(namespace.client.clone());
     let crd = crds.get("ordersservices.ticketing.dev").await.unwrap();

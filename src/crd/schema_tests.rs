@@ -1,8 +1,13 @@
-//! The CEL rules, evaluated as the API server would, without one.
+//! The schema: every field has a bound and a description, and the CEL rules reject what they are for. The rules
+//! are evaluated as the API server would, without one.
 
+use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use super::{CHECKSUM_ANNOTATION, OrdersService, RESERVED_ENV, RESERVED_LABELS};
+use super::{
+    spec::OrdersService,
+    workload::{CHECKSUM_ANNOTATION, RESERVED_ENV, RESERVED_LABELS},
+};
 
 fn service(patch: Value) -> OrdersService {
     let mut object = json!({
@@ -19,7 +24,7 @@ fn service(patch: Value) -> OrdersService {
 }
 
 #[test]
-fn a_good_resource_passes_and_each_rule_refuses_what_it_is_for() {
+fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
     service(json!({})).validate_cel().unwrap();
     service(json!({"spec": {"ingress": null}})).validate_cel().unwrap();
     service(json!({"spec": {"ingress": {"hosts": ["*.Ticketing.dev.", "a-1.b"]}}})).validate_cel().unwrap();
@@ -80,7 +85,7 @@ fn a_good_resource_passes_and_each_rule_refuses_what_it_is_for() {
 }
 
 #[test]
-fn the_database_cannot_be_changed_set_or_unset() {
+fn the_database_name_cannot_be_changed_set_or_removed() {
     let named = |name: Value| service(json!({"spec": {"database": {"name": name}}}));
     let (none, a, b) = (named(Value::Null), named(json!("a")), named(json!("b")));
     for (old, new) in [(&none, &a), (&a, &b), (&a, &none)] {
@@ -92,7 +97,7 @@ fn the_database_cannot_be_changed_set_or_unset() {
 }
 
 #[test]
-fn everything_that_the_operator_sets_itself_in_the_pods_is_refused() {
+fn labels_annotations_and_variables_that_the_operator_sets_itself_are_rejected() {
     let template = |template: Value| service(json!({"spec": {"podTemplate": template}})).validate_cel();
     template(json!({"labels": {"a": "b"}, "annotations": {"a": "b"}, "extraEnv": [{"name": "LOG_LEVEL"}]}))
         .unwrap();
@@ -105,5 +110,45 @@ fn everything_that_the_operator_sets_itself_in_the_pods_is_refused() {
             errors.contains("that the operator sets itself") || errors.contains("which the operator"),
             "{patch}: {errors}"
         );
+    }
+}
+
+/// Adds the path of every list, map and free-form string in `schema` that has no bound to `found`.
+fn unbounded(schema: &Value, path: &str, found: &mut Vec<String>) {
+    let lacks = |bound: &str| schema.get(bound).is_none();
+    let free = lacks("enum") && lacks("format");
+    let missing = match schema["type"].as_str() {
+        Some("string") => free && lacks("maxLength"),
+        Some("array") => lacks("maxItems"),
+        Some("object") => !lacks("additionalProperties") && lacks("maxProperties"),
+        Some("integer") => lacks("minimum") || lacks("maximum"),
+        _ => schema["x-kubernetes-int-or-string"] == true && lacks("maxLength"),
+    };
+    if missing {
+        found.push(path.to_owned());
+    }
+    for name in ["items", "additionalProperties"] {
+        if let Some(inner) = schema.get(name) {
+            unbounded(inner, &format!("{path}[]"), found);
+        }
+    }
+    for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+        unbounded(inner, &format!("{path}.{name}"), found);
+    }
+}
+
+#[test]
+fn every_field_of_the_spec_has_a_bound_and_a_description() {
+    let crd = serde_json::to_value(OrdersService::crd()).unwrap();
+    let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut found = Vec::new();
+    unbounded(spec, "spec", &mut found);
+    // These integers of Kubernetes types have no bounds, and no CEL rule uses them.
+    found.retain(|path| !path.contains("podTemplate.affinity") || !path.ends_with("weight"));
+    found
+        .retain(|path| !["tolerationSeconds", "maxSkew", "minDomains"].iter().any(|own| path.ends_with(own)));
+    assert!(found.is_empty(), "{found:#?}");
+    for (name, field) in spec["properties"].as_object().unwrap() {
+        assert!(field["description"].as_str().is_some_and(|text| text.len() > 10), "{name}: {field}");
     }
 }

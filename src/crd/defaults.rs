@@ -1,0 +1,39 @@
+//! The defaults of the fields, as the schema shows them.
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+pub(super) fn replicas() -> i32 {
+    2
+}
+
+pub(super) fn port() -> i32 {
+    3000
+}
+
+pub(super) fn jwt_key() -> String {
+    "JWT_KEY".into()
+}
+
+pub(super) fn uri_key() -> String {
+    "MONGO_URI".into()
+}
+
+pub(super) fn window_seconds() -> i32 {
+    900
+}
+
+pub(super) fn path() -> String {
+    "/api/orders".into()
+}
+
+pub(super) fn network_policy() -> bool {
+    true
+}
+
+pub(super) fn target_cpu_utilization() -> i32 {
+    70
+}
+
+pub(super) fn max_unavailable() -> IntOrString {
+    IntOrString::Int(1)
+}
