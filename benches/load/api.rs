@@ -157,7 +157,7 @@ impl<'a> Bench<'a> {
         let head = |method: &str, path: &str, user: &str| {
             Ok::<_, crate::Error>(format!(
                 "{method} {path} HTTP/1.1\r\nhost: bench\r\ncookie: {}\r\n",
-                cookie(user)?
+                cookie(user)
             ))
         };
         Ok(match route {

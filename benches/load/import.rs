@@ -49,7 +49,7 @@ pub async fn run(db: &Db, tickets: u64) -> Result<()> {
     let serve = Serve::start().await?;
     db.store_orders(0..ORDERS, ORDERS).await?;
     let head =
-        format!("GET /api/orders HTTP/1.1\r\nhost: bench\r\ncookie: {}\r\n\r\n", cookie(&user(0, ORDERS))?);
+        format!("GET /api/orders HTTP/1.1\r\nhost: bench\r\ncookie: {}\r\n\r\n", cookie(&user(0, ORDERS)));
     let source = Box::new(move |request: &mut Vec<u8>| {
         request.extend_from_slice(head.as_bytes());
         true

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jsonwebtoken::{EncodingKey, Header, encode};
-use serde_json::json;
+use ring::hmac;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
@@ -142,11 +142,17 @@ fn product(subcommand: &str) -> Result<Command> {
 }
 
 /// The session cookie of `user`, as the auth service would sign it.
-pub fn cookie(user: &str) -> Result<String> {
-    use base64::{Engine, prelude::BASE64_STANDARD};
+pub fn cookie(user: &str) -> String {
+    use base64::{
+        Engine,
+        prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+    };
+    let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({ "id": user, "email": format!("{user}@example.com"), "iat": 1_700_000_000 });
-    let jwt = encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT_KEY.as_bytes()))?;
-    Ok(format!("session={}", BASE64_STANDARD.encode(json!({ "jwt": jwt }).to_string())))
+    let message = format!("{}.{}", part(json!({ "alg": "HS256", "typ": "JWT" })), part(claims));
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, JWT_KEY.as_bytes()), message.as_bytes());
+    let jwt = format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature));
+    format!("session={}", BASE64_STANDARD.encode(json!({ "jwt": jwt }).to_string()))
 }
 
 fn free_address() -> Result<SocketAddr> {

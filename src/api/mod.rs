@@ -4,6 +4,7 @@
 //! path         paths without regard to case or a trailing slash
 //! observe      request id, deadline, access log, metrics; nothing a handler does gets past it
 //! body         reads bodies before anything else is looked at: 413, "Malformed JSON"
+//! hs256        HS256 signatures for session tokens
 //! session      who is signed in
 //! orders       reserving, showing and cancelling
 //! list         the user's orders, streamed or page by page
@@ -21,6 +22,7 @@ mod body;
 mod connections;
 mod database;
 mod error;
+mod hs256;
 mod list;
 mod metrics;
 mod observe;

@@ -1,7 +1,6 @@
-//! Who is signed in: a signed token in the session cookie, or in the `Authorization` header.
+//! Authentication: a signed token in the session cookie, or in the `Authorization` header.
 //!
-//! Anything wrong with it, whatever it is, means "not signed in" and is no error of its own: a
-//! visitor with a stale cookie is a visitor.
+//! A token with anything wrong with it is treated as absent: there is no error but "not signed in".
 
 use std::{fmt, sync::Arc};
 
@@ -17,13 +16,13 @@ use base64::{
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::Deserialize;
 
-use super::error::ApiError;
+use super::{error::ApiError, hs256};
 use crate::order::UserId;
 
-/// The cookie of cookie-session 2, and that of cookie-session 1.
+/// The cookies of cookie-session 2 and of cookie-session 1.
 const COOKIES: [&str; 2] = ["session", "express:sess"];
 
-/// As lenient as Node's decoder is about padding and left-over bits.
+/// As lenient about padding and trailing bits as Node's decoder.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -31,11 +30,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// Checks the tokens that the auth service signs. Clones share the key.
+/// Verifies the tokens that the auth service signs. Clones share the key.
 #[derive(Clone)]
-pub(super) struct Sessions(Arc<Check>);
+pub(super) struct Sessions(Arc<Verification>);
 
-struct Check {
+struct Verification {
     key: DecodingKey,
     validation: Validation,
 }
@@ -51,31 +50,31 @@ struct Claims {
 }
 
 impl Sessions {
-    /// Accepts tokens signed with `key`.
+    /// Accepts tokens that are signed with `key`.
     pub(super) fn new(key: &str) -> Self {
+        hs256::install();
         let mut validation = Validation::new(Algorithm::HS256);
         validation.required_spec_claims.clear();
-        // To the second, as the auth service's library has it: a token is over once its `exp` has
-        // come, and not one second later.
+        // Expiry is exact to the second, as in Node's library: a token is expired from the second of its `exp` on.
         validation.leeway = 0;
         validation.reject_tokens_expiring_in_less_than = 1;
         validation.validate_nbf = true;
-        // The system's tokens name no audience; one that does is as good.
+        // The auth service sets no audience; a token that has one is accepted too.
         validation.validate_aud = false;
-        Self(Arc::new(Check { key: DecodingKey::from_secret(key.as_bytes()), validation }))
+        Self(Arc::new(Verification { key: DecodingKey::from_secret(key.as_bytes()), validation }))
     }
 
-    /// Who sent these headers. The first of the two cookies that is there decides; a bearer token
-    /// is asked when no cookie signs anyone in.
+    /// The user who sent these headers. Of the two cookies only the first that is present is used; a bearer token
+    /// counts if no cookie signs the user in.
     pub(super) fn user(&self, headers: &HeaderMap) -> Option<UserId> {
         let cookie = COOKIES.iter().find_map(|name| cookie(headers, name));
         cookie
             .and_then(token_of)
-            .and_then(|token| self.check(&token))
-            .or_else(|| self.check(bearer(headers)?))
+            .and_then(|token| self.verify(&token))
+            .or_else(|| self.verify(bearer(headers)?))
     }
 
-    fn check(&self, token: &str) -> Option<UserId> {
+    fn verify(&self, token: &str) -> Option<UserId> {
         let claims = decode::<Claims>(token, &self.0.key, &self.0.validation).ok()?.claims;
         UserId::new(claims.id).ok()
     }
@@ -87,7 +86,7 @@ impl fmt::Debug for Sessions {
     }
 }
 
-/// The value of the first cookie called `name`.
+/// The value of the first cookie with this name.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
@@ -121,7 +120,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The user who is signed in; a handler that takes it answers 401 to everyone else.
+/// Extracts the user who is signed in, and answers 401 if nobody is.
 pub(super) struct SignedIn(pub(super) UserId);
 
 impl<S> FromRequestParts<S> for SignedIn
@@ -139,20 +138,30 @@ where
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderName;
-    use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    use jsonwebtoken::get_current_timestamp;
     use proptest::prelude::*;
+    use ring::hmac;
     use serde_json::{Value, json};
 
     use super::*;
 
     const KEY: &str = "test-key";
 
-    fn token(algorithm: Algorithm, key: &str, claims: &Value) -> String {
-        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(key.as_bytes())).unwrap()
+    /// A token whose header names `named`, signed by `algorithm`.
+    fn signed(named: &str, algorithm: hmac::Algorithm, key: &str, claims: &Value) -> String {
+        let part = |value: Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(json!({ "alg": named, "typ": "JWT" })), part(claims.clone()));
+        let signature = hmac::sign(&hmac::Key::new(algorithm, key.as_bytes()), message.as_bytes());
+        format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn token(key: &str, claims: &Value) -> String {
+        signed("HS256", hmac::HMAC_SHA256, key, claims)
     }
 
     fn good(user: &str) -> String {
-        token(Algorithm::HS256, KEY, &json!({ "id": user, "email": "a@b.c", "iat": 1 }))
+        token(KEY, &json!({ "id": user, "email": "a@b.c", "iat": 1 }))
     }
 
     fn sealed(token: &str) -> String {
@@ -173,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn either_cookie_and_a_bearer_token_sign_in() {
+    fn either_cookie_or_a_bearer_token_signs_in() {
         let value = sealed(&good("u1"));
         assert_eq!(by_cookie(&format!("session={value}")).as_deref(), Some("u1"));
         assert_eq!(by_cookie(&format!("a=b; express:sess={value}; c=d")).as_deref(), Some("u1"));
@@ -183,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_cookie_decides_and_a_bearer_token_helps_where_no_cookie_does() {
+    fn the_newer_cookie_takes_precedence_and_a_bearer_token_is_the_fallback() {
         let (one, two) = (sealed(&good("u1")), sealed(&good("u2")));
         assert_eq!(by_cookie(&format!("express:sess={one}; session={two}")).as_deref(), Some("u2"));
         assert_eq!(by_cookie(&format!("session=e30=; express:sess={one}")), None);
@@ -195,26 +204,45 @@ mod tests {
     }
 
     #[test]
-    fn only_our_algorithm_our_key_and_a_user_are_accepted() {
+    fn only_hs256_with_our_key_and_a_user_id_is_accepted() {
         let claims = json!({ "id": "u1" });
-        assert_eq!(by_bearer(&token(Algorithm::HS512, KEY, &claims)), None);
-        assert_eq!(by_bearer(&token(Algorithm::HS256, "other", &claims)), None);
+        assert!(by_bearer(&token(KEY, &claims)).is_some());
+        assert_eq!(by_bearer(&signed("HS384", hmac::HMAC_SHA384, KEY, &claims)), None);
+        assert_eq!(by_bearer(&signed("HS512", hmac::HMAC_SHA512, KEY, &claims)), None);
+        for other in ["none", "RS256", "PS256", "ES256", "EdDSA", "HS512", "hs256", ""] {
+            assert_eq!(by_bearer(&signed(other, hmac::HMAC_SHA256, KEY, &claims)), None, "{other}");
+        }
+        assert_eq!(by_bearer(&token("other", &claims)), None);
         assert_eq!(by_bearer("eyJhbGciOiJub25lIn0.eyJpZCI6InUxIn0."), None);
         for claims in [json!({}), json!({ "id": "" }), json!({ "id": 7 }), json!("u1")] {
-            assert_eq!(by_bearer(&token(Algorithm::HS256, KEY, &claims)), None);
+            assert_eq!(by_bearer(&token(KEY, &claims)), None);
         }
+        assert_eq!(by_bearer(&token(KEY, &json!({ "id": "u1", "aud": "x" }))).as_deref(), Some("u1"));
+    }
+
+    /// Made by jsonwebtoken 9.0.3 for Node, with `KEY` and the default options.
+    const BY_NODE: &str = concat!(
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.",
+        "eyJpZCI6IjY1ZjBjMWQyYTNiNGM1ZDZlN2Y4MDkxMiIsImVtYWlsIjoiYWRhQGV4YW1wbGUuY29tIiwiaWF0IjoxNzAwMDAwMDAwfQ.",
+        "m9aX7PY4jKwRMXOAc3cHkvzi1LoajIcTvKWHh9fqGhU",
+    );
+
+    #[test]
+    fn a_token_of_nodes_jsonwebtoken_signs_in_and_a_truncated_one_does_not() {
+        assert_eq!(by_bearer(BY_NODE).as_deref(), Some("65f0c1d2a3b4c5d6e7f80912"));
         assert_eq!(
-            by_bearer(&token(Algorithm::HS256, KEY, &json!({ "id": "u1", "aud": "x" }))).as_deref(),
-            Some("u1")
+            by_cookie(&format!("session={}", sealed(BY_NODE))).as_deref(),
+            Some("65f0c1d2a3b4c5d6e7f80912")
         );
+        for end in 0..BY_NODE.len() {
+            assert_eq!(by_bearer(&BY_NODE[..end]), None, "{end}");
+        }
     }
 
     #[test]
-    fn an_expiry_is_honoured_to_the_second_and_not_required() {
+    fn an_expiry_is_optional_and_exact_to_the_second() {
         let now = get_current_timestamp();
-        let with = |name: &str, at: Value| {
-            by_bearer(&token(Algorithm::HS256, KEY, &json!({ "id": "u1", name: at })))
-        };
+        let with = |name: &str, at: Value| by_bearer(&token(KEY, &json!({ "id": "u1", name: at })));
         assert_eq!(with("exp", json!(now - 1)), None);
         assert_eq!(with("exp", json!(now)), None);
         assert_eq!(with("exp", json!(0)), None);
@@ -227,7 +255,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_garbage_signs_in_or_panics(garbage in "[ -~]{0,80}") {
+        fn garbage_neither_signs_in_nor_panics(garbage in "[ -~]{0,80}") {
             prop_assert_eq!(by_cookie(&format!("session={garbage}")), None);
             prop_assert_eq!(by_cookie(&garbage), None);
             prop_assert_eq!(by_cookie(&format!("session={}", BASE64.encode(&garbage))), None);
@@ -237,11 +265,11 @@ mod tests {
         }
 
         #[test]
-        fn no_changed_token_signs_in(at in 0_usize..100, to in "[A-Za-z0-9_.-]") {
+        fn a_modified_token_does_not_sign_in(at in 0_usize..100, to in "[A-Za-z0-9_.-]") {
             let mut changed = good("u1");
             let at = at % changed.len();
             changed.replace_range(at..=at, &to);
-            // The last digit of a signature carries bits that are not part of it.
+            // The last character of a signature has unused bits, so changing it may leave the signature as it is.
             if changed != good("u1") && at + 1 < changed.len() {
                 prop_assert_eq!(by_bearer(&changed), None);
             }

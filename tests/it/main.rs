@@ -20,6 +20,7 @@ mod dataplane;
 mod docs;
 mod idempotency;
 mod import;
+mod jwt;
 mod lease;
 mod list;
 mod mongo;

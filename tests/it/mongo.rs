@@ -7,7 +7,6 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use jsonwebtoken::{EncodingKey, Header, encode};
 use mongodb::{
     Client, Collection, Database,
     bson::{DateTime, Document, doc, oid::ObjectId},
@@ -20,6 +19,8 @@ use orders_operator::{
 use prometheus_client::registry::Registry;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+
+use crate::jwt;
 
 /// The key that the tests sign sessions with.
 pub(crate) const JWT_KEY: &str = "the tests' own key";
@@ -181,7 +182,7 @@ pub(crate) fn ticket_id() -> TicketId {
 /// The cookie of a signed-in user.
 pub(crate) fn cookie(user: &str) -> String {
     let claims = json!({ "id": user, "email": format!("{user}@example.com"), "iat": 1 });
-    let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT_KEY.as_bytes())).unwrap();
+    let token = jwt::signed(JWT_KEY, &claims);
     format!("session={}", STANDARD.encode(json!({ "jwt": token }).to_string()))
 }
 
