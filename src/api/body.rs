@@ -1,8 +1,7 @@
-//! Reading bodies, before anything else is looked at.
+//! Reads and parses request bodies, before anything else of the request is checked.
 //!
-//! A body that says it is JSON and is not answers 400 on every route and for everyone, signed in or
-//! not, and one over the limit 413: that is the order in which the original judges. A body of any
-//! other type counts as none.
+//! Malformed JSON is answered with 400 on every route, signed in or not, and a body over the limit with 413:
+//! the Node.js service checks in this order. A body of another content type is treated as absent.
 
 use axum::{
     body::{Body, Bytes, HttpBody},
@@ -20,32 +19,32 @@ use serde_json::Value;
 
 use super::error::ApiError;
 
-/// 100 kB, as in the original.
+/// 100 kB, as in the Node.js service.
 const LIMIT: usize = 100 * 1024;
 
-/// How much more is read and thrown away, so that a client that is still sending gets to see the
-/// answer in place of a reset connection.
+/// How much more is read and discarded, so that a client that is still sending sees the response and not a reset
+/// connection.
 const DISCARD: usize = 4 * 1024 * 1024;
 
-/// The fields of a request's body that any route looks at; all others are ignored.
+/// The fields of a request's body that a handler uses; all others are ignored.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Submitted {
+pub(super) struct RequestFields {
     /// The ticket to reserve.
     pub(super) ticket_id: Option<Value>,
 }
 
-/// Reads the body and leaves what it holds as an extension of the request.
+/// Middleware: reads the body and adds its fields to the request as an extension.
 pub(super) async fn read(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let submitted = match receive(body).await {
+    let fields = match receive(body).await {
         Ok(bytes) if is_json(&parts.headers) => parse(&bytes),
-        Ok(_) => Ok(Submitted::default()),
+        Ok(_) => Ok(RequestFields::default()),
         Err(error) => Err(error),
     };
-    match submitted {
-        Ok(submitted) => {
+    match fields {
+        Ok(fields) => {
             let mut request = Request::from_parts(parts, Body::empty());
-            request.extensions_mut().insert(submitted);
+            request.extensions_mut().insert(fields);
             next.run(request).await
         }
         Err(error) => error.into_response(),
@@ -58,7 +57,7 @@ async fn receive(body: Body) -> Result<Bytes, ApiError> {
     }
     let mut chunks = body.into_data_stream();
     let (mut kept, mut received) = (Vec::new(), 0_usize);
-    // A body that ends in the midst is malformed, whatever it was going to be.
+    // A body that breaks off is malformed, whatever its content type.
     while let Some(chunk) = chunks.try_next().await.map_err(|_| ApiError::MalformedJson)? {
         received = received.saturating_add(chunk.len());
         if received <= LIMIT {
@@ -76,47 +75,47 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.trim().eq_ignore_ascii_case("application/json")
 }
 
-fn parse(bytes: &[u8]) -> Result<Submitted, ApiError> {
+fn parse(bytes: &[u8]) -> Result<RequestFields, ApiError> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     if bytes.is_empty() {
-        return Ok(Submitted::default());
+        return Ok(RequestFields::default());
     }
     let text = std::str::from_utf8(bytes).map_err(|_| ApiError::MalformedJson)?;
     let malformed = |_| ApiError::MalformedJson;
     match text.trim_start_matches([' ', '\t', '\n', '\r']).chars().next() {
         Some('{') => serde_json::from_str(text).map_err(malformed),
-        // A list is JSON too, but it has no fields.
-        Some('[') => serde_json::from_str(text).map(|IgnoredAny| Submitted::default()).map_err(malformed),
+        // An array is valid, but has no fields.
+        Some('[') => serde_json::from_str(text).map(|IgnoredAny| RequestFields::default()).map_err(malformed),
         _ => Err(ApiError::MalformedJson),
     }
 }
 
-impl<'de> Deserialize<'de> for Submitted {
+impl<'de> Deserialize<'de> for RequestFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(FieldsVisitor)
     }
 }
 
-/// Takes the known fields, the last one where a name comes twice, as JavaScript does.
-struct Fields;
+/// Reads the known fields. Of a duplicate field the last one counts, as in JavaScript.
+struct FieldsVisitor;
 
-impl<'de> Visitor<'de> for Fields {
-    type Value = Submitted;
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = RequestFields;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Submitted, A::Error> {
-        let mut submitted = Submitted::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RequestFields, A::Error> {
+        let mut fields = RequestFields::default();
         while let Some(name) = map.next_key::<String>()? {
             if name == "ticketId" {
-                submitted.ticket_id = Some(map.next_value().map_err(A::Error::custom)?);
+                fields.ticket_id = Some(map.next_value().map_err(A::Error::custom)?);
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(submitted)
+        Ok(fields)
     }
 }
 
@@ -127,11 +126,11 @@ mod tests {
     use super::*;
 
     fn ticket_id(body: &str) -> Result<Option<Value>, ApiError> {
-        parse(body.as_bytes()).map(|submitted| submitted.ticket_id)
+        parse(body.as_bytes()).map(|fields| fields.ticket_id)
     }
 
     #[test]
-    fn an_object_or_a_list_is_a_body_and_nothing_else_is() {
+    fn only_objects_and_arrays_are_valid_bodies() {
         assert_eq!(ticket_id(r#"{"ticketId":"x","more":[1,{"a":null}]}"#), Ok(Some("x".into())));
         assert_eq!(ticket_id(r#" {"ticketId":1,"ticketId":"x"}"#), Ok(Some("x".into())));
         assert_eq!(ticket_id("\u{feff}{}"), Ok(None));
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_nobody_looks_at_may_hold_anything() {
+    fn unknown_fields_may_have_any_value() {
         let deep =
             format!(r#"{{"deep":{}{},"huge":1e999,"ticketId":"x"}}"#, "[".repeat(5000), "]".repeat(5000));
         assert_eq!(ticket_id(&deep), Ok(Some("x".into())));
@@ -165,7 +164,7 @@ mod tests {
         assert!(!is_json(&HeaderMap::new()));
     }
 
-    /// Any JSON, a few levels deep.
+    /// Any JSON value, a few levels deep.
     fn json_values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -190,13 +189,13 @@ mod tests {
         }
 
         #[test]
-        fn a_body_yields_its_ticket_id_as_it_was_sent(value in json_values()) {
+        fn the_ticket_id_is_read_as_it_was_sent(value in json_values()) {
             let parsed = parse(value.to_string().as_bytes());
             match &value {
                 Value::Object(fields) => {
                     prop_assert_eq!(parsed.unwrap().ticket_id, fields.get("ticketId").cloned());
                 }
-                Value::Array(_) => prop_assert_eq!(parsed, Ok(Submitted::default())),
+                Value::Array(_) => prop_assert_eq!(parsed, Ok(RequestFields::default())),
                 _ => prop_assert_eq!(parsed, Err(ApiError::MalformedJson)),
             }
         }

@@ -1,8 +1,8 @@
-//! Accepts connections, and keeps each of them within bounds.
+//! Accepts connections and limits the time and memory that each can take.
 //!
-//! HTTP/1.1 with keep-alive, and HTTP/2 without TLS (h2c, with prior knowledge), on one port. A client
-//! that is slow to ask or to take its answer costs a connection for a bounded time, and a head or
-//! a number of connections without end costs a bounded amount of memory.
+//! HTTP/1.1 with keep-alive, and HTTP/2 without TLS (h2c with prior knowledge), share one port. Timeouts limit how
+//! long a slow client holds a connection; limits on the number of connections and on the size of a request's head
+//! bound the memory.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -26,114 +26,123 @@ use tower::ServiceExt;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// How many connections are open at most; more wait in the listener's queue.
-const CONNECTIONS: usize = 4096;
+/// Maximum number of open connections; further ones wait in the listener's backlog.
+const MAX_CONNECTIONS: usize = 4096;
 
-/// How long a new connection may take to bring its first request's head.
-const FIRST_HEAD: Duration = Duration::from_secs(10);
+/// How long a new connection may take to send the head of its first request.
+const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may be idle, the next head's arrival included. Longer than the usual
-/// proxies' own limit (60 s in ingress-nginx, 90 s in Traefik): if this side closes first, the proxy
-/// may just be sending a request, which it can neither repeat nor answer.
-const IDLE: Duration = Duration::from_secs(100);
+/// How long a connection may be idle, until the next head is received. Longer than the idle timeout of common proxies
+/// (60 s in ingress-nginx, 90 s in Traefik): if this side closed first, a proxy could just be sending a request,
+/// which it could not safely retry.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(100);
 
-/// How long a client may take none of the answer that is being written to it.
-const STALLED: Duration = Duration::from_secs(30);
+/// How long a write of a response may make no progress because the client does not read it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The largest head of a request in bytes; also what is buffered of an answer at most.
-const BUFFER: u32 = 64 * 1024;
+/// Maximum size of a request's head in bytes, and of the part of a response that is buffered.
+const MAX_BUFFER: u32 = 64 * 1024;
 
-/// How many requests one HTTP/2 connection may have in flight.
-const STREAMS: u32 = 128;
+/// Maximum number of concurrent requests on an HTTP/2 connection.
+const MAX_STREAMS: u32 = 128;
 
-/// An HTTP/2 connection is asked for a sign of life this often, and given this long to show it.
-const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// How often an HTTP/2 connection is pinged.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// When a server ends, step by step.
+/// How long the answer to a ping may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The two steps of a graceful shutdown.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ending {
-    /// From now on, HTTP/1.1 clients are told with each answer to open another connection next time:
-    /// their balancer may choose another server for it by then.
+pub(super) struct GracefulStop {
+    /// Once cancelled, HTTP/1.1 responses carry `connection: close`, so that clients reconnect by way of a load
+    /// balancer that may choose another server.
     pub(super) draining: CancellationToken,
-    /// From now on nothing is accepted; what is in flight is finished.
+    /// Once cancelled, no connection is accepted any more, and requests in flight are finished.
     pub(super) closing: CancellationToken,
 }
 
-/// Serves `routes` until it is told to close and the last connection has ended.
-pub(super) async fn serve(listener: TcpListener, routes: Router, ending: Ending) {
-    // Answers are small and written at once: waiting to fill packets only delays them.
+/// Serves `routes` until `stop.closing`, and then until the last connection is closed.
+pub(super) async fn serve(listener: TcpListener, routes: Router, stop: GracefulStop) {
+    // Responses are small and written at once, so Nagle's algorithm would only delay them.
     let mut listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "cannot turn off Nagle's algorithm");
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
     });
     let (builder, graceful) = (builder(), GracefulShutdown::new());
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = async {
-            let place = places.clone().acquire_owned().await;
-            (listener.accept().await.0, place)
+            let permit = permits.clone().acquire_owned().await;
+            (listener.accept().await.0, permit)
         };
-        let (stream, place) = tokio::select! {
+        let (stream, permit) = tokio::select! {
             accepted = accepted => accepted,
-            () = ending.closing.cancelled() => break,
+            () = stop.closing.cancelled() => break,
         };
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(STALLED));
-        let begun = CancellationToken::new();
-        let (routes, asked, draining) = (routes.clone(), begun.clone(), ending.draining.clone());
-        let service = service_fn(move |request| answer(&routes, request, &asked, &draining));
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        let first_request = CancellationToken::new();
+        let (routes, received, draining) = (routes.clone(), first_request.clone(), stop.draining.clone());
+        let service = service_fn(move |request| respond(&routes, request, &received, &draining));
         let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            let _place = place;
+            let _permit = permit;
             tokio::select! {
-                // How a client went away is its own affair.
+                // An error only means that the client disconnected.
                 _ = connection => {}
-                () = nothing_asked(&begun) => tracing::debug!("closed a connection that asked for nothing"),
+                () = no_request_within_timeout(&first_request) => {
+                    tracing::debug!("closed a connection that sent no request in time");
+                }
             }
         });
     }
-    // Refuses those that would connect now, while the others are served to their end.
+    // New connections are refused from now on, while the open ones are finished.
     drop(listener);
     graceful.shutdown().await;
 }
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(BUFFER as usize);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
+        .max_buf_size(MAX_BUFFER as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING.0)
-        .keep_alive_timeout(PING.1)
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(BUFFER)
-        .max_send_buf_size(BUFFER as usize);
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_BUFFER)
+        .max_send_buf_size(MAX_BUFFER as usize);
     builder
 }
 
-/// Answers one request, and notes in `begun` that one came.
-fn answer(
+/// Responds to a request, and cancels `first_request` to signal that one was received.
+fn respond(
     routes: &Router,
     request: Request<Incoming>,
-    begun: &CancellationToken,
+    first_request: &CancellationToken,
     draining: &CancellationToken,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-    begun.cancel();
-    let (draining, told) = (draining.clone(), request.version() <= Version::HTTP_11);
-    let answer = routes.clone().oneshot(request.map(Body::new));
-    answer.map_ok(move |mut response| {
-        if told && draining.is_cancelled() {
+    first_request.cancel();
+    let (draining, is_http1) = (draining.clone(), request.version() <= Version::HTTP_11);
+    let response = routes.clone().oneshot(request.map(Body::new));
+    response.map_ok(move |mut response| {
+        if is_http1 && draining.is_cancelled() {
             response.headers_mut().insert(CONNECTION, CLOSE);
         }
         response
     })
 }
 
-/// Returns when the time for the first request is over and none has come.
-async fn nothing_asked(begun: &CancellationToken) {
-    if timeout(FIRST_HEAD, begun.cancelled()).await.is_ok() {
+/// Returns once the timeout for the first request has passed without one.
+async fn no_request_within_timeout(first_request: &CancellationToken) {
+    if timeout(FIRST_HEAD_TIMEOUT, first_request.cancelled()).await.is_ok() {
         std::future::pending::<()>().await;
     }
 }
@@ -154,89 +163,90 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-    /// A server, and how to end it.
-    async fn server() -> (SocketAddr, Ending) {
+    /// A running server, and the handle that stops it.
+    async fn server() -> (SocketAddr, GracefulStop) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, ending) = (listener.local_addr().unwrap(), Ending::default());
+        let (address, stop) = (listener.local_addr().unwrap(), GracefulStop::default());
         let endless = || async { Body::from_stream(stream::repeat(Ok::<_, Infallible>("x".repeat(4096)))) };
         let routes = Router::new().route("/", get(|| async { "hello" })).route("/endless", get(endless));
-        tokio::spawn(serve(listener, routes, ending.clone()));
-        (address, ending)
+        tokio::spawn(serve(listener, routes, stop.clone()));
+        (address, stop)
     }
 
-    async fn ask(connection: &mut TcpStream) -> String {
+    async fn request(connection: &mut TcpStream) -> String {
         connection.write_all(REQUEST).await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"hello") {
-            assert_ne!(connection.read_buf(&mut answer).await.unwrap(), 0, "the connection ended");
+        let mut response = Vec::new();
+        while !response.ends_with(b"hello") {
+            assert_ne!(connection.read_buf(&mut response).await.unwrap(), 0, "the connection ended");
         }
-        String::from_utf8(answer).unwrap()
+        String::from_utf8(response).unwrap()
     }
 
-    /// How long it takes, by the paused clock, until the other side has ended the connection.
-    async fn ends_after(connection: &mut TcpStream) -> Duration {
+    /// How long it takes, by the paused clock, until the server closes the connection.
+    async fn closed_after(connection: &mut TcpStream) -> Duration {
         let started = Instant::now();
         let _ = connection.read_to_end(&mut Vec::new()).await;
         started.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_brings_no_head_is_closed() {
+    async fn a_connection_that_sends_no_head_is_closed() {
         let (address, _) = server().await;
         for part in [b"".as_slice(), b"P", b"GET / HTTP/1.1\r\nhost:", b"PRI * HTTP/2.0\r\n"] {
             let mut connection = TcpStream::connect(address).await.unwrap();
             connection.write_all(part).await.unwrap();
-            let after = ends_after(&mut connection).await;
-            assert!((FIRST_HEAD..FIRST_HEAD * 2).contains(&after), "{after:?}");
+            let after = closed_after(&mut connection).await;
+            assert!((FIRST_HEAD_TIMEOUT..FIRST_HEAD_TIMEOUT * 2).contains(&after), "{after:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_kept_while_proxies_would_keep_it_and_not_for_ever() {
+    async fn an_idle_connection_is_closed_only_after_the_idle_timeout() {
         let (address, _) = server().await;
         let mut connection = TcpStream::connect(address).await.unwrap();
         for _ in 0..3 {
-            assert!(ask(&mut connection).await.starts_with("HTTP/1.1 200"));
+            assert!(request(&mut connection).await.starts_with("HTTP/1.1 200"));
         }
-        let after = ends_after(&mut connection).await;
-        assert!((IDLE..IDLE * 2).contains(&after), "{after:?}");
+        let after = closed_after(&mut connection).await;
+        assert!((IDLE_TIMEOUT..IDLE_TIMEOUT * 2).contains(&after), "{after:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_not_taken_is_given_up() {
+    async fn a_response_that_the_client_does_not_read_is_aborted() {
         let (address, _) = server().await;
         let mut connection = TcpStream::connect(address).await.unwrap();
         connection.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        // What the sockets hold is more than any test should read; so this only waits for the other
-        // side to have gone, which it tells by refusing what is sent to it.
+        // The sockets' buffers hold more than the test should read, so it only waits until the server has closed
+        // the connection, which makes a write fail.
         let started = Instant::now();
         while connection.write_all(b"\r\n").await.is_ok() {
-            assert!(started.elapsed() < STALLED * 4, "the answer is still being written");
+            assert!(started.elapsed() < WRITE_TIMEOUT * 4, "the response is still being written");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        assert!(started.elapsed() >= STALLED);
+        assert!(started.elapsed() >= WRITE_TIMEOUT);
     }
 
     #[tokio::test]
-    async fn a_head_without_end_is_refused() {
+    async fn a_head_over_the_limit_is_rejected() {
         let (address, _) = server().await;
         let mut connection = TcpStream::connect(address).await.unwrap();
-        let head = format!("GET / HTTP/1.1\r\nhost: x\r\ncookie: {}\r\n\r\n", "x".repeat(BUFFER as usize));
+        let head =
+            format!("GET / HTTP/1.1\r\nhost: x\r\ncookie: {}\r\n\r\n", "x".repeat(MAX_BUFFER as usize));
         let _ = connection.write_all(head.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _ = connection.read_to_end(&mut answer).await;
-        assert!(answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+        let mut response = Vec::new();
+        let _ = connection.read_to_end(&mut response).await;
+        assert!(response.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&response));
     }
 
     #[tokio::test]
-    async fn during_the_drain_an_answer_ends_its_connection_and_new_ones_are_taken() {
-        let (address, ending) = server().await;
+    async fn while_draining_every_response_closes_its_connection_and_new_ones_are_accepted() {
+        let (address, stop) = server().await;
         let mut kept = TcpStream::connect(address).await.unwrap();
-        assert!(!ask(&mut kept).await.contains("connection: close"));
-        ending.draining.cancel();
-        assert!(ask(&mut kept).await.contains("connection: close"));
+        assert!(!request(&mut kept).await.contains("connection: close"));
+        stop.draining.cancel();
+        assert!(request(&mut kept).await.contains("connection: close"));
         assert_eq!(kept.read(&mut [0]).await.unwrap(), 0);
         let mut new = TcpStream::connect(address).await.unwrap();
-        assert!(ask(&mut new).await.contains("connection: close"));
+        assert!(request(&mut new).await.contains("connection: close"));
     }
 }

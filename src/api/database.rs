@@ -1,7 +1,7 @@
-//! The database comes, goes and comes back, while the process stays.
+//! Connects to the database, and reconnects after an outage, while the process keeps running.
 //!
-//! Until the indexes are in place no request is let through to the store: without the unique one, a
-//! ticket could be sold twice.
+//! Requests get no access to the store until the indexes exist: without the unique index, a ticket could be sold
+//! twice.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -16,32 +16,36 @@ use crate::{
     store::{ConnectOptions, Store, StoreError},
 };
 
-/// Between two looks at a database that is there.
-const RECHECK: Duration = Duration::from_secs(3);
-/// How many looks until the indexes are looked at again: somebody may have dropped the database.
-const LOOKS_PER_INDEX_CHECK: u32 = 100;
-/// The first pause after a failure, and the longest.
+/// How often a database that is available is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// After so many checks the indexes are ensured again, since somebody may have dropped the database.
+const CHECKS_PER_INDEX_CHECK: u32 = 100;
+/// The first and the longest pause after a failed check.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// The store, once it may be used. Clones share it.
+/// The store, once it can be used. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Database(Arc<OnceLock<Store>>);
 
 impl Database {
-    /// Lets requests through to `store`, whose indexes are in place. The first one stays.
+    /// Gives requests access to `store`, whose indexes exist.
     pub(super) fn set(&self, store: Store) {
+        // An error means that it is set already, to a clone of the same store.
         let _ = self.0.set(store);
     }
 
-    /// The store, or the answer that there is none yet.
+    /// The store, or the error to answer with while there is none.
     pub(super) fn store(&self) -> Result<&Store, ApiError> {
         self.0.get().ok_or(ApiError::Unavailable)
     }
 
-    /// Brings the database up and watches it, for as long as the process lives; `readiness` says at
-    /// any time how it is. It ends only with an error that no waiting can help: the URI turns out not
-    /// to be usable.
-    pub(super) async fn keep(self, options: ConnectOptions<'_>, readiness: Readiness) -> StoreError {
+    /// Connects to the database and keeps checking it; `readiness` follows. Returns only an error that cannot be
+    /// retried: the URI turns out to be unusable.
+    pub(super) async fn connect_and_check(
+        self,
+        options: ConnectOptions<'_>,
+        readiness: Readiness,
+    ) -> StoreError {
         let mut report = Report { readiness, last: None };
         let mut backoff = Backoff::default();
         let store = loop {
@@ -52,20 +56,20 @@ impl Database {
             }
             backoff.pause().await;
         };
-        let mut looks = 0;
+        let mut checks = 0;
         loop {
-            let result = if looks == 0 { store.ensure_indexes().await } else { store.ping().await };
+            let result = if checks == 0 { store.ensure_indexes().await } else { store.ping().await };
             match result {
                 Ok(()) => {
                     self.set(store.clone());
                     report.up(&store);
                     backoff = Backoff::default();
-                    looks = (looks + 1) % LOOKS_PER_INDEX_CHECK;
-                    sleep(RECHECK).await;
+                    checks = (checks + 1) % CHECKS_PER_INDEX_CHECK;
+                    sleep(CHECK_INTERVAL).await;
                 }
                 Err(error) => {
                     report.down(&error);
-                    looks = 0;
+                    checks = 0;
                     backoff.pause().await;
                 }
             }
@@ -73,7 +77,7 @@ impl Database {
     }
 }
 
-/// Says how the database is: to the probe always, to the log when it changes.
+/// Reports the state of the database: to the readiness probe after every check, to the log when it changes.
 struct Report {
     readiness: Readiness,
     last: Option<&'static str>,
@@ -85,14 +89,14 @@ impl Report {
     fn up(&mut self, store: &Store) {
         self.readiness.set(Ok(()));
         if self.last.replace(UP) != Some(UP) {
-            tracing::info!(database = %store.target(), "the database is there, and its indexes are in place");
+            tracing::info!(database = %store.target(), "the database is available, and its indexes exist");
         }
     }
 
     fn down(&mut self, error: &StoreError) {
         self.readiness.set(Err(error.to_string()));
         if self.last.replace(error.reason()) != Some(error.reason()) {
-            tracing::warn!(%error, reason = error.reason(), "not ready; trying again until it is");
+            tracing::warn!(%error, reason = error.reason(), "not ready; retrying");
         }
     }
 }
@@ -101,7 +105,8 @@ impl Report {
 struct Backoff(u32);
 
 impl Backoff {
-    /// Twice as long each time, up to the longest; with jitter, for all pods lose one database at once.
+    /// Sleeps twice as long each time, up to the longest pause. With jitter, because all pods lose the database at the
+    /// same time.
     async fn pause(&mut self) {
         let longest = exponential(BACKOFF.0, BACKOFF.1, self.0);
         self.0 = self.0.saturating_add(1);

@@ -1,4 +1,4 @@
-//! What a request can be answered but success: `{"errors":[{"message", "field"?}]}`.
+//! Every error response: `{"errors":[{"message", "field"?}]}`.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -7,50 +7,50 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::view::json;
+use super::response::json;
 use crate::store::{CancelError, ReserveError, StoreError};
 
-/// One of the answers of the contract.
+/// An error response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ApiError {
-    /// Nobody is signed in, or the order is another user's.
+    /// Nobody is signed in, or the order belongs to another user.
     NotAuthorized,
     /// No such order, ticket, route or method.
     NotFound,
     /// The body has no `ticketId`.
     TicketIdMissing,
-    /// The `ticketId` is no id.
+    /// The `ticketId` is not a ticket id.
     TicketIdInvalid,
-    /// The id in the path is none.
+    /// The id in the path is not an order id.
     OrderIdInvalid,
-    /// A page's size is none.
+    /// The `limit` is not a valid page size.
     LimitInvalid,
-    /// The order that a page is to begin after has no id.
+    /// The `after` of a page is not an order id.
     AfterInvalid,
-    /// A status to list is none.
+    /// The `status` to list is not an order status.
     StatusInvalid,
-    /// The idempotency key is none.
+    /// The idempotency key is not valid.
     KeyInvalid,
-    /// The idempotency key belongs to another reservation.
+    /// The idempotency key was used for another ticket.
     KeyReused,
     /// An active order holds the ticket.
     AlreadyReserved,
     /// A complete order cannot be cancelled.
     AlreadyComplete,
-    /// The body says that it is JSON, and is not.
+    /// The content type is JSON, but the body cannot be parsed.
     MalformedJson,
-    /// The body is over the limit.
+    /// The body is larger than the limit.
     PayloadTooLarge,
-    /// The database is away or too slow.
+    /// The database is unavailable or too slow.
     Unavailable,
-    /// Anything unforeseen; the log has it.
+    /// An unexpected error; it is logged.
     Internal,
 }
 
-/// What a client is told to wait before it asks again.
+/// How many seconds a client is asked to wait before it tries again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
-/// What went wrong.
+/// The body of an error response.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Errors {
     errors: &'static [Entry],
@@ -60,7 +60,7 @@ pub(super) struct Errors {
 #[schema(as = Error)]
 pub(super) struct Entry {
     message: &'static str,
-    /// What of the request it is about.
+    /// The field of the request that the message is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'static str>,
 }
@@ -74,7 +74,7 @@ const fn about(field: &'static str, message: &'static str) -> Entry {
 }
 
 impl ApiError {
-    /// The status of the answer.
+    /// The status code.
     pub(super) const fn status(self) -> StatusCode {
         match self {
             Self::NotAuthorized => StatusCode::UNAUTHORIZED,
@@ -96,12 +96,12 @@ impl ApiError {
         }
     }
 
-    /// The answer's body.
+    /// The body.
     pub(super) const fn body(self) -> Errors {
         Errors { errors: self.entries() }
     }
 
-    /// What it says last, which says most.
+    /// The last message, which is the most specific one.
     pub(super) fn message(self) -> &'static str {
         self.entries().last().map_or("", |entry| entry.message)
     }
@@ -111,7 +111,7 @@ impl ApiError {
         match self {
             Self::NotAuthorized => const { &[plain("Not authorized")] },
             Self::NotFound => const { &[plain("Not Found")] },
-            // Two rules of the original's validator fail at once, and both say so.
+            // The validator of the Node.js service has two rules for the field, and reports both.
             Self::TicketIdMissing => const { &[about("ticketId", "Invalid value"), TICKET_ID] },
             Self::TicketIdInvalid => const { &[TICKET_ID] },
             Self::OrderIdInvalid => const { &[about("orderId", "OrderId must be valid")] },
@@ -143,7 +143,9 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = json(self.status(), &self.body());
+        // These bodies are static texts, so they can always be serialized.
+        let mut response =
+            json(self.status(), &self.body()).unwrap_or_else(|_| self.status().into_response());
         if self == Self::Unavailable {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }
@@ -154,12 +156,19 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if error.is_unavailable() {
-            tracing::warn!(%error, "the database is away");
+            tracing::warn!(%error, "the database is unavailable");
             Self::Unavailable
         } else {
-            tracing::error!(%error, "unforeseen");
+            tracing::error!(%error, "unexpected error");
             Self::Internal
         }
+    }
+}
+
+impl From<serde_json::Error> for ApiError {
+    fn from(error: serde_json::Error) -> Self {
+        tracing::error!(%error, "cannot serialize a response");
+        Self::Internal
     }
 }
 

@@ -1,4 +1,4 @@
-//! `GET /api/orders`: all orders of the user as one stream, or page by page.
+//! Handler of `GET /api/orders`: all orders of the user as a stream, or page by page.
 
 use std::collections::HashMap;
 
@@ -12,70 +12,72 @@ use axum::{
 use futures::{Stream, TryStreamExt, stream};
 
 use super::{
-    Api,
     error::ApiError,
+    response::{JSON, json},
     session::SignedIn,
-    view::{JSON, OrderView, StatusView, json},
+    state::ApiState,
+    view::{OrderView, StatusView},
 };
 use crate::{
     order::{OrderId, OrderStatus, Reservation, UserId},
     store::{Listing, Page, Store},
 };
 
-/// The largest page that may be asked for.
-const LARGEST: u32 = 1000;
+/// The largest `limit`.
+const MAX_LIMIT: u32 = 1000;
 
-/// How many orders of an unbounded list are read at a time; it bounds the memory of each such request.
-const AT_A_TIME: u32 = 500;
+/// How many orders of a list without a limit are read at a time, which bounds the memory of such a request.
+const CHUNK: u32 = 500;
 
-/// What of the user's orders is asked for.
+/// The parameters of a request.
 #[derive(Debug, PartialEq, Eq)]
-struct Asked {
+struct ListParameters {
     listing: Listing,
-    /// As it was written, for the link to the next page.
+    /// The status as the client wrote it, for the link to the next page.
     status: Option<String>,
-    /// All of them when it is not given.
+    /// The size of the page; without it all orders are listed.
     limit: Option<u32>,
 }
 
-/// Lists my orders, oldest first
+/// Lists the user's orders, oldest first
 ///
-/// Without a limit it is all of them, written while they are read. With one it is a page, which has a
-/// `Link` to the next one unless it is the last.
+/// Without a limit, all of them are streamed. With a limit, the response is one page, and has a `Link` to the
+/// next one unless it is the last.
 #[utoipa::path(
     get,
     path = "/api/orders",
     tag = "orders",
     params(
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most"),
-        ("after" = Option<String>, Query, description = "Only those that come after the order with this id"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Maximum number of orders"),
+        ("after" = Option<String>, Query, description = "Only orders after the one with this id"),
         (
             "status" = Option<Vec<StatusView>>, Query, style = Form, explode = false,
-            description = "Only those in one of these statuses",
+            description = "Only orders with one of these statuses",
         ),
     ),
     responses((
         status = 200, description = "The orders", body = Vec<OrderView>,
-        headers(("Link" = Option<String>, description = "`rel=\"next\"`: where the next page is")),
+        headers(("Link" = Option<String>, description = "The next page: `rel=\"next\"`")),
     )),
     security(("session" = []), ("expressSession" = []), ("bearer" = []))
 )]
 pub(super) async fn list(
-    State(api): State<Api>,
+    State(state): State<ApiState>,
     SignedIn(user): SignedIn,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let asked = parse(user, &uri)?;
-    let store = api.database.store()?;
-    let page = store.page(&asked.listing, asked.limit.unwrap_or(AT_A_TIME)).await?;
-    Ok(match (page.next, asked.limit) {
-        (None, _) => json(StatusCode::OK, &views(&page.orders)),
+    let parameters = parse(user, &uri)?;
+    let store = state.database.store()?;
+    let page = store.page(&parameters.listing, parameters.limit.unwrap_or(CHUNK)).await?;
+    Ok(match (page.next, parameters.limit) {
+        (None, _) => json(StatusCode::OK, &views(&page.orders))?,
         (Some(next), Some(limit)) => {
-            let link: (HeaderName, String) = (header::LINK, next_link(limit, next, asked.status.as_deref()));
-            ([link], json(StatusCode::OK, &views(&page.orders))).into_response()
+            let link: (HeaderName, String) =
+                (header::LINK, next_link(limit, next, parameters.status.as_deref()));
+            ([link], json(StatusCode::OK, &views(&page.orders))?).into_response()
         }
         (Some(_), None) => {
-            let body = Body::from_stream(written(store.clone(), asked.listing, page));
+            let body = Body::from_stream(stream_orders(store.clone(), parameters.listing, page));
             ([(header::CONTENT_TYPE, JSON)], body).into_response()
         }
     })
@@ -85,50 +87,51 @@ fn views(orders: &[Reservation]) -> Vec<OrderView<'_>> {
     orders.iter().map(OrderView::from).collect()
 }
 
-/// `first` and all that come after it, as one JSON array. An error ends the connection before the
-/// array is closed, so that no client takes a part for the whole.
-fn written(store: Store, listing: Listing, first: Page) -> impl Stream<Item = Result<Bytes, BoxError>> {
-    let begin = Written { store, listing, page: Some(first), begun: false };
-    let chunks = stream::try_unfold(Some(begin), |written| async {
-        let Some(written) = written else { return Ok(None) };
-        written.chunk().await.map(Some)
+/// The orders of the first page and of all following ones, as one JSON array. An error aborts the connection before
+/// the array is closed, so that no client mistakes a part of the list for all of it.
+fn stream_orders(store: Store, listing: Listing, first: Page) -> impl Stream<Item = Result<Bytes, BoxError>> {
+    let start = OrderStream { store, listing, page: Some(first), is_array_open: false };
+    let chunks = stream::try_unfold(Some(start), |stream| async {
+        let Some(stream) = stream else { return Ok(None) };
+        stream.chunk().await.map(Some)
     });
-    chunks.inspect_err(|error: &BoxError| tracing::warn!(%error, "a list of orders was cut off in its midst"))
+    chunks
+        .inspect_err(|error: &BoxError| tracing::warn!(%error, "a list of orders was aborted before its end"))
 }
 
-/// A list in the midst of being written.
-struct Written {
+/// A list that is being streamed.
+struct OrderStream {
     store: Store,
     listing: Listing,
-    /// The page that comes next, when it is here already.
+    /// The next page, if it is read already.
     page: Option<Page>,
-    /// Whether the array has an order already.
-    begun: bool,
+    /// Whether the opening bracket and the first order are written.
+    is_array_open: bool,
 }
 
-impl Written {
-    /// The next piece of the array, and what is left; that is nothing once the array is closed.
+impl OrderStream {
+    /// The next piece of the array, and the rest of the stream: none once the array is closed.
     async fn chunk(mut self) -> Result<(Bytes, Option<Self>), BoxError> {
         let mut text = Vec::new();
         loop {
             let page = match self.page.take() {
                 Some(page) => page,
-                None => self.store.page(&self.listing, AT_A_TIME).await?,
+                None => self.store.page(&self.listing, CHUNK).await?,
             };
             for order in &page.orders {
-                text.push(if self.begun { b',' } else { b'[' });
-                self.begun = true;
+                text.push(if self.is_array_open { b',' } else { b'[' });
+                self.is_array_open = true;
                 serde_json::to_writer(&mut text, &OrderView::from(order))?;
             }
             match page.next {
-                // A page of which nothing could be read.
+                // None of the page's orders could be read; an empty chunk would be of no use.
                 Some(next) if text.is_empty() => self.listing.after = Some(next),
                 Some(next) => {
                     self.listing.after = Some(next);
                     return Ok((text.into(), Some(self)));
                 }
                 None => {
-                    text.extend_from_slice(if self.begun { b"]" } else { b"[]" });
+                    text.extend_from_slice(if self.is_array_open { b"]" } else { b"[]" });
                     return Ok((text.into(), None));
                 }
             }
@@ -136,14 +139,14 @@ impl Written {
     }
 }
 
-/// The address of the page after `next`, as a `Link` header has it (RFC 8288).
+/// The `Link` header to the page after the order `next` (RFC 8288).
 fn next_link(limit: u32, next: OrderId, status: Option<&str>) -> String {
     let status = status.map(|status| format!("&status={status}")).unwrap_or_default();
     format!("</api/orders?limit={limit}&after={next}{status}>; rel=\"next\"")
 }
 
-/// Reads the query; parameters that are not ours are ignored, as the course ignores all.
-fn parse(user: UserId, uri: &Uri) -> Result<Asked, ApiError> {
+/// Parses the query. Unknown parameters are ignored, as the Node.js service ignores all.
+fn parse(user: UserId, uri: &Uri) -> Result<ListParameters, ApiError> {
     let mut parameters: HashMap<String, String> =
         Query::try_from_uri(uri).map(|Query(parameters)| parameters).unwrap_or_default();
     let limit = parameters.get("limit").map(|text| limit(text)).transpose()?;
@@ -151,11 +154,11 @@ fn parse(user: UserId, uri: &Uri) -> Result<Asked, ApiError> {
     let status = parameters.remove("status");
     let statuses = status.as_deref().map(statuses).transpose()?.unwrap_or_default();
     let listing = Listing { user, statuses, after: after.map_err(|_| ApiError::AfterInvalid)? };
-    Ok(Asked { listing, status, limit })
+    Ok(ListParameters { listing, status, limit })
 }
 
 fn limit(text: &str) -> Result<u32, ApiError> {
-    let limit = text.parse().ok().filter(|limit| (1..=LARGEST).contains(limit));
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or(ApiError::LimitInvalid)
 }
 
@@ -171,56 +174,56 @@ mod tests {
 
     const ID: &str = "65f0c1d2a3b4c5d6e7f80912";
 
-    fn asked(query: &str) -> Result<Asked, ApiError> {
+    fn parsed(query: &str) -> Result<ListParameters, ApiError> {
         parse(UserId::new("u1").unwrap(), &format!("/api/orders{query}").parse().unwrap())
     }
 
     #[test]
-    fn without_parameters_or_with_others_it_is_everything() {
+    fn without_known_parameters_all_orders_are_listed() {
         for query in ["", "?", "?page=2&sort=up", "?Limit=0"] {
-            let asked = asked(query).unwrap();
-            assert_eq!((asked.limit, asked.listing.after, asked.listing.statuses), (None, None, vec![]));
+            let all = parsed(query).unwrap();
+            assert_eq!((all.limit, all.listing.after, all.listing.statuses), (None, None, vec![]));
         }
     }
 
     #[test]
-    fn each_parameter_is_read_and_what_is_wrong_with_one_is_said() {
-        let asked_for = asked(&format!("?limit=2&after={ID}&status=created,awaiting:payment")).unwrap();
-        assert_eq!((asked_for.limit, asked_for.listing.after), (Some(2), ID.parse().ok()));
-        assert_eq!(asked_for.listing.statuses, OrderStatus::OPEN);
+    fn every_parameter_is_parsed_and_each_has_an_error_of_its_own() {
+        let page = parsed(&format!("?limit=2&after={ID}&status=created,awaiting:payment")).unwrap();
+        assert_eq!((page.limit, page.listing.after), (Some(2), ID.parse().ok()));
+        assert_eq!(page.listing.statuses, OrderStatus::OPEN);
         assert_eq!(
-            asked("?status=awaiting%3Apayment").unwrap().listing.statuses,
+            parsed("?status=awaiting%3Apayment").unwrap().listing.statuses,
             [OrderStatus::AwaitingPayment]
         );
         for limit in ["", "0", "1001", "-1", "two", "2.0", "99999999999"] {
-            assert_eq!(asked(&format!("?limit={limit}")), Err(ApiError::LimitInvalid), "{limit}");
+            assert_eq!(parsed(&format!("?limit={limit}")), Err(ApiError::LimitInvalid), "{limit}");
         }
         for after in ["", "x", "65f0c1d2a3b4c5d6e7f8091"] {
-            assert_eq!(asked(&format!("?after={after}")), Err(ApiError::AfterInvalid), "{after}");
+            assert_eq!(parsed(&format!("?after={after}")), Err(ApiError::AfterInvalid), "{after}");
         }
         for status in ["", "paid", "created,", "Created", "created;cancelled"] {
-            assert_eq!(asked(&format!("?status={status}")), Err(ApiError::StatusInvalid), "{status}");
+            assert_eq!(parsed(&format!("?status={status}")), Err(ApiError::StatusInvalid), "{status}");
         }
     }
 
     #[test]
-    fn the_link_asks_for_the_same_and_begins_where_the_page_ended() {
+    fn the_link_keeps_the_parameters_and_continues_after_the_page() {
         let next: OrderId = ID.parse().unwrap();
         let link = next_link(2, next, Some("created,cancelled"));
         assert_eq!(link, format!("</api/orders?limit=2&after={ID}&status=created,cancelled>; rel=\"next\""));
         let target = link.split(['<', '>']).nth(1).unwrap().strip_prefix("/api/orders").unwrap();
-        let asked = asked(target).unwrap();
-        assert_eq!((asked.limit, asked.listing.after), (Some(2), Some(next)));
-        assert_eq!(asked.listing.statuses, [OrderStatus::Created, OrderStatus::Cancelled]);
+        let next_page = parsed(target).unwrap();
+        assert_eq!((next_page.limit, next_page.listing.after), (Some(2), Some(next)));
+        assert_eq!(next_page.listing.statuses, [OrderStatus::Created, OrderStatus::Cancelled]);
     }
 
     proptest! {
         #[test]
         fn no_query_panics_and_a_page_is_never_larger_than_allowed(query in "[?&=a-z0-9%:,+]{0,60}") {
             if let Ok(uri) = format!("/api/orders?limit=5&{query}").parse()
-                && let Ok(asked) = parse(UserId::new("u1").unwrap(), &uri)
+                && let Ok(parameters) = parse(UserId::new("u1").unwrap(), &uri)
             {
-                prop_assert!(asked.limit.is_some_and(|limit| (1..=LARGEST).contains(&limit)));
+                prop_assert!(parameters.limit.is_some_and(|limit| (1..=MAX_LIMIT).contains(&limit)));
             }
         }
     }

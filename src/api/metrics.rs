@@ -1,4 +1,4 @@
-//! What is counted. Every label comes from a fixed set, so no client can make new series.
+//! The API's metrics. All labels have a fixed set of values, so clients cannot create new time series.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// 1 ms to 10 s, which is the deadline.
-const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Buckets from 1 ms to 10 s, which is the deadline of a request.
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// The API's metrics; clones count together.
+/// The API's metrics. Clones share the counters.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
     requests: Family<RequestLabels, Counter>,
@@ -38,26 +38,26 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
-/// What became of an attempt to reserve.
+/// The outcome of an attempt to reserve a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// A new order.
+pub(super) enum ReservationOutcome {
+    /// A new order was created.
     Reserved,
-    /// The order that the same idempotency key made before.
+    /// The idempotency key was used before; its order was returned.
     Repeated,
     /// An active order holds the ticket.
     AlreadyReserved,
-    /// There is no such ticket.
+    /// The ticket does not exist.
     TicketNotFound,
-    /// No ticket, or no id, was given; or the idempotency key is none or another ticket's.
+    /// The ticket id is missing or invalid, or the idempotency key is invalid or was used for another ticket.
     Invalid,
-    /// The database was away.
+    /// The database was unavailable.
     Unavailable,
-    /// Anything unforeseen.
+    /// An unexpected error.
     Failed,
 }
 
-impl Outcome {
+impl ReservationOutcome {
     const fn label(self) -> &'static str {
         match self {
             Self::Reserved => "reserved",
@@ -76,7 +76,7 @@ impl Metrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
-            durations: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             reservations: Family::default(),
         };
         let orders = registry.sub_registry_with_prefix("orders_api");
@@ -99,20 +99,20 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a request that was answered.
+    /// Counts a request that was answered, and records how long it took.
     pub(super) fn request(&self, method: &Method, route: &'static str, status: StatusCode, took: Duration) {
-        let method = known(method);
-        self.requests.get_or_create(&RequestLabels { method, route, status: class(status) }).inc();
+        let method = method_label(method);
+        self.requests.get_or_create(&RequestLabels { method, route, status: status_class(status) }).inc();
         self.durations.get_or_create(&RouteLabels { method, route }).observe(took.as_secs_f64());
     }
 
     /// Counts an attempt to reserve.
-    pub(super) fn reservation(&self, outcome: Outcome) {
+    pub(super) fn reservation(&self, outcome: ReservationOutcome) {
         self.reservations.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
     }
 }
 
-fn known(method: &Method) -> &'static str {
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -122,7 +122,7 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-fn class(status: StatusCode) -> &'static str {
+fn status_class(status: StatusCode) -> &'static str {
     match status.as_u16() {
         200..=299 => "2xx",
         300..=399 => "3xx",

@@ -1,5 +1,5 @@
-//! What every request gets, whatever its handler does: an id, a deadline, an answer, a line in the
-//! log, a place in the metrics.
+//! Middleware for every request: a request id, a deadline, a response even if the handler panics, an access log
+//! line, metrics and a trace.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -19,12 +19,12 @@ use tracing::{Instrument, info_span};
 use super::{error::ApiError, metrics::Metrics, openapi};
 use crate::runtime::traces;
 
-/// How long a request may take, its body included.
+/// How long a request may take, including the time to receive its body.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Wraps a request.
+/// Handles a request within its span and trace, and records the result.
 pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
@@ -35,7 +35,7 @@ pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, ne
         traces::request(&method, request.uri(), route, id.to_str().unwrap_or_default(), request.headers());
 
     async move {
-        let mut response = answer(request, next).instrument(trace.clone()).await;
+        let mut response = respond(request, next).instrument(trace.clone()).await;
         let (status, took) = (response.status(), started.elapsed());
         traces::answered(&trace, status);
         metrics.request(&method, route, status, took);
@@ -50,34 +50,34 @@ pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, ne
     .await
 }
 
-/// The answer, in time, whatever happens.
-async fn answer(request: Request, next: Next) -> Response {
+/// The handler's response, or an error response if it panics or misses the deadline.
+async fn respond(request: Request, next: Next) -> Response {
     match timeout(DEADLINE, AssertUnwindSafe(next.run(request)).catch_unwind()).await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => {
-            tracing::error!("a handler panicked; this is a bug");
+            tracing::error!("a handler panicked: this is a bug");
             ApiError::Internal.into_response()
         }
         Err(_) => {
-            tracing::warn!(seconds = DEADLINE.as_secs(), "gave up on a request");
+            tracing::warn!(seconds = DEADLINE.as_secs(), "a request exceeded its deadline");
             ApiError::Unavailable.into_response()
         }
     }
 }
 
-/// The caller's id for this request if it is fit to be logged, else a new one.
+/// The client's request id if it is safe to log, otherwise a new one.
 fn request_id(request: &Request) -> HeaderValue {
     let given = request.headers().get(&REQUEST_ID).filter(|id| {
         let bytes = id.as_bytes();
         (1..=128).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
     });
     given.cloned().unwrap_or_else(|| {
-        // Hexadecimal digits are always fit for a header.
+        // Hexadecimal digits are always a valid header value.
         HeaderValue::try_from(format!("{:032x}", fastrand::u128(..))).unwrap_or(HeaderValue::from_static("-"))
     })
 }
 
-/// The label for a route: of our own making, so that paths cannot make new ones.
+/// The label of a route, from a fixed set, so that arbitrary paths cannot create new time series.
 fn route(matched: Option<&MatchedPath>) -> &'static str {
     match matched.map(MatchedPath::as_str) {
         Some("/api/orders") => "/api/orders",
@@ -102,10 +102,10 @@ mod tests {
     }
 
     #[test]
-    fn a_request_keeps_its_id_unless_it_is_unfit() {
+    fn the_clients_request_id_is_kept_if_it_is_safe_to_log() {
         assert_eq!(id_for(Some(b"abc-1")), "abc-1");
-        for unfit in [b"".as_slice(), b"two words", "é".as_bytes(), &[b'x'; 129]] {
-            let made = id_for(Some(unfit));
+        for unsafe_id in [b"".as_slice(), b"two words", "é".as_bytes(), &[b'x'; 129]] {
+            let made = id_for(Some(unsafe_id));
             assert_eq!(made.len(), 32, "{made:?}");
         }
         assert_ne!(id_for(None), id_for(None));

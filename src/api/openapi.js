@@ -3,7 +3,7 @@ SwaggerUIBundle({
   dom_id: "#page",
   deepLinking: true,
   defaultModelsExpandDepth: 0,
-  // The session's cookie goes with what is tried out; nothing is sent to anyone else's validator.
+  // Requests from the page carry the session cookie; the description is not sent to an online validator.
   withCredentials: true,
   validatorUrl: null,
 });

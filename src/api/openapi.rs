@@ -1,7 +1,7 @@
-//! The API's description in OpenAPI 3.1, made from the code that serves it, and a page to read it.
+//! The OpenAPI 3.1 description of the API, generated from its code, and a page that shows it.
 //!
-//! The routes and the forms of their answers are derived from the handlers and views; what can go
-//! wrong is written from the very errors that are answered, messages included.
+//! Routes and response schemas are derived from the handlers and views; the error responses are generated from
+//! [`ApiError`], messages included.
 
 use std::sync::LazyLock;
 
@@ -26,41 +26,43 @@ use utoipa::{
 use super::{
     error::{ApiError, Errors},
     list, orders,
-    view::{self, OrderView},
+    response::JSON,
+    view::OrderView,
 };
 
-/// Where the description is served.
+/// Path of the description.
 pub(super) const JSON_PATH: &str = "/api/orders/openapi.json";
-/// Where the page is served that shows it.
+/// Path of the page that shows it.
 pub(super) const PAGE_PATH: &str = "/api/orders/docs";
-/// Where the page's own files are.
+/// Path of the page's scripts and styles.
 pub(super) const FILE_PATH: &str = "/api/orders/docs/{file}";
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Orders API",
-        description = "Reserves tickets. An order is `created`, and payable until `expiresAt`; then it is `cancelled`, \
-                       unless it was `complete` before. Times are in UTC with milliseconds, ids are 24 hexadecimal digits."
+        description = "Reserves tickets. A new order is `created` and can be paid for until `expiresAt`; it is then \
+                       `cancelled` unless it is `complete`. Times are in UTC with milliseconds, ids are 24 hexadecimal \
+                       digits."
     ),
     paths(orders::create, list::list, orders::show, orders::cancel),
     components(schemas(OrderView, Errors)),
-    modifiers(&Sessions, &Failures)
+    modifiers(&SecuritySchemes, &ErrorResponses)
 )]
-struct Described;
+struct Description;
 
-/// The description as JSON, ending with a line end.
+/// The description as JSON, with a newline at the end.
 ///
 /// # Errors
-/// When it cannot be written as JSON.
+/// When it cannot be serialized.
 pub fn openapi_json() -> Result<String, serde_json::Error> {
-    Described::openapi().to_pretty_json().map(|json| json + "\n")
+    Description::openapi().to_pretty_json().map(|json| json + "\n")
 }
 
-/// The three ways to be signed in.
-struct Sessions;
+/// Adds the three ways to authenticate.
+struct SecuritySchemes;
 
-impl Modify for Sessions {
+impl Modify for SecuritySchemes {
     fn modify(&self, api: &mut openapi::OpenApi) {
         let cookie = |name, text: &str| {
             SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(name, text)))
@@ -68,7 +70,7 @@ impl Modify for Sessions {
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("JWT")
-            .description(Some("The token itself, for clients that keep no cookies."))
+            .description(Some("The token itself, for clients without cookies."))
             .build();
         let components = api.components.get_or_insert_default();
         let form = "Base64 of `{\"jwt\": \"...\"}`, as the auth service sets it";
@@ -81,10 +83,10 @@ impl Modify for Sessions {
     }
 }
 
-/// What can go wrong, for each route.
-struct Failures;
+/// Adds the error responses of each route.
+struct ErrorResponses;
 
-impl Modify for Failures {
+impl Modify for ErrorResponses {
     fn modify(&self, api: &mut openapi::OpenApi) {
         use ApiError::{
             AfterInvalid, AlreadyComplete, AlreadyReserved, KeyInvalid, KeyReused, LimitInvalid,
@@ -92,13 +94,13 @@ impl Modify for Failures {
             TicketIdMissing,
         };
         for (path, item) in &mut api.paths.paths {
-            let one = path.ends_with('}');
-            let describe = |operation: &mut Option<Operation>, own: &[ApiError]| {
+            let has_id = path.ends_with('}');
+            let add = |operation: &mut Option<Operation>, own: &[ApiError]| {
                 if let Some(operation) = operation {
-                    add(operation, own);
+                    add_errors(operation, own);
                 }
             };
-            let (get, delete): (&[_], &[_]) = if one {
+            let (get, delete): (&[_], &[_]) = if has_id {
                 (&[OrderIdInvalid, NotFound], &[OrderIdInvalid, AlreadyComplete, NotFound])
             } else {
                 (&[LimitInvalid, AfterInvalid, StatusInvalid], &[])
@@ -113,15 +115,15 @@ impl Modify for Failures {
                 PayloadTooLarge,
                 KeyReused,
             ];
-            describe(&mut item.get, get);
-            describe(&mut item.post, &post);
-            describe(&mut item.delete, delete);
+            add(&mut item.get, get);
+            add(&mut item.post, &post);
+            add(&mut item.delete, delete);
         }
     }
 }
 
-/// Adds a response for each status of `own` errors and of those that every route has.
-fn add(operation: &mut Operation, own: &[ApiError]) {
+/// Adds a response for each status code of the `own` errors of an operation and of those that every operation has.
+fn add_errors(operation: &mut Operation, own: &[ApiError]) {
     let common = [ApiError::NotAuthorized, ApiError::Internal, ApiError::Unavailable];
     let mut errors = [own, &common].concat();
     errors.sort_by_key(|error| error.status());
@@ -142,34 +144,34 @@ fn add(operation: &mut Operation, own: &[ApiError]) {
     }
 }
 
-/// The routes that show it. They need no session: they say nothing about anyone's orders.
+/// The routes of the description and its page. They need no session, since they show no orders.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route(JSON_PATH, get(json)).route(PAGE_PATH, get(page)).route(FILE_PATH, get(file))
 }
 
 async fn json() -> Result<Response, ApiError> {
-    static JSON: LazyLock<Option<Bytes>> = LazyLock::new(|| openapi_json().ok().map(Bytes::from));
-    let json = JSON.clone().ok_or(ApiError::Internal)?;
-    Ok(([(header::CONTENT_TYPE, view::JSON)], json).into_response())
+    static DESCRIPTION: LazyLock<Option<Bytes>> = LazyLock::new(|| openapi_json().ok().map(Bytes::from));
+    let description = DESCRIPTION.clone().ok_or(ApiError::Internal)?;
+    Ok(([(header::CONTENT_TYPE, JSON)], description).into_response())
 }
 
-/// Nothing of the page comes from elsewhere, and nothing in it is run that is not a file of ours.
-const POLICY: HeaderValue = HeaderValue::from_static(
+/// The page loads nothing from other hosts, and runs no inline scripts.
+const CONTENT_SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
 );
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const JAVASCRIPT: HeaderValue = HeaderValue::from_static("text/javascript; charset=utf-8");
 const CSS: HeaderValue = HeaderValue::from_static("text/css; charset=utf-8");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
-/// The files change with the program only.
-const A_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400");
+/// The files change only with a new version of the program.
+const ONE_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
 async fn page() -> Response {
-    let headers = [(header::CONTENT_TYPE, HTML), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    let headers = [(header::CONTENT_TYPE, HTML), (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)];
     (headers, include_str!("openapi.html")).into_response()
 }
 
-/// The files that the page names; the others of Swagger UI are not needed.
+/// The scripts and styles of the page; it needs no other files of Swagger UI.
 async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
     let content_type = match name.as_str() {
         "start.js" => {
@@ -184,7 +186,7 @@ async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
     let mut response = (StatusCode::OK, file.bytes.into_owned()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
-    headers.insert(header::CACHE_CONTROL, A_DAY);
+    headers.insert(header::CACHE_CONTROL, ONE_DAY);
     if file.gzpipped {
         headers.insert(header::CONTENT_ENCODING, GZIP);
     }

@@ -1,4 +1,4 @@
-//! Reserving a ticket; showing and cancelling an order.
+//! Handlers: reserve a ticket, show an order, cancel an order.
 
 use axum::{
     Extension,
@@ -11,12 +11,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
-    Api,
-    body::Submitted,
-    error::ApiError,
-    metrics::Outcome,
-    session::SignedIn,
-    view::{OrderView, json},
+    body::RequestFields, error::ApiError, metrics::ReservationOutcome, response::json, session::SignedIn,
+    state::ApiState, view::OrderView,
 };
 use crate::{
     order::{IdempotencyKey, OrderId, TicketId, UserId},
@@ -27,7 +23,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Reserves a ticket
 ///
-/// Of any number of requests for one ticket at most one succeeds, until its order is cancelled.
+/// Of any number of requests for a ticket at most one succeeds, until its order is cancelled.
 #[utoipa::path(
     post,
     path = "/api/orders",
@@ -35,54 +31,54 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
     request_body = NewOrder,
     params((
         "Idempotency-Key" = Option<String>, Header,
-        description = "Names this reservation, 1 to 255 visible ASCII characters: the same user and key get the same \
-                       order again, however often the request is sent.",
+        description = "Identifies this reservation: 1 to 255 visible ASCII characters. A request that is sent again \
+                       with the same key, by the same user, returns the same order.",
     )),
     responses((status = 201, description = "The order", body = OrderView)),
     security(("session" = []), ("expressSession" = []), ("bearer" = []))
 )]
 pub(super) async fn create(
-    State(api): State<Api>,
+    State(state): State<ApiState>,
     SignedIn(user): SignedIn,
-    Extension(submitted): Extension<Submitted>,
+    Extension(fields): Extension<RequestFields>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let result = reserve(&api, &user, submitted, &headers).await;
-    api.metrics.reservation(match &result {
-        Ok(Reserved::Now(_)) => Outcome::Reserved,
-        Ok(Reserved::Before(_)) => Outcome::Repeated,
-        Err(ApiError::AlreadyReserved) => Outcome::AlreadyReserved,
-        Err(ApiError::NotFound) => Outcome::TicketNotFound,
+    let result = reserve(&state, &user, fields, &headers).await;
+    state.metrics.reservation(match &result {
+        Ok(Reserved::Now(_)) => ReservationOutcome::Reserved,
+        Ok(Reserved::Before(_)) => ReservationOutcome::Repeated,
+        Err(ApiError::AlreadyReserved) => ReservationOutcome::AlreadyReserved,
+        Err(ApiError::NotFound) => ReservationOutcome::TicketNotFound,
         Err(
             ApiError::TicketIdMissing
             | ApiError::TicketIdInvalid
             | ApiError::KeyInvalid
             | ApiError::KeyReused,
-        ) => Outcome::Invalid,
-        Err(ApiError::Unavailable) => Outcome::Unavailable,
-        Err(_) => Outcome::Failed,
+        ) => ReservationOutcome::Invalid,
+        Err(ApiError::Unavailable) => ReservationOutcome::Unavailable,
+        Err(_) => ReservationOutcome::Failed,
     });
-    result.map(|reserved| json(StatusCode::CREATED, &OrderView::from(reserved.reservation())))
+    Ok(json(StatusCode::CREATED, &OrderView::from(result?.reservation()))?)
 }
 
-/// What to reserve; other fields are ignored.
+/// The ticket to reserve; other fields are ignored.
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "it describes what body.rs reads")]
+#[allow(dead_code, reason = "only describes what body.rs reads, for the OpenAPI document")]
 struct NewOrder {
     #[schema(rename = "ticketId", pattern = "^[0-9a-fA-F]{24}$", example = "65f0c1d2a3b4c5d6e7f80911")]
     ticket_id: String,
 }
 
 async fn reserve(
-    api: &Api,
+    state: &ApiState,
     user: &UserId,
-    submitted: Submitted,
+    fields: RequestFields,
     headers: &HeaderMap,
 ) -> Result<Reserved, ApiError> {
-    let ticket = ticket_id(submitted.ticket_id)?;
+    let ticket = ticket_id(fields.ticket_id)?;
     let key = idempotency_key(headers)?;
-    let store = api.database.store()?;
-    match store.reserve(user, ticket, key.as_ref(), Timestamp::now(), &api.terms).await {
+    let store = state.database.store()?;
+    match store.reserve(user, ticket, key.as_ref(), Timestamp::now(), &state.terms).await {
         Ok(reserved) => {
             if let Reserved::Now(reservation) = &reserved {
                 tracing::info!(order = %reservation.order.id, %ticket, "ticket reserved");
@@ -97,7 +93,7 @@ async fn reserve(
     }
 }
 
-/// Shows an order of mine
+/// Shows one of the user's orders
 #[utoipa::path(
     get,
     path = "/api/orders/{orderId}",
@@ -107,21 +103,21 @@ async fn reserve(
     security(("session" = []), ("expressSession" = []), ("bearer" = []))
 )]
 pub(super) async fn show(
-    State(api): State<Api>,
+    State(state): State<ApiState>,
     SignedIn(user): SignedIn,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let id = order_id(id)?;
-    let reservation = api.database.store()?.order(id).await?.ok_or(ApiError::NotFound)?;
+    let reservation = state.database.store()?.order(id).await?.ok_or(ApiError::NotFound)?;
     if reservation.order.user != user {
         return Err(ApiError::NotAuthorized);
     }
-    Ok(json(StatusCode::OK, &OrderView::from(&reservation)))
+    Ok(json(StatusCode::OK, &OrderView::from(&reservation))?)
 }
 
-/// Cancels an order of mine
+/// Cancels one of the user's orders
 ///
-/// The order stays to be seen, and its ticket is free. Cancelling it again changes nothing.
+/// The order can still be shown, and its ticket can be reserved again. Cancelling it again changes nothing.
 #[utoipa::path(
     delete,
     path = "/api/orders/{orderId}",
@@ -131,19 +127,19 @@ pub(super) async fn show(
     security(("session" = []), ("expressSession" = []), ("bearer" = []))
 )]
 pub(super) async fn cancel(
-    State(api): State<Api>,
+    State(state): State<ApiState>,
     SignedIn(user): SignedIn,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, ApiError> {
     let id = order_id(id)?;
-    if let Moved::Now(order) = api.database.store()?.cancel(id, &user).await? {
+    if let Moved::Now(order) = state.database.store()?.cancel(id, &user).await? {
         tracing::info!(order = %order.id, "order cancelled");
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn ticket_id(submitted: Option<Value>) -> Result<TicketId, ApiError> {
-    match submitted {
+fn ticket_id(field: Option<Value>) -> Result<TicketId, ApiError> {
+    match field {
         None | Some(Value::Null) => Err(ApiError::TicketIdMissing),
         Some(Value::String(text)) if text.is_empty() => Err(ApiError::TicketIdMissing),
         Some(Value::String(text)) => text.parse().map_err(|_| ApiError::TicketIdInvalid),
@@ -158,7 +154,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiErr
 }
 
 fn order_id(segment: Result<Path<String>, PathRejection>) -> Result<OrderId, ApiError> {
-    // A segment that is not even text once its percent signs are decoded is no id either.
+    // The rejection is for a segment that is not UTF-8 once it is percent-decoded: not an id either.
     let Path(text) = segment.map_err(|_| ApiError::OrderIdInvalid)?;
     text.parse().map_err(|_| ApiError::OrderIdInvalid)
 }
@@ -170,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_told_from_what_is_wrong() {
+    fn a_missing_ticket_id_and_an_invalid_one_are_different_errors() {
         for missing in [None, Some(json!(null)), Some(json!(""))] {
             assert_eq!(ticket_id(missing), Err(ApiError::TicketIdMissing));
         }

@@ -1,14 +1,13 @@
-//! Paths are matched without regard to case, and with or without one trailing slash.
+//! Makes paths match without regard to case, and with or without one trailing slash.
 
 use axum::{
     extract::Request,
     http::{Uri, uri::PathAndQuery},
 };
 
-/// Gives the request the path that the router knows.
+/// Rewrites the path of a request to the form that the router matches.
 ///
-/// Lowering the case of a whole path is right because ids are hexadecimal: nothing in a path of ours
-/// means something else in the other case.
+/// The whole path can be lowercased because the only variable parts are hexadecimal ids.
 pub(super) fn canonical(mut request: Request) -> Request {
     if let Some(uri) = canonical_uri(request.uri()) {
         *request.uri_mut() = uri;
@@ -42,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn case_and_one_trailing_slash_do_not_matter_and_the_query_stays() {
+    fn case_and_one_trailing_slash_are_ignored_and_the_query_is_unchanged() {
         assert_eq!(canonical("/API/Orders/"), "/api/orders");
         assert_eq!(canonical("/api/orders?After=X"), "/api/orders?After=X");
         assert_eq!(canonical("/api/orders/ABC/?a=B/"), "/api/orders/abc?a=B/");
@@ -50,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn two_slashes_are_another_path() {
+    fn only_one_trailing_slash_is_removed() {
         assert_eq!(canonical("/"), "/");
         assert_eq!(canonical("/api/orders//"), "/api/orders/");
     }

@@ -1,4 +1,4 @@
-//! The `serve` subcommand: from the command line to a process that ends well.
+//! The `serve` subcommand: its arguments, start-up and graceful shutdown.
 
 use std::{
     io,
@@ -15,12 +15,12 @@ use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Api,
-    connections::{self, Ending},
+    connections::{self, GracefulStop},
     database::Database,
     metrics::Metrics,
-    routes,
+    router::routes,
     session::Sessions,
+    state::ApiState,
 };
 use crate::{
     order::{ReservationTerms, ReservationWindow},
@@ -32,55 +32,55 @@ use crate::{
     store::{ConnectOptions, StoreError},
 };
 
-/// How long requests that are in flight may still take once no new ones are accepted: their own
-/// deadline, and a little for the last bytes.
-const FINISH: Duration = Duration::from_secs(12);
+/// How long requests in flight may take once no new ones are accepted: their deadline, and a little longer for the
+/// last bytes.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Serves the orders HTTP API
 #[derive(Args, Clone)]
 pub struct ServeArgs {
-    /// The key that the auth service signs sessions with (required)
+    /// Key that the auth service signs sessions with (required)
     #[arg(long, env = "JWT_KEY", hide_env_values = true)]
     pub jwt_key: Option<String>,
 
-    /// Where the orders are: mongodb://HOST/DATABASE (required)
+    /// Connection string of the database: mongodb://HOST/DATABASE (required)
     #[arg(long, env = "MONGO_URI", hide_env_values = true)]
     pub mongo_uri: Option<String>,
 
-    /// The database's name [default: the URI's, else "orders"]
+    /// Name of the database [default: the one in the URI, or "orders"]
     #[arg(long, env = "MONGO_DATABASE")]
     pub database: Option<String>,
 
-    /// How long a new order may be paid for, in seconds: 1 to 604800
+    /// How long a reservation lasts unless it is paid for, in seconds: 1 to 604800
     #[arg(long, env = "EXPIRATION_WINDOW_SECONDS", value_name = "SECONDS", default_value_t)]
     pub expiration_window_seconds: ReservationWindow,
 
-    /// How much longer an order keeps its ticket once its payment has begun, in seconds; what the sweeper allows
+    /// How much longer an order keeps its ticket once its payment has begun, in seconds; the same as the sweeper's
     #[arg(long, env = "PAYMENT_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=604_800))]
     pub payment_grace_seconds: u32,
 
-    /// The address to listen on, for the API and for the admin endpoints
+    /// Address that the API and the admin endpoints listen on
     #[arg(long, env = "LISTEN_ADDRESS", default_value = "0.0.0.0")]
     pub address: IpAddr,
 
-    /// The API's port
+    /// Port of the API
     #[arg(long, env = "PORT", default_value_t = 3000)]
     pub port: u16,
 
-    /// The port of /livez, /readyz and /metrics
+    /// Port of /livez, /readyz and /metrics
     #[arg(long, env = "ADMIN_PORT", default_value_t = 8081)]
     pub admin_port: u16,
 
-    /// How long to go on accepting requests after SIGTERM, not ready, so that they are routed elsewhere first
+    /// How long to keep accepting requests after SIGTERM, in seconds, while /readyz fails so that traffic moves elsewhere
     #[arg(long, env = "DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=3600))]
     pub drain_seconds: u32,
 
-    /// How log lines are written
+    /// Logging
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// Why the process ends other than by a signal.
+/// Why the process exits without a signal.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// A required setting is missing or empty.
@@ -90,19 +90,19 @@ pub enum ServeError {
         name: &'static str,
         /// The flag.
         flag: &'static str,
-        /// What it is for.
+        /// What the setting is.
         what: &'static str,
     },
-    /// The database's settings cannot be used.
+    /// The settings of the database are invalid.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A port cannot be listened on, or a listener failed; the message says which.
+    /// A port could not be opened, or a listener failed; the message says which.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl ServeError {
-    /// 2 for what the command line or the environment has wrong, 1 for everything else.
+    /// The exit code: 2 for errors in the arguments or the environment, 1 for all others.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -113,26 +113,26 @@ impl ServeError {
     }
 }
 
-/// Serves until SIGTERM or SIGINT: then it says that it is not ready, goes on for the drain, lets
-/// what is in flight finish, and returns.
+/// Serves until SIGTERM or SIGINT. Then it reports that it is not ready, keeps serving for the drain period, finishes
+/// the requests in flight, and returns.
 ///
-/// The database need not be there: the process is ready once it is, and again whenever it comes back.
+/// It starts without the database, becomes ready once the database is available, and again after each outage.
 ///
 /// # Errors
-/// When a setting is missing or not usable, or a port is taken.
+/// When a setting is missing or invalid, or a port is in use.
 pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let jwt_key =
         required(args.jwt_key.as_deref(), "JWT_KEY", "--jwt-key", "the key that signs the sessions")?;
     let uri =
         required(args.mongo_uri.as_deref(), "MONGO_URI", "--mongo-uri", "the database's connection string")?;
     let connect = ConnectOptions { uri, database: args.database.as_deref(), namespace: None };
-    // What is wrong with the URI itself is said at once and not after the first attempt.
+    // An invalid URI is reported at once, before the first attempt to connect.
     connect.target()?;
 
     let shutdown = on_signal()?;
     let (health, mut registry, database) = (Health::default(), Registry::default(), Database::default());
     let (serving, reachable) = (health.readiness("serving"), health.readiness("database"));
-    let api = Api {
+    let state = ApiState {
         database: database.clone(),
         sessions: Sessions::new(jwt_key),
         metrics: Metrics::new(&mut registry),
@@ -145,7 +145,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     tracing::info!(address = %listener.local_addr()?, "serving the orders API");
     serving.set(Ok(()));
 
-    // The admin endpoints outlive the API, so that probes see the drain to its end.
+    // The admin endpoints outlive the API, so that probes are answered until the drain is over.
     let admin_stop = CancellationToken::new();
     let admin = admin::serve(
         SocketAddr::new(args.address, args.admin_port),
@@ -154,41 +154,41 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         admin_stop.clone(),
     );
     let api = async {
-        until_drained(listener, routes(api), shutdown, serving, args.drain_seconds).await;
+        serve_until_drained(listener, routes(state), shutdown, serving, args.drain_seconds).await;
         admin_stop.cancel();
         Ok(())
     };
     tokio::select! {
         result = async { tokio::try_join!(api, admin) } => { result?; }
-        error = database.keep(connect, reachable) => return Err(error.into()),
+        error = database.connect_and_check(connect, reachable) => return Err(error.into()),
     }
-    tracing::info!("drained; ending");
+    tracing::info!("drained; exiting");
     Ok(())
 }
 
-/// Serves until `shutdown`; then, not ready, for the drain; then until what is in flight is finished.
-async fn until_drained(
+/// Serves until `shutdown`, then for the drain period while not ready, then until the requests in flight are finished.
+async fn serve_until_drained(
     listener: TcpListener,
     routes: Router,
     shutdown: CancellationToken,
     serving: Readiness,
     drain_seconds: u32,
 ) {
-    let ending = Ending::default();
-    let server = connections::serve(listener, routes, ending.clone());
-    let steps = async {
+    let stop = GracefulStop::default();
+    let server = connections::serve(listener, routes, stop.clone());
+    let deadline = async {
         shutdown.cancelled().await;
         serving.set(Err("shutting down".into()));
-        ending.draining.cancel();
+        stop.draining.cancel();
         sleep(Duration::from_secs(drain_seconds.into())).await;
-        ending.closing.cancel();
-        sleep(FINISH).await;
+        stop.closing.cancel();
+        sleep(SHUTDOWN_TIMEOUT).await;
     };
     tokio::select! {
         () = server => {}
-        () = steps => tracing::warn!(
-            seconds = FINISH.as_secs(),
-            "some clients did not take their answers; ending without them"
+        () = deadline => tracing::warn!(
+            seconds = SHUTDOWN_TIMEOUT.as_secs(),
+            "some requests were not finished in time; exiting without them"
         ),
     }
 }

@@ -1,47 +1,39 @@
-//! Orders and tickets as clients see them: `id` and never `_id`, times in UTC with milliseconds.
+//! Orders and tickets as clients see them: `id` in place of `_id`, times in UTC with milliseconds.
 
 use std::borrow::Cow;
 
-use axum::{
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
 use serde::{Serialize, Serializer};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use super::error::ApiError;
 use crate::order::{OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId, iso_millis};
 
-/// The media type of every answer.
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
-
-/// An order with its ticket nested, the fields in the order that they always had.
+/// An order with its ticket nested, the fields in the order of the Node.js service.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Order)]
 pub(super) struct OrderView<'a> {
-    /// Who reserved; the auth service's id.
+    /// The user who reserved the ticket, by the id that the auth service gives.
     #[schema(value_type = String)]
     user_id: &'a UserId,
-    /// Where the order stands.
+    /// The status of the order.
     #[schema(value_type = StatusView)]
     status: OrderStatus,
-    /// The order may be paid for before this moment.
+    /// The order can be paid for until this time.
     #[schema(format = DateTime, example = "2026-11-22T17:29:24.464Z")]
     expires_at: String,
-    /// The ticket; null when its record is gone.
+    /// The ticket; null if its record no longer exists.
     #[schema(required)]
     ticket: Option<TicketView<'a>>,
-    /// How often the order has changed: 0 when it is new.
+    /// How many times the order has changed: 0 for a new one.
     version: u32,
     #[schema(value_type = String, pattern = "^[0-9a-f]{24}$", example = "65f0c1d2a3b4c5d6e7f80912")]
     id: OrderId,
 }
 
-/// What an order is for.
+/// The ticket of an order.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Ticket)]
 pub(super) struct TicketView<'a> {
@@ -50,13 +42,13 @@ pub(super) struct TicketView<'a> {
     #[schema(example = 20)]
     #[serde(serialize_with = "javascript_number")]
     price: f64,
-    /// The version of the tickets service's record that this is a copy of.
+    /// The version of the tickets service's record that this copy was made from.
     version: u32,
     #[schema(value_type = String, pattern = "^[0-9a-f]{24}$", example = "65f0c1d2a3b4c5d6e7f80911")]
     id: TicketId,
 }
 
-/// The statuses as the description of the API names them.
+/// The schema of an order's status in the OpenAPI description.
 pub(super) struct StatusView;
 
 impl PartialSchema for StatusView {
@@ -92,7 +84,7 @@ impl<'a> From<&'a Ticket> for TicketView<'a> {
     }
 }
 
-/// Whole numbers without a fraction, as JavaScript writes them: `20`, not `20.0`.
+/// Writes whole numbers without a fraction, as JavaScript does: `20`, not `20.0`.
 #[allow(clippy::cast_possible_truncation, reason = "the range is checked first")]
 fn javascript_number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
@@ -103,25 +95,13 @@ fn javascript_number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok
     }
 }
 
-/// A JSON response.
-pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(bytes) => (status, [(header::CONTENT_TYPE, JSON)], bytes).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "cannot write a response as JSON");
-            // The error's own body is plain texts, which can always be written.
-            ApiError::Internal.into_response()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::order::{Order, Version};
 
     #[test]
-    fn the_fields_and_their_forms_are_the_contracts() {
+    fn an_order_is_serialized_as_the_node_service_does() {
         let ticket = Ticket {
             id: TicketId::from_bytes([0xab; 12]),
             title: "concert".into(),
@@ -150,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn prices_are_written_as_javascript_does() {
+    fn prices_are_serialized_as_javascript_does() {
         let written = |price| {
             let ticket =
                 Ticket { id: TicketId::from_bytes([0; 12]), title: "t".into(), price, version: Version(0) };

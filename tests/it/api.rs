@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::mongo::{TestApi, answer, cookie, ticket_id};
 
 #[tokio::test]
-async fn a_reservation_is_answered_in_the_contracts_form_and_stored_as_the_node_service_would() {
+async fn a_reservation_is_answered_and_stored_as_by_the_node_service() {
     let window = ReservationWindow::from_seconds(60).unwrap();
     let api = TestApi::with(ReservationTerms { window, ..ReservationTerms::default() }).await;
     let ticket = api.ticket().await;
@@ -42,7 +42,7 @@ async fn a_reservation_is_answered_in_the_contracts_form_and_stored_as_the_node_
 }
 
 #[tokio::test]
-async fn of_twenty_buyers_at_once_exactly_one_gets_the_ticket() {
+async fn of_twenty_concurrent_buyers_exactly_one_gets_the_ticket() {
     let api = TestApi::new().await;
     for round in 0..5 {
         let ticket = api.ticket().await;
@@ -64,7 +64,7 @@ async fn of_twenty_buyers_at_once_exactly_one_gets_the_ticket() {
 }
 
 #[tokio::test]
-async fn my_orders_are_mine_oldest_first_with_their_tickets() {
+async fn a_user_lists_only_own_orders_oldest_first_with_their_tickets() {
     let api = TestApi::new().await;
     assert_eq!(api.get("u1", "/api/orders").await, (StatusCode::OK, json!([])));
     let mut mine = Vec::new();
@@ -80,7 +80,7 @@ async fn my_orders_are_mine_oldest_first_with_their_tickets() {
 }
 
 #[tokio::test]
-async fn a_cancelled_order_stays_to_be_seen_and_frees_its_ticket() {
+async fn a_cancelled_order_can_still_be_shown_and_frees_its_ticket() {
     let api = TestApi::new().await;
     let ticket = api.ticket().await;
     let id = api.reserved("u1", ticket).await;
@@ -92,14 +92,14 @@ async fn a_cancelled_order_stays_to_be_seen_and_frees_its_ticket() {
     let second = api.reserved("u2", ticket).await;
     assert_ne!(second, id);
 
-    // Again: no new version, and the new holder is not disturbed.
+    // Cancelling again makes no new version and does not affect the new holder.
     assert_eq!(api.cancel("u1", &id).await, (StatusCode::NO_CONTENT, Value::Null));
     assert_eq!(api.stored(&id).await.get_i32("version").unwrap(), 1);
     assert_eq!(api.stored(&second).await.get_str("status").unwrap(), "created");
 }
 
 #[tokio::test]
-async fn twenty_cancellations_at_once_make_one_version() {
+async fn twenty_concurrent_cancellations_make_one_version() {
     let api = TestApi::new().await;
     let id = api.reserved("u1", api.ticket().await).await;
     let answers = join_all((0..20).map(|_| api.cancel("u1", &id))).await;
@@ -131,7 +131,7 @@ async fn an_overdue_order_does_not_block_and_is_cancelled_once_by_many_buyers() 
 }
 
 #[tokio::test]
-async fn a_complete_order_holds_its_ticket_for_ever() {
+async fn a_complete_order_never_releases_its_ticket() {
     let api = TestApi::new().await;
     let ticket = api.ticket().await;
     let paid = doc! {
@@ -145,7 +145,7 @@ async fn a_complete_order_holds_its_ticket_for_ever() {
 }
 
 #[tokio::test]
-async fn an_order_that_is_being_paid_for_keeps_its_ticket_for_the_grace() {
+async fn an_order_whose_payment_has_begun_keeps_its_ticket_for_the_grace_period() {
     let grace = std::time::Duration::from_secs(3600);
     let api = TestApi::with(ReservationTerms { payment_grace: grace, ..ReservationTerms::default() }).await;
     let ticket = api.ticket().await;
@@ -183,7 +183,7 @@ async fn paths_are_matched_without_regard_to_case_or_a_trailing_slash_and_head_w
 }
 
 #[tokio::test]
-async fn documents_of_the_node_service_are_read_and_what_is_not_ours_is_kept() {
+async fn documents_of_the_node_service_are_read_and_their_unknown_fields_are_kept() {
     let api = TestApi::new().await;
     let ticket = ObjectId::new();
     let replica = doc! { "_id": ticket, "title": "concert", "price": 20.5, "version": 2_i64, "__v": 0, "userId": "seller" };
@@ -217,7 +217,7 @@ async fn documents_of_the_node_service_are_read_and_what_is_not_ours_is_kept() {
 }
 
 #[tokio::test]
-async fn every_answer_has_a_request_id_and_keeps_the_callers() {
+async fn every_response_has_a_request_id_and_keeps_that_of_the_request() {
     let api = TestApi::new().await;
     let request = api.by("u1", Method::GET, "/api/orders").header("x-request-id", "abc-1");
     assert_eq!(request.send().await.unwrap().headers()["x-request-id"], "abc-1");
@@ -253,14 +253,14 @@ async fn unknown_tickets_and_orders_are_not_found() {
 }
 
 #[test]
-fn the_checked_in_description_of_the_api_is_what_the_code_says() {
+fn the_checked_in_openapi_description_is_current() {
     let path = crate::cluster::root().join("docs/openapi.json");
     let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(on_disk, orders_operator::api::openapi_json().unwrap(), "it is stale: run `make generate`");
 }
 
 #[tokio::test]
-async fn the_description_and_its_page_are_served_to_everyone_and_name_nothing_elsewhere() {
+async fn the_openapi_description_and_its_page_need_no_session_and_load_nothing_from_other_hosts() {
     let api = TestApi::new().await;
     let (status, description) = answer(api.request(Method::GET, "/api/orders/openapi.json")).await;
     assert_eq!((status, &description["openapi"]), (StatusCode::OK, &json!("3.1.0")));
@@ -280,7 +280,7 @@ async fn the_description_and_its_page_are_served_to_everyone_and_name_nothing_el
 }
 
 #[tokio::test]
-async fn what_the_description_says_of_an_order_and_of_errors_is_what_is_answered() {
+async fn orders_and_errors_are_answered_as_the_openapi_description_says() {
     let api = TestApi::new().await;
     let (_, description) = answer(api.request(Method::GET, "/api/orders/openapi.json")).await;
     let (_, order) = api.reserve("u1", api.ticket().await).await;

@@ -1,4 +1,4 @@
-//! Many buyers for many tickets, with everything going on at once: what was said is what is.
+//! Many buyers compete for many tickets, under faults: what the API answered is what the database holds.
 
 use std::{
     collections::HashMap,
@@ -18,20 +18,20 @@ use crate::{
 
 const TICKETS: usize = 200;
 const BUYERS: usize = 10;
-/// How many tickets are fought for at any moment.
-const AT_ONCE: usize = 8;
+/// How many tickets are on sale at the same time.
+const CONCURRENT_TICKETS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An order that a buyer was told of.
+/// An order as it was answered to its buyer.
 #[derive(Debug)]
-struct Told {
+struct AnsweredOrder {
     id: String,
     cancelled: bool,
 }
 
-/// Repeats a request while the answer is that the database is away; with an idempotency key, or for a
-/// cancellation, that is what a careful client does.
-async fn persist(request: impl Fn() -> reqwest::RequestBuilder) -> (StatusCode, Value) {
+/// Repeats a request while the database is unavailable, which is safe with an idempotency key and for a
+/// cancellation.
+async fn retry(request: impl Fn() -> reqwest::RequestBuilder) -> (StatusCode, Value) {
     let started = Instant::now();
     loop {
         let (status, body) = answer(request()).await;
@@ -39,15 +39,15 @@ async fn persist(request: impl Fn() -> reqwest::RequestBuilder) -> (StatusCode, 
             return (status, body);
         }
         assert_eq!(body, json!({ "errors": [{ "message": "Service unavailable" }] }));
-        assert!(started.elapsed() < PATIENCE, "the database does not come back");
+        assert!(started.elapsed() < PATIENCE, "the database does not recover");
     }
 }
 
-/// One buyer's attempt; every second one that succeeds changes its mind at once.
-async fn buy(api: &TestApi, ticket: TicketId, number: usize, buyer: usize) -> Option<Told> {
+/// One buyer's attempt. Every second one that succeeds is cancelled at once.
+async fn buy(api: &TestApi, ticket: TicketId, number: usize, buyer: usize) -> Option<AnsweredOrder> {
     let (user, body) = (format!("u{number}-{buyer}"), json!({ "ticketId": ticket.to_string() }));
     let reserve = || api.by(&user, Method::POST, "/api/orders").header("idempotency-key", "once").json(&body);
-    let (status, order) = persist(reserve).await;
+    let (status, order) = retry(reserve).await;
     if status == StatusCode::BAD_REQUEST {
         assert_eq!(order, json!({ "errors": [{ "message": "Ticket is already reserved" }] }));
         return None;
@@ -56,15 +56,15 @@ async fn buy(api: &TestApi, ticket: TicketId, number: usize, buyer: usize) -> Op
     let id = order["id"].as_str().unwrap().to_owned();
     let cancelled = (number + buyer).is_multiple_of(2);
     if cancelled {
-        let (status, body) = persist(|| api.by(&user, Method::DELETE, &format!("/api/orders/{id}"))).await;
+        let (status, body) = retry(|| api.by(&user, Method::DELETE, &format!("/api/orders/{id}"))).await;
         assert_eq!(status, StatusCode::NO_CONTENT, "{body}");
     }
-    Some(Told { id, cancelled })
+    Some(AnsweredOrder { id, cancelled })
 }
 
-/// All tickets with their buyers, a quarter of them held by an order that is overdue; in the middle
-/// of it `disturb` runs. Then what the buyers were told is compared with what is stored.
-async fn market(api: &TestApi, disturb: impl AsyncFnOnce()) {
+/// Sells all tickets, a quarter of which are held by an overdue order, while `fault` runs. Then compares the answers
+/// with what is stored.
+async fn sell_all(api: &TestApi, fault: impl AsyncFnOnce()) {
     let mut overdue = HashMap::new();
     let mut tickets = Vec::new();
     for number in 0..TICKETS {
@@ -76,15 +76,16 @@ async fn market(api: &TestApi, disturb: impl AsyncFnOnce()) {
         }
         tickets.push((number, ticket));
     }
-    let fight = |(number, ticket)| async move {
-        let told = join_all((0..BUYERS).map(|buyer| buy(api, ticket, number, buyer))).await;
-        (ticket, told.into_iter().flatten().collect::<Vec<_>>())
+    let sell = |(number, ticket)| async move {
+        let answered = join_all((0..BUYERS).map(|buyer| buy(api, ticket, number, buyer))).await;
+        (ticket, answered.into_iter().flatten().collect::<Vec<_>>())
     };
     let (first, rest) = tickets.split_at(TICKETS / 4);
-    let mut told: Vec<_> = stream::iter(first.to_vec()).map(fight).buffer_unordered(AT_ONCE).collect().await;
-    let rest = stream::iter(rest.to_vec()).map(fight).buffer_unordered(AT_ONCE).collect::<Vec<_>>();
-    let (rest, ()) = tokio::join!(rest, disturb());
-    told.extend(rest);
+    let mut answered: Vec<_> =
+        stream::iter(first.to_vec()).map(sell).buffer_unordered(CONCURRENT_TICKETS).collect().await;
+    let rest = stream::iter(rest.to_vec()).map(sell).buffer_unordered(CONCURRENT_TICKETS).collect::<Vec<_>>();
+    let (rest, ()) = tokio::join!(rest, fault());
+    answered.extend(rest);
 
     let stored: Vec<Document> = api.orders().find(doc! {}).await.unwrap().try_collect().await.unwrap();
     let mut stored: HashMap<String, (&str, i32)> = stored
@@ -94,7 +95,7 @@ async fn market(api: &TestApi, disturb: impl AsyncFnOnce()) {
             (id, (order.get_str("status").unwrap(), order.get_i32("version").unwrap()))
         })
         .collect();
-    for (ticket, orders) in told {
+    for (ticket, orders) in answered {
         assert!(!orders.is_empty(), "nobody got {ticket}");
         let kept = orders.iter().filter(|order| !order.cancelled).count();
         assert!(kept <= 1, "{ticket} was sold {kept} times: {orders:?}");
@@ -106,21 +107,21 @@ async fn market(api: &TestApi, disturb: impl AsyncFnOnce()) {
             assert_eq!(stored.remove(&holder), Some(("cancelled", 6)), "the overdue order of {ticket}");
         }
     }
-    assert!(stored.is_empty(), "orders that nobody was told of: {stored:?}");
+    assert!(stored.is_empty(), "stored orders that were never answered: {stored:?}");
 }
 
 #[tokio::test]
 async fn ten_buyers_for_each_of_200_tickets_with_cancels_and_overdue_orders() {
     let api = TestApi::new().await;
-    market(&api, async || {}).await;
+    sell_all(&api, async || {}).await;
 }
 
 #[tokio::test]
-async fn the_same_while_the_database_is_killed_and_started_again() {
+async fn ten_buyers_for_each_of_200_tickets_while_the_database_is_killed_and_restarted() {
     let database = TestDatabase::at(setting("SPARE_MONGO_URI")).await;
     database.store.ensure_indexes().await.unwrap();
     let api = TestApi::over(database, ReservationTerms::default()).await;
-    market(&api, async || {
+    sell_all(&api, async || {
         for _ in 0..2 {
             restart("SPARE_MONGO_RESTART").await;
         }

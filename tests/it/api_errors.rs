@@ -1,4 +1,4 @@
-//! The contract's table of errors, row by row, and the order in which a request is judged.
+//! Every error of the API, and the order in which a request is checked.
 
 use orders_operator::{
     api,
@@ -29,7 +29,7 @@ fn wrong_ticket_id() -> (StatusCode, Value) {
 }
 
 #[tokio::test]
-async fn nobody_gets_in_without_a_session() {
+async fn every_route_needs_a_session() {
     let api = TestApi::new().await;
     let refused = error(401, "Not authorized");
     let garbage =
@@ -81,7 +81,7 @@ async fn unknown_routes_and_methods_are_not_found() {
 }
 
 #[tokio::test]
-async fn a_ticket_id_that_is_missing_is_told_from_one_that_is_wrong() {
+async fn a_missing_ticket_id_and_an_invalid_one_are_different_errors() {
     let api = TestApi::new().await;
     let post = |body: &str| {
         let request = api.by("u1", Method::POST, "/api/orders").header("content-type", "application/json");
@@ -96,7 +96,7 @@ async fn a_ticket_id_that_is_missing_is_told_from_one_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_json_by_its_content_type_counts_as_none() {
+async fn a_body_whose_content_type_is_not_json_is_ignored() {
     let api = TestApi::new().await;
     let body = json!({ "ticketId": api.ticket().await.to_string() }).to_string();
     for kind in ["text/plain", "application/x-www-form-urlencoded", "application/vnd.api+json"] {
@@ -114,7 +114,7 @@ async fn a_body_that_is_not_json_by_its_content_type_counts_as_none() {
 }
 
 #[tokio::test]
-async fn a_malformed_order_id_is_said_to_be() {
+async fn a_malformed_order_id_is_an_error_of_its_own() {
     let api = TestApi::new().await;
     let wrong = (
         StatusCode::BAD_REQUEST,
@@ -127,7 +127,7 @@ async fn a_malformed_order_id_is_said_to_be() {
 }
 
 #[tokio::test]
-async fn a_malformed_body_comes_before_the_session_and_the_session_before_the_fields() {
+async fn the_body_is_checked_before_the_session_and_the_session_before_the_fields() {
     let api = TestApi::new().await;
     let malformed = error(400, "Malformed JSON");
     for body in ["{", "nonsense", "null", "\"x\"", r#"{"ticketId":"x",}"#] {
@@ -162,7 +162,7 @@ async fn a_body_over_100_kb_is_too_large_and_one_of_exactly_100_is_not() {
 }
 
 #[tokio::test]
-async fn without_its_database_the_api_asks_to_come_back_later() {
+async fn without_its_database_the_api_answers_503_with_retry_after() {
     let store =
         Store::connect(ConnectOptions::new("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100")).await;
     let routes = api::router(store.unwrap(), JWT_KEY, ReservationTerms::default(), &mut Registry::default());
@@ -176,7 +176,7 @@ async fn without_its_database_the_api_asks_to_come_back_later() {
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     let body: Value = response.json().await.unwrap();
     assert_eq!(body, error(503, "Service unavailable").1);
-    // What needs no database is judged as ever.
+    // Checks that need no database still work.
     assert_eq!(client.get(&url).send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     let response = client.post(&url).header("cookie", cookie("u1")).json(&json!({})).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);

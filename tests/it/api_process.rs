@@ -1,4 +1,4 @@
-//! `orders-operator serve` as a process: how it starts, lives without its database, and ends.
+//! `orders-operator serve` as a process: start-up, outages of its database, and graceful shutdown.
 
 use std::{
     io::{BufRead, BufReader},
@@ -29,13 +29,13 @@ fn command(settings: &[(&str, &str)]) -> Command {
     command
 }
 
-/// A serving process, and the two addresses that it chose.
+/// A running `serve` process, and the two addresses that it listens on.
 pub(crate) struct Process {
     child: Child,
     pub(crate) api: String,
     admin: String,
     client: reqwest::Client,
-    /// What it logs; it ends with the process.
+    /// Its log lines, until the process exits.
     pub(crate) lines: Receiver<String>,
 }
 
@@ -86,7 +86,7 @@ impl Process {
     }
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        eventually("the process ends", || {
+        eventually("the process exits", || {
             let status = self.child.try_wait().unwrap();
             async move { status }
         })
@@ -101,7 +101,7 @@ impl Drop for Process {
     }
 }
 
-/// The lines of a pipe, which is read to its end so that the process never waits for us.
+/// The lines of a pipe. A thread reads it to its end, so that the process never blocks on a full pipe.
 fn lines_of(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -112,10 +112,10 @@ fn lines_of(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// The address in the log line that says `message`; the lines come in no certain order.
+/// The address in the log line with this message; the order of the lines is not fixed.
 fn address(lines: &Receiver<String>, message: &str) -> String {
     loop {
-        let line = lines.recv_timeout(PATIENCE).expect("the process says where it listens");
+        let line = lines.recv_timeout(PATIENCE).expect("the process logs its address");
         let line: Value = serde_json::from_str(&line).unwrap_or_default();
         if line["message"] == message {
             return line["address"].as_str().unwrap().to_owned();
@@ -123,40 +123,40 @@ fn address(lines: &Receiver<String>, message: &str) -> String {
     }
 }
 
-/// A way to the database that can be closed and opened again, connections included.
-struct Door {
+/// A TCP proxy to the database that can be stopped, which closes its connections, and started again.
+struct Proxy {
     port: u16,
-    behind: String,
+    target: String,
     uri: String,
-    open: Option<JoinSet<()>>,
+    tasks: Option<JoinSet<()>>,
 }
 
-impl Door {
-    async fn closed() -> Self {
+impl Proxy {
+    async fn stopped() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (uri, behind) = by_way_of(port);
-        Self { port, behind, uri, open: None }
+        let (uri, target) = by_way_of(port);
+        Self { port, target, uri, tasks: None }
     }
 
-    async fn open(&mut self) {
+    async fn start(&mut self) {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
-        let (behind, mut tasks) = (Arc::new(self.behind.clone()), JoinSet::new());
+        let (target, mut tasks) = (Arc::new(self.target.clone()), JoinSet::new());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((mut here, _)) = listener.accept().await {
-                let behind = behind.clone();
+            while let Ok((mut client, _)) = listener.accept().await {
+                let target = target.clone();
                 connections.spawn(async move {
-                    let mut there = TcpStream::connect(behind.as_str()).await.unwrap();
-                    let _ = copy_bidirectional(&mut here, &mut there).await;
+                    let mut server = TcpStream::connect(target.as_str()).await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
                 });
             }
         });
-        self.open = Some(tasks);
+        self.tasks = Some(tasks);
     }
 
-    async fn close(&mut self) {
-        if let Some(mut tasks) = self.open.take() {
+    async fn stop(&mut self) {
+        if let Some(mut tasks) = self.tasks.take() {
             tasks.shutdown().await;
         }
     }
@@ -167,7 +167,7 @@ fn run(settings: &[(&str, &str)]) -> Output {
 }
 
 #[test]
-fn a_missing_or_unusable_setting_is_one_clear_line_and_exit_code_2() {
+fn a_missing_or_invalid_setting_is_reported_in_one_line_with_exit_code_2() {
     let (key, mongo) = (("JWT_KEY", "secret"), ("MONGO_URI", "mongodb://127.0.0.1:1"));
     for (settings, wanted) in [
         (vec![mongo], "JWT_KEY is not set"),
@@ -191,7 +191,7 @@ fn a_missing_or_unusable_setting_is_one_clear_line_and_exit_code_2() {
 }
 
 #[test]
-fn the_help_shows_no_secret_of_the_environment() {
+fn the_help_shows_no_secrets_from_the_environment() {
     let settings = [("JWT_KEY", "hunter2"), ("MONGO_URI", "mongodb://u:hunter2@host")];
     let output = command(&settings).arg("--help").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -199,10 +199,10 @@ fn the_help_shows_no_secret_of_the_environment() {
 }
 
 #[tokio::test]
-async fn it_starts_without_its_database_and_loses_it_and_comes_back() {
+async fn it_starts_without_its_database_and_recovers_from_an_outage() {
     let database = TestDatabase::bare().await;
-    let mut door = Door::closed().await;
-    let process = Process::start(&door.uri, &database.name, &[]);
+    let mut proxy = Proxy::stopped().await;
+    let process = Process::start(&proxy.uri, &database.name, &[]);
     let (status, text) = process.readyz().await;
     assert!(status == StatusCode::SERVICE_UNAVAILABLE && text.contains("[-]database"), "{text}");
     let alive = process.client.get(format!("http://{}/livez", process.admin)).send().await.unwrap();
@@ -211,7 +211,7 @@ async fn it_starts_without_its_database_and_loses_it_and_comes_back() {
     assert_eq!(answer(process.by("u1", Method::GET, "/api/orders")).await, away);
 
     for round in 1..=2 {
-        door.open().await;
+        proxy.start().await;
         process.wait_until_ready(true).await;
         let body = json!({ "ticketId": database.ticket().await.to_string() });
         let reserve = process.by("u1", Method::POST, "/api/orders").json(&body);
@@ -225,19 +225,19 @@ async fn it_starts_without_its_database_and_loses_it_and_comes_back() {
             assert!(metrics.contains(&format!("{series} {round}\n")), "{metrics}");
         }
 
-        door.close().await;
+        proxy.stop().await;
         assert_eq!(answer(process.by("u1", Method::GET, "/api/orders")).await, away);
         process.wait_until_ready(false).await;
     }
 }
 
 #[tokio::test]
-async fn sigterm_makes_it_unready_then_finishes_what_is_in_flight_and_ends_with_0() {
+async fn on_sigterm_it_becomes_unready_finishes_requests_in_flight_and_exits_with_0() {
     let database = TestDatabase::bare().await;
     let mut process = Process::start(&uri(), &database.name, &[("DRAIN_SECONDS", "2")]);
     process.wait_until_ready(true).await;
 
-    // A request of which half the body has arrived.
+    // A request whose body is half received.
     let body = json!({ "ticketId": database.ticket().await.to_string() }).to_string();
     let (first, second) = body.split_at(10);
     let head = format!(
@@ -254,9 +254,9 @@ async fn sigterm_makes_it_unready_then_finishes_what_is_in_flight_and_ends_with_
     let late = process.by("u1", Method::GET, "/api/orders");
     assert_eq!(answer(late).await, (StatusCode::OK, json!([])), "it goes on accepting for the drain");
 
-    // Once it accepts nothing any more, the request in flight is still answered.
+    // After it has stopped accepting connections, the request in flight is still answered.
     let refused = || async { TcpStream::connect(&process.api).await.err() };
-    eventually("it accepts nothing any more", refused).await;
+    eventually("it accepts no more connections", refused).await;
     assert!(process.child.try_wait().unwrap().is_none(), "it does not end before the request in flight");
     in_flight.write_all(second.as_bytes()).await.unwrap();
     let mut answered = String::new();
@@ -266,7 +266,7 @@ async fn sigterm_makes_it_unready_then_finishes_what_is_in_flight_and_ends_with_
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
+async fn the_error_for_a_port_in_use_names_the_port() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let settings = [
@@ -284,24 +284,25 @@ async fn a_taken_port_is_named() {
 }
 
 #[tokio::test]
-async fn no_request_is_lost_when_a_pod_ends_under_load_and_another_takes_over() {
+async fn no_request_is_lost_when_a_pod_is_terminated_under_load() {
     let database = TestDatabase::bare().await;
-    let mut ending = Process::start(&uri(), &database.name, &[("DRAIN_SECONDS", "1")]);
-    let staying = Process::start(&uri(), &database.name, &[]);
-    ending.wait_until_ready(true).await;
-    staying.wait_until_ready(true).await;
+    let mut stopping = Process::start(&uri(), &database.name, &[("DRAIN_SECONDS", "1")]);
+    let remaining = Process::start(&uri(), &database.name, &[]);
+    stopping.wait_until_ready(true).await;
+    remaining.wait_until_ready(true).await;
 
-    // What a proxy does: it keeps its connections, and goes elsewhere once it is told to close one.
+    // Clients behave as a proxy does: they keep connections alive, and use the other pod after a response with
+    // `connection: close`.
     let mut clients = JoinSet::new();
-    let (signalled, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (signalled, closed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     for client in 0..8 {
-        let (first, second) = (format!("http://{}", ending.api), format!("http://{}", staying.api));
+        let (first, second) = (format!("http://{}", stopping.api), format!("http://{}", remaining.api));
         let tickets = [database.ticket().await, database.ticket().await];
-        let (signalled, told) = (signalled.clone(), told.clone());
+        let (signalled, closed) = (signalled.clone(), closed.clone());
         clients.spawn(async move {
             let (user, http) = (format!("u{client}"), reqwest::Client::new());
             let (mut pod, mut after) = (first, 0);
-            // On until each of its kinds of request was answered by the other pod.
+            // Until the other pod has answered each kind of request.
             for turn in 0.. {
                 let url = format!("{pod}/api/orders");
                 let request = if turn % 2 == 0 {
@@ -316,8 +317,8 @@ async fn no_request_is_lost_when_a_pod_ends_under_load_and_another_takes_over() 
                 let closing = response.headers().get("connection").is_some_and(|value| value == "close");
                 response.bytes().await.unwrap();
                 if closing && pod != second {
-                    assert!(signalled.load(Ordering::SeqCst), "told to close before the signal");
-                    told.fetch_add(1, Ordering::SeqCst);
+                    assert!(signalled.load(Ordering::SeqCst), "connection: close before the signal");
+                    closed.fetch_add(1, Ordering::SeqCst);
                     pod = second.clone();
                 }
                 after += u32::from(pod == second);
@@ -328,15 +329,15 @@ async fn no_request_is_lost_when_a_pod_ends_under_load_and_another_takes_over() 
         });
     }
     let refusals = r#"reservations_total{outcome="already_reserved"}"#;
-    let busy = || async { ending.metrics().await.contains(refusals).then_some(()) };
-    eventually("the load has begun", busy).await;
+    let busy = || async { stopping.metrics().await.contains(refusals).then_some(()) };
+    eventually("the load has started", busy).await;
     signalled.store(true, Ordering::SeqCst);
-    ending.terminate();
+    stopping.terminate();
     while let Some(result) = clients.join_next().await {
         result.unwrap();
     }
-    assert_eq!(told.load(Ordering::SeqCst), 8);
-    assert_eq!(ending.ended().await.code(), Some(0));
+    assert_eq!(closed.load(Ordering::SeqCst), 8);
+    assert_eq!(stopping.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
@@ -353,7 +354,7 @@ async fn http_2_without_tls_is_served_on_the_same_port() {
     }
 }
 
-/// So many orders of `u1` that a list of them is about 20 MB: more than sockets take in advance.
+/// Stores so many orders of `u1` that a list of them is about 20 MB: more than the buffers of the sockets hold.
 async fn long_list(database: &TestDatabase) -> usize {
     let ticket = ObjectId::new();
     let replica = doc! { "_id": ticket, "title": "x".repeat(2000), "price": 1, "version": 0 };
@@ -362,7 +363,7 @@ async fn long_list(database: &TestDatabase) -> usize {
     database.many_orders("u1", 10_000, fields).await.len()
 }
 
-/// The most memory that a process has had resident, in kB.
+/// The peak resident memory of a process, in kB.
 fn peak_memory(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -370,7 +371,7 @@ fn peak_memory(process: &Process) -> u64 {
 }
 
 #[tokio::test]
-async fn a_list_is_written_while_it_is_read_and_takes_no_more_memory_the_longer_it_is() {
+async fn a_list_is_streamed_so_its_memory_does_not_grow_with_its_length() {
     let database = TestDatabase::new().await;
     let count = long_list(&database).await;
     let process = Process::start(&uri(), &database.name, &[]);
@@ -385,27 +386,27 @@ async fn a_list_is_written_while_it_is_read_and_takes_no_more_memory_the_longer_
 }
 
 #[tokio::test]
-async fn a_list_that_cannot_be_read_to_its_end_is_not_mistaken_for_a_whole_one() {
+async fn a_list_that_breaks_off_is_not_mistaken_for_a_complete_one() {
     let database = TestDatabase::new().await;
     long_list(&database).await;
-    let mut door = Door::closed().await;
-    door.open().await;
-    let process = Process::start(&door.uri, &database.name, &[]);
+    let mut proxy = Proxy::stopped().await;
+    proxy.start().await;
+    let process = Process::start(&proxy.uri, &database.name, &[]);
     process.wait_until_ready(true).await;
     let mut response = process.by("u1", Method::GET, "/api/orders").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let mut text = response.chunk().await.unwrap().unwrap().to_vec();
-    door.close().await;
+    proxy.stop().await;
     let result = loop {
         match response.chunk().await {
             Ok(Some(chunk)) => text.extend_from_slice(&chunk),
             end => break end,
         }
     };
-    assert!(result.is_err(), "the end of the answer looks like one");
+    assert!(result.is_err(), "the response ends as if it were complete");
     assert!(serde_json::from_slice::<Value>(&text).is_err());
-    // The process is none the worse for it.
-    door.open().await;
+    // The process keeps working.
+    proxy.start().await;
     process.wait_until_ready(true).await;
     let after = process.by("u1", Method::GET, "/api/orders?limit=1");
     assert_eq!(answer(after).await.0, StatusCode::OK);

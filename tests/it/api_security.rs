@@ -199,7 +199,7 @@ async fn the_password_of_the_database_is_never_logged() {
         let process = Process::start(uri, &database.name, &[VERBOSE]);
         let mut log = Vec::new();
         // Until the first attempt is over: the server may refuse the password.
-        while !log.iter().any(|line: &String| line.contains("not ready") || line.contains("is there")) {
+        while !log.iter().any(|line: &String| line.contains("not ready") || line.contains("is available")) {
             log.push(process.lines.recv_timeout(PATIENCE).unwrap());
         }
         answer(process.by("u1", Method::GET, "/api/orders")).await;

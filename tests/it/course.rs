@@ -1,9 +1,8 @@
-//! The course author's tests of the orders service, replayed over HTTP, in their order and by their
-//! names; and what a copy of it usually tests on top.
+//! The course author's tests of the orders service over HTTP, in the same order and with the same names; and what
+//! copies of the service usually test in addition.
 //!
-//! Of the 17, those that say that an event was published or a message acknowledged have nothing to be
-//! replayed on: there are no events here. What the listeners did to the data is shown on what does
-//! it here: the import of tickets, and the query of the sweeper.
+//! Of the 17, those for published events and acknowledged messages do not apply: there are no events here. What
+//! the listeners did to the data is tested on its replacements, the import of tickets and the sweeper's query.
 
 use std::time::Duration;
 
@@ -129,7 +128,7 @@ async fn expiration_complete_updates_the_order_status_to_cancelled() {
 }
 
 #[tokio::test]
-async fn every_route_wants_a_session_and_with_one_answers_something_else() {
+async fn every_route_answers_401_without_a_session_and_something_else_with_one() {
     let api = TestApi::new().await;
     let id = api.reserved("u1", api.ticket().await).await;
     let one = format!("/api/orders/{id}");

@@ -1,4 +1,4 @@
-//! The pages in `docs/`: what they show is what one sees.
+//! The pages in `docs/`: what they show is what the program does.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,16 +16,16 @@ use crate::{
     mongo::{TestDatabase, cookie, uri},
 };
 
-/// A command of a page, and what the page says that it prints.
+/// A command on a page, with its output as the page shows it.
 #[derive(Debug)]
-struct Shown {
+struct Example {
     command: String,
-    prints: String,
+    output: String,
 }
 
-/// The commands in a page's console blocks.
-fn shown(page: &str) -> Vec<Shown> {
-    let mut all: Vec<Shown> = Vec::new();
+/// The examples in a page's console blocks.
+fn examples(page: &str) -> Vec<Example> {
+    let mut all: Vec<Example> = Vec::new();
     let mut inside = false;
     for line in page.lines() {
         match (line, inside) {
@@ -33,19 +33,19 @@ fn shown(page: &str) -> Vec<Shown> {
             ("```", true) => inside = false,
             (_, false) => {}
             (line, true) => match (line.strip_prefix("$ "), all.last_mut()) {
-                (Some(command), _) => all.push(Shown { command: command.into(), prints: String::new() }),
+                (Some(command), _) => all.push(Example { command: command.into(), output: String::new() }),
                 (None, Some(last)) => {
-                    last.prints.push_str(line);
-                    last.prints.push('\n');
+                    last.output.push_str(line);
+                    last.output.push('\n');
                 }
-                (None, None) => panic!("a console block begins with {line:?} and not with a command"),
+                (None, None) => panic!("a console block starts with {line:?}, which is not a command"),
             },
         }
     }
     all
 }
 
-/// A text in which all ids are the same, and all times.
+/// Replaces ids and times with placeholders.
 fn without_ids_and_times(text: &str) -> String {
     let mut result = String::new();
     let mut word = String::new();
@@ -69,13 +69,13 @@ fn without_ids_and_times(text: &str) -> String {
     result.trim().to_owned()
 }
 
-/// Runs the commands one after the other in one shell, and gives back what each printed.
-fn run(commands: &[Shown], environment: &HashMap<&str, String>) -> Vec<String> {
+/// Runs the commands one after the other in one shell, and returns the output of each.
+fn run(commands: &[Example], environment: &HashMap<&str, String>) -> Vec<String> {
     const MARK: &str = "@@ the next command @@";
     let folder = std::env::temp_dir().join(format!("orders-docs-{}", ObjectId::new().to_hex()));
     std::fs::create_dir(&folder).unwrap();
     let script: String =
-        commands.iter().map(|shown| format!("{} 2>&1\necho '{MARK}'\n", shown.command)).collect();
+        commands.iter().map(|example| format!("{} 2>&1\necho '{MARK}'\n", example.command)).collect();
     let shell = Command::new("bash").args(["-c", &script]).envs(environment).current_dir(&folder).output();
     std::fs::remove_dir_all(&folder).unwrap();
     let output = String::from_utf8(shell.expect("bash is installed").stdout).unwrap();
@@ -93,7 +93,7 @@ fn first_column(page: &str, column: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every message of an error in the description of the API, which is made from the code.
+/// Adds every error message in the OpenAPI description, which is generated from the code, to `found`.
 fn messages(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -116,9 +116,9 @@ fn the_page_about_conditions_explains_every_type_and_reason_and_no_others() {
 }
 
 #[test]
-fn the_page_about_the_api_shows_every_error_that_there_is() {
+fn the_page_about_the_api_shows_every_error() {
     let page = std::fs::read_to_string(root().join("docs/api.md")).unwrap();
-    let printed: String = shown(&page).into_iter().map(|shown| shown.prints).collect();
+    let printed: String = examples(&page).into_iter().map(|example| example.output).collect();
     let mut all = BTreeSet::new();
     messages(&serde_json::from_str(&orders_operator::api::openapi_json().unwrap()).unwrap(), &mut all);
     assert!(all.len() > 14, "{all:?}");
@@ -128,18 +128,18 @@ fn the_page_about_the_api_shows_every_error_that_there_is() {
 }
 
 #[tokio::test]
-async fn every_command_on_the_page_about_the_api_prints_what_the_page_says() {
-    let commands = shown(&std::fs::read_to_string(root().join("docs/api.md")).unwrap());
+async fn every_command_on_the_page_about_the_api_prints_what_the_page_shows() {
+    let commands = examples(&std::fs::read_to_string(root().join("docs/api.md")).unwrap());
     assert!(commands.len() > 25, "{}", commands.len());
     let database = TestDatabase::new().await;
     let process = Process::start(&uri(), &database.name, &[]);
-    let nowhere = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100";
-    let without_database = Process::start(nowhere, &database.name, &[]);
+    let unreachable = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100";
+    let without_database = Process::start(unreachable, &database.name, &[]);
     process.wait_until_ready(true).await;
 
     let value = |user| cookie(user).strip_prefix("session=").unwrap().to_owned();
     let complete = doc! { "status": "complete", "userId": "bob" };
-    let spoilt = doc! { "status": "no such status", "userId": "bob" };
+    let malformed = doc! { "status": "no such status", "userId": "bob" };
     let environment = HashMap::from([
         ("API", format!("http://{}", process.api)),
         ("WITHOUT_DATABASE", format!("http://{}", without_database.api)),
@@ -148,13 +148,13 @@ async fn every_command_on_the_page_about_the_api_prints_what_the_page_says() {
         ("TICKET", database.ticket().await.to_string()),
         ("TICKET_2", database.ticket().await.to_string()),
         ("COMPLETE", database.mongoose_order(complete).await),
-        ("SPOILT", database.mongoose_order(spoilt).await),
+        ("SPOILT", database.mongoose_order(malformed).await),
     ]);
     let ran = spawn_blocking(move || (run(&commands, &environment), commands));
     let (printed, commands) = ran.await.unwrap();
-    for (shown, printed) in commands.iter().zip(&printed) {
-        let (wanted, got) = (without_ids_and_times(&shown.prints), without_ids_and_times(printed));
-        assert_eq!(got, wanted, "{}", shown.command);
+    for (example, printed) in commands.iter().zip(&printed) {
+        let (wanted, got) = (without_ids_and_times(&example.output), without_ids_and_times(printed));
+        assert_eq!(got, wanted, "{}", example.command);
     }
-    assert_eq!(printed.len(), commands.len() + 1, "a command ended the shell");
+    assert_eq!(printed.len(), commands.len() + 1, "a command terminated the shell");
 }

@@ -1,4 +1,4 @@
-//! The same data by the Node.js service's own library: what either side writes, the other reads, and
+//! Shares a database with mongoose, the library of the Node.js service: each side reads what the other writes, and
 //! neither overwrites what the other has changed meanwhile.
 
 use std::{
@@ -21,10 +21,10 @@ use crate::{
     mongo::{TestApi, ticket_id, uri},
 };
 
-/// What the copies run: mongoose 5 or 8 with mongoose-update-if-current, or 8 that keeps the versions itself.
+/// The versions in use: mongoose 5 or 8 with mongoose-update-if-current, or 8 with optimistic concurrency of its own.
 const KINDS: [&str; 3] = ["5", "8", "8-own"];
 
-/// A run of the Node program, which ends with the test.
+/// A run of the Node program, which is stopped with the test.
 struct Node {
     child: Child,
     input: Option<ChildStdin>,
@@ -51,15 +51,15 @@ impl Node {
         Self { child, input, output }
     }
 
-    /// The next thing that it prints; that is awaited, so a program that ends without it fails the test.
-    fn says(&mut self) -> Value {
+    /// The next line that it prints. A program that exits without it fails the test.
+    fn next_line(&mut self) -> Value {
         let mut line = String::new();
         block_in_place(|| self.output.read_line(&mut line)).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// Lets it go on.
-    fn go_on(&mut self) {
+    /// Lets it continue.
+    fn resume(&mut self) {
         self.input.take().unwrap().write_all(b"\n").unwrap();
     }
 }
@@ -72,21 +72,21 @@ impl Drop for Node {
 }
 
 fn node(api: &TestApi, kind: &str, arguments: &[&str]) -> Value {
-    Node::start(api, kind, arguments).says()
+    Node::start(api, kind, arguments).next_line()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_answer_with_what_mongoose_wrote_as_the_node_service_would() {
+async fn orders_that_mongoose_wrote_are_answered_as_by_the_node_service() {
     for kind in KINDS {
         let api = TestApi::new().await;
         let mut wanted = node(&api, kind, &["write", "u1"]);
         let orders = wanted.as_array_mut().unwrap();
         assert_eq!(orders.len(), 7);
-        // What has no `version` but `__v` is at version 0 for us.
+        // A document with `__v` in place of `version` has version 0 here.
         let old = orders[6].as_object_mut().unwrap();
         old.remove("__v").unwrap();
         old.insert("version".into(), json!(0));
-        // What is not ours is kept, but not shown.
+        // Unknown fields are kept, but not shown.
         assert_eq!(old.remove("seats").unwrap()[0]["number"], 12);
         assert_eq!(api.get("u1", "/api/orders").await, (StatusCode::OK, wanted.clone()), "mongoose {kind}");
         for number in ["int", "double", "long"] {
@@ -114,7 +114,7 @@ async fn we_answer_with_what_mongoose_wrote_as_the_node_service_would() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mongoose_reads_what_we_wrote_as_we_answer() {
+async fn mongoose_reads_what_we_wrote_as_we_answer_it() {
     for kind in KINDS {
         let api = TestApi::new().await;
         let terms = ReservationTerms::default();
@@ -131,31 +131,31 @@ async fn mongoose_reads_what_we_wrote_as_we_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mongoose_cannot_save_what_we_have_changed_meanwhile() {
+async fn mongoose_cannot_save_an_order_that_we_have_changed_since_it_was_read() {
     for kind in KINDS {
         let api = TestApi::new().await;
         let id = api.reserved("u1", api.ticket().await).await;
         let mut stale = Node::start(&api, kind, &["move", &id, "complete"]);
-        assert_eq!(stale.says()["version"], 0);
+        assert_eq!(stale.next_line()["version"], 0);
         api.cancel("u1", &id).await;
-        stale.go_on();
-        assert_eq!(stale.says(), json!({ "error": "VersionError" }), "mongoose {kind}");
+        stale.resume();
+        assert_eq!(stale.next_line(), json!({ "error": "VersionError" }), "mongoose {kind}");
         let stored = api.stored(&id).await;
         assert_eq!((stored.get_str("status").unwrap(), stored.get_i32("version").unwrap()), ("cancelled", 1));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mongoose_can_save_what_it_has_read_after_our_change() {
+async fn mongoose_can_save_an_order_that_it_has_read_after_our_change() {
     for kind in KINDS {
         let api = TestApi::new().await;
         let id = api.reserved("u1", api.ticket().await).await;
         api.cancel("u1", &id).await;
-        // What the Node service does with a payment that comes late.
+        // What the Node.js service does with a late payment.
         let mut fresh = Node::start(&api, kind, &["move", &id, "complete"]);
-        assert_eq!(fresh.says()["version"], 1);
-        fresh.go_on();
-        let saved = fresh.says();
+        assert_eq!(fresh.next_line()["version"], 1);
+        fresh.resume();
+        let saved = fresh.next_line();
         assert_eq!((&saved["status"], &saved["version"]), (&json!("complete"), &json!(2)), "mongoose {kind}");
         assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, saved, "mongoose {kind}");
         assert_eq!(api.cancel("u1", &id).await.0, StatusCode::BAD_REQUEST, "it is complete for us too");
@@ -163,14 +163,14 @@ async fn mongoose_can_save_what_it_has_read_after_our_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_go_on_from_what_mongoose_has_saved() {
+async fn we_continue_from_what_mongoose_has_saved() {
     for kind in KINDS {
         let api = TestApi::new().await;
         let id = api.reserved("u1", api.ticket().await).await;
         let mut fresh = Node::start(&api, kind, &["move", &id, "awaiting:payment"]);
-        fresh.says();
-        fresh.go_on();
-        let saved = fresh.says();
+        fresh.next_line();
+        fresh.resume();
+        let saved = fresh.next_line();
         assert_eq!((&saved["status"], &saved["version"]), (&json!("awaiting:payment"), &json!(1)));
         assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, saved, "mongoose {kind}");
         let paid = api.store.complete(id.parse().unwrap(), &ReservationTerms::default()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Servers that no one here wrote, run by a test and asked over HTTP.
+//! Third-party servers that a test runs and sends HTTP requests to.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{bed::setting, cluster::eventually};
 
-/// A server that ends with its test; what it wrote is in its folder.
+/// A server that is stopped with its test. Its files are in its folder.
 pub struct Server {
     child: Child,
     pub folder: PathBuf,
@@ -18,7 +18,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Runs what `command` says, in a folder of its own.
+    /// Runs `command` in a folder of its own.
     pub fn run(name: &str, port: u16, command: impl FnOnce(&Path) -> Command) -> Self {
         let folder = std::env::temp_dir().join(format!("orders-operator-{name}-{:08x}", fastrand::u32(..)));
         std::fs::create_dir_all(&folder).unwrap();
@@ -54,7 +54,7 @@ impl Server {
         })
     }
 
-    /// Status and body for a request to this host, its path sent as it is.
+    /// The status and body for a request to this host; the path is sent unchanged.
     pub async fn ask(&self, host: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
@@ -69,7 +69,7 @@ impl Server {
         Some((status, body.trim().to_owned()))
     }
 
-    /// Waits until a request is answered with this.
+    /// Waits until a request is answered with this body.
     pub async fn up(&self, host: &str, path: &str, body: &str) {
         eventually(&format!("{host}{path} is served by {body}, see {}", self.folder.display()), || async {
             self.ask(host, path).await.filter(|(_, answer)| answer == body)
@@ -88,7 +88,7 @@ impl Drop for Server {
     }
 }
 
-/// A port that nothing listens on.
+/// A free port.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,0 +1,16 @@
+//! JSON responses.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+/// The media type of every response with a JSON body.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// A response with `body` as JSON.
+pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> serde_json::Result<Response> {
+    let bytes = serde_json::to_vec(body)?;
+    Ok((status, [(header::CONTENT_TYPE, JSON)], bytes).into_response())
+}

@@ -1,0 +1,21 @@
+//! The state that the handlers share.
+
+use axum::extract::FromRef;
+
+use super::{database::Database, metrics::Metrics, session::Sessions};
+use crate::order::ReservationTerms;
+
+/// What every handler has access to.
+#[derive(Clone, Debug)]
+pub(super) struct ApiState {
+    pub(super) database: Database,
+    pub(super) sessions: Sessions,
+    pub(super) metrics: Metrics,
+    pub(super) terms: ReservationTerms,
+}
+
+impl FromRef<ApiState> for Sessions {
+    fn from_ref(state: &ApiState) -> Self {
+        state.sessions.clone()
+    }
+}
