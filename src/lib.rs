@@ -4,6 +4,7 @@
 //! ```text
 //! order/       the domain, pure: statuses and their transitions, orders, tickets, identifiers
 //! store/       MongoDB: connection, indexes, tickets, reserving, transitions, expiry queries
+//! import/      `tickets import`: loads local copies of tickets from a file
 //! api/         the HTTP API: router, session, handlers, errors
 //! sweeper/     expiry: targets, pacing, the sweep of one target, the loop
 //! crd/         the OrdersService resource: spec, status, validation rules, conditions
@@ -12,8 +13,9 @@
 //! runtime/     what every long-running subcommand shares: admin server, shutdown, telemetry
 //! ```
 //!
-//! Imports point one way: `api -> store -> order`, `sweeper -> store -> order`, `sweeper -> crd`,
-//! `controller -> routing`, `controller -> crd`, and anything may use `runtime`. `order` and
+//! Imports point one way: `api -> store -> order`, `sweeper -> store -> order`,
+//! `import -> store -> order`, `sweeper -> crd`, `controller -> routing`, `controller -> crd`, and anything may use
+//! `runtime`. `order` and
 //! `routing` import nothing of ours and do no I/O. `tests/it/architecture.rs` holds these rules
 //! against the `use` lines.
 //!
@@ -24,6 +26,7 @@
 pub mod api;
 pub mod controller;
 pub mod crd;
+pub mod import;
 pub mod order;
 pub mod routing;
 pub mod runtime;

@@ -9,9 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use orders_operator::{
     api,
     controller::{self, render},
-    crd,
+    crd, import,
     runtime::{telemetry, traces::Traces},
-    store::import,
     sweeper,
 };
 use tokio::runtime::Builder;
@@ -122,7 +121,7 @@ async fn run(command: Command) -> ExitCode {
             Err(error) => failed(&error, 1),
         },
         Command::Tickets(Tickets { command: TicketsCommand::Import(args) }) => {
-            match import::import(args).await {
+            match import::run(args).await {
                 Ok(summary) => {
                     println!("{summary}");
                     ExitCode::SUCCESS

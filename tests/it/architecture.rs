@@ -6,12 +6,13 @@ use std::{
 };
 
 /// What each module may name of ours; `runtime` may be named by all.
-const MAY_IMPORT: [(&str, &[&str]); 8] = [
+const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("order", &[]),
     ("routing", &[]),
     ("runtime", &[]),
     ("crd", &[]),
     ("store", &["order", "runtime"]),
+    ("import", &["order", "store", "runtime"]),
     ("api", &["order", "store", "runtime"]),
     ("sweeper", &["order", "store", "crd", "runtime"]),
     ("controller", &["routing", "crd", "runtime"]),

@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use orders_operator::{
+    import::OnError,
     order::{Ticket, TicketId, Version},
     store::Query,
-    store::import::OnError,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mongodb::bson::{doc, oid::ObjectId};
-use orders_operator::store::import::{ImportError, ImportSummary, OnError, TicketsImportArgs, import};
+use orders_operator::import::{self, ImportError, ImportSummary, OnError, TicketsImportArgs};
 
 use crate::{
     cluster::eventually,
@@ -38,7 +38,7 @@ pub(crate) async fn run(
     on_error: OnError,
 ) -> Result<ImportSummary, ImportError> {
     let file = TestFile::new(text);
-    import(TicketsImportArgs {
+    import::run(TicketsImportArgs {
         file: file.0.clone(),
         mongo_uri: Some(uri()),
         database: Some(database.name.clone()),
@@ -130,14 +130,14 @@ async fn what_is_missing_is_said_by_name() {
         on_error: OnError::Stop,
     };
     for uri in [None, Some(""), Some(" ")] {
-        let error = import(args("-", uri)).await.unwrap_err();
+        let error = import::run(args("-", uri)).await.unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("MONGO_URI"), "{error}");
     }
-    let error = import(args("/no/such/file", Some("mongodb://127.0.0.1:1"))).await.unwrap_err();
+    let error = import::run(args("/no/such/file", Some("mongodb://127.0.0.1:1"))).await.unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("/no/such/file"), "{error}");
 
     let good = TestFile::new(&line(ticket_id(), "t", 0));
-    let error = import(args(good.0.to_str().unwrap(), Some("mongodb://127.0.0.1:1"))).await.unwrap_err();
+    let error = import::run(args(good.0.to_str().unwrap(), Some("mongodb://127.0.0.1:1"))).await.unwrap_err();
     assert!(error.exit_code() == 1 && error.to_string().contains("the database is away"), "{error}");
 }
 

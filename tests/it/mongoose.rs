@@ -7,10 +7,7 @@ use std::{
 };
 
 use mongodb::bson::doc;
-use orders_operator::{
-    order::ReservationTerms,
-    store::{Moved, import::OnError},
-};
+use orders_operator::{import::OnError, order::ReservationTerms, store::Moved};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;

@@ -1,16 +1,16 @@
-//! Tickets as lines of JSON: ours, and those of `mongoexport`.
+//! Tickets as lines of JSON, in our own format or in that of `mongoexport`.
 //!
 //! ```json
 //! {"id":"65f0c1d2a3b4c5d6e7f80912","title":"concert","price":20,"version":0}
 //! {"_id":{"$oid":"65f0c1d2a3b4c5d6e7f80912"},"title":"concert","price":{"$numberInt":"20"},"version":{"$numberInt":"0"}}
 //! ```
-//! Fields that are not ours are ignored. A reason why a line is bad says what to write in its place.
+//! Other fields are ignored. The reason why a line is bad says what to write instead.
 
 use serde_json::{Map, Value};
 
 use crate::order::{Ticket, TicketId, Version};
 
-/// The ticket in one line, or what is wrong with it.
+/// The ticket on one line, or what is wrong with it.
 pub(super) fn ticket(line: &str) -> Result<Ticket, String> {
     let fields = match serde_json::from_str(line) {
         Ok(Value::Object(fields)) => fields,
@@ -21,7 +21,7 @@ pub(super) fn ticket(line: &str) -> Result<Ticket, String> {
         }
         Ok(_) => return Err(format!("it is not a JSON object; write one such as {EXAMPLE}")),
         Err(error) => {
-            // The parser counts lines too, from the beginning of this one.
+            // Its position is relative to this line, so its line number would mislead.
             let (what, column) = (error.to_string(), error.column());
             let what = what.split(" at line ").next().unwrap_or_default();
             return Err(format!(
@@ -47,7 +47,7 @@ fn id(fields: &Map<String, Value>) -> Result<TicketId, String> {
         Some(Value::Object(extended)) => extended.get("$oid").and_then(Value::as_str),
         Some(other) => other.as_str(),
     };
-    text.and_then(|text| text.parse().ok()).ok_or_else(|| format!("its id is {}; {hint}", shown(value)))
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| format!("its id is {}; {hint}", quoted(value)))
 }
 
 fn title(fields: &Map<String, Value>) -> Result<String, String> {
@@ -56,14 +56,14 @@ fn title(fields: &Map<String, Value>) -> Result<String, String> {
         .and_then(Value::as_str)
         .filter(|title| !title.is_empty())
         .map(str::to_owned)
-        .ok_or_else(|| format!("its title is {}; write a text", shown(value)))
+        .ok_or_else(|| format!("its title is {}; write a text", quoted(value)))
 }
 
 fn price(fields: &Map<String, Value>) -> Result<f64, String> {
     let value = fields.get("price");
     number(value)
         .filter(|price| price.is_finite() && *price >= 0.0)
-        .ok_or_else(|| format!("its price is {}; write a number of at least 0", shown(value)))
+        .ok_or_else(|| format!("its price is {}; write a number of at least 0", quoted(value)))
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
@@ -75,10 +75,10 @@ fn version(fields: &Map<String, Value>) -> Result<Version, String> {
     number(value)
         .filter(|version| version.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(version))
         .map(|version| Version(version as u32))
-        .ok_or_else(|| format!("its version is {}; write a whole number of at least 0", shown(value)))
+        .ok_or_else(|| format!("its version is {}; write a whole number of at least 0", quoted(value)))
 }
 
-/// A number, plain or as one of extended JSON's `{"$numberInt":"20"}`.
+/// A number, plain or in extended JSON, such as `{"$numberInt":"20"}`.
 fn number(value: Option<&Value>) -> Option<f64> {
     match value? {
         Value::Number(number) => number.as_f64(),
@@ -92,15 +92,15 @@ fn number(value: Option<&Value>) -> Option<f64> {
     }
 }
 
-/// A value as an error shows it: short, for it can be anything.
-fn shown(value: Option<&Value>) -> String {
-    const MOST: usize = 60;
+/// A value as an error message quotes it, shortened, since it can be of any size.
+fn quoted(value: Option<&Value>) -> String {
+    const MAX: usize = 60;
     let Some(value) = value else { return "missing".into() };
     let text = value.to_string();
-    if text.chars().count() <= MOST {
+    if text.chars().count() <= MAX {
         return text;
     }
-    text.chars().take(MOST).chain("...".chars()).collect()
+    text.chars().take(MAX).chain("...".chars()).collect()
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn our_lines_and_those_of_mongoexport_are_read() {
+    fn our_format_and_that_of_mongoexport_are_read() {
         assert_eq!(ticket(EXAMPLE), Ok(concert(20.0, 0)));
         for (line, wanted) in [
             (format!(r#"{{"_id":"{ID}","title":"concert","price":20.5,"version":3}}"#), concert(20.5, 3)),
@@ -166,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_panics_and_no_reason_is_a_flood(line in ".{0,200}") {
+        fn no_line_panics_and_every_reason_is_short(line in ".{0,200}") {
             if let Err(reason) = ticket(&line) {
                 prop_assert!(reason.len() < 600);
             }
