@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use jiff::Timestamp;
 use thiserror::Error;
 
-use super::to_millis;
+use super::moment::to_millis;
 
 /// How long a new order may be paid for: 1 second to 7 days, 15 minutes unless told otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

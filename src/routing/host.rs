@@ -149,7 +149,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::routing::cases())]
+        #![proptest_config(crate::routing::cases::cases())]
 
         #[test]
         fn parsing_never_panics_and_is_idempotent(text in ".{0,300}") {

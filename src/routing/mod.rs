@@ -7,6 +7,8 @@
 //! prefixes can be represented here, and only in that order. What several objects claim goes to the
 //! oldest of them.
 
+#[cfg(test)]
+mod cases;
 mod claims;
 mod host;
 mod path;
@@ -20,11 +22,3 @@ pub use host::{CanonicalHost, HostError};
 pub use path::{CanonicalPath, PathError};
 pub use request::{Request, RequestError};
 pub use table::{Backend, Route, RouteError, RouteTable};
-
-/// How many cases each property is tried with: `ROUTE_CASES`, else 10,000.
-#[cfg(test)]
-fn cases() -> proptest::test_runner::Config {
-    let cases =
-        std::env::var("ROUTE_CASES").map_or(10_000, |cases| cases.parse().expect("ROUTE_CASES is a number"));
-    proptest::test_runner::Config::with_cases(cases)
-}

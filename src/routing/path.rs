@@ -317,7 +317,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::routing::cases())]
+        #![proptest_config(crate::routing::cases::cases())]
 
         #[test]
         fn a_path_comes_before_every_prefix_of_it(base in "(/[a-z]{1,3}){1,3}", below in "(/[a-z]{1,3}){1,2}") {

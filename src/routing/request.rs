@@ -2,7 +2,10 @@
 
 use thiserror::Error;
 
-use super::{CanonicalHost, HostError, path};
+use super::{
+    host::{CanonicalHost, HostError},
+    path,
+};
 
 /// Where a request goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +106,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::routing::cases())]
+        #![proptest_config(crate::routing::cases::cases())]
 
         #[test]
         fn parsing_never_panics(text in ".{0,60}") {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::{CanonicalPath, PathError};
+use super::path::{CanonicalPath, PathError};
 
 /// A Service and its port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    StoreError,
+    error::StoreError,
     retry::{DEADLINE, within},
 };
 

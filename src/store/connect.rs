@@ -15,7 +15,7 @@ use mongodb::{
     options::{Acknowledgment, ClientOptions, ConnectionString, HostInfo, ServerAddress, WriteConcern},
 };
 
-use super::{StoreError, retry};
+use super::{error::StoreError, retry};
 
 /// The database's name when neither the caller nor the URI says another.
 const DEFAULT_DATABASE: &str = "orders";
@@ -300,8 +300,10 @@ mod tests {
 
     #[tokio::test]
     async fn connecting_contacts_nobody_and_hides_the_password() {
-        let store =
-            super::super::Store::connect(ConnectOptions::new("mongodb://user:hunter@nowhere.invalid")).await;
+        let store = super::super::database::Store::connect(ConnectOptions::new(
+            "mongodb://user:hunter@nowhere.invalid",
+        ))
+        .await;
         assert!(!format!("{store:?}").contains("hunter"));
         assert_eq!(store.unwrap().target().to_string(), "nowhere.invalid:27017/orders");
     }

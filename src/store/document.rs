@@ -4,11 +4,21 @@
 //! int64 or double, `version` may be missing (it is 0 then), there are fields that are not ours. A
 //! document that still cannot be read is an error of its own, with its `_id`, and no one else's.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc, oid::ObjectId, raw::RawBsonRef};
 
-use super::{ORDERS, StoreError, TICKETS};
-use crate::order::{Order, OrderId, OrderStatus, Ticket, TicketId, UserId, Version};
+use super::error::StoreError;
+use crate::order::{Order, OrderId, OrderStatus, Ticket, TicketId, Transition, UserId, Version};
+
+/// The collection of orders.
+pub(super) const ORDERS: &str = "orders";
+/// The collection of tickets.
+pub(super) const TICKETS: &str = "tickets";
+
+/// The field of an order that was reserved with an idempotency key.
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotencyKey";
 
 /// The largest whole number that a double holds exactly: mongoose and JSON know no other numbers.
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
@@ -103,6 +113,21 @@ pub(super) fn number(value: f64) -> Bson {
 /// The texts of `statuses`, for a filter.
 pub(super) fn statuses(statuses: &[OrderStatus]) -> Vec<&'static str> {
     statuses.iter().map(|status| status.as_str()).collect()
+}
+
+/// The keys of the index of a user's orders, oldest first.
+pub(super) fn user_orders_keys() -> Document {
+    doc! { "userId": 1, "_id": 1 }
+}
+
+/// The update that carries out `transition`. Only these two fields are touched: others may write theirs.
+pub(super) fn transition_update(transition: Transition) -> Document {
+    doc! { "$set": { "status": transition.to().as_str() }, "$inc": { "version": 1 } }
+}
+
+/// `moment - by`; saturates at the beginning of the calendar.
+pub(super) fn before(moment: Timestamp, by: Duration) -> Timestamp {
+    moment.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
 
 struct Fields<'a> {

@@ -11,10 +11,10 @@ use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use tracing::Instrument;
 
 use super::{
-    Store, StoreError,
     connect::majority,
-    document::{date, moment, statuses},
-    orders::advanced,
+    database::Store,
+    document::{before, date, moment, statuses, transition_update},
+    error::StoreError,
     retry,
 };
 use crate::{
@@ -223,7 +223,7 @@ impl Store {
         let orders = self.orders();
         // A trace of its own: the many looks at an idle database make none.
         let result = retry::transient(EXPIRING, || async {
-            let update = orders.update_many(filter.clone(), advanced(Transition::Cancel));
+            let update = orders.update_many(filter.clone(), transition_update(Transition::Cancel));
             update.write_concern(majority()).await
         })
         .instrument(traces::root(EXPIRING))
@@ -265,9 +265,4 @@ fn due(cutoff: Timestamp, grace: Duration) -> Document {
         due.insert("$or", vec![graceless, doc! { "expiresAt": { "$lte": date(before(cutoff, grace)) } }]);
     }
     due
-}
-
-/// Saturates at the beginning of the calendar.
-pub(super) fn before(moment: Timestamp, by: Duration) -> Timestamp {
-    moment.checked_sub(by).unwrap_or(Timestamp::MIN)
 }

@@ -11,9 +11,9 @@ use mongodb::{
 };
 
 use super::{
-    IDEMPOTENCY_KEY, Store, StoreError,
-    document::statuses,
-    error::{code, describe, is_transient, server_code},
+    database::Store,
+    document::{IDEMPOTENCY_KEY, statuses, user_orders_keys},
+    error::{StoreError, code, describe, is_transient, server_code},
     retry,
 };
 use crate::order::OrderStatus;
@@ -45,12 +45,7 @@ impl Store {
 
 /// A user's orders, oldest first.
 fn by_user() -> IndexModel {
-    model("user_orders", user_orders(), IndexOptions::default())
-}
-
-/// The keys of that index.
-pub(super) fn user_orders() -> Document {
-    doc! { "userId": 1, "_id": 1 }
+    model("user_orders", user_orders_keys(), IndexOptions::default())
 }
 
 /// One active order per ticket: the guarantee.

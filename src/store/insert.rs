@@ -8,7 +8,10 @@ use mongodb::{
     error::{Error, ErrorKind},
 };
 
-use super::{StoreError, batch::Batches, error::InsertError};
+use super::{
+    batch::Batches,
+    error::{InsertError, StoreError},
+};
 
 type Inserted = Result<(), InsertError>;
 

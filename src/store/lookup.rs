@@ -8,7 +8,7 @@ use mongodb::{
     bson::{RawDocumentBuf, doc, oid::ObjectId},
 };
 
-use super::{StoreError, batch::Batches, retry};
+use super::{batch::Batches, error::StoreError, retry};
 
 /// The documents of one call, in the order of its ids.
 type Found = Result<Vec<Option<RawDocumentBuf>>, StoreError>;

@@ -7,9 +7,10 @@ use mongodb::{
 use thiserror::Error;
 
 use super::{
-    Store, StoreError,
-    document::{kept, object_id, statuses, to_order, to_ticket},
-    retry,
+    database::Store,
+    document::{kept, object_id, statuses, to_order, to_ticket, transition_update},
+    error::StoreError,
+    retry::{self, ROUNDS},
 };
 use crate::order::{Order, OrderId, OrderStatus, Reservation, Transition, UserId};
 
@@ -41,9 +42,6 @@ pub enum CancelError {
 
 const READING: &str = "reading an order";
 const CANCELLING: &str = "cancelling an order";
-
-/// How often a move is tried again when the order changed between its write and its read.
-pub(super) const ROUNDS: u32 = 3;
 
 impl Store {
     /// One order with its ticket; `None` when there is no such order.
@@ -105,7 +103,7 @@ impl Store {
         let orders = self.raw_orders();
         let moved = retry::transient("moving an order on", || async {
             orders
-                .find_one_and_update(filter.clone(), advanced(transition))
+                .find_one_and_update(filter.clone(), transition_update(transition))
                 .return_document(ReturnDocument::After)
                 .await
         })
@@ -117,9 +115,4 @@ impl Store {
         let found = self.orders_by_id.one(object_id(id.bytes())).await?;
         found.map(|document| to_order(&document)).transpose()
     }
-}
-
-/// The update of a transition. Only these two fields are touched: others may write theirs.
-pub(super) fn advanced(transition: Transition) -> Document {
-    doc! { "$set": { "status": transition.to().as_str() }, "$inc": { "version": 1 } }
 }

@@ -10,11 +10,11 @@ use mongodb::bson::{Document, doc};
 use thiserror::Error;
 
 use super::{
-    Store, StoreError,
-    document::date,
-    expiry::before,
-    orders::{Moved, ROUNDS},
-    retry,
+    database::Store,
+    document::{before, date},
+    error::StoreError,
+    orders::Moved,
+    retry::{self, ROUNDS},
 };
 use crate::order::{OrderId, OrderStatus, ReservationTerms, Transition, TransitionError};
 

@@ -3,12 +3,11 @@
 use jiff::Timestamp;
 use mongodb::bson::{RawDocumentBuf, doc, oid::ObjectId};
 use thiserror::Error;
-use tokio::sync::Mutex;
 
 use super::{
-    IDEMPOTENCY_KEY, Store, StoreError,
-    document::{date, from_order, kept, object_id, statuses, to_order},
-    orders::advanced,
+    database::Store,
+    document::{IDEMPOTENCY_KEY, date, from_order, kept, object_id, statuses, to_order, transition_update},
+    error::StoreError,
     retry,
 };
 use crate::order::{
@@ -67,28 +66,6 @@ const CLOCK_SLACK: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 enum Inserted {
     Yes,
     Held,
-}
-
-/// Keeps the buyers of one process from racing one another at the database, where each race for a
-/// ticket costs a retry. It guarantees nothing: other processes race all the same, and the unique
-/// index decides.
-pub(super) struct Gates([Mutex<()>; GATES]);
-
-/// Tickets share a gate by chance only; it costs them one read.
-const GATES: usize = 256;
-
-impl Default for Gates {
-    fn default() -> Self {
-        Self([const { Mutex::const_new(()) }; GATES])
-    }
-}
-
-impl Gates {
-    fn of(&self, ticket: TicketId) -> &Mutex<()> {
-        // The last byte of an ObjectId counts.
-        let [.., last] = ticket.bytes();
-        &self.0[usize::from(last) % GATES]
-    }
 }
 
 impl Store {
@@ -242,7 +219,7 @@ impl Store {
             "expiresAt": date(holder.expires_at),
         };
         let result = retry::transient("cancelling an overdue order", || async {
-            orders.update_one(filter.clone(), advanced(Transition::Cancel)).await
+            orders.update_one(filter.clone(), transition_update(Transition::Cancel)).await
         })
         .await?;
         if result.matched_count > 0 {

@@ -6,7 +6,7 @@ use mongodb::error::Result as DriverResult;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
-use super::{StoreError, error::is_transient};
+use super::error::{StoreError, is_transient};
 use crate::runtime::traces;
 
 /// How long any call of the store takes at most, its retries included.
@@ -14,6 +14,9 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often a disturbed write is attempted at most; the deadline may come first.
 const ATTEMPTS: u32 = 8;
+
+/// How often a conditional write is tried when the order changed between the write and the read that explains it.
+pub(super) const ROUNDS: u32 = 3;
 
 /// Runs `operation` once, within the deadline.
 pub(super) async fn once<T>(

@@ -9,9 +9,9 @@ use futures::TryStreamExt;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use super::{
-    Store, StoreError, TICKETS,
-    document::{self, number, object_id, ticket_version, to_ticket},
-    error::{code, is_transient_answer},
+    database::Store,
+    document::{self, TICKETS, number, object_id, ticket_version, to_ticket},
+    error::{StoreError, code, is_transient_answer},
     retry,
 };
 use crate::order::{Ticket, TicketId, Version};

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{CanonicalHost, CanonicalPath};
+use super::{host::CanonicalHost, path::CanonicalPath};
 
 /// What kind of object makes a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -185,7 +185,7 @@ fn winner_by_the_book<'a>(
 }
 
 proptest! {
-    #![proptest_config(crate::routing::cases())]
+    #![proptest_config(crate::routing::cases::cases())]
 
     #[test]
     fn whoever_sees_a_change_is_named_and_nobody_elsewhere_and_the_order_does_not_matter(
