@@ -11,9 +11,10 @@ use mongodb::{
 };
 
 use super::{
+    code,
     database::Store,
     document::{IDEMPOTENCY_KEY, statuses, user_orders_keys},
-    error::{StoreError, code, describe, is_transient, server_code},
+    error::{StoreError, describe, is_transient, server_code},
     retry,
 };
 use crate::order::OrderStatus;

@@ -27,10 +27,11 @@
 //! gates        keeps the buyers of one process apart
 //! document     orders and tickets as BSON documents
 //! retry        the deadline of every call, and retries of transient errors
-//! error        what can go wrong, by what one can do about it
+//! error, code  what can go wrong, by what one can do about it
 //! ```
 
 mod batch;
+mod code;
 mod connect;
 mod database;
 mod document;

@@ -9,9 +9,10 @@ use futures::TryStreamExt;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use super::{
+    code,
     database::Store,
     document::{self, TICKETS, number, object_id, ticket_version, to_ticket},
-    error::{StoreError, code, is_transient_answer},
+    error::{StoreError, is_transient_answer},
     retry,
 };
 use crate::order::{Ticket, TicketId, Version};
