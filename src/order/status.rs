@@ -176,6 +176,14 @@ mod tests {
     }
 
     #[test]
+    fn created_and_awaiting_payment_are_open_and_all_but_cancelled_are_active() {
+        let that = |is: fn(OrderStatus) -> bool| OrderStatus::ALL.map(is);
+        assert_eq!(that(OrderStatus::is_open), [true, true, false, false]);
+        assert_eq!(that(OrderStatus::is_active), [true, true, true, false]);
+        assert_eq!(that(OrderStatus::is_final), [false, false, true, true]);
+    }
+
+    #[test]
     fn the_texts_are_the_ones_that_every_service_shares() {
         let texts = OrderStatus::ALL.map(OrderStatus::as_str);
         assert_eq!(texts, ["created", "awaiting:payment", "complete", "cancelled"]);

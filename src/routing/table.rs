@@ -174,6 +174,18 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_empty_only_without_routes_and_without_a_client() {
+        let table = |routes: &[&'static str], client| {
+            RouteTable::new(routes.iter().map(|path| (*path, backend("some-srv"))), client).unwrap()
+        };
+        assert!(table(&[], None).is_empty() && RouteTable::default().is_empty());
+        assert!(!table(&["/api"], None).is_empty());
+        assert!(!table(&[], Some(backend("client-srv"))).is_empty());
+        assert!(!table(&["/api"], None).has_client());
+        assert!(table(&["/api"], None).only(|_| false).is_empty());
+    }
+
+    #[test]
     fn every_problem_is_named() {
         let routes = [("/a", "a"), ("/a/", "b"), ("/?(.*)", "c"), ("x", "d"), ("/(a|b)", "e")];
         let errors =
