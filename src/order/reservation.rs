@@ -13,19 +13,25 @@ pub struct ReservationWindow(u32);
 
 /// A window outside its bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is not a reservation window; write whole seconds from 1 to {max}", max = ReservationWindow::MAX_SECONDS)]
+#[error("{0:?} is not a reservation window; write whole seconds from {min} to {max}", min = ReservationWindow::MIN_SECONDS, max = ReservationWindow::MAX_SECONDS)]
 pub struct InvalidWindow(String);
 
 impl ReservationWindow {
-    /// Seven days.
+    /// The shortest window: one second.
+    pub const MIN_SECONDS: u32 = 1;
+
+    /// The longest window: seven days.
     pub const MAX_SECONDS: u32 = 604_800;
+
+    /// The window of whoever sets none: 15 minutes. A test holds the CRD to the same default and bounds.
+    const DEFAULT: Self = Self(900);
 
     /// A window of so many seconds.
     ///
     /// # Errors
     /// When there are none, or more than seven days of them.
     pub fn from_seconds(seconds: u32) -> Result<Self, InvalidWindow> {
-        if (1..=Self::MAX_SECONDS).contains(&seconds) {
+        if (Self::MIN_SECONDS..=Self::MAX_SECONDS).contains(&seconds) {
             Ok(Self(seconds))
         } else {
             Err(InvalidWindow(seconds.to_string()))
@@ -47,7 +53,7 @@ impl ReservationWindow {
 
 impl Default for ReservationWindow {
     fn default() -> Self {
-        Self(900)
+        Self::DEFAULT
     }
 }
 

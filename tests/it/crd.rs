@@ -1,7 +1,11 @@
 //! The CRD: the checked-in files are current, and the API server rejects invalid resources with helpful messages.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use orders_operator::crd::crd_yaml;
+use kube::CustomResourceExt;
+use orders_operator::{
+    crd::{Expiration, OrdersService, crd_yaml},
+    order::ReservationWindow,
+};
 use serde_json::{Value, json};
 
 use crate::cluster::{TestNamespace, refusal, root};
@@ -12,6 +16,27 @@ fn the_checked_in_crd_is_current_in_both_places() {
         let on_disk = std::fs::read_to_string(root().join(path)).unwrap();
         assert_eq!(on_disk, crd_yaml().unwrap(), "{path} is stale: run `make generate`");
     }
+}
+
+#[test]
+fn the_default_and_the_bounds_of_a_reservation_window_are_the_same_in_the_crd_and_in_the_domain() {
+    let default = ReservationWindow::default().seconds();
+    assert_eq!(u32::try_from(Expiration::default().window_seconds).unwrap(), default);
+
+    let crd = serde_json::to_value(OrdersService::crd()).unwrap();
+    let expiration = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        ["expiration"];
+    let field = &expiration["properties"]["windowSeconds"];
+    assert_eq!(
+        (&field["default"], &expiration["default"]["windowSeconds"]),
+        (&json!(default), &json!(default))
+    );
+    let description = field["description"].as_str().unwrap();
+    assert!(description.contains(&format!("Default: {default}.")), "{description}");
+
+    let bound = |name: &str| field[name].as_f64().unwrap();
+    assert_eq!(bound("maximum"), f64::from(ReservationWindow::MAX_SECONDS));
+    assert_eq!(bound("minimum"), f64::from(ReservationWindow::MIN_SECONDS));
 }
 
 #[tokio::test]
