@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     order::{IdempotencyKey, OrderId, TicketId, UserId},
-    store::{Moved, ReserveError, Reserved},
+    store::{ReserveError, Reserved, Transitioned},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -45,8 +45,8 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let result = reserve(&state, &user, fields, &headers).await;
     state.metrics.reservation(match &result {
-        Ok(Reserved::Now(_)) => ReservationOutcome::Reserved,
-        Ok(Reserved::Before(_)) => ReservationOutcome::Repeated,
+        Ok(Reserved::New(_)) => ReservationOutcome::Reserved,
+        Ok(Reserved::Replayed(_)) => ReservationOutcome::Repeated,
         Err(ApiError::AlreadyReserved) => ReservationOutcome::AlreadyReserved,
         Err(ApiError::NotFound) => ReservationOutcome::TicketNotFound,
         Err(
@@ -80,7 +80,7 @@ async fn reserve(
     let store = state.database.store()?;
     match store.reserve(user, ticket, key.as_ref(), Timestamp::now(), &state.terms).await {
         Ok(reserved) => {
-            if let Reserved::Now(reservation) = &reserved {
+            if let Reserved::New(reservation) = &reserved {
                 tracing::info!(order = %reservation.order.id, %ticket, "ticket reserved");
             }
             Ok(reserved)
@@ -132,7 +132,7 @@ pub(super) async fn cancel(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, ApiError> {
     let id = order_id(id)?;
-    if let Moved::Now(order) = state.database.store()?.cancel(id, &user).await? {
+    if let Transitioned::Now(order) = state.database.store()?.cancel(id, &user).await? {
         tracing::info!(order = %order.id, "order cancelled");
     }
     Ok(StatusCode::NO_CONTENT)

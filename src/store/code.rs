@@ -1,4 +1,4 @@
-//! The server's error codes that this module tells apart.
+//! The server's error codes that the store distinguishes.
 
 pub(super) const INTERNAL: i32 = 1;
 pub(super) const NAMESPACE_EXISTS: i32 = 48;
@@ -7,11 +7,10 @@ pub(super) const INDEX_OPTIONS_CONFLICT: i32 = 85;
 pub(super) const INDEX_KEYS_CONFLICT: i32 = 86;
 pub(super) const DUPLICATE_KEY: i32 = 11000;
 
-/// The user is unknown, or may not do this.
+/// Unauthorized, and authentication failed.
 pub(super) const AUTHENTICATION: [i32; 2] = [13, 18];
 
-/// A rival writer got in the way, or the server is handing over or ending: host unreachable and
-/// not found (6, 7), lock timeout (24), lock busy (46), write concern not met in time (64),
+/// A conflicting write, a failover or a shutdown: host unreachable and not found (6, 7), lock timeout (24), lock busy (46), write concern not met in time (64),
 /// network timeout (89), shutdown (91), write conflict (112), primary stepped down (189),
 /// exceeded time limit (262), socket exception (9001), not the primary (10107, 13435, 13436),
 /// interrupted by a shutdown or a change of state (11600, 11602).

@@ -1,6 +1,6 @@
-//! From a connection string to a client, and to the identity of what it leads to.
+//! From a connection string to a client, and to the identity of its database.
 //!
-//! Errors never repeat the connection string: it holds a password.
+//! Errors never repeat the connection string, since it holds a password.
 
 use std::{
     collections::HashMap,
@@ -17,18 +17,18 @@ use mongodb::{
 
 use super::{error::StoreError, retry};
 
-/// The database's name when neither the caller nor the URI says another.
+/// The database's name if neither the caller nor the URI sets one.
 const DEFAULT_DATABASE: &str = "orders";
 
 const APP_NAME: &str = "orders-operator";
 
-/// How long to look for a usable server, and how long to wait for a connection, unless the URI says
-/// otherwise: shorter than any request's deadline, so that the answer is "the database is away" and
-/// not "too slow". The driver's own 30 s and 10 s are for batch jobs.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The timeouts of server selection and of connecting, unless the URI sets them: shorter than any request's deadline,
+/// so that an unreachable database is reported as such and not as a timeout. The driver's defaults are 30 s and 10 s.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections per server, unless the URI says otherwise; the driver's own 10 queue under load.
-const POOL: u32 = 32;
+/// The most connections per server, unless the URI sets it; with the driver's default of 10, requests queue under
+/// load.
+const MAX_POOL_SIZE: u32 = 32;
 
 /// What to connect to.
 #[derive(Clone, Copy)]
@@ -37,20 +37,19 @@ pub struct ConnectOptions<'a> {
     pub uri: &'a str,
     /// The database's name; else the URI's, else `orders`.
     pub database: Option<&'a str>,
-    /// The Kubernetes namespace in which the URI's host names are meant. A host without a dot, such
-    /// as `orders-mongo`, then becomes `orders-mongo.ticketing.svc`: what a pod of that namespace
-    /// would reach by the short name, from anywhere in the cluster.
+    /// The Kubernetes namespace that short host names belong to. With `ticketing`, `orders-mongo` becomes
+    /// `orders-mongo.ticketing.svc`: what a pod of that namespace reaches by the short name, but from any namespace.
     pub namespace: Option<&'a str>,
 }
 
 impl<'a> ConnectOptions<'a> {
-    /// The URI as it is.
+    /// Connects with the URI as it is.
     #[must_use]
     pub const fn new(uri: &'a str) -> Self {
         Self { uri, database: None, namespace: None }
     }
 
-    /// What these options lead to, without contacting anything.
+    /// The database that these options lead to, determined without contacting it.
     ///
     /// # Errors
     /// When the URI or the database's name is not usable.
@@ -64,11 +63,10 @@ impl<'a> ConnectOptions<'a> {
             retry::once("resolving the database's servers", async { ClientOptions::parse(uri).await })
                 .await?;
         options.app_name.get_or_insert_with(|| APP_NAME.to_owned());
-        options.server_selection_timeout.get_or_insert(PATIENCE);
-        options.connect_timeout.get_or_insert(PATIENCE);
-        options.max_pool_size.get_or_insert(POOL);
-        // A write that only one server has seen can be undone by a failover: the same ticket would
-        // be sold again.
+        options.server_selection_timeout.get_or_insert(CONNECT_TIMEOUT);
+        options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
+        options.max_pool_size.get_or_insert(MAX_POOL_SIZE);
+        // A failover can roll back a write that only one server has acknowledged, and the ticket would be sold twice.
         options.write_concern.get_or_insert_with(majority);
         let client = Client::with_options(options).map_err(|error| self.invalid(&error))?;
         Ok((client, target))
@@ -79,7 +77,7 @@ impl<'a> ConnectOptions<'a> {
         let hosts = match &mut uri.host_info {
             HostInfo::HostIdentifiers(addresses) => {
                 addresses.iter_mut().for_each(|address| qualify(address, self.namespace));
-                addresses.iter().map(written).collect()
+                addresses.iter().map(host_port).collect()
             }
             HostInfo::DnsRecord(name) => vec![format!("srv:{}", name.to_lowercase())],
             _ => {
@@ -96,8 +94,7 @@ impl<'a> ConnectOptions<'a> {
         Ok((uri, TargetId::new(hosts, database)))
     }
 
-    /// The driver's own message may quote any piece of the URI, so it is repeated only where the
-    /// URI has nothing to hide.
+    /// The driver's message may quote any part of the URI, so it is included only if the URI has no credentials.
     fn invalid(&self, error: &mongodb::error::Error) -> StoreError {
         let lower = self.uri.to_lowercase();
         let secret = ["@", "password", "token", "secret"].iter().any(|word| lower.contains(word));
@@ -120,18 +117,18 @@ impl fmt::Debug for ConnectOptions<'_> {
     }
 }
 
-/// Connection pools that are shared by all that connect with the same string, in the same namespace: each takes
-/// memory, and connections of its own to every server. A pool lives as long as a store that uses it.
+/// Connection pools by connection string and namespace, so that stores with the same ones share a client: each client
+/// takes memory and has its own connections to every server. A pool lives as long as a store that uses it.
 ///
-/// That of another server, or of another user, is never shared, so neither can use up the other's connections.
+/// Stores of different servers or different users never share a pool, so neither can use up the other's connections.
 #[derive(Debug, Default)]
-pub struct Pools(Mutex<ByAddress>);
+pub struct Pools(Mutex<ClientsByUri>);
 
-/// Pools by connection string and namespace.
-type ByAddress = HashMap<(String, Option<String>), Weak<Client>>;
+/// Clients by connection string and namespace.
+type ClientsByUri = HashMap<(String, Option<String>), Weak<Client>>;
 
 impl Pools {
-    /// The pool of these options, made if it is not there; and what they lead to.
+    /// The pool for these options, created if there is none, and the database that they lead to.
     pub(super) async fn open(
         &self,
         options: &ConnectOptions<'_>,
@@ -145,7 +142,7 @@ impl Pools {
         let client = Arc::new(client);
         let mut pools = self.lock();
         pools.retain(|_, pool| pool.strong_count() > 0);
-        // Another may have made one meanwhile.
+        // Another task may have created one meanwhile.
         if let Some(other) = pools.get(&key).and_then(Weak::upgrade) {
             return Ok((other, target));
         }
@@ -153,13 +150,13 @@ impl Pools {
         Ok((client, target))
     }
 
-    fn lock(&self) -> MutexGuard<'_, ByAddress> {
-        // No code panics while holding it.
+    fn lock(&self) -> MutexGuard<'_, ClientsByUri> {
+        // No code panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A set of servers and a database in it: two URIs with the same one lead to the same orders.
+/// Identifies a database by its servers and its name: two URIs with the same target lead to the same orders.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetId {
     /// `host:port` of every server, sorted; or one `srv:NAME`.
@@ -182,7 +179,7 @@ impl fmt::Display for TargetId {
     }
 }
 
-/// Acknowledged by a majority of the servers.
+/// The write concern `majority`.
 pub(super) fn majority() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).build()
 }
@@ -196,7 +193,7 @@ fn qualify(address: &mut ServerAddress, namespace: Option<&str>) {
     }
 }
 
-fn written(address: &ServerAddress) -> String {
+fn host_port(address: &ServerAddress) -> String {
     match address {
         ServerAddress::Tcp { host, port } if host.contains(':') => {
             format!("[{host}]:{}", port.unwrap_or(27017))
@@ -223,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_host_is_meant_in_its_namespace_and_every_other_name_stays() {
+    fn a_short_host_is_qualified_with_its_namespace_and_every_other_host_stays() {
         let ticketing = Some("ticketing");
         assert_eq!(target("mongodb://orders-mongo", ticketing), "orders-mongo.ticketing.svc:27017/orders");
         assert_eq!(
@@ -238,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn two_uris_to_one_collection_are_one_target() {
+    fn two_uris_that_lead_to_one_database_are_one_target() {
         let a =
             ConnectOptions::new("mongodb://u:one@b.example:27017,a.example/orders?replicaSet=rs").target();
         let b = ConnectOptions::new("mongodb://A.example:27017,B.example").target();
@@ -282,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pool_is_shared_by_those_with_the_same_string_and_goes_with_the_last_of_them() {
+    async fn a_pool_is_shared_by_stores_with_the_same_uri_and_dropped_with_the_last_of_them() {
         let pools = Pools::default();
         let open = async |uri, database, namespace| {
             pools.open(&ConnectOptions { uri, database: Some(database), namespace }).await.unwrap()

@@ -1,4 +1,4 @@
-//! One database: its connection pool and its collections.
+//! `Store`: one database, its connection pool and its collections.
 
 use std::{
     fmt,
@@ -16,48 +16,48 @@ use super::{
     error::StoreError,
     first_pages::FirstPages,
     gates::Gates,
-    insert::Inserts,
-    lookup::Lookup,
+    inserter::Inserter,
+    loader::Loader,
     retry,
 };
 
-/// The orders of one database. Clones share one connection pool.
+/// The orders and tickets of one database. Clones share one connection pool.
 #[derive(Clone)]
 pub struct Store {
     pub(super) database: Database,
-    /// Keeps a pool that is shared.
+    /// Keeps the shared pool alive.
     _pool: Arc<Client>,
     target: TargetId,
-    /// Made by the first reservation: they are large, and a sweeper never makes one.
+    /// Created by the first reservation, since they are large and a sweeper never reserves.
     pub(super) gates: Arc<OnceLock<Box<Gates>>>,
-    pub(super) orders_by_id: Lookup,
-    pub(super) tickets_by_id: Lookup,
-    pub(super) inserts: Inserts,
+    pub(super) order_loader: Loader,
+    pub(super) ticket_loader: Loader,
+    pub(super) inserter: Inserter,
     pub(super) first_pages: FirstPages,
 }
 
 impl Store {
-    /// Prepares a connection pool; the servers are contacted by the first call that needs them.
+    /// Creates a connection pool; the servers are contacted by the first call that needs them.
     ///
-    /// Only `mongodb+srv` needs the network here, to ask the DNS for the servers' names.
+    /// Only `mongodb+srv` needs the network here, for the DNS query.
     ///
     /// # Errors
-    /// When the URI or the database's name is not usable; the message never repeats credentials.
+    /// When the URI or the database's name is not usable; the message never contains credentials.
     pub async fn connect(options: ConnectOptions<'_>) -> Result<Self, StoreError> {
         Self::connect_in(&Pools::default(), options).await
     }
 
-    /// The same, with a connection pool that others may use too.
+    /// Like [`Store::connect`], with a connection pool shared through `pools`.
     ///
     /// # Errors
-    /// As above.
+    /// As [`Store::connect`].
     pub async fn connect_in(pools: &Pools, options: ConnectOptions<'_>) -> Result<Self, StoreError> {
         let (pool, target) = pools.open(&options).await?;
         let database = pool.database(&target.database);
         Ok(Self {
-            orders_by_id: Lookup::new(database.collection(ORDERS), "reading an order"),
-            tickets_by_id: Lookup::new(database.collection(TICKETS), "reading a ticket"),
-            inserts: Inserts::new(database.collection(ORDERS), "storing an order"),
+            order_loader: Loader::new(database.collection(ORDERS), "reading an order"),
+            ticket_loader: Loader::new(database.collection(TICKETS), "reading a ticket"),
+            inserter: Inserter::new(database.collection(ORDERS), "storing an order"),
             first_pages: FirstPages::default(),
             database,
             _pool: pool,
@@ -66,18 +66,18 @@ impl Store {
         })
     }
 
-    /// Which servers and database these orders are in.
+    /// Identifies the database.
     #[must_use]
     pub fn target(&self) -> &TargetId {
         &self.target
     }
 
-    /// Asks the database for next to nothing.
+    /// Checks that the database answers.
     ///
-    /// A read and not a `ping`, which a server answers that has lost its storage or its primary.
+    /// It reads, since a server that has lost its storage or its primary still answers the `ping` command.
     ///
     /// # Errors
-    /// When it is not there, or does not let us in.
+    /// When the database cannot be reached or refuses the credentials.
     pub async fn ping(&self) -> Result<(), StoreError> {
         retry::once("asking the database whether it is there", async {
             self.orders().find_one(doc! { "_id": 0 }).projection(doc! { "_id": 1 }).await
@@ -86,10 +86,10 @@ impl Store {
         .map(drop)
     }
 
-    /// Drops the whole database. Tests clean up by it.
+    /// Drops the whole database, for tests.
     ///
     /// # Errors
-    /// When the server refuses or is not there.
+    /// When the server refuses or cannot be reached.
     #[doc(hidden)]
     pub async fn drop_database(&self) -> Result<(), StoreError> {
         retry::transient("dropping the database", || async { self.database.drop().await }).await
@@ -99,12 +99,12 @@ impl Store {
         self.database.collection(ORDERS)
     }
 
-    /// Orders as bytes, so that one malformed document fails by itself and not its whole batch.
+    /// Orders as raw BSON, so that a malformed document does not fail the whole batch.
     pub(super) fn raw_orders(&self) -> Collection<RawDocumentBuf> {
         self.database.collection(ORDERS)
     }
 
-    /// Tickets as bytes, for the same reason.
+    /// Tickets as raw BSON, for the same reason.
     pub(super) fn raw_tickets(&self) -> Collection<RawDocumentBuf> {
         self.database.collection(TICKETS)
     }

@@ -1,8 +1,8 @@
-//! Orders and tickets as documents.
+//! Orders and tickets as BSON documents.
 //!
-//! Reading is tolerant of what the Node service and the mongo shell write: numbers come as int32,
-//! int64 or double, `version` may be missing (it is 0 then), there are fields that are not ours. A
-//! document that still cannot be read is an error of its own, with its `_id`, and no one else's.
+//! Parsing accepts what the Node service and the mongo shell write: numbers may be int32, int64 or double, `version`
+//! may be missing (then it is 0), and other fields are ignored. A document that cannot be parsed is an error with its
+//! `_id`, which does not affect any other document.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) const TICKETS: &str = "tickets";
 /// The field of an order that was reserved with an idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotencyKey";
 
-/// The largest whole number that a double holds exactly: mongoose and JSON know no other numbers.
+/// `Number.MAX_SAFE_INTEGER`: the largest whole number that mongoose and JSON represent exactly.
 const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
 /// The document of a new order.
@@ -38,34 +38,34 @@ pub(super) fn from_order(order: &Order) -> Document {
     document
 }
 
-/// The order that `document` holds.
+/// Parses an order.
 pub(super) fn to_order(document: &RawDocument) -> Result<Order, StoreError> {
     let fields = Fields { collection: ORDERS, document };
     let status = fields.text("status")?;
     let user = fields.text("userId")?;
     Ok(Order {
         id: OrderId::from_bytes(fields.object_id("_id")?.bytes()),
-        user: UserId::new(user).map_err(|error| fields.wrong("userId", error))?,
-        status: status.parse().map_err(|error| fields.wrong("status", error))?,
+        user: UserId::new(user).map_err(|error| fields.malformed("userId", error))?,
+        status: status.parse().map_err(|error| fields.malformed("status", error))?,
         expires_at: fields.date("expiresAt")?,
-        // An order whose ticket is missing, null or of another type stays visible, without a ticket.
+        // An order whose ticket is missing, null or of another type is still shown, without a ticket.
         ticket: fields.object_id("ticket").ok().map(|id| TicketId::from_bytes(id.bytes())),
         version: fields.version()?,
     })
 }
 
-/// The ticket that `document` holds.
+/// Parses a ticket.
 pub(super) fn to_ticket(document: &RawDocument) -> Result<Ticket, StoreError> {
     let fields = Fields { collection: TICKETS, document };
     Ok(Ticket {
         id: TicketId::from_bytes(fields.object_id("_id")?.bytes()),
         title: fields.text("title")?.to_owned(),
-        price: fields.number("price")?.ok_or_else(|| fields.wrong("price", "it is missing"))?,
+        price: fields.number("price")?.ok_or_else(|| fields.malformed("price", "it is missing"))?,
         version: fields.version()?,
     })
 }
 
-/// A ticket's id, and its version if it has one that could be compared with.
+/// A ticket's id, and its version if that is valid.
 pub(super) fn ticket_version(document: &RawDocument) -> Option<(TicketId, Option<Version>)> {
     let fields = Fields { collection: TICKETS, document };
     let id = TicketId::from_bytes(fields.object_id("_id").ok()?.bytes());
@@ -73,8 +73,8 @@ pub(super) fn ticket_version(document: &RawDocument) -> Option<(TicketId, Option
     Some((id, if is_there { fields.version().ok() } else { None }))
 }
 
-/// What of `document` is worth keeping; a malformed one is logged and left out.
-pub(super) fn kept<T>(parsed: Result<T, StoreError>) -> Option<T> {
+/// Logs the error of a malformed document and drops it, so that it does not fail a whole list.
+pub(super) fn skip_malformed<T>(parsed: Result<T, StoreError>) -> Option<T> {
     parsed.inspect_err(|error| tracing::warn!(%error, "leaving out a malformed document")).ok()
 }
 
@@ -82,15 +82,15 @@ pub(super) fn object_id(bytes: [u8; 12]) -> ObjectId {
     ObjectId::from(bytes)
 }
 
-pub(super) fn date(moment: Timestamp) -> DateTime {
-    DateTime::from_millis(moment.as_millisecond())
+pub(super) fn date(timestamp: Timestamp) -> DateTime {
+    DateTime::from_millis(timestamp.as_millisecond())
 }
 
-pub(super) fn moment(date: DateTime) -> Option<Timestamp> {
+pub(super) fn timestamp(date: DateTime) -> Option<Timestamp> {
     Timestamp::from_millisecond(date.timestamp_millis()).ok()
 }
 
-/// A version as the Node service would store it.
+/// A version as the Node service stores it.
 pub(super) fn version(version: Version) -> Bson {
     match i32::try_from(version.0) {
         Ok(small) => Bson::Int32(small),
@@ -98,7 +98,7 @@ pub(super) fn version(version: Version) -> Bson {
     }
 }
 
-/// A number as the Node service would store it: whole ones as integers, others as doubles.
+/// A number as the Node service stores it: a whole number as an integer, any other as a double.
 #[allow(clippy::cast_possible_truncation, reason = "the range is checked first")]
 pub(super) fn number(value: f64) -> Bson {
     if value.fract() != 0.0 || value.abs() > MAX_SAFE {
@@ -110,7 +110,7 @@ pub(super) fn number(value: f64) -> Bson {
     }
 }
 
-/// The texts of `statuses`, for a filter.
+/// The stored form of `statuses`, for a filter.
 pub(super) fn statuses(statuses: &[OrderStatus]) -> Vec<&'static str> {
     statuses.iter().map(|status| status.as_str()).collect()
 }
@@ -120,14 +120,14 @@ pub(super) fn user_orders_keys() -> Document {
     doc! { "userId": 1, "_id": 1 }
 }
 
-/// The update that carries out `transition`. Only these two fields are touched: others may write theirs.
+/// The update for `transition`. It sets these two fields only, since other services may write theirs.
 pub(super) fn transition_update(transition: Transition) -> Document {
     doc! { "$set": { "status": transition.to().as_str() }, "$inc": { "version": 1 } }
 }
 
-/// `moment - by`; saturates at the beginning of the calendar.
-pub(super) fn before(moment: Timestamp, by: Duration) -> Timestamp {
-    moment.checked_sub(by).unwrap_or(Timestamp::MIN)
+/// `timestamp - duration`, saturating at the earliest timestamp.
+pub(super) fn before(timestamp: Timestamp, duration: Duration) -> Timestamp {
+    timestamp.checked_sub(duration).unwrap_or(Timestamp::MIN)
 }
 
 struct Fields<'a> {
@@ -140,37 +140,40 @@ impl<'a> Fields<'a> {
         match self.document.get(name) {
             Ok(None | Some(RawBsonRef::Null | RawBsonRef::Undefined)) => Ok(None),
             Ok(value) => Ok(value),
-            Err(error) => Err(self.wrong(name, error)),
+            Err(error) => Err(self.malformed(name, error)),
         }
     }
 
     fn required(&self, name: &str) -> Result<RawBsonRef<'a>, StoreError> {
-        self.get(name)?.ok_or_else(|| self.wrong(name, "it is missing"))
+        self.get(name)?.ok_or_else(|| self.malformed(name, "it is missing"))
     }
 
     fn text(&self, name: &str) -> Result<&'a str, StoreError> {
-        self.required(name)?.as_str().ok_or_else(|| self.wrong(name, "it is not a string"))
+        self.required(name)?.as_str().ok_or_else(|| self.malformed(name, "it is not a string"))
     }
 
     fn object_id(&self, name: &str) -> Result<ObjectId, StoreError> {
-        self.required(name)?.as_object_id().ok_or_else(|| self.wrong(name, "it is not an ObjectId"))
+        self.required(name)?.as_object_id().ok_or_else(|| self.malformed(name, "it is not an ObjectId"))
     }
 
     fn date(&self, name: &str) -> Result<Timestamp, StoreError> {
         self.required(name)?
             .as_datetime()
-            .and_then(moment)
-            .ok_or_else(|| self.wrong(name, "it is not a date of this calendar"))
+            .and_then(timestamp)
+            .ok_or_else(|| self.malformed(name, "it is not a date of this calendar"))
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "JavaScript's numbers, which these are, lose the same")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "JavaScript, which writes these numbers, has the same precision"
+    )]
     fn number(&self, name: &str) -> Result<Option<f64>, StoreError> {
         match self.get(name)? {
             None => Ok(None),
             Some(RawBsonRef::Int32(value)) => Ok(Some(value.into())),
             Some(RawBsonRef::Int64(value)) => Ok(Some(value as f64)),
             Some(RawBsonRef::Double(value)) if value.is_finite() => Ok(Some(value)),
-            Some(_) => Err(self.wrong(name, "it is not a finite number")),
+            Some(_) => Err(self.malformed(name, "it is not a finite number")),
         }
     }
 
@@ -180,11 +183,11 @@ impl<'a> Fields<'a> {
         if version.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&version) {
             Ok(Version(version as u32))
         } else {
-            Err(self.wrong("version", format!("{version} is not a version")))
+            Err(self.malformed("version", format!("{version} is not a version")))
         }
     }
 
-    fn wrong(&self, field: &str, why: impl std::fmt::Display) -> StoreError {
+    fn malformed(&self, field: &str, why: impl std::fmt::Display) -> StoreError {
         let id = match self.document.get("_id") {
             Ok(Some(RawBsonRef::ObjectId(id))) => id.to_hex(),
             Ok(Some(other)) => format!("{other:?}").chars().take(80).collect(),
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_survives_being_written_and_read() {
+    fn an_order_round_trips() {
         let order = to_order(&raw(&mongoose())).unwrap();
         assert_eq!(to_order(&raw(&from_order(&order))).unwrap(), order);
     }
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_version_is_0_and_a_strange_ticket_is_none() {
+    fn a_missing_version_is_0_and_a_ticket_of_another_type_is_none() {
         let mut document = mongoose();
         document.remove("version");
         document.insert("ticket", "not an ObjectId");
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_which_document_and_field() {
+    fn a_parse_error_names_the_document_and_the_field() {
         for (field, value) in [
             ("status", Bson::String("paid".into())),
             ("status", Bson::Null),
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_stored_as_the_node_service_would() {
+    fn numbers_are_stored_as_the_node_service_stores_them() {
         assert_eq!(number(20.0), Bson::Int32(20));
         assert_eq!(number(20.5), Bson::Double(20.5));
         assert_eq!(number(5_000_000_000.0), Bson::Int64(5_000_000_000));

@@ -1,4 +1,4 @@
-//! What can go wrong with a database, told apart by what one can do about it.
+//! Errors of the store, sorted by what the caller or the user can do about them.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use super::code;
 #[derive(Clone, Debug, ThisError)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The connection string is not one.
+    /// The connection string cannot be used.
     #[error("the MongoDB URI is not usable: {0}")]
     InvalidUri(String),
-    /// The database's name is not one.
+    /// The database's name is not valid.
     #[error(
         "{0:?} is not a database name; write at most 63 characters, none of them a space or one of /\\.\"$*<>:|?"
     )]
     InvalidDatabase(String),
-    /// The database is not there, is stepping down, or is too busy.
+    /// The database cannot be reached, is failing over, or is too busy.
     #[error("the database is away while {doing}: {detail}")]
     Unavailable {
         /// What was attempted.
@@ -32,10 +32,10 @@ pub enum StoreError {
     TimedOut {
         /// What was attempted.
         doing: &'static str,
-        /// How long was waited.
+        /// The time limit.
         after: Duration,
     },
-    /// The database does not let us in.
+    /// The database refuses the credentials.
     #[error(
         "the database refuses the credentials while {doing}: {detail}; check the user, the password and authSource in the MongoDB URI"
     )]
@@ -45,20 +45,20 @@ pub enum StoreError {
         /// What the server says.
         detail: String,
     },
-    /// The unique index cannot be made, because of these tickets.
+    /// The unique index cannot be created, because more than one active order holds each of these tickets.
     #[error(
         "more than one active order holds a ticket already (tickets {0}); cancel all but one order of each, then the index that prevents it can be made"
     )]
     DuplicateActiveOrders(String),
-    /// The server lacks what the indexes need.
+    /// The server does not support the indexes.
     #[error(
         "the server cannot keep one active order per ticket: {0}; use MongoDB 6 or newer (or a compatible server that takes $in in partial indexes)"
     )]
     UnsupportedServer(String),
-    /// Another index is in the way of ours.
+    /// An existing index conflicts with ours.
     #[error("the index {name} is in the way: {detail}; drop it, ours is made in its place")]
     IndexConflict {
-        /// The name of the index that we make.
+        /// The name of our index.
         name: String,
         /// What the server says.
         detail: String,
@@ -73,7 +73,7 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
-    /// The database refuses for another reason.
+    /// Any other error of the database.
     #[error("the database failed while {doing}: {detail}")]
     Failed {
         /// What was attempted.
@@ -84,13 +84,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same call may well succeed later, without anyone changing the request.
+    /// Whether the same call may succeed later without a change of the request.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::TimedOut { .. } | Self::AuthenticationFailed { .. })
     }
 
-    /// Whether it will fail again until somebody changes how the process was started.
+    /// Whether it will fail until the process is started with other settings.
     #[must_use]
     pub fn is_misconfigured(&self) -> bool {
         matches!(self, Self::InvalidUri(_) | Self::InvalidDatabase(_))
@@ -117,14 +117,14 @@ impl StoreError {
         self.category().as_str()
     }
 
-    /// Sorts what the driver says.
+    /// Classifies an error of the driver.
     pub(super) fn from_driver(doing: &'static str, error: &Error) -> Self {
         let detail = describe(error);
         if is_authentication(error) {
             Self::AuthenticationFailed { doing, detail }
         } else if matches!(*error.kind, ErrorKind::IncompatibleServer { .. }) {
             Self::UnsupportedServer(detail)
-        } else if is_transient(error) || is_absence(error) {
+        } else if is_transient(error) || is_unreachable(error) {
             Self::Unavailable { doing, detail }
         } else {
             Self::Failed { doing, detail }
@@ -187,14 +187,14 @@ impl ErrorCategory {
 pub(super) struct InsertError {
     /// Whether a unique index refused it.
     pub(super) is_duplicate: bool,
-    /// Whether to try again at once, a few times, is likely to help.
+    /// Whether an immediate retry is likely to help.
     pub(super) is_transient: bool,
-    /// All else.
+    /// The error to report if it is not retried.
     pub(super) error: StoreError,
 }
 
 impl InsertError {
-    /// Of a document that was inserted by itself, or of each where the command failed as a whole.
+    /// For the only document of a command, or for each document of a command that failed as a whole.
     pub(super) fn from_driver(doing: &'static str, error: &Error) -> Self {
         Self {
             is_duplicate: is_duplicate(error),
@@ -203,11 +203,11 @@ impl InsertError {
         }
     }
 
-    /// Of one among several.
-    pub(super) fn from_answer(doing: &'static str, code: i32, message: &str) -> Self {
-        let is_transient = is_transient_answer(code, message);
-        let detail = in_one_line(&format!("{message} (code {code})"));
-        let error = if is_transient || (code == code::INTERNAL && lost_storage(message)) {
+    /// For one of several documents, from the server's reply.
+    pub(super) fn from_reply(doing: &'static str, code: i32, message: &str) -> Self {
+        let is_transient = is_transient_code(code, message);
+        let detail = on_one_line(&format!("{message} (code {code})"));
+        let error = if is_transient || (code == code::INTERNAL && lost_backend(message)) {
             StoreError::Unavailable { doing, detail }
         } else {
             StoreError::Failed { doing, detail }
@@ -216,7 +216,7 @@ impl InsertError {
     }
 }
 
-/// The code that the server gave, wherever the driver put it.
+/// The server's error code, wherever the driver keeps it.
 pub(super) fn server_code(error: &Error) -> Option<i32> {
     match &*error.kind {
         ErrorKind::Command(command) => Some(command.code),
@@ -231,9 +231,9 @@ pub(super) fn is_duplicate(error: &Error) -> bool {
     server_code(error) == Some(code::DUPLICATE_KEY)
 }
 
-/// Whether trying again at once, a few times, is likely to help.
+/// Whether an immediate retry is likely to help.
 ///
-/// The write may have happened or not: only writes that are harmless when repeated may be retried.
+/// A write may have happened or not, so only idempotent writes may be retried.
 pub(super) fn is_transient(error: &Error) -> bool {
     if ["RetryableWriteError", "TransientTransactionError"].iter().any(|label| error.contains_label(label)) {
         return true;
@@ -242,13 +242,13 @@ pub(super) fn is_transient(error: &Error) -> bool {
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
         ErrorKind::Write(WriteFailure::WriteConcernError(_)) => true,
         _ => server_code(error)
-            .is_some_and(|code| is_transient_answer(code, &server_message(error).unwrap_or_default())),
+            .is_some_and(|code| is_transient_code(code, &server_message(error).unwrap_or_default())),
     }
 }
 
-/// The same for a code and a message that came in the body of an answer.
-pub(super) fn is_transient_answer(code: i32, message: &str) -> bool {
-    // PostgreSQL's way to choose among racing writers, as DocumentDB reports it.
+/// The same for an error code and message in the body of a reply.
+pub(super) fn is_transient_code(code: i32, message: &str) -> bool {
+    // How PostgreSQL aborts one of several conflicting writers, as DocumentDB reports it.
     code::TRANSIENT.contains(&code) || (code == code::INTERNAL && message.contains("deadlock detected"))
 }
 
@@ -257,20 +257,20 @@ fn is_authentication(error: &Error) -> bool {
         || server_code(error).is_some_and(|code| code::AUTHENTICATION.contains(&code))
 }
 
-fn is_absence(error: &Error) -> bool {
+fn is_unreachable(error: &Error) -> bool {
     match *error.kind {
         ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. } | ErrorKind::Shutdown => true,
         _ => {
             server_code(error) == Some(code::INTERNAL)
-                && lost_storage(&server_message(error).unwrap_or_default())
+                && lost_backend(&server_message(error).unwrap_or_default())
         }
     }
 }
 
-/// FerretDB answers for itself while its PostgreSQL is away, with the code for anything, and says why
-/// in Go's, in its driver's or in PostgreSQL's words.
-fn lost_storage(message: &str) -> bool {
-    const WORDS: [&str; 8] = [
+/// FerretDB still replies while its PostgreSQL is down: with the generic error code, and a message from Go, from its
+/// PostgreSQL driver or from PostgreSQL itself.
+fn lost_backend(message: &str) -> bool {
+    const MESSAGES: [&str; 8] = [
         "failed to connect",
         "connection refused",
         "connection reset",
@@ -280,7 +280,7 @@ fn lost_storage(message: &str) -> bool {
         "terminating connection",
         "the database system is",
     ];
-    WORDS.iter().any(|words| message.contains(words))
+    MESSAGES.iter().any(|part| message.contains(part))
 }
 
 fn server_message(error: &Error) -> Option<String> {
@@ -292,15 +292,15 @@ fn server_message(error: &Error) -> Option<String> {
     }
 }
 
-/// The server's own words where there are any, else the driver's; in one line.
+/// The server's message if there is one, else the driver's; on one line.
 pub(super) fn describe(error: &Error) -> String {
     let text = match (server_code(error), server_message(error)) {
         (Some(code), Some(message)) => format!("{message} (code {code})"),
         _ => error.kind.to_string(),
     };
-    in_one_line(&text)
+    on_one_line(&text)
 }
 
-fn in_one_line(text: &str) -> String {
+fn on_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,7 +1,8 @@
-//! What the sweeper asks of a database: its clock, which orders are due or soon will be, and to cancel them.
+//! The sweeper's side of the store: the database's time, the orders that are due or will be soon, and their expiry.
 //!
-//! Nothing here trusts the clock of the machine it runs on, and nothing is decided by reading: the
-//! write repeats every condition, so an order that was paid for between the two stays paid for.
+//! An order is *due* when the database's clock has reached its `expiresAt`, plus the grace period if its payment has
+//! begun. The clock of this machine does not matter. Expiring an order is a conditional write that repeats every
+//! condition of the query, so an order that is paid for between the two stays paid for.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tracing::Instrument;
 use super::{
     connect::majority,
     database::Store,
-    document::{before, date, moment, statuses, transition_update},
+    document::{before, date, statuses, timestamp, transition_update},
     error::StoreError,
     retry,
 };
@@ -22,28 +23,28 @@ use crate::{
     runtime::traces,
 };
 
-/// Which of the open orders are meant.
+/// Selects open orders by when they expire.
 #[derive(Clone, Debug)]
-pub struct Query {
-    /// What is due at this moment is to be cancelled.
+pub struct ExpiryQuery {
+    /// Orders that are due at this time are to be cancelled.
     pub cutoff: Timestamp,
-    /// The last moment at which they expire: before the cutoff, or after it, since that says when to come back.
+    /// Only orders that expire at this time or earlier. After the cutoff, to learn when the next order will be due.
     pub until: Timestamp,
-    /// Only those that expire after this moment.
+    /// Only orders that expire after this time.
     pub after: Option<Timestamp>,
-    /// How much later orders are due that are being paid for.
+    /// The grace period of orders whose payment has begun.
     pub grace: Duration,
-    /// How many to look at, or to count.
+    /// The most orders to read or to count.
     pub limit: u32,
-    /// Those are left out.
-    pub but: Refused,
+    /// Orders to leave out.
+    pub exclude: RejectedOrders,
 }
 
-impl Query {
-    /// Whatever is due at `cutoff`, up to `limit`.
+impl ExpiryQuery {
+    /// The orders that are due at `cutoff`, up to `limit`.
     #[must_use]
     pub fn due(cutoff: Timestamp, grace: Duration, limit: u32) -> Self {
-        Self { cutoff, until: cutoff, after: None, grace, limit, but: Refused::default() }
+        Self { cutoff, until: cutoff, after: None, grace, limit, exclude: RejectedOrders::default() }
     }
 
     fn filter(&self) -> Document {
@@ -53,54 +54,54 @@ impl Query {
             expires_at.insert("$gt", date(after));
         }
         filter.insert("expiresAt", expires_at);
-        if !self.but.0.is_empty() {
-            filter.insert("_id", doc! { "$nin": &self.but.0 });
+        if !self.exclude.0.is_empty() {
+            filter.insert("_id", doc! { "$nin": &self.exclude.0 });
         }
         filter
     }
 }
 
-/// What a look at the open orders found.
+/// The result of [`Store::find_expiring`].
 #[derive(Debug, Default)]
-pub struct Look {
-    ids: Vec<Bson>,
+pub struct ExpiringOrders {
+    due_ids: Vec<Bson>,
     due: Vec<Timestamp>,
     next: Option<Timestamp>,
-    full: bool,
+    is_full: bool,
 }
 
-impl Look {
-    /// The moments at which the orders that are due became so, in no order.
+impl ExpiringOrders {
+    /// When the orders that are due became due, in no particular order.
     #[must_use]
     pub fn due(&self) -> &[Timestamp] {
         &self.due
     }
 
-    /// The earliest moment at which another of those that were seen becomes due.
+    /// When the next of the orders that were read becomes due.
     #[must_use]
     pub fn next(&self) -> Option<Timestamp> {
         self.next
     }
 
-    /// Whether as many were seen as were asked for, so that there may be more of either kind.
+    /// Whether the limit was reached, so that there may be more orders.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.full
+        self.is_full
     }
 }
 
-/// Orders that the database refuses to cancel.
+/// Orders whose update the database rejects.
 #[derive(Clone, Debug, Default)]
-pub struct Refused(Vec<Bson>);
+pub struct RejectedOrders(Vec<Bson>);
 
-impl Refused {
+impl RejectedOrders {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Adds others.
+    /// Adds `others`.
     pub fn add(&mut self, others: Self) {
         self.0.extend(others.0);
     }
@@ -111,28 +112,28 @@ const LOOKING: &str = "looking for expired orders";
 const COUNTING: &str = "counting expired orders";
 
 impl Store {
-    /// The database's own clock, which alone says what is due.
+    /// The time of the database's clock, which decides what is due.
     ///
     /// # Errors
-    /// When the database fails or does not tell the time.
+    /// When the database fails, or its reply has no time.
     pub async fn server_time(&self) -> Result<Timestamp, StoreError> {
         let doing = "asking the database for the time";
         let hello =
             retry::transient(doing, || async { self.database.run_command(doc! { "hello": 1 }).await })
                 .await?;
-        hello.get_datetime("localTime").ok().and_then(|time| moment(*time)).ok_or_else(|| {
+        hello.get_datetime("localTime").ok().and_then(|time| timestamp(*time)).ok_or_else(|| {
             StoreError::Failed { doing, detail: "its answer to hello has no localTime".into() }
         })
     }
 
-    /// Looks for open orders that are due, or soon will be.
+    /// Reads open orders that are due, or will be soon.
     ///
-    /// In the index's order where the server walks it, which is oldest first. It is not asked for: some
-    /// servers would read and sort all that is due, for each batch.
+    /// The query has no sort, for which some servers would read and sort all due orders for each batch. A server that
+    /// scans the index returns them oldest first.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn look(&self, query: &Query) -> Result<Look, StoreError> {
+    pub async fn find_expiring(&self, query: &ExpiryQuery) -> Result<ExpiringOrders, StoreError> {
         let (orders, filter) = (self.raw_orders(), query.filter());
         let (limit, grace) = (query.limit, query.grace);
         let found: Vec<RawDocumentBuf> = retry::transient(LOOKING, || async {
@@ -146,60 +147,70 @@ impl Store {
                 .await
         })
         .await?;
-        let mut look = Look { full: found.len() as u64 >= u64::from(limit), ..Look::default() };
+        let is_full = found.len() as u64 >= u64::from(limit);
+        let mut expiring = ExpiringOrders { is_full, ..ExpiringOrders::default() };
         for order in &found {
             let Some((id, at)) = due_of(order, grace) else { continue };
             if at <= query.cutoff {
-                look.ids.push(id);
-                look.due.push(at);
+                expiring.due_ids.push(id);
+                expiring.due.push(at);
             } else {
-                look.next = Some(look.next.map_or(at, |next| next.min(at)));
+                expiring.next = Some(expiring.next.map_or(at, |next| next.min(at)));
             }
         }
-        Ok(look)
+        Ok(expiring)
     }
 
-    /// Cancels those of the orders that were seen that are due at `cutoff` still, and says how many they
-    /// were. Each order is cancelled at most once, however many callers there are. The others had moved
-    /// meanwhile: paid for, cancelled by their user, or taken by another sweeper; or the reply to the
-    /// first of two attempts was lost.
+    /// Cancels those of the due orders in `expiring` that are still due at `cutoff`, and returns their number. Each order
+    /// is cancelled at most once, however many callers there are. The others have been paid for or cancelled meanwhile;
+    /// or they are not counted because the reply to a first attempt was lost.
     ///
     /// # Errors
-    /// When the database fails; some of the orders may have been cancelled then.
-    pub async fn expire(&self, look: &Look, cutoff: Timestamp, grace: Duration) -> Result<u64, StoreError> {
-        if look.ids.is_empty() { Ok(0) } else { self.expire_these(&look.ids, cutoff, grace).await }
-    }
-
-    /// The same where the database refuses the whole for the sake of some, such as one whose version is a
-    /// text: cancels the others, and says which are left. For them somebody has to see to.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub async fn expire_apart(
+    /// When the database fails. Some of the orders may have been cancelled then.
+    pub async fn expire(
         &self,
-        look: &Look,
+        expiring: &ExpiringOrders,
         cutoff: Timestamp,
         grace: Duration,
-    ) -> Result<(u64, Refused), StoreError> {
-        let (mut expired, mut refused) = (0, Refused::default());
-        let mut parts = vec![look.ids.as_slice()];
+    ) -> Result<u64, StoreError> {
+        if expiring.due_ids.is_empty() {
+            Ok(0)
+        } else {
+            self.expire_by_id(&expiring.due_ids, cutoff, grace).await
+        }
+    }
+
+    /// Like [`Store::expire`], after that failed because the database rejects the update of some of the orders, such as
+    /// one whose version is a string: finds these by bisection, cancels all others, and returns those that were
+    /// rejected, which need manual repair.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn expire_bisecting(
+        &self,
+        expiring: &ExpiringOrders,
+        cutoff: Timestamp,
+        grace: Duration,
+    ) -> Result<(u64, RejectedOrders), StoreError> {
+        let (mut expired, mut rejected) = (0, RejectedOrders::default());
+        let mut parts = vec![expiring.due_ids.as_slice()];
         while let Some(ids) = parts.pop() {
-            match self.expire_these(ids, cutoff, grace).await {
-                Ok(now) => expired += now,
+            match self.expire_by_id(ids, cutoff, grace).await {
+                Ok(count) => expired += count,
                 Err(error) if error.is_unavailable() => return Err(error),
                 Err(error) => match ids {
                     [id] => {
-                        tracing::warn!(order = %id, %error, "this order cannot be cancelled, and is left alone for a while");
-                        refused.0.push(id.clone());
+                        tracing::warn!(order = %id, %error, "cannot cancel this order; leaving it out for a while");
+                        rejected.0.push(id.clone());
                     }
                     ids => parts.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2))),
                 },
             }
         }
-        Ok((expired, refused))
+        Ok((expired, rejected))
     }
 
-    async fn expire_these(
+    async fn expire_by_id(
         &self,
         ids: &[Bson],
         cutoff: Timestamp,
@@ -210,18 +221,18 @@ impl Store {
         self.cancel_all(filter).await
     }
 
-    /// Cancels all of them that are due, without looking at them before, and says how many they were.
+    /// Cancels all orders of `query` that are due, without reading them first, and returns their number.
     ///
     /// # Errors
     /// As [`Store::expire`].
-    pub async fn expire_within(&self, query: &Query) -> Result<u64, StoreError> {
-        let query = Query { until: query.until.min(query.cutoff), ..query.clone() };
+    pub async fn expire_matching(&self, query: &ExpiryQuery) -> Result<u64, StoreError> {
+        let query = ExpiryQuery { until: query.until.min(query.cutoff), ..query.clone() };
         self.cancel_all(query.filter()).await
     }
 
     async fn cancel_all(&self, filter: Document) -> Result<u64, StoreError> {
         let orders = self.orders();
-        // A trace of its own: the many looks at an idle database make none.
+        // A trace begins here and not in the query, so that polling an idle database creates none.
         let result = retry::transient(EXPIRING, || async {
             let update = orders.update_many(filter.clone(), transition_update(Transition::Cancel));
             update.write_concern(majority()).await
@@ -231,38 +242,38 @@ impl Store {
         Ok(result.modified_count)
     }
 
-    /// How many of them are due, counted up to the limit.
+    /// The number of orders of `query` that are due, counted up to its limit.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn count(&self, query: &Query) -> Result<u64, StoreError> {
-        let query = Query { until: query.until.min(query.cutoff), ..query.clone() };
-        let (orders, filter, most) = (self.orders(), query.filter(), u64::from(query.limit));
-        retry::transient(COUNTING, || async { orders.count_documents(filter.clone()).limit(most).await })
+    pub async fn count_due(&self, query: &ExpiryQuery) -> Result<u64, StoreError> {
+        let query = ExpiryQuery { until: query.until.min(query.cutoff), ..query.clone() };
+        let (orders, filter, limit) = (self.orders(), query.filter(), u64::from(query.limit));
+        retry::transient(COUNTING, || async { orders.count_documents(filter.clone()).limit(limit).await })
             .await
     }
 }
 
-/// The id of an open order, and when it becomes due.
+/// The id of an open order, and when it is due.
 fn due_of(order: &RawDocumentBuf, grace: Duration) -> Option<(Bson, Timestamp)> {
     let id = order.get("_id").ok()??.try_into().ok()?;
-    let expires_at = moment(order.get_datetime("expiresAt").ok()?)?;
+    let expires_at = timestamp(order.get_datetime("expiresAt").ok()?)?;
     let is_paying =
         order.get_str("status").is_ok_and(|status| status == OrderStatus::AwaitingPayment.as_str());
     let grace = if is_paying { grace } else { Duration::ZERO };
     Some((id, expires_at.checked_add(grace).unwrap_or(Timestamp::MAX)))
 }
 
-/// What is due at `cutoff`. The first two conditions are word for word those of the partial index,
-/// so that every planner sees that the index has all of it; the grace is a check on what it yields.
+/// The filter for orders that are due at `cutoff`. The conditions on status and `expiresAt` are those of the partial
+/// index, so that every query planner can use it; the grace period is checked on its results.
 fn due(cutoff: Timestamp, grace: Duration) -> Document {
     let mut due = doc! {
         "status": { "$in": statuses(&OrderStatus::OPEN) },
         "expiresAt": { "$lte": date(cutoff) },
     };
     if !grace.is_zero() {
-        let graceless = doc! { "status": OrderStatus::Created.as_str() };
-        due.insert("$or", vec![graceless, doc! { "expiresAt": { "$lte": date(before(cutoff, grace)) } }]);
+        let not_paying = doc! { "status": OrderStatus::Created.as_str() };
+        due.insert("$or", vec![not_paying, doc! { "expiresAt": { "$lte": date(before(cutoff, grace)) } }]);
     }
     due
 }

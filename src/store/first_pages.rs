@@ -1,4 +1,4 @@
-//! The first pages of several users are one query, when they are asked for at the same time.
+//! Combines concurrent requests for the first pages of several users into one query.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use mongodb::{
 };
 
 use super::{
-    batch::Batches,
+    batcher::Batcher,
     document::user_orders_keys,
     error::StoreError,
     page_query::{LISTING, Listing, find},
@@ -17,13 +17,13 @@ use super::{
 };
 use crate::order::UserId;
 
-/// The first of a user's orders, in any status, that are asked for at the time.
+/// Batches the queries for first pages of all statuses.
 #[derive(Clone)]
-pub(super) struct FirstPages(Batches<FirstPage, Result<Vec<RawDocumentBuf>, StoreError>>);
+pub(super) struct FirstPages(Batcher<FirstPage, Result<Vec<RawDocumentBuf>, StoreError>>);
 
 impl Default for FirstPages {
     fn default() -> Self {
-        Self(Batches::new(LISTING))
+        Self(Batcher::new(LISTING))
     }
 }
 
@@ -41,21 +41,21 @@ impl FirstPages {
         limit: u32,
     ) -> Result<Vec<RawDocumentBuf>, StoreError> {
         let send = move |pages| find_first(orders.clone(), pages);
-        self.0.ask(FirstPage { user, limit }, 1, send).await?
+        self.0.call(FirstPage { user, limit }, 1, send).await?
     }
 }
 
-/// How many orders are asked for at once for several users: most have few. Who has so many that others do not fit in
-/// is asked for by himself, and so are those.
-const TOGETHER: u32 = 1000;
+/// The most orders of one query for several users, of whom most have few. Users whose orders may not all be among
+/// them get a query of their own.
+const MAX_ORDERS: u32 = 1000;
 
 /// The orders of each of `pages`.
 async fn find_first(
     orders: Collection<RawDocumentBuf>,
     pages: Vec<FirstPage>,
 ) -> Vec<Result<Vec<RawDocumentBuf>, StoreError>> {
-    let together = if pages.len() > 1 { find_together(&orders, &pages).await } else { Ok(HashMap::new()) };
-    let found = match together {
+    let combined = if pages.len() > 1 { find_for_all(&orders, &pages).await } else { Ok(HashMap::new()) };
+    let found = match combined {
         Ok(found) => found,
         Err(error) => return vec![Err(error); pages.len()],
     };
@@ -71,20 +71,20 @@ async fn find_first(
     .await
 }
 
-/// All orders of those users of whom all were found, by user.
-async fn find_together(
+/// By user, all orders of each user whose orders are complete in the result.
+async fn find_for_all(
     orders: &Collection<RawDocumentBuf>,
     pages: &[FirstPage],
 ) -> Result<HashMap<String, Vec<RawDocumentBuf>>, StoreError> {
     let users: Vec<_> = pages.iter().map(|page| page.user.as_str()).collect();
     let found: Vec<RawDocumentBuf> = retry::transient(LISTING, || async {
         let find = orders.find(doc! { "userId": { "$in": &users } }).sort(user_orders_keys());
-        find.limit(i64::from(TOGETHER)).batch_size(TOGETHER).await?.try_collect().await
+        find.limit(i64::from(MAX_ORDERS)).batch_size(MAX_ORDERS).await?.try_collect().await
     })
     .await?;
-    let is_cut = found.len() as u64 >= u64::from(TOGETHER);
+    let is_cut = found.len() as u64 >= u64::from(MAX_ORDERS);
     let last = found.last().and_then(|order| order.get_str("userId").ok()).unwrap_or_default().to_owned();
-    // Servers sort texts by their bytes, as we do.
+    // Servers compare strings by their bytes, as Rust does.
     let is_whole = |user: &&str| !is_cut || **user < *last;
     let mut by_user: HashMap<_, _> =
         users.into_iter().filter(is_whole).map(|user| (user.to_owned(), Vec::new())).collect();

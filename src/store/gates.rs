@@ -1,15 +1,14 @@
-//! Keeps the buyers of one process apart.
+//! Serialises the inserts of one process for the same ticket.
 
 use tokio::sync::Mutex;
 
 use crate::order::TicketId;
 
-/// Keeps the buyers of one process from racing one another at the database, where each race for a
-/// ticket costs a retry. It guarantees nothing: other processes race all the same, and the unique
-/// index decides.
+/// Mutexes by ticket. They save retries of conflicting inserts and guarantee nothing: inserts of other processes
+/// conflict all the same, and the unique index decides.
 pub(super) struct Gates([Mutex<()>; GATES]);
 
-/// Tickets share a gate by chance only; it costs them one read.
+/// Tickets that share a gate by chance cost each other one read.
 const GATES: usize = 256;
 
 impl Default for Gates {
@@ -20,7 +19,7 @@ impl Default for Gates {
 
 impl Gates {
     pub(super) fn of(&self, ticket: TicketId) -> &Mutex<()> {
-        // The last byte of an ObjectId counts.
+        // The last byte of an ObjectId is part of its counter, so it spreads evenly.
         let [.., last] = ticket.bytes();
         &self.0[usize::from(last) % GATES]
     }

@@ -1,4 +1,4 @@
-//! The indexes, of which one is the guarantee that a ticket is sold once.
+//! The indexes. A unique one guarantees that each ticket is sold only once.
 
 use std::time::Duration;
 
@@ -19,24 +19,29 @@ use super::{
 };
 use crate::order::OrderStatus;
 
-/// Making an index reads the whole collection, once; the server goes on if we stop waiting.
+/// The time limit for creating an index, which reads the whole collection. The server continues if we stop waiting.
 const BUILD_LIMIT: Duration = Duration::from_secs(600);
 
 const MAKING: &str = "making the indexes";
 
 impl Store {
-    /// Makes the indexes that are not there yet, and waits for them.
+    /// Creates missing indexes, and waits for them.
     ///
-    /// Any number of processes may call it at once, and as often as they like.
+    /// Any number of processes may call it at the same time, any number of times.
     ///
     /// # Errors
-    /// When orders that are there already contradict the unique index, when the server is too old
-    /// for it, when another index is in the way, or when the database is away.
+    /// When stored orders violate the unique index, the server is too old for it, another index conflicts with it, or
+    /// the database is unavailable.
     pub async fn ensure_indexes(&self) -> Result<(), StoreError> {
         let orders = self.orders();
-        let there = existing(&orders).await?;
-        for index in [by_user(), by_ticket(), by_key(), by_expiry()] {
-            if !there.iter().any(|other| essence(other) == essence(&index)) {
+        let existing = existing_indexes(&orders).await?;
+        for index in [
+            user_orders(),
+            one_active_order_per_ticket(),
+            one_order_per_idempotency_key(),
+            open_orders_by_expiry(),
+        ] {
+            if !existing.iter().any(|other| definition(other) == definition(&index)) {
                 retry::within(BUILD_LIMIT, MAKING, ensure(&orders, index)).await?;
             }
         }
@@ -45,15 +50,15 @@ impl Store {
 }
 
 /// A user's orders, oldest first.
-fn by_user() -> IndexModel {
+fn user_orders() -> IndexModel {
     model("user_orders", user_orders_keys(), IndexOptions::default())
 }
 
-/// One active order per ticket: the guarantee.
-fn by_ticket() -> IndexModel {
+/// Guarantees that a ticket is sold only once.
+fn one_active_order_per_ticket() -> IndexModel {
     let filter = doc! {
         "status": { "$in": statuses(&OrderStatus::ACTIVE) },
-        // Without it, all orders that lost their ticket would contradict one another.
+        // Otherwise orders without a ticket would violate the index, all having the same missing value.
         "ticket": { "$exists": true },
     };
     let options = IndexOptions::builder().unique(true).partial_filter_expression(filter).build();
@@ -61,14 +66,14 @@ fn by_ticket() -> IndexModel {
 }
 
 /// One order per idempotency key of a user, whatever its status.
-fn by_key() -> IndexModel {
+fn one_order_per_idempotency_key() -> IndexModel {
     let filter = doc! { IDEMPOTENCY_KEY: { "$exists": true } };
     let options = IndexOptions::builder().unique(true).partial_filter_expression(filter).build();
     model("one_order_per_idempotency_key", doc! { "userId": 1, IDEMPOTENCY_KEY: 1 }, options)
 }
 
-/// What is due: only open orders are in it, so it stays small however many orders are kept.
-fn by_expiry() -> IndexModel {
+/// For the sweeper. Only open orders are in it, so it stays small however many orders are stored.
+fn open_orders_by_expiry() -> IndexModel {
     let filter = doc! { "status": { "$in": statuses(&OrderStatus::OPEN) } };
     let options = IndexOptions::builder().partial_filter_expression(filter).build();
     model("open_orders_by_expiry", doc! { "expiresAt": 1, "_id": 1 }, options)
@@ -79,16 +84,16 @@ fn model(name: &str, keys: Document, mut options: IndexOptions) -> IndexModel {
     IndexModel::builder().keys(keys).options(options).build()
 }
 
-/// The indexes that are there. Looking first keeps the usual case, that all are, within the usual
-/// deadline: a database that hangs must not be waited for as one that builds an index is.
-async fn existing(orders: &Collection<Document>) -> Result<Vec<IndexModel>, StoreError> {
+/// The existing indexes. In the usual case nothing is missing, and this call has the usual deadline: only a server that
+/// builds an index is waited for longer, not one that hangs.
+async fn existing_indexes(orders: &Collection<Document>) -> Result<Vec<IndexModel>, StoreError> {
     let listed = retry::transient("listing the indexes", || async {
         orders.list_indexes().await?.try_collect().await
     })
     .await;
     match listed {
         Err(error) if !error.is_unavailable() => {
-            // No collection yet, or an index of a kind that the driver does not know: making ours will tell.
+            // There is no collection yet, or an index that the driver cannot parse: creating ours will show.
             tracing::debug!(%error, "cannot list the indexes");
             Ok(Vec::new())
         }
@@ -103,23 +108,27 @@ async fn ensure(orders: &Collection<Document>, index: IndexModel) -> Result<(), 
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
-        // Several processes that start together also create the collection together.
+        // Processes that start at the same time also create the collection at the same time.
         let raced = server_code(&error) == Some(code::NAMESPACE_EXISTS);
-        if !(retry::again(is_transient(&error), attempt) || raced && attempt < 3) {
-            return refused(orders, index, error).await;
+        if !(retry::should_retry(is_transient(&error), attempt) || raced && attempt < 3) {
+            return explain_failure(orders, index, error).await;
         }
-        retry::pause(attempt).await;
+        retry::backoff(attempt).await;
         attempt += 1;
     }
 }
 
-/// What a refusal means.
-async fn refused(orders: &Collection<Document>, index: IndexModel, error: Error) -> Result<(), StoreError> {
+/// What it means that the server did not create `index`.
+async fn explain_failure(
+    orders: &Collection<Document>,
+    index: IndexModel,
+    error: Error,
+) -> Result<(), StoreError> {
     let from_driver = |error: Error| StoreError::from_driver(MAKING, &error);
     match server_code(&error) {
-        // A MongoDB says "duplicate key"; DocumentDB only that it failed. Both can be asked.
+        // MongoDB reports a duplicate key, DocumentDB only a failure; with both, the duplicates can be queried.
         Some(code::DUPLICATE_KEY | code::INTERNAL) if is_unique(&index) => {
-            let tickets = sold_twice(orders).await.map_err(from_driver)?;
+            let tickets = tickets_sold_twice(orders).await.map_err(from_driver)?;
             if tickets.is_empty() {
                 Err(from_driver(error))
             } else {
@@ -127,9 +136,9 @@ async fn refused(orders: &Collection<Document>, index: IndexModel, error: Error)
             }
         }
         Some(code::CANNOT_CREATE_INDEX) => Err(StoreError::UnsupportedServer(describe(&error))),
-        // Somebody else made the same one under another name meanwhile, which serves as well.
+        // Another process has created the same index under another name meanwhile, which serves as well.
         Some(code::INDEX_OPTIONS_CONFLICT | code::INDEX_KEYS_CONFLICT) => {
-            if existing(orders).await?.iter().any(|other| essence(other) == essence(&index)) {
+            if existing_indexes(orders).await?.iter().any(|other| definition(other) == definition(&index)) {
                 return Ok(());
             }
             let name = index.options.and_then(|options| options.name).unwrap_or_default();
@@ -139,8 +148,8 @@ async fn refused(orders: &Collection<Document>, index: IndexModel, error: Error)
     }
 }
 
-/// Some of the tickets that more than one active order holds, as a text; empty when there are none.
-async fn sold_twice(orders: &Collection<Document>) -> DriverResult<String> {
+/// Up to three tickets that more than one active order holds, separated by commas; empty if there are none.
+async fn tickets_sold_twice(orders: &Collection<Document>) -> DriverResult<String> {
     let active = doc! { "status": { "$in": statuses(&OrderStatus::ACTIVE) }, "ticket": { "$exists": true } };
     let pipeline = [
         doc! { "$match": active },
@@ -160,8 +169,8 @@ fn is_unique(index: &IndexModel) -> bool {
     index.options.as_ref().and_then(|options| options.unique).unwrap_or_default()
 }
 
-/// What makes two indexes the same for us: the keys in order, uniqueness, and what is in them.
-fn essence(index: &IndexModel) -> (Vec<&str>, bool, Option<&Document>) {
+/// What must be equal for an existing index to serve as ours: the keys in order, uniqueness and the partial filter.
+fn definition(index: &IndexModel) -> (Vec<&str>, bool, Option<&Document>) {
     let options = index.options.as_ref();
     (
         index.keys.keys().map(String::as_str).collect(),

@@ -1,36 +1,42 @@
 //! MongoDB: connection, indexes, tickets, reserving, transitions, expiry queries.
 //!
-//! The only module that names the database's crate. What it promises:
+//! The only module that names the `mongodb` crate. What it promises:
 //!
-//! - **The database decides.** One active order per ticket is a unique index; every transition is a
-//!   single conditional write. Nothing is decided by reading first, so any number of processes may
-//!   call any of this at any moment, and be killed in the midst of it.
-//! - **No transactions, no change streams, no client-level bulk writes**: a standalone MongoDB, a
-//!   replica set, FerretDB and DocumentDB all serve.
-//! - **Every call ends** within [`DEADLINE`] (making an index apart), with a [`StoreError`] that tells an
-//!   absent database from a broken request.
-//! - Documents written by the Node service (mongoose) are read, and fields that are not ours are kept.
+//! - **The database decides.** One active order per ticket is a unique index, and every transition is a single
+//!   conditional write. No decision depends on an earlier read, so any number of processes may call any of this at
+//!   any time, and be killed at any point.
+//! - **No transactions, no change streams, no client-level bulk writes**: a standalone MongoDB, a replica set,
+//!   FerretDB and DocumentDB all work.
+//! - **Every call ends** within [`DEADLINE`] (except creating an index), with a [`StoreError`] that tells an
+//!   unavailable database from a bad request.
+//! - Documents written by the Node service (mongoose) are read, and other services' fields are kept.
 //!
 //! ```text
 //! database     `Store`: one database, its connection pool and its collections
-//! connect      from a connection string to a client, and which database it leads to
-//! indexes      the indexes, of which one guarantees that a ticket is sold once
+//! connect      from a connection string to a client, and to the identity of its database
+//! indexes      the indexes; a unique one guarantees that each ticket is sold only once
 //!
 //! reserve      reserving a ticket
-//! orders       reading an order, cancelling it
+//! orders       reading an order, and its transitions
 //! payments     paying for an order
-//! expiry       the sweeper's queries and writes
-//! list         a user's orders, page by page; its query is in page_query, first_pages batches it
+//! expiry       the sweeper's side: the database's time, due orders and their expiry
+//! list         a user's orders, page by page
+//! page_query   the query for one page
+//! first_pages  combines concurrent requests for first pages
 //! tickets      the local copies of tickets
 //!
-//! batch        one command for several concurrent calls; lookup and insert use it
-//! gates        keeps the buyers of one process apart
+//! batcher      combines concurrent calls into fewer commands
+//! loader       reads documents by id, in batches
+//! inserter     inserts orders, in batches
+//! gates        serialises the inserts of one process for the same ticket
+//!
 //! document     orders and tickets as BSON documents
-//! retry        the deadline of every call, and retries of transient errors
-//! error, code  what can go wrong, by what one can do about it
+//! retry        deadlines, and retries after transient errors
+//! error        errors, sorted by what can be done about them
+//! code         the server's error codes
 //! ```
 
-mod batch;
+mod batcher;
 mod code;
 mod connect;
 mod database;
@@ -40,9 +46,9 @@ mod expiry;
 mod first_pages;
 mod gates;
 mod indexes;
-mod insert;
+mod inserter;
 mod list;
-mod lookup;
+mod loader;
 mod orders;
 mod page_query;
 mod payments;
@@ -53,9 +59,9 @@ mod tickets;
 pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;
 pub use error::{ErrorCategory, StoreError};
-pub use expiry::{Look, Query, Refused};
+pub use expiry::{ExpiringOrders, ExpiryQuery, RejectedOrders};
 pub use list::Page;
-pub use orders::{CancelError, Moved};
+pub use orders::{CancelError, Transitioned};
 pub use page_query::Listing;
 pub use payments::PaymentError;
 pub use reserve::{ReserveError, Reserved};

@@ -1,4 +1,4 @@
-//! Reading an order, and moving it on.
+//! Reading an order, and its transitions.
 
 use mongodb::{
     bson::{Document, doc},
@@ -8,19 +8,19 @@ use thiserror::Error;
 
 use super::{
     database::Store,
-    document::{kept, object_id, statuses, to_order, to_ticket, transition_update},
+    document::{object_id, skip_malformed, statuses, to_order, to_ticket, transition_update},
     error::StoreError,
     retry::{self, ROUNDS},
 };
 use crate::order::{Order, OrderId, OrderStatus, Reservation, Transition, UserId};
 
-/// An order that is where it was to go.
+/// An order that has the wanted status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Moved {
-    /// This call moved it, one version higher.
+pub enum Transitioned {
+    /// This call changed its status and added 1 to its version.
     Now(Order),
-    /// It was there already, and stays as it is.
-    Before(Order),
+    /// It had the status already and is unchanged.
+    Already(Order),
 }
 
 /// Why an order was not cancelled.
@@ -29,10 +29,10 @@ pub enum CancelError {
     /// There is no such order.
     #[error("there is no order {0}")]
     NotFound(OrderId),
-    /// It is somebody else's.
+    /// It belongs to another user.
     #[error("the order {0} belongs to another user")]
     NotOwner(OrderId),
-    /// It is paid for.
+    /// It is complete.
     #[error("the order {0} is complete")]
     Complete(OrderId),
     /// The database failed.
@@ -50,9 +50,11 @@ impl Store {
     /// When its document cannot be read, or the database fails.
     pub async fn order(&self, id: OrderId) -> Result<Option<Reservation>, StoreError> {
         retry::within(retry::DEADLINE, READING, async {
-            let Some(order) = self.bare_order(id).await? else { return Ok(None) };
+            let Some(order) = self.order_alone(id).await? else { return Ok(None) };
             let ticket = match order.ticket {
-                Some(id) => self.raw_ticket(id).await?.and_then(|document| kept(to_ticket(&document))),
+                Some(id) => {
+                    self.raw_ticket(id).await?.and_then(|document| skip_malformed(to_ticket(&document)))
+                }
                 None => None,
             };
             Ok(Some(Reservation { order, ticket }))
@@ -64,23 +66,23 @@ impl Store {
     ///
     /// # Errors
     /// When there is no such order, it is another user's, it is complete, or the database fails.
-    pub async fn cancel(&self, id: OrderId, user: &UserId) -> Result<Moved, CancelError> {
+    pub async fn cancel(&self, id: OrderId, user: &UserId) -> Result<Transitioned, CancelError> {
         retry::within(retry::DEADLINE, CANCELLING, async {
             for _ in 0..ROUNDS {
                 if let Some(order) =
-                    self.advance(id, doc! { "userId": user.as_str() }, Transition::Cancel).await?
+                    self.transition(id, doc! { "userId": user.as_str() }, Transition::Cancel).await?
                 {
-                    return Ok(Moved::Now(order));
+                    return Ok(Transitioned::Now(order));
                 }
-                let order = self.bare_order(id).await?.ok_or(CancelError::NotFound(id))?;
+                let order = self.order_alone(id).await?.ok_or(CancelError::NotFound(id))?;
                 if order.user != *user {
                     return Err(CancelError::NotOwner(id));
                 }
                 match order.status {
-                    OrderStatus::Cancelled => return Ok(Moved::Before(order)),
+                    OrderStatus::Cancelled => return Ok(Transitioned::Already(order)),
                     OrderStatus::Complete => return Err(CancelError::Complete(id)),
-                    // A replica that lags behind still shows it open: the write decides, so ask it again.
-                    OrderStatus::Created | OrderStatus::AwaitingPayment => retry::pause(1).await,
+                    // Read from a replica that lags behind. The write decides, so repeat it.
+                    OrderStatus::Created | OrderStatus::AwaitingPayment => retry::backoff(1).await,
                 }
             }
             let detail = format!("the order {id} reads as open and is not");
@@ -89,9 +91,9 @@ impl Store {
         .await
     }
 
-    /// Moves the order `id` on, if its status allows it and `condition` holds; `None` when not, or there
-    /// is no such order. One conditional write, which adds exactly 1 to the version.
-    pub(super) async fn advance(
+    /// Carries out `transition` on the order `id` in one conditional write, which adds exactly 1 to its version. `None`
+    /// when its status does not allow that, `condition` does not hold, or there is no such order.
+    pub(super) async fn transition(
         &self,
         id: OrderId,
         condition: Document,
@@ -101,18 +103,19 @@ impl Store {
             doc! { "_id": object_id(id.bytes()), "status": { "$in": statuses(transition.from()) } };
         filter.extend(condition);
         let orders = self.raw_orders();
-        let moved = retry::transient("moving an order on", || async {
+        let updated = retry::transient("updating an order's status", || async {
             orders
                 .find_one_and_update(filter.clone(), transition_update(transition))
                 .return_document(ReturnDocument::After)
                 .await
         })
         .await?;
-        moved.map(|document| to_order(&document)).transpose()
+        updated.map(|document| to_order(&document)).transpose()
     }
 
-    pub(super) async fn bare_order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
-        let found = self.orders_by_id.one(object_id(id.bytes())).await?;
+    /// The order without its ticket.
+    pub(super) async fn order_alone(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
+        let found = self.order_loader.one(object_id(id.bytes())).await?;
         found.map(|document| to_order(&document)).transpose()
     }
 }

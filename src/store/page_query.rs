@@ -1,4 +1,4 @@
-//! The query for a user's orders after some id.
+//! The query for one page of a user's orders.
 
 use futures::TryStreamExt;
 use mongodb::{
@@ -14,14 +14,14 @@ use super::{
 };
 use crate::order::{OrderId, OrderStatus, UserId};
 
-/// Which of a user's orders.
+/// Selects orders of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// Only those in one of these statuses; in any, when empty.
+    /// Only orders in one of these statuses; empty for all statuses.
     pub statuses: Vec<OrderStatus>,
-    /// Only those that come after this one.
+    /// Only orders after this one.
     pub after: Option<OrderId>,
 }
 
@@ -35,12 +35,12 @@ pub(super) async fn find(
 ) -> Result<Vec<RawDocumentBuf>, StoreError> {
     let filter = filter(listing);
     retry::transient(LISTING, || async {
-        // Ids begin with the time that they were made. All in one batch: each further one is a way to the server
-        // and back, and dear to some.
+        // An ObjectId begins with its creation time, so this is oldest first. One batch saves round trips, which are
+        // expensive with some servers.
         let find = orders.find(filter.clone()).sort(doc! { "_id": 1 });
         let mut find = find.limit(i64::from(limit)).batch_size(limit);
         if listing.after.is_some() {
-            // Some planners would rather walk the ids of all users from there on.
+            // Some planners would otherwise scan the `_id` index across all users.
             find = find.hint(Hint::Keys(user_orders_keys()));
         }
         find.await?.try_collect().await

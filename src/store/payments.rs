@@ -1,9 +1,8 @@
-//! Paying for an order: from `created` by way of `awaiting:payment`, or at once, to `complete`.
+//! Paying for an order: from `created` to `complete`, directly or through `awaiting:payment`.
 //!
-//! An order may be paid for while the database's clock is before its `expiresAt`; one whose payment
-//! has begun, for the payment's grace longer. The write says so itself, with the same moment that the
-//! sweeper's write would have, so of a payment and an expiry that race, exactly one happens. A late
-//! payment never revives a cancelled order.
+//! An order can be paid for until the database's clock reaches its `expiresAt`, and during the grace period after it
+//! if its payment has begun. The write itself has this condition, which is the opposite of the sweeper's: of a payment
+//! and an expiry that race, exactly one happens. A late payment never revives a cancelled order.
 
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
@@ -13,7 +12,7 @@ use super::{
     database::Store,
     document::{before, date},
     error::StoreError,
-    orders::Moved,
+    orders::Transitioned,
     retry::{self, ROUNDS},
 };
 use crate::order::{OrderId, OrderStatus, ReservationTerms, Transition, TransitionError};
@@ -24,15 +23,15 @@ pub enum PaymentError {
     /// There is no such order.
     #[error("there is no order {0}")]
     NotFound(OrderId),
-    /// Its time is over, though it has not been cancelled yet; the payment is to be given back.
+    /// It has expired, though it is not cancelled yet; the payment must be refunded.
     #[error("the time to pay for the order {0} is over")]
     TooLate(OrderId),
-    /// It is cancelled, or complete where only its payment was to begin.
+    /// Its status does not allow it: it is cancelled, or already complete when the payment is to begin.
     #[error("the order {id} cannot be paid for: {source}")]
     Refused {
         /// The order.
         id: OrderId,
-        /// Where it stands.
+        /// The transition that is not allowed.
         source: TransitionError,
     },
     /// The database failed.
@@ -43,19 +42,27 @@ pub enum PaymentError {
 const PAYING: &str = "paying for an order";
 
 impl Store {
-    /// Notes that the payment of the order `id` has begun.
+    /// Records that the payment of the order `id` has begun.
     ///
     /// # Errors
-    /// When there is no such order, its time is over, it is final, or the database fails.
-    pub async fn begin_payment(&self, id: OrderId, terms: &ReservationTerms) -> Result<Moved, PaymentError> {
+    /// When there is no such order, it has expired, its status is final, or the database fails.
+    pub async fn begin_payment(
+        &self,
+        id: OrderId,
+        terms: &ReservationTerms,
+    ) -> Result<Transitioned, PaymentError> {
         self.pay(id, Transition::BeginPayment, terms).await
     }
 
-    /// Notes that the order `id` is paid for. Doing so again changes nothing.
+    /// Records that the order `id` is paid for. Repeating it changes nothing.
     ///
     /// # Errors
-    /// When there is no such order, its time is over, it is cancelled, or the database fails.
-    pub async fn complete(&self, id: OrderId, terms: &ReservationTerms) -> Result<Moved, PaymentError> {
+    /// When there is no such order, it has expired or is cancelled, or the database fails.
+    pub async fn complete(
+        &self,
+        id: OrderId,
+        terms: &ReservationTerms,
+    ) -> Result<Transitioned, PaymentError> {
         self.pay(id, Transition::Complete, terms).await
     }
 
@@ -64,24 +71,23 @@ impl Store {
         id: OrderId,
         transition: Transition,
         terms: &ReservationTerms,
-    ) -> Result<Moved, PaymentError> {
+    ) -> Result<Transitioned, PaymentError> {
         retry::within(retry::DEADLINE, PAYING, async {
             for _ in 0..ROUNDS {
                 let now = self.server_time().await?;
-                let in_time = in_time(now, terms);
-                if let Some(order) = self.advance(id, in_time, transition).await? {
-                    return Ok(Moved::Now(order));
+                if let Some(order) = self.transition(id, payable_at(now, terms), transition).await? {
+                    return Ok(Transitioned::Now(order));
                 }
-                let order = self.bare_order(id).await?.ok_or(PaymentError::NotFound(id))?;
+                let order = self.order_alone(id).await?.ok_or(PaymentError::NotFound(id))?;
                 if order.status == transition.to() {
-                    return Ok(Moved::Before(order));
+                    return Ok(Transitioned::Already(order));
                 }
                 transition.apply(order.status).map_err(|source| PaymentError::Refused { id, source })?;
                 if order.is_overdue(now, terms) {
                     return Err(PaymentError::TooLate(id));
                 }
-                // It moved meanwhile, or a replica that lags behind shows it as it was: the write decides.
-                retry::pause(1).await;
+                // It changed meanwhile, or was read from a replica that lags behind. The write decides, so repeat it.
+                retry::backoff(1).await;
             }
             let detail = format!("the order {id} reads as payable and is not");
             Err(StoreError::Unavailable { doing: PAYING, detail }.into())
@@ -90,8 +96,8 @@ impl Store {
     }
 }
 
-/// What an order must be to be paid for at `now`: the opposite of what the sweeper calls due.
-fn in_time(now: Timestamp, terms: &ReservationTerms) -> Document {
+/// The filter for orders that can be paid for at `now`: those that the sweeper does not consider due.
+fn payable_at(now: Timestamp, terms: &ReservationTerms) -> Document {
     doc! { "$or": [
         { "expiresAt": { "$gt": date(now) } },
         {

@@ -1,4 +1,4 @@
-//! Reserving a ticket: one insert, which the unique index lets through or not.
+//! Reserving a ticket: one insert, which the unique index accepts or refuses.
 
 use jiff::Timestamp;
 use mongodb::bson::{RawDocumentBuf, doc, oid::ObjectId};
@@ -6,7 +6,9 @@ use thiserror::Error;
 
 use super::{
     database::Store,
-    document::{IDEMPOTENCY_KEY, date, from_order, kept, object_id, statuses, to_order, transition_update},
+    document::{
+        IDEMPOTENCY_KEY, date, from_order, object_id, skip_malformed, statuses, to_order, transition_update,
+    },
     error::StoreError,
     retry,
 };
@@ -14,13 +16,13 @@ use crate::order::{
     IdempotencyKey, Order, OrderId, OrderStatus, Reservation, ReservationTerms, TicketId, Transition, UserId,
 };
 
-/// A reservation that stands.
+/// A successful reservation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reserved {
-    /// This call made it.
-    Now(Reservation),
-    /// An earlier call with the same idempotency key made it; its order may have moved on since.
-    Before(Reservation),
+    /// This call has made it.
+    New(Reservation),
+    /// An earlier call with the same idempotency key has made it; the order's status may have changed since.
+    Replayed(Reservation),
 }
 
 impl Reserved {
@@ -28,7 +30,7 @@ impl Reserved {
     #[must_use]
     pub fn reservation(&self) -> &Reservation {
         match self {
-            Self::Now(reservation) | Self::Before(reservation) => reservation,
+            Self::New(reservation) | Self::Replayed(reservation) => reservation,
         }
     }
 }
@@ -42,7 +44,7 @@ pub enum ReserveError {
     /// An active order holds it.
     #[error("the ticket {0} is held by an active order")]
     AlreadyReserved(TicketId),
-    /// The user has an order by this idempotency key already, and it is for another ticket.
+    /// The user has used this idempotency key for another ticket.
     #[error("the idempotency key was used for another ticket, by the order {0}")]
     KeyReused(OrderId),
     /// The database failed.
@@ -52,33 +54,34 @@ pub enum ReserveError {
 
 const RESERVING: &str = "reserving a ticket";
 
-/// How often an insert is tried after an overdue order was cancelled to make room for it.
-const ROUNDS: u32 = 3;
+/// How often the insert is repeated after the ticket's overdue order was cancelled.
+const INSERT_ROUNDS: u32 = 3;
 
-/// Rivals for one ticket begin with the pauses of a later attempt: PostgreSQL takes 20 ms for each of
-/// them to see who waits for whom.
-const RIVALRY: u32 = 4;
+/// Conflicting inserts back off as if they had made so many attempts more, since PostgreSQL takes about 20 ms per
+/// writer to detect a deadlock.
+const CONFLICT_BACKOFF: u32 = 4;
 
-/// How far this machine's clock may be ahead or behind of the database's before it misjudges which
-/// orders are worth asking the database about.
+/// How much this machine's clock may differ from the database's before it wrongly concludes that an order is not
+/// overdue without asking the database for its time.
 const CLOCK_SLACK: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
-enum Inserted {
-    Yes,
-    Held,
+enum InsertOutcome {
+    Inserted,
+    /// An active order holds the ticket, or the idempotency key has been used.
+    Refused,
 }
 
 impl Store {
     /// Reserves `ticket` for `user`, from `now` on.
     ///
-    /// Of any number of simultaneous calls for one ticket at most one succeeds. An open order that
-    /// is past its time does not count: it is cancelled first. Calls with the same `key` make one
-    /// order, which each of them gets, whatever has become of it since.
+    /// Of any number of concurrent calls for one ticket, at most one succeeds. An overdue open order does not prevent it:
+    /// that order is cancelled first. Calls with the same `key` make one order, which all of them return, whatever its
+    /// status is by then.
     ///
     /// # Errors
     /// When there is no such ticket, an active order holds it, the key was used for another ticket,
-    /// or the database fails. In the last case the reservation may have been made nevertheless, if
-    /// the database went away in the midst: the same call with the same key finds out.
+    /// or the database fails. In the last case the reservation may have been made nevertheless; repeating the call with
+    /// the same key returns it.
     pub async fn reserve(
         &self,
         user: &UserId,
@@ -88,19 +91,21 @@ impl Store {
         terms: &ReservationTerms,
     ) -> Result<Reserved, ReserveError> {
         retry::within(retry::DEADLINE, RESERVING, async {
-            if let Some(earlier) = self.earlier(user, ticket, key).await? {
+            if let Some(earlier) = self.reserved_before(user, ticket, key).await? {
                 return Ok(earlier);
             }
             let record = self.ticket(ticket).await?.ok_or(ReserveError::TicketNotFound(ticket))?;
             let id = OrderId::from_bytes(ObjectId::new().bytes());
             let order = Order::reserve(id, user.clone(), ticket, now, terms.window);
-            for _ in 0..ROUNDS {
+            for _ in 0..INSERT_ROUNDS {
                 match self.insert_in_turn(&order, key, ticket).await? {
-                    Inserted::Yes => return Ok(Reserved::Now(Reservation { order, ticket: Some(record) })),
-                    // Of calls that race with one key, all but one find the winner's order here.
-                    Inserted::Held => match self.earlier(user, ticket, key).await? {
+                    InsertOutcome::Inserted => {
+                        return Ok(Reserved::New(Reservation { order, ticket: Some(record) }));
+                    }
+                    // Of concurrent calls with the same key, all but one find the order of that one here.
+                    InsertOutcome::Refused => match self.reserved_before(user, ticket, key).await? {
                         Some(earlier) => return Ok(earlier),
-                        None if self.make_room(ticket, now, terms).await? => {}
+                        None if self.release_ticket(ticket, now, terms).await? => {}
                         None => break,
                     },
                 }
@@ -110,8 +115,8 @@ impl Store {
         .await
     }
 
-    /// What an earlier call of `user` with `key` has reserved.
-    async fn earlier(
+    /// The reservation that an earlier call of `user` with the same `key` has made.
+    async fn reserved_before(
         &self,
         user: &UserId,
         ticket: TicketId,
@@ -126,63 +131,65 @@ impl Store {
             return Err(ReserveError::KeyReused(order.id));
         }
         let ticket = self.ticket(ticket).await?;
-        Ok(Some(Reserved::Before(Reservation { order, ticket })))
+        Ok(Some(Reserved::Replayed(Reservation { order, ticket })))
     }
 
-    /// Inserts `order` when no other buyer in this process is at it for the same ticket.
+    /// Inserts `order` while no other task of this process inserts one for the same ticket.
     async fn insert_in_turn(
         &self,
         order: &Order,
         key: Option<&IdempotencyKey>,
         ticket: TicketId,
-    ) -> Result<Inserted, StoreError> {
+    ) -> Result<InsertOutcome, StoreError> {
         let gate = self.gates.get_or_init(Box::default).of(ticket);
         loop {
             if let Ok(_turn) = gate.try_lock() {
                 return self.insert(order, key, ticket).await;
             }
             drop(gate.lock().await);
-            // Whoever was before has the ticket now, as a rule: one look instead of one more rival.
-            if self.holder(ticket).await?.is_some() {
-                return Ok(Inserted::Held);
+            // Usually the previous task has got the ticket, so a read saves a conflicting insert.
+            if self.active_order(ticket).await?.is_some() {
+                return Ok(InsertOutcome::Refused);
             }
         }
     }
 
-    /// Inserts `order` once, however often it takes to learn whether it happened.
+    /// Inserts `order` exactly once, retrying until it is known whether it has been inserted.
     async fn insert(
         &self,
         order: &Order,
         key: Option<&IdempotencyKey>,
         ticket: TicketId,
-    ) -> Result<Inserted, StoreError> {
+    ) -> Result<InsertOutcome, StoreError> {
         let mut document = from_order(order);
         if let Some(key) = key {
             document.insert(IDEMPOTENCY_KEY, key.as_str());
         }
         let mut attempt = 1;
         loop {
-            let Err(refused) = self.inserts.one(document.clone()).await? else { return Ok(Inserted::Yes) };
+            let Err(refused) = self.inserter.insert(document.clone()).await? else {
+                return Ok(InsertOutcome::Inserted);
+            };
             if refused.is_duplicate && attempt == 1 {
-                return Ok(Inserted::Held);
+                return Ok(InsertOutcome::Refused);
             }
-            if !refused.is_duplicate && !retry::again(refused.is_transient, attempt) {
+            if !refused.is_duplicate && !retry::should_retry(refused.is_transient, attempt) {
                 return Err(refused.error);
             }
-            // Rivals that try again at once only get in each other's way again. After a pause one of
-            // them has the ticket, and the others can see it. After a lost reply it may be this order.
-            retry::pause(attempt + RIVALRY).await;
+            // An immediate retry would conflict again. After the backoff, one of the conflicting orders usually holds the
+            // ticket: it may be this one, if only the reply was lost.
+            retry::backoff(attempt + CONFLICT_BACKOFF).await;
             let ours = object_id(order.id.bytes());
-            match self.holder(ticket).await? {
+            match self.active_order(ticket).await? {
                 Some(holder) if holder.get_object_id("_id").is_ok_and(|id| id == ours) => {
-                    return Ok(Inserted::Yes);
+                    return Ok(InsertOutcome::Inserted);
                 }
-                Some(_) => return Ok(Inserted::Held),
+                Some(_) => return Ok(InsertOutcome::Refused),
                 None if refused.is_duplicate => {
-                    // It was inserted, and has been cancelled since; or it is its key that is taken,
-                    // or its ticket is free again, which the caller looks into.
-                    let ours = self.bare_order(order.id).await?.is_some();
-                    return Ok(if ours { Inserted::Yes } else { Inserted::Held });
+                    // Either this order was inserted and has been cancelled since; or the key is used, or the order that held
+                    // the ticket is gone, which the caller checks.
+                    let ours = self.order_alone(order.id).await?.is_some();
+                    return Ok(if ours { InsertOutcome::Inserted } else { InsertOutcome::Refused });
                 }
                 None => {}
             }
@@ -190,29 +197,29 @@ impl Store {
         }
     }
 
-    /// Whether it is worth inserting again: the order that holds `ticket` was overdue and is
-    /// cancelled now, or has gone meanwhile.
-    async fn make_room(
+    /// Cancels the order that holds `ticket` if it is overdue. Whether another insert may succeed: it was cancelled, or no
+    /// order holds the ticket any more.
+    async fn release_ticket(
         &self,
         ticket: TicketId,
         now: Timestamp,
         terms: &ReservationTerms,
     ) -> Result<bool, StoreError> {
-        let Some(document) = self.holder(ticket).await? else { return Ok(true) };
-        // A document that cannot be read holds its ticket all the same.
-        let Some(holder) = kept(to_order(&document)) else { return Ok(false) };
-        // Most losers of a race end here, having asked one question.
+        let Some(document) = self.active_order(ticket).await? else { return Ok(true) };
+        // A malformed order holds its ticket all the same.
+        let Some(holder) = skip_malformed(to_order(&document)) else { return Ok(false) };
+        // The usual case when buyers compete for a ticket: it costs no query for the time.
         let latest = now.checked_add(CLOCK_SLACK).unwrap_or(Timestamp::MAX);
         if !holder.is_overdue(latest, terms) {
             return Ok(false);
         }
-        // Whether it is overdue in earnest is for the database's clock to say, not for ours.
+        // Only the database's clock decides whether it is overdue.
         let cutoff = self.server_time().await?;
         if !holder.is_overdue(cutoff, terms) {
             return Ok(false);
         }
         let orders = self.orders();
-        // The holder exactly as it was judged, so a payment that begins now keeps its order.
+        // The write has the status and the time that were checked, so an order whose payment begins meanwhile is kept.
         let filter = doc! {
             "_id": object_id(holder.id.bytes()),
             "status": holder.status.as_str(),
@@ -225,12 +232,12 @@ impl Store {
         if result.matched_count > 0 {
             tracing::info!(order = %holder.id, %ticket, "cancelled an overdue order to reserve its ticket again");
         }
-        // When it did not match, somebody else moved it: to be seen by looking again.
+        // If nothing matched, the order has changed meanwhile, which the next insert will show.
         Ok(true)
     }
 
     /// The active order that holds `ticket`.
-    async fn holder(&self, ticket: TicketId) -> Result<Option<RawDocumentBuf>, StoreError> {
+    async fn active_order(&self, ticket: TicketId) -> Result<Option<RawDocumentBuf>, StoreError> {
         let orders = self.raw_orders();
         let filter = doc! {
             "ticket": object_id(ticket.bytes()),

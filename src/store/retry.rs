@@ -1,4 +1,4 @@
-//! Bounds every call to the database in time, and tries again what a rival or a failover disturbed.
+//! The deadline of every call to the database, and retries after transient errors.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tracing::Instrument;
 use super::error::{StoreError, is_transient};
 use crate::runtime::traces;
 
-/// How long any call of the store takes at most, its retries included.
+/// The longest that any call of the store takes, retries included.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often a disturbed write is attempted at most; the deadline may come first.
-const ATTEMPTS: u32 = 8;
+/// The most attempts of one operation; the deadline may end it earlier.
+const MAX_ATTEMPTS: u32 = 8;
 
-/// How often a conditional write is tried when the order changed between the write and the read that explains it.
+/// How often a conditional write that did not match is repeated when reading the order shows no reason for it.
 pub(super) const ROUNDS: u32 = 3;
 
 /// Runs `operation` once, within the deadline.
@@ -27,9 +27,9 @@ pub(super) async fn once<T>(
         .await
 }
 
-/// Runs `operation`, and again while its errors are transient, within the deadline in all.
+/// Runs `operation`, and retries it while its errors are transient, all within the deadline.
 ///
-/// The operation must be harmless when it is repeated, for a lost reply looks like a lost request.
+/// The operation must be idempotent: a lost reply cannot be told from a lost request.
 pub(super) async fn transient<T, F, Fut>(doing: &'static str, mut operation: F) -> Result<T, StoreError>
 where
     F: FnMut() -> Fut,
@@ -40,7 +40,7 @@ where
         loop {
             match operation().await {
                 Ok(value) => return Ok(value),
-                Err(error) if again(is_transient(&error), attempt) => pause(attempt).await,
+                Err(error) if should_retry(is_transient(&error), attempt) => backoff(attempt).await,
                 Err(error) => return Err(StoreError::from_driver(doing, &error)),
             }
             attempt += 1;
@@ -49,7 +49,7 @@ where
     .await
 }
 
-/// Bounds anything that calls the store by `limit`; it is a step of whatever trace it is part of.
+/// Runs `work` with a time limit, as a span of the current trace.
 pub(super) async fn within<T, E: From<StoreError>>(
     limit: Duration,
     doing: &'static str,
@@ -61,13 +61,14 @@ pub(super) async fn within<T, E: From<StoreError>>(
     }
 }
 
-/// Whether attempt number `attempt`, whose failure was transient or not, should be followed by another.
-pub(super) fn again(is_transient: bool, attempt: u32) -> bool {
-    attempt < ATTEMPTS && is_transient
+/// Whether to make another attempt after attempt number `attempt` has failed.
+pub(super) fn should_retry(is_transient: bool, attempt: u32) -> bool {
+    attempt < MAX_ATTEMPTS && is_transient
 }
 
-/// Waits before the next attempt, with full jitter: rivals that collided once must not collide in step.
-pub(super) async fn pause(attempt: u32) {
-    let most = 8_u64 << attempt.min(6);
-    sleep(Duration::from_millis(fastrand::u64(1..=most))).await;
+/// Waits before the next attempt, with exponential backoff and full jitter, so that writers that collided once do
+/// not collide again.
+pub(super) async fn backoff(attempt: u32) {
+    let max = 8_u64 << attempt.min(6);
+    sleep(Duration::from_millis(fastrand::u64(1..=max))).await;
 }

@@ -1,7 +1,6 @@
-//! The local replicas of tickets.
+//! The local copies of tickets.
 //!
-//! Versions only go up: a record is written only over an older one, so that events and imports may
-//! come twice, late, or in any order.
+//! A ticket is written only over an older version, so events and imports may arrive twice, late, or in any order.
 
 use std::collections::HashMap;
 
@@ -12,73 +11,74 @@ use super::{
     code,
     database::Store,
     document::{self, TICKETS, number, object_id, ticket_version, to_ticket},
-    error::{StoreError, is_transient_answer},
+    error::{StoreError, is_transient_code},
     retry,
 };
 use crate::order::{Ticket, TicketId, Version};
 
-/// What became of a number of tickets.
+/// The result of [`Store::upsert_tickets`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Upserted {
-    /// Written: new here, or newer than what was here.
+    /// Tickets that were not stored before, or only in an older version.
     pub written: u64,
-    /// Left alone: the same version, or a newer one, is here.
+    /// Tickets that were stored already, in the same or a newer version.
     pub unchanged: u64,
 }
 
 const WRITING: &str = "writing tickets";
 
 impl Store {
-    /// One ticket; `None` when it is not known here.
+    /// One ticket; `None` when it is not stored.
     ///
     /// # Errors
-    /// When its record cannot be read, or the database fails.
+    /// When its document is malformed, or the database fails.
     pub async fn ticket(&self, id: TicketId) -> Result<Option<Ticket>, StoreError> {
         self.raw_ticket(id).await?.map(|document| to_ticket(&document)).transpose()
     }
 
     pub(super) async fn raw_ticket(&self, id: TicketId) -> Result<Option<RawDocumentBuf>, StoreError> {
-        self.tickets_by_id.one(object_id(id.bytes())).await
+        self.ticket_loader.one(object_id(id.bytes())).await
     }
 
-    /// Writes each of `tickets` unless the same or a newer version of it is here.
+    /// Writes each of `tickets` unless the same or a newer version is stored.
     ///
-    /// Versions only go up, so what is read as new enough needs no write. What is not here is inserted,
-    /// and what is older updated on the condition that it still is. A ticket that has come this very
-    /// moment, by another hand, is looked at again.
+    /// Versions never decrease, so a ticket that reads as current needs no write. A missing ticket is inserted, and an
+    /// older one updated on the condition that it still is older. A ticket that another process inserts at the same
+    /// time is examined again.
     ///
     /// # Errors
-    /// When the database fails; some of the tickets may have been written then, which does no harm.
+    /// When the database fails. Some tickets may have been written then; calling again is safe.
     pub async fn upsert_tickets(&self, tickets: &[Ticket]) -> Result<Upserted, StoreError> {
         retry::within(retry::DEADLINE, WRITING, async {
             let mut total = Upserted::default();
-            let mut left: Vec<&Ticket> = tickets.iter().collect();
+            let mut remaining: Vec<&Ticket> = tickets.iter().collect();
             for attempt in 1.. {
-                let known = self.versions(&left).await?;
-                let (new, here): (Vec<_>, Vec<_>) =
-                    left.into_iter().partition(|ticket| !known.contains_key(&ticket.id));
-                let (older, current): (Vec<_>, Vec<_>) = here.into_iter().partition(|ticket| {
-                    known.get(&ticket.id).is_some_and(|here| *here < Some(ticket.version))
+                let stored = self.versions(&remaining).await?;
+                let (missing, present): (Vec<_>, Vec<_>) =
+                    remaining.into_iter().partition(|ticket| !stored.contains_key(&ticket.id));
+                let (older, current): (Vec<_>, Vec<_>) = present.into_iter().partition(|ticket| {
+                    stored.get(&ticket.id).is_some_and(|version| *version < Some(ticket.version))
                 });
-                let inserted = self.write(&new, &Statement::Insert).await?;
+                let inserted = self.write(&missing, &Statement::Insert).await?;
                 let updated = self.write(&older, &Statement::Update).await?;
                 total.written += inserted.written + updated.written;
-                // What an update did not find any more has become as new meanwhile.
-                let gone = ((older.len() - updated.again.len()) as u64).saturating_sub(updated.written);
-                total.unchanged += current.len() as u64 + gone;
-                left = inserted.again;
-                left.extend(updated.again);
-                if left.is_empty() {
+                // An update that matched nothing found a ticket that another process has brought up to date meanwhile.
+                let unmatched = ((older.len() - updated.retry.len()) as u64).saturating_sub(updated.written);
+                total.unchanged += current.len() as u64 + unmatched;
+                remaining = inserted.retry;
+                remaining.extend(updated.retry);
+                if remaining.is_empty() {
                     break;
                 }
-                retry::pause(attempt).await;
+                retry::backoff(attempt).await;
             }
             Ok(total)
         })
         .await
     }
 
-    /// Those of `tickets` that are here, with their versions; one that has none is older than any.
+    /// The stored versions of those `tickets` that are stored; `None`, for a document without a version, is older than
+    /// any version.
     async fn versions(&self, tickets: &[&Ticket]) -> Result<HashMap<TicketId, Option<Version>>, StoreError> {
         if tickets.is_empty() {
             return Ok(HashMap::new());
@@ -94,8 +94,7 @@ impl Store {
         Ok(found.iter().filter_map(|document| ticket_version(document)).collect())
     }
 
-    /// One command for all of `tickets`. The driver's own bulk writes need a server command that
-    /// FerretDB does not have.
+    /// One command for all of `tickets`. The driver's bulk write needs a server command that FerretDB does not have.
     async fn write<'t>(
         &self,
         tickets: &[&'t Ticket],
@@ -104,48 +103,48 @@ impl Store {
         if tickets.is_empty() {
             return Ok(Written::default());
         }
-        let command = statement.of(tickets);
-        let answer =
+        let command = statement.command(tickets);
+        let reply =
             retry::transient(WRITING, || async { self.database.run_command(command.clone()).await }).await?;
-        let reply = Reply::read(&answer)?;
-        let again = reply.again.iter().filter_map(|index| tickets.get(*index).copied()).collect();
-        Ok(Written { written: reply.written, again })
+        let WriteReply { written, retry } = WriteReply::parse(&reply)?;
+        let retry = retry.iter().filter_map(|index| tickets.get(*index).copied()).collect();
+        Ok(Written { written, retry })
     }
 }
 
-/// What a command did.
+/// The result of one command.
 #[derive(Default)]
 struct Written<'t> {
     written: u64,
-    /// Those that are to be looked at again.
-    again: Vec<&'t Ticket>,
+    /// Tickets to examine again.
+    retry: Vec<&'t Ticket>,
 }
 
 enum Statement {
     Insert,
-    /// Where an older version is.
+    /// Matches older versions only.
     Update,
 }
 
 impl Statement {
-    fn of(&self, tickets: &[&Ticket]) -> Document {
+    fn command(&self, tickets: &[&Ticket]) -> Document {
         let (verb, list, statement): (_, _, fn(&Ticket) -> Document) = match self {
-            Self::Insert => ("insert", "documents", new),
-            Self::Update => ("update", "updates", renewed),
+            Self::Insert => ("insert", "documents", insert_statement),
+            Self::Update => ("update", "updates", update_statement),
         };
         let statements: Vec<Document> = tickets.iter().map(|ticket| statement(ticket)).collect();
         doc! { verb: TICKETS, list: statements, "ordered": false, "writeConcern": { "w": "majority" } }
     }
 }
 
-fn new(ticket: &Ticket) -> Document {
+fn insert_statement(ticket: &Ticket) -> Document {
     let mut document = doc! { "_id": object_id(ticket.id.bytes()) };
     document.extend(fields(ticket));
     document
 }
 
-fn renewed(ticket: &Ticket) -> Document {
-    // "not at least", rather than "less than", so that a record without a version is older too.
+fn update_statement(ticket: &Ticket) -> Document {
+    // `$not $gte` and not `$lt`, so that it also matches a document without a version.
     let older = doc! { "$not": { "$gte": document::version(ticket.version) } };
     doc! {
         "q": { "_id": object_id(ticket.id.bytes()), "version": older },
@@ -161,31 +160,31 @@ fn fields(ticket: &Ticket) -> Document {
     }
 }
 
-/// What the server answered to the statements of one command.
+/// The server's reply to a command with several statements.
 #[derive(Debug, Default)]
-struct Reply {
+struct WriteReply {
     written: u64,
-    /// The statements to look at again, by their index.
-    again: Vec<usize>,
+    /// The indexes of the statements whose tickets are to be examined again.
+    retry: Vec<usize>,
 }
 
-impl Reply {
-    fn read(answer: &Document) -> Result<Self, StoreError> {
-        let mut reply = Self { written: count(answer, "n"), ..Self::default() };
-        for error in answer.get_array("writeErrors").into_iter().flatten().filter_map(|e| e.as_document()) {
+impl WriteReply {
+    fn parse(document: &Document) -> Result<Self, StoreError> {
+        let mut reply = Self { written: count(document, "n"), ..Self::default() };
+        for error in document.get_array("writeErrors").into_iter().flatten().filter_map(|e| e.as_document()) {
             let code = i32::try_from(count(error, "code")).unwrap_or_default();
             let message = error.get_str("errmsg").unwrap_or_default();
-            if code != code::DUPLICATE_KEY && !is_transient_answer(code, message) {
+            if code != code::DUPLICATE_KEY && !is_transient_code(code, message) {
                 let detail = format!("{message} (code {code})");
                 return Err(StoreError::Failed { doing: WRITING, detail });
             }
-            reply.again.push(usize::try_from(count(error, "index")).unwrap_or(usize::MAX));
+            reply.retry.push(usize::try_from(count(error, "index")).unwrap_or(usize::MAX));
         }
         Ok(reply)
     }
 }
 
-/// A whole number of an answer, in whichever type the server writes it; 0 when it is not there.
+/// A whole number of a reply, in whichever numeric type the server uses; 0 if it is missing.
 fn count(document: &Document, field: &str) -> u64 {
     let number = document.get(field);
     number
@@ -199,8 +198,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duplicate_and_a_deadlock_mean_to_look_again() {
-        let reply = Reply::read(&doc! {
+    fn a_duplicate_key_and_a_write_conflict_are_examined_again() {
+        let reply = WriteReply::parse(&doc! {
             "ok": 1.0, "n": 3_i64,
             "writeErrors": [
                 { "index": 1, "code": 11000, "errmsg": "duplicate key" },
@@ -209,12 +208,12 @@ mod tests {
             ],
         })
         .unwrap();
-        assert_eq!((reply.written, reply.again), (3, vec![1, 4, 5]));
+        assert_eq!((reply.written, reply.retry), (3, vec![1, 4, 5]));
     }
 
     #[test]
-    fn any_other_error_is_one() {
-        let answer = doc! { "n": 0, "writeErrors": [{ "index": 0, "code": 14, "errmsg": "type mismatch" }] };
-        assert!(Reply::read(&answer).unwrap_err().to_string().contains("type mismatch"));
+    fn any_other_write_error_is_returned() {
+        let reply = doc! { "n": 0, "writeErrors": [{ "index": 0, "code": 14, "errmsg": "type mismatch" }] };
+        assert!(WriteReply::parse(&reply).unwrap_err().to_string().contains("type mismatch"));
     }
 }

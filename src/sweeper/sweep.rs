@@ -14,7 +14,7 @@ use super::{
     peers::Schedule,
     targets::Target,
 };
-use crate::store::{ConnectOptions, Look, Pools, Query, Refused, Store, StoreError};
+use crate::store::{ConnectOptions, ExpiringOrders, ExpiryQuery, Pools, RejectedOrders, Store, StoreError};
 
 /// The largest backlog that is counted exactly.
 const COUNT_LIMIT: u32 = 100_000;
@@ -49,9 +49,9 @@ pub struct StepResult {
 /// The orders to cancel next.
 enum Batch {
     /// Orders that a query has listed.
-    Listed(Look),
+    Listed(ExpiringOrders),
     /// All orders in a range, and how many they are.
-    Range(Query, u64),
+    Range(ExpiryQuery, u64),
 }
 
 impl Batch {
@@ -127,7 +127,7 @@ pub struct Sweep {
     /// Why an index is missing, and when its creation was last tried.
     missing_index: Option<(StoreError, Instant)>,
     /// Orders that the database refuses to cancel, and since when they are left out.
-    refused: Option<(Refused, Instant)>,
+    refused: Option<(RejectedOrders, Instant)>,
 }
 
 impl Sweep {
@@ -264,8 +264,8 @@ impl Sweep {
         {
             let most = size.saturating_mul(2);
             let due = self.query(cutoff, most.saturating_add(1));
-            let in_range = Query { after: Some(range.after), until: range.until, ..due };
-            let count = self.store.count(&in_range).await?;
+            let in_range = ExpiryQuery { after: Some(range.after), until: range.until, ..due };
+            let count = self.store.count_due(&in_range).await?;
             if count <= u64::from(most) {
                 self.cursor = Some(cursor.advanced(range, count, size));
                 if count > 0 {
@@ -275,20 +275,24 @@ impl Sweep {
                 self.cursor = Some(narrowed);
             } else {
                 // Too many orders expire in this one millisecond for a range.
-                return self.store.look(&Query { limit: size, ..in_range }).await.map(Batch::Listed);
+                return self
+                    .store
+                    .find_expiring(&ExpiryQuery { limit: size, ..in_range })
+                    .await
+                    .map(Batch::Listed);
             }
         }
         self.cursor = None;
-        let look = self.store.look(&Query { until, ..self.query(cutoff, size) }).await?;
+        let look = self.store.find_expiring(&ExpiryQuery { until, ..self.query(cutoff, size) }).await?;
         if look.is_full() && look.next().is_none() && self.limit.is_none() && self.range_refused.is_none() {
             self.cursor = Cursor::new(look.due(), size);
         }
         Ok(Batch::Listed(look))
     }
 
-    fn query(&self, cutoff: Timestamp, limit: u32) -> Query {
-        let but = self.refused.as_ref().map(|(refused, _)| refused.clone()).unwrap_or_default();
-        Query { but, ..Query::due(cutoff, self.grace, limit) }
+    fn query(&self, cutoff: Timestamp, limit: u32) -> ExpiryQuery {
+        let exclude = self.refused.as_ref().map(|(refused, _)| refused.clone()).unwrap_or_default();
+        ExpiryQuery { exclude, ..ExpiryQuery::due(cutoff, self.grace, limit) }
     }
 
     /// Cancels the orders of a batch that are due. Returns how many it tried to cancel, and how many it cancelled.
@@ -303,7 +307,7 @@ impl Sweep {
                 let expired = self.expire_listed(look, cutoff, metrics).await?;
                 Ok((look.due().len() as u64, expired))
             }
-            Batch::Range(query, count) => match self.store.expire_within(query).await {
+            Batch::Range(query, count) => match self.store.expire_matching(query).await {
                 Err(error) if !error.is_unavailable() => {
                     metrics.failed(reason_of(&error));
                     (self.cursor, self.range_refused) = (None, Some(Instant::now()));
@@ -318,7 +322,7 @@ impl Sweep {
     /// are cancelled one by one, and those that are refused are left out for a while.
     async fn expire_listed(
         &mut self,
-        look: &Look,
+        look: &ExpiringOrders,
         cutoff: Timestamp,
         metrics: &TargetMetrics,
     ) -> Result<u64, StoreError> {
@@ -326,10 +330,10 @@ impl Sweep {
             Err(error) if !error.is_unavailable() => error,
             result => return result,
         };
-        let (expired, others) = self.store.expire_apart(look, cutoff, self.grace).await?;
+        let (expired, others) = self.store.expire_bisecting(look, cutoff, self.grace).await?;
         metrics.failed(reason_of(&error));
         let all = others.count() == look.due().len() && others.count() > 1;
-        let (refused, _) = self.refused.get_or_insert_with(|| (Refused::default(), Instant::now()));
+        let (refused, _) = self.refused.get_or_insert_with(|| (RejectedOrders::default(), Instant::now()));
         // If all of them are refused, the reason is not in particular orders.
         if all || refused.count() + others.count() > MAX_REFUSED {
             return Err(error);
@@ -350,7 +354,7 @@ impl Sweep {
     /// When the database is unavailable.
     pub async fn count_overdue(&mut self, metrics: &TargetMetrics) -> Result<u64, StoreError> {
         let cutoff = self.clock(metrics).await?.reached(Instant::now());
-        self.store.count(&Query::due(cutoff, self.grace, u32::MAX)).await
+        self.store.count_due(&ExpiryQuery::due(cutoff, self.grace, u32::MAX)).await
     }
 
     fn cutoff(&self, clock: &ServerClock, at: Instant) -> Timestamp {
@@ -376,7 +380,8 @@ impl Sweep {
         } else if self.counted.is_none_or(|last| last.elapsed() > COUNT_INTERVAL) {
             // Not the first time, as most backlogs are gone after the next batch.
             if self.counted.is_some() {
-                metrics.backlog(self.store.count(&Query::due(cutoff, self.grace, COUNT_LIMIT)).await?);
+                metrics
+                    .backlog(self.store.count_due(&ExpiryQuery::due(cutoff, self.grace, COUNT_LIMIT)).await?);
             }
             self.counted = Some(Instant::now());
         }

@@ -11,7 +11,7 @@ use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use orders_operator::{
     import::OnError,
     order::{Ticket, TicketId, Version},
-    store::Query,
+    store::ExpiryQuery,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ async fn expiration_complete_updates_the_order_status_to_cancelled() {
     let overdue = api.mongoose_order(doc! { "expiresAt": past }).await;
     let paid = api.mongoose_order(doc! { "expiresAt": past, "status": "complete" }).await;
     let now = Timestamp::now();
-    let look = api.store.look(&Query::due(now, Duration::ZERO, 100)).await.unwrap();
+    let look = api.store.find_expiring(&ExpiryQuery::due(now, Duration::ZERO, 100)).await.unwrap();
     api.store.expire(&look, now, Duration::ZERO).await.unwrap();
     assert_eq!(api.stored(&overdue).await.get_str("status").unwrap(), "cancelled");
     assert_eq!(api.stored(&paid).await.get_str("status").unwrap(), "complete", "payment came first");

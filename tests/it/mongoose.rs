@@ -7,7 +7,7 @@ use std::{
 };
 
 use mongodb::bson::doc;
-use orders_operator::{import::OnError, order::ReservationTerms, store::Moved};
+use orders_operator::{import::OnError, order::ReservationTerms, store::Transitioned};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
@@ -171,7 +171,7 @@ async fn we_continue_from_what_mongoose_has_saved() {
         assert_eq!((&saved["status"], &saved["version"]), (&json!("awaiting:payment"), &json!(1)));
         assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, saved, "mongoose {kind}");
         let paid = api.store.complete(id.parse().unwrap(), &ReservationTerms::default()).await.unwrap();
-        assert!(matches!(paid, Moved::Now(order) if order.version.0 == 2));
+        assert!(matches!(paid, Transitioned::Now(order) if order.version.0 == 2));
     }
 }
 

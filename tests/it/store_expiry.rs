@@ -6,7 +6,7 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 
-use orders_operator::store::Query;
+use orders_operator::store::ExpiryQuery;
 
 use crate::mongo::{TestDatabase, answer_of};
 
@@ -37,7 +37,7 @@ async fn orders(database: &TestDatabase, count: u32, status: &str, expires_at: T
 
 /// Looks at up to `limit` orders that are due, and cancels them: how many there were of both.
 async fn swept(database: &TestDatabase, cutoff: Timestamp, grace: Duration, limit: u32) -> (u64, u64) {
-    let look = database.store.look(&Query::due(cutoff, grace, limit)).await.unwrap();
+    let look = database.store.find_expiring(&ExpiryQuery::due(cutoff, grace, limit)).await.unwrap();
     let expired = database.store.expire(&look, cutoff, grace).await.unwrap();
     (look.due().len() as u64, expired)
 }
@@ -79,8 +79,8 @@ async fn an_order_that_is_being_paid_for_has_the_grace_on_top() {
     orders(&database, 2, "created", cutoff).await;
     orders(&database, 3, "awaiting:payment", cutoff - seconds(59)).await;
     orders(&database, 4, "awaiting:payment", cutoff - seconds(60)).await;
-    assert_eq!(database.store.count(&Query::due(cutoff, grace, 100)).await.unwrap(), 6);
-    assert_eq!(database.store.count(&Query::due(cutoff, grace, 4)).await.unwrap(), 4);
+    assert_eq!(database.store.count_due(&ExpiryQuery::due(cutoff, grace, 100)).await.unwrap(), 6);
+    assert_eq!(database.store.count_due(&ExpiryQuery::due(cutoff, grace, 4)).await.unwrap(), 4);
     assert_eq!(swept(&database, cutoff, grace, 100).await, (6, 6));
     assert_eq!(count(&database, doc! { "status": "awaiting:payment" }).await, 3);
     assert_eq!(swept(&database, cutoff, grace, 100).await, (0, 0));
@@ -106,8 +106,8 @@ async fn payments_and_cancellations_that_race_with_the_sweep_win_or_lose_whole()
             }
         }));
         let sweeps = join_all((0..3).map(|_| swept(&database, cutoff, NO_GRACE, 40)));
-        let all = Query { after: Some(cutoff - seconds(2)), ..Query::due(cutoff, NO_GRACE, 40) };
-        let range = async { database.store.expire_within(&all).await.unwrap() };
+        let all = ExpiryQuery { after: Some(cutoff - seconds(2)), ..ExpiryQuery::due(cutoff, NO_GRACE, 40) };
+        let range = async { database.store.expire_matching(&all).await.unwrap() };
         let (paid, batches, in_range) = tokio::join!(payments, sweeps, range);
         let paid: u64 = paid.iter().map(|result| result.modified_count).sum();
         let expired = in_range + batches.iter().map(|(_, expired)| expired).sum::<u64>();
@@ -131,8 +131,8 @@ async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace
     // How long each of those is overdue that are due, when the next one will be, and whether it is full.
     let look = |cutoff: i64, until: i64, grace: Duration, limit: u32| async move {
         let cutoff = start + seconds(cutoff);
-        let query = Query { until: start + seconds(until), ..Query::due(cutoff, grace, limit) };
-        let found = store.look(&query).await.unwrap();
+        let query = ExpiryQuery { until: start + seconds(until), ..ExpiryQuery::due(cutoff, grace, limit) };
+        let found = store.find_expiring(&query).await.unwrap();
         let overdue: Vec<_> = found.due().iter().map(|at| cutoff.duration_since(*at).as_secs()).collect();
         (overdue, found.next().map(|at| at.duration_since(start).as_secs()), found.is_full())
     };
@@ -144,14 +144,20 @@ async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace
     assert_eq!(look(16, 60, grace, 9).await, (vec![1], Some(20), false));
     assert!(look(40, 40, NO_GRACE, 3).await.2 && !look(40, 40, NO_GRACE, 4).await.2);
 
-    let late = Query { after: Some(start + seconds(20)), ..Query::due(start + seconds(60), NO_GRACE, 9) };
-    assert_eq!(store.look(&late).await.unwrap().due(), [start + seconds(30)]);
+    let late = ExpiryQuery {
+        after: Some(start + seconds(20)),
+        ..ExpiryQuery::due(start + seconds(60), NO_GRACE, 9)
+    };
+    assert_eq!(store.find_expiring(&late).await.unwrap().due(), [start + seconds(30)]);
 
     // What was only seen to be due soon is not touched.
-    let ahead = Query { until: start + seconds(60), ..Query::due(start, grace, 9) };
-    let listed = store.look(&ahead).await.unwrap();
+    let ahead = ExpiryQuery { until: start + seconds(60), ..ExpiryQuery::due(start, grace, 9) };
+    let listed = store.find_expiring(&ahead).await.unwrap();
     assert_eq!(store.expire(&listed, start, grace).await.unwrap(), 0);
-    assert_eq!((store.count(&ahead).await.unwrap(), store.expire_within(&ahead).await.unwrap()), (0, 0));
+    assert_eq!(
+        (store.count_due(&ahead).await.unwrap(), store.expire_matching(&ahead).await.unwrap()),
+        (0, 0)
+    );
     assert_eq!(count(&database, doc! { "version": 7 }).await, 4);
 }
 
@@ -165,22 +171,22 @@ async fn a_range_has_what_expires_after_its_beginning_and_not_after_its_end_with
         orders(&database, 1, status, start + seconds(at)).await;
     }
     let store = &database.store;
-    let range = |cutoff, after, until| Query {
+    let range = |cutoff, after, until| ExpiryQuery {
         after: Some(start + seconds(after)),
         until: start + seconds(until),
-        ..Query::due(start + seconds(cutoff), grace, 9)
+        ..ExpiryQuery::due(start + seconds(cutoff), grace, 9)
     };
     for (cutoff, after, until, expected) in
         [(70, 0, 20, 2), (71, 0, 20, 3), (71, 10, 20, 2), (71, -1, 0, 1), (71, 20, 60, 0), (15, -1, 60, 2)]
     {
-        let counted = store.count(&range(cutoff, after, until)).await.unwrap();
+        let counted = store.count_due(&range(cutoff, after, until)).await.unwrap();
         assert_eq!(counted, expected, "{cutoff} {after} {until}");
     }
-    assert_eq!(store.count(&Query { limit: 2, ..range(71, -1, 60) }).await.unwrap(), 2);
+    assert_eq!(store.count_due(&ExpiryQuery { limit: 2, ..range(71, -1, 60) }).await.unwrap(), 2);
 
-    assert_eq!(store.expire_within(&range(71, 20, 60)).await.unwrap(), 0);
-    assert_eq!(store.expire_within(&range(71, 0, 19)).await.unwrap(), 2);
-    assert_eq!(store.expire_within(&range(71, 0, 19)).await.unwrap(), 0, "each of them once");
+    assert_eq!(store.expire_matching(&range(71, 20, 60)).await.unwrap(), 0);
+    assert_eq!(store.expire_matching(&range(71, 0, 19)).await.unwrap(), 2);
+    assert_eq!(store.expire_matching(&range(71, 0, 19)).await.unwrap(), 0, "each of them once");
     assert_eq!(count(&database, doc! { "status": "cancelled", "version": 8 }).await, 2);
     assert_eq!(count(&database, doc! { "version": 7 }).await, 3);
 }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use mongodb::bson::{DateTime, doc};
 use orders_operator::{
     order::{OrderId, OrderStatus, ReservationTerms, UserId},
-    store::{ConnectOptions, Query, Reserved, Store},
+    store::{ConnectOptions, ExpiryQuery, Reserved, Store},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
@@ -138,7 +138,7 @@ async fn a_reservation_is_made_once_and_known_to_be_ours_whatever_befalls_it() {
         let way = FaultyWay::to(&database, "insert", fault).await;
         let (user, terms) = (UserId::new("u1").unwrap(), ReservationTerms::default());
         let reserved = way.store.reserve(&user, ticket, None, Timestamp::now(), &terms).await;
-        let Ok(Reserved::Now(reservation)) = reserved else { panic!("{fault:?}: {reserved:?}") };
+        let Ok(Reserved::New(reservation)) = reserved else { panic!("{fault:?}: {reserved:?}") };
         assert!(way.happened());
         assert_eq!(database.orders().count_documents(doc! {}).await.unwrap(), 1, "{fault:?}");
         let stored = database.store.order(reservation.order.id).await.unwrap().unwrap();
@@ -177,7 +177,7 @@ async fn an_expiry_makes_one_version_whatever_befalls_it() {
         let overdue = database.mongoose_order(doc! { "expiresAt": DateTime::from_millis(0) }).await;
         let way = FaultyWay::to(&database, "update", fault).await;
         let now = Timestamp::now();
-        let look = way.store.look(&Query::due(now, Duration::ZERO, 10)).await.unwrap();
+        let look = way.store.find_expiring(&ExpiryQuery::due(now, Duration::ZERO, 10)).await.unwrap();
         assert_eq!(look.due().len(), 1, "{fault:?}");
         way.store.expire(&look, now, Duration::ZERO).await.unwrap();
         assert!(way.happened());

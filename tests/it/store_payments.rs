@@ -6,7 +6,7 @@ use futures::future::join_all;
 use mongodb::bson::{DateTime, doc};
 use orders_operator::{
     order::{OrderId, OrderStatus, ReservationTerms, UserId},
-    store::{CancelError, Moved, PaymentError},
+    store::{CancelError, PaymentError, Transitioned},
 };
 
 use crate::mongo::TestDatabase;
@@ -31,15 +31,15 @@ async fn stored(database: &TestDatabase, id: OrderId) -> (OrderStatus, u32) {
 async fn a_payment_begins_and_completes_with_one_version_each_and_repeating_it_changes_nothing() {
     let database = TestDatabase::new().await;
     let (id, terms) = (order(&database, "created", 60).await, ReservationTerms::default());
-    assert!(matches!(database.store.begin_payment(id, &terms).await.unwrap(), Moved::Now(_)));
+    assert!(matches!(database.store.begin_payment(id, &terms).await.unwrap(), Transitioned::Now(_)));
     assert_eq!(stored(&database, id).await, (OrderStatus::AwaitingPayment, 4));
-    assert!(matches!(database.store.begin_payment(id, &terms).await.unwrap(), Moved::Before(_)));
-    assert!(matches!(database.store.complete(id, &terms).await.unwrap(), Moved::Now(_)));
-    assert!(matches!(database.store.complete(id, &terms).await.unwrap(), Moved::Before(_)));
+    assert!(matches!(database.store.begin_payment(id, &terms).await.unwrap(), Transitioned::Already(_)));
+    assert!(matches!(database.store.complete(id, &terms).await.unwrap(), Transitioned::Now(_)));
+    assert!(matches!(database.store.complete(id, &terms).await.unwrap(), Transitioned::Already(_)));
     assert_eq!(stored(&database, id).await, (OrderStatus::Complete, 5));
 
     let directly = order(&database, "created", 60).await;
-    assert!(matches!(database.store.complete(directly, &terms).await.unwrap(), Moved::Now(_)));
+    assert!(matches!(database.store.complete(directly, &terms).await.unwrap(), Transitioned::Now(_)));
     assert_eq!(stored(&database, directly).await, (OrderStatus::Complete, 4));
 }
 
@@ -74,7 +74,7 @@ async fn a_payment_that_has_begun_has_its_grace_and_one_that_has_not_has_none() 
         database.store.complete(begun, &ReservationTerms::default()).await,
         Err(PaymentError::TooLate(_))
     ));
-    assert!(matches!(database.store.complete(begun, &grace()).await.unwrap(), Moved::Now(_)));
+    assert!(matches!(database.store.complete(begun, &grace()).await.unwrap(), Transitioned::Now(_)));
     let created = order(&database, "created", -60).await;
     assert!(matches!(database.store.complete(created, &grace()).await, Err(PaymentError::TooLate(_))));
     let long_ago = order(&database, "awaiting:payment", -3601).await;
@@ -101,8 +101,9 @@ async fn of_a_payment_a_cancellation_and_an_expiry_at_once_exactly_one_happens()
             join_all((0..4).map(|_| store.complete(id, &terms))),
             join_all((0..4).map(|_| store.cancel(id, &user))),
         );
-        let payments = paid.iter().filter(|result| matches!(result, Ok(Moved::Now(_)))).count();
-        let cancellations = cancelled.iter().filter(|result| matches!(result, Ok(Moved::Now(_)))).count();
+        let payments = paid.iter().filter(|result| matches!(result, Ok(Transitioned::Now(_)))).count();
+        let cancellations =
+            cancelled.iter().filter(|result| matches!(result, Ok(Transitioned::Now(_)))).count();
         let (status, version) = stored(&database, id).await;
         assert_eq!((payments + cancellations, version), (1, 4), "{paid:?} {cancelled:?}");
         if status == OrderStatus::Complete {

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
 use orders_operator::{
     order::{Order, OrderId, ReservationTerms, ReservationWindow, UserId},
-    store::{CancelError, Moved, PaymentError, ReserveError, StoreError},
+    store::{CancelError, PaymentError, ReserveError, StoreError, Transitioned},
 };
 use serde_json::json;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
@@ -139,19 +139,19 @@ impl Shop {
         }
     }
 
-    fn paid(&self, result: Result<Moved, PaymentError>) {
+    fn paid(&self, result: Result<Transitioned, PaymentError>) {
         match result {
-            Ok(Moved::Now(order)) => self.made(&order),
-            Ok(Moved::Before(_)) | Err(PaymentError::TooLate(_) | PaymentError::Refused { .. }) => {}
+            Ok(Transitioned::Now(order)) => self.made(&order),
+            Ok(Transitioned::Before(_)) | Err(PaymentError::TooLate(_) | PaymentError::Refused { .. }) => {}
             Err(PaymentError::Store(error)) => assert_unavailable(&error),
             Err(error @ PaymentError::NotFound(_)) => panic!("{error}"),
         }
     }
 
-    fn cancelled(&self, result: Result<Moved, CancelError>) {
+    fn cancelled(&self, result: Result<Transitioned, CancelError>) {
         match result {
-            Ok(Moved::Now(order)) => self.made(&order),
-            Ok(Moved::Before(_)) | Err(CancelError::Complete(_)) => {}
+            Ok(Transitioned::Now(order)) => self.made(&order),
+            Ok(Transitioned::Before(_)) | Err(CancelError::Complete(_)) => {}
             Err(CancelError::Store(error)) => assert_unavailable(&error),
             Err(error) => panic!("{error}"),
         }

@@ -1,0 +1,274 @@
+//! Combines concurrent calls of one kind into fewer commands.
+//!
+//! A call is sent at once while fewer than [`MAX_IN_FLIGHT`] commands are in flight. Calls that arrive while all of
+//! them are wait in a queue, and the next command answers as many of them as fit. An idle service has the latency of
+//! a single command; a busy one sends a fraction of the commands. A command is always sent after the calls that it
+//! answers were made, so no caller gets data that was read before it asked.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    error::StoreError,
+    retry::{DEADLINE, within},
+};
+
+/// How many commands of one kind may be in flight: enough to keep the server busy while other replies are read.
+const MAX_IN_FLIGHT: usize = 4;
+
+/// The most documents that one command reads or writes, far below the server's limits for requests and replies.
+const MAX_BATCH: usize = 100;
+
+/// A call that waits in the queue.
+struct Call<Req, Rep> {
+    request: Req,
+    /// How many documents it reads or writes.
+    documents: usize,
+    reply_to: oneshot::Sender<Rep>,
+}
+
+/// Batches calls of one kind. Clones share the queue and the commands.
+pub(super) struct Batcher<Req, Rep> {
+    doing: &'static str,
+    queue: Arc<Mutex<Queue<Req, Rep>>>,
+}
+
+struct Queue<Req, Rep> {
+    calls: VecDeque<Call<Req, Rep>>,
+    in_flight: usize,
+}
+
+impl<Req: Send + 'static, Rep: Send + 'static> Batcher<Req, Rep> {
+    /// `doing` describes the calls in errors and traces.
+    pub(super) fn new(doing: &'static str) -> Self {
+        let queue = Queue { calls: VecDeque::new(), in_flight: 0 };
+        Self { doing, queue: Arc::new(Mutex::new(queue)) }
+    }
+
+    /// Makes a call, perhaps batched with others, within the deadline. `send` returns one reply for each request that
+    /// it is given, in the same order.
+    pub(super) async fn call<F, Fut>(
+        &self,
+        request: Req,
+        documents: usize,
+        send: F,
+    ) -> Result<Rep, StoreError>
+    where
+        F: Fn(Vec<Req>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Vec<Rep>> + Send + 'static,
+    {
+        let (reply_to, reply) = oneshot::channel();
+        let has_slot = {
+            let mut queue = lock(&self.queue);
+            queue.calls.push_back(Call { request, documents, reply_to });
+            let has_slot = queue.in_flight < MAX_IN_FLIGHT;
+            queue.in_flight += usize::from(has_slot);
+            has_slot
+        };
+        if has_slot {
+            // A task of its own, since other callers depend on it even if this caller is cancelled.
+            drop(tokio::spawn(send_batches(Slot { queue: self.queue.clone(), is_held: true }, send)));
+        }
+        let doing = self.doing;
+        let lost = |_| StoreError::Failed { doing, detail: "it has ended without an answer".into() };
+        within(DEADLINE, doing, async { reply.await.map_err(lost) }).await
+    }
+}
+
+/// Sends one command after the other until the queue is empty.
+async fn send_batches<Req, Rep, F, Fut>(mut slot: Slot<Req, Rep>, send: F)
+where
+    F: Fn(Vec<Req>) -> Fut,
+    Fut: Future<Output = Vec<Rep>>,
+{
+    loop {
+        let batch = slot.next_batch();
+        if batch.is_empty() {
+            return;
+        }
+        let live = batch.into_iter().filter(|call| !call.reply_to.is_closed());
+        let (requests, callers): (Vec<_>, Vec<_>) = live.map(|call| (call.request, call.reply_to)).unzip();
+        if !requests.is_empty() {
+            for (caller, reply) in callers.into_iter().zip(send(requests).await) {
+                // Fails if the caller was cancelled meanwhile, which needs no reply.
+                drop(caller.send(reply));
+            }
+        }
+    }
+}
+
+/// The permission to have one command in flight; given back when dropped, so that a panic cannot leak it.
+struct Slot<Req, Rep> {
+    queue: Arc<Mutex<Queue<Req, Rep>>>,
+    is_held: bool,
+}
+
+impl<Req, Rep> Slot<Req, Rep> {
+    /// The calls to send next. When there are none, the slot is given back.
+    fn next_batch(&mut self) -> Vec<Call<Req, Rep>> {
+        let mut queue = lock(&self.queue);
+        let mut documents = 0;
+        let mut batch = Vec::new();
+        while let Some(call) =
+            queue.calls.pop_front_if(|call| documents == 0 || documents + call.documents <= MAX_BATCH)
+        {
+            documents += call.documents;
+            batch.push(call);
+        }
+        if batch.is_empty() {
+            // Under the same lock, so that a caller never queues behind a slot that is about to be given back.
+            queue.in_flight -= 1;
+            self.is_held = false;
+        }
+        batch
+    }
+}
+
+impl<Req, Rep> Drop for Slot<Req, Rep> {
+    fn drop(&mut self) {
+        if self.is_held {
+            lock(&self.queue).in_flight -= 1;
+        }
+    }
+}
+
+fn lock<Req, Rep>(queue: &Mutex<Queue<Req, Rep>>) -> MutexGuard<'_, Queue<Req, Rep>> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<Req, Rep> Clone for Batcher<Req, Rep> {
+    fn clone(&self) -> Self {
+        Self { doing: self.doing, queue: self.queue.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::{join, join_all};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// A server whose commands wait for a permit, and that records how many requests each of them had.
+    #[derive(Clone)]
+    struct FakeServer {
+        permits: Arc<Semaphore>,
+        batch_sizes: Arc<Mutex<Vec<usize>>>,
+        batcher: Batcher<u32, u32>,
+    }
+
+    impl FakeServer {
+        fn new() -> Self {
+            Self {
+                permits: Arc::new(Semaphore::new(0)),
+                batch_sizes: Arc::default(),
+                batcher: Batcher::new("testing"),
+            }
+        }
+
+        async fn call(&self, request: u32, documents: usize) -> Option<u32> {
+            let server = self.clone();
+            let send = move |requests: Vec<u32>| {
+                let server = server.clone();
+                async move {
+                    server.batch_sizes.lock().unwrap().push(requests.len());
+                    server.permits.acquire().await.unwrap().forget();
+                    assert!(!requests.contains(&u32::MAX), "the driver has panicked");
+                    requests.into_iter().map(|request| request * 2).collect()
+                }
+            };
+            self.batcher.call(request, documents, send).await.ok()
+        }
+
+        fn batch_sizes(&self) -> Vec<usize> {
+            self.batch_sizes.lock().unwrap().clone()
+        }
+
+        /// Calls that fill all slots, with one command each.
+        async fn fill(&self) -> Vec<tokio::task::JoinHandle<Option<u32>>> {
+            let mut calls = Vec::new();
+            for request in 0..MAX_IN_FLIGHT as u32 {
+                let server = self.clone();
+                calls.push(tokio::spawn(async move { server.call(request, 1).await }));
+                settle().await;
+            }
+            assert_eq!(self.batch_sizes(), [1; MAX_IN_FLIGHT]);
+            calls
+        }
+    }
+
+    async fn settle() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_sent_at_once_while_there_is_a_slot_and_batched_otherwise() {
+        let server = FakeServer::new();
+        let first = server.fill().await;
+        let others = join_all((10..260).map(|request| server.call(request, 1)));
+        let release = async {
+            settle().await;
+            assert_eq!(server.batch_sizes(), [1; MAX_IN_FLIGHT], "no more commands than slots");
+            server.permits.add_permits(100);
+        };
+        let (replies, ()) = join(others, release).await;
+        let expected: Vec<_> = (10..260).map(|request| Some(request * 2)).collect();
+        assert_eq!(replies, expected, "each caller gets its own reply");
+        for (request, first) in first.into_iter().enumerate() {
+            assert_eq!(first.await.unwrap(), Some(request as u32 * 2));
+        }
+        assert_eq!(server.batch_sizes()[MAX_IN_FLIGHT..], [MAX_BATCH, MAX_BATCH, 50]);
+        assert_eq!(server.call(7, 1).await, Some(14), "the slots are free again");
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_as_many_calls_as_fit_and_one_that_never_fits_is_sent_alone() {
+        let server = FakeServer::new();
+        let first = server.fill().await;
+        let calls = join_all([60, 30, 20, 3 * MAX_BATCH, 90, 10].map(|documents| server.call(1, documents)));
+        server.permits.add_permits(MAX_IN_FLIGHT);
+        let release = async {
+            settle().await;
+            server.permits.add_permits(100);
+        };
+        let (replies, ()) = join(calls, release).await;
+        assert_eq!(replies, [Some(2); 6]);
+        join_all(first).await;
+        let mut sizes = server.batch_sizes()[MAX_IN_FLIGHT..].to_vec();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [1, 1, 2, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_caller_delays_no_other() {
+        let server = FakeServer::new();
+        for call in server.fill().await {
+            call.abort();
+        }
+        let cancelled = server.clone();
+        let cancelled = tokio::spawn(async move { cancelled.call(10, 1).await });
+        settle().await;
+        cancelled.abort();
+        settle().await;
+        server.permits.add_permits(100);
+        assert_eq!(join(server.call(11, 1), server.call(12, 1)).await, (Some(22), Some(24)));
+        let sent = server.batch_sizes().iter().sum::<usize>();
+        assert_eq!(sent, MAX_IN_FLIGHT + 2, "the cancelled call is not sent");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_panics_fails_its_calls_and_gives_its_slot_back() {
+        let server = FakeServer::new();
+        server.permits.add_permits(1000);
+        for _ in 0..3 * MAX_IN_FLIGHT {
+            assert_eq!(server.call(u32::MAX, 1).await, None);
+        }
+        assert_eq!(server.call(4, 1).await, Some(8));
+    }
+}
