@@ -1,37 +1,37 @@
-//! Identifiers: 24 hexadecimal digits for orders and tickets, the auth service's text for users.
+//! Identifiers: 24 hexadecimal digits for orders and tickets, a string of the auth service for users.
 //!
-//! The course also lets any 12 characters pass as an id; here only 24 hexadecimal digits are one.
-//! They are accepted in either case and written in lower case, so that equal ids are equal text.
+//! The course's service also accepts any 12 characters as an id; here it must be 24 hexadecimal digits. They are read
+//! in either case and written in lower case, so that equal ids are equal strings.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-/// A text that is not an identifier.
+/// Why a string is not an identifier.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidId {
     /// Not 24 hexadecimal digits.
     #[error("{0:?} is not an id; an id is 24 hexadecimal digits, such as 65f0c1d2a3b4c5d6e7f80912")]
     NotHex(String),
-    /// A user without a name.
+    /// A user's id is empty.
     #[error("a user's id is empty; the session's \"id\" must be a text")]
     EmptyUser,
 }
 
-/// How much of a wrong id an error repeats: a request may send 100 kB of it.
-const QUOTED: usize = 40;
+/// How many characters of an invalid id an error quotes, since a request may contain 100 kB of it.
+const MAX_QUOTED: usize = 40;
 
 fn parse(text: &str) -> Result<[u8; 12], InvalidId> {
-    let wrong = || InvalidId::NotHex(text.chars().take(QUOTED).collect());
+    let invalid = || InvalidId::NotHex(text.chars().take(MAX_QUOTED).collect());
     let digits = text.as_bytes();
     if digits.len() != 24 {
-        return Err(wrong());
+        return Err(invalid());
     }
     let mut bytes = [0; 12];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return Err(wrong()) };
-        *byte = digit(*high).ok_or_else(wrong)? << 4 | digit(*low).ok_or_else(wrong)?;
+        let [high, low] = pair else { return Err(invalid()) };
+        *byte = digit(*high).ok_or_else(invalid)? << 4 | digit(*low).ok_or_else(invalid)?;
     }
     Ok(bytes)
 }
@@ -98,17 +98,17 @@ id!(
     OrderId
 );
 id!(
-    /// Identifies a ticket; the tickets service chose it.
+    /// Identifies a ticket; the tickets service generates it.
     TicketId
 );
 
-/// Identifies a user; the auth service chose it, and its form is not ours to judge.
+/// Identifies a user; the auth service generates it, in a format of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct UserId(String);
 
 impl UserId {
-    /// A user's id, which is any text that is not empty.
+    /// A user's id: any string that is not empty.
     ///
     /// # Errors
     /// When `id` is empty.
@@ -117,7 +117,7 @@ impl UserId {
         if id.is_empty() { Err(InvalidId::EmptyUser) } else { Ok(Self(id)) }
     }
 
-    /// The id as text.
+    /// The id as a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twelve_characters_are_not_an_id_and_neither_is_a_multibyte_text_of_24_bytes() {
+    fn twelve_characters_are_not_an_id_and_neither_is_a_multibyte_string_of_24_bytes() {
         for wrong in ["", "abcdefghijkl", "65f0c1d2a3b4c5d6e7f8091", "65f0c1d2a3b4c5d6e7f809123"] {
             assert!(wrong.parse::<OrderId>().is_err(), "{wrong}");
         }
@@ -147,21 +147,21 @@ mod tests {
     }
 
     #[test]
-    fn an_error_never_repeats_a_whole_flood() {
+    fn an_error_quotes_only_the_beginning_of_a_long_id() {
         let error = "x".repeat(100_000).parse::<OrderId>().unwrap_err();
         assert!(error.to_string().len() < 200);
     }
 
     proptest! {
         #[test]
-        fn every_id_survives_being_written_and_read(bytes: [u8; 12]) {
+        fn every_id_round_trips(bytes: [u8; 12]) {
             let id = TicketId::from_bytes(bytes);
             prop_assert_eq!(id.to_string().parse(), Ok(id));
             prop_assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
         }
 
         #[test]
-        fn exactly_the_texts_of_24_hexadecimal_digits_are_ids(text in "[0-9a-fA-Fg ]{22,26}|.{0,30}") {
+        fn exactly_the_strings_of_24_hexadecimal_digits_are_ids(text in "[0-9a-fA-Fg ]{22,26}|.{0,30}") {
             let is_id = text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit());
             prop_assert_eq!(text.parse::<OrderId>().is_ok(), is_id);
             if let Ok(id) = text.parse::<OrderId>() {

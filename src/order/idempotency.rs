@@ -1,28 +1,27 @@
-//! The name that a client gives to a request, so that sending it twice does it once.
+//! The key that makes repeating a request safe.
 
 use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-/// Names one reservation among all of one user: 1 to 255 visible ASCII characters.
+/// Identifies one reservation among all of a user: 1 to 255 visible ASCII characters.
 ///
-/// The header of that name is an [IETF draft][draft]; the bounds are those that are usual among
-/// payment services.
+/// The header `Idempotency-Key` is an [IETF draft][draft]; the bounds are those of common payment APIs.
 ///
 /// [draft]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
-/// A text that is no idempotency key.
+/// A string is not an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("an idempotency key is 1 to {} visible ASCII characters, such as a UUID", IdempotencyKey::LONGEST)]
+#[error("an idempotency key is 1 to {} visible ASCII characters, such as a UUID", IdempotencyKey::MAX_LENGTH)]
 pub struct InvalidKey;
 
 impl IdempotencyKey {
-    /// The longest key, in characters.
-    pub const LONGEST: usize = 255;
+    /// The maximum length, in characters.
+    pub const MAX_LENGTH: usize = 255;
 
-    /// The key as text.
+    /// The key as a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -33,7 +32,7 @@ impl FromStr for IdempotencyKey {
     type Err = InvalidKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
-        let fits = (1..=Self::LONGEST).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        let fits = (1..=Self::MAX_LENGTH).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
         if fits { Ok(Self(text.to_owned())) } else { Err(InvalidKey) }
     }
 }

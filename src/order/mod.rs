@@ -1,31 +1,38 @@
 //! The domain, pure: statuses and their transitions, orders, tickets, identifiers.
 //!
-//! What this module promises: a value that exists is a valid one. An identifier is 12 bytes, a
-//! status is one of four, a final order cannot be moved, a window has bounds. Nothing here reads a
-//! clock, a database or a request; the other modules carry out what is decided here.
+//! Every value of these types is valid: an identifier is 12 bytes, a status is one of four, a final status has no
+//! transition, a window is within its bounds. Nothing here reads a clock, a database or a request.
+//!
+//! ```text
+//! status       where an order stands, and its transitions
+//! reservation  how long a reservation lasts
+//! id           identifiers of orders, tickets and users
+//! idempotency  the idempotency key of a reservation
+//! timestamp    timestamps in whole milliseconds
+//! ```
 
 mod id;
 mod idempotency;
-mod moment;
 mod reservation;
 mod status;
+mod timestamp;
 
 pub use id::{InvalidId, OrderId, TicketId, UserId};
 pub use idempotency::{IdempotencyKey, InvalidKey};
-pub use moment::{iso_millis, to_millis};
 pub use reservation::{InvalidWindow, ReservationTerms, ReservationWindow};
 pub use status::{OrderStatus, Transition, TransitionError, UnknownStatus};
+pub use timestamp::{iso_millis, to_millis};
 
 use std::fmt;
 
 use jiff::Timestamp;
 
-/// How often a record has changed: a new order is version 0, and each transition adds exactly 1.
+/// How many times a record has changed: a new order has version 0, and each transition adds exactly 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u32);
 
 impl Version {
-    /// The version after one more change.
+    /// The version after another change.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -45,13 +52,13 @@ pub struct Order {
     pub id: OrderId,
     /// Who reserved.
     pub user: UserId,
-    /// Where it stands.
+    /// Its status.
     pub status: OrderStatus,
-    /// Payable while now is before this.
+    /// It can be paid for before this time.
     pub expires_at: Timestamp,
-    /// The ticket that it holds while it is active; `None` in records that lost it.
+    /// The ticket that it holds while it is active; `None` in malformed records without one.
     pub ticket: Option<TicketId>,
-    /// How often it has changed.
+    /// How many times it has changed.
     pub version: Version,
 }
 
@@ -84,8 +91,8 @@ impl Order {
         Ok(Self { status, version: self.version.next(), ..self })
     }
 
-    /// Whether its time is over at `now`, though it still is open. An order that is being paid for
-    /// has the grace of `terms` on top.
+    /// Whether it is open but has expired at `now`. An order whose payment has begun also has the grace period of
+    /// `terms`.
     #[must_use]
     pub fn is_overdue(&self, now: Timestamp, terms: &ReservationTerms) -> bool {
         let end = match self.status {
@@ -97,20 +104,20 @@ impl Order {
     }
 }
 
-/// The local replica of a record of the tickets service.
+/// The local copy of a ticket of the tickets service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ticket {
-    /// The tickets service's own identifier.
+    /// Its identifier in the tickets service.
     pub id: TicketId,
-    /// What is sold.
+    /// What is sold, such as a concert.
     pub title: String,
-    /// For how much, in the system's one currency.
+    /// Its price, in the system's only currency.
     pub price: f64,
-    /// The version of the tickets service's record that this is a copy of.
+    /// The version of the ticket that this is a copy of.
     pub version: Version,
 }
 
-/// An order beside the ticket that it is for; `None` when the ticket's record is gone.
+/// An order and its ticket; `None` when the ticket is not stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reservation {
     /// The order.
@@ -137,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_order_is_version_0_and_ends_with_its_window() {
+    fn a_new_order_has_version_0_and_expires_with_its_window() {
         let now: Timestamp = "2026-11-22T17:14:24.4649Z".parse().unwrap();
         let (id, ticket) = (OrderId::from_bytes([7; 12]), TicketId::from_bytes([9; 12]));
         let order = Order::reserve(id, UserId::new("u1").unwrap(), ticket, now, ReservationWindow::default());
@@ -147,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn each_transition_adds_exactly_one_version_and_a_final_order_stays() {
+    fn each_transition_adds_exactly_one_version_and_a_final_order_has_none() {
         let paid =
             order(OrderStatus::Created, Timestamp::UNIX_EPOCH).after(Transition::BeginPayment).unwrap();
         assert_eq!((paid.status, paid.version), (OrderStatus::AwaitingPayment, Version(4)));
@@ -157,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_open_order_is_overdue_and_payment_has_its_grace() {
+    fn only_an_open_order_is_overdue_and_one_being_paid_for_has_a_grace_period() {
         let now: Timestamp = "2026-11-22T17:14:24Z".parse().unwrap();
         let grace =
             ReservationTerms { payment_grace: Duration::from_secs(60), ..ReservationTerms::default() };

@@ -5,13 +5,13 @@ use std::{fmt, str::FromStr, time::Duration};
 use jiff::Timestamp;
 use thiserror::Error;
 
-use super::moment::to_millis;
+use super::timestamp::to_millis;
 
-/// How long a new order may be paid for: 1 second to 7 days, 15 minutes unless told otherwise.
+/// How long a new order can be paid for: 1 second to 7 days, by default 15 minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReservationWindow(u32);
 
-/// A window outside its bounds.
+/// A string or number that is not a window within the bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is not a reservation window; write whole seconds from {min} to {max}", min = ReservationWindow::MIN_SECONDS, max = ReservationWindow::MAX_SECONDS)]
 pub struct InvalidWindow(String);
@@ -23,13 +23,13 @@ impl ReservationWindow {
     /// The longest window: seven days.
     pub const MAX_SECONDS: u32 = 604_800;
 
-    /// The window of whoever sets none: 15 minutes. A test holds the CRD to the same default and bounds.
+    /// 15 minutes. A test makes sure that the CRD has the same default and bounds.
     const DEFAULT: Self = Self(900);
 
-    /// A window of so many seconds.
+    /// A window of `seconds`.
     ///
     /// # Errors
-    /// When there are none, or more than seven days of them.
+    /// When it is not within the bounds.
     pub fn from_seconds(seconds: u32) -> Result<Self, InvalidWindow> {
         if (Self::MIN_SECONDS..=Self::MAX_SECONDS).contains(&seconds) {
             Ok(Self(seconds))
@@ -44,7 +44,7 @@ impl ReservationWindow {
         self.0
     }
 
-    /// When a reservation made at `now` ends, in whole milliseconds.
+    /// When a reservation that is made at `now` expires, in whole milliseconds.
     #[must_use]
     pub fn end(self, now: Timestamp) -> Timestamp {
         later(now, Duration::from_secs(self.0.into()))
@@ -72,26 +72,26 @@ impl FromStr for ReservationWindow {
     }
 }
 
-/// What a reservation is subject to.
+/// The times that apply to every reservation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReservationTerms {
-    /// How long a new order may be paid for.
+    /// How long a new order can be paid for.
     pub window: ReservationWindow,
-    /// How much longer an order keeps its ticket once its payment has begun.
+    /// How much longer an order keeps its ticket if its payment has begun.
     pub payment_grace: Duration,
 }
 
 impl ReservationTerms {
-    /// When an order that is being paid for loses its ticket.
+    /// When an order whose payment has begun loses its ticket.
     #[must_use]
     pub fn end_of_grace(&self, expires_at: Timestamp) -> Timestamp {
         later(expires_at, self.payment_grace)
     }
 }
 
-fn later(moment: Timestamp, by: Duration) -> Timestamp {
-    // Saturates only at the end of the calendar, in the year 9999.
-    to_millis(moment.checked_add(by).unwrap_or(Timestamp::MAX))
+fn later(timestamp: Timestamp, duration: Duration) -> Timestamp {
+    // Saturates at the largest timestamp, in the year 9999.
+    to_millis(timestamp.checked_add(duration).unwrap_or(Timestamp::MAX))
 }
 
 #[cfg(test)]
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_calendar_is_no_accident() {
+    fn a_window_at_the_largest_timestamp_saturates() {
         assert!(ReservationWindow::default().end(Timestamp::MAX) <= Timestamp::MAX);
     }
 }

@@ -1,18 +1,18 @@
-//! Where an order stands, and the three ways it can move.
+//! The status of an order, and its three transitions.
 //!
 //! ```text
 //! created          -> awaiting:payment, complete, cancelled
 //! awaiting:payment -> complete, cancelled
 //! ```
-//! `complete` and `cancelled` are final. [`Transition`] is the one place that knows from where each
-//! move may start: the domain and the database's conditional writes are both made from it.
+//! `complete` and `cancelled` are final. Only [`Transition`] defines from which statuses each transition may start;
+//! the conditional writes of the store are derived from it.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-/// Where an order stands.
+/// The status of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OrderStatus {
     /// Reserved, not paid for.
@@ -21,19 +21,19 @@ pub enum OrderStatus {
     AwaitingPayment,
     /// Paid for. Final.
     Complete,
-    /// Given up or run out of time. Final.
+    /// Cancelled by the user, or expired. Final.
     Cancelled,
 }
 
 impl OrderStatus {
     /// Every status.
     pub const ALL: [Self; 4] = [Self::Created, Self::AwaitingPayment, Self::Complete, Self::Cancelled];
-    /// Those that still wait for something: such an order expires.
+    /// The statuses of orders that are not paid for yet and can expire.
     pub const OPEN: [Self; 2] = [Self::Created, Self::AwaitingPayment];
-    /// Those that hold the ticket.
+    /// The statuses of orders that hold their ticket.
     pub const ACTIVE: [Self; 3] = [Self::Created, Self::AwaitingPayment, Self::Complete];
 
-    /// The text that clients, events and the database share.
+    /// The status as clients, events and the database write it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,19 +44,19 @@ impl OrderStatus {
         }
     }
 
-    /// Whether it still waits for something.
+    /// Whether the order is not paid for yet and can expire.
     #[must_use]
     pub fn is_open(self) -> bool {
         Self::OPEN.contains(&self)
     }
 
-    /// Whether it holds the ticket.
+    /// Whether the order holds its ticket.
     #[must_use]
     pub fn is_active(self) -> bool {
         Self::ACTIVE.contains(&self)
     }
 
-    /// Whether nothing can move it any more.
+    /// Whether there is no transition from it.
     #[must_use]
     pub fn is_final(self) -> bool {
         !self.is_open()
@@ -75,7 +75,7 @@ impl Serialize for OrderStatus {
     }
 }
 
-/// A text that is no status.
+/// A string that is not a status.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is not a status; the statuses are created, awaiting:payment, complete and cancelled")]
 pub struct UnknownStatus(pub String);
@@ -91,24 +91,24 @@ impl FromStr for OrderStatus {
     }
 }
 
-/// One of the ways an order can move.
+/// A change of an order's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transition {
     /// The user begins to pay.
     BeginPayment,
-    /// The payment arrived.
+    /// The payment has arrived.
     Complete,
-    /// The user gives up, or the time runs out.
+    /// The user cancels, or the order expires.
     Cancel,
 }
 
-/// A move that the order's status does not allow.
+/// A transition that the order's status does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("an order that is {from} cannot become {to}")]
 pub struct TransitionError {
-    /// Where the order stands.
+    /// The order's status.
     pub from: OrderStatus,
-    /// Where it was to go.
+    /// The status that it should have become.
     pub to: OrderStatus,
 }
 
@@ -132,10 +132,10 @@ impl Transition {
         }
     }
 
-    /// Moves `status`.
+    /// The status after this transition from `status`.
     ///
     /// # Errors
-    /// When it may not start there.
+    /// When the transition may not start from `status`.
     pub fn apply(self, status: OrderStatus) -> Result<OrderStatus, TransitionError> {
         if self.from().contains(&status) {
             Ok(self.to())
@@ -154,7 +154,7 @@ mod tests {
     const TRANSITIONS: [Transition; 3] = [Transition::BeginPayment, Transition::Complete, Transition::Cancel];
 
     #[test]
-    fn the_allowed_moves_are_exactly_these() {
+    fn the_allowed_transitions_are_exactly_these() {
         let mut allowed = Vec::new();
         for status in OrderStatus::ALL {
             for transition in TRANSITIONS {
@@ -177,16 +177,16 @@ mod tests {
 
     #[test]
     fn created_and_awaiting_payment_are_open_and_all_but_cancelled_are_active() {
-        let that = |is: fn(OrderStatus) -> bool| OrderStatus::ALL.map(is);
-        assert_eq!(that(OrderStatus::is_open), [true, true, false, false]);
-        assert_eq!(that(OrderStatus::is_active), [true, true, true, false]);
-        assert_eq!(that(OrderStatus::is_final), [false, false, true, true]);
+        let each = |is: fn(OrderStatus) -> bool| OrderStatus::ALL.map(is);
+        assert_eq!(each(OrderStatus::is_open), [true, true, false, false]);
+        assert_eq!(each(OrderStatus::is_active), [true, true, true, false]);
+        assert_eq!(each(OrderStatus::is_final), [false, false, true, true]);
     }
 
     #[test]
-    fn the_texts_are_the_ones_that_every_service_shares() {
-        let texts = OrderStatus::ALL.map(OrderStatus::as_str);
-        assert_eq!(texts, ["created", "awaiting:payment", "complete", "cancelled"]);
+    fn every_status_is_written_as_the_other_services_write_it() {
+        let written = OrderStatus::ALL.map(OrderStatus::as_str);
+        assert_eq!(written, ["created", "awaiting:payment", "complete", "cancelled"]);
         for status in OrderStatus::ALL {
             assert_eq!(status.as_str().parse(), Ok(status));
         }
@@ -195,23 +195,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sequence_of_moves_leaves_a_final_status_or_takes_more_than_two(
-            moves in prop::collection::vec(select(TRANSITIONS.as_slice()), 0..20),
+        fn no_sequence_of_transitions_leaves_a_final_status_or_has_more_than_two(
+            transitions in prop::collection::vec(select(TRANSITIONS.as_slice()), 0..20),
         ) {
             let mut status = OrderStatus::Created;
-            let mut taken = 0;
-            for transition in moves {
+            let mut count = 0;
+            for transition in transitions {
                 match transition.apply(status) {
                     Ok(next) => {
                         prop_assert!(!status.is_final());
                         prop_assert_ne!(next, status);
                         status = next;
-                        taken += 1;
+                        count += 1;
                     }
                     Err(error) => prop_assert_eq!(error.from, status),
                 }
             }
-            prop_assert!(taken <= 2);
+            prop_assert!(count <= 2);
             prop_assert_eq!(status.is_open(), !status.is_final());
         }
     }

@@ -1,18 +1,18 @@
-//! Moments as the database and the clients have them: UTC, whole milliseconds.
+//! Timestamps as the database and the clients represent them: UTC, whole milliseconds.
 
 use jiff::Timestamp;
 
-/// The form of `Date.prototype.toJSON`: `2026-11-22T17:29:24.464Z`, always three fractional digits.
+/// The format of `Date.prototype.toJSON`: `2026-11-22T17:29:24.464Z`, always three fractional digits.
 #[must_use]
-pub fn iso_millis(moment: Timestamp) -> String {
-    format!("{:.3}", to_millis(moment))
+pub fn iso_millis(timestamp: Timestamp) -> String {
+    format!("{:.3}", to_millis(timestamp))
 }
 
-/// `moment` without what a database date cannot hold, so that what was answered is what is stored.
+/// `timestamp` truncated to milliseconds, the precision of a BSON date, so that a response has what is stored.
 #[must_use]
-pub fn to_millis(moment: Timestamp) -> Timestamp {
-    // Only the very first moments of jiff's range lie outside the whole milliseconds within it.
-    Timestamp::from_millisecond(moment.as_millisecond()).unwrap_or(moment)
+pub fn to_millis(timestamp: Timestamp) -> Timestamp {
+    // Fails only within the first millisecond of jiff's range.
+    Timestamp::from_millisecond(timestamp.as_millisecond()).unwrap_or(timestamp)
 }
 
 #[cfg(test)]
