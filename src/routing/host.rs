@@ -6,20 +6,20 @@ use thiserror::Error;
 
 /// A DNS name, or a wildcard for the names one label below it. Exact names sort before wildcards.
 ///
-/// Clones share the text: an index of claims has each of them several times.
+/// Clones share the string, since the index of claims has several clones of each host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CanonicalHost {
     wildcard: bool,
     name: Arc<str>,
 }
 
-/// Why a text is not a host name.
+/// Why a string is not a host name.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum HostError {
     /// It has a scheme, a port or a path.
     #[error("host {0:?} is more than a host name: write only {1:?}, without scheme, port and path")]
     NotOnlyAHost(String, String),
-    /// A character that no DNS name has.
+    /// It has a character that is not allowed in a DNS name.
     #[error(
         "host {0:?} has the character {1:?}: a DNS name has letters, digits, hyphens and dots only, such as ticketing.dev, \
          and may begin with *. as in *.ticketing.dev"
@@ -31,13 +31,13 @@ pub enum HostError {
          separated by dots, such as ticketing.dev or *.ticketing.dev"
     )]
     NotADnsName(String),
-    /// It is an IP address, which the Ingress API does not take.
+    /// It is an IP address, which the Ingress API does not accept.
     #[error("host {0:?} is an IP address: an Ingress takes DNS names only")]
     IpAddress(String),
 }
 
 impl CanonicalHost {
-    /// Reads a host name as a user writes it.
+    /// Parses a host name as a user writes it.
     ///
     /// # Errors
     /// When it is not a DNS name or a `*.` wildcard of one.
@@ -64,22 +64,22 @@ impl CanonicalHost {
         Ok(Self { wildcard, name: name.into() })
     }
 
-    /// Whether it stands for all names one label below.
+    /// Whether it matches all names one label below.
     pub fn is_wildcard(&self) -> bool {
         self.wildcard
     }
 
-    /// The wildcard that this name would be served by, were it not named itself.
+    /// The wildcard that would match this host if there were no rule for the host itself.
     pub fn wildcard_above(&self) -> Option<Self> {
         let (_, above) = self.name.split_once('.').filter(|_| !self.wildcard)?;
         Some(Self { wildcard: true, name: above.into() })
     }
 }
 
-/// The host name within a URL or `host:port`, when `text` is such.
+/// The host name in `text`, if that is a URL or `host:port`.
 fn bare_host(text: &str) -> Option<String> {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-    // An IPv6 address has several colons and is no host:port.
+    // An IPv6 address has several colons but no port.
     let end = if rest.parse::<std::net::IpAddr>().is_ok() {
         rest.len()
     } else {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused_and_the_message_says_what_to_write() {
+    fn an_invalid_host_is_refused_with_a_message_that_says_what_to_write() {
         let error = CanonicalHost::parse("https://ticketing.dev:443/x").unwrap_err().to_string();
         assert!(error.contains("write only \"ticketing.dev\""), "{error}");
         for text in [
@@ -159,7 +159,7 @@ mod tests {
         }
 
         #[test]
-        fn dns_names_are_read(text in r"(\*\.)?[a-zA-Z0-9]([-a-zA-Z0-9]{0,20}[a-zA-Z0-9])?(\.[a-z][a-z0-9]{0,10}){1,3}\.?") {
+        fn dns_names_are_accepted(text in r"(\*\.)?[a-zA-Z0-9]([-a-zA-Z0-9]{0,20}[a-zA-Z0-9])?(\.[a-z][a-z0-9]{0,10}){1,3}\.?") {
             prop_assert!(CanonicalHost::parse(&text).is_ok());
         }
     }

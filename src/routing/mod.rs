@@ -1,11 +1,18 @@
-//! Ingress ordering, pure: canonical hosts and paths, and the one order that every ingress
-//! controller agrees on.
+//! Ingress ordering, pure: canonical hosts and paths, and an order of rules that every ingress controller evaluates
+//! alike.
 //!
-//! Ingress controllers order rules by text length, by rule length, by class or as listed. Plain
-//! prefixes, longest first, with the client at `/` last, are in the right order for all of them:
-//! `/` is the shortest path, the lowest class and the last entry at once. So only canonical
-//! prefixes can be represented here, and only in that order. What several objects claim goes to the
-//! oldest of them.
+//! Ingress controllers order rules by the length of the path or of the whole rule, by kind of path, or not at all. Plain
+//! prefixes, longest first and with the client at `/` last, are in the right order for all of them: `/` is the
+//! shortest path, of the lowest priority, and the last entry. So only canonical prefixes can be represented here, and
+//! only in that order. If several objects claim the same prefix of a host, the oldest object gets it.
+//!
+//! ```text
+//! host     canonical host names
+//! path     canonical path prefixes
+//! table    the routes of one host, in rendered order
+//! claims   which objects claim which prefixes of which hosts, and who gets them
+//! request  the target of a request, as `render --explain` takes it
+//! ```
 
 #[cfg(test)]
 mod cases;
@@ -16,9 +23,9 @@ mod request;
 mod table;
 
 pub use claims::{
-    Claim, ClaimIndex, Claimant, ClaimantId, ClaimantKind, Entrance, HostPolicy, Site, Verdict,
+    Claim, ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint, HostPolicy, Site, Verdict,
 };
 pub use host::{CanonicalHost, HostError};
 pub use path::{CanonicalPath, PathError};
-pub use request::{Request, RequestError};
+pub use request::{RequestTarget, RequestTargetError};
 pub use table::{Backend, Route, RouteError, RouteTable};

@@ -1,4 +1,4 @@
-//! Path prefixes in canonical form: the only form that means the same to every ingress controller.
+//! Path prefixes in canonical form, the only form that every ingress controller interprets alike.
 
 use std::{cmp::Ordering, fmt, sync::Arc};
 
@@ -7,11 +7,11 @@ use thiserror::Error;
 /// A path prefix: begins with `/`, no trailing `/` (but for `/` itself), no empty or dot segments,
 /// no regex, percent escapes only where needed and in upper case.
 ///
-/// Clones share the text: an index of claims has each of them several times.
+/// Clones share the string, since the index of claims has several clones of each path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CanonicalPath(Arc<str>);
 
-/// Why a text is not a path prefix.
+/// Why a string is not a path prefix.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PathError {
     /// It does not begin with a slash.
@@ -20,7 +20,7 @@ pub enum PathError {
         /// The path as written.
         path: String,
     },
-    /// It has a regex that is none of the known forms of a prefix.
+    /// It has a regex other than the known forms of a prefix.
     #[error(
         "path {path:?} has the regex character {character:?}, but routes are plain prefixes (of regexes only an ending \
          such as /?(.*) is understood): write one route for each path that is meant{}", whole(.plain)
@@ -33,7 +33,7 @@ pub enum PathError {
         /// The part of the path before the regex.
         plain: String,
     },
-    /// It has a character that no request path can have unescaped.
+    /// It has a character that must be escaped in the path of a request.
     #[error(
         "path {path:?} has the character {character:?}, which a path cannot have: write a path without it ({} is \
          accepted, but some ingress controllers match no path that has an escape)", escaped(*.character)
@@ -61,7 +61,7 @@ pub enum PathError {
     EscapedSlash {
         /// The path as written.
         path: String,
-        /// The same with slashes that are not escaped.
+        /// The same path with plain slashes.
         plain: String,
     },
     /// It has an empty segment, or `.` or `..`.
@@ -72,14 +72,14 @@ pub enum PathError {
     Segment {
         /// The path as written.
         path: String,
-        /// What it has.
+        /// The segment, as the message names it.
         segment: &'static str,
-        /// Where a browser would go.
+        /// The path that a browser would request.
         plain: String,
     },
 }
 
-/// The prefix that takes all that a regex could be meant to take, unless that is everything.
+/// Suggests the prefix that matches everything that the regex may match, unless that prefix is `/`.
 fn whole(plain: &str) -> String {
     match plain {
         "/" => String::new(),
@@ -92,19 +92,19 @@ fn escaped(character: char) -> String {
     character.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// How the course, and manifests made after it, write "this prefix and all below" as a regex.
+/// The regexes for "this prefix and everything below" in common Ingress manifests.
 const PREFIX_FORMS: [&str; 5] = ["/?(.*)", "(/|$)(.*)", "/(.*)", "/.*", "/*"];
 
 impl CanonicalPath {
-    /// The path of the client, which takes what no other route takes.
+    /// The path of the client, which gets every request that no other route matches.
     pub fn root() -> Self {
         Self("/".into())
     }
 
-    /// Reads a path as a user writes it, the known regex forms of a prefix included.
+    /// Parses a path as a user writes it, including the known regexes for a prefix.
     ///
     /// # Errors
-    /// When it is not a prefix, or not in a form that all servers understand alike.
+    /// When it is not a prefix, or servers would interpret it differently.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         let path = || text.to_owned();
         let plain = PREFIX_FORMS.iter().find_map(|form| text.strip_suffix(form)).unwrap_or(text);
@@ -145,32 +145,31 @@ impl CanonicalPath {
         Ok(Self(trimmed.into()))
     }
 
-    /// Whether it is `/`, which takes every request.
+    /// Whether it is `/`, which matches every request.
     pub fn is_root(&self) -> bool {
         &*self.0 == "/"
     }
 
-    /// The path as text.
+    /// The path as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Kubernetes' rule for `pathType: Prefix`: whether a request at `path` is at the prefix or below it, by
-    /// whole segments.
+    /// Whether a request for `path` matches, by the rule of `pathType: Prefix`: segment by segment.
     pub fn takes(&self, path: &str) -> bool {
         self.is_root()
             || path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// How many segments it has; the root has none.
+    /// The number of its segments; the root has none.
     pub fn segments(&self) -> usize {
         if self.is_root() { 0 } else { self.0.matches('/').count() }
     }
 }
 
 impl Ord for CanonicalPath {
-    /// Rendered order: more segments first, then more bytes, then by text. A path thus comes before
-    /// every prefix of it.
+    /// Rendered order: more segments first, then more bytes, then lexicographically. So a path comes before all its
+    /// prefixes.
     fn cmp(&self, other: &Self) -> Ordering {
         let key = |path: &Self| (path.segments(), path.0.len());
         key(other).cmp(&key(self)).then_with(|| self.0.cmp(&other.0))
@@ -189,7 +188,7 @@ impl fmt::Display for CanonicalPath {
     }
 }
 
-/// The path without empty and dot segments, as a browser resolves the latter.
+/// The path without empty and dot segments; a browser resolves the latter in the same way.
 fn resolved(path: &str) -> String {
     let mut segments = Vec::new();
     for segment in path.split('/') {
@@ -216,7 +215,7 @@ fn is_unreserved(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_' | '~')
 }
 
-/// Upper-cases escapes and decodes those that need none; `None` when one is malformed.
+/// Converts escapes to upper case, and decodes those of unreserved characters; `None` when one is malformed.
 pub(super) fn normalise_escapes(path: &str) -> Option<String> {
     let mut parts = path.split('%');
     let mut normal = parts.next()?.to_owned();
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prefix_is_refused() {
+    fn an_invalid_prefix_is_refused() {
         for text in [
             "",
             "api",
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_told_with_what_to_write_instead() {
+    fn an_error_says_what_to_write_instead() {
         for (text, expected) in [
             ("/api/(users|auth)/x", "has the regex character '('"),
             ("/api/(users|auth)/x", "one route for each path that is meant; or \"/api\", if"),

@@ -1,4 +1,4 @@
-//! A request as a person writes it down: `/path`, `host/path`, or a URL.
+//! The target of a request as a person writes it: `/path`, `host/path`, or a URL.
 
 use thiserror::Error;
 
@@ -7,22 +7,22 @@ use super::{
     path,
 };
 
-/// Where a request goes to.
+/// The host and path of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The host; none stands for every host.
+pub struct RequestTarget {
+    /// The host; `None` for any host.
     pub host: Option<CanonicalHost>,
-    /// The path, without query.
+    /// The path, without the query.
     pub path: String,
 }
 
-/// Why a text is not a request.
+/// Why a string is not the target of a request.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum RequestError {
-    /// What comes before the path is not a host.
+pub enum RequestTargetError {
+    /// The part before the path is not a host.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// A character that no request has.
+    /// A character that must be escaped in a request.
     #[error("{0:?} has the character {1:?}, which no request has unescaped: percent-encode it")]
     Character(String, char),
     /// A `%` is not followed by two hexadecimal digits.
@@ -32,25 +32,26 @@ pub enum RequestError {
     Escape(String),
 }
 
-impl Request {
-    /// Reads a path, a host with a path, or a URL; a port and a query are left out.
+impl RequestTarget {
+    /// Parses a path, a host with a path, or a URL. A port and a query are ignored.
     ///
     /// # Errors
-    /// When it is none of them.
-    pub fn parse(text: &str) -> Result<Self, RequestError> {
+    /// When it is none of these.
+    pub fn parse(text: &str) -> Result<Self, RequestTargetError> {
         let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
         let rest = rest.split(['?', '#']).next().unwrap_or_default();
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
         let host = Some(host).filter(|host| !host.is_empty()).map(CanonicalHost::parse).transpose()?;
         if let Some(character) = path.chars().find(|character| !character.is_ascii_graphic()) {
-            return Err(RequestError::Character(text.to_owned(), character));
+            return Err(RequestTargetError::Character(text.to_owned(), character));
         }
-        let path = path::normalise_escapes(path).ok_or_else(|| RequestError::Escape(text.to_owned()))?;
+        let path =
+            path::normalise_escapes(path).ok_or_else(|| RequestTargetError::Escape(text.to_owned()))?;
         Ok(Self { host, path: if path.is_empty() { "/".to_owned() } else { path } })
     }
 
-    /// Whether servers may resolve it to another path before they look for its route.
+    /// Whether servers may normalise the path before they match it with a route.
     pub fn is_ambiguous(&self) -> bool {
         let inner = self.path.trim_start_matches('/').split('/');
         let last = inner.clone().count();
@@ -68,12 +69,12 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> String {
-        let Request { host, path } = Request::parse(text).unwrap();
+        let RequestTarget { host, path } = RequestTarget::parse(text).unwrap();
         format!("{} {path}", host.map_or("(any)".into(), |host| host.to_string()))
     }
 
     #[test]
-    fn a_path_a_host_with_a_path_and_a_url_are_read() {
+    fn a_path_a_host_with_a_path_and_a_url_are_accepted() {
         for (text, expected) in [
             ("/api/orders/5", "(any) /api/orders/5"),
             ("Ticketing.dev/api", "ticketing.dev /api"),
@@ -86,12 +87,12 @@ mod tests {
             assert_eq!(parsed(text), expected, "{text}");
         }
         for text in ["-x/y", "/a b", "/é", "/%4"] {
-            assert!(Request::parse(text).is_err(), "{text}");
+            assert!(RequestTarget::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_path_that_servers_may_resolve_in_different_ways_is_told_apart() {
+    fn a_path_that_servers_may_normalise_differently_is_ambiguous() {
         for (text, ambiguous) in [
             ("/a/b/", false),
             ("/", false),
@@ -101,7 +102,7 @@ mod tests {
             ("/.", true),
             ("/a//", true),
         ] {
-            assert_eq!(Request::parse(text).unwrap().is_ambiguous(), ambiguous, "{text}");
+            assert_eq!(RequestTarget::parse(text).unwrap().is_ambiguous(), ambiguous, "{text}");
         }
     }
 
@@ -110,7 +111,7 @@ mod tests {
 
         #[test]
         fn parsing_never_panics(text in ".{0,60}") {
-            drop(Request::parse(&text));
+            drop(RequestTarget::parse(&text));
         }
     }
 }

@@ -26,13 +26,13 @@ impl fmt::Display for Backend {
 pub struct Route {
     /// The prefix.
     pub path: CanonicalPath,
-    /// Where the requests go.
+    /// The backend.
     pub backend: Backend,
-    /// Whether it is the client's rule.
+    /// Whether it is the rule of the client.
     pub client: bool,
 }
 
-/// Why routes cannot be one table.
+/// Why routes cannot be combined into a table.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RouteError {
     /// A path is not a plain prefix.
@@ -69,19 +69,18 @@ pub enum RouteError {
          each path can go to one service only; remove one of the two routes, or give it another path"
     )]
     DuplicatePath {
-        /// The later path as written.
+        /// The second path as written.
         path: String,
-        /// What both are canonically.
+        /// The canonical form of both.
         canonical: String,
-        /// The backend that was given first.
+        /// The backend of the first path.
         first: String,
-        /// The backend that was given second.
+        /// The backend of the second path.
         second: String,
     },
 }
 
-/// Routes in rendered order: a path before all its prefixes, the client last. No other order can
-/// be represented.
+/// Routes in rendered order: a path before all its prefixes, the client last. No other order can be represented.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteTable(Vec<Route>);
 
@@ -138,9 +137,9 @@ impl RouteTable {
         self.0.iter()
     }
 
-    /// The routes that are to stay, in the same order.
-    pub fn only(&self, stays: impl Fn(&Route) -> bool) -> Self {
-        Self(self.0.iter().filter(|route| stays(route)).cloned().collect())
+    /// The routes for which `keep` is true, in the same order.
+    pub fn only(&self, keep: impl Fn(&Route) -> bool) -> Self {
+        Self(self.0.iter().filter(|route| keep(route)).cloned().collect())
     }
 
     /// Whether there is no route.
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_course_s_routes_in_the_worst_order_come_out_right_with_the_client_last() {
+    fn routes_in_the_worst_order_are_rendered_correctly_with_the_client_last() {
         let written = ["/ws", "/api", "/api/orders/?(.*)", "/api/users/?(.*)"];
         let table =
             RouteTable::new(written.map(|path| (path, backend("some-srv"))), Some(backend("client-srv")))
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_named() {
+    fn every_problem_is_reported() {
         let routes = [("/a", "a"), ("/a/", "b"), ("/?(.*)", "c"), ("x", "d"), ("/(a|b)", "e")];
         let errors =
             RouteTable::new(routes.map(|(path, service)| (path, backend(service))), None).unwrap_err();

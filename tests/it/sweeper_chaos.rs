@@ -142,7 +142,7 @@ impl Shop {
     fn paid(&self, result: Result<Transitioned, PaymentError>) {
         match result {
             Ok(Transitioned::Now(order)) => self.made(&order),
-            Ok(Transitioned::Before(_)) | Err(PaymentError::TooLate(_) | PaymentError::Refused { .. }) => {}
+            Ok(Transitioned::Already(_)) | Err(PaymentError::TooLate(_) | PaymentError::Refused { .. }) => {}
             Err(PaymentError::Store(error)) => assert_unavailable(&error),
             Err(error @ PaymentError::NotFound(_)) => panic!("{error}"),
         }
@@ -151,7 +151,7 @@ impl Shop {
     fn cancelled(&self, result: Result<Transitioned, CancelError>) {
         match result {
             Ok(Transitioned::Now(order)) => self.made(&order),
-            Ok(Transitioned::Before(_)) | Err(CancelError::Complete(_)) => {}
+            Ok(Transitioned::Already(_)) | Err(CancelError::Complete(_)) => {}
             Err(CancelError::Store(error)) => assert_unavailable(&error),
             Err(error) => panic!("{error}"),
         }

@@ -16,8 +16,8 @@ use crate::{
     controller::children::{owner::Owner, partial::Partial},
     crd::OrdersService,
     routing::{
-        CanonicalHost, CanonicalPath, Claim, ClaimIndex, Claimant, ClaimantId, ClaimantKind, Entrance, Site,
-        Verdict,
+        CanonicalHost, CanonicalPath, Claim, ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint,
+        Site, Verdict,
     },
 };
 
@@ -62,14 +62,14 @@ pub fn of_service(service: &OrdersService) -> Claims {
         claims.extend(claims_to(&requested));
     }
     if let Some(ingress) = &service.spec.ingress {
-        let entrance = Entrance::Class(ingress.class_name.as_deref().map(Into::into));
+        let entry_point = EntryPoint::Class(ingress.class_name.as_deref().map(Into::into));
         // The routes of a host that only Gateways serve are in the status too, and are none of the Ingress.
         let at_gateway =
             requested_at_gateway(service).ok().flatten().map_or(Vec::new(), |gateway| gateway.hosts);
         for route in service.status.iter().flat_map(|status| &status.routes) {
             let host = CanonicalHost::parse(&route.host).ok().filter(|host| !at_gateway.contains(host));
             if let Some((host, prefix)) = host.zip(CanonicalPath::parse(&route.path).ok()) {
-                let site = Site { entrance: entrance.clone(), host };
+                let site = Site { entry_point: entry_point.clone(), host };
                 claims.insert(Claim { site, prefix: Some(prefix) });
             }
         }
@@ -94,12 +94,12 @@ pub fn of_ingress(ingress: &Partial<Ingress>) -> Claims {
         return Claims::OfOwner;
     }
     let annotation = metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION));
-    let entrance =
-        Entrance::Class(spec.ingress_class_name.as_ref().or(annotation).map(|class| class.as_str().into()));
+    let entry_point =
+        EntryPoint::Class(spec.ingress_class_name.as_ref().or(annotation).map(|class| class.as_str().into()));
     let mut claims = BTreeSet::new();
     for rule in spec.rules.iter().flatten() {
         let Some(Ok(host)) = rule.host.as_deref().map(CanonicalHost::parse) else { continue };
-        let site = Site { entrance: entrance.clone(), host };
+        let site = Site { entry_point: entry_point.clone(), host };
         let claim = |prefix| Claim { site: site.clone(), prefix };
         match &rule.http {
             Some(http) => claims.extend(http.paths.iter().map(|path| claim(prefix_of(path)))),

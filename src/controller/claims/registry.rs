@@ -18,7 +18,7 @@ use crate::{
         children::partial::Partial, index::Index, object_key::ObjectKey, raw_orders_service::RawOrdersService,
     },
     crd::OrdersService,
-    routing::{ClaimIndex, Claimant, ClaimantId, ClaimantKind, Entrance, HostPolicy},
+    routing::{ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint, HostPolicy},
 };
 
 /// Marks the class of Ingresses that name none.
@@ -169,7 +169,7 @@ impl IngressClasses {
         let mut concerned = state.index.set_default_class(default);
         for name in before.keys().chain(state.classes.keys()) {
             if before.contains_key(name) != state.classes.contains_key(name) {
-                concerned.extend(state.index.at(&Entrance::Class(Some(name.as_str().into()))));
+                concerned.extend(state.index.at(&EntryPoint::Class(Some(name.as_str().into()))));
             }
         }
         keys(concerned)

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 use crate::controller::problem::Problem;
 use crate::{
     crd::{self, Host, OrdersService, ParentRef, Reason, RouteSpec},
-    routing::{Backend, CanonicalHost, CanonicalPath, Entrance, RouteError, RouteTable, Site},
+    routing::{Backend, CanonicalHost, CanonicalPath, EntryPoint, RouteError, RouteTable, Site},
 };
 
 /// The path of the orders API where none is written.
@@ -15,7 +15,7 @@ const DEFAULT_PATH: &str = "/api/orders";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedRoutes {
     /// The ingress controllers that serve the hosts.
-    pub entrance: Entrance,
+    pub entry_point: EntryPoint,
     /// The hosts in canonical order, so that the same hosts in another order give the same Ingress.
     pub hosts: Vec<CanonicalHost>,
     /// The path of the orders API itself.
@@ -27,7 +27,7 @@ pub struct RequestedRoutes {
 impl RequestedRoutes {
     /// Each host, with the ingress controllers that serve it.
     pub fn sites(&self) -> impl Iterator<Item = Site> {
-        self.hosts.iter().map(|host| Site { entrance: self.entrance.clone(), host: host.clone() })
+        self.hosts.iter().map(|host| Site { entry_point: self.entry_point.clone(), host: host.clone() })
     }
 }
 
@@ -61,8 +61,8 @@ pub fn requested(service: &OrdersService) -> Result<Option<RequestedRoutes>, Vec
             return Err(problems);
         }
     };
-    let entrance = Entrance::Class(ingress.class_name.as_deref().map(Into::into));
-    Ok(Some(RequestedRoutes { entrance, hosts, own_path, routes }))
+    let entry_point = EntryPoint::Class(ingress.class_name.as_deref().map(Into::into));
+    Ok(Some(RequestedRoutes { entry_point, hosts, own_path, routes }))
 }
 
 /// Whether this annotation makes ingress-nginx read paths as regexes.

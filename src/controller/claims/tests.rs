@@ -17,7 +17,7 @@ use crate::{
         },
     },
     crd::{ConditionType, OrdersService, OrdersServiceStatus, find_condition},
-    routing::{CanonicalPath, Claim, ClaimIndex, ClaimantKind, Entrance},
+    routing::{CanonicalPath, Claim, ClaimIndex, ClaimantKind, EntryPoint},
 };
 
 fn ingress(value: Value) -> BTreeSet<Claim> {
@@ -29,7 +29,7 @@ fn ingress(value: Value) -> BTreeSet<Claim> {
 
 fn shown(claims: &BTreeSet<Claim>) -> Vec<String> {
     let text = |claim: &Claim| {
-        let Entrance::Class(class) = &claim.site.entrance;
+        let EntryPoint::Class(class) = &claim.site.entry_point;
         let prefix = claim.prefix.as_ref().map_or("(none)", CanonicalPath::as_str);
         format!("{} {} {prefix}", class.as_deref().unwrap_or("(default)"), claim.site.host)
     };

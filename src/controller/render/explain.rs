@@ -8,7 +8,7 @@ use std::{
 use super::files::ServiceInFile;
 use crate::{
     controller::reconcile::validate::validated::HostRoutes,
-    routing::{CanonicalHost, Request, Route, RouteTable},
+    routing::{CanonicalHost, RequestTarget, Route, RouteTable},
 };
 
 /// The rules of each host, by what serves it: an ingress class, or a Gateway.
@@ -21,7 +21,7 @@ struct Rule<'a> {
 }
 
 /// The answer for every host that the request may be for.
-pub(super) fn explain(services: &[ServiceInFile], request: &Request) -> Result<String, fmt::Error> {
+pub(super) fn explain(services: &[ServiceInFile], request: &RequestTarget) -> Result<String, fmt::Error> {
     let sites = sites(services);
     let mut text = String::new();
     for (site, rules) in sites.iter().filter(|((host, _), _)| is_for(request, host, &sites)) {
@@ -52,10 +52,10 @@ fn listed(hosts: &[String]) -> String {
 fn sites<'a>(services: &'a [ServiceInFile]) -> Sites<'a> {
     let mut sites = Sites::new();
     for ServiceInFile { valid, .. } in services {
-        let mut add = |host: &CanonicalHost, entrance: String, routes: &'a RouteTable| {
+        let mut add = |host: &CanonicalHost, entry_point: String, routes: &'a RouteTable| {
             let owner = || format!("OrdersService {}/{}", valid.namespace, valid.name);
             let rules = routes.iter().map(|route| Rule { route, owner: owner() });
-            sites.entry((host.clone(), entrance)).or_default().extend(rules);
+            sites.entry((host.clone(), entry_point)).or_default().extend(rules);
         };
         if let Some(ingress) = &valid.ingress {
             let class = ingress.class_name.as_ref().map(|class| format!(" (class {class})"));
@@ -69,9 +69,9 @@ fn sites<'a>(services: &'a [ServiceInFile]) -> Sites<'a> {
             {
                 let namespace = parent.namespace.as_ref().unwrap_or(&valid.namespace);
                 let section = parent.section_name.as_ref().map(|name| format!(", listener {name}"));
-                let entrance =
+                let entry_point =
                     format!(" (Gateway {namespace}/{}{})", parent.name, section.unwrap_or_default());
-                add(host, entrance, &gateway.routes);
+                add(host, entry_point, &gateway.routes);
             }
         }
     }
@@ -82,7 +82,7 @@ fn sites<'a>(services: &'a [ServiceInFile]) -> Sites<'a> {
 }
 
 /// An exact host goes before the wildcard above it, and never falls through to that.
-fn is_for(request: &Request, host: &CanonicalHost, sites: &Sites<'_>) -> bool {
+fn is_for(request: &RequestTarget, host: &CanonicalHost, sites: &Sites<'_>) -> bool {
     let Some(wanted) = &request.host else { return true };
     let has_own = || sites.keys().any(|(host, _)| host == wanted);
     host == wanted || (wanted.wildcard_above().as_ref() == Some(host) && !has_own())
@@ -90,8 +90,8 @@ fn is_for(request: &Request, host: &CanonicalHost, sites: &Sites<'_>) -> bool {
 
 fn answer(
     text: &mut String,
-    request: &Request,
-    (host, entrance): &(CanonicalHost, String),
+    request: &RequestTarget,
+    (host, entry_point): &(CanonicalHost, String),
     rules: &[Rule<'_>],
 ) -> fmt::Result {
     let path = &request.path;
@@ -100,7 +100,7 @@ fn answer(
         Some(Rule { route, owner }) => {
             writeln!(
                 text,
-                "{host}{path}{entrance} goes to {} by rule {} of {owner}:",
+                "{host}{path}{entry_point} goes to {} by rule {} of {owner}:",
                 route.backend, route.path
             )?;
             if route.client {
@@ -110,7 +110,7 @@ fn answer(
             }
         }
         None => {
-            writeln!(text, "{host}{path}{entrance} is not served: no rule takes it, and no client is set")?
+            writeln!(text, "{host}{path}{entry_point} is not served: no rule takes it, and no client is set")?
         }
     }
     for (at, Rule { route, .. }) in rules.iter().enumerate() {

@@ -28,7 +28,7 @@ use crate::{
         children::kind::Child,
         reconcile::build::{build, prepared::PreparedVisitor},
     },
-    routing::{Request, RequestError},
+    routing::{RequestTarget, RequestTargetError},
 };
 
 /// Why nothing was rendered.
@@ -50,7 +50,7 @@ pub enum RenderError {
     Nothing(String),
     /// The argument of --explain is not a request.
     #[error("--explain: {0}")]
-    Request(#[from] RequestError),
+    RequestTarget(#[from] RequestTargetError),
     /// The explanation cannot be written.
     #[error("the explanation cannot be written: {0}")]
     Text(#[from] std::fmt::Error),
@@ -64,7 +64,7 @@ pub enum RenderError {
 /// # Errors
 /// Every problem of every resource, each with its file, resource and field; then nothing is rendered.
 pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
-    let request = args.explain.as_deref().map(Request::parse).transpose()?;
+    let request = args.explain.as_deref().map(RequestTarget::parse).transpose()?;
     let mut problems = Vec::new();
     let mut services = Vec::new();
     let mut ingresses = Vec::new();

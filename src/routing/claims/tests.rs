@@ -7,7 +7,7 @@ fn host(name: &str) -> CanonicalHost {
 }
 
 fn site(class: Option<&str>, name: &str) -> Site {
-    Site { entrance: Entrance::Class(class.map(Into::into)), host: host(name) }
+    Site { entry_point: EntryPoint::Class(class.map(Into::into)), host: host(name) }
 }
 
 fn path(text: &str) -> CanonicalPath {
@@ -34,7 +34,7 @@ fn lost(index: &ClaimIndex, me: &Claimant, name: &str, prefixes: &[&str]) -> Vec
 }
 
 #[test]
-fn the_oldest_wins_then_the_first_by_name_and_the_next_takes_over_when_it_goes() {
+fn the_oldest_wins_then_the_first_by_name_and_the_next_one_when_it_is_removed() {
     let mut index = ClaimIndex::default();
     let (old, b, a) = (claimant(1, "z", "old"), claimant(2, "y", "b"), claimant(2, "x", "a"));
     assert!(index.put(b.clone(), claims("t.dev", &["/api", "/"])).is_empty());
@@ -42,18 +42,18 @@ fn the_oldest_wins_then_the_first_by_name_and_the_next_takes_over_when_it_goes()
     assert_eq!(lost(&index, &b, "t.dev", &["/api", "/"]), ["/api OrdersService x/a"]);
     assert_eq!(names(&index.put(old.clone(), claims("t.dev", &["/api"]))), ["a", "b"]);
     assert_eq!(lost(&index, &a, "t.dev", &["/api", "/a"]), ["/api OrdersService z/old"]);
-    // Another class, or host, is another matter.
+    // Claims at another class or host do not conflict.
     assert!(index.judge(&b, &site(Some("nginx"), "t.dev"), &[path("/api")]).lost.is_empty());
     assert_eq!(lost(&index, &b, "other.dev", &["/api"]), [""; 0]);
     assert_eq!(names(&index.remove(&old.id)), ["a", "b"]);
     assert_eq!(lost(&index, &a, "t.dev", &["/api"]), [""; 0]);
-    // What nobody else claims concerns nobody.
+    // Claims that nobody else has affect nobody.
     assert!(index.put(b, claims("t.dev", &["/api", "/", "/new"])).is_empty());
     assert!(index.put(claimant(9, "w", "c"), claims("u.dev", &["/api"])).is_empty());
 }
 
 #[test]
-fn there_is_one_client_per_host_and_those_without_one_are_told_who_has_it() {
+fn there_is_one_client_per_host_and_objects_without_one_learn_which_it_is() {
     let mut index = ClaimIndex::default();
     let (first, second, third) =
         (claimant(1, "a", "first"), claimant(2, "a", "second"), claimant(3, "a", "c"));
@@ -71,7 +71,7 @@ fn there_is_one_client_per_host_and_those_without_one_are_told_who_has_it() {
 }
 
 #[test]
-fn without_a_class_it_is_the_default_class() {
+fn no_class_means_the_default_class() {
     let mut index = ClaimIndex::default();
     let (old, new) = (claimant(1, "a", "old"), claimant(2, "b", "new"));
     index.put(old, BTreeSet::from([Claim { site: site(Some("nginx"), "t.dev"), prefix: Some(path("/a")) }]));
@@ -96,14 +96,14 @@ fn a_host_of_another_namespace_is_refused_where_that_is_the_policy() {
     };
     assert_eq!(refused(&index, &other), (Some("old".into()), 0));
     assert_eq!(refused(&index, &same), (None, 0), "the older claim on the path does not count");
-    // With the owner gone, the next oldest brings its namespace.
+    // When the owner is removed, the host goes to the namespace of the next oldest.
     assert_eq!(names(&index.remove(&old.id)), ["other", "same"]);
     assert_eq!(refused(&index, &other), (None, 0));
     assert_eq!(refused(&index, &same), (Some("other".into()), 0));
 }
 
 #[test]
-fn a_wildcard_and_a_host_under_it_see_each_other_unless_they_are_one_s_own() {
+fn a_wildcard_and_a_host_under_it_overlap_unless_they_belong_to_one_object() {
     let mut index = ClaimIndex::default();
     let (wild, exact, both) = (claimant(1, "a", "wild"), claimant(2, "b", "exact"), claimant(3, "c", "both"));
     index.put(wild.clone(), claims("*.t.dev", &["/"]));
@@ -115,7 +115,7 @@ fn a_wildcard_and_a_host_under_it_see_each_other_unless_they_are_one_s_own() {
     assert_eq!(overlap(&index, &wild, "*.t.dev").as_deref(), Some("x.t.dev exact"));
     assert_eq!(overlap(&index, &exact, "x.t.dev").as_deref(), Some("*.t.dev wild"));
     assert_eq!(overlap(&index, &exact, "y.x.t.dev"), None, "two labels below");
-    // One that sorts after those that are named changes nothing for the wildcard's owner.
+    // The overlap names the first host only, so a later one does not affect the owner of the wildcard.
     assert!(index.put(claimant(4, "d", "later"), claims("z.t.dev", &["/a"])).is_empty());
     let mut of_both = claims("*.u.dev", &["/"]);
     of_both.extend(claims("x.u.dev", &["/"]));
@@ -127,7 +127,7 @@ fn a_wildcard_and_a_host_under_it_see_each_other_unless_they_are_one_s_own() {
     index.remove(&both.id);
     index.remove(&claimant(4, "d", "later").id);
     assert!(
-        index.sites.is_empty() && index.under.is_empty() && index.claimants.is_empty(),
+        index.sites.is_empty() && index.hosts_under.is_empty() && index.claimants.is_empty(),
         "nothing is left"
     );
 }
@@ -149,7 +149,7 @@ fn any_claimant() -> impl Strategy<Value = Claimant> {
     })
 }
 
-/// What each claimant sees of each of its hosts.
+/// The verdict of each claimant on each of its hosts.
 fn verdicts(index: &ClaimIndex) -> BTreeMap<(ClaimantId, Site), Verdict> {
     let mut verdicts = BTreeMap::new();
     for (claimant, claims) in index.claimants.values() {
@@ -163,12 +163,8 @@ fn verdicts(index: &ClaimIndex) -> BTreeMap<(ClaimantId, Site), Verdict> {
     verdicts
 }
 
-/// By the rules as they are written, looking at everything.
-fn winner_by_the_book<'a>(
-    index: &'a ClaimIndex,
-    wanted: &Site,
-    prefix: &CanonicalPath,
-) -> Option<&'a Claimant> {
+/// The winner by the rules as documented, without an index.
+fn expected_winner<'a>(index: &'a ClaimIndex, wanted: &Site, prefix: &CanonicalPath) -> Option<&'a Claimant> {
     let claims = |claimant: &(Arc<Claimant>, Claims), of: &dyn Fn(&Claim) -> bool| {
         claimant.1.iter().any(|claim| index.resolved(&claim.site) == *wanted && of(claim))
     };
@@ -188,7 +184,7 @@ proptest! {
     #![proptest_config(crate::routing::cases::cases())]
 
     #[test]
-    fn whoever_sees_a_change_is_named_and_nobody_elsewhere_and_the_order_does_not_matter(
+    fn all_affected_objects_are_returned_none_of_unrelated_hosts_and_order_does_not_matter(
         steps in proptest::collection::vec((any_claimant(), proptest::option::weighted(0.8, any_claims())), 1..12),
         strict in any::<bool>(),
         seed in any::<u64>(),
@@ -228,7 +224,7 @@ proptest! {
         for site in index.sites.keys() {
             for prefix in ["/", "/a", "/b"].map(path) {
                 let winner = index.winner(site, &prefix).map(|winner| &**winner);
-                prop_assert_eq!(winner, winner_by_the_book(&index, site, &prefix));
+                prop_assert_eq!(winner, expected_winner(&index, site, &prefix));
             }
         }
         let mut entries: Vec<_> = index.claimants.values().cloned().collect();

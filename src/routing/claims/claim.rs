@@ -1,0 +1,93 @@
+//! What is claimed, by whom, and what a claimant is told about the claims of others.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use crate::routing::{host::CanonicalHost, path::CanonicalPath};
+
+/// The kind of an object that makes claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ClaimantKind {
+    /// An Ingress that no OrdersService controls.
+    Ingress,
+    /// An OrdersService.
+    OrdersService,
+}
+
+/// Identifies an object that makes claims. Clones share the strings.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClaimantId {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its kind.
+    pub kind: ClaimantKind,
+}
+
+/// An object that makes claims. The smallest wins: the oldest, then by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Claimant {
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
+    /// The object.
+    pub id: ClaimantId,
+}
+
+impl fmt::Display for Claimant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.id.kind {
+            ClaimantKind::Ingress => "Ingress",
+            ClaimantKind::OrdersService => "OrdersService",
+        };
+        write!(formatter, "{kind} {}/{}", self.id.namespace, self.id.name)
+    }
+}
+
+/// Where requests enter the cluster. The same host at two entry points is not a conflict.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EntryPoint {
+    /// The ingress controller of an IngressClass; `None` for the cluster's default class.
+    Class(Option<Arc<str>>),
+}
+
+/// A host at an entry point.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Site {
+    /// The entry point.
+    pub entry_point: EntryPoint,
+    /// The host.
+    pub host: CanonicalHost,
+}
+
+/// A claim on a host and, unless it is `None`, on a path prefix. An exact path claims the host only: it takes precedence
+/// over every prefix, but leaves them all requests below it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Claim {
+    /// The host.
+    pub site: Site,
+    /// The prefix; `/` is the client's.
+    pub prefix: Option<CanonicalPath>,
+}
+
+/// Who may have rules for a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// Every object; each prefix goes to the oldest that claims it.
+    #[default]
+    Shared,
+    /// Only objects in the namespace of the oldest that claims the host.
+    Namespace,
+}
+
+/// How the claims of other objects on a host affect those of one object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The owner of the host, if the host is refused because that is in another namespace. All else is empty then.
+    pub refused: Option<Arc<Claimant>>,
+    /// The prefixes that go to other objects, and to which.
+    pub lost: BTreeMap<CanonicalPath, Arc<Claimant>>,
+    /// The other object whose client serves the host.
+    pub client: Option<Arc<Claimant>>,
+    /// Another object's host that this wildcard would match, or another object's wildcard that would match this host.
+    pub overlap: Option<(CanonicalHost, Arc<Claimant>)>,
+}
