@@ -1,11 +1,12 @@
-//! Holds the one-way import rules of the crate's map against the `use` lines.
+//! Holds the map of the crate against the `use` lines: who may import whom, and that no imports go in a circle.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-/// What each module may name of ours; `runtime` may be named by all.
+/// What each module may import of ours; all may import `runtime`.
 const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("order", &[]),
     ("routing", &[]),
@@ -18,6 +19,16 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("controller", &["routing", "crd", "runtime"]),
 ];
 
+/// What each room of the controller may import of its other rooms; files that are in no room may be imported by all.
+const CONTROLLER_ROOMS: [(&str, &[&str]); 6] = [
+    ("children", &[]),
+    ("claims", &["children"]),
+    ("secrets", &[]),
+    ("watches", &["children", "claims"]),
+    ("reconcile", &["children", "claims", "secrets"]),
+    ("render", &["children", "claims", "reconcile"]),
+];
+
 /// Crates that only some modules may name, as path prefixes in code.
 const MAY_USE_CRATE: [(&str, &[&str]); 4] = [
     ("mongodb::", &["store"]),
@@ -26,83 +37,245 @@ const MAY_USE_CRATE: [(&str, &[&str]); 4] = [
     ("kube::Api", &["controller", "sweeper", "runtime"]),
 ];
 
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+/// A module as the names from the root of the crate to it, such as `["crd", "spec"]`.
+type ModulePath = Vec<String>;
+
+/// The modules of the crate, and what each imports.
+struct Sources {
+    files: BTreeMap<ModulePath, SourceFile>,
+}
+
+struct SourceFile {
+    path: PathBuf,
+    /// Without comments and tests.
+    code: String,
+    /// The paths of its `use` declarations, from the root of the crate, and whether each is public.
+    uses: Vec<(Vec<String>, bool)>,
+}
+
+impl Sources {
+    fn read() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut paths = Vec::new();
+        list(&root, &mut paths);
+        let mut files = BTreeMap::new();
+        for path in paths {
+            let text = fs::read_to_string(&path).unwrap();
+            let Some(module) = module_of(path.strip_prefix(&root).unwrap()) else { continue };
+            let code = without_tests(&text);
+            let uses = uses(&code, &module);
+            files.insert(module, SourceFile { path, code, uses });
+        }
+        assert!(files.len() > 100, "where are the sources?");
+        Self { files }
+    }
+
+    /// The module that defines what `path` names: the deepest that it leads to, and from there on along `pub use`.
+    fn definition(&self, path: &[String]) -> Option<&ModulePath> {
+        let depth = (0..=path.len()).rev().find(|depth| self.files.contains_key(&path[..*depth]))?;
+        let (module, file) = self.files.get_key_value(&path[..depth])?;
+        let Some(item) = path.get(depth) else { return Some(module) };
+        let reexport = file.uses.iter().find(|(of, is_public)| *is_public && of.last() == Some(item));
+        match reexport {
+            Some((of, _)) if of != path => self.definition(of),
+            _ => Some(module),
+        }
+    }
+
+    /// The modules that each imports from, other than itself.
+    fn imports(&self) -> BTreeMap<&ModulePath, BTreeSet<&ModulePath>> {
+        let of_file = |(module, file): (&'_ ModulePath, &SourceFile)| {
+            let imported = file.uses.iter().filter_map(|(path, _)| self.definition(path));
+            imported.filter(|imported| *imported != module).collect()
+        };
+        self.files.iter().map(|(module, file)| (module, of_file((module, file)))).collect()
+    }
+}
+
+fn list(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            sources(&path, into);
+            list(&path, into);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             into.push(path);
         }
     }
 }
 
-/// The code of a module's files, comments taken out, as (file, code).
-fn code_of(module: &str) -> Vec<(PathBuf, String)> {
-    let mut files = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module), &mut files);
-    assert!(!files.is_empty(), "src/{module} has no files: is the map in lib.rs still right?");
-    files
-        .into_iter()
-        .map(|file| {
-            let text = fs::read_to_string(&file).unwrap();
-            let code: Vec<_> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
-            (file, code.join("\n"))
-        })
-        .collect()
+/// The module in a file; none for modules of tests.
+fn module_of(file: &Path) -> Option<ModulePath> {
+    let mut names: ModulePath =
+        file.with_extension("").iter().map(|name| name.to_str().unwrap().to_owned()).collect();
+    let last = names.last()?;
+    if ["tests", "cel_tests", "fixture"].contains(&last.as_str()) {
+        return None;
+    }
+    if ["mod", "lib", "main"].contains(&last.as_str()) {
+        let is_main = last == "main";
+        names.pop();
+        if is_main {
+            names.push("(main)".into());
+        }
+    }
+    Some(names)
 }
 
-/// The modules of ours that `code` names: after `crate::`, or within `crate::{…}`.
-fn modules_named(code: &str) -> Vec<String> {
-    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    let mut named = Vec::new();
-    for rest in code.split("crate::").skip(1) {
-        match rest.strip_prefix('{') {
-            None => named.push(word(rest)),
-            Some(list) => {
-                let (mut depth, mut item) = (0, String::new());
-                for character in list.chars() {
-                    match character {
-                        '{' => depth += 1,
-                        '}' if depth == 0 => break,
-                        '}' => depth -= 1,
-                        ',' if depth == 0 => named.push(word(std::mem::take(&mut item).trim())),
-                        other if depth == 0 => item.push(other),
-                        _ => {}
-                    }
+/// The code without comments, and without the tests, which are at the end of a file.
+fn without_tests(text: &str) -> String {
+    let code: Vec<_> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    let code = code.join("\n");
+    code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
+}
+
+/// The paths from the root of the crate that the `use` declarations of `module` name, each with whether it is public.
+fn uses(code: &str, module: &[String]) -> Vec<(Vec<String>, bool)> {
+    let mut found = Vec::new();
+    let starts = ["use crate::", "use super::", "use self::"];
+    for (at, _) in code.match_indices("use ") {
+        if !starts.iter().any(|start| code[at..].starts_with(start)) {
+            continue;
+        }
+        let line = code[..at].rsplit('\n').next().unwrap_or_default();
+        let Some(tree) = code[at + 4..].split(';').next() else { continue };
+        for path in leaves(tree) {
+            let mut base = module.to_vec();
+            let mut rest = path.as_slice();
+            while let [first, others @ ..] = rest {
+                match first.as_str() {
+                    "crate" => base.clear(),
+                    "super" => drop(base.pop()),
+                    "self" => {}
+                    _ => break,
                 }
-                named.push(word(item.trim()));
+                rest = others;
+            }
+            base.extend(rest.iter().cloned());
+            found.push((base, line.contains("pub")));
+        }
+    }
+    found
+}
+
+/// Every path of a `use` tree, such as `a::{b, c::{self, D as E}}`.
+fn leaves(tree: &str) -> Vec<Vec<String>> {
+    let tree = tree.trim();
+    let Some((prefix, rest)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap_or_default();
+        return vec![
+            path.split("::").map(|name| name.trim().to_owned()).filter(|name| name != "*").collect(),
+        ];
+    };
+    let prefix: Vec<_> =
+        prefix.trim_end_matches("::").split("::").map(|name| name.trim().to_owned()).collect();
+    let list = rest.rsplit_once('}').map_or(rest, |(list, _)| list);
+    let (mut depth, mut items) = (0, vec![String::new()]);
+    for character in list.chars() {
+        match character {
+            ',' if depth == 0 => items.push(String::new()),
+            other => {
+                depth += i32::from(other == '{') - i32::from(other == '}');
+                items.last_mut().unwrap().push(other);
             }
         }
     }
-    named.retain(|name| !name.is_empty());
-    named
+    let of_item = |item: &String| {
+        leaves(item).into_iter().map(|path| {
+            let path = path.into_iter().filter(|name| name != "self");
+            prefix.iter().cloned().chain(path).collect()
+        })
+    };
+    items
+        .iter()
+        .filter(|item| !item.trim().is_empty())
+        .flat_map(|item| of_item(item).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Sets of nodes of which each reaches every other.
+fn circles<'a>(
+    edges: &BTreeMap<&'a ModulePath, BTreeSet<&'a ModulePath>>,
+) -> BTreeSet<BTreeSet<&'a ModulePath>> {
+    let reached = |from: &'a ModulePath| {
+        let (mut found, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(node) = open.pop() {
+            for next in edges.get(node).into_iter().flatten() {
+                if found.insert(*next) {
+                    open.push(next);
+                }
+            }
+        }
+        found
+    };
+    let reach: BTreeMap<_, _> = edges.keys().map(|node| (*node, reached(node))).collect();
+    let circle = |node: &&'a ModulePath| {
+        let both_ways = reach[*node].iter().filter(|other| reach[**other].contains(*node));
+        both_ways.copied().collect::<BTreeSet<_>>()
+    };
+    reach.keys().map(circle).filter(|circle| !circle.is_empty()).collect()
 }
 
 #[test]
 fn modules_import_only_what_the_map_allows() {
-    for (module, allowed) in MAY_IMPORT {
-        for (file, code) in code_of(module) {
-            for named in
-                modules_named(&code).iter().filter(|named| MAY_IMPORT.iter().any(|(known, _)| known == named))
-            {
-                assert!(
-                    named == module || allowed.contains(&named.as_str()),
-                    "{} imports {named}: {module} may import only {allowed:?}",
-                    file.display()
-                );
-            }
+    let sources = Sources::read();
+    for (module, imported) in sources.imports() {
+        let Some((_, allowed)) =
+            MAY_IMPORT.iter().find(|(known, _)| module.first().is_some_and(|of| of == known))
+        else {
+            continue;
+        };
+        for other in imported.iter().filter_map(|imported| imported.first()) {
+            assert!(
+                Some(other) == module.first() || allowed.contains(&other.as_str()),
+                "{module:?} imports {other}: it may import only {allowed:?}"
+            );
         }
     }
 }
 
 #[test]
+fn rooms_of_the_controller_import_only_what_the_map_allows() {
+    let sources = Sources::read();
+    let room_of = |module: &ModulePath| match module.as_slice() {
+        [first, room, ..] if first == "controller" => {
+            CONTROLLER_ROOMS.iter().find(|(known, _)| known == room).copied()
+        }
+        _ => None,
+    };
+    let mut seen = BTreeSet::new();
+    for (module, imported) in sources.imports() {
+        let Some((room, allowed)) = room_of(module) else { continue };
+        seen.insert(room);
+        for (other, _) in imported.iter().filter_map(|imported| room_of(imported)) {
+            assert!(
+                other == room || allowed.contains(&other),
+                "{module:?} imports {other}: {room} may import only {allowed:?}"
+            );
+        }
+    }
+    let folders = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller")).unwrap();
+    let folders = folders.map(Result::unwrap).filter(|entry| entry.path().is_dir());
+    let folders: BTreeSet<_> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert_eq!(folders, seen.into_iter().map(str::to_owned).collect(), "every room has a rule");
+}
+
+#[test]
+fn no_imports_go_in_a_circle() {
+    let sources = Sources::read();
+    let circles = circles(&sources.imports());
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+#[test]
 fn libraries_are_named_only_by_the_modules_at_the_edge() {
-    for (library, allowed) in MAY_USE_CRATE {
-        for (module, _) in MAY_IMPORT.iter().filter(|(module, _)| !allowed.contains(module)) {
-            for (file, code) in code_of(module) {
-                assert!(!code.contains(library), "{} names {library}: only {allowed:?} may", file.display());
-            }
+    for (module, file) in Sources::read().files {
+        for (library, allowed) in MAY_USE_CRATE {
+            let may = module.first().is_none_or(|of| allowed.contains(&of.as_str()));
+            assert!(
+                may || !file.code.contains(library),
+                "{} names {library}: only {allowed:?} may",
+                file.path.display()
+            );
         }
     }
 }
@@ -118,8 +291,33 @@ fn every_module_of_the_library_has_a_rule() {
 }
 
 #[test]
-fn the_reader_of_use_lines_sees_every_form() {
-    let code =
-        "use crate::store; use crate::{crd::{A, B}, routing::{self, C}, order}; fn f() { crate::api::g() }";
-    assert_eq!(modules_named(code), ["store", "crd", "routing", "order", "api"]);
+fn the_reader_of_use_declarations_sees_every_form() {
+    let code = "use crate::store;\nuse crate::{crd::{A, B}, routing::{self, C as D}, order};\n\
+                pub use self::spec::E;\nuse super::super::api::{F, view::*};\nuse kube::Api;";
+    let module: Vec<_> = ["a", "b", "c"].map(str::to_owned).into();
+    let found: Vec<_> =
+        uses(code, &module).into_iter().map(|(path, public)| (path.join("::"), public)).collect();
+    let expected = [
+        ("store", false),
+        ("crd::A", false),
+        ("crd::B", false),
+        ("routing", false),
+        ("routing::C", false),
+        ("order", false),
+        ("a::b::c::spec::E", true),
+        ("a::api::F", false),
+        ("a::api::view", false),
+    ];
+    assert_eq!(found, expected.map(|(path, public)| (path.to_owned(), public)));
+}
+
+#[test]
+fn a_circle_is_found_and_a_chain_is_none() {
+    let module = |name: &str| vec![name.to_owned()];
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(module);
+    let chain = BTreeMap::from([(&a, [&b].into()), (&b, [&c].into()), (&c, BTreeSet::new())]);
+    assert!(circles(&chain).is_empty());
+    let with_circle =
+        BTreeMap::from([(&a, [&b].into()), (&b, [&c].into()), (&c, [&b, &d].into()), (&d, BTreeSet::new())]);
+    assert_eq!(circles(&with_circle), [[&b, &c].into()].into());
 }
