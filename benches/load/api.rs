@@ -1,23 +1,23 @@
-//! The API beside the database's own ceiling, in turns, so that whatever drifts hits both.
+//! The API and the database alone, measured in turns, so that drift of the machine affects both.
 
 use std::{env, fs, path::Path, process, time::Duration};
 
 use crate::{
     Load, Result,
-    database::{BUYER, Bare, Db, EACH, Join, Kind, Statement, Tickets, id, user},
+    database::{BUYER, Db, DirectClient, Join, Kind, ORDERS_PER_USER, Statement, Tickets, id, user},
     http::{Connection, Source},
     measure::{Processes, Sample, closed_loop, memory_of},
     process::{Serve, cookie},
     report::{Line, Report},
 };
 
-/// Free tickets for each second of reserving; where a server is faster, its turn ends sooner.
+/// Free tickets per second of reserving. If a server is faster, its turn ends early.
 const TICKETS_PER_SECOND: u64 = 4000;
 
-/// How long each turn of the warm-up is.
+/// The length of each turn of the warm-up.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// What is asked of the API.
+/// A kind of request to the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     One,
@@ -46,25 +46,25 @@ impl Route {
         }
     }
 
-    /// What the API sends to the database for it.
+    /// The statements that the API sends to the database for it.
     const fn statement(self) -> Option<Statement> {
         match self {
             Self::One => Some(Statement::One(Join::FindOne)),
-            Self::List => Some(Statement::List(Join::LookupOneBatch, EACH)),
+            Self::List => Some(Statement::List(Join::LookupOneBatch, ORDERS_PER_USER)),
             Self::Create => Some(Statement::Reserve),
             Self::Anonymous => None,
         }
     }
 }
 
-/// Measures every route for every number of stored orders.
+/// Measures every route with every number of stored orders.
 pub async fn run(db: &Db, load: &Load) -> Result<()> {
     let mut report = Report::new(load)?;
     for &stored in &load.orders {
         let bench = Bench::prepare(db, load, stored).await?;
         let mut samples: Vec<_> =
             Route::ALL.into_iter().map(|route| (route, Vec::new(), Vec::new())).collect();
-        // The first round warms up.
+        // The first round is a warm-up.
         for round in 0..=load.rounds {
             for (route, api, ceiling) in &mut samples {
                 let say = |side: &str, sample: Sample, into: &mut Vec<Sample>| {
@@ -93,7 +93,7 @@ pub async fn run(db: &Db, load: &Load) -> Result<()> {
     report.finish()
 }
 
-/// The API over so many stored orders.
+/// The API, and a database with a number of stored orders.
 struct Bench<'a> {
     db: &'a Db,
     load: &'a Load,
@@ -105,19 +105,19 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     async fn prepare(db: &'a Db, load: &'a Load, stored: u64) -> Result<Self> {
         db.drop().await?;
-        // It makes the indexes, so it comes first.
+        // First, since it creates the indexes.
         let serve = Serve::start().await?;
-        // One who lists must have some.
-        let numbers = stored.next_multiple_of(EACH).max(EACH);
+        // A user who lists needs some orders.
+        let numbers = stored.next_multiple_of(ORDERS_PER_USER).max(ORDERS_PER_USER);
         eprintln!("bench: storing {numbers} orders, and free tickets");
-        db.store_orders(0..numbers, EACH).await?;
+        db.store_orders(0..numbers, ORDERS_PER_USER).await?;
         db.store_tickets(Kind::Free, 0..2 * load.seconds * TICKETS_PER_SECOND).await?;
         let mut processes = vec![("API", serve.pid()), ("generator", process::id())];
         processes.extend(database_processes());
         Ok(Self { db, load, serve, processes: Processes(processes), numbers })
     }
 
-    /// The half of the free tickets that is for one side.
+    /// The half of the free tickets that is for the API (0) or for the database alone (1).
     fn tickets(&self, half: u64) -> Tickets {
         let tickets = self.load.seconds * TICKETS_PER_SECOND;
         Tickets::new(half * tickets..(half + 1) * tickets)
@@ -132,28 +132,32 @@ impl<'a> Bench<'a> {
         }
         let sample = closed_loop(connections, length, &self.processes).await?;
         self.serve.truncate_log()?;
-        self.forget(route.statement()).await?;
+        self.reset(route.statement()).await?;
         Ok(sample)
     }
 
     async fn ceiling(&self, statement: Statement, length: Duration) -> Result<Sample> {
         let tickets = self.tickets(1);
-        let client =
-            || Bare { db: self.db.clone(), statement, numbers: 0..self.numbers, tickets: tickets.clone() };
+        let client = || DirectClient {
+            db: self.db.clone(),
+            statement,
+            numbers: 0..self.numbers,
+            tickets: tickets.clone(),
+        };
         let clients = (0..self.load.connections).map(|_| client()).collect();
         let sample = closed_loop(clients, length, &self.processes).await?;
-        self.forget(Some(statement)).await?;
+        self.reset(Some(statement)).await?;
         Ok(sample)
     }
 
-    /// What was reserved, so that every turn begins with the same orders.
-    async fn forget(&self, statement: Option<Statement>) -> Result<()> {
-        if statement == Some(Statement::Reserve) { self.db.forget_reservations().await } else { Ok(()) }
+    /// Deletes the reservations, so that every turn begins with the same orders.
+    async fn reset(&self, statement: Option<Statement>) -> Result<()> {
+        if statement == Some(Statement::Reserve) { self.db.delete_reservations().await } else { Ok(()) }
     }
 
-    /// The requests of the connection of this number: a user's, and about that user's orders.
+    /// The requests of connection `number`, all by one user and for that user's orders.
     fn source(&self, route: Route, number: u64, tickets: &Tickets) -> Result<Source> {
-        let first = number * EACH % self.numbers;
+        let first = number * ORDERS_PER_USER % self.numbers;
         let head = |method: &str, path: &str, user: &str| {
             Ok::<_, crate::Error>(format!(
                 "{method} {path} HTTP/1.1\r\nhost: bench\r\ncookie: {}\r\n",
@@ -162,16 +166,16 @@ impl<'a> Bench<'a> {
         };
         Ok(match route {
             Route::One => {
-                let user = user(first, EACH);
+                let user = user(first, ORDERS_PER_USER);
                 let request = |order| head("GET", &format!("/api/orders/{}", id(Kind::Order, order)), &user);
-                repeat((first..first + EACH).map(request).collect::<Result<_>>()?)
+                repeat((first..first + ORDERS_PER_USER).map(request).collect::<Result<_>>()?)
             }
-            Route::List => repeat(vec![head("GET", "/api/orders", &user(first, EACH))?]),
+            Route::List => repeat(vec![head("GET", "/api/orders", &user(first, ORDERS_PER_USER))?]),
             Route::Anonymous => repeat(vec!["GET /api/orders HTTP/1.1\r\nhost: bench\r\n".into()]),
             Route::Create => {
                 let (head, tickets) = (head("POST", "/api/orders", BUYER)?, tickets.clone());
                 Box::new(move |request| {
-                    let Some(ticket) = tickets.take() else { return false };
+                    let Some(ticket) = tickets.next() else { return false };
                     let body = format!("{{\"ticketId\":\"{ticket}\"}}");
                     request.extend_from_slice(head.as_bytes());
                     let length = body.len();
@@ -185,7 +189,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Requests without a body, one after the other, again and again.
+/// Requests without a body, in an endless loop.
 fn repeat(heads: Vec<String>) -> Source {
     let mut next = 0;
     Box::new(move |request| {
@@ -196,7 +200,7 @@ fn repeat(heads: Vec<String>) -> Source {
     })
 }
 
-/// The bed's database, where it is the bed's: the CPU of any other cannot be seen from here.
+/// The processes of the test bed's database; none for another database, whose CPU cannot be measured from here.
 fn database_processes() -> Vec<(&'static str, u32)> {
     let Some(bed) = env::var_os("BED_STATE") else { return Vec::new() };
     let pid = |name| {

@@ -1,6 +1,6 @@
-//! The database without the API: what is stored, and the statements that the routes send, bare.
+//! The database without the API: the stored documents, and the statements that the routes send.
 //!
-//! Ids are made of a number, so that both sides know every order and ticket without asking.
+//! Ids are derived from a number, so that both sides know the id of every order and ticket.
 
 use std::{
     env,
@@ -21,22 +21,22 @@ use mongodb::{
 
 use crate::{Result, measure::Client};
 
-/// Its name; what a killed run left of it is dropped first.
+/// The name of the benchmark's database; what a killed run has left of it is dropped first.
 pub const NAME: &str = "orders-bench";
 
-/// Who reserves.
+/// The user who reserves.
 pub const BUYER: &str = "buyer";
 
-/// Orders of a user, as one has them.
-pub const EACH: u64 = 10;
+/// Orders per user.
+pub const ORDERS_PER_USER: u64 = 10;
 
-/// As `serve` has it.
+/// The pool size of `serve`.
 const POOL: u32 = 32;
 
 /// Documents per insert.
 const BATCH: u64 = 1000;
 
-/// A number's id among orders, sold tickets or free tickets.
+/// What an id belongs to: an order, a sold ticket or a free ticket.
 #[derive(Clone, Copy)]
 pub enum Kind {
     Order = 1,
@@ -50,7 +50,7 @@ pub fn id(kind: Kind, number: u64) -> ObjectId {
     ObjectId::from(bytes)
 }
 
-/// Who has the order of this number, where users have `each`.
+/// The user of the order with this number, if users have `each` orders.
 pub fn user(number: u64, each: u64) -> String {
     format!("user-{each}-{}", number / each)
 }
@@ -64,7 +64,7 @@ pub struct Db {
 }
 
 impl Db {
-    /// Connects as `serve` does, and drops what is there.
+    /// Connects as `serve` does, and drops what is stored.
     pub async fn open() -> Result<Self> {
         let mut options = ClientOptions::parse(uri()?).await?;
         options.max_pool_size.get_or_insert(POOL);
@@ -83,7 +83,7 @@ impl Db {
         Ok(self.database.drop().await?)
     }
 
-    /// Stores the orders of these numbers, complete, with their tickets; `each` for a user.
+    /// Stores complete orders with these numbers and their tickets, `each` per user.
     pub async fn store_orders(&self, numbers: Range<u64>, each: u64) -> Result<()> {
         self.store_tickets(Kind::Sold, numbers.clone()).await?;
         let order = |number| {
@@ -99,7 +99,7 @@ impl Db {
         insert(&self.orders, "orders", numbers, order).await
     }
 
-    /// Stores the tickets of these numbers.
+    /// Stores the tickets with these numbers.
     pub async fn store_tickets(&self, kind: Kind, numbers: Range<u64>) -> Result<()> {
         let ticket = |number| {
             rawdoc! {
@@ -112,8 +112,8 @@ impl Db {
         insert(&self.tickets, "tickets", numbers, ticket).await
     }
 
-    /// Takes away what was reserved, so that every round begins with the same orders.
-    pub async fn forget_reservations(&self) -> Result<()> {
+    /// Deletes the reservations, so that every round begins with the same orders.
+    pub async fn delete_reservations(&self) -> Result<()> {
         self.orders.delete_many(doc! { "userId": BUYER }).await?;
         Ok(())
     }
@@ -129,34 +129,34 @@ async fn insert(
     numbers: Range<u64>,
     document: impl Fn(u64) -> RawDocumentBuf,
 ) -> Result<()> {
-    let mut told = Instant::now();
+    let mut last_progress = Instant::now();
     let mut start = numbers.start;
     while start < numbers.end {
         let end = numbers.end.min(start + BATCH);
         collection.insert_many((start..end).map(&document)).ordered(false).await?;
         start = end;
-        if told.elapsed() > Duration::from_secs(2) {
-            told = Instant::now();
+        if last_progress.elapsed() > Duration::from_secs(2) {
+            last_progress = Instant::now();
             eprintln!("bench: storing {what}: {} of {}", start - numbers.start, numbers.end - numbers.start);
         }
     }
     Ok(())
 }
 
-/// How an order comes together with its ticket.
+/// How orders are read with their tickets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Join {
     /// Two finds, the second by `$in`.
     Find,
     /// Two finds of one document.
     FindOne,
-    /// Two finds, in one batch each however many documents.
+    /// Two finds, each in one batch.
     OneBatch,
     /// One aggregate.
     Lookup,
     /// One aggregate, in one batch.
     LookupOneBatch,
-    /// One aggregate that makes the array a field.
+    /// One aggregate with `$unwind`.
     LookupUnwind,
 }
 
@@ -165,7 +165,7 @@ impl Join {
         matches!(self, Self::Lookup | Self::LookupOneBatch | Self::LookupUnwind)
     }
 
-    /// Documents per batch, unless it is the driver's own 101 and then 16 MB.
+    /// Documents per batch; `None` for the server's default, which is 101 and then 16 MB.
     const fn batch_size(self) -> Option<u32> {
         match self {
             Self::OneBatch | Self::LookupOneBatch => Some(100_000),
@@ -174,18 +174,18 @@ impl Join {
     }
 }
 
-/// What is asked of the database.
+/// The statements of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {
     /// One order with its ticket.
     One(Join),
-    /// A user's orders, so many, with their tickets.
+    /// This number of a user's orders, with their tickets.
     List(Join, u64),
-    /// A ticket, and an order for it.
+    /// A ticket, and the insert of an order for it.
     Reserve,
 }
 
-/// The numbers of free tickets, for whoever takes the next one.
+/// The free tickets; clones share them.
 #[derive(Clone)]
 pub struct Tickets {
     next: Arc<AtomicU64>,
@@ -197,23 +197,23 @@ impl Tickets {
         Self { next: Arc::new(numbers.start.into()), end: numbers.end }
     }
 
-    pub fn take(&self) -> Option<ObjectId> {
+    pub fn next(&self) -> Option<ObjectId> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         (number < self.end).then(|| id(Kind::Free, number))
     }
 }
 
-/// Sends a statement, and nothing around it.
-pub struct Bare {
+/// Sends the statements to the database directly.
+pub struct DirectClient {
     pub db: Db,
     pub statement: Statement,
-    /// The orders to ask for.
+    /// The numbers of the orders to request.
     pub numbers: Range<u64>,
     pub tickets: Tickets,
 }
 
-impl Client for Bare {
-    async fn ask(&mut self) -> Result<bool> {
+impl Client for DirectClient {
+    async fn request(&mut self) -> Result<bool> {
         let (orders, tickets) = (&self.db.orders, &self.db.tickets);
         let number = fastrand::u64(self.numbers.clone());
         let (found, expected) = match self.statement {
@@ -246,7 +246,7 @@ impl Client for Bare {
                 (tickets.find(by_id).with_options(options).await?.try_collect().await?, each)
             }
             Statement::Reserve => {
-                let Some(id) = self.tickets.take() else { return Ok(false) };
+                let Some(id) = self.tickets.next() else { return Ok(false) };
                 let ticket = tickets.find_one(doc! { "_id": id }).await?;
                 let order = rawdoc! {
                     "_id": ObjectId::new(),

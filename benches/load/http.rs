@@ -1,7 +1,7 @@
-//! The cheapest HTTP client that keeps its connection and checks its answers.
+//! A minimal HTTP client, which keeps its connection and checks the status of every response.
 //!
-//! Generator, API and database share the machine, so what the generator spends is missing in the
-//! rate: it writes requests that are ready, and looks at no more of an answer than status and length.
+//! It shares the machine with the API and the database, so its CPU time reduces the measured rate: it sends prepared
+//! requests, and reads no more of a response than its status and length.
 
 use std::net::SocketAddr;
 
@@ -21,63 +21,63 @@ pub struct Connection {
     source: Source,
     expected: u16,
     request: Vec<u8>,
-    answer: Vec<u8>,
+    response: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects to `address`, to send what `source` has and be answered `expected`.
+    /// Connects to `address`, to send the requests of `source` and expect the status `expected`.
     pub async fn open(address: SocketAddr, expected: u16, source: Source) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, source, expected, request: Vec::new(), answer: Vec::new() })
+        Ok(Self { stream, source, expected, request: Vec::new(), response: Vec::new() })
     }
 
-    /// The size of the last answer, its head included.
-    pub fn received(&self) -> usize {
-        self.answer.len()
+    /// The size of the last response, including its head.
+    pub fn response_size(&self) -> usize {
+        self.response.len()
     }
 }
 
 impl Client for Connection {
-    async fn ask(&mut self) -> Result<bool> {
+    async fn request(&mut self) -> Result<bool> {
         self.request.clear();
-        self.answer.clear();
+        self.response.clear();
         if !(self.source)(&mut self.request) {
             return Ok(false);
         }
         self.stream.write_all(&self.request).await?;
         let mut end = None;
-        while !is_whole(&self.answer, &mut end) {
-            if self.stream.read_buf(&mut self.answer).await? == 0 {
+        while !is_whole(&self.response, &mut end) {
+            if self.stream.read_buf(&mut self.response).await? == 0 {
                 return Err("the API closed a connection".into());
             }
         }
-        if status(&self.answer) == Some(self.expected) {
+        if status(&self.response) == Some(self.expected) {
             return Ok(true);
         }
-        let answer = String::from_utf8_lossy(&self.answer);
-        Err(format!("expected {}, got: {}", self.expected, answer.chars().take(400).collect::<String>())
+        let response = String::from_utf8_lossy(&self.response);
+        Err(format!("expected {}, got: {}", self.expected, response.chars().take(400).collect::<String>())
             .into())
     }
 }
 
-/// Where an answer ends.
+/// How the end of a response is found.
 enum End {
     At(usize),
     LastChunk,
 }
 
-fn is_whole(answer: &[u8], end: &mut Option<End>) -> bool {
+fn is_whole(response: &[u8], end: &mut Option<End>) -> bool {
     if end.is_none()
-        && let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n")
+        && let Some(head) = response.windows(4).position(|four| four == b"\r\n\r\n")
     {
-        *end = Some(length(&answer[..head]).map_or(End::LastChunk, |length| End::At(head + 4 + length)));
+        *end = Some(length(&response[..head]).map_or(End::LastChunk, |length| End::At(head + 4 + length)));
     }
     match end {
         None => false,
-        Some(End::At(end)) => answer.len() >= *end,
-        // JSON has no line ends of its own, so nothing else looks like this.
-        Some(End::LastChunk) => answer.ends_with(b"\r\n0\r\n\r\n"),
+        Some(End::At(end)) => response.len() >= *end,
+        // The API's JSON has no line breaks, so nothing else ends like this.
+        Some(End::LastChunk) => response.ends_with(b"\r\n0\r\n\r\n"),
     }
 }
 
@@ -89,6 +89,6 @@ fn length(head: &[u8]) -> Option<usize> {
     })
 }
 
-fn status(answer: &[u8]) -> Option<u16> {
-    std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()
+fn status(response: &[u8]) -> Option<u16> {
+    std::str::from_utf8(response.get(9..12)?).ok()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What is large: an import of a million tickets, and the list of a user with 100,000 orders.
+//! Large inputs: an import of a million tickets, and the list of a user with 100,000 orders.
 
 use std::{
     fs::{self, File},
@@ -18,11 +18,11 @@ use crate::{
     report::{mb, write},
 };
 
-/// Orders of the one user.
+/// Orders of the user.
 const ORDERS: u64 = 100_000;
 
-/// How often the list is asked for: what stays is a leak, or the allocator's.
-const TIMES: usize = 3;
+/// How often the list is requested; memory that grows with it is a leak.
+const REPEATS: usize = 3;
 
 pub async fn run(db: &Db, tickets: u64) -> Result<()> {
     eprintln!("bench: writing {tickets} lines");
@@ -31,7 +31,7 @@ pub async fn run(db: &Db, tickets: u64) -> Result<()> {
     for title in ["first, all new", "again, all unchanged"] {
         eprintln!("bench: importing them: {title}");
         let run = run_product("tickets import", &[&file.0]).await?;
-        let seconds = run.took.as_secs_f64();
+        let seconds = run.duration.as_secs_f64();
         #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
         let rate = tickets as f64 / seconds;
         println!(
@@ -56,12 +56,12 @@ pub async fn run(db: &Db, tickets: u64) -> Result<()> {
     });
     let mut connection = Connection::open(serve.address, 200, source).await?;
     let mut lists = Vec::new();
-    for time in 1..=TIMES {
+    for time in 1..=REPEATS {
         let (before, _) = memory_of(serve.pid());
         let started = Instant::now();
-        connection.ask().await?;
+        connection.request().await?;
         let (seconds, (after, peak)) = (started.elapsed().as_secs_f64(), memory_of(serve.pid()));
-        let bytes = connection.received();
+        let bytes = connection.response_size();
         println!(
             "GET list of {ORDERS} orders, time {time}: {bytes} bytes in {seconds:.2} s; memory of serve \
              {:.1} MB before, {:.1} MB after, {:.1} MB at its peak",
@@ -77,7 +77,7 @@ pub async fn run(db: &Db, tickets: u64) -> Result<()> {
     write("import", &json!({ "tickets": tickets, "imports": imports, "lists": lists }))
 }
 
-/// A file of tickets, removed with this value.
+/// A file of tickets, which is removed when this is dropped.
 struct NdJson(PathBuf);
 
 impl NdJson {
@@ -95,7 +95,7 @@ impl NdJson {
 
 impl Drop for NdJson {
     fn drop(&mut self) {
-        // There is nobody to tell; the next run writes over it.
+        // If it fails, the next run overwrites the file.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -1,14 +1,14 @@
-//! How fast the orders API is, beside what the database alone could do. See docs/benchmarks.md.
+//! Benchmark of the orders API, compared with the database alone. See docs/benchmarks.md.
 //!
 //! ```text
-//! api         every route over HTTP, and the same statements without it, in turns
-//! import      what is large: an import, a long list
-//! statements  which statements are the cheapest way to an order with its ticket
-//! measure     a closed loop of clients, its latencies, the CPU of every process
-//! http        a client that costs next to nothing
-//! database    what is stored, and the bare statements
-//! process     the product's processes
-//! report      the table and the file
+//! api         every route over HTTP, and the same statements without the API, in turns
+//! import      large inputs: an import, a long list
+//! statements  compares ways to read orders with their tickets
+//! measure     a closed loop of clients: latencies, and the CPU of every process
+//! http        an HTTP client with little overhead
+//! database    the stored documents, and the statements sent directly
+//! process     runs the product
+//! report      the table and the JSON file
 //! ```
 
 mod api;
@@ -38,7 +38,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
-    /// Measure the API's routes, beside the database alone
+    /// Measure the API's routes, and the database alone
     Api(Load),
     /// Import tickets, and list a user's 100,000 orders
     Import {
@@ -46,26 +46,26 @@ enum What {
         #[arg(long, env = "TICKETS", default_value_t = 1_000_000)]
         tickets: u64,
     },
-    /// Compare ways to ask for orders with their tickets
+    /// Compare ways to read orders with their tickets
     Statements(Load),
 }
 
-/// How much load, for how long.
+/// The load, and for how long.
 #[derive(Args)]
 struct Load {
     /// The length of a turn
     #[arg(long, env = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
 
-    /// How many turns each has
+    /// The number of turns of each route
     #[arg(long, env = "ROUNDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
 
-    /// How many ask at the same time
+    /// The number of concurrent clients
     #[arg(long, env = "CONNECTIONS", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=1000))]
     connections: u64,
 
-    /// How many orders are stored, one after the other
+    /// The number of stored orders; several are measured one after the other
     #[arg(long, env = "ORDERS", value_delimiter = ',', default_value = "0,10000,100000")]
     orders: Vec<u64>,
 }
@@ -87,7 +87,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Measures, and leaves nothing, also when it is interrupted.
+/// Measures, and drops the database, also when it is interrupted.
 async fn measured(what: What) -> Result<()> {
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

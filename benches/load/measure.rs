@@ -1,4 +1,4 @@
-//! A closed loop: so many clients, each asking again as soon as it has its answer, for some seconds.
+//! A closed loop: for some seconds, each client sends its next request as soon as it has the last response.
 
 use std::{
     collections::BTreeMap,
@@ -11,29 +11,29 @@ use tokio::{sync::Barrier, task::JoinSet, time::timeout};
 
 use crate::Result;
 
-/// How much longer than planned a loop may take, before something is taken to hang.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How much longer than planned a loop may take before the benchmark fails.
+const GRACE: Duration = Duration::from_secs(15);
 
-/// Whoever asks: over HTTP, or the database directly.
+/// A client of the API, or of the database directly.
 pub trait Client: Send + 'static {
-    /// Asks once, and checks the answer; `false` when there is nothing left to ask for.
-    fn ask(&mut self) -> impl Future<Output = Result<bool>> + Send;
+    /// Sends one request, and checks the response; `false` when there are no more requests.
+    fn request(&mut self) -> impl Future<Output = Result<bool>> + Send;
 }
 
-/// What one loop saw.
+/// The measurements of one loop.
 #[derive(Debug)]
 pub struct Sample {
-    /// Answers per second.
+    /// Responses per second.
     pub rate: f64,
-    /// Latencies, in microseconds.
+    /// The median latency, in microseconds.
     pub p50: f64,
-    /// The latency that one in a hundred exceeds.
+    /// The 99th percentile of the latency, in microseconds.
     pub p99: f64,
-    /// Microseconds of CPU per answer, by who spent them.
+    /// Microseconds of CPU per response, by process.
     pub cpu: BTreeMap<&'static str, f64>,
 }
 
-/// Lets `clients` ask for `length`, and counts the CPU that `processes` spend on it.
+/// Runs `clients` for `length`, and measures the CPU time that `processes` spend meanwhile.
 pub async fn closed_loop<C: Client>(
     clients: Vec<C>,
     length: Duration,
@@ -48,11 +48,11 @@ pub async fn closed_loop<C: Client>(
             barrier.wait().await;
             let started = Instant::now();
             loop {
-                let asked = Instant::now();
-                if asked - started >= length || !client.ask().await? {
+                let sent = Instant::now();
+                if sent - started >= length || !client.request().await? {
                     return Result::Ok(latencies);
                 }
-                latencies.push(asked.elapsed());
+                latencies.push(sent.elapsed());
             }
         });
     }
@@ -60,43 +60,41 @@ pub async fn closed_loop<C: Client>(
     barrier.wait().await;
     let started = Instant::now();
     let mut latencies = Vec::new();
-    while let Some(done) =
-        timeout(length + PATIENCE, tasks.join_next()).await.map_err(|_| "a request hangs")?
-    {
+    while let Some(done) = timeout(length + GRACE, tasks.join_next()).await.map_err(|_| "a request hangs")? {
         latencies.extend(done??);
     }
     let (took, after) = (started.elapsed(), processes.cpu());
     if latencies.is_empty() {
-        return Err("nothing was answered".into());
+        return Err("there was no response".into());
     }
     latencies.sort_unstable();
     let count = latencies.len();
     let percentile = |percent: usize| latencies[(count * percent / 100).min(count - 1)].as_secs_f64() * 1e6;
     #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let answers = count as f64;
+    let responses = count as f64;
     Ok(Sample {
-        rate: answers / took.as_secs_f64(),
+        rate: responses / took.as_secs_f64(),
         p50: percentile(50),
         p99: percentile(99),
-        cpu: after.iter().map(|(who, spent)| (*who, (spent - before[who]) * 1e6 / answers)).collect(),
+        cpu: after.iter().map(|(who, spent)| (*who, (spent - before[who]) * 1e6 / responses)).collect(),
     })
 }
 
-/// The processes whose CPU is counted, by name.
+/// The processes whose CPU time is measured, by name.
 #[derive(Clone, Default)]
 pub struct Processes(pub Vec<(&'static str, u32)>);
 
 impl Processes {
-    /// Seconds of CPU that each has spent so far, with its children, unless these are listed themselves.
+    /// Seconds of CPU time that each has spent so far, including its children unless they are listed themselves.
     fn cpu(&self) -> BTreeMap<&'static str, f64> {
         self.0.iter().map(|(name, pid)| (*name, self.cpu_of(*pid))).collect()
     }
 
-    /// A process that is gone has spent none.
+    /// 0 for a process that has ended.
     fn cpu_of(&self, pid: u32) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        // utime, stime, and those of the children that have ended; in ticks, of which Linux shows 100 a second.
+        // utime, stime, cutime and cstime, in ticks of 10 ms.
         let ticks: f64 = fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let others = children.split_whitespace().filter_map(|child| child.parse().ok());
@@ -115,7 +113,7 @@ pub fn memory_of(pid: u32) -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-/// The middle one, by value.
+/// The median.
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_unstable_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! The product's processes: `serve` on ports of its own, and what else is run to its end.
+//! Runs the product: `serve` on free ports, and other subcommands to their end.
 
 use std::{
     env,
@@ -19,12 +19,12 @@ use crate::{
     measure::{Client, memory_of},
 };
 
-/// How long the API may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the API may take to become ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const JWT_KEY: &str = "benchmark";
 
-/// A running `serve`, ended with this value.
+/// A running `serve`, which is killed when this is dropped.
 pub struct Serve {
     child: Child,
     log: File,
@@ -32,7 +32,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Starts it, and waits until it is ready, with its indexes in place.
+    /// Starts it, and waits until it is ready and has created the indexes.
     pub async fn start() -> Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
         let file = folder()?.join("serve.log");
@@ -48,7 +48,7 @@ impl Serve {
         let mut serve = Self { child, log, address };
         let started = Instant::now();
         while !ready(admin).await {
-            if started.elapsed() > PATIENCE || serve.child.try_wait()?.is_some() {
+            if started.elapsed() > READY_TIMEOUT || serve.child.try_wait()?.is_some() {
                 return Err(format!("the API is not ready; see {}", file.display()).into());
             }
             sleep(Duration::from_millis(20)).await;
@@ -60,7 +60,7 @@ impl Serve {
         self.child.id()
     }
 
-    /// Forgets what was logged, or the disk would fill.
+    /// Truncates the log, which would fill the disk.
     pub fn truncate_log(&self) -> Result<()> {
         Ok(self.log.set_len(0)?)
     }
@@ -68,7 +68,7 @@ impl Serve {
 
 impl Drop for Serve {
     fn drop(&mut self) {
-        // It may have ended by itself, from an interrupt at the terminal.
+        // Fails if it has already ended, by an interrupt from the terminal.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -80,55 +80,55 @@ async fn ready(admin: SocketAddr) -> bool {
         true
     });
     match Connection::open(admin, 200, source).await {
-        Ok(mut connection) => connection.ask().await.is_ok(),
+        Ok(mut connection) => connection.request().await.is_ok(),
         Err(_) => false,
     }
 }
 
-/// How a process went that was run to its end.
+/// The result of a process that was run to its end.
 pub struct Run {
-    pub took: Duration,
-    /// Peak of its resident memory, in kB.
+    pub duration: Duration,
+    /// The peak of its resident memory, in kB.
     pub peak: u64,
     pub output: String,
 }
 
-/// Runs a subcommand to its end; its progress goes to the terminal.
+/// Runs a subcommand to its end; its progress is shown on the terminal.
 pub async fn run(subcommand: &str, arguments: &[&Path]) -> Result<Run> {
     let started = Instant::now();
     let mut command = product(subcommand)?;
-    let mut child = Ended(command.args(arguments).stdout(Stdio::piped()).spawn()?);
+    let mut child = KillOnDrop(command.args(arguments).stdout(Stdio::piped()).spawn()?);
     let mut peak = 0;
     let status = loop {
-        // Gone with the process, so it is read all along.
+        // Not available after the process has ended, so it is read repeatedly.
         peak = peak.max(memory_of(child.0.id()).1);
         match child.0.try_wait()? {
             Some(status) => break status,
             None => sleep(Duration::from_millis(10)).await,
         }
     };
-    let took = started.elapsed();
+    let duration = started.elapsed();
     let output = child.0.stdout.take().map(std::io::read_to_string).transpose()?.unwrap_or_default();
     if status.success() {
-        Ok(Run { took, peak, output })
+        Ok(Run { duration, peak, output })
     } else {
         Err(format!("{subcommand}: {status}").into())
     }
 }
 
-struct Ended(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The product's command line, with the benchmark's database; it ends with this process, however that ends.
+/// A command of the product, with the benchmark's database. It is killed when this process ends in any way.
 fn product(subcommand: &str) -> Result<Command> {
     let given = env::var_os("BINARY").filter(|path| !path.is_empty());
-    // Cargo puts the two beside each other.
+    // Cargo puts both binaries into the same folder.
     let binary = given.map_or_else(
         || env::current_exe().map(|own| own.with_file_name("orders-operator")),
         |path| Ok(path.into()),
@@ -159,7 +159,7 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Where files go: not into the checkout.
+/// The folder for results and logs, outside the checkout.
 pub fn folder() -> Result<PathBuf> {
     let cache = env::var_os("ORDERS_CACHE").ok_or("ORDERS_CACHE is not set: run `make bench-api`")?;
     let folder = PathBuf::from(cache).join("bench");

@@ -1,4 +1,4 @@
-//! What was measured: a table for people, and a file for programs.
+//! The results: a table, and a JSON file.
 
 use std::{collections::BTreeMap, fs, thread, time::SystemTime};
 
@@ -10,7 +10,7 @@ use crate::{
     process::folder,
 };
 
-/// The medians of one side's rounds.
+/// The medians of the rounds of one side: the API, or the database alone.
 struct Side {
     rate: f64,
     p50: f64,
@@ -44,7 +44,7 @@ pub struct Line {
     name: &'static str,
     api: Option<Side>,
     ceiling: Option<Side>,
-    /// The median of the rounds' ratios: a round's two sides ran one after the other.
+    /// The median of the ratios of each round, whose sides ran one after the other.
     ratio: Option<f64>,
     rates: Value,
 }
@@ -63,7 +63,7 @@ impl Line {
     }
 }
 
-/// Prints as it goes, and writes the file at the end.
+/// Prints each result, and writes the file at the end.
 pub struct Report {
     name: &'static str,
     content: Value,
@@ -82,7 +82,7 @@ impl Report {
         Ok(Self { name: "api", content })
     }
 
-    /// What was measured over so many stored orders.
+    /// The results with this number of stored orders.
     pub fn add(&mut self, stored: u64, lines: Vec<Line>, (end, peak): (u64, u64)) {
         println!(
             "\n{stored} orders stored; memory of serve {:.1} MB, at its peak {:.1} MB",
@@ -127,12 +127,12 @@ impl Report {
     }
 }
 
-/// Writes results to a file of its own, named by the time.
+/// Writes results to a new file, whose name has the time.
 pub fn write(name: &str, content: &Value) -> Result<()> {
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let file = folder()?.join(format!("{name}-{seconds}.json"));
     fs::write(&file, serde_json::to_vec_pretty(content)?)?;
-    println!("\nAll of it, for programs: {}", file.display());
+    println!("\nAll results as JSON: {}", file.display());
     Ok(())
 }
 
@@ -140,7 +140,7 @@ fn columns_of(side: &Side) -> String {
     format!("{:10.0} {:7.2} {:7.2}", side.rate, side.p50, side.p99)
 }
 
-/// Of kB.
+/// Kilobytes as megabytes.
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
 pub fn mb(kilobytes: u64) -> f64 {
     kilobytes as f64 / 1000.0

@@ -1,17 +1,17 @@
-//! Which statements are the cheapest way to an order with its ticket: two finds, or one aggregate.
+//! Compares ways to read orders with their tickets: two finds, or one aggregate.
 
 use crate::{
     Load, Result,
-    database::{Bare, Db, Join, Statement, Tickets},
+    database::{Db, DirectClient, Join, Statement, Tickets},
     measure::{Processes, closed_loop, median},
     process::Serve,
 };
 
-/// Orders of users with 10, with 100 and with 1000 of them: 100,000 in all.
+/// Ranges of order numbers whose users have 10, 100 and 1000 orders: 100,000 in all.
 const USERS: [(u64, u64, u64); 3] = [(0, 10_000, 10), (10_000, 40_000, 100), (40_000, 100_000, 1000)];
 
 pub async fn run(db: &Db, load: &Load) -> Result<()> {
-    // It makes the indexes.
+    // It creates the indexes.
     drop(Serve::start().await?);
     for (start, end, each) in USERS {
         db.store_orders(start..end, each).await?;
@@ -27,7 +27,7 @@ pub async fn run(db: &Db, load: &Load) -> Result<()> {
     for group in groups {
         for tasks in [load.connections, 1] {
             let mut samples: Vec<_> = group.iter().map(|statement| (statement, Vec::new())).collect();
-            // The first round warms up.
+            // The first round is a warm-up.
             for round in 0..=load.rounds {
                 for (statement, seen) in &mut samples {
                     let clients = (0..tasks).map(|_| client(db, **statement)).collect();
@@ -52,10 +52,10 @@ pub async fn run(db: &Db, load: &Load) -> Result<()> {
     Ok(())
 }
 
-fn client(db: &Db, statement: Statement) -> Bare {
+fn client(db: &Db, statement: Statement) -> DirectClient {
     let (start, end, _) = match statement {
         Statement::List(_, each) => USERS.into_iter().find(|(.., users)| *users == each).unwrap_or(USERS[0]),
         _ => USERS[0],
     };
-    Bare { db: db.clone(), statement, numbers: start..end, tickets: Tickets::new(0..0) }
+    DirectClient { db: db.clone(), statement, numbers: start..end, tickets: Tickets::new(0..0) }
 }
