@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: sending a reservation twice makes one order.
+//! `Idempotency-Key`: repeating a reservation makes one order.
 
 use futures::future::join_all;
 use mongodb::bson::doc;
@@ -14,7 +14,7 @@ async fn reserve(api: &TestApi, user: &str, ticket: TicketId, key: &str) -> (Sta
 }
 
 #[tokio::test]
-async fn the_same_key_gets_the_same_order_and_another_one_does_not() {
+async fn the_same_key_returns_the_same_order_and_another_key_does_not() {
     let api = TestApi::new().await;
     let ticket = api.ticket().await;
     let (status, order) = reserve(&api, "u1", ticket, "a").await;
@@ -31,7 +31,7 @@ async fn the_same_key_gets_the_same_order_and_another_one_does_not() {
 }
 
 #[tokio::test]
-async fn a_key_stays_with_its_order_whatever_becomes_of_it() {
+async fn a_key_returns_its_order_whatever_its_status() {
     let api = TestApi::new().await;
     let ticket = api.ticket().await;
     let (_, order) = reserve(&api, "u1", ticket, "a").await;
@@ -46,7 +46,7 @@ async fn a_key_stays_with_its_order_whatever_becomes_of_it() {
 }
 
 #[tokio::test]
-async fn twenty_requests_at_once_with_one_key_get_one_order() {
+async fn twenty_concurrent_requests_with_one_key_return_one_order() {
     let api = TestApi::new().await;
     for round in 0..5 {
         let (ticket, key) = (api.ticket().await, format!("round {round}").replace(' ', "-"));
@@ -59,7 +59,7 @@ async fn twenty_requests_at_once_with_one_key_get_one_order() {
 }
 
 #[tokio::test]
-async fn one_key_for_two_tickets_at_once_reserves_one_of_them() {
+async fn concurrent_requests_with_one_key_for_two_tickets_reserve_one_of_them() {
     let api = TestApi::new().await;
     for round in 0..5 {
         let (key, tickets) = (format!("key-{round}"), [api.ticket().await, api.ticket().await]);
@@ -72,7 +72,7 @@ async fn one_key_for_two_tickets_at_once_reserves_one_of_them() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_another_tickets_or_none_is_said_to_be() {
+async fn a_key_used_for_another_ticket_and_an_invalid_key_are_refused() {
     let api = TestApi::new().await;
     let error = |message: &str| json!({ "errors": [{ "message": message, "field": "Idempotency-Key" }] });
     let ticket = api.ticket().await;

@@ -14,7 +14,7 @@ use crate::{
     mongo::{TestDatabase, ticket_id, uri},
 };
 
-/// A file that goes with the test.
+/// A file that is removed at the end of the test.
 struct TestFile(PathBuf);
 
 impl TestFile {
@@ -31,7 +31,7 @@ impl Drop for TestFile {
     }
 }
 
-/// Imports a file that holds `text`.
+/// Imports a file with the content `text`.
 pub(crate) async fn run(
     database: &TestDatabase,
     text: &str,
@@ -86,7 +86,7 @@ async fn the_versions_of_one_ticket_may_come_in_any_order_in_one_file() {
 }
 
 #[tokio::test]
-async fn a_file_of_many_batches_is_imported_whole() {
+async fn a_file_of_many_batches_is_imported_completely() {
     let database = TestDatabase::new().await;
     let ids: Vec<_> = (0..1234).map(|_| ticket_id()).collect();
     let text: String = ids.iter().map(|id| line(id, "t", 0) + "\n").collect();
@@ -110,7 +110,7 @@ async fn a_bad_line_stops_the_import_after_the_lines_before_it_or_is_skipped() {
 }
 
 #[tokio::test]
-async fn a_record_keeps_what_is_not_ours_and_one_without_a_version_is_older_than_any() {
+async fn other_fields_are_kept_and_a_document_without_a_version_is_older_than_any_version() {
     let database = TestDatabase::new().await;
     let id = ticket_id();
     let record =
@@ -122,7 +122,7 @@ async fn a_record_keeps_what_is_not_ours_and_one_without_a_version_is_older_than
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said_by_name() {
+async fn a_missing_uri_a_missing_file_and_an_unreachable_database_are_named() {
     let args = |file: &str, uri: Option<&str>| TicketsImportArgs {
         file: file.into(),
         mongo_uri: uri.map(str::to_owned),
@@ -142,7 +142,7 @@ async fn what_is_missing_is_said_by_name() {
 }
 
 #[tokio::test]
-async fn an_import_that_was_killed_goes_on_where_it_was() {
+async fn a_killed_import_can_be_repeated() {
     let database = TestDatabase::new().await;
     let lines: Vec<String> =
         (0..3000).map(|n| line(ticket_id(), &format!("concert {n}"), 0) + "\n").collect();
@@ -153,7 +153,7 @@ async fn an_import_that_was_killed_goes_on_where_it_was() {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    // Its input stays open, so it cannot come to the end by itself.
+    // Its input stays open, so that it cannot end by itself.
     let mut input = killed.stdin.take().unwrap();
     input.write_all(lines[..2000].concat().as_bytes()).unwrap();
     let before = eventually("it has written a thousand", || async {

@@ -1,4 +1,4 @@
-//! Lists of orders: all at once, page by page, by status.
+//! Lists of orders: complete, page by page, by status.
 
 use mongodb::bson::{Bson, doc, oid::ObjectId};
 use reqwest::{Method, StatusCode, header};
@@ -10,7 +10,7 @@ fn ids(orders: &Value) -> Vec<&str> {
     orders.as_array().unwrap().iter().map(|order| order["id"].as_str().unwrap()).collect()
 }
 
-/// A page, and where its `Link` header leads.
+/// A page, and the target of its `Link` header.
 async fn page(api: &TestApi, path: &str) -> (Value, Option<String>) {
     let response = api.by("u1", Method::GET, path).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK, "{path}");
@@ -22,7 +22,7 @@ async fn page(api: &TestApi, path: &str) -> (Value, Option<String>) {
     (response.json().await.unwrap(), link)
 }
 
-/// All orders that following the links from `path` leads to, and how many pages that took.
+/// All orders found by following the links from `path`, and the number of pages.
 async fn follow(api: &TestApi, path: &str) -> (Vec<String>, usize) {
     let (mut all, mut pages, mut next) = (Vec::new(), 0, Some(path.to_owned()));
     while let Some(path) = next {
@@ -34,7 +34,7 @@ async fn follow(api: &TestApi, path: &str) -> (Vec<String>, usize) {
 }
 
 #[tokio::test]
-async fn a_list_longer_than_a_batch_comes_whole_in_order_and_with_its_tickets() {
+async fn a_list_longer_than_a_batch_is_complete_in_order_and_with_its_tickets() {
     let api = TestApi::new().await;
     let ticket = api.ticket().await;
     let fields = doc! { "ticket": ObjectId::from(ticket.bytes()), "status": "cancelled" };
@@ -49,7 +49,7 @@ async fn a_list_longer_than_a_batch_comes_whole_in_order_and_with_its_tickets() 
 }
 
 #[tokio::test]
-async fn following_the_links_shows_each_order_once_also_when_orders_come_and_go_meanwhile() {
+async fn following_the_links_shows_each_order_once_also_when_orders_are_added_or_cancelled_meanwhile() {
     let api = TestApi::new().await;
     let mine = api.many_orders("u1", 10, doc! {}).await;
     assert_eq!(follow(&api, "/api/orders?limit=3").await, (mine.clone(), 4));
@@ -67,7 +67,7 @@ async fn following_the_links_shows_each_order_once_also_when_orders_come_and_go_
 }
 
 #[tokio::test]
-async fn a_list_can_be_of_some_statuses_only() {
+async fn a_list_can_be_filtered_by_status() {
     let api = TestApi::new().await;
     let mut by_status = Vec::new();
     for status in ["created", "awaiting:payment", "complete", "cancelled"] {
@@ -87,7 +87,7 @@ async fn a_list_can_be_of_some_statuses_only() {
 }
 
 #[tokio::test]
-async fn a_wrong_parameter_is_named_and_a_session_is_asked_for_first() {
+async fn an_invalid_parameter_is_named_and_the_session_is_checked_first() {
     let api = TestApi::new().await;
     for (query, field, message) in [
         ("limit=0", "limit", "Limit must be a whole number from 1 to 1000"),
@@ -134,7 +134,7 @@ async fn ids_of_another_type_hide_no_order() {
 }
 
 #[tokio::test]
-async fn every_page_is_read_from_the_index_of_the_users_orders() {
+async fn every_page_is_read_from_the_user_orders_index() {
     let api = TestApi::new().await;
     let mine = api.many_orders("u1", 50, doc! {}).await;
     api.many_orders("u2", 2000, doc! {}).await;
@@ -156,9 +156,9 @@ async fn every_page_is_read_from_the_index_of_the_users_orders() {
 }
 
 #[tokio::test]
-async fn of_many_who_ask_at_once_each_gets_his_own_orders_however_many_others_have() {
+async fn concurrent_requests_of_many_users_each_return_their_own_orders() {
     let api = TestApi::new().await;
-    // The one in the midst has more than are asked for at once; the last have none.
+    // User 20 has more orders than fit into one batch; the last two have none.
     let counts = (0..50).map(|user| if user == 20 { 1100 } else { user % 7 }).chain([0, 0]);
     let mut users = Vec::new();
     for (number, count) in counts.enumerate() {
@@ -168,7 +168,7 @@ async fn of_many_who_ask_at_once_each_gets_his_own_orders_however_many_others_ha
     }
     for round in 0..10 {
         fastrand::shuffle(&mut users);
-        // Without the one with many, too: then all fit together.
+        // Every other round leaves that user out, so that all others fit into one query.
         let asking = users.iter().filter(|(user, _)| round % 2 == 0 || user != "user-20");
         let answers = asking.map(|(user, mine)| {
             let api = &api;

@@ -1,4 +1,4 @@
-//! A database of its own for each test, and the API before it.
+//! A separate database for each test, and the API in front of it.
 
 use std::{
     net::SocketAddr,
@@ -33,7 +33,7 @@ pub(crate) fn uri() -> String {
     )
 }
 
-/// The server's URI by way of a local port, and the address that the port has to lead to.
+/// The server's URI through a proxy at a local port, and the address that the proxy must forward to.
 pub(crate) fn by_way_of(port: u16) -> (String, String) {
     let uri = uri();
     let (scheme, rest) = uri.split_once("://").unwrap();
@@ -49,7 +49,7 @@ pub(crate) fn by_way_of(port: u16) -> (String, String) {
     (format!("{scheme}://{user}127.0.0.1:{port}{options}"), behind)
 }
 
-/// A database that nobody else uses and that goes with the test, failed or not.
+/// A database for one test, which is dropped at its end, also if it fails.
 pub(crate) struct TestDatabase {
     pub(crate) store: Store,
     pub(crate) name: String,
@@ -81,23 +81,23 @@ impl TestDatabase {
         Self { store, name, uri, raw }
     }
 
-    /// The orders as they are stored, for what another program wrote or would see.
+    /// The raw orders, to write or read them as another program does.
     pub(crate) fn orders(&self) -> Collection<Document> {
         self.raw.collection("orders")
     }
 
-    /// The tickets as they are stored.
+    /// The raw tickets.
     pub(crate) fn tickets(&self) -> Collection<Document> {
         self.raw.collection("tickets")
     }
 
-    /// How the server would run `command`.
+    /// The server's query plan for `command`.
     pub(crate) async fn explain(&self, command: Document) -> String {
         let explain = doc! { "explain": command, "verbosity": "queryPlanner" };
         self.raw.run_command(explain).await.unwrap().to_string()
     }
 
-    /// The stored form of one order.
+    /// The document of one order.
     pub(crate) async fn stored(&self, id: &str) -> Document {
         let id = ObjectId::parse_str(id).unwrap();
         self.orders().find_one(doc! { "_id": id }).await.unwrap().expect("the order is stored")
@@ -111,7 +111,7 @@ impl TestDatabase {
         id
     }
 
-    /// The ids of so many orders of `user`, oldest first, written at once; `fields` are set on top.
+    /// Stores `count` orders of `user`, with `fields` set. Returns their ids, oldest first.
     pub(crate) async fn many_orders(&self, user: &str, count: usize, fields: Document) -> Vec<String> {
         let ids: Vec<ObjectId> = (0..count).map(|_| ObjectId::new()).collect();
         for ids in ids.chunks(1000) {
@@ -128,7 +128,7 @@ impl TestDatabase {
         ids.into_iter().map(ObjectId::to_hex).collect()
     }
 
-    /// An order as the Node service writes it; `changes` are set on top.
+    /// Stores an order as the Node service writes it, with `changes` set. Returns its id.
     pub(crate) async fn mongoose_order(&self, changes: Document) -> String {
         let mut order = doc! {
             "_id": ObjectId::new(), "userId": "u1", "status": "created",
@@ -144,7 +144,7 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        // The test's own runtime is ending; dropping needs one that still runs.
+        // The test's runtime is shutting down, and dropping the database needs a running one.
         let (uri, name) = (self.uri.clone(), self.name.clone());
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -159,7 +159,7 @@ impl Drop for TestDatabase {
     }
 }
 
-/// The answer to a write that the server may ask to repeat because a rival was in its way.
+/// The result of a write, which is retried if it conflicts with another one.
 pub(crate) async fn answer_of<T, F>(mut write: impl FnMut() -> F) -> T
 where
     F: Future<Output = mongodb::error::Result<T>>,
@@ -174,7 +174,7 @@ where
     panic!("20 deadlocks in a row");
 }
 
-/// A ticket's id that nobody has used.
+/// An unused ticket id.
 pub(crate) fn ticket_id() -> TicketId {
     TicketId::from_bytes(ObjectId::new().bytes())
 }
@@ -186,7 +186,7 @@ pub(crate) fn cookie(user: &str) -> String {
     format!("session={}", STANDARD.encode(json!({ "jwt": token }).to_string()))
 }
 
-/// The API over a database of its own: several pods of it, on real ports, that share nothing else.
+/// The API with a database of its own: several pods on real ports, which share nothing but the database.
 pub(crate) struct TestApi {
     database: TestDatabase,
     pods: Vec<SocketAddr>,
@@ -213,7 +213,7 @@ impl TestApi {
         Self::over(TestDatabase::new().await, terms).await
     }
 
-    /// The API over `database`, which has its indexes.
+    /// The API with `database`, which has its indexes.
     pub(crate) async fn over(database: TestDatabase, terms: ReservationTerms) -> Self {
         let mut pods = Vec::new();
         for _ in 0..PODS {
@@ -228,7 +228,7 @@ impl TestApi {
         Self { database, pods, next_pod: AtomicUsize::new(0), client: reqwest::Client::new() }
     }
 
-    /// A request to one pod after the other, not signed in.
+    /// A request without a session, to the pods in turn.
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let pod = self.pods[self.next_pod.fetch_add(1, Ordering::Relaxed) % PODS];
         self.client.request(method, format!("http://{pod}{path}"))

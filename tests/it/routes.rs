@@ -1,5 +1,5 @@
-//! The order of routes, against what Kubernetes says and what ingress controllers do. `ROUTE_CASES` sets how many
-//! cases each property is tried with.
+//! The order of routes, compared with the rules of Kubernetes and the behaviour of ingress controllers. `ROUTE_CASES`
+//! sets the number of cases of each property.
 
 use orders_operator::routing::{Backend, CanonicalPath, Route, RouteTable};
 use proptest::{prelude::*, sample::subsequence, strategy::ValueTree};
@@ -15,7 +15,7 @@ pub fn backend(service: &str) -> Backend {
     Backend { service: service.to_owned(), port: 3000 }
 }
 
-/// Some paths that are near each other: prefixes of one another by text, by segments, or not at all.
+/// Paths that are similar: some are prefixes of others by characters or by segments, others are not.
 pub fn paths() -> impl Strategy<Value = Vec<String>> {
     let near: Vec<String> = [
         "/a",
@@ -46,7 +46,7 @@ pub fn paths() -> impl Strategy<Value = Vec<String>> {
     subsequence(near, 1..=most).prop_shuffle()
 }
 
-/// Requests for what a rule takes, for what it nearly takes, and for something else.
+/// Requests that match a rule, that nearly match one, and others.
 pub fn request(paths: &[String]) -> impl Strategy<Value = String> + use<> {
     let of_a_rule = proptest::sample::select(paths.to_vec()).prop_flat_map(|path| {
         prop_oneof![
@@ -74,57 +74,61 @@ pub fn table(paths: &[String]) -> RouteTable {
     RouteTable::new(routes, Some(backend("client"))).unwrap()
 }
 
-/// Whether a prefix takes a request by whole segments, as Kubernetes has it.
+/// Whether a prefix matches a request segment by segment, as Kubernetes specifies.
 pub fn by_segments(prefix: &str, request: &str) -> bool {
     prefix == "/" || request.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether a prefix takes a request by its text alone, as some controllers have it.
+/// Whether a prefix matches a request character by character, as in some controllers.
 pub fn by_text(prefix: &str, request: &str) -> bool {
     request.starts_with(prefix)
 }
 
-/// Kubernetes' rule, the oracle: of all that take it, the longest.
+/// The oracle, as Kubernetes specifies: the longest matching path.
 pub fn longest<'a>(
     routes: &'a [Route],
-    takes: impl Fn(&str, &str) -> bool,
+    matches: impl Fn(&str, &str) -> bool,
     request: &str,
 ) -> Option<&'a Backend> {
-    let taking = routes.iter().filter(|route| takes(route.path.as_str(), request));
-    taking.max_by_key(|route| route.path.as_str().len()).map(|route| &route.backend)
+    let matching = routes.iter().filter(|route| matches(route.path.as_str(), request));
+    matching.max_by_key(|route| route.path.as_str().len()).map(|route| &route.backend)
 }
 
-/// What a server does that takes the first that matches.
-fn first<'a>(routes: &'a [Route], takes: impl Fn(&str, &str) -> bool, request: &str) -> Option<&'a Backend> {
-    routes.iter().find(|route| takes(route.path.as_str(), request)).map(|route| &route.backend)
+/// A server that uses the first matching route.
+fn first<'a>(
+    routes: &'a [Route],
+    matches: impl Fn(&str, &str) -> bool,
+    request: &str,
+) -> Option<&'a Backend> {
+    routes.iter().find(|route| matches(route.path.as_str(), request)).map(|route| &route.backend)
 }
 
-/// What a server does that sorts by the length of the text, and leaves equals as they are listed.
+/// A server that sorts routes by `length`, keeps the order of equals, and uses the first matching route.
 fn sorted_by<'a>(
     routes: &'a [Route],
     length: impl Fn(&Route) -> usize,
-    takes: impl Fn(&str, &str) -> bool,
+    matches: impl Fn(&str, &str) -> bool,
     request: &str,
 ) -> Option<&'a Backend> {
     let mut sorted: Vec<_> = routes.iter().collect();
     sorted.sort_by_key(|route| std::cmp::Reverse(length(route)));
-    sorted.into_iter().find(|route| takes(route.path.as_str(), request)).map(|route| &route.backend)
+    sorted.into_iter().find(|route| matches(route.path.as_str(), request)).map(|route| &route.backend)
 }
 
-/// Traefik's priority: the length of the rule's text.
+/// Traefik's priority: the length of the rule.
 fn rule_text(route: &Route) -> usize {
     format!("Host(`ticketing.dev`) && PathPrefix(`{}`)", route.path).len()
 }
 
-/// Whether every kind of server gives the oracle's answer.
+/// Whether every kind of server chooses the same backend as the oracle.
 fn agreed(routes: &[Route], request: &str) -> Result<(), String> {
-    for (how, takes) in [("segments", by_segments as fn(&str, &str) -> bool), ("text", by_text)] {
-        let oracle = longest(routes, takes, request);
+    for (how, matches) in [("segments", by_segments as fn(&str, &str) -> bool), ("text", by_text)] {
+        let oracle = longest(routes, matches, request);
         let length = |route: &Route| route.path.as_str().len();
         for (who, answer) in [
-            ("first match", first(routes, takes, request)),
-            ("the longest path", sorted_by(routes, length, takes, request)),
-            ("the longest rule", sorted_by(routes, rule_text, takes, request)),
+            ("first match", first(routes, matches, request)),
+            ("the longest path", sorted_by(routes, length, matches, request)),
+            ("the longest rule", sorted_by(routes, rule_text, matches, request)),
         ] {
             if answer != oracle {
                 return Err(format!("{request} by {how}: {who} gives {answer:?}, and not {oracle:?}"));
@@ -134,8 +138,8 @@ fn agreed(routes: &[Route], request: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether no rule is hidden by one before it.
-fn alive(routes: &[Route]) -> bool {
+/// Whether every route is reachable: no earlier route matches everything that it matches.
+fn all_reachable(routes: &[Route]) -> bool {
     routes.iter().enumerate().all(|(at, route)| {
         let before = routes.iter().take(at);
         before.into_iter().all(|earlier| !by_segments(earlier.path.as_str(), route.path.as_str()))
@@ -165,15 +169,15 @@ proptest! {
     }
 
     #[test]
-    fn the_client_is_last_and_no_rule_is_dead(paths in paths()) {
+    fn the_client_is_last_and_every_route_is_reachable(paths in paths()) {
         let routes: Vec<_> = table(&paths).iter().cloned().collect();
         prop_assert_eq!(routes.len(), paths.len() + 1);
         prop_assert!(client_is_last(&routes));
-        prop_assert!(alive(&routes));
+        prop_assert!(all_reachable(&routes));
     }
 
     #[test]
-    fn servers_of_every_kind_give_kubernetes_answer((paths, requests) in paths_and_requests()) {
+    fn servers_of_every_kind_choose_the_backend_that_kubernetes_specifies((paths, requests) in paths_and_requests()) {
         let routes: Vec<_> = table(&paths).iter().cloned().collect();
         for request in requests {
             prop_assert_eq!(agreed(&routes, &request), Ok(()));
@@ -181,7 +185,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_path_in_one_form_or_none(text in "\\PC{0,20}|(/[a-z.%()?*$|]{0,4}){0,4}") {
+    fn canonical_paths_are_stable_and_accept_the_regex_form(text in "\\PC{0,20}|(/[a-z.%()?*$|]{0,4}){0,4}") {
         if let Ok(path) = CanonicalPath::parse(&text) {
             prop_assert_eq!(CanonicalPath::parse(path.as_str()), Ok(path.clone()));
             let all_of_it = format!("{}/?(.*)", path.as_str().trim_end_matches('/'));
@@ -190,9 +194,9 @@ proptest! {
     }
 }
 
-/// A table that someone has spoilt is found out, or else what finds none in ours proves nothing.
+/// Wrongly ordered tables are detected; otherwise the properties above would prove nothing.
 #[test]
-fn routes_that_are_not_sorted_reversed_or_begin_with_the_client_are_found_out() {
+fn unsorted_and_reversed_routes_and_a_client_that_comes_first_are_detected() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut found = [0; 3];
     let tries = 200;
@@ -205,12 +209,12 @@ fn routes_that_are_not_sorted_reversed_or_begin_with_the_client_are_found_out() 
         let reversed: Vec<_> = routes.iter().rev().cloned().collect();
         let mut client_first = routes.clone();
         client_first.rotate_right(1);
-        for (count, spoilt) in found.iter_mut().zip([as_written, reversed, client_first]) {
-            let wrong = requests.iter().any(|request| agreed(&spoilt, request).is_err());
-            *count += u32::from(wrong || !alive(&spoilt) || !client_is_last(&spoilt));
+        for (count, wrong_table) in found.iter_mut().zip([as_written, reversed, client_first]) {
+            let is_wrong = requests.iter().any(|request| agreed(&wrong_table, request).is_err());
+            *count += u32::from(is_wrong || !all_reachable(&wrong_table) || !client_is_last(&wrong_table));
         }
     }
-    // As written, a list may happen to be in order.
+    // A list as written may happen to be in the right order.
     let [as_written, reversed, client_first] = found;
     assert!(as_written > tries / 2, "{as_written} of {tries}");
     assert_eq!((reversed, client_first), (tries, tries));

@@ -1,4 +1,4 @@
-//! The store's guarantees that HTTP does not show.
+//! Guarantees of the store that cannot be seen over HTTP.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use orders_operator::{
 use crate::mongo::{TestDatabase, ticket_id};
 
 #[tokio::test]
-async fn any_number_of_processes_may_make_the_indexes_at_once_and_again() {
+async fn any_number_of_processes_may_create_the_indexes_concurrently_and_repeatedly() {
     let database = TestDatabase::bare().await;
     let results = join_all((0..8).map(|_| database.store.ensure_indexes())).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
@@ -57,7 +57,7 @@ async fn two_active_orders_on_one_ticket_are_reported_and_two_without_a_ticket_a
 }
 
 #[tokio::test]
-async fn the_same_index_under_another_name_serves_and_another_one_in_its_way_is_named() {
+async fn the_same_index_under_another_name_is_accepted_and_a_conflicting_one_is_reported() {
     let database = TestDatabase::bare().await;
     let index = IndexModel::builder().keys(doc! { "userId": 1, "_id": 1 }).build();
     database.orders().create_index(index).await.unwrap();
@@ -75,7 +75,7 @@ async fn the_same_index_under_another_name_serves_and_another_one_in_its_way_is_
 }
 
 #[tokio::test]
-async fn racing_upserts_leave_the_newest_version() {
+async fn concurrent_upserts_leave_the_newest_version() {
     let database = TestDatabase::new().await;
     for _ in 0..5 {
         let id = ticket_id();
@@ -92,7 +92,7 @@ async fn racing_upserts_leave_the_newest_version() {
 }
 
 #[tokio::test]
-async fn an_absent_database_is_told_apart_and_soon() {
+async fn an_unreachable_database_is_reported_as_unavailable_and_soon() {
     let store = Store::connect(ConnectOptions::new("mongodb://127.0.0.1:1/")).await.unwrap();
     let started = Instant::now();
     let error = store.ping().await.unwrap_err();
@@ -102,7 +102,7 @@ async fn an_absent_database_is_told_apart_and_soon() {
 }
 
 #[tokio::test]
-async fn a_database_that_takes_connections_and_never_answers_is_given_up_on() {
+async fn a_database_that_accepts_connections_and_never_answers_times_out() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("mongodb://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -118,7 +118,7 @@ async fn a_database_that_takes_connections_and_never_answers_is_given_up_on() {
 }
 
 #[tokio::test]
-async fn the_servers_time_is_the_servers() {
+async fn the_servers_time_is_that_of_its_clock() {
     let database = TestDatabase::new().await;
     let time = database.store.server_time().await.unwrap();
     let here = DateTime::now().timestamp_millis();

@@ -1,4 +1,4 @@
-//! The sweeper's queries: what is due is cancelled once, and nothing else is touched.
+//! The sweeper's queries: due orders are cancelled once, and no others.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::mongo::{TestDatabase, answer_of};
 
 const NO_GRACE: Duration = Duration::ZERO;
 
-fn at(moment: Timestamp) -> DateTime {
-    DateTime::from_millis(moment.as_millisecond())
+fn at(timestamp: Timestamp) -> DateTime {
+    DateTime::from_millis(timestamp.as_millisecond())
 }
 
 fn now() -> Timestamp {
@@ -24,7 +24,7 @@ fn seconds(seconds: i64) -> SignedDuration {
     SignedDuration::from_secs(seconds)
 }
 
-/// Many orders of one user, each on a ticket of its own.
+/// Stores `count` orders of one user, each for another ticket.
 async fn orders(database: &TestDatabase, count: u32, status: &str, expires_at: Timestamp) {
     let order = |_| {
         doc! {
@@ -35,11 +35,11 @@ async fn orders(database: &TestDatabase, count: u32, status: &str, expires_at: T
     database.orders().insert_many((0..count).map(order)).await.unwrap();
 }
 
-/// Looks at up to `limit` orders that are due, and cancels them: how many there were of both.
+/// Reads up to `limit` due orders and cancels them. Returns how many were read, and how many cancelled.
 async fn swept(database: &TestDatabase, cutoff: Timestamp, grace: Duration, limit: u32) -> (u64, u64) {
-    let look = database.store.find_expiring(&ExpiryQuery::due(cutoff, grace, limit)).await.unwrap();
-    let expired = database.store.expire(&look, cutoff, grace).await.unwrap();
-    (look.due().len() as u64, expired)
+    let expiring = database.store.find_expiring(&ExpiryQuery::due(cutoff, grace, limit)).await.unwrap();
+    let expired = database.store.expire(&expiring, cutoff, grace).await.unwrap();
+    (expiring.due().len() as u64, expired)
 }
 
 async fn count(database: &TestDatabase, filter: Document) -> u64 {
@@ -47,7 +47,7 @@ async fn count(database: &TestDatabase, filter: Document) -> u64 {
 }
 
 #[tokio::test]
-async fn what_is_due_is_cancelled_once_though_many_sweep_at_once() {
+async fn due_orders_are_cancelled_once_by_concurrent_sweeps() {
     let database = TestDatabase::new().await;
     let cutoff = now();
     orders(&database, 300, "created", cutoff - seconds(1)).await;
@@ -73,7 +73,7 @@ async fn what_is_due_is_cancelled_once_though_many_sweep_at_once() {
 }
 
 #[tokio::test]
-async fn an_order_that_is_being_paid_for_has_the_grace_on_top() {
+async fn an_order_whose_payment_has_begun_has_the_grace_period() {
     let database = TestDatabase::new().await;
     let (cutoff, grace) = (now(), Duration::from_secs(60));
     orders(&database, 2, "created", cutoff).await;
@@ -87,7 +87,7 @@ async fn an_order_that_is_being_paid_for_has_the_grace_on_top() {
 }
 
 #[tokio::test]
-async fn payments_and_cancellations_that_race_with_the_sweep_win_or_lose_whole() {
+async fn a_payment_that_races_with_the_sweep_either_succeeds_or_fails_as_a_whole() {
     let database = TestDatabase::new().await;
     for _ in 0..5 {
         let cutoff = now();
@@ -119,7 +119,7 @@ async fn payments_and_cancellations_that_race_with_the_sweep_win_or_lose_whole()
 }
 
 #[tokio::test]
-async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace() {
+async fn the_result_tells_due_orders_from_later_ones_and_when_the_next_is_due_with_the_grace_period() {
     let database = TestDatabase::new().await;
     let (start, grace) = (now(), Duration::from_secs(60));
     let store = &database.store;
@@ -128,21 +128,21 @@ async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace
     orders(&database, 1, "awaiting:payment", start - seconds(45)).await;
     orders(&database, 1, "complete", start + seconds(1)).await;
 
-    // How long each of those is overdue that are due, when the next one will be, and whether it is full.
-    let look = |cutoff: i64, until: i64, grace: Duration, limit: u32| async move {
+    // How long each due order has been due, when the next will be, and whether the limit was reached.
+    let find = |cutoff: i64, until: i64, grace: Duration, limit: u32| async move {
         let cutoff = start + seconds(cutoff);
         let query = ExpiryQuery { until: start + seconds(until), ..ExpiryQuery::due(cutoff, grace, limit) };
         let found = store.find_expiring(&query).await.unwrap();
         let overdue: Vec<_> = found.due().iter().map(|at| cutoff.duration_since(*at).as_secs()).collect();
         (overdue, found.next().map(|at| at.duration_since(start).as_secs()), found.is_full())
     };
-    assert_eq!(look(-50, -46, NO_GRACE, 9).await, (vec![], None, false));
-    assert_eq!(look(0, 10, NO_GRACE, 9).await, (vec![45], None, false));
-    assert_eq!(look(0, 30, NO_GRACE, 9).await, (vec![45], Some(20), false));
-    assert_eq!(look(0, 10, grace, 9).await, (vec![], None, false));
-    assert_eq!(look(0, 15, grace, 9).await, (vec![], Some(15), false));
-    assert_eq!(look(16, 60, grace, 9).await, (vec![1], Some(20), false));
-    assert!(look(40, 40, NO_GRACE, 3).await.2 && !look(40, 40, NO_GRACE, 4).await.2);
+    assert_eq!(find(-50, -46, NO_GRACE, 9).await, (vec![], None, false));
+    assert_eq!(find(0, 10, NO_GRACE, 9).await, (vec![45], None, false));
+    assert_eq!(find(0, 30, NO_GRACE, 9).await, (vec![45], Some(20), false));
+    assert_eq!(find(0, 10, grace, 9).await, (vec![], None, false));
+    assert_eq!(find(0, 15, grace, 9).await, (vec![], Some(15), false));
+    assert_eq!(find(16, 60, grace, 9).await, (vec![1], Some(20), false));
+    assert!(find(40, 40, NO_GRACE, 3).await.2 && !find(40, 40, NO_GRACE, 4).await.2);
 
     let late = ExpiryQuery {
         after: Some(start + seconds(20)),
@@ -150,10 +150,10 @@ async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace
     };
     assert_eq!(store.find_expiring(&late).await.unwrap().due(), [start + seconds(30)]);
 
-    // What was only seen to be due soon is not touched.
+    // Orders that will be due later are not cancelled.
     let ahead = ExpiryQuery { until: start + seconds(60), ..ExpiryQuery::due(start, grace, 9) };
-    let listed = store.find_expiring(&ahead).await.unwrap();
-    assert_eq!(store.expire(&listed, start, grace).await.unwrap(), 0);
+    let expiring = store.find_expiring(&ahead).await.unwrap();
+    assert_eq!(store.expire(&expiring, start, grace).await.unwrap(), 0);
     assert_eq!(
         (store.count_due(&ahead).await.unwrap(), store.expire_matching(&ahead).await.unwrap()),
         (0, 0)
@@ -162,7 +162,7 @@ async fn a_look_tells_what_is_due_from_what_will_be_and_says_when_with_the_grace
 }
 
 #[tokio::test]
-async fn a_range_has_what_expires_after_its_beginning_and_not_after_its_end_with_the_grace_of_the_cutoff() {
+async fn a_range_excludes_its_start_includes_its_end_and_applies_the_grace_period_to_the_cutoff() {
     let database = TestDatabase::new().await;
     let (start, grace) = (now(), Duration::from_secs(60));
     for (status, at) in
@@ -186,13 +186,13 @@ async fn a_range_has_what_expires_after_its_beginning_and_not_after_its_end_with
 
     assert_eq!(store.expire_matching(&range(71, 20, 60)).await.unwrap(), 0);
     assert_eq!(store.expire_matching(&range(71, 0, 19)).await.unwrap(), 2);
-    assert_eq!(store.expire_matching(&range(71, 0, 19)).await.unwrap(), 0, "each of them once");
+    assert_eq!(store.expire_matching(&range(71, 0, 19)).await.unwrap(), 0, "each order is cancelled once");
     assert_eq!(count(&database, doc! { "status": "cancelled", "version": 8 }).await, 2);
     assert_eq!(count(&database, doc! { "version": 7 }).await, 3);
 }
 
 #[tokio::test]
-async fn the_claim_uses_the_partial_index() {
+async fn the_expiry_queries_use_the_partial_index() {
     let database = TestDatabase::new().await;
     let cutoff = now();
     orders(&database, 2000, "cancelled", cutoff - seconds(1)).await;

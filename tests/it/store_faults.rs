@@ -1,6 +1,6 @@
-//! Faults on the way to the database: replies that get lost, and errors that ask to try again.
+//! Faults between the store and the database: lost replies, and errors that are to be retried.
 //!
-//! Errors of a failover are written by the way itself, as the database of the test bed has none.
+//! The proxy writes the errors of a failover itself, since the database of the test bed has no failover.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::mongo::{TestDatabase, by_way_of};
 
-/// What happens to the first of the requests that it is meant for; its connection is cut afterwards.
+/// What happens to the first request with the chosen command; its connection is closed afterwards.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// The server carries it out, and its reply is lost.
@@ -34,18 +34,18 @@ enum Fault {
     ErrorInstead(i32, &'static str),
 }
 
-/// A way to the database with one fault on it.
-struct FaultyWay {
+/// A proxy to the database with one fault.
+struct FaultyProxy {
     store: Store,
     happened: Arc<AtomicU32>,
 }
 
-impl FaultyWay {
+impl FaultyProxy {
     async fn to(database: &TestDatabase, command: &str, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (uri, behind) = by_way_of(listener.local_addr().unwrap().port());
         let happened = Arc::new(AtomicU32::new(0));
-        // The name of a command is the first key of its document, and a text or a number follows.
+        // The name of a command is the first key of its document, so a NUL byte follows it.
         let (pattern, count) = ([command.as_bytes(), b"\0"].concat(), happened.clone());
         tokio::spawn(async move {
             while let Ok((here, _)) = listener.accept().await {
@@ -57,7 +57,7 @@ impl FaultyWay {
         Self { store: Store::connect(options).await.unwrap(), happened }
     }
 
-    /// Whether the fault has happened, without which a test shows nothing.
+    /// Whether the fault has happened; a test proves nothing without it.
     fn happened(&self) -> bool {
         self.happened.load(Ordering::SeqCst) == 1
     }
@@ -84,7 +84,7 @@ async fn forward(
         let request = buffer[..read].to_vec();
         let matches = request.windows(pattern.len()).any(|window| window == pattern);
         if matches && happened.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            // From here on no reply of the server gets through.
+            // From now on, no reply of the server is forwarded.
             let _ = stop.send(());
             let Some((mut from_there, mut to_here)) = replies.await.unwrap() else { return };
             if !matches!(fault, Fault::ErrorInstead(..)) {
@@ -102,7 +102,7 @@ async fn forward(
     }
 }
 
-/// An OP_MSG that answers `request` with an error, as a server writes it.
+/// The OP_MSG of a server that replies to `request` with an error.
 fn error_reply(request: &[u8], code: i32, text: &str) -> Vec<u8> {
     let document = doc! { "ok": 0.0, "errmsg": text, "code": code }.to_vec().unwrap();
     let (id, op_msg, no_flags) = (&request[4..8], 2013_i32, 0_u32);
@@ -119,7 +119,7 @@ fn error_reply(request: &[u8], code: i32, text: &str) -> Vec<u8> {
     .concat()
 }
 
-/// What a rival or a failover does, seen by the writer: nobody knows whether the write has happened.
+/// What a writer sees of a conflicting write or a failover: it cannot know whether its write has happened.
 const FAULTS: [Fault; 7] = [
     Fault::LostReply,
     Fault::ErrorInstead(112, "WriteConflict error: this operation conflicted with another operation"),
@@ -131,15 +131,15 @@ const FAULTS: [Fault; 7] = [
 ];
 
 #[tokio::test]
-async fn a_reservation_is_made_once_and_known_to_be_ours_whatever_befalls_it() {
+async fn a_reservation_is_made_once_and_succeeds_despite_any_fault() {
     for fault in FAULTS {
         let database = TestDatabase::new().await;
         let ticket = database.ticket().await;
-        let way = FaultyWay::to(&database, "insert", fault).await;
+        let proxy = FaultyProxy::to(&database, "insert", fault).await;
         let (user, terms) = (UserId::new("u1").unwrap(), ReservationTerms::default());
-        let reserved = way.store.reserve(&user, ticket, None, Timestamp::now(), &terms).await;
+        let reserved = proxy.store.reserve(&user, ticket, None, Timestamp::now(), &terms).await;
         let Ok(Reserved::New(reservation)) = reserved else { panic!("{fault:?}: {reserved:?}") };
-        assert!(way.happened());
+        assert!(proxy.happened());
         assert_eq!(database.orders().count_documents(doc! {}).await.unwrap(), 1, "{fault:?}");
         let stored = database.store.order(reservation.order.id).await.unwrap().unwrap();
         assert_eq!(stored, reservation);
@@ -147,40 +147,40 @@ async fn a_reservation_is_made_once_and_known_to_be_ours_whatever_befalls_it() {
 }
 
 #[tokio::test]
-async fn a_cancellation_makes_one_version_whatever_befalls_it() {
+async fn a_cancellation_adds_one_version_despite_any_fault() {
     for fault in FAULTS {
         let database = TestDatabase::new().await;
         let id = database.mongoose_order(doc! {}).await.parse().unwrap();
-        let way = FaultyWay::to(&database, "findAndModify", fault).await;
-        way.store.cancel(id, &UserId::new("u1").unwrap()).await.unwrap();
-        assert!(way.happened());
+        let proxy = FaultyProxy::to(&database, "findAndModify", fault).await;
+        proxy.store.cancel(id, &UserId::new("u1").unwrap()).await.unwrap();
+        assert!(proxy.happened());
         assert_eq!(status_and_version(&database, id).await, (OrderStatus::Cancelled, 1), "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn a_payment_makes_one_version_whatever_befalls_it() {
+async fn a_payment_adds_one_version_despite_any_fault() {
     for fault in FAULTS {
         let database = TestDatabase::new().await;
         let id = database.mongoose_order(doc! {}).await.parse().unwrap();
-        let way = FaultyWay::to(&database, "findAndModify", fault).await;
-        way.store.complete(id, &ReservationTerms::default()).await.unwrap();
-        assert!(way.happened());
+        let proxy = FaultyProxy::to(&database, "findAndModify", fault).await;
+        proxy.store.complete(id, &ReservationTerms::default()).await.unwrap();
+        assert!(proxy.happened());
         assert_eq!(status_and_version(&database, id).await, (OrderStatus::Complete, 1), "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn an_expiry_makes_one_version_whatever_befalls_it() {
+async fn an_expiry_adds_one_version_despite_any_fault() {
     for fault in FAULTS {
         let database = TestDatabase::new().await;
         let overdue = database.mongoose_order(doc! { "expiresAt": DateTime::from_millis(0) }).await;
-        let way = FaultyWay::to(&database, "update", fault).await;
+        let proxy = FaultyProxy::to(&database, "update", fault).await;
         let now = Timestamp::now();
-        let look = way.store.find_expiring(&ExpiryQuery::due(now, Duration::ZERO, 10)).await.unwrap();
-        assert_eq!(look.due().len(), 1, "{fault:?}");
-        way.store.expire(&look, now, Duration::ZERO).await.unwrap();
-        assert!(way.happened());
+        let expiring = proxy.store.find_expiring(&ExpiryQuery::due(now, Duration::ZERO, 10)).await.unwrap();
+        assert_eq!(expiring.due().len(), 1, "{fault:?}");
+        proxy.store.expire(&expiring, now, Duration::ZERO).await.unwrap();
+        assert!(proxy.happened());
         let id = overdue.parse().unwrap();
         assert_eq!(status_and_version(&database, id).await, (OrderStatus::Cancelled, 1), "{fault:?}");
     }

@@ -1,4 +1,4 @@
-//! Paying for orders: in time or not at all, and never twice.
+//! Paying for orders: only in time, and only once.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use orders_operator::{
 
 use crate::mongo::TestDatabase;
 
-/// The terms with an hour of grace.
+/// Terms with a grace period of one hour.
 fn grace() -> ReservationTerms {
     ReservationTerms { payment_grace: Duration::from_secs(3600), ..ReservationTerms::default() }
 }
@@ -44,7 +44,7 @@ async fn a_payment_begins_and_completes_with_one_version_each_and_repeating_it_c
 }
 
 #[tokio::test]
-async fn a_late_payment_is_refused_and_revives_nothing() {
+async fn a_late_payment_is_refused_and_revives_no_order() {
     let database = TestDatabase::new().await;
     let terms = ReservationTerms::default();
     let late = order(&database, "created", -1).await;
@@ -67,7 +67,7 @@ async fn a_late_payment_is_refused_and_revives_nothing() {
 }
 
 #[tokio::test]
-async fn a_payment_that_has_begun_has_its_grace_and_one_that_has_not_has_none() {
+async fn only_a_payment_that_has_begun_has_a_grace_period() {
     let database = TestDatabase::new().await;
     let begun = order(&database, "awaiting:payment", -60).await;
     assert!(matches!(
@@ -82,7 +82,7 @@ async fn a_payment_that_has_begun_has_its_grace_and_one_that_has_not_has_none() 
 }
 
 #[tokio::test]
-async fn a_paid_order_does_not_go_back_and_an_unknown_one_is_said_to_be() {
+async fn a_complete_order_has_no_transition_and_an_unknown_one_is_not_found() {
     let database = TestDatabase::new().await;
     let (terms, paid) = (ReservationTerms::default(), order(&database, "complete", 60).await);
     assert!(matches!(database.store.begin_payment(paid, &terms).await, Err(PaymentError::Refused { .. })));
@@ -91,7 +91,7 @@ async fn a_paid_order_does_not_go_back_and_an_unknown_one_is_said_to_be() {
 }
 
 #[tokio::test]
-async fn of_a_payment_a_cancellation_and_an_expiry_at_once_exactly_one_happens() {
+async fn of_concurrent_payments_and_cancellations_exactly_one_succeeds() {
     let database = TestDatabase::new().await;
     let (terms, user) = (ReservationTerms::default(), UserId::new("u1").unwrap());
     for _ in 0..20 {
