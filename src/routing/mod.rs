@@ -1,8 +1,8 @@
 //! Ingress ordering, pure: canonical hosts and paths, and an order of rules that every ingress controller evaluates
 //! alike.
 //!
-//! Ingress controllers order rules by the length of the path or of the whole rule, by kind of path, or not at all. Plain
-//! prefixes, longest first and with the client at `/` last, are in the right order for all of them: `/` is the
+//! Ingress controllers order rules by the length of the path or of the whole rule, by kind of path, or not at all.
+//! Plain prefixes, longest first and with the client at `/` last, are in the right order for all of them: `/` is the
 //! shortest path, of the lowest priority, and the last entry. So only canonical prefixes can be represented here, and
 //! only in that order. If several objects claim the same prefix of a host, the oldest object gets it.
 //!

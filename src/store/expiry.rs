@@ -161,9 +161,9 @@ impl Store {
         Ok(expiring)
     }
 
-    /// Cancels those of the due orders in `expiring` that are still due at `cutoff`, and returns their number. Each order
-    /// is cancelled at most once, however many callers there are. The others have been paid for or cancelled meanwhile;
-    /// or they are not counted because the reply to a first attempt was lost.
+    /// Cancels those of the due orders in `expiring` that are still due at `cutoff`, and returns their number. Each
+    /// order is cancelled at most once, however many callers there are. The others have been paid for or cancelled
+    /// meanwhile; or they are not counted because the reply to a first attempt was lost.
     ///
     /// # Errors
     /// When the database fails. Some of the orders may have been cancelled then.

@@ -84,8 +84,8 @@ fn model(name: &str, keys: Document, mut options: IndexOptions) -> IndexModel {
     IndexModel::builder().keys(keys).options(options).build()
 }
 
-/// The existing indexes. In the usual case nothing is missing, and this call has the usual deadline: only a server that
-/// builds an index is waited for longer, not one that hangs.
+/// The existing indexes. Usually none is missing, and then only the usual deadline applies: a server that builds an
+/// index is waited for longer, but not one that hangs.
 async fn existing_indexes(orders: &Collection<Document>) -> Result<Vec<IndexModel>, StoreError> {
     let listed = retry::transient("listing the indexes", || async {
         orders.list_indexes().await?.try_collect().await

@@ -91,8 +91,8 @@ impl Store {
         .await
     }
 
-    /// Carries out `transition` on the order `id` in one conditional write, which adds exactly 1 to its version. `None`
-    /// when its status does not allow that, `condition` does not hold, or there is no such order.
+    /// Carries out `transition` on the order `id` in one conditional write, which adds exactly 1 to its version.
+    /// `None` when its status does not allow that, `condition` does not hold, or there is no such order.
     pub(super) async fn transition(
         &self,
         id: OrderId,

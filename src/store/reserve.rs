@@ -74,9 +74,9 @@ enum InsertOutcome {
 impl Store {
     /// Reserves `ticket` for `user`, from `now` on.
     ///
-    /// Of any number of concurrent calls for one ticket, at most one succeeds. An overdue open order does not prevent it:
-    /// that order is cancelled first. Calls with the same `key` make one order, which all of them return, whatever its
-    /// status is by then.
+    /// Of any number of concurrent calls for one ticket, at most one succeeds. An overdue open order does not prevent
+    /// it: that order is cancelled first. Calls with the same `key` make one order, which all of them return, whatever
+    /// its status is by then.
     ///
     /// # Errors
     /// When there is no such ticket, an active order holds it, the key was used for another ticket,
@@ -176,8 +176,8 @@ impl Store {
             if !refused.is_duplicate && !retry::should_retry(refused.is_transient, attempt) {
                 return Err(refused.error);
             }
-            // An immediate retry would conflict again. After the backoff, one of the conflicting orders usually holds the
-            // ticket: it may be this one, if only the reply was lost.
+            // An immediate retry would conflict again. After the backoff, one of the conflicting orders usually holds
+            // the ticket: it may be this one, if only the reply was lost.
             retry::backoff(attempt + CONFLICT_BACKOFF).await;
             let ours = object_id(order.id.bytes());
             match self.active_order(ticket).await? {
@@ -186,8 +186,8 @@ impl Store {
                 }
                 Some(_) => return Ok(InsertOutcome::Refused),
                 None if refused.is_duplicate => {
-                    // Either this order was inserted and has been cancelled since; or the key is used, or the order that held
-                    // the ticket is gone, which the caller checks.
+                    // Either this order was inserted and has been cancelled since; or the key is used, or the order
+                    // that held the ticket is gone, which the caller checks.
                     let ours = self.order_alone(order.id).await?.is_some();
                     return Ok(if ours { InsertOutcome::Inserted } else { InsertOutcome::Refused });
                 }
@@ -197,8 +197,8 @@ impl Store {
         }
     }
 
-    /// Cancels the order that holds `ticket` if it is overdue. Whether another insert may succeed: it was cancelled, or no
-    /// order holds the ticket any more.
+    /// Cancels the order that holds `ticket` if it is overdue. Returns whether another insert may succeed: that order
+    /// was cancelled, or no order holds the ticket any more.
     async fn release_ticket(
         &self,
         ticket: TicketId,

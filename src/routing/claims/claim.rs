@@ -59,8 +59,8 @@ pub struct Site {
     pub host: CanonicalHost,
 }
 
-/// A claim on a host and, unless it is `None`, on a path prefix. An exact path claims the host only: it takes precedence
-/// over every prefix, but leaves them all requests below it.
+/// A claim on a host and, unless it is `None`, on a path prefix. An exact path claims the host only: it takes
+/// precedence over every prefix, but leaves them all requests below it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Claim {
     /// The host.
