@@ -1,9 +1,6 @@
 //! `Store`: one database, its connection pool and its collections.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, sync::Arc};
 
 use mongodb::{
     Client, Collection, Database,
@@ -15,7 +12,6 @@ use super::{
     document::{ORDERS, TICKETS},
     error::StoreError,
     first_pages::FirstPages,
-    gates::Gates,
     inserter::Inserter,
     loader::Loader,
     retry,
@@ -28,8 +24,6 @@ pub struct Store {
     /// Keeps the shared pool alive.
     _pool: Arc<Client>,
     target: TargetId,
-    /// Created by the first reservation, since they are large and a sweeper never reserves.
-    pub(super) gates: Arc<OnceLock<Box<Gates>>>,
     pub(super) order_loader: Loader,
     pub(super) ticket_loader: Loader,
     pub(super) inserter: Inserter,
@@ -62,7 +56,6 @@ impl Store {
             database,
             _pool: pool,
             target,
-            gates: Arc::default(),
         })
     }
 

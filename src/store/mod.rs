@@ -28,7 +28,6 @@
 //! batcher      combines concurrent calls into fewer commands
 //! loader       reads documents by id, in batches
 //! inserter     inserts orders, in batches
-//! gates        serialises the inserts of one process for the same ticket
 //!
 //! document     orders and tickets as BSON documents
 //! retry        deadlines, and retries after transient errors
@@ -44,7 +43,6 @@ mod document;
 mod error;
 mod expiry;
 mod first_pages;
-mod gates;
 mod indexes;
 mod inserter;
 mod list;

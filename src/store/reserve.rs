@@ -98,7 +98,7 @@ impl Store {
             let id = OrderId::from_bytes(ObjectId::new().bytes());
             let order = Order::reserve(id, user.clone(), ticket, now, terms.window);
             for _ in 0..INSERT_ROUNDS {
-                match self.insert_in_turn(&order, key, ticket).await? {
+                match self.insert(&order, key, ticket).await? {
                     InsertOutcome::Inserted => {
                         return Ok(Reserved::New(Reservation { order, ticket: Some(record) }));
                     }
@@ -132,26 +132,6 @@ impl Store {
         }
         let ticket = self.ticket(ticket).await?;
         Ok(Some(Reserved::Replayed(Reservation { order, ticket })))
-    }
-
-    /// Inserts `order` while no other task of this process inserts one for the same ticket.
-    async fn insert_in_turn(
-        &self,
-        order: &Order,
-        key: Option<&IdempotencyKey>,
-        ticket: TicketId,
-    ) -> Result<InsertOutcome, StoreError> {
-        let gate = self.gates.get_or_init(Box::default).of(ticket);
-        loop {
-            if let Ok(_turn) = gate.try_lock() {
-                return self.insert(order, key, ticket).await;
-            }
-            drop(gate.lock().await);
-            // Usually the previous task has got the ticket, so a read saves a conflicting insert.
-            if self.active_order(ticket).await?.is_some() {
-                return Ok(InsertOutcome::Refused);
-            }
-        }
     }
 
     /// Inserts `order` exactly once, retrying until it is known whether it has been inserted.
