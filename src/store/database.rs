@@ -11,7 +11,6 @@ use super::{
     connect::{ConnectOptions, Pools, TargetId},
     document::{ORDERS, TICKETS},
     error::StoreError,
-    first_pages::FirstPages,
     inserter::Inserter,
     loader::Loader,
     retry,
@@ -27,7 +26,6 @@ pub struct Store {
     pub(super) order_loader: Loader,
     pub(super) ticket_loader: Loader,
     pub(super) inserter: Inserter,
-    pub(super) first_pages: FirstPages,
 }
 
 impl Store {
@@ -52,7 +50,6 @@ impl Store {
             order_loader: Loader::new(database.collection(ORDERS), "reading an order"),
             ticket_loader: Loader::new(database.collection(TICKETS), "reading a ticket"),
             inserter: Inserter::new(database.collection(ORDERS), "storing an order"),
-            first_pages: FirstPages::default(),
             database,
             _pool: pool,
             target,

@@ -168,7 +168,7 @@ async fn concurrent_requests_of_many_users_each_return_their_own_orders() {
     }
     for round in 0..10 {
         fastrand::shuffle(&mut users);
-        // Every other round leaves that user out, so that all others fit into one query.
+        // Every other round leaves that user out.
         let asking = users.iter().filter(|(user, _)| round % 2 == 0 || user != "user-20");
         let answers = asking.map(|(user, mine)| {
             let api = &api;
