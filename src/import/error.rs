@@ -36,7 +36,9 @@ pub enum ImportError {
         before: ImportSummary,
     },
     /// The database failed.
-    #[error("{source} ({before} before); run the import again, it goes on from what is there")]
+    #[error(
+        "{source} ({before} before); run the import again: tickets that are stored already are left unchanged"
+    )]
     Store {
         /// How it failed.
         source: StoreError,
