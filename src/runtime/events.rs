@@ -34,9 +34,6 @@ pub struct EventContent<'a> {
     pub action: &'a str,
 }
 
-/// The former name of [`EventContent`].
-pub type News<'a> = EventContent<'a>;
-
 impl Events {
     /// Events that are reported by `controller`.
     pub fn new(client: Client, controller: &str) -> Self {
@@ -62,14 +59,6 @@ impl Events {
             secondary: None,
         };
         self.recorder().publish(&event, &object.object_ref(&())).await
-    }
-
-    /// The former name of [`Self::publish`].
-    ///
-    /// # Errors
-    /// Those of [`Self::publish`].
-    pub async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, news: &News<'_>) -> kube::Result<()> {
-        self.publish(object, news).await
     }
 
     fn recorder(&self) -> Recorder {

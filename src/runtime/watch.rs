@@ -80,9 +80,6 @@ pub fn strip_unused_metadata(object: &mut impl Resource) {
     object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
-/// The former name of [`strip_unused_metadata`].
-pub use self::strip_unused_metadata as spare;
-
 /// The namespaces to watch, without duplicates; a single `None`, for all namespaces, if none is given.
 pub fn scopes(given: &[String]) -> Vec<Option<String>> {
     let mut given: Vec<_> = given.iter().filter(|name| !name.is_empty()).cloned().map(Some).collect();

@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true},
-    runtime::{events::News, traces},
+    runtime::{events::EventContent, traces},
 };
 
 /// The `action` of the Kubernetes events.
@@ -113,7 +113,7 @@ pub async fn reconcile(raw: Arc<RawOrdersService>, context: Arc<Context>) -> Res
         Err(mismatch) => {
             let error = ReconcileError::InvalidObject(mismatch);
             let (reason, note) = (error.reason().as_str(), error.to_string());
-            let event = News { is_warning: true, reason, note: &note, action: ACTION };
+            let event = EventContent { is_warning: true, reason, note: &note, action: ACTION };
             publish_event(&context, raw.as_ref(), &event).await;
             Err(error)
         }
@@ -295,7 +295,7 @@ async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -
         let is_rolling_out = reason == Reason::MinimumReplicasUnavailable.as_str();
         if !is_rolling_out {
             let reason = if is_ready { "Ready" } else { &reason };
-            let event = News { is_warning: !is_ready, reason, note: &message, action: ACTION };
+            let event = EventContent { is_warning: !is_ready, reason, note: &message, action: ACTION };
             publish_event(context, service, &event).await;
         }
     }
@@ -306,9 +306,9 @@ async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -
 async fn publish_event<K: Resource<DynamicType = ()> + Sync>(
     context: &Context,
     object: &K,
-    event: &News<'_>,
+    event: &EventContent<'_>,
 ) {
-    let request = context.events.tell(object, event);
+    let request = context.events.publish(object, event);
     if let Err(error) = context.api.write("Event", "create", request).await {
         tracing::warn!(%error, reason = event.reason, "cannot write an event");
     }

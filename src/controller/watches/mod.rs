@@ -149,7 +149,8 @@ impl Watches<'_> {
         let kind = "OrdersService";
         let (store, writer) = reflector::store();
         let api = watch::api::<RawOrdersService>(&self.api.client, namespace);
-        let events = watch::events(api, self.config.clone()).modify(watch::spare).reflect(writer);
+        let events =
+            watch::events(api, self.config.clone()).modify(watch::strip_unused_metadata).reflect(writer);
         let claims = self.claims.of_services(namespace);
         let index = OrdersServiceIndex::new(self.states, self.metrics, namespace);
         let watch = self.watch(kind, lists.required(kind), (claims, index));
