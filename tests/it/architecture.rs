@@ -291,6 +291,65 @@ fn every_module_of_the_library_has_a_rule() {
 }
 
 #[test]
+fn every_file_is_on_the_map_of_its_folder() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    list(&root, &mut paths);
+    let mut maps = 0;
+    for path in paths.iter().filter(|path| path.ends_with("mod.rs") || path.ends_with("lib.rs")) {
+        let text = fs::read_to_string(path).unwrap();
+        let modules = text.split("#[cfg(test)]\nmod ").enumerate().flat_map(|(at, part)| {
+            let lines = part.lines().skip(usize::from(at > 0));
+            lines.filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
+        });
+        let modules: Vec<_> = modules.collect();
+        let Some(map) = text.split("//! ```").nth(1) else {
+            assert!(modules.is_empty(), "{} has no map of {modules:?}", path.display());
+            continue;
+        };
+        maps += 1;
+        let on_map: BTreeSet<_> = map
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .filter(|word| !word.is_empty())
+            .collect();
+        for module in modules {
+            assert!(on_map.contains(module), "{} does not have {module} on its map", path.display());
+        }
+    }
+    assert!(maps > 15, "{maps}");
+}
+
+#[test]
+fn the_page_about_the_architecture_has_every_room() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let rows: BTreeSet<_> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let rooms = MAY_IMPORT.map(|(room, _)| format!("src/{room}/")).into_iter();
+    for room in rooms.chain(CONTROLLER_ROOMS.map(|(room, _)| format!("src/controller/{room}/"))) {
+        assert!(rows.contains(room.as_str()), "docs/architecture.md has no line for {room}");
+    }
+}
+
+#[test]
+fn every_dependency_is_named_by_some_module() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let list =
+        manifest.split_once("\n[dependencies]\n").and_then(|(_, rest)| rest.split("\n[").next()).unwrap();
+    let dependencies: Vec<_> = list
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name.replace('-', "_"))
+        .collect();
+    assert!(dependencies.len() > 20, "{dependencies:?}");
+    let code: String = Sources::read().files.into_values().map(|file| file.code).collect();
+    let words: BTreeSet<_> = code.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
+    for dependency in dependencies {
+        assert!(words.contains(dependency.as_str()), "no module names {dependency}: remove it");
+    }
+}
+
+#[test]
 fn the_reader_of_use_declarations_sees_every_form() {
     let code = "use crate::store;\nuse crate::{crd::{A, B}, routing::{self, C as D}, order};\n\
                 pub use self::spec::E;\nuse super::super::api::{F, view::*};\nuse kube::Api;";

@@ -3,12 +3,17 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use orders_operator::{
+    api::ServeArgs,
     crd::{Expiration, OrdersService, crd_yaml},
     order::ReservationWindow,
+    sweeper::SweeperArgs,
 };
 use serde_json::{Value, json};
 
-use crate::cluster::{TestNamespace, refusal, root};
+use crate::{
+    cluster::{TestNamespace, refusal, root},
+    render::validates,
+};
 
 #[test]
 fn the_checked_in_crd_is_current_in_both_places() {
@@ -37,6 +42,50 @@ fn the_default_and_the_bounds_of_a_reservation_window_are_the_same_in_the_crd_an
     let bound = |name: &str| field[name].as_f64().unwrap();
     assert_eq!(bound("maximum"), f64::from(ReservationWindow::MAX_SECONDS));
     assert_eq!(bound("minimum"), f64::from(ReservationWindow::MIN_SECONDS));
+}
+
+/// The numbers just outside of the bounds of a field, and those at them.
+fn around(schema: &Value) -> [(i64, bool); 4] {
+    let [least, most] = ["minimum", "maximum"].map(|name| schema[name].as_f64().unwrap() as i64);
+    [(least - 1, false), (least, true), (most, true), (most + 1, false)]
+}
+
+#[test]
+fn the_bounds_of_numbers_are_the_same_in_the_crd_in_the_validation_and_in_the_flags() {
+    fn is_accepted<A: clap::Args>(flag: &str, number: i64) -> bool {
+        let command = A::augment_args(clap::Command::new("orders-operator"));
+        // The sweeper's need a database.
+        let uri = command.get_arguments().any(|argument| argument.get_long() == Some("uri"));
+        let arguments =
+            uri.then_some("--uri=mongodb://db".to_owned()).into_iter().chain([format!("--{flag}={number}")]);
+        command.try_get_matches_from(std::iter::once("orders-operator".to_owned()).chain(arguments)).is_ok()
+    }
+    let spec = schema_of_spec();
+    for field in ["port", "replicas"] {
+        for (number, is_valid) in around(&spec["properties"][field]) {
+            assert_eq!(validates(&format!("{field}: {number}")), is_valid, "{field}: {number}");
+        }
+    }
+    let fields = spec["properties"]["expiration"]["properties"].as_object().unwrap();
+    let flags_of = |field: &str| match field {
+        "windowSeconds" => (None, Some("expiration-window-seconds")),
+        "paymentGraceSeconds" => (Some("payment-grace"), Some("payment-grace-seconds")),
+        "maxPerSecond" => (Some("max-per-second"), None),
+        other => panic!("does spec.expiration.{other} have flags?"),
+    };
+    for (field, schema) in fields.iter().filter(|(_, schema)| schema["type"] == "integer") {
+        let (of_sweeper, of_serve) = flags_of(field);
+        for (number, is_valid) in around(schema) {
+            let what = format!("expiration: {{{field}: {number}}}");
+            assert_eq!(validates(&what), is_valid, "{what}");
+            if let Some(flag) = of_sweeper {
+                assert_eq!(is_accepted::<SweeperArgs>(flag, number), is_valid, "sweeper --{flag}={number}");
+            }
+            if let Some(flag) = of_serve {
+                assert_eq!(is_accepted::<ServeArgs>(flag, number), is_valid, "serve --{flag}={number}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -149,6 +198,26 @@ async fn the_database_of_a_resource_cannot_be_changed() {
     namespace.remove().await;
 }
 
+/// The fields of the spec that are in no resource together with the others.
+const ELSEWHERE: [&str; 4] = ["gateway.client", "gateway.path", "gateway.routes", "replicas"];
+
+fn schema_of_spec() -> Value {
+    let mut crd = serde_json::to_value(OrdersService::crd()).unwrap();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].take()
+}
+
+/// The fields of a schema, and those in them, that `object` does not name.
+fn unnamed(path: &str, schema: &Value, object: &Value) -> Vec<String> {
+    let fields = schema["properties"].as_object().into_iter().flatten();
+    fields
+        .flat_map(|(name, field)| match object.get(name) {
+            None => vec![format!("{path}{name}")],
+            Some(inner) if path.is_empty() => unnamed(&format!("{name}."), field, inner),
+            Some(_) => Vec::new(),
+        })
+        .collect()
+}
+
 #[tokio::test]
 async fn every_field_of_the_spec_is_stored_as_written() {
     let namespace = TestNamespace::create("whole").await;
@@ -158,7 +227,11 @@ async fn every_field_of_the_spec_is_stored_as_written() {
         "autoscaling": {"minReplicas": 3, "maxReplicas": 10, "targetCPUUtilizationPercentage": 60},
         "podDisruptionBudget": {"maxUnavailable": "25%"},
         "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": "1000m", "memory": "64Mi"}},
-        "networkPolicy": false,
+        "networkPolicy": false, "suspend": true,
+        "database": {"name": "shop"},
+        "ingress": {
+            "annotations": {"note": "hello"}, "className": "nginx", "path": "/orders", "tls": {"secretName": "tls"},
+        },
         "gateway": {
             "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}, {"name": "own"}],
             "hostnames": ["ticketing.dev", "*.Ticketing.dev."],
@@ -183,6 +256,7 @@ async fn every_field_of_the_spec_is_stored_as_written() {
         },
     });
     let wanted = namespace.service("orders", spec);
+    assert_eq!(unnamed("", &schema_of_spec(), &wanted["spec"]), ELSEWHERE, "each field belongs in this test");
     let stored = serde_json::to_value(namespace.apply(&wanted).await.unwrap()).unwrap();
     /// Asserts that `whole` contains all of `part`.
     fn assert_contains(whole: &Value, part: &Value, path: &str) {

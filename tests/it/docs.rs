@@ -111,6 +111,11 @@ fn the_page_about_conditions_explains_every_type_and_reason_and_no_others() {
     let types = [&ConditionType::CONTROLLER[..], &ConditionType::SWEEPER].concat();
     let types: BTreeSet<_> = types.into_iter().map(|kind| kind.as_str().to_owned()).collect();
     assert_eq!(first_column(&page, "condition"), types);
+    let source = read("src/crd/conditions.rs");
+    let list =
+        source.split_once("enum ConditionType {").and_then(|(_, rest)| rest.split("\n}").next()).unwrap();
+    let declared = list.lines().filter_map(|line| line.trim().strip_suffix(',')).map(str::to_owned);
+    assert_eq!(declared.collect::<BTreeSet<_>>(), types, "each type has a writer");
     let reasons: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
     assert_eq!(first_column(&page, "reason"), reasons);
 }
@@ -157,4 +162,224 @@ async fn every_command_on_the_page_about_the_api_prints_what_the_page_shows() {
         assert_eq!(got, wanted, "{}", example.command);
     }
     assert_eq!(printed.len(), commands.len() + 1, "a command terminated the shell");
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every page: the path from the root, and the text.
+fn pages() -> Vec<(String, String)> {
+    let in_docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let in_docs = in_docs.map(|name| format!("docs/{}", name.to_str().unwrap()));
+    let others = ["README.md", "CONTRIBUTING.md", "dev/README.md"].map(str::to_owned);
+    let all = in_docs.filter(|path| path.ends_with(".md")).chain(others);
+    all.map(|path| (path.clone(), read(&path))).collect()
+}
+
+/// The code spans of a page, without those in its fenced blocks.
+fn code_spans(page: &str) -> Vec<&str> {
+    let prose = page.split("```").step_by(2);
+    prose.flat_map(|prose| prose.split('`').skip(1).step_by(2)).collect()
+}
+
+/// Whether a source text defines an item, a field, a variant or a test of this name.
+fn defines(source: &str, name: &str) -> bool {
+    let is_name = |text: &str| {
+        text.strip_prefix(name).is_some_and(|rest| {
+            !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_' || next == '!')
+        })
+    };
+    let keywords = ["fn ", "struct ", "enum ", "trait ", "const ", "type ", "static ", "macro_rules! "];
+    let of_keyword = |line: &str| {
+        keywords.iter().any(|keyword| line.split_once(keyword).is_some_and(|(_, rest)| is_name(rest)))
+    };
+    source.lines().map(str::trim_start).any(|line| {
+        of_keyword(line) || is_name(line.strip_prefix("pub ").unwrap_or(line)) && !line.contains('=')
+    })
+}
+
+/// What is wrong with a code span that names a file, or a file and an item as `FILE::ITEM`; nothing for other spans.
+/// Paths may leave out the folders in which most of the code is.
+fn missing(span: &str) -> Option<String> {
+    const FOLDERS: [&str; 5] = ["", "src/", "src/controller/", "src/controller/reconcile/", "tests/it/"];
+    const PREFIXES: [&str; 9] =
+        ["src/", "tests/", "docs/", "dev/", "charts/", "crds/", "examples/", "benches/", ".ci/"];
+    let first = span.split(' ').next().unwrap_or_default();
+    if let Some((file, item)) = first.split_once(".rs::") {
+        let name = item.rsplit("::").next().unwrap_or_default();
+        let sources =
+            FOLDERS.map(|folder| std::fs::read_to_string(root().join(format!("{folder}{file}.rs"))));
+        let is_there = sources.iter().flatten().any(|source| defines(source, name));
+        return (!is_there).then(|| format!("{first} is not there"));
+    }
+    let is_path = first.ends_with(".rs") || PREFIXES.iter().any(|prefix| first.starts_with(prefix));
+    let is_there = || FOLDERS.iter().any(|folder| root().join(format!("{folder}{first}")).exists());
+    (is_path && !is_there()).then(|| format!("{first} does not exist"))
+}
+
+#[test]
+fn every_file_and_item_that_a_page_names_is_there() {
+    let mut named = 0;
+    for (page, text) in pages() {
+        for span in code_spans(&text) {
+            named += usize::from(span.contains(".rs"));
+            assert_eq!(missing(span), None, "{page}");
+        }
+        let folder = root().join(&page).parent().unwrap().to_owned();
+        let prose: String = text.split("```").step_by(2).collect();
+        for link in prose.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let is_there = link.contains("://") || folder.join(link).exists();
+            assert!(is_there, "{page} links to {link}, which does not exist");
+        }
+    }
+    assert!(named > 100, "the pages name {named} places only");
+    for wrong in ["src/nowhere.rs", "crd/spec.rs::OrdersServiceNothing", "tests/it/docs.rs::no_such_test"] {
+        assert!(missing(wrong).is_some(), "{wrong}");
+    }
+}
+
+/// The kinds of children, as `ChildKind` lists them.
+fn child_kinds() -> BTreeSet<String> {
+    let source = read("src/controller/children/kind.rs");
+    let list = source.rsplit_once("\nkinds!(\n").and_then(|(_, rest)| rest.split("\n);").next()).unwrap();
+    let names = list.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
+    names.map(|(name, _)| name).filter(|name| !name.starts_with([' ', '/'])).map(str::to_owned).collect()
+}
+
+/// The name of a kind in the paths of the API.
+fn plural(kind: &str) -> String {
+    let lower = kind.to_lowercase();
+    match (lower.strip_suffix('y'), lower.ends_with('s')) {
+        (Some(stem), _) => format!("{stem}ies"),
+        (None, true) => format!("{lower}es"),
+        (None, false) => format!("{lower}s"),
+    }
+}
+
+#[test]
+fn every_kind_of_child_is_on_its_page_in_the_tests_in_the_benchmark_and_in_the_chart_s_rights() {
+    let kinds = child_kinds();
+    assert!(kinds.len() > 7 && kinds.contains("Deployment"), "{kinds:?}");
+
+    let page = read("docs/children.md");
+    let rows = page.lines().skip_while(|line| !line.starts_with("| child |")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|')).filter_map(|row| row.split('|').nth(1));
+    assert_eq!(rows.map(|cell| cell.trim().to_owned()).collect::<BTreeSet<_>>(), kinds);
+
+    // The cluster of the tests has no Gateway API, but for the module that is about it.
+    let tested = crate::controller::CHILDREN.iter().map(|(kind, _)| *kind).chain(["HTTPRoute"]);
+    assert_eq!(tested.map(str::to_owned).collect::<BTreeSet<_>>(), kinds);
+
+    let plurals: BTreeSet<_> = kinds.iter().map(|kind| plural(kind)).collect();
+    let benchmark = read("dev/bench-controller");
+    let list =
+        benchmark.split_once("\nCHILDREN = [\n").and_then(|(_, rest)| rest.split("\n]").next()).unwrap();
+    let list = list.replace("DEPLOYMENTS", "/deployments\"");
+    let paths = list.lines().filter_map(|line| line.rsplit('/').next()?.split('"').next());
+    // The benchmark's resources have no autoscaler and no Gateway.
+    let measured = paths.chain(["horizontalpodautoscalers", "httproutes"]);
+    assert_eq!(measured.map(str::to_owned).collect::<BTreeSet<_>>(), plurals);
+
+    let rights = read("charts/orders-operator/templates/rbac.yaml");
+    for plural in plurals {
+        let is_listed = |line: &str| line.contains("resources:") && line.contains(&plural);
+        assert!(rights.lines().any(is_listed), "the chart gives no right to {plural}");
+    }
+}
+
+/// The metrics that a source file registers, as they are exported but for the prefix and the `_total` of counters; and
+/// how many metrics its `Metrics` has.
+fn registered(path: &str) -> (BTreeSet<String>, usize) {
+    let source = read(path);
+    let calls = source.split("register").skip(1).filter_map(|rest| {
+        let (call, arguments) = rest.split_once('(')?;
+        let name = arguments.trim_start().strip_prefix('"')?.split('"').next()?;
+        match call {
+            "" => Some(name.to_owned()),
+            "_with_unit" => Some(format!("{name}_seconds")),
+            _ => None,
+        }
+    });
+    let fields =
+        source.split_once("struct Metrics {").and_then(|(_, rest)| rest.split("\n}").next()).unwrap();
+    let is_metric =
+        |line: &&str| ["Counter", "Gauge", "Histogram", "Seconds"].iter().any(|kind| line.contains(kind));
+    (calls.collect(), fields.lines().filter(is_metric).count())
+}
+
+#[test]
+fn every_metric_is_registered_and_on_its_page_and_no_other() {
+    for (source, page, column) in [
+        ("src/controller/metrics.rs", "docs/operations.md", "name"),
+        ("src/sweeper/metrics.rs", "docs/sweeper.md", "metric"),
+    ] {
+        let (registered, fields) = registered(source);
+        assert_eq!(registered.len(), fields, "{source} registers {registered:?}");
+        let documented = first_column(&read(page), column).into_iter().map(|name| {
+            let name = name.split('{').next().unwrap_or_default();
+            name.strip_suffix("_total").unwrap_or(name).to_owned()
+        });
+        assert_eq!(documented.collect::<BTreeSet<_>>(), registered, "{page}");
+    }
+    let (registered, fields) = registered("src/api/metrics.rs");
+    assert_eq!(registered.len(), fields, "{registered:?}");
+    let page = read("docs/api.md");
+    for name in registered {
+        let is_there = ["", "_total"].iter().any(|end| page.contains(&format!("`orders_api_{name}{end}`")));
+        assert!(is_there, "docs/api.md does not explain {name}");
+    }
+}
+
+/// The long flags of a subcommand.
+fn flags<A: clap::Args>() -> BTreeSet<String> {
+    let command = A::augment_args(clap::Command::new("orders-operator"));
+    command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect()
+}
+
+#[test]
+fn every_flag_that_a_page_names_is_there() {
+    let controller = flags::<orders_operator::controller::ControllerArgs>();
+    let sweeper = flags::<orders_operator::sweeper::SweeperArgs>();
+    let render = flags::<orders_operator::controller::render::RenderArgs>();
+    let both = controller.union(&render).cloned().collect();
+    // Beside those of the program, a page may name flags of `helm`.
+    for (page, known, others) in [
+        ("docs/operations.md", &controller, [].as_slice()),
+        ("docs/sweeper.md", &sweeper, &["set"]),
+        ("docs/routes.md", &both, &[]),
+    ] {
+        let text = read(page);
+        let is_part = |c: char| c.is_ascii_lowercase() || c == '-';
+        let named = text.match_indices("--").filter(|(at, _)| !text[..*at].ends_with(['-', '|']));
+        let named = named.filter_map(|(at, _)| text[at + 2..].split(|c| !is_part(c)).next());
+        let named: BTreeSet<_> = named.filter(|name| name.starts_with(char::is_alphabetic)).collect();
+        assert!(!named.is_empty(), "{page}");
+        for name in named {
+            let is_there = known.contains(name) || name == "help" || others.contains(&name);
+            assert!(is_there, "{page} names --{name}");
+        }
+    }
+}
+
+#[test]
+fn every_reason_is_given_by_some_code() {
+    fn sources(folder: &std::path::Path, all: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, all);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(path).unwrap();
+                all.push_str(text.split("#[cfg(test)]").next().unwrap());
+            }
+        }
+    }
+    let mut all = String::new();
+    sources(&root().join("src"), &mut all);
+    for reason in Reason::ALL {
+        let name = format!("Reason::{}", reason.as_str());
+        let is_whole = |(at, _)| !all[at + name.len()..].starts_with(|c: char| c.is_ascii_alphanumeric());
+        assert!(all.match_indices(&name).any(is_whole), "no code gives {name}");
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use clap::{Args, Command};
+use orders_operator::{api::ServeArgs, controller::ControllerArgs, crd::RESERVED_ENV, sweeper::SweeperArgs};
 use serde_json::Value;
 
 use crate::cluster::{chart, root, yaml_documents};
@@ -196,4 +198,112 @@ fn monitoring_is_made_only_when_it_is_asked_for_and_is_whole() {
         let text = |field: &str| panel[field].as_str().is_some_and(|text| !text.is_empty());
         assert!(text("title") && text("description") && panel["targets"][0]["expr"].is_string(), "{panel}");
     }
+}
+
+/// The environment variables that a subcommand reads.
+fn variables<A: Args>() -> BTreeSet<String> {
+    let command = A::augment_args(Command::new("orders-operator"));
+    let names = command.get_arguments().filter_map(|argument| argument.get_env());
+    names.map(|name| name.to_str().unwrap().to_owned()).collect()
+}
+
+fn variables_of(container: &Value) -> BTreeSet<String> {
+    let all = container["env"].as_array().unwrap().iter();
+    all.map(|variable| variable["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_setting_reaches_its_container_and_no_container_has_one_that_nobody_reads() {
+    let set = "watchNamespaces={shop},otlp.endpoint=http://collector:4317";
+    let objects = chart(&["--set", set], "release");
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let containers = &deployment["spec"]["template"]["spec"]["containers"];
+    assert_eq!(variables_of(&containers[0]), variables::<ControllerArgs>());
+    let mut of_sweeper = variables::<SweeperArgs>();
+    assert!(of_sweeper.remove("SWEEPER_URI"), "it is for a sweeper without a cluster");
+    assert_eq!(variables_of(&containers[1]), of_sweeper);
+
+    let render = ["render", "examples/", "--default-image", "orders:1"];
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+    let output = program.args(render).current_dir(root()).output().unwrap();
+    let children = yaml_documents(&String::from_utf8(output.stdout).unwrap());
+    let deployment = children.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let mut of_pods = variables_of(&deployment["spec"]["template"]["spec"]["containers"][0]);
+    // Set if spec.database.name is.
+    of_pods.insert("MONGO_DATABASE".into());
+    let reserved = RESERVED_ENV.map(str::to_owned).into();
+    assert_eq!(of_pods, reserved, "a user's variable must not replace one of ours");
+    let mut of_serve = variables::<ServeArgs>();
+    for by_extra_env in ["LISTEN_ADDRESS", "LOG_FORMAT", "LOG_LEVEL", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+        assert!(of_serve.remove(by_extra_env), "{by_extra_env}");
+    }
+    assert_eq!(of_pods, of_serve);
+}
+
+#[test]
+fn every_value_of_the_chart_is_used_by_a_template() {
+    fn check(path: &str, value: &Value, templates: &str) {
+        let key = path.rsplit('.').next().unwrap();
+        let follows =
+            |text: &str, at: usize| !text[at..].starts_with(|c: char| c.is_alphanumeric() || c == '.');
+        let is_used =
+            |name: &str| templates.match_indices(name).any(|(at, _)| follows(templates, at + name.len()));
+        let is_used_whole = is_used(&format!(".Values.{path}"));
+        match value {
+            Value::Object(fields)
+                if !fields.is_empty() && (!is_used_whole || path.starts_with("monitoring.")) =>
+            {
+                // Of labels, all are used or none is.
+                if key == "labels" {
+                    assert!(is_used(".labels"), "no template uses {path}");
+                    return;
+                }
+                fields.iter().for_each(|(name, value)| check(&format!("{path}.{name}"), value, templates));
+            }
+            // The templates about monitoring are each within a `with`.
+            _ if path.starts_with("monitoring.") => {
+                assert!(is_used(&format!(".{key}")), "no template uses {path}")
+            }
+            _ => assert!(is_used_whole, "no template uses {path}"),
+        }
+    }
+    let mut templates = String::new();
+    for entry in std::fs::read_dir(root().join("charts/orders-operator/templates")).unwrap() {
+        templates.push_str(&std::fs::read_to_string(entry.unwrap().path()).unwrap());
+    }
+    let values = file("charts/orders-operator/values.yaml").remove(0);
+    for (name, value) in values.as_object().unwrap() {
+        check(name, value, &templates);
+    }
+}
+
+#[test]
+fn the_defaults_of_the_chart_are_those_of_the_program() {
+    fn check<A: Args>(container: &Value, others: &[&str]) {
+        let command = A::augment_args(Command::new("orders-operator"));
+        let mut compared = 0;
+        for argument in command.get_arguments() {
+            let (Some(name), [default]) = (argument.get_env(), argument.get_default_values()) else {
+                continue;
+            };
+            let (name, default) = (name.to_str().unwrap(), default.to_str().unwrap());
+            let mut variables = container["env"].as_array().unwrap().iter();
+            let set = variables.find(|variable| variable["name"] == name).unwrap();
+            assert_eq!(
+                set["value"] == default,
+                !others.contains(&name),
+                "{name}: {} and {default:?}",
+                set["value"]
+            );
+            compared += 1;
+        }
+        assert!(compared > 5, "{compared}");
+    }
+    let objects = chart(&[], "release");
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let containers = &deployment["spec"]["template"]["spec"]["containers"];
+    // A release has Leases of its own, and a cluster's logs are read by machines.
+    let others = ["LEASE_NAME", "LOG_FORMAT"];
+    check::<ControllerArgs>(&containers[0], &others);
+    check::<SweeperArgs>(&containers[1], &others);
 }

@@ -53,6 +53,13 @@ fn refused(arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// Whether a spec passes the validation with this line in it.
+pub(crate) fn validates(line: &str) -> bool {
+    render(&["-", "--default-image", "i"], &GOOD.replace("spec:\n", &format!("spec:\n  {line}\n")))
+        .status
+        .success()
+}
+
 fn paths(ingress: &Value) -> Vec<&str> {
     let paths = ingress["spec"]["rules"][0]["http"]["paths"].as_array().unwrap();
     paths.iter().map(|path| path["path"].as_str().unwrap()).collect()
@@ -71,6 +78,19 @@ fn the_examples_render_with_the_client_last_and_without_a_cluster() {
         assert_eq!(child["metadata"]["namespace"], "ticketing");
         assert!(child["metadata"].get("ownerReferences").is_none(), "only a cluster knows the owner's UID");
     }
+}
+
+#[test]
+fn the_orders_api_has_the_same_path_at_gateways_as_in_an_ingress_where_none_is_written() {
+    let gateway = "  gateway: {parentRefs: [{name: public}], hostnames: [ticketing.dev]}\n";
+    let at_gateway = GOOD.split("  ingress:").next().unwrap().to_owned() + gateway;
+    let rendered = [GOOD, &at_gateway].map(|input| rendered(&["-", "--default-image", "i"], input));
+    let [in_ingress, at_gateway] = rendered.map(|text| yaml_documents(&text));
+    let of_kind =
+        |documents: &[Value], kind| documents.iter().find(|object| object["kind"] == kind).cloned().unwrap();
+    let route = of_kind(&at_gateway, "HTTPRoute");
+    let own = route["spec"]["rules"][0]["matches"][0]["path"]["value"].as_str().unwrap();
+    assert!(paths(&of_kind(&in_ingress, "Ingress")).contains(&own), "{own}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use orders_operator::crd::{ConditionType::*, OrdersService};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CHILDREN, MONGO, child_api, settled, whole};
 use crate::cluster::{TestNamespace, eventually};
@@ -27,15 +27,16 @@ async fn an_edited_or_deleted_child_of_each_kind_is_repaired() {
 
     // As `kubectl edit` does: another manager, and force. Of each kind, what the operator sets is changed.
     let edit = PatchParams::apply("kubectl-edit").force();
-    for (child, path, wrong) in [
-        (CHILDREN[0], "/spec/template/spec/serviceAccountName", json!("other")),
-        (CHILDREN[1], "/spec/selector/app.kubernetes.io~1name", json!("other")),
-        (CHILDREN[2], "/spec/rules", json!([{"host": "evil.dev"}])),
-        (CHILDREN[3], "/spec/maxReplicas", json!(9)),
-        (CHILDREN[4], "/spec/maxUnavailable", json!("100%")),
-        (CHILDREN[5], "/automountServiceAccountToken", json!(true)),
-        (CHILDREN[6], "/spec/podSelector/matchLabels/app.kubernetes.io~1name", json!("other")),
-    ] {
+    let edits: [(&str, Value); CHILDREN.len()] = [
+        ("/spec/template/spec/serviceAccountName", json!("other")),
+        ("/spec/selector/app.kubernetes.io~1name", json!("other")),
+        ("/spec/rules", json!([{"host": "evil.dev"}])),
+        ("/spec/maxReplicas", json!(9)),
+        ("/spec/maxUnavailable", json!("100%")),
+        ("/automountServiceAccountToken", json!(true)),
+        ("/spec/podSelector/matchLabels/app.kubernetes.io~1name", json!("other")),
+    ];
+    for (child, (path, wrong)) in CHILDREN.into_iter().zip(edits) {
         let api = child_api(&namespace, child);
         let before = serde_json::to_value(api.get("orders").await.unwrap()).unwrap();
         let mut change = json!({"apiVersion": child.1, "kind": child.0});
@@ -103,7 +104,7 @@ async fn no_kind_of_child_is_adopted_from_someone_else() {
     namespace.secrets(MONGO).await;
     let labels = json!({"app": "theirs"});
     let backend = json!({"service": {"name": "x", "port": {"number": 80}}});
-    let specs = [
+    let specs: [Value; CHILDREN.len()] = [
         json!({"spec": {
             "replicas": 0, "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "theirs:1"}]}}

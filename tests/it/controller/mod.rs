@@ -48,7 +48,7 @@ fn rules(ingress: &Ingress) -> Vec<String> {
 }
 
 /// Every kind of child, as (kind, API version).
-const CHILDREN: [(&str, &str); 7] = [
+pub(crate) const CHILDREN: [(&str, &str); 7] = [
     ("Deployment", "apps/v1"),
     ("Service", "v1"),
     ("Ingress", "networking.k8s.io/v1"),

@@ -1,8 +1,16 @@
 //! Step 3, pure: builds the children, one file for each kind. All have the name of the OrdersService.
 //!
 //! ```text
-//! prepared  the children that are built, and the one enumeration of them
-//! metadata  name, labels and owner of every child
+//! prepared    the children that are built, and the one enumeration of them
+//! metadata    name, labels and owner of every child
+//! account     the ServiceAccount
+//! autoscaler  the HorizontalPodAutoscaler
+//! budget      the PodDisruptionBudget
+//! deployment  the Deployment
+//! gateway     the HTTPRoutes
+//! ingress     the Ingress
+//! network     the NetworkPolicy
+//! service     the Service
 //! ```
 
 mod account;
