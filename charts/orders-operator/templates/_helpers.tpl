@@ -1,4 +1,4 @@
-{{/* The name of every object of the chart: the release's, with the chart's where it is not in it. */}}
+{{/* The name of every object of the chart: that of the release, followed by that of the chart unless it contains it. */}}
 {{- define "orders-operator.fullname" -}}
 {{- if contains .Chart.Name .Release.Name -}}
 {{- .Release.Name | trunc 63 | trimSuffix "-" -}}
@@ -7,7 +7,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The labels that select the operator pod; they never change. */}}
+{{/* The labels that select the operator pod. They must never change: a Deployment's selector is immutable. */}}
 {{- define "orders-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -21,12 +21,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* The Lease by which one of the controllers leads. */}}
+{{/* The Lease of the controllers' leader election. */}}
 {{- define "orders-operator.leaseName" -}}
 {{- printf "%s-controller" (include "orders-operator.fullname" .) -}}
 {{- end -}}
 
-{{/* What the names of the sweepers' Leases begin with. */}}
+{{/* The prefix of the names of the sweepers' Leases. */}}
 {{- define "orders-operator.sweeperLeaseName" -}}
 {{- printf "%s-sweeper" (include "orders-operator.fullname" .) -}}
 {{- end -}}
@@ -35,7 +35,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
-{{/* Environment of both containers. */}}
+{{/* Environment variables of both containers. */}}
 {{- define "orders-operator.logEnv" -}}
 - {name: LOG_LEVEL, value: {{ .Values.log.level | quote }}}
 - {name: LOG_FORMAT, value: {{ .Values.log.format | quote }}}
