@@ -32,6 +32,14 @@ impl Owner {
     }
 }
 
+/// The reference by which a child of `service` names it as its controller; none without a UID, as in `render`.
+///
+/// It does not block the foreground deletion of `service`: for that the API server may ask for the right to set finalizers
+/// on every OrdersService, and garbage collection needs it not.
+pub fn reference_to(service: &OrdersService) -> Option<OwnerReference> {
+    service.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: None, ..owner })
+}
+
 /// The reference to the object that controls `object`; there can be one at most.
 pub fn controller_of(object: &ObjectMeta) -> Option<&OwnerReference> {
     object.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))

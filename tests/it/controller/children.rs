@@ -233,14 +233,21 @@ async fn the_children_of_a_deleted_resource_are_collected() {
     let namespace = TestNamespace::create("gone").await;
     namespace.secrets(MONGO).await;
     let _controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
-    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
-    namespace.api::<OrdersService>().delete("orders", &DeleteParams::background()).await.unwrap();
-    for child in CHILDREN {
-        eventually(&format!("no {} is left", child.0), || async {
-            child_api(&namespace, child).get_opt("orders").await.unwrap().is_none().then_some(())
+    for how in [DeleteParams::background(), DeleteParams::foreground()] {
+        namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+        namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+        let services = namespace.api::<OrdersService>();
+        services.delete("orders", &how).await.unwrap();
+        eventually("the resource is gone", || async {
+            services.get_opt("orders").await.unwrap().is_none().then_some(())
         })
         .await;
+        for child in CHILDREN {
+            eventually(&format!("no {} is left", child.0), || async {
+                child_api(&namespace, child).get_opt("orders").await.unwrap().is_none().then_some(())
+            })
+            .await;
+        }
     }
     namespace.remove().await;
 }

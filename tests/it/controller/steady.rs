@@ -87,6 +87,48 @@ async fn what_was_changed_while_no_controller_was_there_is_repaired() {
 }
 
 #[tokio::test]
+async fn children_that_blocked_the_deletion_of_their_owner_are_changed_once_and_then_left_alone() {
+    let namespace = TestNamespace::create("blocked").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    let spec = json!({"podDisruptionBudget": {}});
+    namespace.apply(&namespace.service("orders", spec)).await.unwrap();
+    namespace.ready("orders").await;
+    settled(&namespace).await;
+    controller.kill();
+    // As an earlier version made them.
+    let service = namespace.api::<OrdersService>().get("orders").await.unwrap();
+    let services = namespace.api::<Service>();
+    let mut earlier = rendered(&service).into_iter().find(|child| child["kind"] == "Service").unwrap();
+    let mut owners = json!(services.get("orders").await.unwrap().owner_references());
+    assert!(owners[0].get("blockOwnerDeletion").is_none(), "{owners}");
+    owners[0]["blockOwnerDeletion"] = json!(true);
+    earlier["metadata"]["ownerReferences"] = owners;
+    let ours = PatchParams::apply(CONTROLLER_MANAGER).force();
+    services.patch("orders", &ours, &Patch::Apply(earlier)).await.unwrap();
+
+    let controller = namespace.run("controller").await;
+    eventually("it no longer blocks", || async {
+        let service = services.get("orders").await.unwrap();
+        service.owner_references()[0].block_owner_deletion.is_none().then_some(())
+    })
+    .await;
+    let before = settled(&namespace).await;
+    let reconciles = || controller.metric("orders_operator_controller_reconciles_total");
+    for round in 0..10 {
+        let done = reconciles().await;
+        let touch = json!({"metadata": {"annotations": {"round": round.to_string()}}});
+        let services = namespace.api::<OrdersService>();
+        services.patch("orders", &PatchParams::default(), &Patch::Merge(touch)).await.unwrap();
+        eventually("it is reconciled", || async { (reconciles().await > done).then_some(()) }).await;
+    }
+    let mut after = settled(&namespace).await;
+    after.insert("OrdersService", before["OrdersService"].clone());
+    assert_eq!(after, before);
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn a_hundred_reconciles_of_a_settled_resource_send_nothing_and_drift_is_still_repaired() {
     let namespace = TestNamespace::create("quiet").await;
     namespace.secrets(MONGO).await;

@@ -15,11 +15,12 @@ pub mod pods;
 mod quantity;
 pub mod validated;
 
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use self::validated::{ADMIN_PORT, SecretKey, ValidatedIngress, ValidatedOrdersService};
 use crate::{
     controller::{
+        children::owner::reference_to,
         claims::requested::{RequestedRoutes, is_port, is_service_name, requested, requested_at_gateway},
         problem::Problem,
         reconcile::dereference::Dereferenced,
@@ -108,7 +109,7 @@ pub fn validate(
     }
     Ok(ValidatedOrdersService {
         namespace: service.namespace().unwrap_or_default(),
-        owner: service.controller_owner_ref(&()),
+        owner: reference_to(service),
         image: image.to_owned(),
         image_pull_policy: spec.image_pull_policy,
         image_pull_secrets: spec.image_pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
