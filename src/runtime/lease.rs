@@ -21,8 +21,8 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client,
-    api::{ObjectMeta, PostParams},
+    Api, Client, Resource,
+    api::{Patch, PatchParams, PostParams},
     runtime::{
         WatchStreamExt,
         watcher::{self, watch_object},
@@ -33,6 +33,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::watch::WatchBackoff;
+
+/// Creates the Lease; the candidates then write it by updates.
+const FIELD_MANAGER: &str = "orders-operator";
 
 /// The settings of a leader election.
 #[derive(Clone, Debug)]
@@ -240,18 +243,26 @@ impl Candidate {
 
     /// Acquires or renews the lease, if that is possible now.
     async fn attempt(&mut self) -> kube::Result<Attempt> {
-        let Some(lease) = self.api.get_opt(&self.settings.name).await? else {
-            let metadata = ObjectMeta { name: Some(self.settings.name.clone()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(self.record(None)) };
-            return attempted(self.api.create(&PostParams::default(), &lease).await);
+        let lease = match self.api.get_opt(&self.settings.name).await? {
+            Some(lease) => lease,
+            None => self.create().await?,
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
         if holder != self.settings.identity && !holder.is_empty() && !self.is_expired(&holder, &spec) {
             return Ok(Attempt::HeldBy(holder));
         }
-        let ours = Lease { spec: Some(self.record(Some(&spec))), ..lease };
+        let ours = Lease { spec: Some(self.record(&spec)), ..lease };
         attempted(self.api.replace(&self.settings.name, &PostParams::default(), &ours).await)
+    }
+
+    /// Creates the Lease, held by nobody, unless another candidate has just done so. By server-side apply, since RBAC
+    /// can limit that to a name, but not a POST.
+    async fn create(&self) -> kube::Result<Lease> {
+        let lease = serde_json::json!({
+            "apiVersion": Lease::api_version(&()), "kind": Lease::kind(&()), "metadata": {"name": self.settings.name},
+        });
+        self.api.patch(&self.settings.name, &PatchParams::apply(FIELD_MANAGER), &Patch::Apply(lease)).await
     }
 
     /// Whether the lease of another holder has expired: its record has not changed for its duration.
@@ -275,17 +286,16 @@ impl Candidate {
     }
 
     /// The record with this candidate as the holder, based on the one before.
-    fn record(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+    fn record(&self, before: &LeaseSpec) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
-        let own = before
-            .filter(|before| before.holder_identity.as_deref() == Some(self.settings.identity.as_str()));
-        let transitions = before.and_then(|before| before.lease_transitions).unwrap_or(0);
+        let is_own = before.holder_identity.as_deref() == Some(self.settings.identity.as_str());
+        let transitions = before.lease_transitions.unwrap_or(0);
         LeaseSpec {
             holder_identity: Some(self.settings.identity.clone()),
             lease_duration_seconds: i32::try_from(self.settings.duration.as_secs()).ok(),
-            acquire_time: own.and_then(|before| before.acquire_time.clone()).or_else(|| Some(now.clone())),
+            acquire_time: before.acquire_time.clone().filter(|_| is_own).or_else(|| Some(now.clone())),
             renew_time: Some(now),
-            lease_transitions: Some(if own.is_some() { transitions } else { transitions.saturating_add(1) }),
+            lease_transitions: Some(if is_own { transitions } else { transitions.saturating_add(1) }),
             ..LeaseSpec::default()
         }
     }

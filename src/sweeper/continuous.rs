@@ -188,7 +188,7 @@ impl ClusterSweeper {
         if let Some(membership) = membership
             && membership.await.is_err()
         {
-            tracing::error!("the task that renews this sweeper's Lease has panicked");
+            tracing::error!("the task that renews this sweeper's entry in the Lease has panicked");
         }
     }
 }

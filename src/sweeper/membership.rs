@@ -1,8 +1,9 @@
-//! Which sweepers are alive: each has a Lease of its own, in a namespace that they share.
+//! Which sweepers are alive: they share one Lease, in which each has an entry of its own.
 //!
-//! These Leases are no locks; they only announce their sweepers. A sweeper that ends deletes its Lease, so that the
-//! others take over at once. One that crashed counts as dead once its Lease has expired, and another sweeper deletes
-//! the Lease later.
+//! An entry is an annotation with the `LeaseSpec` of one sweeper. It is no lock; it only announces its sweeper. A sweeper
+//! that ends removes its entry, so that the others take over at once. One that crashed counts as dead once its entry has
+//! expired, and another sweeper removes the entry later. As the name of the Lease is known, no sweeper needs a right over
+//! any other Lease.
 
 use std::{
     collections::HashMap,
@@ -17,10 +18,11 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client, ResourceExt,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
     runtime::watcher,
 };
+use serde_json::{Value, json};
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -30,57 +32,67 @@ use super::{
 };
 use crate::runtime::watch::events;
 
-/// How often a sweeper renews its Lease.
+/// How often a sweeper renews its entry.
 const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The duration of a Lease.
+/// How long after its last renewal an entry expires.
 const LEASE_DURATION: Duration = Duration::from_secs(10);
 
 /// The longest that one call to the API server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long after its last renewal the Lease of a dead sweeper is deleted.
-const DELETE_AFTER: Duration = Duration::from_secs(120);
+/// How long after its last renewal the entry of a dead sweeper is removed.
+const REMOVE_AFTER: Duration = Duration::from_secs(30);
 
-/// The label of the sweepers' Leases.
-const LABEL: (&str, &str) = ("app.kubernetes.io/component", "sweeper");
+/// The prefix of the annotations that are entries.
+const ENTRY_PREFIX: &str = "sweeper.ticketing.dev/";
 
-/// The Lease of this sweeper, and those of its peers.
+/// The entry of this sweeper, and those of its peers.
 pub struct Membership {
     api: Api<Lease>,
-    /// The prefix of the names of all their Leases.
-    prefix: String,
+    /// The name of the Lease.
+    lease: String,
     me: String,
-    leases: HashMap<String, PeerLease>,
+    /// Whether the entry of this sweeper may be in the Lease.
+    joined: bool,
+    peer_leases: HashMap<String, PeerLease>,
     peers: watch::Sender<Arc<Peers>>,
     metrics: Metrics,
 }
 
 impl Membership {
-    /// The sweepers whose Leases are in `namespace`, with names that begin with `group`.
+    /// The sweepers that share the Lease of this name in `namespace`.
     pub fn new(
         client: Client,
         namespace: &str,
-        group: &str,
+        lease: &str,
         metrics: Metrics,
     ) -> (Self, watch::Receiver<Arc<Peers>>) {
-        let me = format!("{group}-{:08x}", fastrand::u32(..));
+        let me = format!("{:08x}", fastrand::u32(..));
         let (peers, receiver) = watch::channel(Arc::new(Peers::new(me.clone(), Vec::new())));
-        let (api, prefix) = (Api::namespaced(client, namespace), format!("{group}-"));
         metrics.sweepers(1);
-        (Self { api, prefix, me, leases: HashMap::new(), peers, metrics }, receiver)
+        let this = Self {
+            api: Api::namespaced(client, namespace),
+            lease: lease.to_owned(),
+            me,
+            joined: false,
+            peer_leases: HashMap::new(),
+            peers,
+            metrics,
+        };
+        (this, receiver)
     }
 
-    /// Lists the peers, but does not wait for long: a sweeper that takes itself for the only one does no harm. The
-    /// rest goes on in the background. The Lease is created when `sweeping` is cancelled, so that no peer relies on a
-    /// sweeper that has not started, and deleted at `stop`.
+    /// Reads the entries of the peers, but does not wait for long: a sweeper that takes itself for the only one does no
+    /// harm. The rest goes on in the background. The entry is made when `sweeping` is cancelled, so that no peer relies
+    /// on a sweeper that has not started, and removed at `stop`.
     pub async fn join(
         mut self,
         config: watcher::Config,
         sweeping: CancellationToken,
         stop: CancellationToken,
     ) -> tokio::task::JoinHandle<()> {
-        let config = config.labels(&format!("{}={}", LABEL.0, LABEL.1));
+        let config = config.fields(&format!("metadata.name={}", self.lease));
         let mut events = events(self.api.clone(), config).boxed();
         let first = async {
             while let Some(event) = events.next().await {
@@ -113,8 +125,9 @@ impl Membership {
                     sweeping.cancelled().await;
                     renewals.tick().await;
                 } => {
-                    self.renew().await;
-                    self.delete_a_dead_one().await;
+                    if let Some(lease) = self.renew().await {
+                        self.remove_a_dead_one(&lease).await;
+                    }
                 }
                 event = events.next() => match event {
                     Some(event) => self.handle(event),
@@ -129,41 +142,44 @@ impl Membership {
     fn handle(&mut self, event: watcher::Result<watcher::Event<Lease>>) {
         match event {
             Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => self.observe(&lease),
-            Ok(watcher::Event::Delete(lease)) => {
-                self.leases.remove(&lease.name_any());
-            }
-            // A Lease whose deletion was missed expires like that of a crashed sweeper.
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+            // If somebody deletes the Lease, its sweepers make it again as they renew their entries.
+            Ok(watcher::Event::Init | watcher::Event::InitDone | watcher::Event::Delete(_)) => {}
             Err(error) => {
                 self.metrics.watch_failed();
-                tracing::warn!(%error, "the watch on the sweepers' Leases failed; restarting it");
+                tracing::warn!(%error, "the watch on the sweepers' Lease failed; restarting it");
             }
         }
     }
 
     fn observe(&mut self, lease: &Lease) {
-        let (name, now) = (lease.name_any(), Instant::now());
-        if name == self.me || !name.starts_with(&self.prefix) {
-            return;
+        let now = Instant::now();
+        let entries: HashMap<&str, &str> = lease
+            .annotations()
+            .iter()
+            .filter_map(|(key, entry)| Some((key.strip_prefix(ENTRY_PREFIX)?, entry.as_str())))
+            .filter(|(sweeper, _)| *sweeper != self.me)
+            .collect();
+        self.peer_leases.retain(|sweeper, _| entries.contains_key(sweeper.as_str()));
+        for (sweeper, entry) in entries {
+            let spec: LeaseSpec = serde_json::from_str(entry).unwrap_or_default();
+            let duration = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+            let duration = duration.map_or(LEASE_DURATION, Duration::from_secs);
+            let is_expired = spec.renew_time.is_some_and(|renewed| {
+                let since = Duration::try_from(Timestamp::now().duration_since(renewed.0));
+                since.is_ok_and(|since| since > duration)
+            });
+            self.peer_leases
+                .entry(sweeper.to_owned())
+                .and_modify(|lease| lease.observe(entry, duration, now))
+                .or_insert_with(|| PeerLease::new(entry, duration, is_expired, now));
         }
-        let version = lease.resource_version().unwrap_or_default();
-        let duration = lease.spec.as_ref().and_then(|spec| u64::try_from(spec.lease_duration_seconds?).ok());
-        let duration = duration.map_or(LEASE_DURATION, Duration::from_secs);
-        let renewed = lease.spec.as_ref().and_then(|spec| Some(spec.renew_time.as_ref()?.0));
-        let is_expired = renewed.is_some_and(|renewed| {
-            Duration::try_from(Timestamp::now().duration_since(renewed)).is_ok_and(|since| since > duration)
-        });
-        self.leases
-            .entry(name)
-            .and_modify(|lease| lease.observe(version.clone(), duration, now))
-            .or_insert_with(|| PeerLease::new(version, duration, is_expired, now));
     }
 
     /// Publishes which sweepers are alive, if that has changed.
     fn publish(&self) {
         let now = Instant::now();
-        let alive = self.leases.iter().filter(|(_, lease)| lease.is_alive(now)).map(|(name, _)| name.clone());
-        let peers = Peers::new(self.me.clone(), alive.collect());
+        let alive = self.peer_leases.iter().filter(|(_, lease)| lease.is_alive(now));
+        let peers = Peers::new(self.me.clone(), alive.map(|(sweeper, _)| sweeper.clone()).collect());
         self.metrics.sweepers(peers.count());
         self.peers.send_if_modified(|last| {
             let changed = **last != peers;
@@ -175,78 +191,87 @@ impl Membership {
         });
     }
 
-    async fn renew(&mut self) {
-        match tokio::time::timeout(CALL_TIMEOUT, self.write()).await {
-            Ok(Ok(())) => self.leases.values_mut().for_each(PeerLease::count_own_renewal),
+    /// Renews the entry of this sweeper. Returns the Lease as it is then.
+    async fn renew(&mut self) -> Option<Lease> {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "sweeper".into());
+        let spec = LeaseSpec {
+            holder_identity: Some(host),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
+            renew_time: Some(MicroTime(Timestamp::now())),
+            ..LeaseSpec::default()
+        };
+        self.joined = true;
+        let entry = json!({"name": self.lease, "annotations": {key(&self.me): json!(spec).to_string()}});
+        match tokio::time::timeout(CALL_TIMEOUT, self.apply(entry)).await {
+            Ok(Ok(lease)) => {
+                self.peer_leases.values_mut().for_each(PeerLease::count_own_renewal);
+                return Some(lease);
+            }
             // It goes on sweeping, as it may be the only one. Any peers take over what is late.
             Ok(Err(error)) => {
-                tracing::warn!(lease = self.me, %error, "cannot renew the Lease of this sweeper")
+                tracing::warn!(lease = self.lease, %error, "cannot renew this sweeper's entry in the Lease");
             }
             Err(_) => tracing::warn!(
-                lease = self.me,
-                "the API server did not renew the Lease of this sweeper in time"
+                lease = self.lease,
+                "the API server did not renew this sweeper's entry in the Lease in time"
             ),
         }
+        None
     }
 
-    async fn write(&self) -> kube::Result<()> {
-        let patch = serde_json::json!({"spec": {"renewTime": MicroTime(Timestamp::now())}});
-        match self.api.patch(&self.me, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            result => return result.map(drop),
-        }
-        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "sweeper".into());
-        let label = (LABEL.0.to_owned(), LABEL.1.to_owned());
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(self.me.clone()),
-                labels: Some([label].into()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(LeaseSpec {
-                holder_identity: Some(host),
-                lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
-                renew_time: Some(MicroTime(Timestamp::now())),
-                ..LeaseSpec::default()
-            }),
-        };
-        self.api.create(&PostParams::default(), &lease).await.map(drop)
+    /// Makes this metadata the part of the Lease that is this sweeper's. Server-side apply also creates the Lease, and RBAC
+    /// can limit that to its name, unlike a POST.
+    async fn apply(&self, metadata: Value) -> kube::Result<Lease> {
+        let manager = format!("orders-operator-sweeper-{}", self.me);
+        let lease = json!({
+            "apiVersion": Lease::api_version(&()), "kind": Lease::kind(&()), "metadata": metadata,
+        });
+        let params = PatchParams::apply(&manager).force();
+        self.api.patch(&self.lease, &params, &Patch::Apply(lease)).await
     }
 
-    /// Deletes the Lease of a sweeper that has been dead for long, if there is one.
-    async fn delete_a_dead_one(&mut self) {
+    /// Removes from the Lease the entry of a sweeper that has been dead for long, if there is one.
+    async fn remove_a_dead_one(&self, lease: &Lease) {
         let now = Instant::now();
-        let dead = |(_, lease): &(&String, &PeerLease)| !lease.is_alive(now) && lease.age(now) > DELETE_AFTER;
-        let Some((name, version)) =
-            self.leases.iter().find(dead).map(|(name, lease)| (name.clone(), lease.version().to_owned()))
-        else {
-            return;
+        let dead = |(sweeper, peer): &(&String, &PeerLease)| {
+            let is_dead = !peer.is_alive(now) && peer.age(now) > REMOVE_AFTER;
+            is_dead && lease.annotations().get(&key(sweeper)).is_some_and(|entry| entry == peer.record())
         };
-        // If it has been renewed meanwhile, it stays.
-        let unchanged = Preconditions { resource_version: Some(version), uid: None };
-        let params = DeleteParams { preconditions: Some(unchanged), ..DeleteParams::default() };
-        self.leases.remove(&name);
-        match tokio::time::timeout(CALL_TIMEOUT, self.api.delete(&name, &params)).await {
+        let Some((sweeper, _)) = self.peer_leases.iter().find(dead) else { return };
+        // If the Lease has changed meanwhile, that may be this entry: it stays until the next attempt.
+        let version = lease.resource_version();
+        let metadata = json!({"resourceVersion": version, "annotations": {key(sweeper): null}});
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        let params = PatchParams::default();
+        let removed = self.api.patch(&self.lease, &params, &patch);
+        match tokio::time::timeout(CALL_TIMEOUT, removed).await {
             Ok(Err(error)) => {
-                tracing::debug!(lease = name, %error, "cannot delete the Lease of a dead sweeper")
+                tracing::debug!(lease = self.lease, %error, "cannot remove the entry of a dead sweeper")
             }
-            Ok(Ok(_)) => tracing::info!(lease = name, "deleted the Lease of a dead sweeper"),
+            Ok(Ok(_)) => tracing::info!(lease = self.lease, sweeper, "removed the entry of a dead sweeper"),
             Err(_) => {}
         }
     }
 
     async fn leave(self) {
-        let deleted =
-            tokio::time::timeout(CALL_TIMEOUT, self.api.delete(&self.me, &DeleteParams::default())).await;
-        match deleted {
-            Ok(Ok(_)) => tracing::info!(lease = self.me, "deleted the Lease of this sweeper"),
-            // It had not been created yet.
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+        if !self.joined {
+            return;
+        }
+        // Not even an empty map of annotations, or this sweeper would stay in the Lease's managed fields.
+        match tokio::time::timeout(CALL_TIMEOUT, self.apply(json!({"name": self.lease}))).await {
+            Ok(Ok(_)) => tracing::info!(lease = self.lease, "removed this sweeper's entry from the Lease"),
             // It expires.
             Ok(Err(error)) => {
-                tracing::warn!(lease = self.me, %error, "cannot delete the Lease of this sweeper")
+                tracing::warn!(lease = self.lease, %error, "cannot remove this sweeper's entry from the Lease")
             }
-            Err(_) => tracing::warn!(lease = self.me, "no time to delete the Lease of this sweeper"),
+            Err(_) => {
+                tracing::warn!(lease = self.lease, "no time to remove this sweeper's entry from the Lease")
+            }
         }
     }
+}
+
+/// The annotation that is the entry of this sweeper.
+fn key(sweeper: &str) -> String {
+    format!("{ENTRY_PREFIX}{sweeper}")
 }

@@ -7,7 +7,7 @@
 //! args, error              the command line, and why the sweeper ends
 //! continuous, once         the two modes: until it is stopped, or until nothing is due
 //! resolve, targets         from OrdersServices and their Secrets to the databases to sweep
-//! membership, peers        the Leases of live sweepers, and the rank of each for a target
+//! membership, peers        the Lease that live sweepers share, and the rank of each for a target
 //! tasks                    one task per target, with backoff
 //! sweep                    one step in one database: find a batch, cancel it, decide when to come back
 //! clock                    the database's time

@@ -75,13 +75,13 @@ impl Schedule {
     }
 }
 
-/// The Lease of another sweeper, as last observed.
+/// The lease of another sweeper, as last observed.
 #[derive(Clone, Debug)]
 pub struct PeerLease {
-    /// Its resourceVersion, which every renewal changes.
-    version: String,
+    /// Its text, which every renewal changes.
+    record: String,
     observed: Instant,
-    /// How often this sweeper has renewed its own Lease since then.
+    /// How often this sweeper has renewed its own lease since then.
     own_renewals: u32,
     /// Its `leaseDurationSeconds`.
     duration: Duration,
@@ -90,21 +90,21 @@ pub struct PeerLease {
 }
 
 impl PeerLease {
-    /// A Lease that is observed for the first time at `now`. It `is_expired` if that follows from its times and this
+    /// A lease that is observed for the first time at `now`. It `is_expired` if that follows from its times and this
     /// machine's clock. Should the clocks disagree, a live peer is taken for dead until its next renewal, and both
     /// sweep meanwhile.
-    pub fn new(version: String, duration: Duration, is_expired: bool, now: Instant) -> Self {
-        Self { version, observed: now, own_renewals: 0, duration, was_expired: is_expired }
+    pub fn new(record: &str, duration: Duration, is_expired: bool, now: Instant) -> Self {
+        Self { record: record.to_owned(), observed: now, own_renewals: 0, duration, was_expired: is_expired }
     }
 
     /// Observes it again at `now`.
-    pub fn observe(&mut self, version: String, duration: Duration, now: Instant) {
-        if self.version != version {
-            *self = Self::new(version, duration, false, now);
+    pub fn observe(&mut self, record: &str, duration: Duration, now: Instant) {
+        if self.record != record {
+            *self = Self::new(record, duration, false, now);
         }
     }
 
-    /// Counts a renewal of this sweeper's own Lease.
+    /// Counts a renewal of this sweeper's own lease.
     pub fn count_own_renewal(&mut self) {
         self.own_renewals = self.own_renewals.saturating_add(1);
     }
@@ -114,9 +114,9 @@ impl PeerLease {
         !self.was_expired && (self.own_renewals < MISSED_RENEWALS || self.age(now) <= self.duration)
     }
 
-    /// Its resourceVersion when it was last observed.
-    pub fn version(&self) -> &str {
-        &self.version
+    /// Its text when it was last observed.
+    pub fn record(&self) -> &str {
+        &self.record
     }
 
     /// The time since its last observed renewal.
@@ -187,15 +187,15 @@ mod tests {
     fn a_peer_is_dead_if_its_lease_expires_while_this_sweeper_renews_its_own() {
         let (start, duration) = (Instant::now(), Duration::from_secs(10));
         let late = start + Duration::from_secs(11);
-        let mut lease = PeerLease::new("1".into(), duration, false, start);
+        let mut lease = PeerLease::new("1", duration, false, start);
         assert!(lease.is_alive(late), "the API server may have been away for both");
         for _ in 0..3 {
             lease.count_own_renewal();
         }
         assert!(lease.is_alive(start + duration) && !lease.is_alive(late));
-        lease.observe("1".into(), duration, late);
+        lease.observe("1", duration, late);
         assert!(!lease.is_alive(late));
-        lease.observe("2".into(), duration, late);
+        lease.observe("2", duration, late);
         assert!(lease.is_alive(late + Duration::from_secs(11)));
         assert_eq!(lease.age(late + Duration::from_secs(1)), Duration::from_secs(1));
     }
@@ -203,11 +203,11 @@ mod tests {
     #[test]
     fn a_lease_that_had_already_expired_counts_only_once_it_is_renewed() {
         let (now, duration) = (Instant::now(), Duration::from_secs(10));
-        let mut lease = PeerLease::new("1".into(), duration, true, now);
+        let mut lease = PeerLease::new("1", duration, true, now);
         assert!(!lease.is_alive(now));
-        lease.observe("1".into(), duration, now);
+        lease.observe("1", duration, now);
         assert!(!lease.is_alive(now));
-        lease.observe("2".into(), duration, now);
+        lease.observe("2", duration, now);
         assert!(lease.is_alive(now + duration));
     }
 }

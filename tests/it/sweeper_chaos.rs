@@ -37,10 +37,10 @@ const RESERVE_INTERVAL: Duration = Duration::from_millis(120);
 
 /// By how much an order may be overdue in the database that is never stopped, while any two of three sweepers are
 /// lost: the third rank comes after 4 s, and a machine that runs other tests may be slow. It is less than the 10 s until
-/// the Lease of a killed sweeper expires.
+/// the entry of a killed sweeper expires.
 const OVERDUE_LIMIT: Duration = Duration::from_secs(9);
 
-/// The duration of a Lease, and a little more until the other sweepers notice that it has expired.
+/// The duration of an entry, and a little more until the other sweepers notice that it has expired.
 const LEASE: SignedDuration = SignedDuration::from_secs(12);
 
 type Histories = Arc<Mutex<HashMap<OrderId, History>>>;
@@ -302,7 +302,7 @@ impl Sweepers<'_> {
         }
     }
 
-    /// Freezes a sweeper for longer than its Lease lasts.
+    /// Freezes a sweeper for longer than its entry lasts.
     async fn freeze(&mut self, victim: usize, time: Duration) {
         let now = Timestamp::now();
         self.running[victim].signal("STOP");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::ListParams;
+use kube::{ResourceExt, api::ListParams};
 use mongodb::bson::DateTime;
 use serde_json::json;
 
@@ -53,8 +53,13 @@ async fn ranks(sweeper: &Process, databases: &[TestDatabase]) -> Vec<Option<u32>
     databases.iter().map(rank).collect()
 }
 
-async fn leases(namespace: &TestNamespace) -> usize {
-    namespace.api::<Lease>().list(&ListParams::default()).await.unwrap().items.len()
+/// How many sweepers have an entry in their Lease, which is the only one.
+async fn entries(namespace: &TestNamespace) -> usize {
+    let leases = namespace.api::<Lease>().list(&ListParams::default()).await.unwrap().items;
+    let [lease] = leases.as_slice() else { panic!("{leases:?}") };
+    let count = lease.annotations().keys().filter(|key| key.starts_with("sweeper.ticketing.dev/")).count();
+    assert_eq!(lease.managed_fields().len(), count, "of a sweeper that is gone nothing is left");
+    count
 }
 
 /// By how much an order was overdue when it was observed to be cancelled.
@@ -66,7 +71,7 @@ async fn lateness(database: &TestDatabase, id: mongodb::bson::oid::ObjectId) -> 
 }
 
 #[tokio::test]
-async fn each_database_has_one_owner_and_a_standby_replaces_a_killed_one_before_its_lease_expires() {
+async fn each_database_has_one_owner_and_a_standby_replaces_a_killed_one_before_its_entry_expires() {
     let namespace = TestNamespace::create("many").await;
     let mut databases = Vec::new();
     for _ in 0..4 {
@@ -82,14 +87,14 @@ async fn each_database_has_one_owner_and_a_standby_replaces_a_killed_one_before_
         of_all.sort_unstable();
         assert_eq!(of_all, [0, 1, 2], "{table:?}");
     }
-    // The owner is killed without a chance to delete its Lease.
+    // The owner is killed without a chance to remove its entry.
     let owner = (0..3).find(|at| table[*at][0] == Some(0)).unwrap();
     let due = order(&databases[0], "created", 1_000).await;
     all.remove(owner).kill();
     let late = lateness(&databases[0], due).await;
-    // The promise is two seconds; its Lease would last for ten.
+    // The promise is two seconds; its entry would last for ten.
     assert!(late < Duration::from_secs(8), "{late:?}");
-    // Once its Lease has expired, its databases have an owner again.
+    // Once its entry has expired, its databases have an owner again.
     for sweeper in &all {
         know_each_other(sweeper, 2).await;
     }
@@ -97,15 +102,19 @@ async fn each_database_has_one_owner_and_a_standby_replaces_a_killed_one_before_
     for (first, second) in table[0].iter().zip(&table[1]) {
         assert_eq!(first.unwrap() + second.unwrap(), 1, "{table:?}");
     }
+    eventually("one of the others removes its entry", || async {
+        (entries(&namespace).await == 2).then_some(())
+    })
+    .await;
     namespace.remove().await;
 }
 
 #[tokio::test]
-async fn a_stopped_sweeper_deletes_its_lease_and_a_frozen_one_does_no_harm_when_it_resumes() {
+async fn a_stopped_sweeper_removes_its_entry_and_a_frozen_one_does_no_harm_when_it_resumes() {
     let namespace = TestNamespace::create("leave").await;
     let databases = [TestDatabase::new().await];
     let mut all = sweepers(&namespace, &databases, 2).await;
-    assert_eq!(leases(&namespace).await, 2);
+    assert_eq!(entries(&namespace).await, 2);
     let owner = usize::from(ranks(&all[1], &databases).await == [Some(0)]);
     let other = all.remove(1 - owner);
     let owner = all.remove(0);
@@ -121,7 +130,7 @@ async fn a_stopped_sweeper_deletes_its_lease_and_a_frozen_one_does_no_harm_when_
     cancelled(&databases[0], due).await;
 
     assert_eq!(owner.terminate().await.code(), Some(0));
-    assert_eq!(leases(&namespace).await, 1, "it deleted its Lease before it exited");
+    assert_eq!(entries(&namespace).await, 1, "it removed its entry before it exited");
     know_each_other(&other, 1).await;
     let due = order(&databases[0], "created", 500).await;
     cancelled(&databases[0], due).await;
