@@ -1,10 +1,10 @@
 //! The command line of the controller.
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 
 use crate::{
     routing,
-    runtime::{telemetry::LogArgs, watch::WatchArgs},
+    runtime::{client::ClientArgs, telemetry::LogArgs, watch::WatchArgs},
 };
 
 /// Reconciles OrdersServices: creates their children, and keeps these as the spec says
@@ -30,6 +30,11 @@ pub struct ControllerArgs {
     #[arg(long, env = "HOST_POLICY", value_name = "POLICY", value_enum, default_value_t)]
     pub host_policy: HostPolicy,
 
+    /// Whether to watch the IngressClasses, which needs a right over the whole cluster. Without it, no class is
+    /// checked, and routes of the default class count as routes of no class
+    #[arg(long, env = "INGRESS_CLASSES", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub ingress_classes: bool,
+
     /// Namespace of the Lease for leader election among several controllers. Default: no election, for a
     /// controller that is the only one
     #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAMESPACE")]
@@ -42,6 +47,10 @@ pub struct ControllerArgs {
     /// Port of /livez, /readyz and /metrics
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8081)]
     pub admin_port: u16,
+
+    /// How to reach the API server
+    #[command(flatten)]
+    pub client: ClientArgs,
 
     /// The watches on the API server
     #[command(flatten)]

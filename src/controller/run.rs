@@ -64,7 +64,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     let metrics = Metrics::register(&mut registry);
     let mut process = Process::start(args.admin_port, health, registry)?;
 
-    let (client, shutdown) = (cluster(&args.watch).await?, process.shutdown.clone());
+    let (client, shutdown) = (cluster(&args.client, &args.watch).await?, process.shutdown.clone());
     let hand_over = CancellationToken::new();
     let (leadership, mut election) = elect(&client, &args, &hand_over);
     let namespaces = watch::scopes(&args.namespace);
@@ -86,6 +86,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         states: &states,
         claims: &claims,
         gateway_api: &gateway_api,
+        ingress_classes: args.ingress_classes,
         trigger: &trigger,
         metrics: &metrics,
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! process        starts a subcommand: signals, the admin server, a client of the cluster
+//! client         the configuration of that client
 //! shutdown       SIGTERM and SIGINT as a cancellation token
 //! admin          /livez, /readyz and /metrics
 //! telemetry      logs, and whether there are traces
@@ -17,6 +18,7 @@
 pub mod admin;
 mod backoff;
 pub mod cache_sync;
+pub mod client;
 pub mod events;
 pub mod lease;
 mod process;

@@ -2,7 +2,7 @@
 
 use std::{io, net::Ipv4Addr, sync::Arc};
 
-use kube::{Client, Config, config::InferConfigError};
+use kube::Client;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::task::JoinHandle;
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admin::{self, Health},
+    client::{ClientArgs, ClientError},
     lease::LeaseLost,
     shutdown::on_signal,
     watch::WatchArgs,
@@ -18,11 +19,11 @@ use super::{
 /// Why a process ended that should run until it is stopped.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// There is no usable kubeconfig, and the process does not run in a cluster.
-    #[error("cannot find a cluster: {0}; set KUBECONFIG, or run inside a cluster")]
-    NoCluster(#[source] InferConfigError),
-    /// The kubeconfig cannot be used.
-    #[error("cannot use the kubeconfig: {0}")]
+    /// The configuration of the client cannot be found.
+    #[error(transparent)]
+    Config(#[from] ClientError),
+    /// It cannot be used.
+    #[error("cannot use the configuration of the cluster: {0}")]
     Client(#[source] kube::Error),
     /// The admin port cannot be served.
     #[error("the admin server: {0}")]
@@ -38,12 +39,12 @@ pub enum RunError {
     Ended,
 }
 
-/// A client for the cluster of the kubeconfig, or else the one that this process runs in.
+/// A client for the cluster.
 ///
 /// # Errors
 /// When no configuration is found or it cannot be used. No request is sent.
-pub async fn cluster(watch: &WatchArgs) -> Result<Client, RunError> {
-    let mut config = Config::infer().await.map_err(RunError::NoCluster)?;
+pub async fn cluster(client: &ClientArgs, watch: &WatchArgs) -> Result<Client, RunError> {
+    let mut config = client.config().await?;
     config.read_timeout = Some(watch.read_timeout());
     config.reset_reader_on_write = true;
     Client::try_from(config).map_err(RunError::Client)

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{error::SweeperError, targets::Target};
 use crate::{
-    runtime::{telemetry::LogArgs, watch::WatchArgs},
+    runtime::{client::ClientArgs, telemetry::LogArgs, watch::WatchArgs},
     store::ConnectOptions,
 };
 
@@ -55,12 +55,12 @@ pub struct SweeperArgs {
     #[arg(long, env = "MAX_SLEEP_SECONDS", value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=600), help_heading = "How long")]
     pub max_sleep: u32,
 
-    /// Namespace of the Leases by which several sweepers divide the databases among themselves. Default:
+    /// Namespace of the Lease by which several sweepers divide the databases among themselves. Default:
     /// none, for a single sweeper. Several without it are still correct, but duplicate their work
     #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAMESPACE", help_heading = "Several sweepers")]
     pub lease_namespace: Option<String>,
 
-    /// Prefix of the names of those Leases; the same for all sweepers that divide the work
+    /// Name of that Lease; the same for all sweepers that divide the work
     #[arg(
         long,
         env = "LEASE_NAME",
@@ -73,6 +73,10 @@ pub struct SweeperArgs {
     /// Port of /livez, /readyz and /metrics; not opened with --once or --dry-run
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8082)]
     pub admin_port: u16,
+
+    /// How to reach the API server
+    #[command(flatten)]
+    pub client: ClientArgs,
 
     /// The watches on the API server
     #[command(flatten)]
@@ -89,8 +93,8 @@ Several sweepers:
   All of them sweep, without locks. A hash ranks them for each database: the
   first cancels orders when they are due, the second those that are overdue by
   more than 2 seconds, the third by 4. So if one hangs or is killed, its orders
-  are cancelled 2 seconds late. One that is stopped deletes its Lease, and the
-  next takes over at once.
+  are cancelled 2 seconds late. One that is stopped takes its entry out of the
+  Lease, and the next takes over at once.
 
 Signals:
   SIGTERM, SIGINT   shut down; a second one exits immediately

@@ -61,7 +61,7 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
         return Ok(result?);
     }
 
-    let client = cluster(&args.watch).await?;
+    let client = cluster(&args.client, &args.watch).await?;
     let (sweeping, leave) = (CancellationToken::new(), CancellationToken::new());
     let (peers, membership) = match &args.lease_namespace {
         Some(namespace) => {

@@ -63,7 +63,7 @@ async fn targets(args: &SweeperArgs) -> Result<(Vec<Target>, Vec<(String, String
     if let Some(target) = args.target()? {
         return Ok((vec![target], Vec::new()));
     }
-    let client = cluster(&args.watch).await?;
+    let client = cluster(&args.client, &args.watch).await?;
     let mut services = Vec::new();
     for namespace in watch::scopes(&args.namespace) {
         let api = watch::api::<DeserializeGuard<OrdersService>>(&client, namespace.as_deref());

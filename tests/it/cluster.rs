@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::http::Uri;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -51,6 +52,8 @@ pub struct TestNamespace {
     pub name: String,
     /// The namespaces that processes of this test watch: this one first.
     watched: Vec<String>,
+    /// More values of the chart.
+    values: Vec<String>,
     folder: PathBuf,
     kubeconfig: Kubeconfig,
 }
@@ -77,7 +80,7 @@ impl TestNamespace {
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
         let folder = std::env::temp_dir().join(format!("orders-operator-{name}"));
         std::fs::create_dir_all(&folder).unwrap();
-        let this = Self { client, watched: vec![name.clone()], name, folder, kubeconfig };
+        let this = Self { client, watched: vec![name.clone()], values: Vec::new(), name, folder, kubeconfig };
         // Until its account is there, no pod could be made in it.
         eventually("the default service account", || async {
             this.api::<ServiceAccount>().get_opt("default").await.unwrap()
@@ -178,8 +181,8 @@ impl TestNamespace {
 
     /// The same in another environment.
     pub async fn run_sweeper_in(&self, environment: &[(&str, &str)]) -> Process {
-        let leases = format!("{}-orders-operator-sweeper", self.name);
-        self.run_in("sweeper", &["--lease-namespace", &self.name, "--lease-name", &leases], environment).await
+        let lease = format!("{}-orders-operator-sweeper", self.name);
+        self.run_in("sweeper", &["--lease-namespace", &self.name, "--lease-name", &lease], environment).await
     }
 
     /// Has the processes of this test watch that namespace too; to be said before the first is run.
@@ -187,9 +190,14 @@ impl TestNamespace {
         self.watched.push(other.name.clone());
     }
 
+    /// Has the chart installed with this value, such as `a.b=c`; to be said before the first process is run.
+    pub fn set(&mut self, value: &str) {
+        self.values.push(value.to_owned());
+    }
+
     /// As [`Self::run_with`], by this way to the API server.
     pub async fn run_by(&self, way: &Way, subcommand: &str, more: &[&str]) -> Process {
-        way.lead(&self.chart_account().await);
+        way.lead(&self.chart_account(subcommand).await);
         self.run_with(subcommand, more).await
     }
 
@@ -200,7 +208,7 @@ impl TestNamespace {
 
     /// As [`Self::run_with`], in another environment.
     pub async fn run_in(&self, subcommand: &str, more: &[&str], environment: &[(&str, &str)]) -> Process {
-        let kubeconfig = self.chart_account().await;
+        let kubeconfig = self.chart_account(subcommand).await;
         let log = self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..)));
         // It ends with the thread of its test, even when the tests are killed.
         let child = Command::new("setpriv")
@@ -221,33 +229,79 @@ impl TestNamespace {
     pub async fn output(&self, subcommand: &str, more: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
         command.args([subcommand, "--namespace", &self.watched.join(",")]).args(more);
-        command.env("KUBECONFIG", self.chart_account().await);
+        command.env("KUBECONFIG", self.chart_account(subcommand).await);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
-    /// A client with exactly the rights that the chart gives the product in this namespace.
-    pub async fn chart_client(&self) -> Client {
-        client(Kubeconfig::read_from(self.chart_account().await).unwrap()).await
+    /// A client with exactly the rights that the chart gives this subcommand in this namespace.
+    pub async fn chart_client(&self, subcommand: &str) -> Client {
+        client(Kubeconfig::read_from(self.chart_account(subcommand).await).unwrap()).await
     }
 
-    /// A kubeconfig of the service account of the chart, installed to watch this namespace only.
-    async fn chart_account(&self) -> PathBuf {
-        let path = self.folder.join("kubeconfig");
+    /// A client of an account of this namespace, such as `default`.
+    pub async fn client_as(&self, account: &str) -> Client {
+        client(Kubeconfig::read_from(self.kubeconfig_of(account).await).unwrap()).await
+    }
+
+    /// The folder of this test's files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the API server is.
+    pub fn api_server(&self) -> Uri {
+        let cluster = self.kubeconfig.clusters[0].cluster.as_ref().unwrap();
+        cluster.server.as_ref().unwrap().parse().unwrap()
+    }
+
+    /// Has the subcommand reach the API server at another address.
+    pub async fn lead(&self, subcommand: &str, server: &str) {
+        let path = self.chart_account(subcommand).await;
+        let mut config = Kubeconfig::read_from(&path).unwrap();
+        for cluster in config.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+            cluster.server = Some(server.to_owned());
+        }
+        std::fs::write(&path, serde_json::to_string(&config).unwrap()).unwrap();
+    }
+
+    /// The values of the chart of this test: it watches this namespace only, and the sweeper is separate, so that neither
+    /// subcommand can do with the rights of the other.
+    pub fn chart_values(&self) -> String {
+        let separate = "sweeper.separate=true".to_owned();
+        let watched = format!("watchNamespaces={{{}}}", self.watched.join(","));
+        [vec![separate, watched], self.values.clone()].concat().join(",")
+    }
+
+    /// Makes the accounts and the rights of the chart, installed here with these values. Gives what was made.
+    pub async fn install_rights(&self, set: &str) -> Vec<Value> {
+        let kinds = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
+        let mut objects = chart(&["--namespace", &self.name, "--set", set], &self.name);
+        objects.retain(|object| kinds.contains(&object["kind"].as_str().unwrap()));
+        for object in &objects {
+            apply_any(&self.client, object.clone()).await;
+        }
+        objects
+    }
+
+    /// A kubeconfig of the service account that the chart gives the subcommand.
+    async fn chart_account(&self, subcommand: &str) -> PathBuf {
+        let path = self.folder.join(format!("kubeconfig-{subcommand}"));
         if path.exists() {
             return path;
         }
-        for object in chart(
-            &["--namespace", &self.name, "--set", &format!("watchNamespaces={{{}}}", self.watched.join(","))],
-            &self.name,
-        ) {
-            if ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]
-                .contains(&object["kind"].as_str().unwrap())
-            {
-                apply_any(&self.client, object).await;
-            }
-        }
-        let account = format!("{}-orders-operator", self.name);
+        self.install_rights(&self.chart_values()).await;
+        let account = match subcommand {
+            "controller" => format!("{}-orders-operator", self.name),
+            _ => format!("{}-orders-operator-{subcommand}", self.name),
+        };
+        std::fs::rename(self.kubeconfig_of(&account).await, &path).unwrap();
+        path
+    }
+
+    /// A kubeconfig of an account of this namespace.
+    pub async fn kubeconfig_of(&self, account: &str) -> PathBuf {
+        let path = self.folder.join(format!("account-{account}"));
         let request = TokenRequest {
             spec: TokenRequestSpec {
                 audiences: vec![],
@@ -258,7 +312,7 @@ impl TestNamespace {
         };
         let token = self
             .api::<ServiceAccount>()
-            .create_token_request(&account, &PostParams::default(), &request)
+            .create_token_request(account, &PostParams::default(), &request)
             .await
             .unwrap()
             .status
@@ -282,8 +336,10 @@ impl TestNamespace {
             let resource =
                 ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
             let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
-            let name = format!("{}-orders-operator-ingressclasses", self.name);
-            drop(api.delete(&name, &DeleteParams::default()).await);
+            for suffix in ["", "-sweeper", "-ingressclasses"] {
+                let name = format!("{}-orders-operator{suffix}", self.name);
+                drop(api.delete(&name, &DeleteParams::default()).await);
+            }
         }
         std::fs::remove_dir_all(&self.folder).unwrap();
     }

@@ -14,6 +14,15 @@ fn file(path: &str) -> Vec<Value> {
     )
 }
 
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+fn container_names(deployment: &Value) -> Vec<&str> {
+    let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+    containers.iter().map(|container| container["name"].as_str().unwrap()).collect()
+}
+
 #[test]
 fn every_path_image_and_value_that_skaffold_yaml_names_exists() {
     let skaffold = &file("skaffold.yaml")[0];
@@ -44,15 +53,12 @@ fn every_path_image_and_value_that_skaffold_yaml_names_exists() {
 #[test]
 fn the_operator_pod_has_both_containers_with_probes_and_passes_the_restricted_standard() {
     let objects = chart(&[], "release");
-    let deployments: Vec<_> = objects.iter().filter(|object| object["kind"] == "Deployment").collect();
+    let deployments = of_kind(&objects, "Deployment");
     let [deployment] = deployments.as_slice() else { panic!("{} Deployments", deployments.len()) };
     let pod = &deployment["spec"]["template"]["spec"];
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(container_names(deployment), ["controller", "sweeper"]);
     let containers = pod["containers"].as_array().unwrap();
-    assert_eq!(
-        containers.iter().map(|c| c["name"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["controller", "sweeper"]
-    );
     let mut ports = BTreeSet::new();
     for container in containers {
         for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
@@ -93,6 +99,115 @@ fn a_chart_for_some_namespaces_asks_for_nothing_cluster_wide_but_ingress_classes
             );
         }
     }
+}
+
+#[test]
+fn a_chart_for_some_namespaces_without_ingress_classes_makes_nothing_cluster_wide() {
+    let set = "watchNamespaces={shop,other},ingressClasses.enabled=false,crds.enabled=false";
+    for object in chart(&["--set", set], "release") {
+        assert!(object["metadata"]["namespace"].is_string(), "{object}");
+        if object["kind"] == "Deployment" {
+            let env = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+            assert!(env.contains(&serde_json::json!({"name": "INGRESS_CLASSES", "value": "false"})));
+        }
+    }
+}
+
+#[test]
+fn each_container_has_a_token_of_its_own_where_the_other_has_none_and_none_is_at_the_usual_path() {
+    for set in ["sweeper.separate=false", "sweeper.separate=true"] {
+        let objects = chart(&["--set", set], "release");
+        for account in of_kind(&objects, "ServiceAccount") {
+            assert_eq!(account["automountServiceAccountToken"], false);
+        }
+        let mut paths = BTreeSet::new();
+        for deployment in of_kind(&objects, "Deployment") {
+            let pod = &deployment["spec"]["template"]["spec"];
+            assert_eq!(pod["automountServiceAccountToken"], false);
+            let mut volumes = BTreeSet::new();
+            for volume in pod["volumes"].as_array().unwrap() {
+                let token = &volume["projected"]["sources"][0]["serviceAccountToken"];
+                assert_eq!((&token["path"], &token["expirationSeconds"]), (&"token".into(), &3600.into()));
+                volumes.insert(volume["name"].as_str().unwrap());
+            }
+            for container in pod["containers"].as_array().unwrap() {
+                let [mount] = container["volumeMounts"].as_array().unwrap().as_slice() else {
+                    panic!("{container}")
+                };
+                assert!(volumes.remove(mount["name"].as_str().unwrap()), "another container has it too");
+                let path = mount["mountPath"].as_str().unwrap();
+                assert!(!path.contains("kubernetes.io") && paths.insert(path.to_owned()), "{path}");
+                let variable = serde_json::json!({"name": "SERVICE_ACCOUNT_PATH", "value": path});
+                assert!(container["env"].as_array().unwrap().contains(&variable), "{container}");
+            }
+            assert!(volumes.is_empty(), "{volumes:?}");
+        }
+        assert_eq!(paths.len(), 2);
+    }
+}
+
+#[test]
+fn a_separate_sweeper_has_pods_of_its_own_with_all_that_goes_with_them() {
+    let set = "sweeper.separate=true,sweeper.replicas=3,monitoring.podMonitor.enabled=true";
+    let objects = chart(&["--set", set], "release");
+    let deployments = of_kind(&objects, "Deployment");
+    let names: Vec<_> = deployments.iter().map(|deployment| container_names(deployment)).collect();
+    assert_eq!(names, [["controller"], ["sweeper"]]);
+    let replicas: Vec<_> = deployments.iter().map(|deployment| &deployment["spec"]["replicas"]).collect();
+    assert_eq!(replicas, [2, 3]);
+    let selected = |selector: &Value, deployment: &Value| {
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        selector.as_object().unwrap().iter().all(|(name, value)| labels[name] == *value)
+    };
+    for (kind, path) in [
+        ("Deployment", "/spec/selector/matchLabels"),
+        ("PodDisruptionBudget", "/spec/selector/matchLabels"),
+        ("NetworkPolicy", "/spec/podSelector/matchLabels"),
+        ("PodMonitor", "/spec/selector/matchLabels"),
+    ] {
+        let of_kind = of_kind(&objects, kind);
+        assert_eq!(of_kind.len(), 2, "{kind}");
+        for (number, object) in of_kind.into_iter().enumerate() {
+            let selector = object.pointer(path).unwrap();
+            let selects: Vec<_> = deployments.iter().map(|pod| selected(selector, pod)).collect();
+            assert_eq!(selects, [number == 0, number == 1], "{object}");
+            assert_eq!(object["metadata"]["name"], deployments[number]["metadata"]["name"], "{kind}");
+        }
+    }
+    for (monitor, name) in of_kind(&objects, "PodMonitor").into_iter().zip(["controller", "sweeper"]) {
+        let ports: Vec<_> =
+            monitor["spec"]["podMetricsEndpoints"].as_array().unwrap().iter().map(|e| &e["port"]).collect();
+        assert_eq!(ports, [name]);
+    }
+    let accounts: Vec<_> =
+        deployments.iter().map(|pod| &pod["spec"]["template"]["spec"]["serviceAccountName"]).collect();
+    let made: Vec<_> =
+        of_kind(&objects, "ServiceAccount").iter().map(|account| &account["metadata"]["name"]).collect();
+    assert_eq!(accounts, made);
+}
+
+#[test]
+fn only_the_admin_ports_of_the_operator_pods_can_be_reached_unless_the_chart_is_told_otherwise() {
+    for set in ["sweeper.separate=false", "sweeper.separate=true"] {
+        let objects = chart(&["--set", set], "release");
+        let policies = of_kind(&objects, "NetworkPolicy");
+        for (policy, deployment) in policies.iter().zip(of_kind(&objects, "Deployment")) {
+            assert_eq!(policy["spec"]["policyTypes"], serde_json::json!(["Ingress"]));
+            let [rule] = policy["spec"]["ingress"].as_array().unwrap().as_slice() else { panic!("{policy}") };
+            assert!(rule["from"][0]["namespaceSelector"].is_object(), "{rule}");
+            let ports: Vec<_> =
+                rule["ports"].as_array().unwrap().iter().map(|port| port["port"].as_str().unwrap()).collect();
+            assert_eq!(ports, container_names(deployment), "each admin port is named after its container");
+        }
+        assert_eq!(policies.len(), of_kind(&objects, "Deployment").len());
+    }
+    let monitoring = "networkPolicy.from[0].namespaceSelector.matchLabels.team=monitoring";
+    let narrow = chart(&["--set", monitoring], "release");
+    let from = &of_kind(&narrow, "NetworkPolicy")[0]["spec"]["ingress"][0]["from"];
+    let expected = serde_json::json!([{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]);
+    assert_eq!(*from, expected);
+    let without = chart(&["--set", "networkPolicy.enabled=false"], "release");
+    assert!(of_kind(&without, "NetworkPolicy").is_empty());
 }
 
 #[test]

@@ -7,15 +7,36 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The labels that select the operator pod. They must never change: a Deployment's selector is immutable. */}}
-{{- define "orders-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{/* The operator's pods: one kind with both containers, or one for each. Every object of a pod has its suffix. */}}
+{{- define "orders-operator.pods" -}}
+pods:
+{{- if .Values.sweeper.separate }}
+  - {suffix: "", replicas: {{ .Values.replicas }}, containers: [controller]}
+  - {suffix: -sweeper, replicas: {{ .Values.sweeper.replicas }}, containers: [sweeper]}
+{{- else }}
+  - {suffix: "", replicas: {{ .Values.replicas }}, containers: [controller, sweeper]}
+{{- end }}
 {{- end -}}
 
-{{/* The labels of every object of the chart. */}}
-{{- define "orders-operator.labels" -}}
+{{/* The labels that select the pods of a suffix. They must never change: a Deployment's selector is immutable. Takes a list: the root, the suffix. */}}
+{{- define "orders-operator.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ $root.Chart.Name }}{{ index . 1 }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+{{- end -}}
+
+{{/* The labels of the objects of a suffix. Takes a list: the root, the suffix. */}}
+{{- define "orders-operator.labelsOf" -}}
 {{ include "orders-operator.selectorLabels" . }}
+{{ include "orders-operator.commonLabels" (index . 0) }}
+{{- end -}}
+
+{{/* The labels of the objects of no pod, or of the first. */}}
+{{- define "orders-operator.labels" -}}
+{{ include "orders-operator.labelsOf" (list . "") }}
+{{- end -}}
+
+{{- define "orders-operator.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
@@ -26,7 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s-controller" (include "orders-operator.fullname" .) -}}
 {{- end -}}
 
-{{/* The prefix of the names of the sweepers' Leases. */}}
+{{/* The Lease by which the sweepers know each other. */}}
 {{- define "orders-operator.sweeperLeaseName" -}}
 {{- printf "%s-sweeper" (include "orders-operator.fullname" .) -}}
 {{- end -}}
@@ -35,8 +56,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
+{{/* Where a container finds the token of its service account: at no usual path, and at another than its neighbour. */}}
+{{- define "orders-operator.accountPath" -}}
+/var/run/secrets/orders-operator/{{ . }}
+{{- end -}}
+
 {{/* Environment variables of both containers. */}}
-{{- define "orders-operator.logEnv" -}}
+{{- define "orders-operator.commonEnv" -}}
 - {name: LOG_LEVEL, value: {{ .Values.log.level | quote }}}
 - {name: LOG_FORMAT, value: {{ .Values.log.format | quote }}}
 {{- with .Values.otlp.endpoint }}
@@ -65,4 +91,30 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 runAsNonRoot: true
 capabilities: {drop: [ALL]}
+{{- end -}}
+
+
+{{/* A volume with the token of the pod's service account, for one container; the kubelet renews it. */}}
+{{- define "orders-operator.accountVolume" -}}
+- name: {{ . }}-account
+  projected:
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3600}
+      - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+      - downwardAPI: {items: [{path: namespace, fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}]}
+{{- end -}}
+
+{{/* What both containers have in common. Takes a list: the root, the container, its resources. */}}
+{{- define "orders-operator.container" -}}
+{{- $root := index . 0 }}{{ $name := index . 1 -}}
+image: {{ include "orders-operator.image" $root }}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+args: [{{ $name }}]
+ports:
+  - {name: {{ $name }}, containerPort: {{ ternary 8081 8082 (eq $name "controller") }}, protocol: TCP}
+{{ include "orders-operator.probes" $name }}
+resources: {{- toYaml (index . 2) | nindent 2 }}
+securityContext: {{- include "orders-operator.containerSecurity" $root | nindent 2 }}
+volumeMounts:
+  - {name: {{ $name }}-account, mountPath: {{ include "orders-operator.accountPath" $name }}, readOnly: true}
 {{- end -}}

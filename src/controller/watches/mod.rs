@@ -64,6 +64,8 @@ pub struct Watches<'a> {
     pub claims: &'a ClaimRegistry,
     /// Whether HTTPRoutes are served.
     pub gateway_api: &'a Served,
+    /// Whether to watch IngressClasses.
+    pub ingress_classes: bool,
     /// Requeues OrdersServices.
     pub trigger: &'a Trigger,
     /// Counts.
@@ -121,7 +123,10 @@ impl Watches<'_> {
     /// Builds the watches in these namespaces, or in all where that is none.
     pub fn start(&self, namespaces: &[Option<String>]) -> Started {
         let (mut lists, mut stores) = (Lists::default(), Vec::new());
-        let mut watches = vec![self.ingress_classes(&mut lists)];
+        let mut watches = Vec::new();
+        if self.ingress_classes {
+            watches.push(self.ingress_classes(&mut lists));
+        }
         for namespace in namespaces {
             let namespace = namespace.as_deref();
             let (store, watch) = self.orders_services(namespace, &mut lists);

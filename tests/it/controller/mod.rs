@@ -59,7 +59,7 @@ pub(crate) const CHILDREN: [(&str, &str); 7] = [
 ];
 
 /// A patch of the spec that asks for every kind of child.
-fn whole() -> Value {
+pub(crate) fn whole() -> Value {
     json!({"replicas": null, "autoscaling": {"maxReplicas": 5}})
 }
 
@@ -98,7 +98,7 @@ async fn settled_of(resources: &[(&TestNamespace, &str)]) -> Vec<Option<String>>
 }
 
 /// Waits until the cluster's own controllers have nothing more to write to the children.
-async fn settled(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
+pub(crate) async fn settled(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
     let seen = Mutex::new((BTreeMap::new(), 0));
     eventually("nothing changes any more", || async {
         let now = versions(namespace).await;
@@ -259,7 +259,7 @@ async fn a_suspended_resource_keeps_its_children_as_they_are() {
 /// Takes the rules from the chart's Role that do not pass, and waits until that shows; gives the whole Role.
 async fn without_rules(namespace: &TestNamespace, keep: impl Fn(&PolicyRule) -> bool) -> Role {
     // Makes the Role.
-    namespace.chart_client().await;
+    namespace.chart_client("controller").await;
     let roles = namespace.api::<Role>();
     let whole = roles.get(&format!("{}-orders-operator", namespace.name)).await.unwrap();
     let mut less = whole.clone();
@@ -278,7 +278,7 @@ async fn a_watch_that_fails_is_counted_by_its_kind_and_holds_up_no_other() {
         !resources.into_iter().any(|resource| resource == "networkpolicies")
     };
     without_rules(&namespace, policies).await;
-    let limited = namespace.chart_client().await;
+    let limited = namespace.chart_client("controller").await;
     eventually("the right is gone", || async {
         let ingresses = Api::<Ingress>::namespaced(limited.clone(), &namespace.name);
         ingresses.list(&Default::default()).await.err()
@@ -307,7 +307,7 @@ async fn a_watch_that_fails_is_counted_by_its_kind_and_holds_up_no_other() {
 async fn a_right_that_is_missing_is_named_in_the_resource() {
     let namespace = TestNamespace::create("rights").await;
     namespace.secrets(MONGO).await;
-    let limited = namespace.chart_client().await;
+    let limited = namespace.chart_client("controller").await;
     let whole = without_rules(&namespace, |rule| rule.resources != Some(vec!["secrets".into()])).await;
     eventually("the right is gone", || async {
         let secrets = Api::<Secret>::namespaced(limited.clone(), &namespace.name);
