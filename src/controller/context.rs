@@ -45,6 +45,8 @@ pub struct Context {
     pub slots: Semaphore,
     /// Cancelled when the process is to end.
     pub shutdown: CancellationToken,
+    /// Who this operator is: in the status, and for another operator on the same resources.
+    pub identity: String,
     /// The image of the controller itself, for OrdersServices that name none.
     pub default_image: Option<String>,
 }

@@ -19,6 +19,7 @@
 //! index               the state machine that every watch shares
 //! api_server          requests: bounded, counted, and only the leader's if they write
 //! problem             a reason and a message, for conditions and events
+//! contention          two operators on one resource
 //! backoff, metrics, object_key
 //! ```
 //!
@@ -29,6 +30,7 @@ mod args;
 mod backoff;
 mod children;
 mod claims;
+mod contention;
 mod context;
 #[cfg(test)]
 mod fixture;

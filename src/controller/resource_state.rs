@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -14,6 +15,7 @@ use super::{
         last_applied::LastApplied, owner::Owner, resource_version::ResourceVersion,
         rollout_tracker::RolloutTracker,
     },
+    contention::Contention,
     object_key::ObjectKey,
 };
 
@@ -27,7 +29,11 @@ pub struct ResourceState {
     pub rollout: RolloutTracker,
     /// Its consecutive failures.
     pub backoff: Backoff,
+    /// The version that our last status update gave the resource, as long as its echo is awaited or was the last event.
     status_version: Option<ResourceVersion>,
+    /// The same, whatever has happened since.
+    written: Option<ResourceVersion>,
+    contention: Option<Box<Contention>>,
 }
 
 impl ResourceState {
@@ -38,6 +44,8 @@ impl ResourceState {
             rollout: RolloutTracker::default(),
             backoff: Backoff::default(),
             status_version: None,
+            written: None,
+            contention: None,
         }
     }
 
@@ -51,7 +59,36 @@ impl ResourceState {
 
     /// Our status update gave the resource this version.
     pub fn status_updated(&mut self, version: ResourceVersion) {
+        self.written = Some(version.clone());
         self.status_version = Some(version);
+    }
+
+    /// Whether someone wrote the resource after our last status update, and the object of this version shows it.
+    fn was_written_since(&self, version: &ResourceVersion) -> bool {
+        self.written.as_ref().is_some_and(|written| written != version && !version.is_before(written))
+    }
+
+    /// The resource at this version has a status that another operator wrote. Gives how long to leave it alone: if that
+    /// has happened several times within a minute, or the other says so itself; a single time, the other may be about to
+    /// end.
+    pub fn written_by_another(
+        &mut self,
+        version: &ResourceVersion,
+        is_reported: bool,
+        now: Instant,
+    ) -> Option<Duration> {
+        if !self.was_written_since(version) {
+            return None;
+        }
+        // What is still there after the pause was not written anew.
+        self.written = Some(version.clone());
+        let contention = self.contention.get_or_insert_default();
+        if is_reported { Some(contention.pause(now)) } else { contention.lost(now) }
+    }
+
+    /// For how long the resource is left alone still, since another operator writes to it too.
+    pub fn paused(&self, now: Instant) -> Option<Duration> {
+        self.contention.as_ref()?.paused(now)
     }
 
     /// Whether a watch event with this version is the echo of our status update, so that there is nothing to do.
@@ -84,6 +121,11 @@ impl ResourceStates {
             let in_scope = namespace.is_none_or(|namespace| namespace == key.namespace());
             !in_scope || listed.contains(key)
         });
+    }
+
+    /// Whether there is a resource of that name.
+    pub fn contains(&self, key: &ObjectKey) -> bool {
+        self.lock().contains_key(key)
     }
 
     /// How many resources there are.

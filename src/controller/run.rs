@@ -105,6 +105,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         metrics: metrics.clone(),
         slots: Semaphore::new(concurrency),
         shutdown: shutdown.clone(),
+        identity: identity(&args),
         default_image: args.default_image.clone(),
     });
     tracing::info!(namespaces = watch::described(&args.namespace), "controller started");
@@ -194,12 +195,23 @@ fn elect(
         };
         return (Leadership::alone(), tokio::spawn(alone));
     };
-    // In a pod the host name is the pod's. The suffix distinguishes the lives of its container.
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".into());
-    let identity = format!("{host}_{:08x}", fastrand::u32(..));
+    // The suffix distinguishes the lives of a container.
+    let identity = format!("{}_{:08x}", host_name(), fastrand::u32(..));
     let settings = LeaseSettings::new(namespace, &args.lease_name, &identity);
     let (candidate, leadership) = Candidate::new(client.clone(), settings);
     (leadership, tokio::spawn(candidate.run(hand_over)))
+}
+
+/// The operator's name for others: the Lease, which the replicas of one installation share.
+fn identity(args: &ControllerArgs) -> String {
+    args.lease_namespace
+        .as_ref()
+        .map_or_else(host_name, |namespace| format!("{namespace}/{}", args.lease_name))
+}
+
+/// The name of the host, which in a pod is the pod's.
+fn host_name() -> String {
+    std::env::var("HOSTNAME").unwrap_or_else(|_| "controller".into())
 }
 
 /// Beats as long as the runtime makes progress, and no single reconcile has been running for far too long.

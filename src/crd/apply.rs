@@ -11,6 +11,10 @@ pub const CONTROLLER_MANAGER: &str = "orders-operator/controller";
 /// The field manager that the sweeper applies with.
 pub const SWEEPER_MANAGER: &str = "orders-operator/sweeper";
 
+/// The annotation of an OrdersService, `"true"`, by which it takes over children that the operator applied before and
+/// that have no owner any more.
+pub const ADOPT_ANNOTATION: &str = "ticketing.dev/adopt";
+
 /// The patch that applies `status`, or a part of it, to `service`. It carries the UID, so the API server rejects it
 /// if the resource was deleted and recreated under the same name meanwhile.
 pub fn status_patch(service: &OrdersService, status: &impl Serialize) -> serde_json::Value {

@@ -106,6 +106,8 @@ reasons! {
     SecretNotFound,
     /// A Secret lacks the key that the spec refers to.
     SecretKeyMissing,
+    /// Another operator writes to the resource too; this one leaves it alone for a while.
+    AnotherOperator,
     /// An object with the name of a child is not owned by the resource; it is left unchanged.
     NotOwned,
     /// The operator lacks a permission.

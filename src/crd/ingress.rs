@@ -27,7 +27,10 @@ pub struct IngressSpec {
 
     /// Name of the IngressClass. Default: the cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub class_name: Option<String>,
 
     /// Annotations of the Ingress, for its ingress controller.
@@ -60,6 +63,9 @@ pub struct IngressSpec {
 #[serde(rename_all = "camelCase")]
 pub struct IngressTlsSpec {
     /// Name of the Secret of type kubernetes.io/tls, in the namespace of this resource.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub secret_name: String,
 }

@@ -41,6 +41,11 @@ pub struct OrdersServiceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<String>,
 
+    /// The operator that wrote this status: the namespace and name of the Lease by which it leads, or else its host
+    /// name. If two operators write to one resource, this tells which was last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+
     /// Progress of the expiry of unpaid orders; written by the sweeper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry: Option<ExpiryStatus>,

@@ -144,13 +144,19 @@ pub struct PodTemplate {
 
     /// Name of the PriorityClass of the pods. Default: the cluster's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub priority_class_name: Option<String>,
 
     /// Name of the ServiceAccount that the pods run as, in the namespace of this resource. Its token is not mounted,
     /// but its image pull secrets and its workload identity are used. Default: one that the operator creates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub service_account_name: Option<String>,
 
     /// Additional environment variables of the pods, such as LOG_LEVEL. Those that the operator sets itself are

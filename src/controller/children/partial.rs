@@ -74,6 +74,8 @@ pub struct Partial<K: Projection> {
     /// The fingerprint of the fields that the controller owns by its applies, and of the time at which an apply of its
     /// changed a value last.
     pub owned_fields: Option<Fingerprint>,
+    /// Whether someone else owns fields too.
+    pub has_other_managers: bool,
     /// A part of its spec.
     pub spec: K::Spec,
     /// A part of its status.
@@ -92,9 +94,9 @@ struct Wire<S, T> {
 impl<'de, K: Projection> Deserialize<'de> for Partial<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
-        let owned_fields = metadata.owned_fields();
+        let (owned_fields, has_other_managers) = (metadata.owned_fields(), metadata.has_other_managers());
         let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
-        Ok(Self { metadata: metadata.into(), owned_fields, spec, status })
+        Ok(Self { metadata: metadata.into(), owned_fields, has_other_managers, spec, status })
     }
 }
 
@@ -158,12 +160,20 @@ struct ManagedFields {
     fields_v1: Option<Box<RawValue>>,
 }
 
+impl ManagedFields {
+    fn is_ours(&self) -> bool {
+        self.manager == CONTROLLER_MANAGER && self.operation == "Apply" && self.subresource.is_empty()
+    }
+}
+
 impl Metadata {
     fn owned_fields(&self) -> Option<Fingerprint> {
-        let ours = self.managed_fields.iter().flatten().find(|entry| {
-            entry.manager == CONTROLLER_MANAGER && entry.operation == "Apply" && entry.subresource.is_empty()
-        })?;
+        let ours = self.managed_fields.iter().flatten().find(|entry| entry.is_ours())?;
         Fingerprint::of(&(ours.fields_v1.as_ref()?, &ours.time))
+    }
+
+    fn has_other_managers(&self) -> bool {
+        self.managed_fields.iter().flatten().any(|entry| !entry.is_ours())
     }
 }
 

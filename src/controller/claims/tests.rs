@@ -92,7 +92,7 @@ fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
         let ingress = serde_json::to_vec(&build(&valid).ingress).unwrap();
         let applied = applied.clone();
         let outcome = Ok(Completed { valid, applied, pod_problem: None, requeue_after: None });
-        let status = status::compute(service, &outcome, Timestamp::UNIX_EPOCH);
+        let status = status::compute(service, &outcome, "shop/lease", Timestamp::UNIX_EPOCH);
         (me.to_string(), (ingress, serde_json::to_vec(&status).unwrap()))
     };
     crowd.iter().map(of_service).collect()

@@ -45,10 +45,13 @@ use super::{
     metrics::ReconcileResult,
     problem::Problem,
     raw_orders_service::RawOrdersService,
+    resource_state::ResourceState,
     secrets::refresh::RETRY_INTERVAL,
 };
 use crate::{
-    crd::{ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true},
+    crd::{
+        ADOPT_ANNOTATION, ConditionType, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true,
+    },
     runtime::{events::EventContent, traces},
 };
 
@@ -69,6 +72,14 @@ pub enum ReconcileError {
         /// The category.
         reason: Reason,
     },
+    /// Another operator writes to the resource too.
+    #[error("another operator, {identity}, writes to this resource too: it is left alone for {} s", .pause.as_secs())]
+    AnotherOperator {
+        /// Who that is.
+        identity: String,
+        /// For how long.
+        pause: Duration,
+    },
     /// Something that the resource needs is missing, or could not be applied.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Problems(Vec<Problem>),
@@ -80,6 +91,7 @@ impl ReconcileError {
         match self {
             Self::InvalidObject(_) => Reason::InvalidSpec,
             Self::Request { reason, .. } => *reason,
+            Self::AnotherOperator { .. } => Reason::AnotherOperator,
             Self::Problems(problems) => problems.first().map_or(Reason::ApplyFailed, |first| first.reason),
         }
     }
@@ -171,28 +183,36 @@ async fn reconcile_parsed(service: &OrdersService, context: &Context) -> Result<
         // The children are garbage-collected through their owner references.
         return Ok(Action::await_change());
     }
+    if let Some(left) = context.states.with(&owner(service), |state| state.paused(Instant::now())).flatten() {
+        return Ok(Action::requeue(left));
+    }
     let outcome = run_steps(context, service).await;
     if let Err(Stopped::AwaitObserved(at_most)) = outcome {
         // The Deployment's watch event will requeue us; this is for the case that there is none.
         return Ok(Action::requeue(at_most));
     }
-    report(context, service, &outcome).await.map_err(|error| {
-        let reason = error.write_reason();
-        ReconcileError::Request { error, reason }
-    })?;
+    if !matches!(outcome, Err(Stopped::AnotherOperator { is_reported: true, .. })) {
+        report(context, service, &outcome).await.map_err(|error| {
+            let reason = error.write_reason();
+            ReconcileError::Request { error, reason }
+        })?;
+    }
     match outcome {
         Ok(completed) => Ok(completed.requeue_after.map_or(Action::await_change(), Action::requeue)),
         Err(Stopped::ReadFailed(error)) => {
             let reason = error.read_reason();
             Err(ReconcileError::Request { error, reason })
         }
+        Err(Stopped::AnotherOperator { identity, pause, .. }) => {
+            Err(ReconcileError::AnotherOperator { identity, pause })
+        }
         Err(Stopped::Invalid { problems, is_missing: true } | Stopped::NotApplied(_, problems)) => {
             Err(ReconcileError::Problems(problems))
         }
         // Only a change of the spec can help, and its watch event requeues us.
-        Err(Stopped::Suspended | Stopped::Invalid { .. } | Stopped::AwaitObserved(_)) => {
-            Ok(Action::await_change())
-        }
+        Err(
+            Stopped::Suspended | Stopped::Invalid { .. } | Stopped::Rejected(..) | Stopped::AwaitObserved(_),
+        ) => Ok(Action::await_change()),
     }
 }
 
@@ -201,6 +221,7 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
     if service.spec.suspend {
         return Err(Stopped::Suspended);
     }
+    leave_to_another_operator(context, service)?;
     let found = dereference(context, service)
         .instrument(traces::step("dereference"))
         .await
@@ -218,11 +239,12 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
     let prepared = traces::step("build").in_scope(|| build(&valid));
 
     let owner = owner(service);
-    let applied = match apply(context, &owner, &prepared, recorded_digest(service))
-        .instrument(traces::step("apply"))
-        .await
-    {
+    let applied = apply(context, &owner, adopts(service), &prepared, recorded_digest(service));
+    let applied = match applied.instrument(traces::step("apply")).await {
         Ok(applied) => applied,
+        Err(problems) if problems.iter().any(|problem| problem.reason == Reason::InvalidSpec) => {
+            return Err(Stopped::Rejected(Box::new(valid), problems));
+        }
         Err(problems) => return Err(Stopped::NotApplied(Box::new(valid), problems)),
     };
 
@@ -237,6 +259,32 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
 fn owner(service: &OrdersService) -> Owner {
     let key = super::object_key::ObjectKey::of(&service.metadata);
     Owner { key, uid: service.metadata.uid.as_deref().unwrap_or_default().into() }
+}
+
+/// Whether children that have lost their owner are taken over, with the consent of whoever wrote the resource.
+fn adopts(service: &OrdersService) -> bool {
+    let annotations = service.metadata.annotations.as_ref();
+    annotations.and_then(|annotations| annotations.get(ADOPT_ANNOTATION)).is_some_and(|adopt| adopt == "true")
+}
+
+/// Stops if another operator has written the status after us, several times within a minute.
+fn leave_to_another_operator(context: &Context, service: &OrdersService) -> Result<(), Stopped> {
+    let Some(status) =
+        service.status.as_ref().filter(|status| status.operator.as_ref() != Some(&context.identity))
+    else {
+        return Ok(());
+    };
+    let version = service.metadata.resource_version.as_deref().unwrap_or_default().into();
+    let is_reported = find_condition(&status.conditions, ConditionType::Reconciled)
+        .is_some_and(|condition| condition.reason == Reason::AnotherOperator.as_str());
+    let lost = |state: &mut ResourceState| state.written_by_another(&version, is_reported, Instant::now());
+    match context.states.with(&owner(service), lost).flatten() {
+        Some(pause) => {
+            let identity = status.operator.clone().unwrap_or_else(|| "an older version".into());
+            Err(Stopped::AnotherOperator { identity, pause, is_reported })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The digest in the status of what was applied, if that is about the current generation.
@@ -278,7 +326,7 @@ async fn follow_rollout(
 
 /// Writes the status, and an event if `Ready` has changed.
 async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -> Result<(), RequestError> {
-    let next = status::compute(service, outcome, Timestamp::now());
+    let next = status::compute(service, outcome, &context.identity, Timestamp::now());
     let update = update_status(&context.api, service, &next).instrument(traces::step("status"));
     let Some(response) = update.await? else { return Ok(()) };
     if let Some(version) = response.metadata.resource_version.as_deref() {
@@ -321,6 +369,9 @@ pub fn error_policy(raw: Arc<RawOrdersService>, error: &ReconcileError, context:
         // It was deleted meanwhile.
         return Action::await_change();
     };
+    if let ReconcileError::AnotherOperator { pause, .. } = error {
+        delay = *pause;
+    }
     if matches!(error.reason(), Reason::SecretNotFound | Reason::SecretKeyMissing) {
         delay = delay.min(RETRY_INTERVAL);
     }

@@ -35,6 +35,17 @@ pub enum Stopped {
         /// Whether something that is missing may appear, so that it is worth trying again without a change of the spec.
         is_missing: bool,
     },
+    /// Another operator writes to the resource too, and it is left alone for a while.
+    AnotherOperator {
+        /// Who the other is.
+        identity: String,
+        /// For how long.
+        pause: Duration,
+        /// Whether the other has said so in the status already.
+        is_reported: bool,
+    },
+    /// The API server rejects a child as the spec has it.
+    Rejected(Box<ValidatedOrdersService>, Vec<Problem>),
     /// Some children could not be applied.
     NotApplied(Box<ValidatedOrdersService>, Vec<Problem>),
     /// The Deployment controller has not observed the change yet. It is waited for, for this long at most.

@@ -56,8 +56,13 @@ impl<K: Child> Index<Partial<K>> for ChildFeed {
     }
 
     fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
-        let removed = self.observed.remove(K::KIND, key);
-        removed.map(|child| child.owner.key.clone()).into_iter().collect()
+        if let Some(child) = self.observed.remove(K::KIND, key) {
+            return vec![child.owner.key.clone()];
+        }
+        // An object of someone else that was in the way: now the child can be created.
+        let (name, _) = key.name().split_once('.').unwrap_or((key.name(), ""));
+        let of_name = ObjectKey::new(key.namespace(), name);
+        if self.states.contains(&of_name) { vec![of_name] } else { Vec::new() }
     }
 
     fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
@@ -174,5 +179,16 @@ mod tests {
         feed.handle(&Event::Apply(child("a", "5", Some("a"))));
         assert_eq!(feed.handle(&Event::Delete(child("a", "6", Some("a")))), keys(&["a"]));
         assert_eq!(version(&observed, "a"), None);
+    }
+
+    #[test]
+    fn the_deletion_of_a_foreign_object_with_the_name_of_a_child_concerns_the_resource_of_that_name() {
+        let (observed, states) = (ObservedChildren::default(), ResourceStates::default());
+        let mut feed = feed(&observed, &states, None);
+        states.create(&key("a"), "u");
+        for (name, expected) in [("a", keys(&["a"])), ("a.2", keys(&["a"])), ("b", Vec::new())] {
+            feed.handle(&Event::Apply(child(name, "1", None)));
+            assert_eq!(feed.handle(&Event::Delete(child(name, "2", None))), expected, "{name}");
+        }
     }
 }

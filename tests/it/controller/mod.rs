@@ -22,6 +22,7 @@ mod children;
 mod conflicts;
 mod gateway;
 mod outage;
+mod ownership;
 mod pods;
 mod steady;
 

@@ -27,7 +27,7 @@ use crate::{
         problem::Problem,
         reconcile::validate::pods::Replicas,
     },
-    crd::{CONTROLLER_MANAGER, Reason},
+    crd::{ADOPT_ANNOTATION, CONTROLLER_MANAGER, Reason},
 };
 
 /// What the status must know of a kind of children.
@@ -43,6 +43,8 @@ pub(super) struct ChildOutcome {
 pub(super) struct ChildWriter<'a> {
     pub(super) context: &'a Context,
     pub(super) owner: &'a Owner,
+    /// Whether children that have lost their owner are taken over.
+    pub(super) adopts: bool,
 }
 
 impl ChildWriter<'_> {
@@ -151,8 +153,8 @@ impl ChildWriter<'_> {
         let kind = ChildKind::Deployment.as_str();
         let read = self.context.api.read(kind, "get", api.get_opt(name));
         let live = read.await.map_err(|error| self.read_failed::<Deployment>(&error))?;
-        if let Some(live) = live.as_ref().filter(|live| !self.owner.controls(&live.metadata)) {
-            return Err(not_owned::<Deployment>(&live.metadata));
+        if let Some(live) = live.as_ref().filter(|live| !self.may_apply(&live.metadata)) {
+            return Err(self.not_owned::<Deployment>(&live.metadata));
         }
         let apply_failed = |error: RequestError| self.write_failed::<Deployment>("apply", &error);
         let decision = replicas::decide(replicas, live.as_ref());
@@ -179,8 +181,10 @@ impl ChildWriter<'_> {
                 None
             }
         };
-        let uid = live.and_then(|live| live.metadata.uid);
-        let response = self.patch(0, &mut deployment, uid).await.map_err(apply_failed)?;
+        let response = match live {
+            Some(live) => self.patch(0, &mut deployment, live.metadata.uid).await.map_err(apply_failed)?,
+            None => self.create(0, &mut deployment).await?,
+        };
         Ok((response, decision))
     }
 
@@ -202,11 +206,52 @@ impl ChildWriter<'_> {
                 result => return result.map_err(apply_failed),
             }
         }
-        let live = self.live_metadata::<K>(index).await?;
-        if let Some(live) = live.as_ref().filter(|live| !self.owner.controls(live)) {
-            return Err(not_owned::<K>(live));
+        match self.live_metadata::<K>(index).await? {
+            Some(live) if !self.may_apply(&live) => Err(self.not_owned::<K>(&live)),
+            Some(live) => self.patch(index, &mut child, live.uid).await.map_err(apply_failed),
+            None => self.create(index, &mut child).await,
         }
-        self.patch(index, &mut child, live.and_then(|live| live.uid)).await.map_err(apply_failed)
+    }
+
+    /// Applies `child` where there was nothing a moment ago.
+    ///
+    /// Server-side apply has no "only if it does not exist". So it is not forced, and if it turns out that someone else
+    /// created an object of that name in the meantime, nothing of ours is left in it.
+    async fn create<K: Child>(&self, index: usize, child: &mut K) -> Result<Partial<K>, Problem> {
+        let apply_failed = |error: RequestError| self.write_failed::<K>("apply", &error);
+        match self.patch_with(index, child, None, &PatchParams::apply(CONTROLLER_MANAGER)).await {
+            Ok(response) if !response.has_other_managers => return Ok(response),
+            Ok(response) => self.release::<K>(index, response.metadata.uid).await.map_err(apply_failed)?,
+            // Someone else owns a field that we would set.
+            Err(RequestError::Refused { code: 409, .. }) => {}
+            Err(error) => return Err(apply_failed(error)),
+        }
+        match self.live_metadata::<K>(index).await? {
+            Some(live) => Err(self.not_owned::<K>(&live)),
+            None => {
+                let (kind, name) = (K::KIND.as_str(), self.owner.key.name());
+                let message =
+                    format!("cannot apply {kind} {name:?}: it was created and deleted by someone else");
+                Err(Problem::new(Reason::ApplyFailed, message))
+            }
+        }
+    }
+
+    /// Takes everything that we applied out of an object again.
+    async fn release<K: Child>(&self, index: usize, uid: Option<String>) -> Result<(), RequestError> {
+        let (api, name) = (self.api::<Partial<K>>(), ChildId::of::<K>(index).name(self.owner.key.name()));
+        let nothing = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {"uid": uid},
+        });
+        let (params, patch) = (PatchParams::apply(CONTROLLER_MANAGER), Patch::Apply(&nothing));
+        self.context.api.write(K::KIND.as_str(), "patch", api.patch(&name, &params, &patch)).await.map(drop)
+    }
+
+    /// Whether an object is ours to apply: this OrdersService controls it, or may adopt it.
+    fn may_apply(&self, live: &ObjectMeta) -> bool {
+        self.owner.controls(live) || (self.adopts && self.owner.has_orphan(live))
     }
 
     /// Applies `child` to the very object with this UID: if it was replaced by someone else's meanwhile, the API server
@@ -217,11 +262,20 @@ impl ChildWriter<'_> {
         child: &mut K,
         uid: Option<String>,
     ) -> Result<Partial<K>, RequestError> {
+        self.patch_with(index, child, uid, &PatchParams::apply(CONTROLLER_MANAGER).force()).await
+    }
+
+    async fn patch_with<K: Child>(
+        &self,
+        index: usize,
+        child: &mut K,
+        uid: Option<String>,
+        params: &PatchParams,
+    ) -> Result<Partial<K>, RequestError> {
         child.meta_mut().uid = uid;
-        let params = PatchParams::apply(CONTROLLER_MANAGER).force();
         let (api, name) = (self.api::<Partial<K>>(), ChildId::of::<K>(index).name(self.owner.key.name()));
         let patch = Patch::Apply(&*child);
-        self.context.api.write(K::KIND.as_str(), "patch", api.patch(&name, &params, &patch)).await
+        self.context.api.write(K::KIND.as_str(), "patch", api.patch(&name, params, &patch)).await
     }
 
     /// Deletes a child that is switched off; an object that is not ours is left alone.
@@ -280,6 +334,11 @@ impl ChildWriter<'_> {
 
     fn write_failed<K: Child>(&self, verb: &str, error: &RequestError) -> Problem {
         let (kind, name) = (K::KIND.as_str(), self.owner.key.name());
+        if let RequestError::Refused { code: 422, message } = error {
+            let message =
+                format!("the API server rejects {kind} {name:?}: {message}; correct the spec accordingly");
+            return Problem::new(Reason::InvalidSpec, message);
+        }
         Problem::new(error.write_reason(), format!("cannot {verb} {kind} {name:?}: {error}"))
     }
 
@@ -287,20 +346,143 @@ impl ChildWriter<'_> {
         let (kind, name) = (K::KIND.as_str(), self.owner.key.name());
         Problem::new(error.read_reason(), format!("cannot read {kind} {name:?}: {error}"))
     }
+
+    fn not_owned<K: Child>(&self, live: &ObjectMeta) -> Problem {
+        let kind = K::KIND.as_str();
+        let whose = match controller_of(live) {
+            Some(controller) => format!("belongs to {} {:?}", controller.kind, controller.name),
+            None => "belongs to no OrdersService".to_owned(),
+        };
+        let adopt = if self.owner.has_orphan(live) {
+            format!(
+                "; it was applied by this operator before: to take it over, set the annotation {ADOPT_ANNOTATION}=true on \
+                 the OrdersService"
+            )
+        } else {
+            String::new()
+        };
+        Problem::new(
+            Reason::NotOwned,
+            format!(
+                "{kind} {:?} is there already and {whose}: it was left alone; delete or rename it, or give this \
+                 OrdersService another name{adopt}",
+                live.name.as_deref().unwrap_or_default()
+            ),
+        )
+    }
 }
 
-fn not_owned<K: Child>(live: &ObjectMeta) -> Problem {
-    let kind = K::KIND.as_str();
-    let whose = match controller_of(live) {
-        Some(controller) => format!("belongs to {} {:?}", controller.kind, controller.name),
-        None => "belongs to no OrdersService".to_owned(),
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+        time::Duration,
     };
-    Problem::new(
-        Reason::NotOwned,
-        format!(
-            "{kind} {:?} is there already and {whose}: it was left alone; delete or rename it, or give this \
-             OrdersService another name",
-            live.name.as_deref().unwrap_or_default()
-        ),
-    )
+
+    use hyper::{Request, Response};
+    use k8s_openapi::api::core::v1::ServiceAccount;
+    use kube::{Client, client::Body};
+    use prometheus_client::registry::Registry;
+    use serde_json::Value;
+    use tokio::sync::Semaphore;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        controller::{
+            api_server::ApiServer,
+            children::{observed::ObservedChildren, served::Served},
+            claims::registry::ClaimRegistry,
+            fixture::owner,
+            metrics::Metrics,
+            resource_state::ResourceStates,
+            secrets::references::Secrets,
+            services::OrdersServices,
+            trigger::Trigger,
+        },
+        routing::HostPolicy,
+        runtime::{cache_sync::CacheSyncBuilder, events::Events, lease::Leadership},
+    };
+
+    /// An API server that gives these answers, one after the other, and keeps the requests: method, query and body. A
+    /// real one cannot be made to create an object between two requests of ours.
+    fn api_server(answers: Vec<(u16, Value)>) -> (Client, Arc<Mutex<Vec<(String, Value)>>>) {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (log, answers) = (requests.clone(), Mutex::new(answers.into_iter()));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let what = format!("{} {}", request.method(), request.uri().query().unwrap_or_default());
+            let (code, answer) = answers.lock().unwrap().next().unwrap();
+            let log = log.clone();
+            async move {
+                let body = request.into_body().collect_bytes().await.unwrap();
+                log.lock().unwrap().push((what, serde_json::from_slice(&body).unwrap_or_default()));
+                let response =
+                    Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
+                Ok::<_, Infallible>(response.unwrap())
+            }
+        });
+        (Client::new(service, "shop"), requests)
+    }
+
+    fn context(client: Client) -> Context {
+        let metrics = Metrics::register(&mut Registry::default());
+        Context {
+            api: Arc::new(ApiServer::new(client.clone(), Leadership::alone(), metrics.clone(), 1)),
+            services: OrdersServices::new(Vec::new()),
+            observed: ObservedChildren::default(),
+            states: ResourceStates::default(),
+            claims: ClaimRegistry::new(HostPolicy::Shared),
+            secrets: Secrets::new(Duration::from_secs(300)),
+            gateway_api: Served::default(),
+            initial_lists: CacheSyncBuilder::default().seal(),
+            trigger: Trigger::new(&[None], metrics.clone()).0,
+            events: Events::new(client, "test"),
+            metrics,
+            slots: Semaphore::new(1),
+            shutdown: CancellationToken::new(),
+            identity: "shop/lease".into(),
+            default_image: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_that_someone_else_creates_between_the_look_and_the_apply_is_left_as_it_was() {
+        let status = |code: u16| json!({"kind": "Status", "status": "Failure", "code": code, "reason": "r", "message": "m"});
+        let object = |managers: &[&str]| {
+            let managers: Vec<_> = managers
+                .iter()
+                .map(|manager| json!({"manager": manager, "operation": "Apply", "fieldsV1": {}}))
+                .collect();
+            json!({"metadata": {"name": "orders", "namespace": "shop", "uid": "x", "managedFields": managers}})
+        };
+        let theirs = || object(&["kubectl"]);
+        // It had no field in common with ours, so the API server merged both; or it had, and was refused.
+        let merged = vec![
+            (404, status(404)),
+            (200, object(&["kubectl", CONTROLLER_MANAGER])),
+            (200, theirs()),
+            (200, theirs()),
+        ];
+        let conflict = vec![(404, status(404)), (409, status(409)), (200, theirs())];
+        for (answers, released) in [(merged, true), (conflict, false)] {
+            let (client, requests) = api_server(answers);
+            let (context, owner) = (context(client), owner("u"));
+            let writer = ChildWriter { context: &context, owner: &owner, adopts: true };
+            let account = ServiceAccount {
+                metadata: ObjectMeta { name: Some("orders".into()), ..ObjectMeta::default() },
+                ..ServiceAccount::default()
+            };
+            let problem = writer.sync_kind(&[account]).await.unwrap_err();
+            assert_eq!(problem.reason, Reason::NotOwned, "{problem}");
+            let requests = requests.lock().unwrap();
+            assert!(requests.iter().all(|(what, _)| !what.contains("force")), "{requests:?}");
+            let patches: Vec<_> = requests.iter().filter(|(what, _)| what.starts_with("PATCH")).collect();
+            assert_eq!(patches.len(), if released { 2 } else { 1 });
+            if released {
+                let nothing = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"uid": "x"}});
+                assert_eq!(patches[1].1, nothing);
+            }
+        }
+    }
 }

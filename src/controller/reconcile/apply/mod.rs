@@ -67,17 +67,18 @@ impl Applied {
 /// the others from being applied.
 ///
 /// `recorded` is the digest in the status, if it is about this very generation: where it fits, a controller that has just
-/// started sends nothing.
+/// started sends nothing. With `adopts`, children that have lost their owner are taken over.
 ///
 /// # Errors
 /// Every child that could not be applied or deleted.
 pub async fn apply(
     context: &Context,
     owner: &Owner,
+    adopts: bool,
     prepared: &Prepared,
     recorded: Option<&str>,
 ) -> Result<Applied, Vec<Problem>> {
-    let writer = ChildWriter { context, owner };
+    let writer = ChildWriter { context, owner, adopts };
     if let Some(recorded) = recorded {
         restore(&writer, prepared, recorded);
     }
@@ -110,7 +111,7 @@ pub async fn apply(
 
 /// Takes the children for applied if they are observed as `recorded`, and nothing is known of them yet.
 fn restore(writer: &ChildWriter<'_>, prepared: &Prepared, recorded: &str) {
-    let ChildWriter { context, owner } = writer;
+    let ChildWriter { context, owner, .. } = writer;
     if context.states.with(owner, |state| state.last_applied.is_empty()) != Some(true) {
         return;
     }

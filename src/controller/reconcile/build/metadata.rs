@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::controller::reconcile::validate::validated::ValidatedOrdersService;
+use crate::controller::{
+    children::owner::{INSTANCE_LABEL, MANAGED_BY, MANAGED_BY_LABEL},
+    reconcile::validate::validated::ValidatedOrdersService,
+};
 
 /// The labels that select the pods. A Deployment's selector is immutable, so these must never change.
 pub fn selector_labels(name: &str) -> BTreeMap<String, String> {
-    labels_of([("app.kubernetes.io/name", "orders-service"), ("app.kubernetes.io/instance", name)])
+    labels_of([("app.kubernetes.io/name", "orders-service"), (INSTANCE_LABEL, name)])
 }
 
 /// The recommended labels of every child.
@@ -17,7 +20,7 @@ pub fn labels(service: &ValidatedOrdersService) -> BTreeMap<String, String> {
     labels.extend(labels_of([
         ("app.kubernetes.io/component", "orders-api"),
         ("app.kubernetes.io/part-of", "ticketing"),
-        ("app.kubernetes.io/managed-by", "orders-operator"),
+        (MANAGED_BY_LABEL, MANAGED_BY),
     ]));
     labels
 }

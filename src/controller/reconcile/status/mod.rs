@@ -27,7 +27,12 @@ use crate::{
 };
 
 /// The status after `outcome`, without the conditions that other managers own.
-pub fn compute(service: &OrdersService, outcome: &Outcome, now: Timestamp) -> OrdersServiceStatus {
+pub fn compute(
+    service: &OrdersService,
+    outcome: &Outcome,
+    operator: &str,
+    now: Timestamp,
+) -> OrdersServiceStatus {
     let old = service.status.clone().unwrap_or_default();
     let generation = service.metadata.generation;
     let mut conditions = Vec::new();
@@ -50,6 +55,7 @@ pub fn compute(service: &OrdersService, outcome: &Outcome, now: Timestamp) -> Or
         ready_of_wanted: old.ready_of_wanted.clone(),
         // Only set while every child is in sync.
         applied: None,
+        operator: Some(operator.to_owned()),
         // Owned by the sweeper.
         expiry: None,
         url: old.url.clone(),
@@ -93,6 +99,20 @@ pub fn compute(service: &OrdersService, outcome: &Outcome, now: Timestamp) -> Or
         }
         // The rollout is not observed yet: nothing is known of it.
         Err(Stopped::AwaitObserved(_)) => {}
+        Err(Stopped::AnotherOperator { identity: other, pause, .. }) => {
+            let message = format!(
+                "another operator ({other}) writes to this resource too, with other settings: this one ({operator}) leaves \
+                 it alone for {} s; uninstall one of them, or let each watch namespaces of its own",
+                pause.as_secs()
+            );
+            set(ConditionType::Reconciled, false, Reason::AnotherOperator, message);
+        }
+        Err(Stopped::Rejected(valid, problems)) => {
+            let rejected = problems.iter().filter(|problem| problem.reason == Reason::InvalidSpec);
+            set(ConditionType::Valid, false, Reason::InvalidSpec, Problem::join(rejected));
+            set(ConditionType::Reconciled, false, Reason::InvalidSpec, Problem::join(problems));
+            routes::describe(&mut status, valid, &[]);
+        }
         Err(Stopped::NotApplied(valid, problems)) => {
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
@@ -193,7 +213,7 @@ mod tests {
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
         let mut step = |applied: &Applied, second| {
-            let status = compute(&service, &completed(&valid, applied), at(second));
+            let status = compute(&service, &completed(&valid, applied), "shop/lease", at(second));
             service.status = Some(status.clone());
             status
         };
@@ -215,7 +235,7 @@ mod tests {
         let gateway = json!({"parentRefs": [{"name": "g", "sectionName": "https"}], "hostnames": ["a.dev"]});
         let service = service(json!({"ingress": null, "gateway": gateway}));
         let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
-        let status = compute(&service, &completed(&valid, &available(2)), at(1));
+        let status = compute(&service, &completed(&valid, &available(2)), "shop/lease", at(1));
         let told = find_condition(&status.conditions, ConditionType::IngressReady).unwrap();
         assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "MissingClient"));
         assert!(told.message.contains("requests for a.dev that no route takes"), "{}", told.message);
@@ -225,6 +245,7 @@ mod tests {
         let status = compute(
             &service,
             &completed(&valid, &Applied::for_test(available(2).rollout().clone(), missing)),
+            "shop/lease",
             at(1),
         );
         assert_eq!((status.url, status.routes), (None, Vec::new()), "where none is served, none is rendered");
@@ -279,12 +300,13 @@ mod tests {
         let mut service = service(json!({}));
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
-        let before = compute(&service, &completed(&valid, &available(2)), at(1));
+        let before = compute(&service, &completed(&valid, &available(2)), "shop/lease", at(1));
         service.status = Some(before.clone());
         let problem = [Problem::new(Reason::DuplicatePath, "two")];
         let status = compute(
             &service,
             &Err(Stopped::Invalid { problems: problem.to_vec(), is_missing: false }),
+            "shop/lease",
             at(2),
         );
         assert_eq!(ready(&status), ("False", "DuplicatePath", &at(2)));
@@ -307,7 +329,7 @@ mod tests {
         .unwrap();
         service.status =
             Some(OrdersServiceStatus { conditions: vec![theirs], ..OrdersServiceStatus::default() });
-        let status = compute(&service, &completed(&valid, &available(2)), at(1));
+        let status = compute(&service, &completed(&valid, &available(2)), "shop/lease", at(1));
         assert_eq!(ready(&status).1, "DatabaseUnreachable");
         assert!(status.conditions.iter().all(|condition| condition.type_ != "DatabaseReady"));
     }

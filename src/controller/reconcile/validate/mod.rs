@@ -7,10 +7,12 @@
 //! validated  the result
 //! pods       the number, the size and the placement of the pods
 //! conflicts  the routes that other objects have
+//! names      the names of Secrets and other objects
 //! quantity   quantities, such as 50m or 128Mi
 //! ```
 
 mod conflicts;
+mod names;
 pub mod pods;
 mod quantity;
 pub mod validated;
@@ -59,6 +61,7 @@ pub fn validate(
     if image.is_empty() {
         invalid("spec.image is not set, and the controller was not told its own image (--default-image): set spec.image".into());
     }
+    names::check(spec, &mut invalid);
     let replicas = pods::replicas(spec, &mut invalid);
     let max_unavailable = pods::max_unavailable(spec, replicas, &mut invalid);
     let validated_pods = pods::validate(spec, &mut invalid);

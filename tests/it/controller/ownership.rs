@@ -1,0 +1,140 @@
+//! Whose the children are: taken over by consent only, and left alone when another operator writes to them too.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use orders_operator::crd::{ConditionType::*, OrdersService};
+use serde_json::{Value, json};
+
+use super::{MONGO, settled};
+use crate::cluster::{TestNamespace, eventually};
+
+#[tokio::test]
+async fn two_operators_with_other_settings_leave_the_resource_alone_and_say_who_the_other_is() {
+    let namespace = TestNamespace::create("two-operators").await;
+    namespace.secrets(MONGO).await;
+    // Without a Lease, an operator is known by its host name.
+    let run = async |name: &str, image: &str| {
+        namespace.run_in("controller", &["--default-image", image], &[("HOSTNAME", name)]).await
+    };
+    let one = run("operator-one", "registry.example/one:1").await;
+    let two = run("operator-two", "registry.example/two:2").await;
+    let mut spec = namespace.service("orders", json!({}));
+    spec["spec"].as_object_mut().unwrap().remove("image");
+    namespace.apply(&spec).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "AnotherOperator").await;
+    assert!(message.contains("operator-one") && message.contains("operator-two"), "{message}");
+    // Each comes to rest, whoever was the last to write.
+    settled(&namespace).await;
+    let (mut applies, mut contended) = (0.0, 0.0);
+    for process in [&one, &two] {
+        let applied = "orders_operator_controller_api_requests_total{kind=\"Deployment\",verb=\"patch\"}";
+        applies += process.metric(applied).await;
+        contended +=
+            process.metric("orders_operator_controller_reconciles_total{result=\"AnotherOperator\"}").await;
+    }
+    assert!(applies < 40.0, "{applies} applies of one Deployment");
+    assert_eq!(contended, 2.0, "each of them noticed, once");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn children_that_have_lost_their_owner_are_adopted_by_consent_and_those_of_others_never() {
+    let namespace = TestNamespace::create("adopt").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    let object = namespace.service("orders", json!({}));
+    namespace.apply(&object).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+
+    let services = namespace.api::<OrdersService>();
+    let orphan =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    services.delete("orders", &orphan).await.unwrap();
+    eventually("the resource is gone", || async {
+        services.get_opt("orders").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    // One of the children is replaced by someone else's.
+    let (deployments, service_api) = (namespace.api::<Deployment>(), namespace.api::<Service>());
+    let before = deployments.get("orders").await.unwrap().metadata.uid;
+    assert!(before.is_some(), "it was orphaned, not deleted");
+    service_api.delete("orders", &DeleteParams::default()).await.unwrap();
+    let theirs: Service = serde_json::from_value(json!({
+        "metadata": {"name": "orders", "labels": {"app.kubernetes.io/managed-by": "orders-operator"}},
+        "spec": {"ports": [{"port": 80}]}
+    }))
+    .unwrap();
+    service_api.create(&PostParams::default(), &theirs).await.unwrap();
+
+    namespace.apply(&object).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+    assert!(
+        message.contains("Deployment \"orders\"") && message.contains("ticketing.dev/adopt=true"),
+        "{message}"
+    );
+    let consent = Patch::Merge(json!({"metadata": {"annotations": {"ticketing.dev/adopt": "true"}}}));
+    services.patch("orders", &PatchParams::default(), &consent).await.unwrap();
+    let uid = services.get("orders").await.unwrap().metadata.uid;
+    let owner = |metadata: &kube::api::ObjectMeta| {
+        metadata.owner_references.iter().flatten().next().map(|owner| owner.uid.clone())
+    };
+    eventually("the Deployment is adopted", || async {
+        let deployment = deployments.get("orders").await.unwrap();
+        (owner(&deployment.metadata) == uid && deployment.metadata.uid == before).then_some(())
+    })
+    .await;
+    let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+    assert!(message.contains("Service \"orders\"") && !message.contains("Deployment"), "{message}");
+    assert_eq!(owner(&service_api.get("orders").await.unwrap().metadata), None, "it was left alone");
+
+    // What the message says to do.
+    service_api.delete("orders", &DeleteParams::default()).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn what_the_api_server_rejects_is_a_fault_of_the_spec_and_not_tried_again() {
+    let namespace = TestNamespace::create("rejected").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    let labelled =
+        |value: &str| namespace.service("orders", json!({"podTemplate": {"labels": {"team": value}}}));
+    namespace.apply(&labelled("no label has a space")).await.unwrap();
+    let message = namespace.condition("orders", Valid, "False", "InvalidSpec").await;
+    assert!(
+        message.contains("Deployment \"orders\"") && message.contains("no label has a space"),
+        "{message}"
+    );
+    settled(&namespace).await;
+    assert_eq!(
+        controller.metric("orders_operator_controller_reconciles_total{result=\"InvalidSpec\"}").await,
+        0.0
+    );
+    namespace.apply(&labelled("tickets")).await.unwrap();
+    namespace.condition("orders", Valid, "True", "AsExpected").await;
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn names_that_no_object_can_have_are_refused_at_admission() {
+    let namespace = TestNamespace::create("names").await;
+    for (patch, expected) in [
+        (json!({"auth": {"jwtSecretRef": {"name": "Not A Secret?x=1"}}}), "spec.auth.jwtSecretRef.name"),
+        (
+            json!({"database": {"uriSecretRef": {"name": "m", "key": "a b"}}}),
+            "spec.database.uriSecretRef.key",
+        ),
+        (json!({"imagePullSecrets": [{"name": "a/b"}]}), "spec.imagePullSecrets[0].name"),
+        (json!({"podTemplate": {"serviceAccountName": "A"}}), "spec.podTemplate.serviceAccountName"),
+    ] {
+        let error = crate::cluster::refusal(namespace.apply(&namespace.service("orders", patch)).await);
+        assert!(error.contains(expected), "{error}");
+    }
+    for name in ["9lives", "orders.v2"] {
+        let error = crate::cluster::refusal(namespace.apply(&namespace.service(name, Value::Null)).await);
+        assert!(error.contains("metadata.name is also the name of a Service"), "{error}");
+    }
+    namespace.remove().await;
+}
