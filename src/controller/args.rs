@@ -1,5 +1,7 @@
 //! The command line of the controller.
 
+use std::path::PathBuf;
+
 use clap::{ArgAction, Args, ValueEnum};
 
 use crate::{
@@ -26,7 +28,8 @@ pub struct ControllerArgs {
     #[arg(long, env = "SECRET_REFRESH_SECONDS", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub secret_refresh: u32,
 
-    /// Who may have routes on a host: every namespace, or the one that was first to claim it
+    /// Who may have routes on a host: every namespace, or the one that was first to claim it, a wildcard above it
+    /// or a host below it
     #[arg(long, env = "HOST_POLICY", value_name = "POLICY", value_enum, default_value_t)]
     pub host_policy: HostPolicy,
 
@@ -34,6 +37,11 @@ pub struct ControllerArgs {
     /// checked, and routes of the default class count as routes of no class
     #[arg(long, env = "INGRESS_CLASSES", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub ingress_classes: bool,
+
+    /// YAML file with the hosts that each namespace may have, such as {ticketing: [ticketing.dev,
+    /// "*.ticketing.dev"]}; no other host gets routes. It is read again when it changes. Default: every host
+    #[arg(long, env = "HOSTS_FILE", value_name = "FILE")]
+    pub hosts_file: Option<PathBuf>,
 
     /// Namespace of the Lease for leader election among several controllers. Default: no election, for a
     /// controller that is the only one
@@ -67,7 +75,7 @@ pub enum HostPolicy {
     /// Every namespace; each path goes to the oldest object that claims it
     #[default]
     Shared,
-    /// The namespace of the oldest object that claims the host
+    /// The namespace that was first to claim the host, or one that overlaps with it
     Namespace,
 }
 

@@ -34,6 +34,7 @@ pub struct Metrics {
     in_flight: Gauge,
     objects: Gauge,
     leading: Gauge,
+    hosts_file_broken: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,6 +76,7 @@ impl Metrics {
             in_flight: Gauge::default(),
             objects: Gauge::default(),
             leading: Gauge::default(),
+            hosts_file_broken: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("orders_operator_controller");
         registry.register(
@@ -101,6 +103,11 @@ impl Metrics {
         registry.register("reconciles_in_flight", "Reconciles running now", metrics.in_flight.clone());
         registry.register("objects", "OrdersServices that are watched", metrics.objects.clone());
         registry.register("leading", "1 while this controller leads, else 0", metrics.leading.clone());
+        registry.register(
+            "hosts_file_broken",
+            "1 while the file of allowed hosts cannot be used and what it allowed before stays in force, else 0",
+            metrics.hosts_file_broken.clone(),
+        );
         metrics
     }
 
@@ -148,6 +155,11 @@ impl Metrics {
     /// Sets the number of OrdersServices.
     pub fn set_objects(&self, number: usize) {
         self.objects.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// Sets whether the file of allowed hosts cannot be used.
+    pub fn set_hosts_file_broken(&self, is_broken: bool) {
+        self.hosts_file_broken.set(i64::from(is_broken));
     }
 
     /// Counts a request to the API server.

@@ -49,4 +49,4 @@ mod trigger;
 mod watches;
 
 pub use args::{ControllerArgs, HostPolicy};
-pub use run::run;
+pub use run::{ControllerError, run};

@@ -7,11 +7,12 @@ use kube::{
     Client,
     runtime::{
         Controller,
-        controller::{Config, Error as ControllerError},
+        controller::{Config, Error as RuntimeError},
         watcher,
     },
 };
 use prometheus_client::registry::Registry;
+use thiserror::Error;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,10 @@ use super::{
     api_server::ApiServer,
     args::ControllerArgs,
     children::{observed::ObservedChildren, served::Served},
-    claims::registry::ClaimRegistry,
+    claims::{
+        hosts_file::{HostsFile, HostsFileError},
+        registry::ClaimRegistry,
+    },
     context::Context,
     metrics::Metrics,
     raw_orders_service::RawOrdersService,
@@ -51,11 +55,27 @@ const REQUESTS_PER_RECONCILE: usize = 2;
 /// How long reconciles may go on after the shutdown begins, before the lease is handed over without them.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Why the controller ended.
+#[derive(Debug, Error)]
+pub enum ControllerError {
+    /// What ends every process of ours.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The hosts file cannot be used, and there is no former one: whatever was rendered would be a guess.
+    #[error(transparent)]
+    HostsFile(#[from] HostsFileError),
+}
+
 /// Runs the controller until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it cannot start. Failures of the API server later on are waited out.
-pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
+pub async fn run(args: ControllerArgs) -> Result<(), ControllerError> {
+    let hosts_file = args.hosts_file.as_deref().map(HostsFile::read).transpose()?;
+    Ok(run_with(args, hosts_file).await?)
+}
+
+async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result<(), RunError> {
     let health = Health::default();
     let ready = health.readiness("caches");
     let ticking = health.heartbeat("runtime", Duration::from_secs(60));
@@ -78,6 +98,9 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
     ));
     let (observed, states) = (ObservedChildren::default(), ResourceStates::default());
     let (claims, gateway_api) = (ClaimRegistry::new(args.host_policy.into()), Served::default());
+    if let Some(file) = &hosts_file {
+        claims.set_allowed(file.allowed().clone());
+    }
     let (trigger, queues) = Trigger::new(&namespaces, metrics.clone());
     let watches = Watches {
         config: args.watch.config(),
@@ -140,6 +163,12 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
         trigger: &context.trigger,
         max_age,
     };
+    let follow_hosts = async {
+        match hosts_file {
+            Some(file) => file.follow(&context.claims, &context.trigger, &metrics).await,
+            None => std::future::pending().await,
+        }
+    };
     let drain_timeout = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;
@@ -154,10 +183,11 @@ pub async fn run(args: ControllerArgs) -> Result<(), RunError> {
             Ok(Ok(())) | Err(_) => RunError::Ended,
         }),
         () = watches.run => Err(RunError::Ended),
-        () = gateway_api::probe(&api, &context.gateway_api, &context.services, &context.trigger) => {
+        () = gateway_api::probe(&api, &context.gateway_api, &context.claims, &context.services, &context.trigger) => {
             Err(RunError::Ended)
         }
         () = refresh.run() => Err(RunError::Ended),
+        () = follow_hosts => Err(RunError::Ended),
         () = lists_complete => Err(RunError::Ended),
         () = leading => Err(RunError::Ended),
         () = beat(&ticking, &reconciling, &metrics) => Err(RunError::Ended),
@@ -225,13 +255,13 @@ async fn beat(runtime: &Heartbeat, reconciles: &Heartbeat, metrics: &Metrics) {
     }
 }
 
-fn observe<T>(result: Result<T, ControllerError<ReconcileError, watcher::Error>>, metrics: &Metrics) {
+fn observe<T>(result: Result<T, RuntimeError<ReconcileError, watcher::Error>>, metrics: &Metrics) {
     match result {
         // Success is counted and failure logged in the reconcile, which has the object.
-        Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+        Ok(_) | Err(RuntimeError::ReconcilerFailed(..)) => {}
         // A child outlives its owner until it is garbage-collected.
-        Err(ControllerError::ObjectNotFound(object)) => metrics.not_found(&(&*object).into()),
-        Err(error @ (ControllerError::QueueError(_) | ControllerError::RunnerError(_))) => {
+        Err(RuntimeError::ObjectNotFound(object)) => metrics.not_found(&(&*object).into()),
+        Err(error @ (RuntimeError::QueueError(_) | RuntimeError::RunnerError(_))) => {
             tracing::error!(%error, "the controller's queue failed");
         }
     }

@@ -74,7 +74,7 @@ reasons! {
     AsExpected,
     /// A field of the spec has a value that cannot work.
     InvalidSpec,
-    /// A host is not a DNS name.
+    /// A host is not a DNS name, or is an IP address.
     InvalidHost,
     /// A route's path is not a plain prefix, or is `/`, which is the client's.
     InvalidPath,
@@ -86,8 +86,10 @@ reasons! {
     MissingClient,
     /// An older object has the same host and path.
     HostPathConflict,
-    /// Another namespace was first to claim the host.
+    /// Another namespace was first to claim the host, or one that overlaps with it.
     HostOwnedByOtherNamespace,
+    /// The namespace is not allowed to have the host.
+    HostNotAllowed,
     /// The API server does not know the Gateway API.
     GatewayApiMissing,
     /// A Gateway has not yet reported whether it accepts the routes.
@@ -96,7 +98,7 @@ reasons! {
     RouteNotAccepted,
     /// A Gateway does not find a Service that a route names.
     BackendsNotResolved,
-    /// The IngressClass does not exist.
+    /// The IngressClass does not exist; or, as a warning, none is named and there is no default.
     IngressClassNotFound,
     /// A warning: the Secret of the certificate does not exist.
     TLSSecretMissing,

@@ -18,6 +18,8 @@ use super::{
     .message("two routes have the same path: each path can go to one service only"))]
 #[x_kube(validation = Rule::new("!has(self.routes) || !self.routes.exists(r, r.path == self.path)")
     .message("a route has the path of the orders API itself, which is spec.ingress.path (/api/orders unless it is set): remove the route, or set spec.ingress.path to another path"))]
+#[x_kube(validation = Rule::new("!has(self.className) || !has(self.annotations) || !('kubernetes.io/ingress.class' in self.annotations)")
+    .message("className and the annotation kubernetes.io/ingress.class are both set, which the API server refuses in an Ingress: remove the annotation"))]
 #[serde(rename_all = "camelCase")]
 pub struct IngressSpec {
     /// Host names of the system. Every one gets the same routes.

@@ -11,6 +11,9 @@ use super::defaults;
 #[schemars(inline, extend("maxLength" = 253, "minLength" = 1, "x-kubernetes-validations" = [{
     "rule": "self.matches('^(\\\\*\\\\.)?[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\\\\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*\\\\.?$')",
     "message": "a host has letters, digits, hyphens and dots only, without scheme, port or path, such as ticketing.dev or *.ticketing.dev",
+}, {
+    "rule": "!self.matches('(^|\\\\.)([0-9]+|0[xX][0-9A-Fa-f]*)\\\\.?$')",
+    "message": "a host is a DNS name, not an IP address in any of its spellings: its last label is not a number",
 }]))]
 pub struct Host(pub String);
 

@@ -28,6 +28,15 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
     service(json!({})).validate_cel().unwrap();
     service(json!({"spec": {"ingress": null}})).validate_cel().unwrap();
     service(json!({"spec": {"ingress": {"hosts": ["*.Ticketing.dev.", "a-1.b"]}}})).validate_cel().unwrap();
+    service(json!({"spec": {"ingress": {"hosts": ["10.0.0.1.nip.io", "1a", "0x7f.dev"]}}}))
+        .validate_cel()
+        .unwrap();
+    for class in [
+        json!({"className": "x", "annotations": {"a": "b"}}),
+        json!({"annotations": {"kubernetes.io/ingress.class": "y"}}),
+    ] {
+        service(json!({"spec": {"ingress": class}})).validate_cel().unwrap();
+    }
     let gateway = json!({"parentRefs": [{"name": "g"}], "hostnames": ["*.a.dev"]});
     service(json!({"spec": {"gateway": gateway}})).validate_cel().unwrap();
     service(json!({"spec": {"autoscaling": {"maxReplicas": 2}}})).validate_cel().unwrap();
@@ -70,6 +79,15 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
         (json!({"spec": {"ingress": {"hosts": ["http://x"]}}}), "without scheme, port or path"),
         (json!({"spec": {"ingress": {"hosts": ["x:1"]}}}), "without scheme, port or path"),
         (json!({"spec": {"ingress": {"hosts": ["x", "x"]}}}), "listed twice"),
+        (json!({"spec": {"ingress": {"hosts": ["10.0.0.1"]}}}), "not an IP address"),
+        (json!({"spec": {"ingress": {"hosts": ["*.0.0.1."]}}}), "not an IP address"),
+        (json!({"spec": {"ingress": {"hosts": ["a.0xFf"]}}}), "not an IP address"),
+        (json!({"spec": {"ingress": {"hosts": ["1"]}}}), "not an IP address"),
+        (json!({"spec": {"ingress": {"hosts": ["::1"]}}}), "without scheme, port or path"),
+        (
+            json!({"spec": {"ingress": {"className": "x", "annotations": {"kubernetes.io/ingress.class": "y"}}}}),
+            "are both set",
+        ),
         (json!({"spec": {"ingress": {"path": "x"}}}), "must begin with /"),
         (json!({"spec": {"ingress": {"routes": [route("x")]}}}), "must begin with /"),
         (json!({"spec": {"ingress": {"routes": [route("/")]}}}), "spec.ingress.client"),

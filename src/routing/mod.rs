@@ -8,12 +8,14 @@
 //!
 //! ```text
 //! host     canonical host names
+//! allowed  the hosts that each namespace may have
 //! path     canonical path prefixes
 //! table    the routes of one host, in rendered order
 //! claims   which objects claim which prefixes of which hosts, and who gets them
 //! request  the target of a request, as `render --explain` takes it
 //! ```
 
+mod allowed;
 #[cfg(test)]
 mod cases;
 mod claims;
@@ -22,8 +24,9 @@ mod path;
 mod request;
 mod table;
 
+pub use allowed::AllowedHosts;
 pub use claims::{
-    Claim, ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint, HostPolicy, Site, Verdict,
+    Claim, ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint, HostPolicy, Refusal, Site, Verdict,
 };
 pub use host::{CanonicalHost, HostError};
 pub use path::{CanonicalPath, PathError};

@@ -299,6 +299,27 @@ impl TestNamespace {
         path
     }
 
+    /// A client of someone who may write OrdersServices, Secrets, Ingresses and HTTPRoutes in this namespace, and nothing
+    /// else.
+    pub async fn tenant(&self) -> Client {
+        let namespaced = json!({"name": "tenant", "namespace": self.name});
+        let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["get", "create", "patch", "delete"]});
+        let version = "rbac.authorization.k8s.io/v1";
+        for object in [
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": namespaced}),
+            json!({"apiVersion": version, "kind": "Role", "metadata": namespaced, "rules": [
+                rule("ticketing.dev", &["ordersservices"]), rule("", &["secrets"]),
+                rule("networking.k8s.io", &["ingresses"]), rule("gateway.networking.k8s.io", &["httproutes"]),
+            ]}),
+            json!({"apiVersion": version, "kind": "RoleBinding", "metadata": namespaced,
+                   "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tenant"},
+                   "subjects": [{"kind": "ServiceAccount", "name": "tenant", "namespace": self.name}]}),
+        ] {
+            apply_any(&self.client, object).await;
+        }
+        client(Kubeconfig::read_from(self.kubeconfig_of("tenant").await).unwrap()).await
+    }
+
     /// A kubeconfig of an account of this namespace.
     pub async fn kubeconfig_of(&self, account: &str) -> PathBuf {
         let path = self.folder.join(format!("account-{account}"));

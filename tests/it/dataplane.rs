@@ -259,7 +259,7 @@ async fn traefik_serves_the_course_s_routes_in_order_when_we_render_them_and_not
         "client": {"service": "client-srv", "port": ports["client-srv"]}
     });
     namespace.apply(&namespace.service("orders", json!({"ingress": ingress}))).await.unwrap();
-    namespace.condition("orders", IngressReady, "True", "AsExpected").await;
+    namespace.condition("orders", IngressReady, "True", "IngressClassNotFound").await;
     let as_it_was: Vec<_> = COURSE
         .iter()
         .map(|(path, name)| {
@@ -338,7 +338,7 @@ async fn traefik_gives_the_oracle_s_answer_to_every_request() {
         tables.push(table.unwrap().iter().cloned().collect::<Vec<_>>());
     }
     for number in 0..samples.len() {
-        namespace.condition(&format!("orders-{number}"), IngressReady, "True", "AsExpected").await;
+        namespace.condition(&format!("orders-{number}"), IngressReady, "True", "IngressClassNotFound").await;
     }
     let mut asked = 0;
     for strict in [false, true] {

@@ -164,6 +164,30 @@ fn what_two_resources_claim_is_named_by_file_resource_and_field_and_nothing_is_r
         "{by_namespace}"
     );
 
+    // A wildcard above another namespace's host, and a class written as an annotation, are no way around.
+    let wild = other.replace("[ticketing.dev]", "[\"*.dev\"]").replace("/api/users", "/u");
+    write(
+        "b.yaml",
+        &wild.replace("  ingress:", "  ingress:\n    annotations: {kubernetes.io/ingress.class: x}"),
+    );
+    let by_namespace = refused(&[&arguments[..], &["--host-policy", "namespace"]].concat(), "");
+    assert!(
+        by_namespace.contains("spec.ingress.hosts[0]: host \"*.dev\" belongs to namespace \"shop\""),
+        "{by_namespace}"
+    );
+
+    // Nor is a host that the hosts file does not allow for the namespace.
+    let list = folder.join("hosts.list");
+    std::fs::write(&list, "shop: [\"*.ticketing.dev\"]\nteam: [\"*.dev\"]").unwrap();
+    let by_list = refused(&[&arguments[..], &["--hosts-file", list.to_str().unwrap()]].concat(), "");
+    let expected = "spec.ingress.hosts[0]: host \"ticketing.dev\" is not among those that the hosts file allows for namespace \"shop\"";
+    assert!(by_list.contains(expected) && !by_list.contains("b.yaml: "), "{by_list}");
+    std::fs::write(&list, "shop: [ticketing.dev]\nteam: [\"*.dev\"]").unwrap();
+    rendered(&[&arguments[..], &["--hosts-file", list.to_str().unwrap()]].concat(), "");
+    std::fs::write(&list, "shop: ticketing.dev").unwrap();
+    let broken = refused(&[&arguments[..], &["--hosts-file", list.to_str().unwrap()]].concat(), "");
+    assert!(broken.contains("hosts.list: ") && broken.contains("write a map from namespaces"), "{broken}");
+
     // An Ingress beside it, as the course writes it, counts too; one that the operator made does not.
     let ingress = "
 apiVersion: networking.k8s.io/v1
@@ -176,6 +200,28 @@ spec:
 ";
     let said = refused(&["-", "--default-image", "i"], &format!("{GOOD}---{ingress}"));
     assert!(said.contains("ticketing.dev/api/users is also a route of Ingress zoo/course"), "{said}");
+    let route = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: theirs, namespace: zoo}
+spec:
+  parentRefs: [{name: public, namespace: gw}]
+  hostnames: [ticketing.dev]
+  rules: [{matches: [{path: {type: PathPrefix, value: /ws}}], backendRefs: [{name: x, port: 80}]}]
+";
+    let at_gateway = GOOD.replace(
+        "  ingress:",
+        "  gateway: {parentRefs: [{name: public, namespace: gw}], hostnames: [ticketing.dev]}\n  ingress:",
+    );
+    let said = refused(&["-", "--default-image", "i"], &format!("{at_gateway}---{route}"));
+    assert!(
+        said.contains("routes[0].path: ticketing.dev/ws is also a route of HTTPRoute zoo/theirs"),
+        "{said}"
+    );
+    rendered(&["-", "--default-image", "i"], &format!("{GOOD}---{route}"));
+    let arguments = ["-", "--default-image", "i", "--host-policy", "namespace"];
+    let said = refused(&arguments, &format!("{GOOD}---{route}"));
+    assert!(said.contains("belongs to namespace \"zoo\" by HTTPRoute zoo/theirs"), "{said}");
     let owned = ingress.replace(
         "namespace: zoo",
         "namespace: zoo, ownerReferences: [{apiVersion: ticketing.dev/v1alpha1, kind: OrdersService, name: x, uid: y, controller: true}]",

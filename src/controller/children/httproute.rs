@@ -3,15 +3,21 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::crd::ParentRef;
+
+/// The API group of Gateways and HTTPRoutes.
+pub const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
 
 /// The most rules that one HTTPRoute may have.
 pub const MAX_RULES: usize = 16;
 
-/// The most HTTPRoutes of one OrdersService: for 64 routes, its own path and the client.
-pub const MAX_ROUTES: usize = 66_usize.div_ceil(MAX_RULES);
+/// The most HTTPRoutes that a host can need: for 64 routes, the own path and the client.
+pub const MAX_ROUTES_OF_A_HOST: usize = 66_usize.div_ceil(MAX_RULES);
+
+/// The most HTTPRoutes of one OrdersService: it has 8 hosts at most, each of which may have other routes.
+pub const MAX_ROUTES: usize = 8 * MAX_ROUTES_OF_A_HOST;
 
 /// Rules for some host names at some Gateways.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,7 +55,7 @@ pub struct ParentReference {
 }
 
 /// Requests that match go to the backends.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HTTPRouteRule {
     /// A request matches the rule if it matches any of these.
@@ -58,12 +64,21 @@ pub struct HTTPRouteRule {
     pub backend_refs: Vec<HTTPBackendRef>,
 }
 
-/// What a request must be like.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+/// What a request must be like. Of the routes of others it must be known whether they depend on more than the path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct HTTPRouteMatch {
     /// Its path.
     pub path: HTTPPathMatch,
+    /// Its headers. We write none.
+    #[serde(skip_serializing)]
+    pub headers: Vec<IgnoredAny>,
+    /// The parameters of its query. We write none.
+    #[serde(skip_serializing)]
+    pub query_params: Vec<IgnoredAny>,
+    /// Its method. We write none.
+    #[serde(skip_serializing)]
+    pub method: Option<IgnoredAny>,
 }
 
 /// What a path must be like.

@@ -4,30 +4,30 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Whether one kind is served now. Clones share one state.
+/// Whether one kind is served now; none until that is known. Clones share one state.
 #[derive(Clone)]
-pub struct Served(Arc<watch::Sender<bool>>);
+pub struct Served(Arc<watch::Sender<Option<bool>>>);
 
 impl Default for Served {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
+        Self(Arc::new(watch::Sender::new(None)))
     }
 }
 
 impl Served {
     /// Whether objects of the kind can be written and watched.
     pub fn is_served(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() == Some(true)
     }
 
     /// Its CRD was found, or is gone.
     pub fn set(&self, is_served: bool) {
-        self.0.send_replace(is_served);
+        self.0.send_replace(Some(is_served));
     }
 
-    /// Waits until it is served, or until it is not.
+    /// Waits until it is known to be served, or not to be.
     pub async fn wait_until(&self, is_served: bool) {
         // This cannot fail: `self` holds the sender.
-        drop(self.0.subscribe().wait_for(|now| *now == is_served).await);
+        drop(self.0.subscribe().wait_for(|now| *now == Some(is_served)).await);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! An OrdersService claims what its spec requests and what its status says is rendered. So a route that it gives up is
 //! free only once it is no longer rendered, and an OrdersService whose spec cannot be rendered (suspended, or not valid)
-//! keeps what its Ingress still serves. Of other Ingresses, every path that is a prefix is a claim.
+//! keeps what its Ingress and its HTTPRoutes still serve. Of other Ingresses and HTTPRoutes, every path that is a prefix is
+//! a claim.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,20 +12,23 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::requested::{RequestedRoutes, requested, requested_at_gateway};
+use super::requested::{
+    CLASS_ANNOTATION, RequestedRoutes, gateway, gateways, ingress_class, requested, requested_at_gateway,
+};
 use crate::{
-    controller::children::{owner::Owner, partial::Partial},
-    crd::OrdersService,
+    controller::children::{
+        httproute::{GATEWAY_API_GROUP, HTTPRoute, HTTPRouteMatch, HTTPRouteRule, ParentReference},
+        owner::Owner,
+        partial::Partial,
+    },
+    crd::{Host, OrdersService},
     routing::{
         CanonicalHost, CanonicalPath, Claim, ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint,
         Site, Verdict,
     },
 };
 
-/// Names the class of an Ingress where its spec does not, as was usual before Kubernetes 1.18.
-const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
-
-/// What others have of the routes that an OrdersService requests, by host.
+/// What others have of the routes that an OrdersService requests, by host and by what serves it.
 pub type Verdicts = BTreeMap<Site, Verdict>;
 
 /// What an object claims.
@@ -55,35 +59,68 @@ pub fn verdicts(index: &ClaimIndex, me: &Claimant, requested: &RequestedRoutes) 
     requested.sites().map(|site| (site.clone(), index.judge(me, &site, prefixes()))).collect()
 }
 
+/// What others have of what an OrdersService requests, of its ingress controller and of its Gateways.
+pub fn verdicts_on(index: &ClaimIndex, service: &OrdersService) -> Verdicts {
+    let me = claimant(&service.metadata, ClaimantKind::OrdersService);
+    requested_of(service).iter().flat_map(|requested| verdicts(index, &me, requested)).collect()
+}
+
 /// The claims of an OrdersService: the routes that it requests, and those that it has.
 pub fn of_service(service: &OrdersService) -> Claims {
-    let mut claims = BTreeSet::new();
-    if let Ok(Some(requested)) = requested(service) {
-        claims.extend(claims_to(&requested));
-    }
-    if let Some(ingress) = &service.spec.ingress {
-        let entry_point = EntryPoint::Class(ingress.class_name.as_deref().map(Into::into));
-        // The routes of a host that only Gateways serve are in the status too, and are none of the Ingress.
-        let at_gateway =
-            requested_at_gateway(service).ok().flatten().map_or(Vec::new(), |gateway| gateway.hosts);
-        for route in service.status.iter().flat_map(|status| &status.routes) {
-            let host = CanonicalHost::parse(&route.host).ok().filter(|host| !at_gateway.contains(host));
-            if let Some((host, prefix)) = host.zip(CanonicalPath::parse(&route.path).ok()) {
-                let site = Site { entry_point: entry_point.clone(), host };
-                claims.insert(Claim { site, prefix: Some(prefix) });
-            }
+    let mut claims = served(service);
+    for mut claim in requested_of(service).iter().flat_map(claims_to) {
+        claim.is_served = true;
+        if !claims.contains(&claim) {
+            claims.insert(Claim { is_served: false, ..claim });
         }
     }
     Claims::These(claims)
 }
 
+/// The claims on the routes of which the status says that they are rendered, whatever the spec says by now.
+fn served(service: &OrdersService) -> BTreeSet<Claim> {
+    let parsed = |hosts: &[Host]| -> Vec<_> {
+        hosts.iter().filter_map(|Host(text)| CanonicalHost::parse(text).ok()).collect()
+    };
+    let (ingress, spec) = (&service.spec.ingress, &service.spec.gateway);
+    let at_ingress = ingress.as_ref().map_or(Vec::new(), |ingress| parsed(&ingress.hosts));
+    let at_gateway = spec.as_ref().map_or(Vec::new(), |gateway| parsed(&gateway.hostnames));
+    // The status does not say what serves a host. One that the spec lacks by now is taken for the Ingress's.
+    let class = ingress.as_ref().map_or(EntryPoint::Class(None), ingress_class);
+    let gateways = gateways(service);
+    let mut claims = BTreeSet::new();
+    for route in service.status.iter().flat_map(|status| &status.routes) {
+        let host = CanonicalHost::parse(&route.host).ok();
+        let Some((host, path)) = host.zip(CanonicalPath::parse(&route.path).ok()) else { continue };
+        let is_at_gateway = at_gateway.contains(&host);
+        let is_at_ingress = !is_at_gateway || at_ingress.contains(&host);
+        let entry_points =
+            gateways.iter().filter(|_| is_at_gateway).chain(Some(&class).filter(|_| is_at_ingress));
+        claims.extend(entry_points.map(|entry_point| Claim {
+            site: Site { entry_point: entry_point.clone(), host: host.clone() },
+            prefix: Some(path.clone()),
+            is_served: true,
+        }));
+    }
+    claims
+}
+
+/// The routes that an OrdersService requests, of its ingress controller and of its Gateways; without those that are not
+/// valid.
+pub fn requested_of(service: &OrdersService) -> Vec<RequestedRoutes> {
+    let at_gateway = requested_at_gateway(service).ok().flatten().map(|gateway| gateway.requested);
+    requested(service).ok().flatten().into_iter().chain(at_gateway).collect()
+}
+
 /// The claims on requested routes.
 pub fn claims_to(requested: &RequestedRoutes) -> impl Iterator<Item = Claim> {
     requested.sites().flat_map(|site| {
-        requested
-            .routes
-            .iter()
-            .map(move |route| Claim { site: site.clone(), prefix: Some(route.path.clone()) })
+        let claim = move |path: &CanonicalPath| Claim {
+            site: site.clone(),
+            prefix: Some(path.clone()),
+            is_served: false,
+        };
+        requested.routes.iter().map(move |route| claim(&route.path))
     })
 }
 
@@ -93,18 +130,24 @@ pub fn of_ingress(ingress: &Partial<Ingress>) -> Claims {
     if Owner::of(metadata).is_some() {
         return Claims::OfOwner;
     }
+    // The annotation is meant to have precedence, but not every ingress controller has it so.
     let annotation = metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION));
-    let entry_point =
-        EntryPoint::Class(spec.ingress_class_name.as_ref().or(annotation).map(|class| class.as_str().into()));
+    let mut classes: BTreeSet<_> =
+        spec.ingress_class_name.iter().chain(annotation).map(|class| Some(class.as_str().into())).collect();
+    if classes.is_empty() {
+        classes.insert(None);
+    }
     let mut claims = BTreeSet::new();
     for rule in spec.rules.iter().flatten() {
         let Some(Ok(host)) = rule.host.as_deref().map(CanonicalHost::parse) else { continue };
-        let site = Site { entry_point: entry_point.clone(), host };
-        let claim = |prefix| Claim { site: site.clone(), prefix };
-        match &rule.http {
-            Some(http) => claims.extend(http.paths.iter().map(|path| claim(prefix_of(path)))),
-            // A rule without paths sends every request for the host to the default backend.
-            None => drop(claims.insert(claim(Some(CanonicalPath::root())))),
+        for class in &classes {
+            let site = Site { entry_point: EntryPoint::Class(class.clone()), host: host.clone() };
+            let claim = |prefix| Claim { site: site.clone(), prefix, is_served: true };
+            match &rule.http {
+                Some(http) => claims.extend(http.paths.iter().map(|path| claim(prefix_of(path)))),
+                // A rule without paths sends every request for the host to the default backend.
+                None => drop(claims.insert(claim(Some(CanonicalPath::root())))),
+            }
         }
     }
     Claims::These(claims)
@@ -114,4 +157,59 @@ pub fn of_ingress(ingress: &Partial<Ingress>) -> Claims {
 fn prefix_of(path: &HTTPIngressPath) -> Option<CanonicalPath> {
     let text = path.path.as_deref().unwrap_or("/");
     (path.path_type != "Exact").then(|| CanonicalPath::parse(text).ok()).flatten()
+}
+
+/// The claims of an HTTPRoute, at each of its Gateways. If an OrdersService controls it, that one claims its routes.
+pub fn of_http_route(route: &Partial<HTTPRoute>) -> Claims {
+    let Partial { metadata, spec, .. } = route;
+    if Owner::of(metadata).is_some() {
+        return Claims::OfOwner;
+    }
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let parents = spec.parent_refs.iter().filter(|parent| is_gateway(parent));
+    let gateways: BTreeSet<_> =
+        parents.filter_map(|parent| Some(gateway(parent.gateway.as_ref()?, namespace))).collect();
+    let hosts: Vec<_> = match spec.hostnames.as_slice() {
+        // What only redirects, as from HTTP to HTTPS, has no host of its own.
+        [] if spec.rules.iter().all(|rule| rule.backend_refs.is_empty()) => Vec::new(),
+        [] => vec![CanonicalHost::any()],
+        named => named.iter().filter_map(|text| CanonicalHost::parse(text).ok()).collect(),
+    };
+    let mut claims = BTreeSet::new();
+    for host in &hosts {
+        for entry_point in &gateways {
+            let site = Site { entry_point: entry_point.clone(), host: host.clone() };
+            let claim = |prefix| Claim { site: site.clone(), prefix, is_served: true };
+            claims.insert(claim(None));
+            claims.extend(spec.rules.iter().flat_map(prefixes_of).map(|prefix| claim(Some(prefix))));
+        }
+    }
+    Claims::These(claims)
+}
+
+/// Whether a route is attached to a Gateway, and not to a Service, as in a mesh.
+fn is_gateway(parent: &ParentReference) -> bool {
+    (parent.group.is_empty() || parent.group == GATEWAY_API_GROUP)
+        && (parent.kind.is_empty() || parent.kind == "Gateway")
+}
+
+/// The prefixes of which a rule takes every request: none if it has no backends, as one that redirects.
+fn prefixes_of(rule: &HTTPRouteRule) -> Vec<CanonicalPath> {
+    if rule.backend_refs.is_empty() {
+        return Vec::new();
+    }
+    if rule.matches.is_empty() {
+        return vec![CanonicalPath::root()];
+    }
+    rule.matches.iter().filter_map(prefix_of_match).collect()
+}
+
+/// None for anything but a prefix, and for what depends on more than the path.
+fn prefix_of_match(of: &HTTPRouteMatch) -> Option<CanonicalPath> {
+    let HTTPRouteMatch { path, headers, query_params, method } = of;
+    let is_prefix = path.type_.is_empty() || path.type_ == "PathPrefix";
+    if !is_prefix || !headers.is_empty() || !query_params.is_empty() || method.is_some() {
+        return None;
+    }
+    if path.value.is_empty() { Some(CanonicalPath::root()) } else { CanonicalPath::parse(&path.value).ok() }
 }

@@ -9,16 +9,18 @@ use std::{
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Resource;
 
-use super::{
-    claimed::{Claims, Verdicts, claimant, created, of_ingress, of_service, verdicts},
-    requested::requested,
+use super::claimed::{
+    Claims, Verdicts, claimant, created, of_http_route, of_ingress, of_service, verdicts_on,
 };
 use crate::{
     controller::{
-        children::partial::Partial, index::Index, object_key::ObjectKey, raw_orders_service::RawOrdersService,
+        children::{httproute::HTTPRoute, partial::Partial},
+        index::Index,
+        object_key::ObjectKey,
+        raw_orders_service::RawOrdersService,
     },
     crd::OrdersService,
-    routing::{ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint, HostPolicy},
+    routing::{AllowedHosts, ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint, HostPolicy},
 };
 
 /// Marks the class of Ingresses that name none.
@@ -45,16 +47,29 @@ impl ClaimRegistry {
 
     /// What others have of what `service` requests.
     pub fn judge(&self, service: &OrdersService) -> Verdicts {
-        let me = claimant(&service.metadata, ClaimantKind::OrdersService);
-        let state = self.lock();
-        let requested = requested(service).ok().flatten();
-        requested.iter().flat_map(|requested| verdicts(&state.index, &me, requested)).collect()
+        verdicts_on(&self.lock().index, service)
+    }
+
+    /// Sets the hosts that each namespace may have; gives the OrdersServices that this concerns.
+    pub fn set_allowed(&self, allowed: AllowedHosts) -> Vec<ObjectKey> {
+        keys(self.lock().index.set_allowed(allowed))
     }
 
     /// Whether there is an IngressClass of this name; none when they cannot be read.
     pub fn has_class(&self, name: &str) -> Option<bool> {
         let state = self.lock();
         state.classes_synced.then(|| state.classes.contains_key(name))
+    }
+
+    /// Whether the cluster has a default IngressClass; none when they cannot be read.
+    pub fn has_default_class(&self) -> Option<bool> {
+        let state = self.lock();
+        state.classes_synced.then(|| state.classes.values().any(Option::is_some))
+    }
+
+    /// Drops the claims of every HTTPRoute, since there are none any more; gives the OrdersServices that this concerns.
+    pub fn http_routes_gone(&self) -> Vec<ObjectKey> {
+        Claimants::new(self, ClaimantKind::HTTPRoute, None).retain(&HashSet::new())
     }
 
     /// The index for the watch on OrdersServices in `namespace`, or in all.
@@ -65,6 +80,11 @@ impl ClaimRegistry {
     /// The index for the watch on Ingresses in `namespace`, or in all.
     pub fn of_ingresses(&self, namespace: Option<&str>) -> IngressClaims {
         IngressClaims(Claimants::new(self, ClaimantKind::Ingress, namespace))
+    }
+
+    /// The index for the watch on HTTPRoutes in `namespace`, or in all.
+    pub fn of_http_routes(&self, namespace: Option<&str>) -> HTTPRouteClaims {
+        HTTPRouteClaims(Claimants::new(self, ClaimantKind::HTTPRoute, namespace))
     }
 
     /// The index for the watch on IngressClasses.
@@ -143,6 +163,23 @@ pub struct IngressClaims(Claimants);
 impl Index<Partial<Ingress>> for IngressClaims {
     fn apply(&mut self, ingress: &Partial<Ingress>) -> Vec<ObjectKey> {
         self.0.apply(claimant(&ingress.metadata, ClaimantKind::Ingress), of_ingress(ingress))
+    }
+
+    fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
+        self.0.delete(key)
+    }
+
+    fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+        self.0.retain(listed)
+    }
+}
+
+/// The claims of the HTTPRoutes of one watch, those of OrdersServices aside.
+pub struct HTTPRouteClaims(Claimants);
+
+impl Index<Partial<HTTPRoute>> for HTTPRouteClaims {
+    fn apply(&mut self, route: &Partial<HTTPRoute>) -> Vec<ObjectKey> {
+        self.0.apply(claimant(&route.metadata, ClaimantKind::HTTPRoute), of_http_route(route))
     }
 
     fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {

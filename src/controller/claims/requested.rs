@@ -1,21 +1,28 @@
 //! The routes that a spec asks for, in canonical form and order, whoever else claims them.
 
+use std::collections::BTreeSet;
+
 use kube::ResourceExt;
 
 use crate::controller::problem::Problem;
 use crate::{
-    crd::{self, Host, OrdersService, ParentRef, Reason, RouteSpec},
+    crd::{self, Host, IngressSpec, OrdersService, ParentRef, Reason, RouteSpec},
     routing::{Backend, CanonicalHost, CanonicalPath, EntryPoint, RouteError, RouteTable, Site},
 };
 
 /// The path of the orders API where none is written.
 const DEFAULT_PATH: &str = "/api/orders";
 
-/// The routes that `spec.ingress` requests for each of its hosts.
+/// Names the class of an Ingress where its spec does not, as was usual before Kubernetes 1.18.
+pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
+/// The routes that `spec.ingress` or `spec.gateway` requests for each of its hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedRoutes {
-    /// The ingress controllers that serve the hosts.
-    pub entry_point: EntryPoint,
+    /// The field that lists the routes.
+    pub field: &'static str,
+    /// What serves the hosts: the ingress controllers of a class, or some Gateways.
+    pub entry_points: Vec<EntryPoint>,
     /// The hosts in canonical order, so that the same hosts in another order give the same Ingress.
     pub hosts: Vec<CanonicalHost>,
     /// The path of the orders API itself.
@@ -25,9 +32,16 @@ pub struct RequestedRoutes {
 }
 
 impl RequestedRoutes {
-    /// Each host, with the ingress controllers that serve it.
+    /// Each host at everything that serves it.
     pub fn sites(&self) -> impl Iterator<Item = Site> {
-        self.hosts.iter().map(|host| Site { entry_point: self.entry_point.clone(), host: host.clone() })
+        self.hosts.iter().flat_map(|host| self.sites_of(host))
+    }
+
+    /// One host at everything that serves it.
+    pub fn sites_of(&self, host: &CanonicalHost) -> impl Iterator<Item = Site> {
+        self.entry_points
+            .iter()
+            .map(|entry_point| Site { entry_point: entry_point.clone(), host: host.clone() })
     }
 }
 
@@ -46,6 +60,20 @@ pub fn requested(service: &OrdersService) -> Result<Option<RequestedRoutes>, Vec
             );
             problems.push(Problem::new(Reason::InvalidSpec, message));
         }
+        if adds_hosts(name) {
+            let message = format!(
+                "spec.ingress.annotations has {name:?}, by which an ingress controller serves hosts that are not in \
+                 spec.ingress.hosts: remove it, and list every host there"
+            );
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+        }
+    }
+    if ingress.class_name.is_some() && ingress.annotations.contains_key(CLASS_ANNOTATION) {
+        let message = format!(
+            "spec.ingress.className and the annotation {CLASS_ANNOTATION} in spec.ingress.annotations are both set, which \
+             the API server refuses in an Ingress: remove the annotation"
+        );
+        problems.push(Problem::new(Reason::InvalidSpec, message));
     }
     let list = RouteList {
         field: "spec.ingress",
@@ -61,8 +89,30 @@ pub fn requested(service: &OrdersService) -> Result<Option<RequestedRoutes>, Vec
             return Err(problems);
         }
     };
-    let entry_point = EntryPoint::Class(ingress.class_name.as_deref().map(Into::into));
-    Ok(Some(RequestedRoutes { entry_point, hosts, own_path, routes }))
+    let entry_points = vec![ingress_class(ingress)];
+    Ok(Some(RequestedRoutes { field: list.field, entry_points, hosts, own_path, routes }))
+}
+
+/// The class of the Ingress: by its field, or by the annotation that was there before the field.
+pub fn ingress_class(ingress: &IngressSpec) -> EntryPoint {
+    let class = ingress.class_name.as_ref().or_else(|| ingress.annotations.get(CLASS_ANNOTATION));
+    EntryPoint::Class(class.map(|class| class.as_str().into()))
+}
+
+/// The Gateway that a route of that namespace refers to.
+pub fn gateway(parent: &ParentRef, namespace: &str) -> EntryPoint {
+    let namespace = parent.namespace.as_deref().unwrap_or(namespace);
+    EntryPoint::Gateway(format!("{namespace}/{}", parent.name).into())
+}
+
+/// Whether this annotation has an ingress controller serve further hosts: of ingress-nginx and HAProxy, of Kong, and the
+/// conditions of the AWS load balancer.
+fn adds_hosts(name: &str) -> bool {
+    match name.split_once('/') {
+        Some((_, "server-alias" | "server-alias-regex" | "host-aliases")) => true,
+        Some(("alb.ingress.kubernetes.io", rest)) => rest.starts_with("conditions."),
+        _ => false,
+    }
 }
 
 /// Whether this annotation makes ingress-nginx read paths as regexes.
@@ -95,6 +145,7 @@ pub fn requested_at_gateway(service: &OrdersService) -> Result<Option<GatewayRou
         }
     }
     let own_list = gateway.path.is_some() || !gateway.routes.is_empty() || gateway.client.is_some();
+    let field = if service.spec.ingress.is_some() { "spec.ingress" } else { "spec.gateway" };
     let table = match &service.spec.ingress {
         Some(_) if own_list => {
             let message = "with spec.ingress the Gateways serve its routes: remove path, routes and client from spec.gateway";
@@ -104,35 +155,36 @@ pub fn requested_at_gateway(service: &OrdersService) -> Result<Option<GatewayRou
         Some(_) => requested(service).ok().flatten().map(|requested| (requested.own_path, requested.routes)),
         None => {
             let path = gateway.path.as_deref().unwrap_or(DEFAULT_PATH);
-            let list = RouteList {
-                field: "spec.gateway",
-                path,
-                routes: &gateway.routes,
-                client: gateway.client.as_ref(),
-            };
+            let list = RouteList { field, path, routes: &gateway.routes, client: gateway.client.as_ref() };
             list.table(service).map_err(|found| problems.extend(found)).ok()
         }
     };
     match table {
         Some((own_path, routes)) if problems.is_empty() => {
-            Ok(Some(GatewayRoutes { parents: gateway.parent_refs.clone(), hosts, own_path, routes }))
+            let entry_points = gateways(service);
+            let requested = RequestedRoutes { field, entry_points, hosts, own_path, routes };
+            Ok(Some(GatewayRoutes { parents: gateway.parent_refs.clone(), requested }))
         }
         _ if problems.is_empty() => Ok(None),
         _ => Err(problems),
     }
 }
 
+/// The Gateways that `spec.gateway` names, each once, whichever of its listeners.
+pub fn gateways(service: &OrdersService) -> Vec<EntryPoint> {
+    let namespace = service.namespace().unwrap_or_default();
+    let parents = service.spec.gateway.iter().flat_map(|gateway| &gateway.parent_refs);
+    let named: BTreeSet<_> = parents.map(|parent| gateway(parent, &namespace)).collect();
+    named.into_iter().collect()
+}
+
 /// The routes that each host has at some Gateways.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayRoutes {
-    /// The Gateways.
+    /// The Gateways, or listeners of them.
     pub parents: Vec<ParentRef>,
-    /// The hosts in canonical order.
-    pub hosts: Vec<CanonicalHost>,
-    /// The path of the orders API itself.
-    pub own_path: CanonicalPath,
-    /// The routes in rendered order.
-    pub routes: RouteTable,
+    /// The routes.
+    pub requested: RequestedRoutes,
 }
 
 fn hosts(field: &str, listed: &[Host]) -> (Vec<CanonicalHost>, Vec<Problem>) {

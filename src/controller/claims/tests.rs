@@ -3,10 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde_json::{Value, json};
 
-use super::{
-    claimed::{Claims, claimant, of_ingress, of_service, verdicts},
-    requested::requested,
-};
+use super::claimed::{Claims, claimant, of_http_route, of_ingress, of_service, verdicts_on};
 use crate::{
     controller::{
         children::rollout::Rollout,
@@ -29,9 +26,13 @@ fn ingress(value: Value) -> BTreeSet<Claim> {
 
 fn shown(claims: &BTreeSet<Claim>) -> Vec<String> {
     let text = |claim: &Claim| {
-        let EntryPoint::Class(class) = &claim.site.entry_point;
+        let entry_point = match &claim.site.entry_point {
+            EntryPoint::Class(class) => class.as_deref().unwrap_or("(default)"),
+            EntryPoint::Gateway(gateway) => gateway,
+        };
         let prefix = claim.prefix.as_ref().map_or("(none)", CanonicalPath::as_str);
-        format!("{} {} {prefix}", class.as_deref().unwrap_or("(default)"), claim.site.host)
+        let served = if claim.is_served { "" } else { " (requested)" };
+        format!("{entry_point} {} {prefix}{served}", claim.site.host)
     };
     claims.iter().map(text).collect()
 }
@@ -67,12 +68,108 @@ fn a_resource_claims_what_it_asks_for_and_what_it_still_has() {
         service(json!({"ingress": {"hosts": ["a.dev"], "routes": [], "client": null, "className": "x"}}));
     let had = json!({"routes": [{"host": "a.dev", "path": "/old", "service": "s:1"}]});
     object.status = Some(serde_json::from_value(had).unwrap());
-    assert_eq!(claims(&object), ["x a.dev /api/orders", "x a.dev /old"]);
+    assert_eq!(claims(&object), ["x a.dev /api/orders (requested)", "x a.dev /old"]);
     // If the spec cannot be rendered, the Ingress stays as it is.
     object.spec.ingress.as_mut().unwrap().path = "/(a|b)".into();
     assert_eq!(claims(&object), ["x a.dev /old"]);
+    // Nor does it give up what is still served by no longer asking for it: what it is served by is not known then.
     object.spec.ingress = None;
+    assert_eq!(claims(&object), ["(default) a.dev /old"]);
+    object.status = None;
     assert_eq!(claims(&object), [""; 0]);
+}
+
+#[test]
+fn the_class_is_read_from_the_field_or_from_the_annotation_and_routes_at_gateways_are_claims_too() {
+    let claims = |object: &OrdersService| match of_service(object) {
+        Claims::These(claims) => shown(&claims),
+        Claims::OfOwner | Claims::Unknown => panic!("it claims"),
+    };
+    let annotations = json!({"kubernetes.io/ingress.class": "old"});
+    let bare = json!({"hosts": ["a.dev"], "routes": [], "client": null});
+    let mut spec = json!({"ingress": bare});
+    spec["ingress"]["annotations"] = annotations;
+    assert_eq!(claims(&service(spec)), ["old a.dev /api/orders (requested)"]);
+    let gateway = json!({"hostnames": ["a.dev", "*.g.dev"], "parentRefs": [
+        {"name": "public", "namespace": "gw", "sectionName": "http"},
+        {"name": "public", "namespace": "gw", "sectionName": "https"}, {"name": "own"},
+    ]});
+    let mut object = service(json!({"ingress": bare, "gateway": gateway}));
+    let had = json!({"routes": [{"host": "a.dev", "path": "/api/orders", "service": "s:1"},
+                                {"host": "*.g.dev", "path": "/old", "service": "s:1"}]});
+    object.status = Some(serde_json::from_value(had).unwrap());
+    let mut found = claims(&object);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "(default) a.dev /api/orders",
+            "gw/public *.g.dev /api/orders (requested)",
+            "gw/public *.g.dev /old",
+            "gw/public a.dev /api/orders",
+            "shop/own *.g.dev /api/orders (requested)",
+            "shop/own *.g.dev /old",
+            "shop/own a.dev /api/orders",
+        ]
+    );
+}
+
+#[test]
+fn an_ingress_with_two_classes_claims_in_both() {
+    let claims = ingress(json!({
+        "metadata": {"annotations": {"kubernetes.io/ingress.class": "old"}},
+        "spec": {"ingressClassName": "new", "rules": [{"host": "t.dev"}]}
+    }));
+    assert_eq!(shown(&claims), ["new t.dev /", "old t.dev /"]);
+}
+
+#[test]
+fn of_an_http_route_each_prefix_counts_that_depends_on_nothing_but_the_path() {
+    let claims = |spec: Value| {
+        let mut route = json!({"metadata": {"namespace": "team", "name": "theirs"}, "spec": {
+            "parentRefs": [{"name": "public", "namespace": "gw"}], "hostnames": ["T.dev", "*.t.dev"],
+        }});
+        json_patch::merge(&mut route["spec"], &spec);
+        match of_http_route(&serde_json::from_value(route).unwrap()) {
+            Claims::These(claims) => shown(&claims),
+            Claims::OfOwner | Claims::Unknown => panic!("it makes no claims"),
+        }
+    };
+    let backends = json!([{"name": "a-srv", "port": 80}]);
+    let rule = |matches: Value| json!({"matches": matches, "backendRefs": backends});
+    let prefix = |value: &str| json!({"path": {"type": "PathPrefix", "value": value}});
+    let mut narrow = [prefix("/h"), prefix("/q"), prefix("/m")];
+    narrow[0]["headers"] = json!([{"name": "x", "value": "y"}]);
+    narrow[1]["queryParams"] = json!([{"name": "x", "value": "y"}]);
+    narrow[2]["method"] = json!("GET");
+    let rules = json!([
+        rule(json!([prefix("/a/"), prefix("/b")])), rule(json!(narrow)),
+        rule(json!([{"path": {"type": "Exact", "value": "/e"}}, {"path": {"type": "RegularExpression", "value": "/r"}}])),
+        {"matches": [prefix("/redirect")], "filters": [{"type": "RequestRedirect"}]},
+    ]);
+    let of_host = |host: &str| ["(none)", "/a", "/b"].map(|prefix| format!("gw/public {host} {prefix}"));
+    assert_eq!(claims(json!({"rules": rules})), [of_host("t.dev"), of_host("*.t.dev")].concat());
+    let one =
+        |prefix: &str| json!({"hostnames": ["t.dev"], "rules": [rule(json!([{"path": {"value": prefix}}]))]});
+    assert_eq!(claims(one("/a")), ["gw/public t.dev (none)", "gw/public t.dev /a"]);
+    // Without matches, a rule takes everything.
+    assert_eq!(
+        claims(json!({"hostnames": ["t.dev"], "rules": [{"backendRefs": backends}]})),
+        ["gw/public t.dev (none)", "gw/public t.dev /"]
+    );
+    // Its own namespace is the Gateway's where none is named; what is attached to a Service is in no Gateway.
+    let parents = json!([{"name": "own"}, {"group": "", "kind": "Service", "name": "s"}]);
+    assert_eq!(
+        claims(json!({"parentRefs": parents, "hostnames": ["t.dev"], "rules": []})),
+        ["team/own t.dev (none)"]
+    );
+    // Without host names it is for any host; unless it only redirects.
+    let any = |rules: Value| claims(json!({"hostnames": null, "rules": rules}));
+    assert_eq!(any(json!([rule(json!([prefix("/a")]))])), ["gw/public * (none)", "gw/public * /a"]);
+    assert_eq!(any(json!([{"filters": [{"type": "RequestRedirect"}]}])), [""; 0]);
+    let owner = json!({"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "name": "o", "uid": "u", "controller": true});
+    let child = json!({"metadata": {"ownerReferences": [owner]}, "spec": {"hostnames": ["t.dev"]}});
+    assert!(matches!(of_http_route(&serde_json::from_value(child).unwrap()), Claims::OfOwner));
 }
 
 /// The Ingress and the status of each resource as JSON, if the resources are indexed in this order.
@@ -86,7 +183,7 @@ fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
     let applied = Applied::for_test(rollout, Vec::new());
     let of_service = |service: &OrdersService| {
         let me = claimant(&service.metadata, ClaimantKind::OrdersService);
-        let verdicts = verdicts(&index, &me, &requested(service).unwrap().unwrap());
+        let verdicts = verdicts_on(&index, service);
         let found = Dereferenced { verdicts, ..Dereferenced::default() };
         let valid = validate(service, &found, Some("image:1")).unwrap();
         let ingress = serde_json::to_vec(&build(&valid).ingress).unwrap();

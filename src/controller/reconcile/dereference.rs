@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::{
     controller::{
         api_server::RequestError,
-        claims::claimed::Verdicts,
+        claims::{claimed::Verdicts, requested::ingress_class},
         context::Context,
         object_key::ObjectKey,
         problem::Problem,
@@ -16,6 +16,7 @@ use crate::{
         },
     },
     crd::{ConditionType, OrdersService, Reason, find_condition, is_true},
+    routing::EntryPoint,
 };
 
 /// What the spec refers to, as it was found.
@@ -27,6 +28,8 @@ pub struct Dereferenced {
     pub missing: Vec<Problem>,
     /// The IngressClass that the spec names, if it does not exist.
     pub missing_class: Option<String>,
+    /// Whether the spec names no class, and the cluster has no default.
+    pub no_default_class: bool,
     /// The Secret of the certificate, if it does not exist.
     pub missing_certificate: Option<String>,
     /// What others have of the requested routes.
@@ -92,6 +95,9 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     if let Some(ingress) = &service.spec.ingress {
         let class = ingress.class_name.clone();
         found.missing_class = class.filter(|class| context.claims.has_class(class) == Some(false));
+        // A class in the annotation need not exist as an object.
+        found.no_default_class = ingress_class(ingress) == EntryPoint::Class(None)
+            && context.claims.has_default_class() == Some(false);
         if let Some(certificate) = ingress.tls.as_ref().map(|tls| &tls.secret_name) {
             let read = async |since| {
                 let copy = secrets.exists(api, &key(certificate), since).await?;

@@ -9,8 +9,8 @@ use crate::controller::args::HostPolicy;
 /// Print the children that the controller would apply, without a cluster.
 #[derive(Args, Clone, Debug)]
 pub struct RenderArgs {
-    /// YAML files, folders of them, or - for the standard input. Of other kinds of objects in them, Ingresses
-    /// count where they claim the same routes; the rest is ignored
+    /// YAML files, folders of them, or - for the standard input. Of other kinds of objects in them, Ingresses and
+    /// HTTPRoutes count where they claim the same routes; the rest is ignored
     #[arg(value_name = "FILE", required = true)]
     pub inputs: Vec<PathBuf>,
 
@@ -25,6 +25,10 @@ pub struct RenderArgs {
     /// Who may have routes on a host, as the controller has it
     #[arg(long, env = "HOST_POLICY", value_name = "POLICY", value_enum, default_value_t)]
     pub host_policy: HostPolicy,
+
+    /// YAML file with the hosts that each namespace may have, as the controller has it
+    #[arg(long, env = "HOSTS_FILE", value_name = "FILE")]
+    pub hosts_file: Option<PathBuf>,
 
     /// In place of the children, say which rule a request takes and why: /PATH for every host, HOST/PATH, or
     /// a URL

@@ -1,26 +1,23 @@
-//! The routes that several of the rendered resources claim, or an Ingress beside them in the same files.
+//! The routes that several of the rendered resources claim, or an Ingress or an HTTPRoute beside them in the same files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::files::{IngressInFile, ServiceInFile};
+use super::files::{OtherInFile, ServiceInFile};
 use crate::{
-    controller::claims::{
-        claimed::{claimant, claims_to, verdicts},
-        requested::requested,
-    },
-    crd::OrdersService,
-    routing::{CanonicalHost, CanonicalPath, ClaimIndex, Claimant, ClaimantKind, HostPolicy},
+    controller::claims::claimed::{claimant, claims_to, requested_of, verdicts},
+    crd::{Host, OrdersService},
+    routing::{CanonicalHost, CanonicalPath, ClaimIndex, Claimant, ClaimantKind, Refusal},
 };
 
-/// Every route that another object in the files has already, by file, resource and field.
+/// Every route that another object in the files has already, and every host that is not allowed, by file, resource and
+/// field.
 pub(super) fn problems(
     services: &[ServiceInFile],
-    ingresses: &[IngressInFile],
-    policy: HostPolicy,
+    others: &[OtherInFile],
+    mut index: ClaimIndex,
 ) -> Vec<String> {
-    let mut index = ClaimIndex::new(policy);
     let mut files = HashMap::new();
-    for IngressInFile { file, claimant, claims } in ingresses {
+    for OtherInFile { file, claimant, claims } in others {
         // They exist already, so they are older than every resource.
         index.put(Claimant { created: i64::MIN, ..claimant.clone() }, claims.clone());
         files.insert(claimant.id.clone(), file.as_str());
@@ -30,52 +27,81 @@ pub(super) fn problems(
     };
     for (found, me) in claimants() {
         files.insert(me.id.clone(), found.file.as_str());
-        if let Ok(Some(requested)) = requested(&found.service) {
-            index.put(me, claims_to(&requested).collect());
-        }
+        index.put(me, requested_of(&found.service).iter().flat_map(claims_to).collect());
     }
     let whose = |other: &Claimant| format!("{other} ({})", files.get(&other.id).copied().unwrap_or_default());
     let mut problems = Vec::new();
     for (found, me) in claimants() {
-        let Ok(Some(requested)) = requested(&found.service) else { continue };
+        let (mut refused, mut lost) = (BTreeMap::new(), BTreeSet::new());
+        for requested in requested_of(&found.service) {
+            for (site, verdict) in verdicts(&index, &me, &requested) {
+                lost.extend(
+                    verdict
+                        .lost
+                        .into_iter()
+                        .map(|(path, winner)| (requested.field, site.host.clone(), path, winner)),
+                );
+                if let Some(refusal) = verdict.refused {
+                    refused.entry(site.host).or_insert(refusal);
+                }
+            }
+        }
         let mut problem = |field: &str, text: String| {
             problems.push(format!("{}: OrdersService {:?}: {field}: {text}", found.file, me.id.name));
         };
-        for (site, verdict) in verdicts(&index, &me, &requested) {
-            let host = &site.host;
-            if let Some(owner) = &verdict.refused {
-                let text = format!(
+        for (host, refusal) in &refused {
+            let text = match refusal {
+                Refusal::OwnedBy(owner) => format!(
                     "host {:?} belongs to namespace {:?} by {}: write another host",
                     host.to_string(),
                     owner.id.namespace,
                     whose(owner)
-                );
-                problem(&host_field(&found.service, host), text);
-            }
-            for (path, winner) in &verdict.lost {
-                let text = format!(
-                    "{host}{path} is also a route of {}: in a cluster the older of the two has it, and the other is \
-                     not rendered; write another path or host, or remove one",
-                    whose(winner)
-                );
-                problem(&path_field(&found.service, path), text);
-            }
+                ),
+                Refusal::NotAllowed => format!(
+                    "host {:?} is not among those that the hosts file allows for namespace {:?}: write another host, or \
+                     allow it there",
+                    host.to_string(),
+                    me.id.namespace
+                ),
+            };
+            problem(&host_field(&found.service, host), text);
+        }
+        for (field, host, path, winner) in &lost {
+            let text = format!(
+                "{host}{path} is also a route of {}: in a cluster the older of the two has it, and the other is not \
+                 rendered; write another path or host, or remove one",
+                whose(winner)
+            );
+            problem(&path_field(&found.service, field, path), text);
         }
     }
     problems
 }
 
 fn host_field(service: &OrdersService, host: &CanonicalHost) -> String {
-    let hosts = service.spec.ingress.iter().flat_map(|ingress| &ingress.hosts);
-    let at = hosts.into_iter().position(|known| CanonicalHost::parse(&known.0).as_ref() == Ok(host));
-    format!("spec.ingress.hosts[{}]", at.unwrap_or_default())
+    let position = |hosts: &[Host]| {
+        hosts.iter().position(|Host(known)| CanonicalHost::parse(known).as_ref() == Ok(host))
+    };
+    let spec = &service.spec;
+    let at_ingress = spec.ingress.as_ref().and_then(|ingress| position(&ingress.hosts));
+    let at_gateway =
+        || spec.gateway.as_ref().and_then(|gateway| position(&gateway.hostnames)).unwrap_or_default();
+    at_ingress.map_or_else(
+        || format!("spec.gateway.hostnames[{}]", at_gateway()),
+        |at| format!("spec.ingress.hosts[{at}]"),
+    )
 }
 
-fn path_field(service: &OrdersService, path: &CanonicalPath) -> String {
+fn path_field(service: &OrdersService, field: &str, path: &CanonicalPath) -> String {
     if path.is_root() {
-        return "spec.ingress.client".into();
+        return format!("{field}.client");
     }
-    let routes = service.spec.ingress.iter().flat_map(|ingress| &ingress.routes);
-    let at = routes.into_iter().position(|route| CanonicalPath::parse(&route.path).as_ref() == Ok(path));
-    at.map_or("spec.ingress.path".into(), |at| format!("spec.ingress.routes[{at}].path"))
+    let spec = &service.spec;
+    let routes = match (&spec.ingress, &spec.gateway) {
+        (Some(ingress), _) => ingress.routes.as_slice(),
+        (None, Some(gateway)) => &gateway.routes,
+        (None, None) => &[],
+    };
+    let at = routes.iter().position(|route| CanonicalPath::parse(&route.path).as_ref() == Ok(path));
+    at.map_or_else(|| format!("{field}.path"), |at| format!("{field}.routes[{at}].path"))
 }

@@ -64,14 +64,14 @@ fn sites<'a>(services: &'a [ServiceInFile]) -> Sites<'a> {
             }
         }
         if let Some(gateway) = &valid.gateway {
-            for (host, parent) in
+            for (HostRoutes { host, routes }, parent) in
                 gateway.hosts.iter().flat_map(|host| gateway.parents.iter().map(move |of| (host, of)))
             {
                 let namespace = parent.namespace.as_ref().unwrap_or(&valid.namespace);
                 let section = parent.section_name.as_ref().map(|name| format!(", listener {name}"));
                 let entry_point =
                     format!(" (Gateway {namespace}/{}{})", parent.name, section.unwrap_or_default());
-                add(host, entry_point, &gateway.routes);
+                add(host, entry_point, routes);
             }
         }
     }

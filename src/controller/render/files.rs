@@ -1,4 +1,4 @@
-//! Reading the OrdersServices, and the Ingresses beside them, in files.
+//! Reading the OrdersServices, and the Ingresses and HTTPRoutes beside them, in files.
 
 use std::{
     collections::BTreeSet,
@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::args::RenderArgs;
 use crate::{
     controller::{
-        children::partial::Partial,
-        claims::claimed::{Claims, claimant, of_ingress},
+        children::{httproute::HTTPRoute, partial::Partial},
+        claims::claimed::{Claims, claimant, of_http_route, of_ingress},
         reconcile::{
             dereference::Dereferenced,
             validate::{validate, validated::ValidatedOrdersService},
@@ -58,8 +58,8 @@ impl ServiceInFile {
     }
 }
 
-/// An Ingress in a file, and what it claims.
-pub(super) struct IngressInFile {
+/// An Ingress or an HTTPRoute in a file, and what it claims.
+pub(super) struct OtherInFile {
     /// The file.
     pub(super) file: String,
     /// Who it is.
@@ -105,10 +105,19 @@ pub(super) fn parse_service(
 }
 
 /// Parses an Ingress; none if it is not one, or is a child of an OrdersService.
-pub(super) fn parse_ingress(file: &str, document: Value, args: &RenderArgs) -> Option<IngressInFile> {
+pub(super) fn parse_ingress(file: &str, document: Value, args: &RenderArgs) -> Option<OtherInFile> {
     let mut ingress: Partial<Ingress> = serde_json::from_value(document).ok()?;
     ingress.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
     let Claims::These(claims) = of_ingress(&ingress) else { return None };
     let claimant = claimant(&ingress.metadata, ClaimantKind::Ingress);
-    Some(IngressInFile { file: file.to_owned(), claimant, claims })
+    Some(OtherInFile { file: file.to_owned(), claimant, claims })
+}
+
+/// Parses an HTTPRoute; none if it is not one, or is a child of an OrdersService.
+pub(super) fn parse_http_route(file: &str, document: Value, args: &RenderArgs) -> Option<OtherInFile> {
+    let mut route: Partial<HTTPRoute> = serde_json::from_value(document).ok()?;
+    route.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
+    let Claims::These(claims) = of_http_route(&route) else { return None };
+    let claimant = claimant(&route.metadata, ClaimantKind::HTTPRoute);
+    Some(OtherInFile { file: file.to_owned(), claimant, claims })
 }

@@ -22,13 +22,14 @@ pub use args::RenderArgs;
 use serde_json::Value;
 use thiserror::Error;
 
-use self::files::{ServiceInFile, parse_ingress, parse_service, read};
+use self::files::{ServiceInFile, parse_http_route, parse_ingress, parse_service, read};
 use crate::{
     controller::{
         children::kind::Child,
+        claims::hosts_file::{HostsFile, HostsFileError},
         reconcile::build::{build, prepared::PreparedVisitor},
     },
-    routing::{RequestTarget, RequestTargetError},
+    routing::{ClaimIndex, RequestTarget, RequestTargetError},
 };
 
 /// Why nothing was rendered.
@@ -48,6 +49,9 @@ pub enum RenderError {
     /// The inputs have no OrdersService.
     #[error("there is no OrdersService (ticketing.dev/v1alpha1) in {0}")]
     Nothing(String),
+    /// The hosts file cannot be used.
+    #[error(transparent)]
+    HostsFile(#[from] HostsFileError),
     /// The argument of --explain is not a request.
     #[error("--explain: {0}")]
     RequestTarget(#[from] RequestTargetError),
@@ -65,9 +69,10 @@ pub enum RenderError {
 /// Every problem of every resource, each with its file, resource and field; then nothing is rendered.
 pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
     let request = args.explain.as_deref().map(RequestTarget::parse).transpose()?;
+    let hosts = args.hosts_file.as_deref().map(HostsFile::read).transpose()?;
     let mut problems = Vec::new();
     let mut services = Vec::new();
-    let mut ingresses = Vec::new();
+    let mut others = Vec::new();
     for input in &args.inputs {
         for (file, text) in
             read(input).map_err(|source| RenderError::Read { input: input.clone(), source })?
@@ -84,7 +89,8 @@ pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
                     Some("OrdersService") => {
                         services.extend(parse_service(&file, document, args, &mut problems))
                     }
-                    Some("Ingress") => ingresses.extend(parse_ingress(&file, document, args)),
+                    Some("Ingress") => others.extend(parse_ingress(&file, document, args)),
+                    Some("HTTPRoute") => others.extend(parse_http_route(&file, document, args)),
                     _ => {}
                 }
             }
@@ -99,7 +105,11 @@ pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
             problems.push(format!("{}: {what}: is in {} already", second.file, first.file));
         }
     }
-    problems.extend(conflicts::problems(&services, &ingresses, args.host_policy.into()));
+    let mut index = ClaimIndex::new(args.host_policy.into());
+    if let Some(hosts) = &hosts {
+        index.set_allowed(hosts.allowed().clone());
+    }
+    problems.extend(conflicts::problems(&services, &others, index));
     if !problems.is_empty() {
         return Err(RenderError::Invalid(problems));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::controller::{
     api_server::{ApiServer, RequestError},
     children::served::Served,
+    claims::registry::ClaimRegistry,
     services::OrdersServices,
     trigger::Trigger,
 };
@@ -17,7 +18,13 @@ const INTERVAL: Duration = Duration::from_secs(3);
 
 /// Looks at the start, and then as long as HTTPRoutes are not served and an OrdersService asks for them. Requeues these
 /// when that changes. That HTTPRoutes are no longer served is noticed by their watch.
-pub async fn probe(api: &ApiServer, gateway_api: &Served, services: &OrdersServices, trigger: &Trigger) {
+pub async fn probe(
+    api: &ApiServer,
+    gateway_api: &Served,
+    claims: &ClaimRegistry,
+    services: &OrdersServices,
+    trigger: &Trigger,
+) {
     let requeue_users = || {
         services
             .iter()
@@ -32,10 +39,15 @@ pub async fn probe(api: &ApiServer, gateway_api: &Served, services: &OrdersServi
                     gateway_api.set(true);
                     requeue_users();
                     gateway_api.wait_until(false).await;
+                    claims.http_routes_gone().iter().for_each(|key| trigger.requeue(key));
                     requeue_users();
                 }
-                Ok(false) => {}
+                Ok(false) => gateway_api.set(false),
                 Err(error) => {
+                    if matches!(error, RequestError::Refused { code: 403, .. }) {
+                        // It will not be known, so there is no point in waiting for it.
+                        gateway_api.set(false);
+                    }
                     tracing::warn!(%error, "cannot look whether HTTPRoutes are served");
                     must_look = true;
                 }

@@ -33,6 +33,7 @@ use self::{child_feed::ChildFeed, orders_service::OrdersServiceIndex};
 use super::{
     api_server::ApiServer,
     children::{
+        httproute::HTTPRoute,
         kind::{Child, ChildKind, KindVisitor},
         observed::ObservedChildren,
         partial::Partial,
@@ -171,6 +172,18 @@ impl Watches<'_> {
         self.watch(kind, lists.required(kind), index).run(watch::events(api, self.config.clone())).boxed()
     }
 
+    /// The HTTPRoutes are watched likewise, while they are served. Their initial list is complete at once where they are
+    /// not.
+    fn http_routes(&self, namespace: Option<&str>, lists: &mut Lists) -> BoxFuture<'static, ()> {
+        let kind = ChildKind::HTTPRoute.as_str();
+        let api = watch::api::<Partial<HTTPRoute>>(&self.api.client, namespace);
+        let (crd, config) = (self.gateway_api.clone(), self.config.clone());
+        let claims = self.claims.of_http_routes(namespace);
+        let index = (claims, ChildFeed::new(self.observed, self.states, namespace));
+        let watch = Watch { crd: Some(crd.clone()), ..self.watch(kind, lists.optional(kind), index) };
+        watch.run_while_served(crd, move || watch::events(api.clone(), config.clone())).boxed()
+    }
+
     fn ingress_classes(&self, lists: &mut Lists) -> BoxFuture<'static, ()> {
         let kind = "IngressClass";
         let events = watch::events(Api::<IngressClass>::all(self.api.client.clone()), self.config.clone());
@@ -201,13 +214,7 @@ impl KindVisitor for WatchChildren<'_> {
         let feed = ChildFeed::new(watches.observed, watches.states, namespace);
         match K::KIND {
             ChildKind::Ingress => watches.ingresses(namespace, lists),
-            // Nobody waits for its initial list, since it may never be served.
-            ChildKind::HTTPRoute => {
-                let crd = watches.gateway_api.clone();
-                let watch =
-                    Watch { crd: Some(crd.clone()), ..watches.watch(kind, WatchLists::default(), feed) };
-                watch.run_while_served(crd, move || watch::events(api.clone(), config.clone())).boxed()
-            }
+            ChildKind::HTTPRoute => watches.http_routes(namespace, lists),
             ChildKind::Deployment
             | ChildKind::Service
             | ChildKind::HorizontalPodAutoscaler
@@ -249,6 +256,10 @@ impl<I> Watch<I> {
         I: Index<K>,
     {
         loop {
+            tokio::select! {
+                () = crd.wait_until(true) => {}
+                () = crd.wait_until(false) => self.lists.complete(),
+            }
             crd.wait_until(true).await;
             tokio::select! {
                 () = self.handle(events()) => {}

@@ -9,6 +9,8 @@ use crate::routing::{host::CanonicalHost, path::CanonicalPath};
 pub enum ClaimantKind {
     /// An Ingress that no OrdersService controls.
     Ingress,
+    /// An HTTPRoute that no OrdersService controls.
+    HTTPRoute,
     /// An OrdersService.
     OrdersService,
 }
@@ -37,17 +39,20 @@ impl fmt::Display for Claimant {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.id.kind {
             ClaimantKind::Ingress => "Ingress",
+            ClaimantKind::HTTPRoute => "HTTPRoute",
             ClaimantKind::OrdersService => "OrdersService",
         };
         write!(formatter, "{kind} {}/{}", self.id.namespace, self.id.name)
     }
 }
 
-/// Where requests enter the cluster. The same host at two entry points is not a conflict.
+/// Where requests enter the cluster. The same path of a host at two entry points is not a conflict.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EntryPoint {
     /// The ingress controller of an IngressClass; `None` for the cluster's default class.
     Class(Option<Arc<str>>),
+    /// A Gateway, as `namespace/name`.
+    Gateway(Arc<str>),
 }
 
 /// A host at an entry point.
@@ -67,6 +72,8 @@ pub struct Claim {
     pub site: Site,
     /// The prefix; `/` is the client's.
     pub prefix: Option<CanonicalPath>,
+    /// Whether it is served already, and not only requested.
+    pub is_served: bool,
 }
 
 /// Who may have rules for a host.
@@ -75,15 +82,24 @@ pub enum HostPolicy {
     /// Every object; each prefix goes to the oldest that claims it.
     #[default]
     Shared,
-    /// Only objects in the namespace of the oldest that claims the host.
+    /// Only objects in the namespace that was first to claim the host, a wildcard above it or a host below it.
     Namespace,
+}
+
+/// Why an object may have nothing of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The list of allowed hosts does not have it for the object's namespace.
+    NotAllowed,
+    /// It belongs to another namespace, by this object.
+    OwnedBy(Arc<Claimant>),
 }
 
 /// How the claims of other objects on a host affect those of one object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// The owner of the host, if the host is refused because that is in another namespace. All else is empty then.
-    pub refused: Option<Arc<Claimant>>,
+    /// Why the object may have nothing of the host, if so. All else is empty then.
+    pub refused: Option<Refusal>,
     /// The prefixes that go to other objects, and to which.
     pub lost: BTreeMap<CanonicalPath, Arc<Claimant>>,
     /// The other object whose client serves the host.

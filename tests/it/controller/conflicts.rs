@@ -21,12 +21,18 @@ use crate::{
 };
 
 /// A host that no other test has.
-fn host_of(namespace: &TestNamespace) -> String {
+pub(super) fn host_of(namespace: &TestNamespace) -> String {
     format!("{}.dev", namespace.name)
 }
 
 /// An OrdersService with these paths on a host, and no client.
-fn claiming(namespace: &TestNamespace, name: &str, host: &str, own: &str, paths: &[&str]) -> Value {
+pub(super) fn claiming(
+    namespace: &TestNamespace,
+    name: &str,
+    host: &str,
+    own: &str,
+    paths: &[&str],
+) -> Value {
     let routes: Vec<_> = paths.iter().map(|path| json!({"path": path, "service": "a-srv"})).collect();
     namespace
         .service(name, json!({"ingress": {"hosts": [host], "path": own, "routes": routes, "client": null}}))
@@ -37,14 +43,14 @@ async fn status(namespace: &TestNamespace, name: &str) -> OrdersServiceStatus {
 }
 
 /// Host and path of each rule of the Ingress; none when there is no Ingress.
-async fn served(namespace: &TestNamespace, name: &str) -> Vec<String> {
+pub(super) async fn served(namespace: &TestNamespace, name: &str) -> Vec<String> {
     let ingress = namespace.api::<Ingress>().get_opt(name).await.unwrap();
     let of_rule = |rule: String| rule.split_once(' ').unwrap().0.to_owned();
     ingress.map(|ingress| rules(&ingress).into_iter().map(of_rule).collect()).unwrap_or_default()
 }
 
 /// Waits until the clock of the API server has gone on by a second, by which it tells ages.
-async fn next_second(namespace: &TestNamespace) {
+pub(super) async fn next_second(namespace: &TestNamespace) {
     let tell = || async {
         let review = json!({"metadata": {"generateName": "clock-"}});
         let object: k8s_openapi::api::core::v1::ConfigMap = serde_json::from_value(review).unwrap();
@@ -280,7 +286,9 @@ async fn a_missing_certificate_and_an_overlapping_wildcard_are_warnings() {
     assert_eq!(served(&namespace, "wild").await.len(), 4, "it is rendered all the same");
     namespace.secret("certificate", "tls.crt", "x").await;
     namespace.ready("wild").await;
-    namespace.condition("wild", IngressReady, "True", "AsExpected").await;
+    // That there is no class by default is the least of the warnings.
+    let message = namespace.condition("wild", IngressReady, "True", "IngressClassNotFound").await;
+    assert!(message.contains("the cluster has no default IngressClass"), "{message}");
 
     namespace.apply(&with_hosts(&format!("a.{base}"), Value::Null)).await.unwrap();
     let message = namespace.condition("exact", IngressReady, "True", "WildcardOverlap").await;
@@ -288,7 +296,7 @@ async fn a_missing_certificate_and_an_overlapping_wildcard_are_warnings() {
     let message = namespace.condition("wild", IngressReady, "True", "WildcardOverlap").await;
     assert!(message.contains(&format!("requests for a.{base} never fall through")), "{message}");
     namespace.api::<OrdersService>().delete("exact", &DeleteParams::background()).await.unwrap();
-    namespace.condition("wild", IngressReady, "True", "AsExpected").await;
+    namespace.condition("wild", IngressReady, "True", "IngressClassNotFound").await;
     namespace.remove().await;
 }
 

@@ -21,6 +21,7 @@ mod chaos;
 mod children;
 mod conflicts;
 mod gateway;
+mod hosts;
 mod outage;
 mod ownership;
 mod pods;

@@ -1,43 +1,51 @@
-//! The HTTPRoutes: the rules that an Ingress would have, at most 16 in each.
+//! The HTTPRoutes: the rules that an Ingress would have, at most 16 in each. Hosts with the same rules share them.
 
 use super::metadata::metadata;
 use crate::{
     controller::{
         children::{
             httproute::{
-                HTTPBackendRef, HTTPPathMatch, HTTPRoute, HTTPRouteMatch, HTTPRouteRule, HTTPRouteSpec,
-                MAX_RULES, ParentReference,
+                GATEWAY_API_GROUP, HTTPBackendRef, HTTPPathMatch, HTTPRoute, HTTPRouteMatch, HTTPRouteRule,
+                HTTPRouteSpec, MAX_RULES, ParentReference,
             },
             kind::ChildId,
         },
-        claims::requested::GatewayRoutes,
-        reconcile::validate::validated::ValidatedOrdersService,
+        reconcile::validate::validated::{HostRoutes, ValidatedGateway, ValidatedOrdersService},
     },
     crd::ParentRef,
-    routing::Route,
+    routing::{CanonicalHost, Route, RouteTable},
 };
 
-pub(super) fn build_routes(service: &ValidatedOrdersService, gateway: &GatewayRoutes) -> Vec<HTTPRoute> {
-    let rules: Vec<_> = gateway.routes.iter().map(rule).collect();
-    let build_route = |(index, rules): (usize, &[HTTPRouteRule])| {
-        let spec = HTTPRouteSpec {
-            parent_refs: gateway.parents.iter().map(|parent| reference(parent, service)).collect(),
-            hostnames: gateway.hosts.iter().map(ToString::to_string).collect(),
-            rules: rules.to_vec(),
-        };
+pub(super) fn build_routes(service: &ValidatedOrdersService, gateway: &ValidatedGateway) -> Vec<HTTPRoute> {
+    let mut tables = Vec::<(&RouteTable, Vec<&CanonicalHost>)>::new();
+    for HostRoutes { host, routes } in &gateway.hosts {
+        match tables.iter_mut().find(|(known, _)| *known == routes) {
+            Some((_, hosts)) => hosts.push(host),
+            None => tables.push((routes, vec![host])),
+        }
+    }
+    let parts = tables.into_iter().flat_map(|(routes, hosts)| {
+        let hostnames: Vec<_> = hosts.into_iter().map(ToString::to_string).collect();
+        let rules: Vec<_> = routes.iter().map(rule).collect();
+        let parts = rules.chunks(MAX_RULES).map(|rules| (hostnames.clone(), rules.to_vec()));
+        parts.collect::<Vec<_>>()
+    });
+    let build_route = |(index, (hostnames, rules)): (usize, (Vec<String>, Vec<HTTPRouteRule>))| {
+        let parent_refs = gateway.parents.iter().map(|parent| reference(parent, service)).collect();
+        let spec = HTTPRouteSpec { parent_refs, hostnames, rules };
         let mut route = HTTPRoute::new(&ChildId::of::<HTTPRoute>(index).name(&service.name), spec);
         let name = route.metadata.name.take();
         route.metadata = metadata(service);
         route.metadata.name = name;
         route
     };
-    rules.chunks(MAX_RULES).enumerate().map(build_route).collect()
+    parts.enumerate().map(build_route).collect()
 }
 
 fn reference(parent: &ParentRef, service: &ValidatedOrdersService) -> ParentReference {
     let namespace = Some(parent.namespace.clone().unwrap_or_else(|| service.namespace.clone()));
     ParentReference {
-        group: "gateway.networking.k8s.io".into(),
+        group: GATEWAY_API_GROUP.into(),
         kind: "Gateway".into(),
         gateway: Some(ParentRef { namespace, ..parent.clone() }),
     }
@@ -52,5 +60,8 @@ fn rule(route: &Route) -> HTTPRouteRule {
         port: route.backend.port,
         weight: 1,
     };
-    HTTPRouteRule { matches: vec![HTTPRouteMatch { path }], backend_refs: vec![backend] }
+    HTTPRouteRule {
+        matches: vec![HTTPRouteMatch { path, ..HTTPRouteMatch::default() }],
+        backend_refs: vec![backend],
+    }
 }

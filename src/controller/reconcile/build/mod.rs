@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use crate::controller::{
         children::{
-            httproute::MAX_ROUTES,
+            httproute::MAX_ROUTES_OF_A_HOST,
             kind::{Child, ChildKind},
         },
         fixture::service,
@@ -184,7 +184,7 @@ mod tests {
         let built = built(json!({"ingress": null, "gateway": alone})).routes;
         let names: Vec<_> = built.iter().map(|route| route.metadata.name.clone().unwrap()).collect();
         assert_eq!(names, ["orders", "orders.2", "orders.3", "orders.4", "orders.5"]);
-        assert_eq!(names.len(), MAX_ROUTES);
+        assert_eq!(names.len(), MAX_ROUTES_OF_A_HOST);
         let all: Vec<_> = built.iter().flat_map(|route| values(&json!(route))).collect();
         assert_eq!((all.len(), all[0].as_str(), all[65].as_str()), (66, "/api/orders", "/"));
     }

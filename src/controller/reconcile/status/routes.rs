@@ -15,8 +15,13 @@ pub(super) fn readiness(
     route_problems: &[Problem],
 ) -> (bool, Reason, String) {
     let ingress = valid.ingress.as_ref();
-    let problems: Vec<_> =
-        ingress.iter().flat_map(|ingress| &ingress.problems).chain(route_problems).collect();
+    let at_gateway = valid.gateway.iter().flat_map(|gateway| &gateway.problems);
+    let problems: Vec<_> = ingress
+        .iter()
+        .flat_map(|ingress| &ingress.problems)
+        .chain(at_gateway)
+        .chain(route_problems)
+        .collect();
     if let Some(first) = problems.first() {
         return (false, first.reason, Problem::join(problems.iter().copied()));
     }
@@ -26,7 +31,7 @@ pub(super) fn readiness(
     let last = if client { ", the client last" } else { "" };
     let all = format!("{} on {}{last}", counted(routes, "route"), counted(tables.len(), "host"));
     if let (None, false, Some(gateway)) = (ingress, client, &valid.gateway) {
-        let hosts: Vec<_> = gateway.hosts.iter().map(ToString::to_string).collect();
+        let hosts: Vec<_> = gateway.hosts.iter().map(|host| host.host.to_string()).collect();
         let hosts = hosts.join(", ");
         let message = format!(
             "{all}; spec.gateway.client is not set: requests for {hosts} that no route takes are not served from here"
@@ -50,8 +55,7 @@ fn rendered(valid: &ValidatedOrdersService, has_gateways: bool) -> Vec<(&Canonic
     let ingress = valid.ingress.iter().flat_map(|ingress| &ingress.hosts);
     let mut tables: Vec<_> = ingress.map(|HostRoutes { host, routes }| (host, routes)).collect();
     let gateway = valid.gateway.iter().filter(|_| has_gateways);
-    let at_gateway = gateway.flat_map(|gateway| gateway.hosts.iter().map(|host| (host, &gateway.routes)));
-    for (host, routes) in at_gateway {
+    for HostRoutes { host, routes } in gateway.flat_map(|gateway| &gateway.hosts) {
         if !tables.iter().any(|(known, _)| *known == host) {
             tables.push((host, routes));
         }

@@ -1,6 +1,9 @@
 //! The routes that other objects have: which are left to be rendered, and what to say about the others.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::validated::HostRoutes;
 use crate::{
@@ -8,49 +11,52 @@ use crate::{
         claims::requested::RequestedRoutes, problem::Problem, reconcile::dereference::Dereferenced,
     },
     crd::Reason,
-    routing::{CanonicalHost, Claimant, Route, Verdict},
+    routing::{CanonicalHost, CanonicalPath, Claimant, Refusal, Route, Site, Verdict},
 };
 
 /// The hosts, and for each the routes that no other object has; without hosts that are left with none.
 pub(super) fn hosts(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<HostRoutes> {
-    let of_host = |(host, verdict): (CanonicalHost, Verdict)| {
-        let is_ours = |route: &Route| verdict.refused.is_none() && !verdict.lost.contains_key(&route.path);
-        HostRoutes { host, routes: requested.routes.only(is_ours) }
+    let of_host = |host: &CanonicalHost| {
+        let verdicts: Vec<_> = verdicts_on(requested, found, host).map(|(_, verdict)| verdict).collect();
+        let is_ours = |verdict: &Verdict, path: &CanonicalPath| {
+            verdict.refused.is_none() && !verdict.lost.contains_key(path)
+        };
+        let routes =
+            requested.routes.only(|route| verdicts.iter().all(|verdict| is_ours(verdict, &route.path)));
+        HostRoutes { host: host.clone(), routes }
     };
-    verdicts(requested, found).map(of_host).filter(|host| !host.routes.is_empty()).collect()
+    requested.hosts.iter().map(of_host).filter(|host| !host.routes.is_empty()).collect()
+}
+
+/// The class that the spec names does not exist.
+pub(super) fn missing_class(class: &str) -> Problem {
+    Problem::new(
+        Reason::IngressClassNotFound,
+        format!(
+            "spec.ingress.className names IngressClass {class:?}, which does not exist: name one that `kubectl get \
+             ingressclass` lists, or create it"
+        ),
+    )
 }
 
 /// Why routes are not rendered.
 pub(super) fn problems(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    if let Some(class) = &found.missing_class {
-        problems.push(Problem::new(
-            Reason::IngressClassNotFound,
-            format!(
-                "spec.ingress.className names IngressClass {class:?}, which does not exist: name one that `kubectl get \
-                 ingressclass` lists, or create it"
-            ),
-        ));
-    }
+    let (mut problems, mut refused) = (Vec::new(), BTreeSet::new());
     let mut lost = BTreeMap::<Arc<Claimant>, Vec<(CanonicalHost, &Route)>>::new();
-    for (host, verdict) in verdicts(requested, found) {
-        if let Some(owner) = verdict.refused {
-            problems.push(Problem::new(
-                Reason::HostOwnedByOtherNamespace,
-                format!(
-                    "host {:?} belongs to namespace {:?}, where {owner} was first to claim it (the operator runs with \
-                     --host-policy=namespace), so none of its routes is rendered here: write another host in \
-                     its place; or, once no older object of another namespace has the host, it comes here by \
-                     itself",
-                    host.to_string(),
-                    owner.id.namespace
-                ),
-            ));
+    for (site, verdict) in verdicts(requested, found) {
+        if let Some(refusal) = &verdict.refused {
+            // A host is refused once, wherever it is served.
+            if refused.insert(site.host.clone()) {
+                problems.push(refused_for(&site.host, refusal));
+            }
             continue;
         }
         for route in requested.routes.iter() {
             if let Some(winner) = verdict.lost.get(&route.path) {
-                lost.entry(winner.clone()).or_default().push((host.clone(), route));
+                let routes = lost.entry(winner.clone()).or_default();
+                if !routes.contains(&(site.host.clone(), route)) {
+                    routes.push((site.host.clone(), route));
+                }
             }
         }
     }
@@ -60,12 +66,36 @@ pub(super) fn problems(requested: &RequestedRoutes, found: &Dereferenced) -> Vec
     problems
 }
 
+/// Why a host is refused.
+fn refused_for(host: &CanonicalHost, refusal: &Refusal) -> Problem {
+    let host = host.to_string();
+    match refusal {
+        Refusal::NotAllowed => Problem::new(
+            Reason::HostNotAllowed,
+            format!(
+                "host {host:?} is not allowed for this namespace, so none of its routes is rendered: write a host that is; \
+                 or have whoever runs the operator allow it (of its chart: controller.hosts), and it is rendered by itself"
+            ),
+        ),
+        Refusal::OwnedBy(owner) => Problem::new(
+            Reason::HostOwnedByOtherNamespace,
+            format!(
+                "host {host:?} belongs to namespace {:?}, where {owner} was first to claim it or a host that overlaps with it \
+                 (the operator runs with --host-policy=namespace), so none of its routes is rendered here: write another \
+                 host in its place; or, once no earlier claim of another namespace is left, it comes here by itself",
+                owner.id.namespace
+            ),
+        ),
+    }
+}
+
 /// The message about routes that `winner` has.
 fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalHost, &Route)]) -> String {
+    let field = requested.field;
     let advice = |route: &Route| match route {
-        Route { client: true, .. } => "remove spec.ingress.client",
-        Route { path, .. } if *path == requested.own_path => "set spec.ingress.path to another path",
-        _ => "remove it from spec.ingress.routes, or give it another path",
+        Route { client: true, .. } => format!("remove {field}.client"),
+        Route { path, .. } if *path == requested.own_path => format!("set {field}.path to another path"),
+        _ => format!("remove it from {field}.routes, or give it another path"),
     };
     let described =
         |(host, route): &(CanonicalHost, &Route)| format!("{host}{} ({})", route.path, advice(route));
@@ -91,7 +121,7 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec
             ),
         );
     }
-    for (host, verdict) in verdicts(requested, found) {
+    for (Site { host, .. }, verdict) in verdicts(requested, found) {
         let Some((other_host, other)) = &verdict.overlap else { continue };
         let message = if host.is_wildcard() {
             format!(
@@ -112,8 +142,8 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec
     }
     if !requested.routes.has_client() {
         let mut without_client = Vec::new();
-        for (host, verdict) in verdicts(requested, found) {
-            match verdict.client {
+        for (Site { host, .. }, verdict) in verdicts(requested, found) {
+            match &verdict.client {
                 Some(client) => warn(
                     Reason::MissingClient,
                     format!(
@@ -135,16 +165,30 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec
             );
         }
     }
+    if found.no_default_class {
+        warnings.push(Problem::new(
+            Reason::IngressClassNotFound,
+            "spec.ingress.className is not set and the cluster has no default IngressClass, so only an ingress controller \
+             that takes every Ingress serves these routes: set spec.ingress.className to one that `kubectl get \
+             ingressclass` lists, or mark one as the default",
+        ));
+    }
     warnings
 }
 
-/// The hosts, and what others have there. Without a cluster, as in `render`, there is nobody else.
-fn verdicts<'a>(
+/// The hosts at everything that serves them, and what others have there. Without a cluster, as in `render`, there is nobody
+/// else.
+fn verdicts(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<(Site, Verdict)> {
+    requested.hosts.iter().flat_map(|host| verdicts_on(requested, found, host)).collect()
+}
+
+fn verdicts_on<'a>(
     requested: &'a RequestedRoutes,
     found: &'a Dereferenced,
-) -> impl Iterator<Item = (CanonicalHost, Verdict)> + 'a {
-    requested.sites().map(|site| {
+    host: &'a CanonicalHost,
+) -> impl Iterator<Item = (Site, Verdict)> + 'a {
+    requested.sites_of(host).map(|site| {
         let verdict = found.verdicts.get(&site).cloned().unwrap_or_default();
-        (site.host, verdict)
+        (site, verdict)
     })
 }

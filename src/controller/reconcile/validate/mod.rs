@@ -19,11 +19,13 @@ pub mod validated;
 
 use kube::ResourceExt;
 
-use self::validated::{ADMIN_PORT, SecretKey, ValidatedIngress, ValidatedOrdersService};
+use self::validated::{ADMIN_PORT, SecretKey, ValidatedGateway, ValidatedIngress, ValidatedOrdersService};
 use crate::{
     controller::{
         children::owner::reference_to,
-        claims::requested::{RequestedRoutes, is_port, is_service_name, requested, requested_at_gateway},
+        claims::requested::{
+            GatewayRoutes, RequestedRoutes, is_port, is_service_name, requested, requested_at_gateway,
+        },
         problem::Problem,
         reconcile::dereference::Dereferenced,
     },
@@ -101,10 +103,13 @@ pub fn validate(
             None
         }
     };
-    let gateway = requested_at_gateway(service).unwrap_or_else(|found| {
-        problems.extend(found);
-        None
-    });
+    let gateway = match requested_at_gateway(service) {
+        Ok(routes) => routes.map(|routes| validated_gateway(routes, ingress.as_ref(), found)),
+        Err(found) => {
+            problems.extend(found);
+            None
+        }
+    };
     // Missing Secrets come last: that a spec can never work is the more urgent message.
     problems.extend(found.missing.iter().cloned());
     if !problems.is_empty() {
@@ -145,8 +150,9 @@ fn validated_ingress(
     ingress: &IngressSpec,
     found: &Dereferenced,
 ) -> ValidatedIngress {
+    let missing_class = found.missing_class.as_deref().map(conflicts::missing_class);
     ValidatedIngress {
-        problems: conflicts::problems(&requested, found),
+        problems: missing_class.into_iter().chain(conflicts::problems(&requested, found)).collect(),
         warnings: conflicts::warnings(&requested, found),
         hosts: conflicts::hosts(&requested, found),
         class_name: ingress.class_name.clone(),
@@ -154,6 +160,20 @@ fn validated_ingress(
         tls_secret: ingress.tls.as_ref().map(|tls| tls.secret_name.clone()),
         own_path: requested.own_path,
     }
+}
+
+/// The routes at Gateways, without those that other objects have there.
+fn validated_gateway(
+    routes: GatewayRoutes,
+    ingress: Option<&ValidatedIngress>,
+    found: &Dereferenced,
+) -> ValidatedGateway {
+    let GatewayRoutes { parents, requested } = routes;
+    let mut problems = conflicts::problems(&requested, found);
+    // Of a host that the Ingress has as well, it may be the same.
+    problems.retain(|problem| !ingress.is_some_and(|ingress| ingress.problems.contains(problem)));
+    let hosts = conflicts::hosts(&requested, found);
+    ValidatedGateway { parents, hosts, own_path: requested.own_path, problems }
 }
 
 fn is_database_name(name: &str) -> bool {
@@ -220,6 +240,67 @@ mod tests {
         }
         assert!(with("nginx.ingress.kubernetes.io/use-regex", "false").is_ok());
         assert!(with("nginx.ingress.kubernetes.io/proxy-body-size", "1m").is_ok());
+    }
+
+    #[test]
+    fn what_an_annotation_says_of_class_or_hosts_is_refused_where_a_field_says_it() {
+        let with = |ingress: serde_json::Value| {
+            validate(&service(serde_json::json!({"ingress": ingress})), &Dereferenced::default(), Some("i"))
+        };
+        let class = serde_json::json!({"kubernetes.io/ingress.class": "nginx"});
+        for name in ["nginx", "other"] {
+            let found =
+                with(serde_json::json!({"className": name, "annotations": class.clone()})).unwrap_err();
+            assert!(found.len() == 1 && found[0].message.contains("are both set"), "{found:?}");
+        }
+        assert!(with(serde_json::json!({"annotations": class})).is_ok());
+        for name in [
+            "nginx.ingress.kubernetes.io/server-alias",
+            "haproxy-ingress.github.io/server-alias-regex",
+            "konghq.com/host-aliases",
+            "alb.ingress.kubernetes.io/conditions.some-srv",
+        ] {
+            let found = with(serde_json::json!({"annotations": {name: "t.dev"}})).unwrap_err();
+            assert!(found.len() == 1 && found[0].message.contains(name), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn each_host_at_gateways_has_the_routes_that_are_left_and_what_is_refused_is_told_once() {
+        use crate::routing::{Claimant, ClaimantId, ClaimantKind, Refusal, Verdict};
+        let gateway = serde_json::json!({
+            "parentRefs": [{"name": "one"}, {"name": "two"}], "hostnames": ["a.dev", "b.dev", "c.dev"]
+        });
+        let object = service(serde_json::json!({"gateway": gateway}));
+        let id = ClaimantId { namespace: "team".into(), name: "x".into(), kind: ClaimantKind::HTTPRoute };
+        let other = std::sync::Arc::new(Claimant { created: 1, id });
+        let mut found = Dereferenced::default();
+        let requested = requested_at_gateway(&object).unwrap().unwrap().requested;
+        for site in requested.sites() {
+            let mut verdict = Verdict::default();
+            match site.host.to_string().as_str() {
+                "a.dev" => verdict.refused = Some(Refusal::NotAllowed),
+                // Of one Gateway only; but the rules are the same at both.
+                "b.dev" if site.entry_point == requested.entry_points[1] => {
+                    verdict.lost.insert(requested.own_path.clone(), other.clone());
+                }
+                _ => {}
+            }
+            found.verdicts.insert(site, verdict);
+        }
+        let gateway = validate(&object, &found, Some("i")).unwrap().gateway.unwrap();
+        let left: Vec<_> =
+            gateway.hosts.iter().map(|host| (host.host.to_string(), host.routes.iter().count())).collect();
+        assert_eq!(left, [("b.dev".to_owned(), 3), ("c.dev".to_owned(), 4)]);
+        let reasons: Vec<_> = gateway.problems.iter().map(|problem| problem.reason).collect();
+        assert_eq!(reasons, [Reason::HostNotAllowed, Reason::HostPathConflict], "{:?}", gateway.problems);
+        let said = &gateway.problems[1].message;
+        assert!(said.starts_with("HTTPRoute team/x has") && said.contains("set spec.ingress.path"), "{said}");
+        let built =
+            crate::controller::reconcile::build::build(&validate(&object, &found, Some("i")).unwrap());
+        let shown: Vec<_> =
+            built.routes.iter().map(|route| (&route.spec.hostnames, route.spec.rules.len())).collect();
+        assert_eq!(shown, [(&vec!["b.dev".to_owned()], 3), (&vec!["c.dev".to_owned()], 4)]);
     }
 
     #[test]

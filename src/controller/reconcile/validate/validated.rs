@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::{apis::meta::v1::OwnerReference, util::intst
 
 use super::pods::{Replicas, ValidatedPods};
 use crate::{
-    controller::{claims::requested::GatewayRoutes, problem::Problem},
-    crd::ImagePullPolicy,
+    controller::problem::Problem,
+    crd::{ImagePullPolicy, ParentRef},
     routing::{CanonicalHost, CanonicalPath, RouteTable},
 };
 
@@ -54,7 +54,7 @@ pub struct ValidatedOrdersService {
     /// The routes from outside, if any.
     pub ingress: Option<ValidatedIngress>,
     /// The same routes at Gateways, if any.
-    pub gateway: Option<GatewayRoutes>,
+    pub gateway: Option<ValidatedGateway>,
 }
 
 /// One key of a Secret.
@@ -83,6 +83,19 @@ pub struct ValidatedIngress {
     pub problems: Vec<Problem>,
     /// What may not be meant, but does not keep any route from being rendered.
     pub warnings: Vec<Problem>,
+}
+
+/// Hosts and routes at Gateways that passed validation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedGateway {
+    /// The Gateways, or listeners of them.
+    pub parents: Vec<ParentRef>,
+    /// The hosts, and for each the routes that no other object has at any of the Gateways.
+    pub hosts: Vec<HostRoutes>,
+    /// The path of the orders API itself.
+    pub own_path: CanonicalPath,
+    /// Why some routes are not rendered; the others are.
+    pub problems: Vec<Problem>,
 }
 
 /// One host and its routes.

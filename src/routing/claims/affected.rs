@@ -1,0 +1,108 @@
+//! Whose answers a change of the claims may change: what they depend on, before and after it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    claim::{Claim, Claimant, HostPolicy, Site},
+    index::{ClaimIndex, Overlap, wildcard_above},
+    owners::{Hold, Ownership},
+    sorted::ByAge,
+};
+use crate::routing::{host::CanonicalHost, path::CanonicalPath};
+
+impl ClaimIndex {
+    /// What the verdicts of other objects depend on, as far as it concerns the hosts of `touched`, on which no claim is
+    /// before `first`.
+    pub(super) fn snapshot(&self, touched: &BTreeSet<Claim>, first: Option<&Hold>) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        if self.policy == HostPolicy::Namespace {
+            self.snapshot_owners(touched, first, &mut snapshot);
+        }
+        for claim in touched {
+            let site = &claim.site;
+            if !snapshot.hosts.contains_key(site) {
+                snapshot.hosts.insert(site.clone(), self.winner(site, &CanonicalPath::root()).cloned());
+                let related = wildcard_above(site).into_iter().chain(
+                    self.hosts_under
+                        .get(site)
+                        .into_iter()
+                        .flatten()
+                        .map(|host| Site { entry_point: site.entry_point.clone(), host: host.clone() }),
+                );
+                for related in related {
+                    for claimant in self.sites.get(&related).into_iter().flat_map(|on| on.all.iter()) {
+                        let overlap = self.overlap(&claimant.id, &related);
+                        snapshot.overlaps.insert((related.clone(), claimant.clone()), overlap);
+                    }
+                }
+            }
+            if let Some(prefix) = &claim.prefix {
+                let winner = self.winner(site, prefix).cloned();
+                snapshot.winners.insert((site.clone(), prefix.clone()), winner);
+            }
+        }
+        snapshot
+    }
+
+    /// The ownership of the hosts of `touched`, and of those that meet them.
+    fn snapshot_owners(&self, touched: &BTreeSet<Claim>, first: Option<&Hold>, snapshot: &mut Snapshot) {
+        let hosts: BTreeSet<_> = touched.iter().map(|claim| &claim.site.host).collect();
+        for host in hosts.into_iter().filter(|host| !host.is_any()) {
+            snapshot.owners.insert(host.clone(), self.owners.ownership(host));
+            for (below, _) in self.owners.below(host) {
+                snapshot.owners.insert(below.clone(), self.owners.ownership(below));
+            }
+            for wildcard in host.wildcards_above() {
+                // To find a wildcard's rival takes a look at all hosts below it. A claim that is not before the owner's
+                // cannot be it.
+                let owner = self.owners.owner(&wildcard);
+                if !self.owners.of(&wildcard).is_empty() && first < owner {
+                    snapshot.owners.insert(wildcard.clone(), self.owners.ownership(&wildcard));
+                }
+            }
+        }
+    }
+
+    /// The objects whose verdicts may differ between two snapshots, by their current claims.
+    pub(super) fn affected(&self, before: &Snapshot, after: &Snapshot) -> BTreeSet<Arc<Claimant>> {
+        let mut affected = BTreeSet::new();
+        for (site, _) in differences(&before.hosts, &after.hosts) {
+            affected.extend(self.sites.get(site).into_iter().flat_map(|on| on.all.iter()).cloned());
+        }
+        for (host, _) in differences(&before.owners, &after.owners) {
+            affected.extend(self.owners.of(host).iter().map(|hold| hold.claimant.clone()));
+        }
+        for ((site, prefix), _) in differences(&before.winners, &after.winners) {
+            let claimants = self.sites.get(site).and_then(|on| on.by_prefix.get(prefix));
+            affected.extend(claimants.into_iter().flat_map(ByAge::iter).cloned());
+        }
+        for ((_, claimant), _) in differences(&before.overlaps, &after.overlaps) {
+            affected.insert(claimant.clone());
+        }
+        affected
+    }
+}
+
+/// What verdicts on some hosts depend on: who owns each host and has its client, who wins each prefix, and the overlaps of
+/// each claimant.
+#[derive(Default)]
+pub(super) struct Snapshot {
+    owners: BTreeMap<CanonicalHost, Ownership>,
+    hosts: BTreeMap<Site, Option<Arc<Claimant>>>,
+    winners: BTreeMap<(Site, CanonicalPath), Option<Arc<Claimant>>>,
+    overlaps: BTreeMap<(Site, Arc<Claimant>), Overlap>,
+}
+
+/// The entries that differ between both maps, or are in one only.
+fn differences<'a, K: Ord, V: PartialEq>(
+    one: &'a BTreeMap<K, V>,
+    other: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    let differ = |from: &'a BTreeMap<K, V>, to: &'a BTreeMap<K, V>| {
+        from.iter().filter(move |(key, value)| to.get(key) != Some(value))
+    };
+    differ(one, other).chain(differ(other, one))
+}
