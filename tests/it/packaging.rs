@@ -248,6 +248,56 @@ fn the_host_policy_of_the_chart_reaches_the_controller() {
 }
 
 #[test]
+fn the_hosts_of_the_chart_reach_the_controller_as_a_file_that_it_can_read() {
+    let of = |arguments: &[&str]| {
+        let objects = chart(arguments, "release");
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        let pod = deployment["spec"]["template"]["spec"].clone();
+        let controller = pod["containers"][0].clone();
+        let mut env = controller["env"].as_array().unwrap().iter();
+        let file = env.find(|variable| variable["name"] == "HOSTS_FILE").map(|of| of["value"].clone());
+        let map = objects.into_iter().find(|object| object["kind"] == "ConfigMap");
+        (file, map, pod, controller)
+    };
+    let (file, map, pod, controller) = of(&[]);
+    assert_eq!((file, map), (None, None));
+    let none = |object: &Value, field: &str, name: &str| {
+        object[field].as_array().into_iter().flatten().all(|item| item["name"] != name)
+    };
+    assert!(none(&pod, "volumes", "hosts") && none(&controller, "volumeMounts", "hosts"));
+
+    let set = "controller.hosts={\"ticketing\": [\"ticketing.dev\", \"*.ticketing.dev\"], \"shop\": []}";
+    let (file, map, pod, controller) = of(&["--set-json", set]);
+    let map = map.unwrap();
+    let named = |object: &Value, field: &str| {
+        let mut items = object[field].as_array().unwrap().iter();
+        items.find(|item| item["name"] == "hosts").unwrap().clone()
+    };
+    assert_eq!(named(&pod, "volumes")["configMap"]["name"], map["metadata"]["name"]);
+    let mount = named(&controller, "volumeMounts");
+    assert!(mount.get("subPath").is_none(), "the file would never change");
+    let (key, text) = map["data"].as_object().unwrap().iter().next().unwrap();
+    assert_eq!(file.unwrap(), format!("{}/{key}", mount["mountPath"].as_str().unwrap()));
+
+    // The product reads what the chart writes.
+    let folder = std::env::temp_dir().join(format!("orders-operator-chart-{}", fastrand::u64(..)));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("hosts.yaml"), text.as_str().unwrap()).unwrap();
+    let render = |namespace: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_orders-operator"))
+            .args(["render", "examples/30-orders.yaml", "--default-image", "i", "--namespace", namespace])
+            .arg("--hosts-file")
+            .arg(folder.join("hosts.yaml"))
+            .current_dir(root())
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(render("ticketing"), (true, String::new()));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn both_containers_send_traces_where_the_chart_is_told_and_nowhere_otherwise() {
     let endpoints = |arguments: &[&str]| -> Vec<Value> {
         let objects = chart(arguments, "release");

@@ -117,4 +117,8 @@ resources: {{- toYaml (index . 2) | nindent 2 }}
 securityContext: {{- include "orders-operator.containerSecurity" $root | nindent 2 }}
 volumeMounts:
   - {name: {{ $name }}-account, mountPath: {{ include "orders-operator.accountPath" $name }}, readOnly: true}
+  {{- if and $root.Values.controller.hosts (eq $name "controller") }}
+  # The whole folder: a single file of a ConfigMap would never change.
+  - {name: hosts, mountPath: /etc/orders-operator/hosts, readOnly: true}
+  {{- end }}
 {{- end -}}
