@@ -148,6 +148,14 @@ reasons! {
     FallingBehind,
 }
 
+impl Reason {
+    /// Whether the spec refers to something that does not exist yet. The spec is valid then, and it is worth trying again
+    /// soon, since no watch shows when it is created.
+    pub fn is_missing_reference(self) -> bool {
+        matches!(self, Self::SecretNotFound | Self::SecretKeyMissing)
+    }
+}
+
 /// The condition of type `kind` among `conditions`.
 pub fn find_condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == kind.as_str())

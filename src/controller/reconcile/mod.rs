@@ -64,7 +64,7 @@ pub enum ReconcileError {
     /// The stored object does not match the current schema.
     #[error("the stored object does not match the schema: {0}; correct it with kubectl edit or apply")]
     InvalidObject(String),
-    /// The API server could not be read from, or did not take the status.
+    /// A read from the API server failed, or the status could not be written.
     #[error("{error}")]
     Request {
         /// Why not.
@@ -144,7 +144,7 @@ pub async fn reconcile(raw: Arc<RawOrdersService>, context: Arc<Context>) -> Res
 enum Start<'a> {
     /// With the newest version of the resource, and one of the slots.
     With(Arc<RawOrdersService>, Option<SemaphorePermit<'a>>),
-    /// It cannot.
+    /// Not now; kube's `Controller` is to do this instead.
     Instead(Action),
 }
 
@@ -159,7 +159,8 @@ async fn start<'a>(raw: &RawOrdersService, context: &'a Context) -> Start<'a> {
             () = context.shutdown.cancelled() => Start::Instead(Action::await_change()),
         };
     }
-    // Without every list it could take routes that another object has, and would apply children that are in sync.
+    // Before every list is complete it could take routes that another object holds, and would apply children that are in
+    // sync.
     tokio::select! {
         () = context.initial_lists.synced() => {}
         () = context.shutdown.cancelled() => return Start::Instead(Action::await_change()),
@@ -188,7 +189,7 @@ async fn reconcile_parsed(service: &OrdersService, context: &Context) -> Result<
     }
     let outcome = run_steps(context, service).await;
     if let Err(Stopped::AwaitObserved(at_most)) = outcome {
-        // The Deployment's watch event will requeue us; this is for the case that there is none.
+        // The Deployment's watch event will requeue us; this is in case none comes.
         return Ok(Action::requeue(at_most));
     }
     if !matches!(outcome, Err(Stopped::AnotherOperator { is_reported: true, .. })) {
@@ -305,7 +306,7 @@ async fn follow_rollout(
             let found = pods::inspect(&context.api, owner.key.namespace(), owner.key.name()).await;
             let now = Instant::now();
             context.states.with(owner, |state| {
-                // A failure to look at the pods must not stand in the way of everything else.
+                // A failure to list the pods must not fail the reconcile.
                 let found = found.unwrap_or_else(|error| {
                     tracing::warn!(resource = %owner.key, %error, "cannot list the pods");
                     state.rollout.last_found().cloned()
@@ -350,7 +351,7 @@ async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -
     Ok(())
 }
 
-/// Publishes a Kubernetes event. A failure is logged: it must not stand in the way of the reconcile.
+/// Publishes a Kubernetes event. A failure is only logged: it must not fail the reconcile.
 async fn publish_event<K: Resource<DynamicType = ()> + Sync>(
     context: &Context,
     object: &K,
@@ -372,7 +373,7 @@ pub fn error_policy(raw: Arc<RawOrdersService>, error: &ReconcileError, context:
     if let ReconcileError::AnotherOperator { pause, .. } = error {
         delay = *pause;
     }
-    if matches!(error.reason(), Reason::SecretNotFound | Reason::SecretKeyMissing) {
+    if error.reason().is_missing_reference() {
         delay = delay.min(RETRY_INTERVAL);
     }
     tracing::warn!(

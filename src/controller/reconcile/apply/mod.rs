@@ -66,8 +66,9 @@ impl Applied {
 /// Applies every child that is not in sync, and deletes those that are switched off. One child's failure does not keep
 /// the others from being applied.
 ///
-/// `recorded` is the digest in the status, if it is about this very generation: where it fits, a controller that has just
-/// started sends nothing. With `adopts`, children that have lost their owner are taken over.
+/// `recorded` is the digest in the status, if it is about this very generation: if it matches what is observed, a
+/// controller that has just started sends nothing. With `adopts`, children that have lost their owner are taken
+/// over.
 ///
 /// # Errors
 /// Every child that could not be applied or deleted.
@@ -109,7 +110,7 @@ pub async fn apply(
     }
 }
 
-/// Takes the children for applied if they are observed as `recorded`, and nothing is known of them yet.
+/// Treats the children as applied if they are observed as `recorded`, and nothing is known of them yet.
 fn restore(writer: &ChildWriter<'_>, prepared: &Prepared, recorded: &str) {
     let ChildWriter { context, owner, .. } = writer;
     if context.states.with(owner, |state| state.last_applied.is_empty()) != Some(true) {
@@ -156,7 +157,8 @@ impl<'a> PreparedVisitor<'a> for Plan<'a> {
                 ChildKind::Deployment => {
                     writer.sync_deployment(&prepared.deployment, prepared.replicas).await
                 }
-                kind if !writer.is_served(kind) => Ok(not_served(children.is_empty())),
+                kind if !writer.is_served(kind) && children.is_empty() => Ok(ChildOutcome::default()),
+                kind if !writer.is_served(kind) => Ok(not_served(kind)),
                 _ => writer.sync_kind(children).await,
             };
             (K::KIND, outcome)
@@ -180,12 +182,23 @@ impl<'a> PreparedVisitor<'a> for Plan<'a> {
     }
 }
 
-fn not_served(is_unwanted: bool) -> ChildOutcome {
-    if is_unwanted {
-        return ChildOutcome::default();
+/// What the status must know of a kind that is desired, but that the API server does not serve.
+fn not_served(kind: ChildKind) -> ChildOutcome {
+    match kind {
+        ChildKind::HTTPRoute => {
+            let message = "spec.gateway is set, but this cluster has no Gateway API (HTTPRoute of \
+                           gateway.networking.k8s.io/v1): install its CRDs and a controller for them (this operator \
+                           need not be restarted), or set spec.ingress in place of spec.gateway";
+            let problem = Problem::new(Reason::GatewayApiMissing, message);
+            ChildOutcome { route_problems: vec![problem], ..ChildOutcome::default() }
+        }
+        // Every API server serves these.
+        ChildKind::Deployment
+        | ChildKind::Service
+        | ChildKind::Ingress
+        | ChildKind::HorizontalPodAutoscaler
+        | ChildKind::PodDisruptionBudget
+        | ChildKind::ServiceAccount
+        | ChildKind::NetworkPolicy => ChildOutcome::default(),
     }
-    let message = "spec.gateway is set, but this cluster has no Gateway API (HTTPRoute of \
-                   gateway.networking.k8s.io/v1): install its CRDs and a controller for them (this operator need \
-                   not be restarted), or set spec.ingress in place of spec.gateway";
-    ChildOutcome { rollout: None, route_problems: vec![Problem::new(Reason::GatewayApiMissing, message)] }
 }

@@ -64,9 +64,7 @@ pub fn compute(
     };
     match outcome {
         Err(Stopped::Invalid { problems, .. }) => {
-            let is_reference = |problem: &&Problem| {
-                matches!(problem.reason, Reason::SecretNotFound | Reason::SecretKeyMissing)
-            };
+            let is_reference = |problem: &&Problem| problem.reason.is_missing_reference();
             let (references, spec): (Vec<_>, Vec<_>) = problems.iter().partition(is_reference);
             match spec.first() {
                 Some(first) => {
