@@ -39,12 +39,12 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// The reason of a problem that consists in a failed write.
+    /// The reason for a failed write.
     pub fn write_reason(&self) -> Reason {
         self.reason_or(Reason::ApplyFailed)
     }
 
-    /// The reason of a problem that consists in a failed read.
+    /// The reason for a failed read.
     pub fn read_reason(&self) -> Reason {
         self.reason_or(Reason::ReadFailed)
     }
@@ -118,7 +118,7 @@ impl ApiServer {
     }
 }
 
-/// Bounds a request in time, and sorts its failure.
+/// Bounds a request in time, and classifies its failure.
 async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RequestError> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Err(_) => Err(RequestError::Timeout),

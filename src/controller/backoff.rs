@@ -1,4 +1,5 @@
-//! Exponential backoff with jitter for each object: one that fails neither hammers the API server nor slows the others.
+//! Exponential backoff with jitter for each object: one that fails neither floods the API server nor slows
+//! the others down.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Counts a failure, and gives the delay before the next attempt: 1 s, doubled each time up to 5 min, less up to a
-    /// quarter of it.
+    /// Counts a failure, and gives the delay before the next attempt: 1 s, doubled each time up to 5 min, minus a
+    /// random share of up to a quarter.
     pub fn next(&mut self) -> Duration {
         let delay = exponential(MIN_DELAY, MAX_DELAY, self.failures);
         self.failures = self.failures.saturating_add(1);

@@ -13,7 +13,7 @@ pub(crate) fn owner(uid: &str) -> Owner {
     Owner { key: ObjectKey::new("shop", "orders"), uid: uid.into() }
 }
 
-/// A child as the API server would return it, of whose spec we applied this field at that time.
+/// A child as the API server would return it, after we applied this field of its spec at that time.
 pub(crate) fn child<K: Child>(version: &str, field: &str, applied: &str) -> Partial<K> {
     let object = json!({"metadata": {
         "name": "orders", "namespace": "shop", "uid": "c", "resourceVersion": version,

@@ -1,5 +1,5 @@
 //! From the events of a watch to the OrdersServices that must be reconciled: one state machine for every watch, and
-//! the trait of what keeps an index of the objects that it shows.
+//! the trait of an index of the objects that the watch shows.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ pub trait Index<K> {
     /// The object is gone.
     fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey>;
 
-    /// A list is complete: what it lacks was deleted while there was no watch to tell.
+    /// A list is complete: what is missing from it was deleted while no watch was running.
     fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey>;
 }
 

@@ -146,7 +146,7 @@ impl Metrics {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This controller leads now. Until then, objects did not wait for a slot but for that, which is not measured.
+    /// This controller leads now. Until then, objects waited for its leadership and not for a slot; that is not measured.
     pub fn became_leader(&self) {
         self.queue().clear();
         self.leading.set(1);

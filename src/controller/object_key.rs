@@ -8,8 +8,8 @@ use kube::{
     runtime::reflector::{Lookup, ObjectRef},
 };
 
-/// Namespace and name of an object. Thousands are kept, so both are one text, `namespace/name`: neither can have
-/// a slash.
+/// Namespace and name of an object. Thousands are kept, so both are in one string, `namespace/name`: neither can
+/// contain a slash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(Box<str>);
 

@@ -1,8 +1,8 @@
 //! An OrdersService as the watch shows it: parsed when it is reconciled, not before.
 //!
-//! Thousands are kept, and few are reconciled at a time, so spec and status stay the text that they came as, which is
-//! smaller than the parsed types. An object that does not match the current schema, having been stored under another
-//! one, fails when it is parsed, and so does not affect the others.
+//! Thousands are kept, and few are reconciled at a time, so spec and status are kept as the text in which they were
+//! received, which is smaller than the parsed types. An object that does not match the current schema, having been
+//! stored under another one, fails when it is parsed, and so does not affect the others.
 
 use std::borrow::Cow;
 
@@ -66,7 +66,7 @@ impl RawOrdersService {
         ObjectKey::of(&self.metadata)
     }
 
-    /// It as the owner of its children.
+    /// This object as the owner of its children.
     pub fn as_owner(&self) -> Owner {
         Owner { key: self.key(), uid: self.metadata.uid.as_deref().unwrap_or_default().into() }
     }

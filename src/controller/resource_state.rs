@@ -1,6 +1,6 @@
 //! What the controller remembers of each OrdersService from one reconcile to the next.
 //!
-//! Its watch creates the entry when it first shows the resource, and removes it when the resource is gone. Nobody else
+//! Its watch creates the entry when it first shows the resource, and removes it when the resource is gone. Nothing else
 //! does either: what a reconcile still has to record of a resource that was deleted meanwhile is dropped.
 
 use std::{
@@ -102,7 +102,7 @@ impl ResourceState {
 pub struct ResourceStates(Arc<Mutex<HashMap<ObjectKey, ResourceState>>>);
 
 impl ResourceStates {
-    /// Creates the state of a resource, unless it is there; one that was deleted and created again starts anew.
+    /// Creates the state of a resource, unless it is there; one that was deleted and created again gets a new state.
     pub fn create(&self, key: &ObjectKey, uid: &str) {
         let mut states = self.lock();
         if states.get(key).is_none_or(|state| *state.uid != *uid) {

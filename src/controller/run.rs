@@ -45,7 +45,7 @@ use crate::runtime::{
 };
 
 /// How long a reconcile may take before the process counts as stuck. Each of its requests is bounded, and together they
-/// take some minutes at the worst.
+/// take some minutes in the worst case.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
 
 /// How many requests to the API server may be in flight for each reconcile that may run. A reconcile that creates every
@@ -192,7 +192,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         () = leading => Err(RunError::Ended),
         () = beat(&ticking, &reconciling, &metrics) => Err(RunError::Ended),
     };
-    // Not earlier: from here on nothing is written.
+    // Not earlier, since nothing is written from here on.
     hand_over.cancel();
     if !election.is_finished() && election.await.is_err() {
         tracing::error!("the election panicked");
@@ -200,7 +200,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
     result
 }
 
-/// Waits until the lists are complete, and logs which are not, should that take long.
+/// Waits until the lists are complete; if that takes long, logs which are not.
 async fn synced(lists: &CacheSync) {
     const PATIENCE: Duration = Duration::from_secs(30);
     while tokio::time::timeout(PATIENCE, lists.synced()).await.is_err() {

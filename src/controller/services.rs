@@ -11,7 +11,7 @@ use super::{object_key::ObjectKey, raw_orders_service::RawOrdersService};
 pub struct OrdersServices(Arc<[Store<RawOrdersService>]>);
 
 impl OrdersServices {
-    /// Those of these stores, one for each watch.
+    /// The OrdersServices in these stores, one store for each watch.
     pub fn new(stores: Vec<Store<RawOrdersService>>) -> Self {
         Self(stores.into())
     }

@@ -1,4 +1,4 @@
-//! Has OrdersServices reconciled: the queues of the controllers, one for each namespace that is watched, or one for all.
+//! Queues OrdersServices for reconciliation. Each controller has one queue: one for each watched namespace, or one for all.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -16,7 +16,7 @@ pub struct Trigger {
 }
 
 impl Trigger {
-    /// One queue for each scope, which is a namespace, or none for all; and what each controller is to reconcile.
+    /// One queue for each scope (a namespace, or none for all), and the stream of keys that each controller reconciles.
     pub fn new(
         scopes: &[Option<String>],
         metrics: Metrics,
@@ -30,7 +30,7 @@ impl Trigger {
         (Self { queues: Arc::new(queues), metrics }, streams)
     }
 
-    /// Has that OrdersService reconciled, if its namespace is watched.
+    /// Queues that OrdersService for reconciliation, if its namespace is watched.
     pub fn requeue(&self, key: &ObjectKey) {
         let of_namespace = || self.queues.get(&Some(key.namespace().to_owned()));
         if let Some(queue) = self.queues.get(&None).or_else(of_namespace) {

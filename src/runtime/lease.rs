@@ -163,7 +163,7 @@ impl Candidate {
             };
             match attempt {
                 Ok(Ok(Attempt::Held)) => {
-                    // From before the attempt on, since the other candidates count from after it.
+                    // Counted from before the attempt, since the other candidates count from after it.
                     self.extend_until(started + self.settings.renew_deadline);
                     if renewed.replace(started).is_none() {
                         tracing::info!(

@@ -35,7 +35,7 @@ struct Entry<V> {
     refresh: Option<delay_queue::Key>,
 }
 
-/// One copy. Whoever reads the Secret holds the lock, so that others wait for that answer in place of asking too.
+/// One copy. Whoever reads the Secret holds the lock, so that others wait for the answer instead of asking too.
 type Slot<V> = tokio::sync::Mutex<Option<Snapshot<V>>>;
 
 struct Snapshot<V> {
@@ -76,7 +76,7 @@ impl<V: Clone + PartialEq> SecretCache<V> {
         let key = (namespace.to_owned(), name.to_owned());
         let slot = self.lock().slot(&key);
         let mut copy = slot.lock().await;
-        // Only now: to wait for another's answer must not make that answer look older.
+        // Taken only now: waiting for another caller's answer must not make that answer look older.
         let now = Instant::now();
         if let Some(copy) = copy.as_ref().filter(|copy| copy.serves(now, since)) {
             return Ok(Cached { value: copy.value.clone(), changed: false });
@@ -146,7 +146,7 @@ impl<V> Inner<V> {
         self.entries.entry(key.clone()).or_insert_with(new).slot.clone()
     }
 
-    /// Puts a copy that was just read in its place, also if it was forgotten meanwhile.
+    /// Stores a copy that was just read, even if its entry was removed meanwhile.
     fn store(&mut self, key: NamespacedName, slot: &Arc<Slot<V>>, due: Instant) {
         let new = || Entry { slot: slot.clone(), refresh: None };
         self.entries.entry(key.clone()).or_insert_with(new).slot = slot.clone();

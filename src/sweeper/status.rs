@@ -20,7 +20,7 @@ pub fn conditions(
     let in_time = "expired orders are moved to cancelled in time";
     let late = format!(
         "orders expire faster than they can be cancelled: the oldest was overdue by {overdue_seconds} s when this was \
-         written; give the database more room, or raise spec.expiration.maxPerSecond if it is set"
+         written; give the database more resources, or raise spec.expiration.maxPerSecond if it is set"
     );
     // DatabaseReady, then Sweeping: status, reason, message.
     let (database, sweeping) = match health {

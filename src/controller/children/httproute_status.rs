@@ -33,7 +33,7 @@ fn problem(route: &Partial<HTTPRoute>, parent: &ParentReference) -> Option<Probl
         ("Accepted", Reason::RouteNotAccepted, "does not accept"),
         ("ResolvedRefs", Reason::BackendsNotResolved, "cannot resolve the backends of"),
     ] {
-        // A condition about a former generation says nothing about this one.
+        // A condition about an earlier generation says nothing about this one.
         let mut current = reported()
             .filter(|condition| {
                 condition.type_ == kind
@@ -42,8 +42,8 @@ fn problem(route: &Partial<HTTPRoute>, parent: &ParentReference) -> Option<Probl
             .peekable();
         if current.peek().is_none() {
             let message = format!(
-                "{described} has not said yet whether it serves HTTPRoute {name:?}: if that lasts, look whether the Gateway \
-                 is there, and a controller for its class"
+                "{described} has not said yet whether it serves HTTPRoute {name:?}: if that lasts, check that the Gateway \
+                 exists and that a controller for its class is running"
             );
             return Some(Problem::new(Reason::GatewayPending, message));
         }

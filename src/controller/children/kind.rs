@@ -1,4 +1,4 @@
-//! The kinds of children, listed once. Whoever handles children by their type is made to handle every kind.
+//! The kinds of children, listed once. The compiler makes whoever handles children by type handle every kind.
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -42,12 +42,12 @@ pub trait Child:
     }
 }
 
-/// Does something for one kind, with its type.
+/// A function over kinds of children that needs the type of the kind; [`ChildKind::visit`] calls it.
 pub trait KindVisitor {
-    /// What comes of it.
+    /// The result of [`Self::visit`].
     type Output;
 
-    /// Does it.
+    /// Called with the type of the kind.
     fn visit<K: Child>(self) -> Self::Output;
 }
 
@@ -91,7 +91,7 @@ macro_rules! kinds {
     };
 }
 
-// Of each, what is read of its spec and of its status.
+// For each kind: the parts of its spec and its status that are read.
 kinds!(
     Deployment: Scale, DeploymentStatus, {
         fn rollout(deployment: &Partial<Self>) -> Option<Rollout> {

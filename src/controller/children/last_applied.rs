@@ -1,9 +1,9 @@
 //! What was applied last, so that nothing is sent where nothing has changed.
 //!
-//! Kept of each child are the fingerprint of what was applied, the resourceVersion of the response, and the fields that
+//! For each child, it keeps the fingerprint of what was applied, the resourceVersion of the response, and the fields that
 //! were ours then. A child is in sync while the same is desired and the watch shows that version. Under another version
 //! it still is, as long as we own the same fields: whoever changes or removes one of them takes it over, and then we own
-//! one less. Such a version comes from a status update (an autoscaler's every 15 s), or from a change to fields that are
+//! one fewer. Such a version comes from a status update (an autoscaler's every 15 s), or from a change to fields that are
 //! not ours. Everything else is drift, and the child is applied again.
 //!
 //! A digest of all that, without the versions, goes into the status of the OrdersService. A controller that has just
@@ -61,7 +61,7 @@ struct AppliedChild {
 }
 
 impl LastApplied {
-    /// How the child compares that is `observed`, if `desired` is how it should be.
+    /// How the `observed` child compares with what was applied last, if `desired` is how it should be.
     pub fn sync_state(
         &self,
         owner: &Owner,
@@ -76,7 +76,7 @@ impl LastApplied {
         if *child.owner != *owner || child.is_deleting {
             SyncState::OutOfSync
         } else if child.version == applied.version || child.version.is_before(&applied.version) {
-            // If before, the watch has not got as far yet; what has happened since is still to come.
+            // An older version: the watch has not yet shown what was applied.
             SyncState::Unchanged
         } else if child.owned_fields.is_some() && child.owned_fields == applied.owned_fields {
             SyncState::OthersChanged
@@ -135,7 +135,7 @@ impl LastApplied {
         of_route.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// A digest of every record; none unless it is known of each child which fields are ours.
+    /// A digest of every record; none if it is not known for each child which fields are ours.
     pub fn digest(&self) -> Option<String> {
         let children = self.children.iter();
         let known: Option<BTreeMap<_, _>> =
@@ -143,7 +143,7 @@ impl LastApplied {
         digest(&known?)
     }
 
-    /// Takes `children` for applied as they are observed, if `expected` is the digest of just that.
+    /// Records `children` as applied in the state in which they are observed, if `expected` is the digest of that state.
     pub fn restore(&mut self, owner: &Owner, expected: &str, children: &[DesiredChild]) {
         let (mut known, mut restored) = (BTreeMap::new(), Self::default());
         for DesiredChild { id, fingerprint, observed } in children {
@@ -310,7 +310,7 @@ mod tests {
                 "one more is desired",
                 changed(&|all| all.push(desired(SERVICE, fingerprint, present("1", "f:a", false)))),
             ),
-            ("one less is desired", changed(&|all| drop(all.pop()))),
+            ("one fewer is desired", changed(&|all| drop(all.pop()))),
             ("it has another number", changed(&|all| all[1].id.index = 0)),
         ] {
             assert!(restored("u", &children).is_none(), "{what}");

@@ -1,4 +1,4 @@
-//! The children of an OrdersService: their kinds, what is read and remembered of them, and what that says.
+//! The children of an OrdersService: their kinds, what is read and remembered of them, and what follows from it.
 //!
 //! ```text
 //! kind              the kinds, listed once

@@ -2,8 +2,8 @@
 //!
 //! Of each object that an OrdersService controls, just enough is kept to tell whether it is still what was applied, and
 //! in few bytes: with thousands of resources, this is most of the controller's memory. Nothing is kept of other objects.
-//! A kube reflector would not do, since it does not tell which objects a new list lacks, and each of these must be
-//! created again.
+//! A kube reflector would not do, since it does not tell which objects are missing from a new list, and each of these
+//! must be created again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,7 +31,7 @@ pub struct ObservedChild {
     pub owner: Arc<Owner>,
     /// Whether it is being deleted.
     pub is_deleting: bool,
-    /// The fingerprint of those of its fields that are ours.
+    /// The fingerprint of the fields that are ours.
     pub owned_fields: Option<Fingerprint>,
     /// How far its rollout is, for a Deployment.
     pub rollout: Option<Box<Rollout>>,

@@ -22,7 +22,7 @@ pub const MANAGED_BY: &str = "orders-operator";
 pub struct Owner {
     /// Its namespace and name; its children are in that namespace, and nearly all have that name.
     pub key: ObjectKey,
-    /// Its UID: one that was deleted and made again under the same name is another owner.
+    /// Its UID: one that was deleted and created again under the same name is another owner.
     pub uid: Box<str>,
 }
 

@@ -35,7 +35,7 @@ impl Projection for OrdersService {
 
 /// What is read of a spec or of a status.
 pub trait Content: Clone + Debug + Default + DeserializeOwned + Send + Sync + 'static {
-    /// Whether that is nothing. Where it is so for both, the API server is asked for the metadata only.
+    /// Whether nothing is read. If this holds for both spec and status, only the metadata is requested from the API server.
     const IS_OMITTED: bool = false;
 }
 

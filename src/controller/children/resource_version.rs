@@ -1,11 +1,11 @@
 //! The resourceVersion of an object.
 
-/// A resourceVersion. Thousands are in memory, so it is a number where it is one, as etcd's are.
+/// A resourceVersion. Thousands are in memory, so it is kept as a number if it is one, as etcd's are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourceVersion {
-    /// That of an API server that counts: of two, the lower is the older.
+    /// From an API server that counts: the lower of two is the older.
     Number(u64),
-    /// Any other: two can only be equal or not.
+    /// Any other: two of these can only be compared for equality.
     Opaque(Box<str>),
 }
 
@@ -19,7 +19,7 @@ impl ResourceVersion {
 impl From<&str> for ResourceVersion {
     fn from(text: &str) -> Self {
         match text.parse() {
-            // So that no two texts become one number.
+            // A leading zero or sign would give two different texts the same number.
             Ok(number) if !text.starts_with(['0', '+']) => Self::Number(number),
             _ => Self::Opaque(text.into()),
         }

@@ -9,7 +9,7 @@ use super::rollout::Rollout;
 use crate::controller::problem::Problem;
 
 /// How long the Deployment controller may take to observe a change. Until then the Deployment's status is about the
-/// former generation, and ours would be wrong for a moment, so none is written.
+/// previous generation, and ours would be wrong for a moment, so none is written.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long pods may take to start before they are looked at.
@@ -61,7 +61,7 @@ impl RolloutTracker {
             return RolloutStep::AwaitObserved(OBSERVE_TIMEOUT - elapsed);
         }
         if rollout.desired == 0 {
-            // No pod should run, so none can fail to. The tracker keeps its start: the time to observe has been granted.
+            // No pod should run, so none can fail to. The start is kept, since the time to observe has been waited for.
             return RolloutStep::Complete;
         }
         let (due, last_found) = match &incomplete.inspected {

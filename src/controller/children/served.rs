@@ -20,7 +20,7 @@ impl Served {
         *self.0.borrow() == Some(true)
     }
 
-    /// Its CRD was found, or is gone.
+    /// Records that its CRD was found, or is gone.
     pub fn set(&self, is_served: bool) {
         self.0.send_replace(Some(is_served));
     }

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// What others have of the routes that an OrdersService requests, by host and by what serves it.
+/// Which of the routes that an OrdersService requests other objects hold, by host and by what serves it.
 pub type Verdicts = BTreeMap<Site, Verdict>;
 
 /// What an object claims.
@@ -53,7 +53,7 @@ pub fn created(object: &ObjectMeta) -> i64 {
     object.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second())
 }
 
-/// What others have of what `me` requests.
+/// Which of the routes that `me` requests other objects hold.
 pub fn verdicts(index: &ClaimIndex, me: &Claimant, requested: &RequestedRoutes) -> Verdicts {
     let prefixes = || requested.routes.iter().map(|route| &route.path);
     requested.sites().map(|site| (site.clone(), index.judge(me, &site, prefixes()))).collect()

@@ -32,7 +32,7 @@ pub struct ClaimRegistry(Arc<Mutex<State>>);
 
 struct State {
     index: ClaimIndex,
-    /// The IngressClasses by name, and when each was created that is marked as the default.
+    /// The IngressClasses by name; for each that is marked as the default, when it was created.
     classes: BTreeMap<String, Option<i64>>,
     /// Whether the list of IngressClasses is complete; it never is without the right to read it.
     classes_synced: bool,
@@ -45,7 +45,7 @@ impl ClaimRegistry {
         Self(Arc::new(Mutex::new(State { index, classes: BTreeMap::new(), classes_synced: false })))
     }
 
-    /// What others have of what `service` requests.
+    /// Which of the routes that `service` requests other objects hold.
     pub fn judge(&self, service: &OrdersService) -> Verdicts {
         verdicts_on(&self.lock().index, service)
     }
@@ -157,7 +157,7 @@ impl Index<RawOrdersService> for ServiceClaims {
     }
 }
 
-/// The claims of the Ingresses of one watch, those of OrdersServices aside.
+/// The claims of the Ingresses of one watch, except those that belong to OrdersServices.
 pub struct IngressClaims(Claimants);
 
 impl Index<Partial<Ingress>> for IngressClaims {

@@ -10,7 +10,7 @@ use crate::{
     routing::{Backend, CanonicalHost, CanonicalPath, EntryPoint, RouteError, RouteTable, Site},
 };
 
-/// The path of the orders API where none is written.
+/// The path of the orders API if the spec has none.
 const DEFAULT_PATH: &str = "/api/orders";
 
 /// Names the class of an Ingress where its spec does not, as was usual before Kubernetes 1.18.

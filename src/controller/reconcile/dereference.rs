@@ -32,7 +32,7 @@ pub struct Dereferenced {
     pub no_default_class: bool,
     /// The Secret of the certificate, if it does not exist.
     pub missing_certificate: Option<String>,
-    /// What others have of the requested routes.
+    /// Which of the requested routes other objects hold.
     pub verdicts: Verdicts,
 }
 
@@ -51,7 +51,7 @@ const JWT: SecretValue = SecretValue {
 const URI: SecretValue =
     SecretValue { field: "spec.database.uriSecretRef", what: "the connection string of the database" };
 
-/// Finds the Secrets and the IngressClass that `service` refers to, and what others have of its routes.
+/// Finds the Secrets and the IngressClass that `service` refers to, and which of its routes other objects hold.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses. Something that is missing is no error.
@@ -115,7 +115,8 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     Ok(found)
 }
 
-/// Whether old copies of Secrets will not do: the spec has just changed, or something was wrong.
+/// Whether the Secrets must be read again instead of taken from the cache: the spec has just changed, or something was
+/// wrong.
 fn needs_fresh_copies(service: &OrdersService) -> bool {
     let status = service.status.as_ref();
     let reconciled = status.and_then(|status| find_condition(&status.conditions, ConditionType::Reconciled));

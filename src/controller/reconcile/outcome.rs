@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{apply::Applied, validate::validated::ValidatedOrdersService};
 use crate::controller::{api_server::RequestError, problem::Problem};
 
-/// What the steps came to.
+/// The result of the steps.
 pub type Outcome = Result<Completed, Stopped>;
 
 /// Every step was done.
@@ -48,6 +48,6 @@ pub enum Stopped {
     Rejected(Box<ValidatedOrdersService>, Vec<Problem>),
     /// Some children could not be applied.
     NotApplied(Box<ValidatedOrdersService>, Vec<Problem>),
-    /// The Deployment controller has not observed the change yet. It is waited for, for this long at most.
+    /// The Deployment controller has not observed the change yet; the reconcile waits for it, for this long at most.
     AwaitObserved(Duration),
 }

@@ -1,7 +1,7 @@
 //! What keeps the pods from running: a message that names the pod, its image and the reason.
 //!
-//! Pods are listed, a few at a time, only while their Deployment is incomplete, and they are never watched. So in a
-//! cluster where all is well none is ever read.
+//! Pods are listed, a few at a time, only while their Deployment is incomplete, and they are never watched. So if all
+//! is well, none is ever read.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::{Api, ResourceExt, api::ListParams};
@@ -31,8 +31,8 @@ pub async fn inspect(
     name: &str,
 ) -> Result<Option<Problem>, RequestError> {
     let pods = Api::<Pod>::namespaced(api_server.client.clone(), namespace);
-    // Any version will do, as the API server's cache has it: a consistent list waits some 50 ms for a busy etcd. What it
-    // does not show yet, the next look finds.
+    // Any version that the API server has in its cache will do: a consistent list takes some 50 ms with a busy etcd, and
+    // what this one does not show yet is found the next time.
     let params = ListParams::default().labels(&selector(name)).limit(MAX_PODS).match_any();
     let list = api_server.read("Pod", "list", pods.list(&params)).await?;
     Ok(diagnose(&list.items))

@@ -48,7 +48,7 @@ fn listed(hosts: &[String]) -> String {
     if hosts.is_empty() { "none".into() } else { hosts.join(", ") }
 }
 
-/// The rules of each host in rendered order, whosever they are.
+/// The rules of each host in rendered order, whichever resource they belong to.
 fn sites<'a>(services: &'a [ServiceInFile]) -> Sites<'a> {
     let mut sites = Sites::new();
     for ServiceInFile { valid, .. } in services {

@@ -16,7 +16,7 @@ use crate::{
     runtime::secret_cache::{Cached, SecretCache},
 };
 
-/// What a Secret is referred to for.
+/// What an OrdersService uses a Secret for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretUse {
     /// A value that the pods get.
@@ -25,7 +25,7 @@ pub enum SecretUse {
     Certificate,
 }
 
-/// The names of the Secrets that `service` refers to for this.
+/// The names of the Secrets that `service` uses for this.
 pub fn secrets_of(service: &OrdersService, usage: SecretUse) -> impl Iterator<Item = &str> {
     let spec = &service.spec;
     let names = match usage {
@@ -43,14 +43,14 @@ pub type ValueHashes = BTreeMap<String, Option<[u8; 32]>>;
 
 /// Copies of the Secrets that OrdersServices refer to.
 pub struct Secrets {
-    /// Those that are referred to for a value; none for one that does not exist.
+    /// Those that are used for a value; none for one that does not exist.
     pub values: SecretCache<Option<ValueHashes>>,
-    /// Those that are referred to for a certificate: whether they exist.
+    /// Those that are used for a certificate: whether they exist.
     pub certificates: SecretCache<bool>,
 }
 
 impl Secrets {
-    /// Without any copy. A copy is fresh for `max_age`.
+    /// An empty cache. A copy is fresh for `max_age`.
     pub fn new(max_age: Duration) -> Self {
         Self { values: SecretCache::new(max_age), certificates: SecretCache::new(max_age) }
     }

@@ -21,7 +21,7 @@ use crate::{
 /// whoever creates it is waiting.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What the refresh works with.
+/// The task that reads old copies again, and what it needs.
 pub struct Refresh<'a> {
     /// The API server.
     pub api: &'a ApiServer,

@@ -1,4 +1,4 @@
-//! Looks whether the API server serves the Gateway API, whose CRDs may be installed at any time.
+//! Checks whether the API server serves the Gateway API, whose CRDs may be installed at any time.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::controller::{
 /// Group and version of the HTTPRoute.
 const GROUP_VERSION: &str = "gateway.networking.k8s.io/v1";
 
-/// How soon to look again, while an OrdersService asks for HTTPRoutes and they are not served.
+/// How soon to check again, while an OrdersService asks for HTTPRoutes and they are not served.
 const INTERVAL: Duration = Duration::from_secs(3);
 
-/// Looks at the start, and then as long as HTTPRoutes are not served and an OrdersService asks for them. Requeues these
+/// Checks at the start, and then as long as HTTPRoutes are not served and an OrdersService asks for them. Requeues these
 /// when that changes. That HTTPRoutes are no longer served is noticed by their watch.
 pub async fn probe(
     api: &ApiServer,
@@ -31,9 +31,9 @@ pub async fn probe(
             .filter(|service| service.has_gateway())
             .for_each(|service| trigger.requeue(&service.key()));
     };
-    let mut must_look = true;
+    let mut must_check = true;
     loop {
-        if std::mem::take(&mut must_look) || services.iter().any(|service| service.has_gateway()) {
+        if std::mem::take(&mut must_check) || services.iter().any(|service| service.has_gateway()) {
             match is_served(api).await {
                 Ok(true) => {
                     gateway_api.set(true);
@@ -48,8 +48,8 @@ pub async fn probe(
                         // It will not be known, so there is no point in waiting for it.
                         gateway_api.set(false);
                     }
-                    tracing::warn!(%error, "cannot look whether HTTPRoutes are served");
-                    must_look = true;
+                    tracing::warn!(%error, "cannot check whether HTTPRoutes are served");
+                    must_check = true;
                 }
             }
         }

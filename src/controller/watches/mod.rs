@@ -1,7 +1,7 @@
 //! The watches: on OrdersServices, on every kind of their children, and on IngressClasses.
 //!
-//! Each has a backoff of its own, and its errors are counted by kind, so one that fails neither slows the others down
-//! nor hides among them. Each hands its events to an index, and requeues the OrdersServices that the index gives.
+//! Each has a backoff of its own, and its errors are counted by kind, so a failing one neither slows the others down
+//! nor goes unnoticed among them. Each hands its events to an index, and requeues the OrdersServices that the index gives.
 //!
 //! ```text
 //! orders_service  the index of OrdersServices
@@ -104,7 +104,7 @@ impl Lists {
         WatchLists { required: Some(self.required.register(name)), ..self.optional(name) }
     }
 
-    /// A list that the controller can do without, should it be refused.
+    /// A list that the controller can do without if it is refused.
     fn optional(&mut self, name: &'static str) -> WatchLists {
         WatchLists { required: None, any: Some(self.all.register(name)) }
     }
@@ -239,7 +239,7 @@ struct Watch<I> {
 }
 
 impl<I> Watch<I> {
-    /// Handles events, without end: an error is counted and logged, and the stream starts the watch again.
+    /// Handles events, without end: an error is counted and logged, and the stream restarts the watch.
     async fn run<K: Resource>(mut self, events: impl Stream<Item = watcher::Result<Event<K>>> + Send)
     where
         I: Index<K>,
@@ -289,7 +289,7 @@ impl<I> Watch<I> {
     fn failed(&self, error: &watcher::Error) {
         let code = status_code(error);
         if let (Some(404), Some(crd)) = (code, &self.crd) {
-            // Its CRD was removed, which is no failure.
+            // Its CRD was removed, which is not a failure.
             crd.set(false);
             return;
         }

@@ -39,7 +39,7 @@ impl Index<RawOrdersService> for OrdersServiceIndex {
         if is_own == Some(true) { Vec::new() } else { vec![service.key()] }
     }
 
-    /// The store has no object of a list that is not complete, so none of these can be reconciled yet.
+    /// The store holds no object of a list before the list is complete, so none of these can be reconciled yet.
     fn apply_listed(&mut self, service: &RawOrdersService) -> Vec<ObjectKey> {
         self.create(service);
         Vec::new()

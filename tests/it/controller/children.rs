@@ -20,7 +20,7 @@ async fn an_edited_or_deleted_child_of_each_kind_is_repaired() {
     let _controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", whole())).await.unwrap();
     namespace.condition("orders", Reconciled, "True", "AsExpected").await;
-    // Without pods nothing else has the resource reconciled: each repair is the answer to what was done.
+    // Without pods nothing else causes a reconcile: each repair is the answer to what was done.
     let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
     namespace.api::<Deployment>().patch_scale("orders", &PatchParams::default(), &none).await.unwrap();
     namespace.ready("orders").await;
@@ -195,7 +195,7 @@ async fn what_is_switched_off_is_deleted_and_no_right_over_children_is_superfluo
 }
 
 #[tokio::test]
-async fn an_ingress_that_is_switched_off_is_deleted_if_it_is_ours_only() {
+async fn an_ingress_that_is_switched_off_is_deleted_only_if_it_is_ours() {
     let namespace = TestNamespace::create("off").await;
     namespace.secrets(MONGO).await;
     let ingresses = namespace.api::<Ingress>();

@@ -1,4 +1,4 @@
-//! Several owners of one host: the oldest gets what they have in common, and the next takes over by itself.
+//! Several owners of one host: the oldest gets what they have in common, and the next takes over automatically.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -62,7 +62,7 @@ pub(super) async fn next_second(namespace: &TestNamespace) {
 }
 
 #[tokio::test]
-async fn of_two_teams_with_the_same_host_and_path_the_older_serves_and_the_other_takes_over_when_it_goes() {
+async fn with_two_teams_on_the_same_host_and_path_the_older_serves_and_the_younger_takes_over_when_it_goes() {
     let mut first = TestNamespace::create("team-z").await;
     let second = TestNamespace::create("team-a").await;
     first.watch_also(&second);
@@ -235,7 +235,7 @@ async fn an_ingress_of_someone_else_counts_as_older_or_younger_and_only_in_its_c
 }
 
 #[tokio::test]
-async fn where_hosts_belong_to_namespaces_another_s_host_is_refused_whole_until_it_is_free() {
+async fn with_hosts_owned_by_namespaces_every_route_on_the_host_of_another_is_refused_until_it_is_free() {
     let mut first = TestNamespace::create("owner").await;
     let second = TestNamespace::create("guest").await;
     first.watch_also(&second);
@@ -254,7 +254,7 @@ async fn where_hosts_belong_to_namespaces_another_s_host_is_refused_whole_until_
         "{message}"
     );
     assert!(served(&second, "orders").await.is_empty());
-    // Beside one that it shares its namespace with it may be.
+    // Another resource of the same namespace may use the host.
     first.apply(&claiming(&first, "more", &host, "/c", &[])).await.unwrap();
     first.condition("more", IngressReady, "True", "MissingClient").await;
     for name in ["orders", "more"] {
@@ -409,7 +409,7 @@ fn says(service: &OrdersService, (got, lost): &Expected) -> bool {
 }
 
 #[tokio::test]
-async fn of_a_crowd_on_one_host_each_path_goes_to_the_oldest_whatever_the_order_of_their_coming() {
+async fn with_many_resources_on_one_host_the_oldest_gets_each_path_in_whatever_order_they_arrive() {
     let mut first = TestNamespace::create("crowd").await;
     let mut others = Vec::new();
     for number in 1..20 {

@@ -76,7 +76,7 @@ async fn answer(namespace: &TestNamespace, name: &str, accepted: &str, resolved:
 }
 
 #[tokio::test]
-async fn the_routes_are_served_by_gateways_from_when_the_gateway_api_is_there() {
+async fn gateways_serve_the_routes_once_the_gateway_api_is_installed() {
     let _alone = GATEWAY_API.lock().await;
     let namespace = TestNamespace::create("gateway").await;
     namespace.secrets(MONGO).await;

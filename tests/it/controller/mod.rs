@@ -272,7 +272,7 @@ async fn without_rules(namespace: &TestNamespace, keep: impl Fn(&PolicyRule) -> 
 }
 
 #[tokio::test]
-async fn a_watch_that_fails_is_counted_by_its_kind_and_holds_up_no_other() {
+async fn a_watch_that_fails_is_counted_by_kind_and_does_not_hold_up_others() {
     let namespace = TestNamespace::create("watch").await;
     namespace.secrets(MONGO).await;
     let policies = |rule: &PolicyRule| {
@@ -306,7 +306,7 @@ async fn a_watch_that_fails_is_counted_by_its_kind_and_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_named_in_the_resource() {
+async fn a_missing_right_is_named_in_the_resource() {
     let namespace = TestNamespace::create("rights").await;
     namespace.secrets(MONGO).await;
     let limited = namespace.chart_client("controller").await;

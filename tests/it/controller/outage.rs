@@ -38,7 +38,7 @@ async fn has_port(namespace: &TestNamespace, port: i32) {
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_killed_and_one_that_has_forgotten_the_past_are_got_over() {
+async fn the_controller_recovers_from_a_killed_api_server_and_from_one_that_has_lost_its_history() {
     let _alone = SPARE.lock().await;
     let namespace = TestNamespace::create_at("outage", &setting("SPARE_KUBECONFIG")).await;
     namespace.secrets(MONGO).await;
@@ -92,7 +92,7 @@ async fn an_api_server_that_is_killed_and_one_that_has_forgotten_the_past_are_go
 }
 
 #[tokio::test]
-async fn a_watch_that_falls_silent_is_noticed_and_begun_anew() {
+async fn a_watch_that_falls_silent_is_noticed_and_restarted() {
     let way = Way::to_cluster(&setting("KUBECONFIG")).await;
     let namespace = TestNamespace::create("silence").await;
     namespace.secrets(MONGO).await;
@@ -109,7 +109,7 @@ async fn a_watch_that_falls_silent_is_noticed_and_begun_anew() {
 }
 
 #[tokio::test]
-async fn an_object_that_no_schema_of_today_lets_through_holds_up_no_other_and_is_told_of() {
+async fn an_object_that_does_not_match_the_schema_is_reported_and_does_not_hold_up_others() {
     let _alone = SPARE.lock().await;
     let namespace = TestNamespace::create_at("garbage", &setting("SPARE_KUBECONFIG")).await;
     namespace.secrets(MONGO).await;

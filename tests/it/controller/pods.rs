@@ -125,7 +125,7 @@ async fn switching_autoscaling_on_and_off_keeps_the_number_of_pods() {
 }
 
 #[tokio::test]
-async fn an_autoscaler_of_the_user_s_own_can_scale_the_resource() {
+async fn an_autoscaler_that_the_user_made_can_scale_the_resource() {
     let namespace = TestNamespace::create("ownhpa").await;
     namespace.secrets(MONGO).await;
     let _controller = namespace.run("controller").await;
@@ -151,7 +151,7 @@ async fn an_autoscaler_of_the_user_s_own_can_scale_the_resource() {
 }
 
 #[tokio::test]
-async fn what_the_scale_subresource_says_reaches_the_deployment() {
+async fn the_number_in_the_scale_subresource_reaches_the_deployment() {
     let namespace = TestNamespace::create("scale").await;
     namespace.secrets(MONGO).await;
     let _controller = namespace.run("controller").await;

@@ -17,7 +17,7 @@ use super::{MONGO, chaos::rendered, settled, settled_of, versions};
 use crate::cluster::{TestNamespace, eventually};
 
 #[tokio::test]
-async fn a_controller_that_starts_anew_sends_nothing_where_all_is_in_place() {
+async fn a_restarted_controller_sends_nothing_if_everything_is_in_place() {
     let namespace = TestNamespace::create("steady").await;
     namespace.secrets(MONGO).await;
     let controller = namespace.run("controller").await;
@@ -42,7 +42,7 @@ async fn a_controller_that_starts_anew_sends_nothing_where_all_is_in_place() {
 }
 
 #[tokio::test]
-async fn what_was_changed_while_no_controller_was_there_is_repaired() {
+async fn changes_made_while_no_controller_was_running_are_repaired() {
     let namespace = TestNamespace::create("meanwhile").await;
     namespace.secrets(MONGO).await;
     let controller = namespace.run("controller").await;
@@ -169,7 +169,7 @@ async fn a_hundred_reconciles_of_a_settled_resource_send_nothing_and_drift_is_st
 }
 
 #[tokio::test]
-async fn a_secret_that_many_resources_name_is_read_once_for_all_and_its_change_rolls_all() {
+async fn a_secret_that_many_resources_name_is_read_once_and_its_change_rolls_all_of_them() {
     let namespace = TestNamespace::create("shared").await;
     namespace.secrets(MONGO).await;
     let controller = namespace.run_with("controller", &["--secret-refresh", "2"]).await;
@@ -229,7 +229,7 @@ async fn a_secret_that_many_resources_name_is_read_once_for_all_and_its_change_r
 }
 
 #[tokio::test]
-async fn what_others_write_to_a_child_beside_our_fields_is_not_answered_by_an_apply() {
+async fn a_change_to_fields_of_a_child_that_are_not_ours_causes_no_apply() {
     let namespace = TestNamespace::create("beside").await;
     namespace.secrets(MONGO).await;
     let controller = namespace.run("controller").await;

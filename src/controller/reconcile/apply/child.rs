@@ -188,7 +188,7 @@ impl ChildWriter<'_> {
         Ok((response, decision))
     }
 
-    /// Applies `child` where ours is, or where there is nothing.
+    /// Applies `child` if there is no object of its name, or if that object is ours.
     async fn send<K: Child>(
         &self,
         index: usize,
@@ -313,7 +313,7 @@ impl ChildWriter<'_> {
         }
     }
 
-    /// The metadata of the object that has the name of a child, whosever it is.
+    /// The metadata of the object with the name of a child, whoever owns it.
     async fn live_metadata<K: Child>(&self, index: usize) -> Result<Option<ObjectMeta>, Problem> {
         let (api, name) = (self.api::<K>(), ChildId::of::<K>(index).name(self.owner.key.name()));
         let read = self.context.api.read(K::KIND.as_str(), "get", api.get_metadata_opt(&name));

@@ -1,5 +1,5 @@
 //! Who sets the Deployment's number of pods, and how that passes from one to the other: switching `spec.autoscaling` on
-//! or off must not change the number by itself.
+//! or off must not change the number.
 //!
 //! Server-side apply removes a field that its only manager no longer sends, and a Deployment without `replicas` has one
 //! pod. So before the number is left to an autoscaler, it is applied once more under a field manager of its own, which
@@ -24,7 +24,7 @@ pub enum Decision {
     HandOver(i32),
 }
 
-/// What the spec calls for, given the live Deployment.
+/// What the spec requires, given the live Deployment.
 pub fn decide(desired: Replicas, live: Option<&Deployment>) -> Decision {
     let Some(live) = live else { return Decision::Send(desired.initial()) };
     let number = live.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);

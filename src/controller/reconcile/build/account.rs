@@ -1,4 +1,4 @@
-//! The ServiceAccount that the pods run as: one of their own, without any right.
+//! The ServiceAccount that the pods run as: one of their own, without any rights.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 

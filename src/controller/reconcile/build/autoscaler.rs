@@ -13,7 +13,7 @@ pub(super) fn build_autoscaler(service: &ValidatedOrdersService) -> Option<Horiz
     Some(HorizontalPodAutoscaler {
         metadata: metadata(service),
         spec: Some(HorizontalPodAutoscalerSpec {
-            // The Deployment, not the OrdersService: the spec is the user's to write.
+            // The Deployment, not the OrdersService: only the user writes the spec.
             scale_target_ref: CrossVersionObjectReference {
                 api_version: Some("apps/v1".into()),
                 kind: "Deployment".into(),

@@ -1,4 +1,4 @@
-//! The PodDisruptionBudget: a drained node takes away no more pods than may be missed.
+//! The PodDisruptionBudget: draining nodes evicts no more pods at a time than may be missing.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},

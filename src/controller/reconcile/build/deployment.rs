@@ -41,7 +41,7 @@ pub(super) fn build_deployment(service: &ValidatedOrdersService) -> Deployment {
         metadata: metadata(service),
         spec: Some(DeploymentSpec {
             replicas: match service.replicas {
-                // Its autoscaler's to decide.
+                // The autoscaler decides.
                 Replicas::Autoscaled { .. } => None,
                 Replicas::Fixed(_) | Replicas::Unset => Some(service.replicas.initial()),
             },
@@ -106,7 +106,8 @@ fn pod(service: &ValidatedOrdersService, selector: BTreeMap<String, String>) -> 
     }
 }
 
-/// The user's constraints, else evenly over the nodes; about our pods where they do not say which.
+/// The user's constraints; if there are none, an even spread over the nodes. A constraint without a selector is about our
+/// pods.
 fn spread(
     service: &ValidatedOrdersService,
     selector: BTreeMap<String, String>,
@@ -147,7 +148,7 @@ fn container(service: &ValidatedOrdersService) -> Container {
         env: Some(env),
         ports: Some(vec![container_port("http", service.port), container_port("admin", ADMIN_PORT)]),
         // Up to a minute to start; from then on, liveness only fails when the process is stuck, so
-        // that a database that is away restarts nothing.
+        // that an unreachable database restarts no pod.
         startup_probe: Some(probe("/livez", 1, 60)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         liveness_probe: Some(probe("/livez", 10, 3)),

@@ -11,7 +11,7 @@ use crate::{
     routing::Route,
 };
 
-/// None, when others have all of its routes.
+/// None if other objects hold all of its routes.
 pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &ValidatedIngress) -> Option<Ingress> {
     if ingress.hosts.is_empty() {
         return None;

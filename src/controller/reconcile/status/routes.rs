@@ -75,7 +75,7 @@ pub(super) fn describe(
     let own_path = own_path.or(valid.gateway.as_ref().map(|gateway| &gateway.own_path));
     let scheme = if is_encrypted(valid) { "https" } else { "http" };
     status.url = own_path.and_then(|own| {
-        // A host where another object has the path does not lead here.
+        // On a host where another object holds the path, the URL would not lead here.
         let mut leads = tables.iter().filter(|(_, routes)| routes.iter().any(|route| route.path == *own));
         let (host, _) = leads.find(|(host, _)| !host.is_wildcard())?;
         Some(format!("{scheme}://{host}{own}"))

@@ -15,8 +15,8 @@ use crate::{
 
 /// Writes `status`, unless the object has it already; gives the response to a write.
 ///
-/// Nothing is written if the object has changed since it was read: its watch event requeues it. So the response differs
-/// from what was read in the status only.
+/// Nothing is written if the object has changed since it was read: its watch event requeues it. So the response
+/// differs from what was read only in the status.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses.

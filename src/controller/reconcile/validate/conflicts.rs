@@ -1,4 +1,4 @@
-//! The routes that other objects have: which are left to be rendered, and what to say about the others.
+//! The routes that other objects hold: which are left to be rendered, and what to say about the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -102,12 +102,12 @@ fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalH
     let all: Vec<_> = routes.iter().map(described).collect();
     format!(
         "{winner} has the same host and path and is older, so this is not rendered: {}. Or use another host; or, once \
-         {winner} gives a path up, that is rendered here by itself. All else is rendered",
+         {winner} gives a path up, that is rendered here automatically. All else is rendered",
         all.join(", ")
     )
 }
 
-/// What may not be meant, but does not keep any route from being rendered.
+/// What is probably unintended but does not keep any route from being rendered.
 pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<Problem> {
     let mut warnings = Vec::new();
     let mut warn = |reason, message| warnings.push(Problem::new(reason, message));
@@ -126,15 +126,15 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec
         let message = if host.is_wildcard() {
             format!(
                 "{other} has host {:?}: requests for {other_host} never fall through to the routes and the client of \
-                 {host} here. If it is to have them too, they must be added there; where that is meant, nothing need be \
-                 done",
+                 {host} here. If it is to have them too, they must be added there; if this is intended, no action \
+                 is needed",
                 other_host.to_string()
             )
         } else {
             format!(
                 "{other} has host {:?}: requests for {host} never fall through to the routes and the client there. If it \
-                 is to have them too, add them here (their Services must be in this namespace); where that is meant, \
-                 nothing need be done",
+                 is to have them too, add them here (their Services must be in this namespace); if this is intended, no \
+                 action is needed",
                 other_host.to_string()
             )
         };

@@ -34,7 +34,7 @@ use crate::{
 
 /// Checks everything and names every problem.
 ///
-/// `default_image` is the image of the controller itself, where it was told.
+/// `default_image` is the image of the controller itself, if it was told.
 ///
 /// # Errors
 /// All problems in the spec, and the Secrets that it refers to and that do not exist.

@@ -13,7 +13,7 @@ use crate::crd::{
     Resources,
 };
 
-/// The number of pods where nothing says another.
+/// The number of pods if nothing sets another.
 const DEFAULT_REPLICAS: i32 = 2;
 
 /// The number of pods, and who decides it.
@@ -21,7 +21,7 @@ const DEFAULT_REPLICAS: i32 = 2;
 pub enum Replicas {
     /// The spec: this many.
     Fixed(i32),
-    /// Nobody said: two when they are made; the number that an autoscaler left is kept.
+    /// Not set: two when the Deployment is created; after that, the number that an autoscaler has left is kept.
     Unset,
     /// A HorizontalPodAutoscaler.
     Autoscaled {
@@ -58,7 +58,7 @@ pub struct ValidatedPods {
     pub annotations: BTreeMap<String, String>,
     /// Labels that a node must have.
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that they put up with.
+    /// Taints that they tolerate.
     pub tolerations: Vec<Toleration>,
     /// What they should be near to.
     pub affinity: Option<Affinity>,
@@ -96,7 +96,7 @@ pub(super) fn replicas(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String
             "spec.autoscaling.minReplicas is {min}, above maxReplicas, which is {max}: lower the one or raise the other"
         ));
     }
-    // Where only a limit is set, it is the request too.
+    // If only a limit is set, it is the request too.
     if ![&spec.resources.requests, &spec.resources.limits].iter().any(|amounts| amounts.contains_key("cpu")) {
         invalid("spec.autoscaling measures CPU in percent of what the pods request: set spec.resources.requests.cpu".into());
     }

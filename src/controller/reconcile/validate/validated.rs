@@ -69,7 +69,7 @@ pub struct SecretKey {
 /// Hosts and routes that passed validation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatedIngress {
-    /// The hosts, and for each the routes that no other object has. So hosts may differ.
+    /// The hosts, each with the routes that no other object holds there, so the routes may differ between hosts.
     pub hosts: Vec<HostRoutes>,
     /// Name of the IngressClass; none for the cluster's default.
     pub class_name: Option<String>,
@@ -81,7 +81,7 @@ pub struct ValidatedIngress {
     pub own_path: CanonicalPath,
     /// Why some routes are not rendered; the others are.
     pub problems: Vec<Problem>,
-    /// What may not be meant, but does not keep any route from being rendered.
+    /// What is probably unintended but does not keep any route from being rendered.
     pub warnings: Vec<Problem>,
 }
 
