@@ -74,7 +74,7 @@ fn refused_for(host: &CanonicalHost, refusal: &Refusal) -> Problem {
             Reason::HostNotAllowed,
             format!(
                 "host {host:?} is not allowed for this namespace, so none of its routes is rendered: write a host that is; \
-                 or have whoever runs the operator allow it (of its chart: controller.hosts), and it is rendered by itself"
+                 or have whoever runs the operator allow it (of its chart: controller.hosts), and it is rendered automatically"
             ),
         ),
         Refusal::OwnedBy(owner) => Problem::new(
@@ -82,7 +82,7 @@ fn refused_for(host: &CanonicalHost, refusal: &Refusal) -> Problem {
             format!(
                 "host {host:?} belongs to namespace {:?}, where {owner} was first to claim it or a host that overlaps with it \
                  (the operator runs with --host-policy=namespace), so none of its routes is rendered here: write another \
-                 host in its place; or, once no earlier claim of another namespace is left, it comes here by itself",
+                 host in its place; or, once no earlier claim of another namespace is left, its routes are rendered here automatically",
                 owner.id.namespace
             ),
         ),
