@@ -18,6 +18,10 @@ pub(super) fn uri_key() -> String {
     "MONGO_URI".into()
 }
 
+pub(super) fn ca_key() -> String {
+    "ca.crt".into()
+}
+
 pub(super) fn window_seconds() -> i32 {
     900
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! defaults     the default values of fields
 //! routes       hosts, routes and Services, as the Ingress and the Gateways share them
+//! database     spec.database
 //! ingress      spec.ingress
 //! gateway      spec.gateway
 //! workload     the pods: number, resources, placement, disruption budget, autoscaling
@@ -21,6 +22,7 @@
 
 mod apply;
 mod conditions;
+mod database;
 mod defaults;
 mod definition;
 mod gateway;
@@ -35,13 +37,13 @@ mod workload;
 
 pub use apply::{ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, status_patch};
 pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
+pub use database::{CaSecretRef, ClientCertificateSecretRef, Database, DatabaseTls, UriSecretRef};
 pub use definition::{CrdError, crd_yaml};
 pub use gateway::{GatewaySpec, ParentRef};
 pub use ingress::{IngressSpec, IngressTlsSpec};
 pub use routes::{Backend, Host, RouteSpec};
 pub use spec::{
-    Auth, Database, Expiration, ImagePullPolicy, JwtSecretRef, LocalSecret, OrdersService, OrdersServiceSpec,
-    UriSecretRef,
+    Auth, Expiration, ImagePullPolicy, JwtSecretRef, LocalSecret, OrdersService, OrdersServiceSpec,
 };
 pub use status::{ExpiryStatus, OrdersServiceStatus, RenderedRoute};
 pub use workload::{

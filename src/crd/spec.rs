@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    database::Database,
     defaults,
     gateway::GatewaySpec,
     ingress::IngressSpec,
@@ -178,36 +179,6 @@ pub struct JwtSecretRef {
     pub name: String,
     /// Key within the Secret. Default: JWT_KEY.
     #[serde(default = "defaults::jwt_key")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
-    pub key: String,
-}
-
-/// Where the orders and tickets are stored.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)")
-    .message("database.name cannot be changed: the orders would be left behind in the old database; create a new OrdersService instead"))]
-#[serde(rename_all = "camelCase")]
-pub struct Database {
-    /// The Secret with the MongoDB connection string.
-    pub uri_secret_ref: UriSecretRef,
-
-    /// Name of the database. Default: the one in the connection string, or "orders" if it has none. Cannot be changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r#"^[^/\\. "$*<>:|?]+$"#))]
-    pub name: Option<String>,
-}
-
-/// A key of a Secret whose value is a MongoDB connection string.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UriSecretRef {
-    /// Name of the Secret, in the namespace of this resource.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
-    pub name: String,
-    /// Key within the Secret. Default: MONGO_URI.
-    #[serde(default = "defaults::uri_key")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }

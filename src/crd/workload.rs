@@ -25,10 +25,13 @@ pub const RESERVED_LABELS: [&str; 5] = [
 pub const CHECKSUM_ANNOTATION: &str = "ticketing.dev/secrets-checksum";
 
 /// Environment variables that the operator sets on the pods, from other fields of the spec.
-pub const RESERVED_ENV: [&str; 8] = [
+pub const RESERVED_ENV: [&str; 11] = [
     "JWT_KEY",
     "MONGO_URI",
     "MONGO_DATABASE",
+    "MONGO_TLS_CA_FILE",
+    "MONGO_TLS_CERT_FILE",
+    "MONGO_TLS_KEY_FILE",
     "EXPIRATION_WINDOW_SECONDS",
     "PAYMENT_GRACE_SECONDS",
     "PORT",
@@ -164,7 +167,7 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    #[x_kube(validation = Rule::new("!self.exists(e, e.name in ['JWT_KEY', 'MONGO_URI', 'MONGO_DATABASE', 'EXPIRATION_WINDOW_SECONDS', 'PAYMENT_GRACE_SECONDS', 'PORT', 'ADMIN_PORT', 'DRAIN_SECONDS'])")
+    #[x_kube(validation = Rule::new("!self.exists(e, e.name in ['JWT_KEY', 'MONGO_URI', 'MONGO_DATABASE', 'MONGO_TLS_CA_FILE', 'MONGO_TLS_CERT_FILE', 'MONGO_TLS_KEY_FILE', 'EXPIRATION_WINDOW_SECONDS', 'PAYMENT_GRACE_SECONDS', 'PORT', 'ADMIN_PORT', 'DRAIN_SECONDS'])")
         .message("podTemplate.extraEnv has a variable that the operator sets itself, from spec.auth, database, expiration and port: use those fields"))]
     pub extra_env: Vec<ExtraEnv>,
 }

@@ -1,5 +1,6 @@
 //! Step 1: reads what the spec refers to. The only step that reads objects of others.
 
+use futures::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::{
             refresh::requeue_users,
         },
     },
-    crd::{ConditionType, OrdersService, Reason, find_condition, is_true},
+    crd::{ConditionType, DatabaseTls, OrdersService, Reason, find_condition, is_true},
     routing::EntryPoint,
 };
 
@@ -51,6 +52,16 @@ const JWT: SecretValue = SecretValue {
 const URI: SecretValue =
     SecretValue { field: "spec.database.uriSecretRef", what: "the connection string of the database" };
 
+const CA: SecretValue = SecretValue {
+    field: "spec.database.tls.caSecretRef",
+    what: "the CA of the database's certificate, as PEM",
+};
+
+const CERTIFICATE: SecretValue = SecretValue {
+    field: "spec.database.tls.clientCertificateSecretRef",
+    what: "the client certificate (tls.crt) and its private key (tls.key), as PEM",
+};
+
 /// Finds the Secrets and the IngressClass that `service` refers to, and which of its routes other objects hold.
 ///
 /// # Errors
@@ -68,22 +79,20 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     let started = Instant::now();
     let since = needs_fresh_copies(service).then_some(started);
     let (api, secrets) = (&context.api, &context.secrets);
-    let (jwt, uri) = (&service.spec.auth.jwt_secret_ref, &service.spec.database.uri_secret_ref);
-    let (jwt_key, uri_key) = (key(&jwt.name), key(&uri.name));
-    let copies = futures::join!(
-        secrets.value_hashes(api, &jwt_key, since),
-        secrets.value_hashes(api, &uri_key, since),
-    );
-    for (copy, name) in [(&copies.0, &jwt.name), (&copies.1, &uri.name)] {
+    let values = values_of(service);
+    let copies = join_all(values.iter().map(|(_, name, _)| {
+        let secret = key(name);
+        async move { secrets.value_hashes(api, &secret, since).await }
+    }))
+    .await;
+    for (copy, (_, name, _)) in copies.iter().zip(&values) {
         if copy.as_ref().is_ok_and(|copy| copy.changed) {
             secret_changed(SecretUse::Value, name);
         }
     }
     let mut found = Dereferenced::default();
     let mut checksum = Sha256::new();
-    for (copy, value, name, key) in
-        [(copies.0, JWT, &jwt.name, &jwt.key), (copies.1, URI, &uri.name, &uri.key)]
-    {
+    for (copy, (value, name, key)) in copies.into_iter().zip(values) {
         match look_up(copy?.value.as_ref(), namespace, value, name, key) {
             Ok(hash) => checksum.update(hash),
             Err(problem) => found.missing.push(problem),
@@ -113,6 +122,21 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     }
     found.verdicts = context.claims.judge(service);
     Ok(found)
+}
+
+/// The values that the pods get: for what, the name of the Secret, and the key.
+fn values_of(service: &OrdersService) -> Vec<(SecretValue, &str, &str)> {
+    let (jwt, database) = (&service.spec.auth.jwt_secret_ref, &service.spec.database);
+    let uri = &database.uri_secret_ref;
+    let mut values = vec![(JWT, jwt.name.as_str(), jwt.key.as_str()), (URI, &uri.name, &uri.key)];
+    if let Some(tls) = &database.tls {
+        values.extend(tls.ca_secret_ref.iter().map(|ca| (CA, ca.name.as_str(), ca.key.as_str())));
+        if let Some(secret) = &tls.client_certificate_secret_ref {
+            values.push((CERTIFICATE, &secret.name, DatabaseTls::CERTIFICATE_KEY));
+            values.push((CERTIFICATE, &secret.name, DatabaseTls::PRIVATE_KEY_KEY));
+        }
+    }
+    values
 }
 
 /// Whether the Secrets must be read again instead of taken from the cache: the spec has just changed, or something was

@@ -29,10 +29,18 @@ pub enum SecretUse {
 pub fn secrets_of(service: &OrdersService, usage: SecretUse) -> impl Iterator<Item = &str> {
     let spec = &service.spec;
     let names = match usage {
-        SecretUse::Value => [Some(&spec.auth.jwt_secret_ref.name), Some(&spec.database.uri_secret_ref.name)],
+        SecretUse::Value => {
+            let tls = spec.database.tls.as_ref();
+            [
+                Some(&spec.auth.jwt_secret_ref.name),
+                Some(&spec.database.uri_secret_ref.name),
+                tls.and_then(|tls| tls.ca_secret_ref.as_ref()).map(|ca| &ca.name),
+                tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()).map(|secret| &secret.name),
+            ]
+        }
         SecretUse::Certificate => {
             let tls = spec.ingress.as_ref().and_then(|ingress| ingress.tls.as_ref());
-            [tls.map(|tls| &tls.secret_name), None]
+            [tls.map(|tls| &tls.secret_name), None, None, None]
         }
     };
     names.into_iter().flatten().map(String::as_str)

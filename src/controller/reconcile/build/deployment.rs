@@ -21,6 +21,7 @@ use k8s_openapi::{
     },
 };
 
+use super::certificates::Certificates;
 use super::metadata::{filled, labels, metadata, selector_labels};
 use crate::{
     controller::reconcile::validate::{
@@ -77,8 +78,10 @@ fn pod_metadata(service: &ValidatedOrdersService) -> ObjectMeta {
 fn pod(service: &ValidatedOrdersService, selector: BTreeMap<String, String>) -> PodSpec {
     let pull_secrets: Vec<_> =
         service.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect();
+    let certificates = Certificates::of(service);
     PodSpec {
-        containers: vec![container(service)],
+        volumes: certificates.as_ref().map(|certificates| vec![certificates.volume()]),
+        containers: vec![container(service, certificates.as_ref())],
         image_pull_secrets: Some(pull_secrets).filter(|secrets| !secrets.is_empty()),
         // The API calls no API server.
         automount_service_account_token: Some(false),
@@ -128,7 +131,7 @@ fn spread(
     constraints
 }
 
-fn container(service: &ValidatedOrdersService) -> Container {
+fn container(service: &ValidatedOrdersService, certificates: Option<&Certificates>) -> Container {
     let mut env = vec![
         secret_env("JWT_KEY", &service.jwt_secret),
         secret_env("MONGO_URI", &service.uri_secret),
@@ -139,6 +142,12 @@ fn container(service: &ValidatedOrdersService) -> Container {
         plain_env("DRAIN_SECONDS", DRAIN_SECONDS.to_string()),
     ];
     env.extend(service.database.iter().map(|name| plain_env("MONGO_DATABASE", name.clone())));
+    env.extend(
+        certificates
+            .map_or(Vec::new(), |certificates| certificates.files())
+            .into_iter()
+            .map(|(name, path)| plain_env(name, path)),
+    );
     env.extend(service.pods.extra_env.iter().cloned());
     Container {
         name: "orders-api".into(),
@@ -147,6 +156,7 @@ fn container(service: &ValidatedOrdersService) -> Container {
         args: Some(vec!["serve".into()]),
         env: Some(env),
         ports: Some(vec![container_port("http", service.port), container_port("admin", ADMIN_PORT)]),
+        volume_mounts: certificates.map(|certificates| vec![certificates.mount()]),
         // Up to a minute to start; from then on, liveness only fails when the process is stuck, so
         // that an unreachable database restarts no pod.
         startup_probe: Some(probe("/livez", 1, 60)),

@@ -6,6 +6,7 @@
 //! account     the ServiceAccount
 //! autoscaler  the HorizontalPodAutoscaler
 //! budget      the PodDisruptionBudget
+//! certificates  how the pods get the certificates of the database
 //! deployment  the Deployment
 //! gateway     the HTTPRoutes
 //! ingress     the Ingress
@@ -16,6 +17,7 @@
 mod account;
 mod autoscaler;
 mod budget;
+mod certificates;
 mod deployment;
 mod gateway;
 mod ingress;
@@ -98,6 +100,7 @@ mod tests {
     /// Everything that a spec can ask for.
     fn whole() -> Value {
         json!({
+            "database": {"tls": {"caSecretRef": {"name": "mongo-ca"}, "clientCertificateSecretRef": {"name": "mongo-client"}}},
             "imagePullSecrets": [{"name": "regcred"}],
             "ingress": {"annotations": {"a": "b"}, "tls": {"secretName": "tls"}, "className": "nginx"},
             "gateway": {"hostnames": ["a.dev"], "parentRefs": [{"name": "public"}]},
@@ -250,6 +253,44 @@ mod tests {
         );
         assert_eq!(autoscaler["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
         assert_eq!(built(json!({})).autoscaler, None);
+    }
+
+    #[test]
+    fn the_certificates_of_the_database_are_mounted_and_named_in_the_environment() {
+        let pod = |database: Value| {
+            let deployment = json!(built(json!({"database": {"tls": database}})).deployment);
+            deployment["spec"]["template"]["spec"].clone()
+        };
+        let both = pod(
+            json!({"caSecretRef": {"name": "mongo-ca", "key": "CA"}, "clientCertificateSecretRef": {"name": "mongo-client"}}),
+        );
+        let sources = &both["volumes"][0]["projected"]["sources"];
+        let ca = json!({"name": "mongo-ca", "items": [{"key": "CA", "path": "ca.crt"}]});
+        assert_eq!(sources[0]["secret"], ca);
+        let keys = json!([{"key": "tls.crt", "path": "tls.crt"}, {"key": "tls.key", "path": "tls.key"}]);
+        assert_eq!(sources[1]["secret"], json!({"name": "mongo-client", "items": keys}));
+        let container = &both["containers"][0];
+        let mount = &container["volumeMounts"][0];
+        assert_eq!((&mount["name"], &mount["readOnly"]), (&both["volumes"][0]["name"], &json!(true)));
+        let files = |container: &Value| -> Vec<String> {
+            let env = container["env"].as_array().unwrap().iter();
+            let ours = env.filter(|variable| variable["name"].as_str().unwrap().starts_with("MONGO_TLS_"));
+            ours.map(|variable| format!("{}={}", variable["name"], variable["value"]).replace('"', ""))
+                .collect()
+        };
+        let at = mount["mountPath"].as_str().unwrap();
+        assert_eq!(
+            files(container),
+            [
+                format!("MONGO_TLS_CA_FILE={at}/ca.crt"),
+                format!("MONGO_TLS_CERT_FILE={at}/tls.crt"),
+                format!("MONGO_TLS_KEY_FILE={at}/tls.key")
+            ]
+        );
+        let only_ca = pod(json!({"caSecretRef": {"name": "mongo-ca"}}));
+        assert_eq!(files(&only_ca["containers"][0]).len(), 1);
+        assert_eq!(only_ca["volumes"][0]["projected"]["sources"][0]["secret"]["items"][0]["key"], "ca.crt");
+        assert!(pod(Value::Null).get("volumes").is_none());
     }
 
     #[test]

@@ -115,6 +115,7 @@ pub fn validate(
     if !problems.is_empty() {
         return Err(problems);
     }
+    let tls = spec.database.tls.as_ref();
     Ok(ValidatedOrdersService {
         namespace: service.namespace().unwrap_or_default(),
         owner: reference_to(service),
@@ -134,6 +135,12 @@ pub fn validate(
             name: spec.database.uri_secret_ref.name.clone(),
             key: spec.database.uri_secret_ref.key.clone(),
         },
+        database_ca: tls
+            .and_then(|tls| tls.ca_secret_ref.as_ref())
+            .map(|ca| SecretKey { name: ca.name.clone(), key: ca.key.clone() }),
+        database_certificate: tls
+            .and_then(|tls| tls.client_certificate_secret_ref.as_ref())
+            .map(|secret| secret.name.clone()),
         database: spec.database.name.clone(),
         window_seconds: spec.expiration.window_seconds,
         payment_grace_seconds: spec.expiration.payment_grace_seconds,

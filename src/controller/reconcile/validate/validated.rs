@@ -43,6 +43,10 @@ pub struct ValidatedOrdersService {
     pub jwt_secret: SecretKey,
     /// Secret and key of the connection string.
     pub uri_secret: SecretKey,
+    /// Secret and key of the CA of the database.
+    pub database_ca: Option<SecretKey>,
+    /// Secret of type kubernetes.io/tls with the certificate to present to the database.
+    pub database_certificate: Option<String>,
     /// Database, if it is not the one in the connection string.
     pub database: Option<String>,
     /// Seconds that a reservation lasts.
