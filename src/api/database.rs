@@ -94,7 +94,7 @@ impl Report {
     }
 
     fn down(&mut self, error: &StoreError) {
-        self.readiness.set(Err(error.to_string()));
+        self.readiness.set(Err(error.remedy()));
         if self.last.replace(error.reason()) != Some(error.reason()) {
             tracing::warn!(%error, reason = error.reason(), "not ready; retrying");
         }

@@ -29,7 +29,7 @@ use crate::{
         on_signal,
         telemetry::LogArgs,
     },
-    store::{ConnectOptions, StoreError},
+    store::{ConnectOptions, StoreError, TlsArgs},
 };
 
 /// How long requests in flight may take once no new ones are accepted: their deadline, and a little longer for the
@@ -50,6 +50,10 @@ pub struct ServeArgs {
     /// Name of the database [default: the one in the URI, or "orders"]
     #[arg(long, env = "MONGO_DATABASE")]
     pub database: Option<String>,
+
+    /// TLS to the database
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// How long a reservation lasts unless it is paid for, in seconds: 1 to 604800
     #[arg(long, env = "EXPIRATION_WINDOW_SECONDS", value_name = "SECONDS", default_value_t)]
@@ -125,9 +129,13 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         required(args.jwt_key.as_deref(), "JWT_KEY", "--jwt-key", "the key that signs the sessions")?;
     let uri =
         required(args.mongo_uri.as_deref(), "MONGO_URI", "--mongo-uri", "the database's connection string")?;
-    let connect = ConnectOptions { uri, database: args.database.as_deref(), namespace: None };
+    let tls = args.tls.read()?;
+    let connect =
+        ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
     // An invalid URI is reported at once, before the first attempt to connect.
-    connect.target()?;
+    for warning in connect.warnings()? {
+        tracing::warn!("{warning}");
+    }
 
     let shutdown = on_signal()?;
     let (health, mut registry, database) = (Health::default(), Registry::default(), Database::default());

@@ -128,14 +128,22 @@ reasons! {
     CrashLoopBackOff,
     /// A rollout makes no progress.
     ProgressDeadlineExceeded,
-    /// The database does not answer, is too busy, or has no primary; or the Secret with its address is missing.
+    /// The database cannot be reached, is too busy, or has no primary; or the Secret with its address is missing.
     DatabaseUnreachable,
+    /// The database is connected to, but does not answer in time.
+    DatabaseTooSlow,
+    /// One side of the connection to the database does not accept the other's certificate, or one cannot be used.
+    DatabaseTLSFailed,
     /// The database failed in a way that no other reason names.
     DatabaseFailed,
     /// The database refuses the credentials.
     AuthenticationFailed,
     /// The connection string, or the database's name, cannot be parsed.
     InvalidDatabaseUri,
+    /// The connection string has an option that is not allowed.
+    UnsafeDatabaseUri,
+    /// A warning: the connection string has options that have no effect, or that do not hold.
+    DatabaseOptionIgnored,
     /// More than one active order holds a ticket, so the unique index cannot be built.
     DuplicateActiveOrders,
     /// The server lacks a feature that the indexes need.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::store::TlsArgs;
+
 /// Loads tickets from lines of JSON, such as {"id":"65f0c1d2a3b4c5d6e7f80912","title":"concert","price":20,"version":0}
 #[derive(Args, Clone)]
 pub struct TicketsImportArgs {
@@ -18,6 +20,10 @@ pub struct TicketsImportArgs {
     /// The database's name [default: the URI's, else "orders"]
     #[arg(long, env = "MONGO_DATABASE")]
     pub database: Option<String>,
+
+    /// TLS to the database
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// What to do with a line that is not a ticket
     #[arg(long, value_enum, default_value_t)]

@@ -36,10 +36,14 @@ const PROGRESS: Duration = Duration::from_secs(2);
 pub async fn run(args: TicketsImportArgs) -> Result<ImportSummary, ImportError> {
     let uri =
         args.mongo_uri.as_deref().filter(|uri| !uri.trim().is_empty()).ok_or(ImportError::MissingUri)?;
-    let options = ConnectOptions { uri, database: args.database.as_deref(), namespace: None };
-    let store = Store::connect(options)
-        .await
-        .map_err(|source| ImportError::Store { source, before: ImportSummary::default() })?;
+    let failed = |source| ImportError::Store { source, before: ImportSummary::default() };
+    let tls = args.tls.read().map_err(failed)?;
+    let options =
+        ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
+    for warning in options.warnings().map_err(failed)? {
+        eprintln!("warning: {warning}");
+    }
+    let store = Store::connect(options).await.map_err(failed)?;
     let mut import = Import::new(&store, &args);
     if args.file == Path::new("-") {
         import.run(BufReader::new(tokio::io::stdin())).await?;

@@ -12,10 +12,19 @@ use std::{
 
 use mongodb::{
     Client,
-    options::{Acknowledgment, ClientOptions, ConnectionString, HostInfo, ServerAddress, WriteConcern},
+    error::{Error, ErrorKind},
+    options::{
+        Acknowledgment, ClientOptions, HostInfo, ReadConcern, ReadPreference, SelectionCriteria,
+        ServerAddress, Tls, WriteConcern,
+    },
 };
 
-use super::{error::StoreError, retry};
+use super::{
+    error::StoreError,
+    retry,
+    tls::ClientTls,
+    uri::{ConnectionUri, DEFAULT_MAX_POOL_SIZE, MAX_HOSTS, check_auth_source, check_database},
+};
 
 /// The database's name if neither the caller nor the URI sets one.
 const DEFAULT_DATABASE: &str = "orders";
@@ -25,10 +34,6 @@ const APP_NAME: &str = "orders-operator";
 /// The timeouts of server selection and of connecting, unless the URI sets them: shorter than any request's deadline,
 /// so that an unreachable database is reported as such and not as a timeout. The driver's defaults are 30 s and 10 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The most connections per server, unless the URI sets it; with the driver's default of 10, requests queue under
-/// load.
-const MAX_POOL_SIZE: u32 = 32;
 
 /// What to connect to.
 #[derive(Clone, Copy)]
@@ -40,13 +45,15 @@ pub struct ConnectOptions<'a> {
     /// The Kubernetes namespace that short host names belong to. With `ticketing`, `orders-mongo` becomes
     /// `orders-mongo.ticketing.svc`: what a pod of that namespace reaches by the short name, but from any namespace.
     pub namespace: Option<&'a str>,
+    /// The CA and the client certificate; TLS is then on.
+    pub tls: Option<&'a ClientTls>,
 }
 
 impl<'a> ConnectOptions<'a> {
     /// Connects with the URI as it is.
     #[must_use]
     pub const fn new(uri: &'a str) -> Self {
-        Self { uri, database: None, namespace: None }
+        Self { uri, database: None, namespace: None, tls: None }
     }
 
     /// The database that these options lead to, determined without contacting it.
@@ -57,24 +64,57 @@ impl<'a> ConnectOptions<'a> {
         self.parse().map(|(_, target)| target)
     }
 
+    /// What of the URI has no effect, and why; each names an option, never a value.
+    ///
+    /// # Errors
+    /// As [`ConnectOptions::target`].
+    pub fn warnings(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.parse()?.0.warnings.iter().map(ToString::to_string).collect())
+    }
+
     pub(super) async fn open(&self) -> Result<(Client, TargetId), StoreError> {
         let (uri, target) = self.parse()?;
         let mut options =
-            retry::once("resolving the database's servers", async { ClientOptions::parse(uri).await })
+            retry::once("resolving the database's servers", async { ClientOptions::parse(uri.driver).await })
                 .await?;
+        check_resolved(&options)?;
         options.app_name.get_or_insert_with(|| APP_NAME.to_owned());
         options.server_selection_timeout.get_or_insert(CONNECT_TIMEOUT);
         options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
-        options.max_pool_size.get_or_insert(MAX_POOL_SIZE);
+        options.max_pool_size.get_or_insert(DEFAULT_MAX_POOL_SIZE);
         // A failover can roll back a write that only one server has acknowledged, and the ticket would be sold twice.
-        options.write_concern.get_or_insert_with(majority);
-        let client = Client::with_options(options).map_err(|error| self.invalid(&error))?;
-        Ok((client, target))
+        options.write_concern = Some(majority());
+        // What the primary has now: it refuses what an older state would allow.
+        options.read_concern = Some(ReadConcern::local());
+        options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        match (uri.tls, self.tls) {
+            (_, Some(tls)) => tls.with_options(|files| {
+                options.tls = Some(Tls::Enabled(files));
+                client(options)
+            }),
+            // As the URI says; with mongodb+srv:// it is on by default.
+            (Some(true), None) => {
+                options.tls = Some(Tls::Enabled(Default::default()));
+                client(options)
+            }
+            (Some(false), None) => {
+                options.tls = Some(Tls::Disabled);
+                client(options)
+            }
+            (None, None) => client(options),
+        }
+        .map(|client| (client, target))
     }
 
-    fn parse(&self) -> Result<(ConnectionString, TargetId), StoreError> {
-        let mut uri = ConnectionString::parse(self.uri.trim()).map_err(|error| self.invalid(&error))?;
-        let hosts = match &mut uri.host_info {
+    fn parse(&self) -> Result<(ConnectionUri, TargetId), StoreError> {
+        let has_certificate = self.tls.is_some_and(ClientTls::has_certificate);
+        let mut uri = ConnectionUri::parse(self.uri.trim(), has_certificate)?;
+        if uri.tls == Some(false) && self.tls.is_some() {
+            return Err(StoreError::InvalidUri(
+                "tls=false contradicts the CA or the client certificate that is given".into(),
+            ));
+        }
+        let hosts = match &mut uri.driver.host_info {
             HostInfo::HostIdentifiers(addresses) => {
                 addresses.iter_mut().for_each(|address| qualify(address, self.namespace));
                 addresses.iter().map(host_port).collect()
@@ -87,25 +127,42 @@ impl<'a> ConnectOptions<'a> {
         let database = self
             .database
             .filter(|name| !name.is_empty())
-            .or(uri.default_database.as_deref())
+            .or(uri.driver.default_database.as_deref())
             .unwrap_or(DEFAULT_DATABASE)
             .to_owned();
         check_database(&database)?;
         Ok((uri, TargetId::new(hosts, database)))
     }
+}
 
-    /// The driver's message may quote any part of the URI, so it is included only if the URI has no credentials.
-    fn invalid(&self, error: &mongodb::error::Error) -> StoreError {
-        let lower = self.uri.to_lowercase();
-        let secret = ["@", "password", "token", "secret"].iter().any(|word| lower.contains(word));
-        StoreError::InvalidUri(if secret {
-            "write mongodb://USER:PASSWORD@HOST:PORT/DATABASE?OPTIONS, with the user and the password \
-             percent-encoded (the value is not repeated here: it holds credentials)"
-                .into()
-        } else {
-            format!("{}; write mongodb://HOST:PORT/DATABASE?OPTIONS", error.kind)
-        })
+/// Checks what a DNS record may have added: with `mongodb+srv://` the servers, and from a TXT record `authSource`,
+/// `replicaSet` and `loadBalanced`; the driver refuses any other option there.
+fn check_resolved(options: &ClientOptions) -> Result<(), StoreError> {
+    if options.hosts.len() > MAX_HOSTS {
+        return Err(StoreError::InvalidUri(format!("its DNS record names more than {MAX_HOSTS} servers")));
     }
+    if options.load_balanced == Some(true) {
+        return Err(StoreError::UnsafeUri {
+            option: "the option loadBalanced, which its DNS record has,".into(),
+            instead: "name the servers themselves",
+        });
+    }
+    options.credential.as_ref().map_or(Ok(()), check_auth_source)
+}
+
+/// The client; the servers are contacted later. The driver reads the files of TLS here, and not again.
+fn client(options: ClientOptions) -> Result<Client, StoreError> {
+    Client::with_options(options).map_err(|error: Error| match *error.kind {
+        // Its own text has the path of a file that is none.
+        ErrorKind::InvalidTlsConfig { .. } => StoreError::InvalidTls(
+            "the CA or the client certificate cannot be read, or the private key is not that of the certificate"
+                .into(),
+        ),
+        _ => {
+            tracing::debug!(%error, "the driver refuses the options");
+            StoreError::InvalidUri("its options contradict each other".into())
+        }
+    })
 }
 
 impl fmt::Debug for ConnectOptions<'_> {
@@ -117,15 +174,15 @@ impl fmt::Debug for ConnectOptions<'_> {
     }
 }
 
-/// Connection pools by connection string and namespace, so that stores with the same ones share a client: each client
+/// Connection pools by what they connect with, so that stores with the same ones share a client: each client
 /// takes memory and has its own connections to every server. A pool lives as long as a store that uses it.
 ///
 /// Stores of different servers or different users never share a pool, so neither can use up the other's connections.
 #[derive(Debug, Default)]
 pub struct Pools(Mutex<ClientsByUri>);
 
-/// Clients by connection string and namespace.
-type ClientsByUri = HashMap<(String, Option<String>), Weak<Client>>;
+/// Clients by connection string, namespace, and certificates.
+type ClientsByUri = HashMap<(String, Option<String>, Option<ClientTls>), Weak<Client>>;
 
 impl Pools {
     /// The pool for these options, created if there is none, and the database that they lead to.
@@ -133,7 +190,7 @@ impl Pools {
         &self,
         options: &ConnectOptions<'_>,
     ) -> Result<(Arc<Client>, TargetId), StoreError> {
-        let key = (options.uri.trim().to_owned(), options.namespace.map(str::to_owned));
+        let key = (options.uri.trim().to_owned(), options.namespace.map(str::to_owned), options.tls.cloned());
         let known = self.lock().get(&key).and_then(Weak::upgrade);
         if let Some(client) = known {
             return Ok((client, options.target()?));
@@ -157,7 +214,7 @@ impl Pools {
 }
 
 /// Identifies a database by its servers and its name: two URIs with the same target lead to the same orders.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetId {
     /// `host:port` of every server, sorted; or one `srv:NAME`.
     pub hosts: Vec<String>,
@@ -203,20 +260,14 @@ fn host_port(address: &ServerAddress) -> String {
     }
 }
 
-fn check_database(name: &str) -> Result<(), StoreError> {
-    let illegal = |c: char| c.is_control() || " /\\.\"$*<>:|?".contains(c);
-    if name.len() > 63 || name.contains(illegal) {
-        return Err(StoreError::InvalidDatabase(name.chars().take(80).collect()));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use mongodb::options::Credential;
+
     use super::*;
 
     fn target(uri: &str, namespace: Option<&str>) -> String {
-        ConnectOptions { uri, database: None, namespace }.target().unwrap().to_string()
+        ConnectOptions { namespace, ..ConnectOptions::new(uri) }.target().unwrap().to_string()
     }
 
     #[test]
@@ -244,8 +295,9 @@ mod tests {
 
     #[test]
     fn the_database_is_the_argument_else_the_uris_else_orders() {
-        let name =
-            |uri, database| ConnectOptions { uri, database, namespace: None }.target().unwrap().database;
+        let name = |uri, database| {
+            ConnectOptions { database, ..ConnectOptions::new(uri) }.target().unwrap().database
+        };
         assert_eq!(name("mongodb://h/from-uri", Some("given")), "given");
         assert_eq!(name("mongodb://h/from-uri", Some("")), "from-uri");
         assert_eq!(name("mongodb://h/from-uri", None), "from-uri");
@@ -279,10 +331,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_store_promises_is_not_the_uris_to_weaken() {
+        for options in [
+            "",
+            "w=0&journal=false&readConcernLevel=available&readPreference=secondary&readPreferenceTags=a:b",
+            "w=1&maxStalenessSeconds=120&readPreference=nearest",
+        ] {
+            let (client, _) = ConnectOptions::new(&format!("mongodb://h/?{options}")).open().await.unwrap();
+            assert_eq!(client.write_concern(), Some(&majority()));
+            assert_eq!(client.read_concern(), Some(&ReadConcern::local()));
+            let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+            assert_eq!(client.selection_criteria(), Some(&primary));
+        }
+    }
+
+    #[test]
+    fn a_dns_record_may_add_only_what_the_uri_may_have() {
+        let address = |number: usize| ServerAddress::Tcp { host: format!("h{number}"), port: None };
+        let resolved = |hosts: usize, source: &str, load_balanced| {
+            let mut credential = Credential::default();
+            credential.source = Some(source.into());
+            let mut options = ClientOptions::default();
+            options.hosts = (0..hosts).map(address).collect();
+            (options.credential, options.load_balanced) = (Some(credential), load_balanced);
+            check_resolved(&options)
+        };
+        assert!(resolved(MAX_HOSTS, "admin", Some(false)).is_ok());
+        assert!(resolved(MAX_HOSTS + 1, "admin", None).is_err());
+        assert!(resolved(1, "$external", None).is_err());
+        assert!(matches!(resolved(1, "admin", Some(true)), Err(StoreError::UnsafeUri { .. })));
+    }
+
+    #[tokio::test]
     async fn a_pool_is_shared_by_stores_with_the_same_uri_and_dropped_with_the_last_of_them() {
         let pools = Pools::default();
         let open = async |uri, database, namespace| {
-            pools.open(&ConnectOptions { uri, database: Some(database), namespace }).await.unwrap()
+            pools
+                .open(&ConnectOptions { database: Some(database), namespace, ..ConnectOptions::new(uri) })
+                .await
+                .unwrap()
         };
         let (first, one) = open("mongodb://h/", "a", None).await;
         let (second, two) = open("mongodb://h/", "b", None).await;

@@ -14,6 +14,17 @@ pub enum StoreError {
     /// The connection string cannot be used.
     #[error("the MongoDB URI is not usable: {0}")]
     InvalidUri(String),
+    /// The connection string has something that it may not choose.
+    #[error("{option} is not allowed in the MongoDB URI: {instead}")]
+    UnsafeUri {
+        /// What it has, without a value.
+        option: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// The CA or the client certificate cannot be used.
+    #[error("TLS to the database cannot be used: {0}")]
+    InvalidTls(String),
     /// The database's name is not valid.
     #[error(
         "{0:?} is not a database name; write at most 63 characters, none of them a space or one of /\\.\"$*<>:|?"
@@ -22,6 +33,14 @@ pub enum StoreError {
     /// The database cannot be reached, is failing over, or is too busy.
     #[error("the database is away while {doing}: {detail}")]
     Unavailable {
+        /// What was attempted.
+        doing: &'static str,
+        /// What the driver says.
+        detail: String,
+    },
+    /// TLS cannot be agreed upon: one side does not accept the other's certificate.
+    #[error("TLS to the database failed while {doing}: {detail}")]
+    TlsFailed {
         /// What was attempted.
         doing: &'static str,
         /// What the driver says.
@@ -87,13 +106,22 @@ impl StoreError {
     /// Whether the same call may succeed later without a change of the request.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::TimedOut { .. } | Self::AuthenticationFailed { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. }
+                | Self::TimedOut { .. }
+                | Self::TlsFailed { .. }
+                | Self::AuthenticationFailed { .. }
+        )
     }
 
     /// Whether it will fail until the process is started with other settings.
     #[must_use]
     pub fn is_misconfigured(&self) -> bool {
-        matches!(self, Self::InvalidUri(_) | Self::InvalidDatabase(_))
+        matches!(
+            self,
+            Self::InvalidUri(_) | Self::UnsafeUri { .. } | Self::InvalidTls(_) | Self::InvalidDatabase(_)
+        )
     }
 
     /// What kind of failure it is.
@@ -101,7 +129,10 @@ impl StoreError {
     pub fn category(&self) -> ErrorCategory {
         match self {
             Self::InvalidUri(_) | Self::InvalidDatabase(_) => ErrorCategory::InvalidDatabaseUri,
-            Self::Unavailable { .. } | Self::TimedOut { .. } => ErrorCategory::DatabaseUnreachable,
+            Self::UnsafeUri { .. } => ErrorCategory::UnsafeDatabaseUri,
+            Self::InvalidTls(_) | Self::TlsFailed { .. } => ErrorCategory::DatabaseTLSFailed,
+            Self::Unavailable { .. } => ErrorCategory::DatabaseUnreachable,
+            Self::TimedOut { .. } => ErrorCategory::DatabaseTooSlow,
             Self::AuthenticationFailed { .. } => ErrorCategory::AuthenticationFailed,
             Self::DuplicateActiveOrders(_) => ErrorCategory::DuplicateActiveOrders,
             Self::UnsupportedServer(_) => ErrorCategory::UnsupportedServer,
@@ -124,6 +155,8 @@ impl StoreError {
             Self::AuthenticationFailed { doing, detail }
         } else if matches!(*error.kind, ErrorKind::IncompatibleServer { .. }) {
             Self::UnsupportedServer(detail)
+        } else if is_tls(error) {
+            Self::TlsFailed { doing, detail }
         } else if is_transient(error) || is_unreachable(error) {
             Self::Unavailable { doing, detail }
         } else {
@@ -137,8 +170,14 @@ impl StoreError {
 pub enum ErrorCategory {
     /// The connection string, or the database's name, cannot be parsed.
     InvalidDatabaseUri,
-    /// The database does not answer, is too busy, or has no primary.
+    /// The connection string has an option that is not allowed.
+    UnsafeDatabaseUri,
+    /// The database cannot be reached, is too busy, or has no primary.
     DatabaseUnreachable,
+    /// A certificate is not accepted, or cannot be used.
+    DatabaseTLSFailed,
+    /// The database is connected to, but does not answer in time.
+    DatabaseTooSlow,
     /// The database refuses the credentials.
     AuthenticationFailed,
     /// More than one active order holds a ticket, so the unique index cannot be built.
@@ -155,9 +194,12 @@ pub enum ErrorCategory {
 
 impl ErrorCategory {
     /// Every category.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidDatabaseUri,
+        Self::UnsafeDatabaseUri,
         Self::DatabaseUnreachable,
+        Self::DatabaseTLSFailed,
+        Self::DatabaseTooSlow,
         Self::AuthenticationFailed,
         Self::DuplicateActiveOrders,
         Self::UnsupportedServer,
@@ -171,7 +213,10 @@ impl ErrorCategory {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidDatabaseUri => "InvalidDatabaseUri",
+            Self::UnsafeDatabaseUri => "UnsafeDatabaseUri",
             Self::DatabaseUnreachable => "DatabaseUnreachable",
+            Self::DatabaseTLSFailed => "DatabaseTLSFailed",
+            Self::DatabaseTooSlow => "DatabaseTooSlow",
             Self::AuthenticationFailed => "AuthenticationFailed",
             Self::DuplicateActiveOrders => "DuplicateActiveOrders",
             Self::UnsupportedServer => "UnsupportedServer",
@@ -255,6 +300,18 @@ pub(super) fn is_transient_code(code: i32, message: &str) -> bool {
 fn is_authentication(error: &Error) -> bool {
     matches!(*error.kind, ErrorKind::Authentication { .. })
         || server_code(error).is_some_and(|code| code::AUTHENTICATION.contains(&code))
+}
+
+/// Whether one side did not accept the other's certificate, or they have no version in common. The driver has only
+/// the text of what kept it from selecting a server.
+///
+/// A server that does not speak TLS is no such failure: that it answers at all would tell an open port from a closed one.
+fn is_tls(error: &Error) -> bool {
+    if !matches!(*error.kind, ErrorKind::Io(_) | ErrorKind::ServerSelection { .. }) {
+        return false;
+    }
+    let text = error.kind.to_string();
+    ["invalid peer certificate", "received fatal alert"].iter().any(|part| text.contains(part))
 }
 
 fn is_unreachable(error: &Error) -> bool {

@@ -14,6 +14,8 @@
 //! ```text
 //! database     `Store`: one database, its connection pool and its collections
 //! connect      from a connection string to a client, and to the identity of its database
+//! uri          connection strings, by an allow-list
+//! tls          the CA and the client certificate
 //! indexes      the indexes; a unique one guarantees that each ticket is sold only once
 //!
 //! reserve      reserving a ticket
@@ -30,6 +32,7 @@
 //! document     orders and tickets as BSON documents
 //! retry        deadlines, and retries after transient errors
 //! error        errors, sorted by what can be done about them
+//! remedy       what of them those may read who may not read the log
 //! code         the server's error codes
 //! ```
 
@@ -46,9 +49,12 @@ mod list;
 mod loader;
 mod orders;
 mod payments;
+mod remedy;
 mod reserve;
 mod retry;
 mod tickets;
+mod tls;
+mod uri;
 
 pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;
@@ -60,3 +66,4 @@ pub use payments::PaymentError;
 pub use reserve::{ReserveError, Reserved};
 pub use retry::DEADLINE;
 pub use tickets::Upserted;
+pub use tls::{ClientTls, TlsArgs};

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{error::SweeperError, targets::Target};
+use super::{
+    error::SweeperError,
+    targets::{Target, TargetKey},
+};
 use crate::{
     runtime::{client::ClientArgs, telemetry::LogArgs, watch::WatchArgs},
-    store::ConnectOptions,
+    store::{ConnectOptions, TlsArgs},
 };
 
 /// Which databases to sweep, for how long, and together with which other sweepers.
@@ -33,6 +36,10 @@ pub struct SweeperArgs {
     /// Name of that database. Default: the one in the URI, else orders
     #[arg(long, value_name = "NAME", requires = "uri", help_heading = "Targets")]
     pub database: Option<String>,
+
+    /// TLS to that database
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// With --uri: by how many seconds an order expires later once its payment has begun
     #[arg(long, value_name = "SECONDS", requires = "uri", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=604_800), help_heading = "Targets")]
@@ -127,14 +134,24 @@ impl SweeperArgs {
     /// When the connection string or the name is invalid.
     pub fn target(&self) -> Result<Option<Target>, SweeperError> {
         let Some(uri) = self.uri.as_deref().filter(|uri| !uri.is_empty()) else { return Ok(None) };
-        let options = ConnectOptions { uri, database: self.database.as_deref(), namespace: None };
+        let tls = self.tls.read().map_err(SweeperError::Target)?;
+        let options = ConnectOptions {
+            tls: tls.as_ref(),
+            database: self.database.as_deref(),
+            ..ConnectOptions::new(uri)
+        };
+        let id = options.target().map_err(SweeperError::Target)?;
+        for warning in options.warnings().map_err(SweeperError::Target)? {
+            tracing::warn!("{warning}");
+        }
         Ok(Some(Target {
-            id: options.target().map_err(SweeperError::Target)?,
+            key: TargetKey { namespace: None, id },
             uri: uri.to_owned(),
-            namespace: None,
+            tls,
             grace: Duration::from_secs(self.payment_grace.into()),
             max_per_second: self.max_per_second,
             suspended: false,
+            warnings: Vec::new(),
             resources: Vec::new(),
         }))
     }

@@ -52,9 +52,9 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
             .with_max_sleep(args.max_sleep())
     };
     if let Some(target) = target {
-        tracing::info!(target = %target.id, "sweeper started");
+        tracing::info!(target = %target.key, "sweeper started");
         let mut sweeps = sweeps(alone());
-        sweeps.set_targets(HashMap::from([(target.id.clone(), target)]));
+        sweeps.set_targets(HashMap::from([(target.key.clone(), target)]));
         ready.set(Ok(()));
         let result = run_until_shutdown(&mut process, &heartbeat).await;
         sweeps.stop().await;

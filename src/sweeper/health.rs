@@ -14,8 +14,11 @@ pub enum TargetHealth {
     Suspended,
     /// Swept.
     Swept {
-        /// Why an index is missing.
-        missing_index: Option<DatabaseProblem>,
+        /// What is wrong nevertheless: an index is missing, or the last connection string is not usable and the one
+        /// before it still is.
+        problem: Option<DatabaseProblem>,
+        /// Options of the connection string that have no effect.
+        ignored_options: Option<String>,
         /// Whether expired orders have been waiting for long.
         is_behind: bool,
     },
@@ -23,18 +26,32 @@ pub enum TargetHealth {
     Failing(DatabaseProblem),
 }
 
+impl TargetHealth {
+    /// As a resource reports it whose own connection string has a `problem`, or options without effect.
+    pub fn reported(self, own_problem: Option<&DatabaseProblem>, warnings: &[String]) -> Self {
+        match self {
+            Self::Swept { problem, is_behind, .. } => Self::Swept {
+                problem: own_problem.cloned().or(problem),
+                ignored_options: (!warnings.is_empty()).then(|| warnings.join("; ")),
+                is_behind,
+            },
+            other => other,
+        }
+    }
+}
+
 /// What is wrong with a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseProblem {
     /// The reason of the condition.
     pub reason: Reason,
-    /// What is wrong, and what to do about it.
+    /// What is wrong, and what to do about it; none of a server's words, which the log has.
     pub message: String,
 }
 
 impl From<&StoreError> for DatabaseProblem {
     fn from(error: &StoreError) -> Self {
-        Self { reason: reason_of(error), message: error.to_string() }
+        Self { reason: reason_of(error), message: error.remedy() }
     }
 }
 
@@ -46,7 +63,10 @@ pub fn reason_of(error: &StoreError) -> Reason {
 fn reason(category: ErrorCategory) -> Reason {
     match category {
         ErrorCategory::InvalidDatabaseUri => Reason::InvalidDatabaseUri,
+        ErrorCategory::UnsafeDatabaseUri => Reason::UnsafeDatabaseUri,
         ErrorCategory::DatabaseUnreachable => Reason::DatabaseUnreachable,
+        ErrorCategory::DatabaseTLSFailed => Reason::DatabaseTLSFailed,
+        ErrorCategory::DatabaseTooSlow => Reason::DatabaseTooSlow,
         ErrorCategory::AuthenticationFailed => Reason::AuthenticationFailed,
         ErrorCategory::DuplicateActiveOrders => Reason::DuplicateActiveOrders,
         ErrorCategory::UnsupportedServer => Reason::UnsupportedServer,

@@ -1,6 +1,6 @@
 //! The sweeper's metrics.
 //!
-//! A target is labelled with its servers and its database, so the number of series is that of the databases. Reasons are
+//! A target is labelled with its namespace, its servers and its database, so the number of series is that of the databases. Reasons are
 //! a fixed set.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
@@ -18,7 +18,8 @@ use prometheus_client::{
 };
 
 use super::clock::ServerClock;
-use crate::{crd::Reason, store::TargetId};
+use super::targets::TargetKey;
+use crate::crd::Reason;
 
 /// 10 ms to 1 h.
 const LATENESS: [f64; 16] =
@@ -124,7 +125,7 @@ impl Metrics {
     }
 
     /// The metrics of one target. Its gauges exist as long as this value does.
-    pub fn of(&self, target: &TargetId) -> TargetMetrics {
+    pub fn of(&self, target: &TargetKey) -> TargetMetrics {
         TargetMetrics { all: self.clone(), labels: Labels { target: target.to_string() } }
     }
 

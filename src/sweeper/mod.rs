@@ -6,7 +6,7 @@
 //! ```text
 //! args, error              the command line, and why the sweeper ends
 //! continuous, once         the two modes: until it is stopped, or until nothing is due
-//! resolve, targets         from OrdersServices and their Secrets to the databases to sweep
+//! resolve, wanted, targets from OrdersServices and their Secrets to the databases to sweep
 //! membership, peers        the Lease that live sweepers share, and the rank of each for a target
 //! tasks                    one task per target, with backoff
 //! sweep                    one step in one database: find a batch, cancel it, decide when to come back
@@ -37,6 +37,7 @@ mod status;
 mod sweep;
 mod targets;
 mod tasks;
+mod wanted;
 
 pub use args::SweeperArgs;
 pub use error::SweeperError;

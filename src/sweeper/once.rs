@@ -41,10 +41,10 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     let mut lines: Vec<_> =
         unresolved.into_iter().map(|(name, why)| Line { name, result: TargetResult::Failed(why) }).collect();
     let results = stream::iter(targets).map(|target| {
-        let (metrics, pools) = (metrics.of(&target.id), &pools);
+        let (metrics, pools) = (metrics.of(&target.key), &pools);
         async move {
             let result = process(&target, args.dry_run, &metrics, pools).await;
-            Line { name: target.id.to_string(), result }
+            Line { name: target.key.to_string(), result }
         }
     });
     lines.extend(results.buffer_unordered(CONCURRENCY).collect::<Vec<_>>().await);
@@ -79,7 +79,7 @@ async fn targets(args: &SweeperArgs) -> Result<(Vec<Target>, Vec<(String, String
     let targets = resolver.resolve(&services, |_| false).await;
     let unresolved = services.iter().filter_map(|guarded| {
         let key = resource_key(guarded.0.as_ref().ok()?);
-        let why = resolver.target_of(&key)?.err()?.to_owned();
+        let why = resolver.target_of(&key)?.err()?.message.clone();
         Some((key, why))
     });
     Ok((targets.into_values().collect(), unresolved.collect()))

@@ -27,9 +27,7 @@ use super::{
     tasks::Sweeps,
 };
 use crate::{
-    crd::{
-        ConditionType, ExpiryStatus, OrdersService, Reason, SWEEPER_MANAGER, find_condition, status_patch,
-    },
+    crd::{ConditionType, ExpiryStatus, OrdersService, SWEEPER_MANAGER, find_condition, status_patch},
     runtime::events::{EventContent, Events},
 };
 
@@ -88,7 +86,7 @@ impl Reporter {
             let (key, uid) = (resource_key(service), service.uid());
             let reported = before.remove(&key).filter(|reported| reported.uid == uid);
             let expired = || match resolver.target_of(&key) {
-                Some(Ok(id)) => sweeps.progress(id).map_or(0, |progress| progress.expired()),
+                Some(Ok(target)) => sweeps.progress(&target.key).map_or(0, |progress| progress.expired()),
                 _ => 0,
             };
             let reported = reported.unwrap_or_else(|| Reported { uid, expired: expired(), at: None });
@@ -143,10 +141,13 @@ impl Reporter {
     ) -> Option<StatusUpdate<'a>> {
         let key = resource_key(service);
         let (health, progress, rank) = match resolver.target_of(&key)? {
-            Ok(id) => (sweeps.health(id), sweeps.progress(id), sweeps.rank(&id.to_string())),
+            Ok(target) => {
+                let health = sweeps.health(&target.key).reported(resolver.refusal_of(&key), &target.warnings);
+                (health, sweeps.progress(&target.key), sweeps.rank(&target.key.to_string()))
+            }
             Err(problem) => {
-                let message = format!("the database is not known: {problem}");
-                let problem = DatabaseProblem { reason: Reason::DatabaseUnreachable, message };
+                let message = format!("the database is not known: {}", problem.message);
+                let problem = DatabaseProblem { message, ..*problem };
                 (TargetHealth::Failing(problem), None, sweeps.rank(&key))
             }
         };

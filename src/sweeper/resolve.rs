@@ -12,11 +12,14 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
 use tokio::time::{Instant, timeout_at};
 
-use super::targets::{Target, merge, resource_key};
+use super::{
+    health::DatabaseProblem,
+    targets::{Target, TargetKey, merge, resource_key},
+    wanted::{ReadSecret, ReadSecrets, Unresolved, secrets_of, target},
+};
 use crate::{
-    crd::OrdersService,
+    crd::{OrdersService, Reason},
     runtime::secret_cache::{NamespacedName, SecretCache},
-    store::{ConnectOptions, TargetId},
 };
 
 /// The longest that one call to the API server may take.
@@ -47,9 +50,6 @@ pub struct Resolver {
     resources: HashMap<String, Resolution>,
 }
 
-/// A Secret's values under the keys that resources name, none if there is no such Secret; or why it cannot be read.
-type ReadSecret = Result<Option<Arc<BTreeMap<String, ByteString>>>, String>;
-
 /// UID and generation of a resource: as long as they stay the same, so does its spec.
 type SpecVersion = (Option<String>, Option<i64>);
 
@@ -63,21 +63,41 @@ struct Resolution {
     /// The last one that could be determined.
     target: Option<Target>,
     /// Why it cannot be determined now.
-    problem: Option<String>,
+    problem: Option<Unresolved>,
 }
 
 impl Resolution {
-    fn new(before: Option<Self>, version: SpecVersion, result: Result<Target, String>, key: &str) -> Self {
+    fn new(
+        before: Option<Self>,
+        version: SpecVersion,
+        result: Result<Target, Unresolved>,
+        key: &str,
+    ) -> Self {
+        let (last_target, last_problem) =
+            before.map_or((None, None), |before| (before.target, before.problem));
         match result {
-            Ok(target) => Self { version, target: Some(target), problem: None },
+            Ok(target) => {
+                if last_target.is_none_or(|last| last.warnings != target.warnings) {
+                    for warning in &target.warnings {
+                        tracing::warn!(resource = key, "{warning}");
+                    }
+                }
+                Self { version, target: Some(target), problem: None }
+            }
             Err(problem) => {
-                let (target, last_problem) =
-                    before.map_or((None, None), |before| (before.target, before.problem));
                 if last_problem.as_ref() != Some(&problem) {
-                    tracing::warn!(resource = key, problem, "cannot determine this resource's database");
+                    let Unresolved { problem: DatabaseProblem { reason, message }, detail } = &problem;
+                    let (reason, detail) = (reason.as_str(), detail.as_deref());
+                    tracing::warn!(
+                        resource = key,
+                        reason,
+                        problem = message,
+                        detail,
+                        "cannot determine this resource's database"
+                    );
                 }
                 // The last known database still has orders that expire.
-                Self { version, target, problem: Some(problem) }
+                Self { version, target: last_target, problem: Some(problem) }
             }
         }
     }
@@ -90,12 +110,12 @@ impl Resolver {
     }
 
     /// The targets of `services`. A resource that cannot be resolved keeps its last target, is
-    /// logged, and does not affect the others. Where a database `is_failing`, its Secret is read more often.
+    /// logged, and does not affect the others. Where a database `is_failing`, its Secrets are read more often.
     pub async fn resolve(
         &mut self,
         services: &[Arc<DeserializeGuard<OrdersService>>],
-        is_failing: impl Fn(&TargetId) -> bool,
-    ) -> HashMap<TargetId, Target> {
+        is_failing: impl Fn(&TargetKey) -> bool,
+    ) -> HashMap<TargetKey, Target> {
         let services: HashMap<_, _> = services
             .iter()
             .filter_map(|guarded| guarded.0.as_ref().ok())
@@ -103,40 +123,50 @@ impl Resolver {
             .map(|service| (resource_key(service), service))
             .collect();
         self.resources.retain(|key, _| services.contains_key(key));
-        let mut by_secret = HashMap::<NamespacedName, Vec<(&str, &OrdersService)>>::new();
+        // The keys that are wanted of each Secret, and how old its copy may be.
+        let mut wanted = HashMap::<NamespacedName, (BTreeSet<&str>, Option<Duration>)>::new();
         for (key, service) in &services {
-            by_secret.entry(secret_of(service)).or_default().push((key, service));
+            let max_age = self.max_age(key, service, &is_failing);
+            for (secret, keys) in secrets_of(service) {
+                let (all, age) = wanted.entry(secret).or_default();
+                all.extend(keys);
+                *age = [*age, max_age].into_iter().flatten().min();
+            }
         }
-        let due = self.take_due(|secret| by_secret.contains_key(secret));
+        let due = self.take_due(|secret| wanted.contains_key(secret));
         let now = Instant::now();
-        let outdated = by_secret.iter().filter_map(|(secret, users)| {
-            let max_age =
-                users.iter().filter_map(|(key, service)| self.max_age(key, service, &is_failing)).min();
-            let since = max_age.and_then(|age| now.checked_sub(age));
-            (since.is_some() || due.contains(secret)).then_some((secret, users, since))
-        });
+        let since = |secret: &NamespacedName| {
+            let max_age = wanted.get(secret).and_then(|(_, max_age)| *max_age);
+            max_age.and_then(|age| now.checked_sub(age))
+        };
+        let is_old = |secret: &NamespacedName| since(secret).is_some() || due.contains(secret);
+        // A resource is resolved again when any of its Secrets is; then it takes fresh copies of the others.
+        let outdated: Vec<_> = services
+            .iter()
+            .filter(|(_, service)| secrets_of(service).any(|(secret, _)| is_old(&secret)))
+            .collect();
+        let to_read: HashSet<_> =
+            outdated.iter().flat_map(|(_, service)| secrets_of(service)).map(|(secret, _)| secret).collect();
         let deadline = now + ROUND_TIMEOUT;
-        let read: Vec<_> = stream::iter(outdated)
-            .map(|(secret, users, since)| {
+        let read: ReadSecrets = stream::iter(to_read)
+            .map(|secret| {
                 let (client, secrets) = (&self.client, &self.secrets);
+                let (keys, since) = (wanted.get(&secret).map(|(keys, _)| keys), since(&secret));
                 async move {
-                    let keys = users.iter().map(|(_, service)| key_of(service)).collect();
                     let read =
-                        async { Ok::<_, Infallible>(read_secret(client, secret, &keys, deadline).await) };
+                        async { Ok::<_, Infallible>(read_secret(client, &secret, keys, deadline).await) };
                     let Ok(cached) = secrets.get(&secret.0, &secret.1, since, read).await;
-                    (users, cached.value)
+                    (secret, cached.value)
                 }
             })
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
-        for (users, secret) in read {
-            for (key, service) in users {
-                let result = target(service, key, &secret);
-                let before = self.resources.remove(*key);
-                let resolution = Resolution::new(before, spec_version(service), result, key);
-                self.resources.insert((*key).to_owned(), resolution);
-            }
+        for (key, service) in outdated {
+            let result = target(service, key, &read);
+            let before = self.resources.remove(key);
+            let resolution = Resolution::new(before, spec_version(service), result, key);
+            self.resources.insert(key.clone(), resolution);
         }
         merge(self.resources.values().filter_map(|resolution| resolution.target.clone()))
     }
@@ -154,12 +184,12 @@ impl Resolver {
         due
     }
 
-    /// How old the copy of its Secret may be for a resource, where that is less than [`FRESH`].
+    /// How old the copies of its Secrets may be for a resource, where that is less than [`FRESH`].
     fn max_age(
         &self,
         key: &str,
         service: &OrdersService,
-        is_failing: impl Fn(&TargetId) -> bool,
+        is_failing: impl Fn(&TargetKey) -> bool,
     ) -> Option<Duration> {
         match self.resources.get(key).filter(|resolution| resolution.version == spec_version(service)) {
             // Whoever has just written the spec may have written the Secret a moment before.
@@ -167,77 +197,45 @@ impl Resolver {
             Some(resolution) if resolution.problem.is_some() => Some(RETRY),
             Some(resolution) => {
                 let target = resolution.target.as_ref();
-                target.filter(|target| is_failing(&target.id)).map(|_| FRESH_WHILE_FAILING)
+                target.filter(|target| is_failing(&target.key)).map(|_| FRESH_WHILE_FAILING)
             }
         }
     }
 
-    /// The database of a resource (namespace/name), or why it cannot be determined; none before the first attempt.
-    pub fn target_of(&self, resource: &str) -> Option<Result<&TargetId, &str>> {
+    /// The target of a resource (namespace/name) alone, or why it cannot be determined; none before the first attempt.
+    pub fn target_of(&self, resource: &str) -> Option<Result<&Target, &DatabaseProblem>> {
         let resolution = self.resources.get(resource)?;
-        Some(match (&resolution.target, &resolution.problem) {
-            (Some(target), _) => Ok(&target.id),
-            (None, problem) => Err(problem.as_deref().unwrap_or_default()),
-        })
+        match (&resolution.target, &resolution.problem) {
+            (Some(target), _) => Some(Ok(target)),
+            (None, problem) => problem.as_ref().map(|unresolved| Err(&unresolved.problem)),
+        }
     }
-}
 
-fn secret_of(service: &OrdersService) -> NamespacedName {
-    (service.namespace().unwrap_or_default(), service.spec.database.uri_secret_ref.name.clone())
-}
-
-fn key_of(service: &OrdersService) -> &str {
-    &service.spec.database.uri_secret_ref.key
+    /// Why the connection string that a resource has now is refused, although its last target is still swept.
+    pub fn refusal_of(&self, resource: &str) -> Option<&DatabaseProblem> {
+        let problem = &self.resources.get(resource)?.problem.as_ref()?.problem;
+        // A Secret that cannot be read is no refusal.
+        (problem.reason != Reason::DatabaseUnreachable).then_some(problem)
+    }
 }
 
 /// Reads a Secret. Only the values under `keys` are kept: the others are nothing that the sweeper needs.
 async fn read_secret(
     client: &Client,
     (namespace, name): &NamespacedName,
-    keys: &BTreeSet<&str>,
+    keys: Option<&BTreeSet<&str>>,
     deadline: Instant,
 ) -> ReadSecret {
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
     let secret = timeout_at(deadline.min(Instant::now() + CALL_TIMEOUT), secrets.get_opt(name))
         .await
         .map_err(|_| "the API server did not answer in time".to_owned())?
-        .map_err(|error| format!("cannot read Secret {name:?}: {error}"))?;
+        .map_err(|error| error.to_string())?;
+    let is_wanted = |key: &str| keys.is_some_and(|keys| keys.contains(key));
     Ok(secret.map(|secret| {
         let values = secret.data.unwrap_or_default().into_iter();
-        Arc::new(values.filter(|(key, _)| keys.contains(key.as_str())).collect())
+        Arc::new(values.filter(|(key, _)| is_wanted(key)).collect::<BTreeMap<_, ByteString>>())
     }))
-}
-
-fn target(service: &OrdersService, resource: &str, secret: &ReadSecret) -> Result<Target, String> {
-    let (namespace, name) = secret_of(service);
-    let key = key_of(service);
-    let values = secret
-        .as_ref()
-        .map_err(Clone::clone)?
-        .as_ref()
-        .ok_or_else(|| format!("Secret {name:?} does not exist in namespace {namespace:?}"))?;
-    let value = values.get(key).ok_or_else(|| format!("Secret {name:?} has no key {key:?}"))?;
-    let uri = std::str::from_utf8(&value.0)
-        .map_err(|_| format!("key {key:?} of Secret {name:?} is not text"))?
-        .trim()
-        .to_owned();
-    let id = ConnectOptions {
-        uri: &uri,
-        database: service.spec.database.name.as_deref(),
-        namespace: Some(&namespace),
-    }
-    .target()
-    .map_err(|error| format!("key {key:?} of Secret {name:?}: {error}"))?;
-    let expiration = &service.spec.expiration;
-    Ok(Target {
-        id,
-        uri,
-        namespace: Some(namespace),
-        grace: Duration::from_secs(u64::try_from(expiration.payment_grace_seconds).unwrap_or(0)),
-        max_per_second: expiration.max_per_second.and_then(|most| u32::try_from(most).ok()),
-        suspended: expiration.suspend,
-        resources: vec![resource.to_owned()],
-    })
 }
 
 #[cfg(test)]
@@ -309,8 +307,8 @@ mod tests {
         Arc::new(serde_json::from_value(object).unwrap())
     }
 
-    fn databases(targets: &HashMap<TargetId, Target>) -> Vec<&str> {
-        let mut names: Vec<_> = targets.keys().map(|id| id.database.as_str()).collect();
+    fn databases(targets: &HashMap<TargetKey, Target>) -> Vec<&str> {
+        let mut names: Vec<_> = targets.keys().map(|key| key.id.database.as_str()).collect();
         names.sort_unstable();
         names
     }
@@ -352,7 +350,8 @@ mod tests {
         assert_eq!(databases(&resolver.resolve(&services, |_| false).await), ["a"]);
         assert_eq!(server.requests(), ["none", "one"]);
         let problem = "Secret \"none\" does not exist in namespace \"shop\"";
-        assert_eq!(resolver.target_of("shop/y"), Some(Err(problem)));
+        let found = resolver.target_of("shop/y").unwrap().map(|target| target.key.clone());
+        assert_eq!(found.map_err(|problem| problem.message.as_str()), Err(problem));
         advance(Duration::from_secs(4)).await;
         resolver.resolve(&services, |_| false).await;
         assert!(server.requests().is_empty());

@@ -29,10 +29,12 @@ pub fn conditions(
             None,
             (false, Reason::Suspended, "spec.expiration.suspend is true: expired orders stay as they are"),
         ),
-        TargetHealth::Swept { missing_index, is_behind } => {
-            let database = missing_index.as_ref().map_or((true, Reason::AsExpected, reached), |problem| {
-                (false, problem.reason, problem.message.as_str())
-            });
+        TargetHealth::Swept { problem, ignored_options, is_behind } => {
+            let database = match (problem, ignored_options) {
+                (Some(problem), _) => (false, problem.reason, problem.message.as_str()),
+                (None, Some(options)) => (true, Reason::DatabaseOptionIgnored, options.as_str()),
+                (None, None) => (true, Reason::AsExpected, reached),
+            };
             let sweeping = if *is_behind {
                 (false, Reason::FallingBehind, late.as_str())
             } else {
@@ -58,10 +60,11 @@ pub fn conditions(
             None => new.extend(find_condition(old, kind).cloned()),
         }
     }
-    // The message is not compared: a driver words the same failure differently each time.
+    // The message of a failure is not compared: figures in it change all the time.
     let same = |condition: &Condition| {
         old.iter().any(|old| {
             (&old.type_, &old.status, &old.reason) == (&condition.type_, &condition.status, &condition.reason)
+                && (!is_true(old) || old.message == condition.message)
         })
     };
     (!new.iter().all(same)).then_some(new)
@@ -124,8 +127,9 @@ mod tests {
     use super::*;
     use crate::sweeper::health::DatabaseProblem;
 
-    const WELL: TargetHealth = TargetHealth::Swept { missing_index: None, is_behind: false };
-    const BEHIND: TargetHealth = TargetHealth::Swept { missing_index: None, is_behind: true };
+    const WELL: TargetHealth = TargetHealth::Swept { problem: None, ignored_options: None, is_behind: false };
+    const BEHIND: TargetHealth =
+        TargetHealth::Swept { problem: None, ignored_options: None, is_behind: true };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -150,7 +154,7 @@ mod tests {
         assert_eq!(conditions(&WELL, 0, &well, Some(2), at(2)), None);
 
         let problem = DatabaseProblem { reason: Reason::DuplicateActiveOrders, message: "two".into() };
-        let missing = TargetHealth::Swept { missing_index: Some(problem.clone()), is_behind: false };
+        let missing = WELL.reported(Some(&problem), &[]);
         let missing = conditions(&missing, 0, &well, Some(1), at(3)).unwrap();
         assert_eq!(
             summary(&missing),
@@ -166,6 +170,17 @@ mod tests {
             summary(&suspended),
             [("DatabaseReady", "False", "DuplicateActiveOrders"), ("Sweeping", "False", "Suspended")]
         );
+    }
+
+    #[test]
+    fn options_without_effect_are_a_warning_that_is_written_again_when_they_change() {
+        let with = |options: &str| WELL.reported(None, &[options.into()]);
+        let well = conditions(&with("w"), 0, &[], Some(1), at(1)).unwrap();
+        assert_eq!(summary(&well)[0], ("DatabaseReady", "True", "DatabaseOptionIgnored"));
+        assert_eq!(conditions(&with("w"), 0, &well, Some(1), at(2)), None);
+        let other = conditions(&with("journal"), 0, &well, Some(1), at(2)).unwrap();
+        assert_eq!((other[0].message.as_str(), other[0].last_transition_time.0), ("journal", at(1)));
+        assert!(transitions(&well, &other).is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
     peers::Schedule,
     targets::Target,
 };
-use crate::store::{ConnectOptions, ExpiringOrders, ExpiryQuery, Pools, RejectedOrders, Store, StoreError};
+use crate::store::{ExpiringOrders, ExpiryQuery, Pools, RejectedOrders, Store, StoreError};
 
 /// The largest backlog that is counted exactly.
 const COUNT_LIMIT: u32 = 100_000;
@@ -146,13 +146,8 @@ impl Sweep {
     /// # Errors
     /// When the connection string is wrong.
     pub async fn connect(target: &Target, schedule: Schedule, pools: &Pools) -> Result<Self, StoreError> {
-        let options = ConnectOptions {
-            uri: &target.uri,
-            database: Some(&target.id.database),
-            namespace: target.namespace.as_deref(),
-        };
         Ok(Self {
-            store: Store::connect_in(pools, options).await?,
+            store: Store::connect_in(pools, target.connect_options()).await?,
             grace: target.grace,
             limit: target.max_per_second,
             schedule,
@@ -173,12 +168,12 @@ impl Sweep {
     async fn ensure_indexes(&mut self, target: &Target) -> Result<(), StoreError> {
         let was_missing = self.missing_index.take().is_some();
         match self.store.ensure_indexes().await {
-            Ok(()) if was_missing => tracing::info!(target = %target.id, "all indexes exist now"),
+            Ok(()) if was_missing => tracing::info!(target = %target.key, "all indexes exist now"),
             Ok(()) => {}
             Err(error) if error.is_unavailable() => return Err(error),
             Err(error) => {
                 if !was_missing {
-                    tracing::warn!(target = %target.id, %error, "an index is missing");
+                    tracing::warn!(target = %target.key, %error, "an index is missing");
                 }
                 self.missing_index = Some((error, Instant::now()));
             }

@@ -22,11 +22,12 @@ use super::{
     metrics::{Metrics, TargetMetrics},
     peers::{Peers, Schedule},
     sweep::{StepResult, Sweep},
-    targets::Target,
+    targets::{Target, TargetKey},
 };
 use crate::{
+    crd::Reason,
     runtime::exponential,
-    store::{Pools, StoreError, TargetId},
+    store::{Pools, StoreError},
 };
 
 /// The pause after a first failure.
@@ -35,7 +36,7 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest pause after failures.
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
-/// How many databases of one server may cancel backlogs at the same time. A permit is held for one batch, so they take
+/// How many databases of one namespace on one server may cancel backlogs at the same time. A permit is held for one batch, so they take
 /// turns; a database without a backlog needs none.
 const BACKLOGS_PER_SERVER: usize = 2;
 
@@ -81,11 +82,11 @@ impl Progress {
 
 /// The running sweeps, and what they share.
 pub struct Sweeps {
-    running: HashMap<TargetId, Running>,
+    running: HashMap<TargetKey, Running>,
     /// Apart from `running`, so that it survives the restart of a sweep whose target has changed.
-    progress: HashMap<TargetId, Arc<Progress>>,
-    /// The permits for backlogs, by the hosts of the server.
-    backlog_permits: HashMap<Vec<String>, Arc<Semaphore>>,
+    progress: HashMap<TargetKey, Arc<Progress>>,
+    /// The permits for backlogs, by [`TargetKey::servers`].
+    backlog_permits: HashMap<(Option<String>, Vec<String>), Arc<Semaphore>>,
     pools: Arc<Pools>,
     metrics: Metrics,
     peers: watch::Receiver<Arc<Peers>>,
@@ -131,43 +132,44 @@ impl Sweeps {
 
     /// Starts the sweeps of new targets, stops those of targets that are gone, and restarts those of targets that have
     /// changed.
-    pub fn set_targets(&mut self, targets: HashMap<TargetId, Target>) {
-        self.running.retain(|id, running| {
-            let keep = targets.get(id).is_some_and(|target| target.is_swept_like(&running.target))
+    pub fn set_targets(&mut self, targets: HashMap<TargetKey, Target>) {
+        self.running.retain(|key, running| {
+            let keep = targets.get(key).is_some_and(|target| target.is_swept_like(&running.target))
                 && !running.task.is_finished();
             if !keep {
                 // The task is dropped at its next await, which is safe anywhere.
                 running.cancel.cancel();
-                tracing::info!(target = %id, "sweep stopped");
+                tracing::info!(target = %key, "sweep stopped");
             }
             keep
         });
-        self.progress.retain(|id, _| targets.contains_key(id));
-        self.backlog_permits.retain(|hosts, _| targets.keys().any(|id| id.hosts == *hosts));
-        for (id, target) in targets {
-            if !self.running.contains_key(&id) {
-                tracing::info!(target = %id, resources = target.resources.join(","), suspended = target.suspended, "sweep started");
+        self.progress.retain(|key, _| targets.contains_key(key));
+        self.backlog_permits.retain(|servers, _| targets.keys().any(|key| key.servers() == *servers));
+        for (key, target) in targets {
+            if !self.running.contains_key(&key) {
+                tracing::info!(target = %key, resources = target.resources.join(","), suspended = target.suspended, "sweep started");
                 let running = self.start(target);
-                self.running.insert(id, running);
+                self.running.insert(key, running);
             }
         }
         self.metrics.targets(self.running.len());
     }
 
     fn start(&mut self, target: Target) -> Running {
-        let permits = self.backlog_permits.entry(target.id.hosts.clone());
+        let permits = self.backlog_permits.entry(target.key.servers());
         let (sender, health) = watch::channel(TargetHealth::Unknown);
         let cancel = self.shutdown.child_token();
         let task = Task {
-            metrics: self.metrics.of(&target.id),
+            metrics: self.metrics.of(&target.key),
             health: sender,
             changed: self.changed.clone(),
-            progress: self.progress.entry(target.id.clone()).or_default().clone(),
+            progress: self.progress.entry(target.key.clone()).or_default().clone(),
             peers: self.peers.clone(),
             backlog_permits: permits.or_insert_with(|| Arc::new(Semaphore::new(BACKLOGS_PER_SERVER))).clone(),
             pools: self.pools.clone(),
             max_sleep: self.max_sleep,
             failures: 0,
+            logged: None,
             target: target.clone(),
         };
         let (sweep, cancelled) = (task.run(), cancel.clone());
@@ -182,13 +184,13 @@ impl Sweeps {
     }
 
     /// The health of a target.
-    pub fn health(&self, id: &TargetId) -> TargetHealth {
-        self.running.get(id).map_or(TargetHealth::Unknown, |running| running.health.borrow().clone())
+    pub fn health(&self, key: &TargetKey) -> TargetHealth {
+        self.running.get(key).map_or(TargetHealth::Unknown, |running| running.health.borrow().clone())
     }
 
     /// The progress of a target.
-    pub fn progress(&self, id: &TargetId) -> Option<Arc<Progress>> {
-        self.progress.get(id).cloned()
+    pub fn progress(&self, key: &TargetKey) -> Option<Arc<Progress>> {
+        self.progress.get(key).cloned()
     }
 
     /// The rank of this sweeper for `key`.
@@ -201,9 +203,9 @@ impl Sweeps {
         for running in self.running.values() {
             running.cancel.cancel();
         }
-        for (id, running) in &mut self.running {
+        for (key, running) in &mut self.running {
             if (&mut running.task).await.is_err() {
-                tracing::error!(target = %id, "the sweep has panicked");
+                tracing::error!(target = %key, "the sweep has panicked");
             }
         }
     }
@@ -222,6 +224,8 @@ struct Task {
     max_sleep: Duration,
     /// Consecutive ones.
     failures: u32,
+    /// The reason that was logged last; the statuses of the resources do not have the details that the log has.
+    logged: Option<Reason>,
 }
 
 impl Task {
@@ -229,10 +233,10 @@ impl Task {
     async fn run(mut self) {
         if self.target.suspended {
             self.set_health(TargetHealth::Suspended);
-            tracing::info!(target = %self.target.id, "suspended: overdue orders stay as they are");
+            tracing::info!(target = %self.target.key, "suspended: overdue orders stay as they are");
             return std::future::pending().await;
         }
-        let key = self.target.id.to_string();
+        let key = self.target.key.to_string();
         let (mut sweep, mut is_backlog) = (None, false);
         loop {
             let rank = self.peers.borrow_and_update().rank(&key);
@@ -272,15 +276,16 @@ impl Task {
 
     fn succeeded(&mut self, step: StepResult, sweep: Option<&Sweep>) {
         if self.failures > 0 {
-            tracing::info!(target = %self.target.id, failures = self.failures, "the database is available again");
+            tracing::info!(target = %self.target.key, failures = self.failures, "the database is available again");
             self.failures = 0;
+            self.logged = None;
         }
         self.progress.expired.fetch_add(step.expired, Ordering::Relaxed);
         let is_behind = self.progress.record_overdue(step.overdue);
         let missing_index = sweep.and_then(Sweep::missing_index).map(DatabaseProblem::from);
-        self.set_health(TargetHealth::Swept { missing_index, is_behind });
+        self.set_health(TargetHealth::Swept { problem: missing_index, ignored_options: None, is_behind });
         if step.expired > 0 {
-            tracing::debug!(target = %self.target.id, expired = step.expired, "orders expired");
+            tracing::debug!(target = %self.target.key, expired = step.expired, "orders expired");
         }
     }
 
@@ -293,9 +298,10 @@ impl Task {
         // A single failure may be a failover; the next attempt follows within a second.
         if self.failures > 0 {
             self.set_health(TargetHealth::Failing(error.into()));
-        } else {
+        }
+        if self.logged.replace(reason_of(error)) != Some(reason_of(error)) {
             let resources = self.target.resources.join(",");
-            tracing::warn!(target = %self.target.id, resources, %error, "cannot sweep; trying again");
+            tracing::warn!(target = %self.target.key, resources, %error, "cannot sweep; trying again");
         }
         let pause = exponential(MIN_BACKOFF, MAX_BACKOFF, self.failures);
         self.failures = self.failures.saturating_add(1);

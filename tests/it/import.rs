@@ -7,7 +7,10 @@ use std::{
 };
 
 use mongodb::bson::{doc, oid::ObjectId};
-use orders_operator::import::{self, ImportError, ImportSummary, OnError, TicketsImportArgs};
+use orders_operator::{
+    import::{self, ImportError, ImportSummary, OnError, TicketsImportArgs},
+    store::TlsArgs,
+};
 
 use crate::{
     cluster::eventually,
@@ -39,6 +42,7 @@ pub(crate) async fn run(
 ) -> Result<ImportSummary, ImportError> {
     let file = TestFile::new(text);
     import::run(TicketsImportArgs {
+        tls: TlsArgs::default(),
         file: file.0.clone(),
         mongo_uri: Some(uri()),
         database: Some(database.name.clone()),
@@ -124,6 +128,7 @@ async fn other_fields_are_kept_and_a_document_without_a_version_is_older_than_an
 #[tokio::test]
 async fn a_missing_uri_a_missing_file_and_an_unreachable_database_are_named() {
     let args = |file: &str, uri: Option<&str>| TicketsImportArgs {
+        tls: TlsArgs::default(),
         file: file.into(),
         mongo_uri: uri.map(str::to_owned),
         database: None,

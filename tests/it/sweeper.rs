@@ -93,10 +93,14 @@ async fn an_unreachable_database_and_a_missing_secret_delay_no_other_database() 
 
     // The sweeper's conditions are beside the controller's.
     let _controller = namespace.run("controller").await;
-    for name in ["away", "garbage", "missing"] {
-        let message = namespace.condition(name, DatabaseReady, "False", "DatabaseUnreachable").await;
+    for (name, reason) in [
+        ("away", "DatabaseUnreachable"),
+        ("garbage", "InvalidDatabaseUri"),
+        ("missing", "DatabaseUnreachable"),
+    ] {
+        let message = namespace.condition(name, DatabaseReady, "False", reason).await;
         assert!(!message.is_empty());
-        namespace.condition(name, Sweeping, "False", "DatabaseUnreachable").await;
+        namespace.condition(name, Sweeping, "False", reason).await;
     }
     namespace.condition("well", DatabaseReady, "True", "AsExpected").await;
     namespace.condition("well", Sweeping, "True", "AsExpected").await;

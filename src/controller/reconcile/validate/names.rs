@@ -10,6 +10,13 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
     let (jwt, uri) = (&spec.auth.jwt_secret_ref, &spec.database.uri_secret_ref);
     let mut names =
         vec![("spec.auth.jwtSecretRef.name", &jwt.name), ("spec.database.uriSecretRef.name", &uri.name)];
+    let tls = spec.database.tls.as_ref();
+    let ca = tls.and_then(|tls| tls.ca_secret_ref.as_ref());
+    names.extend(ca.map(|ca| ("spec.database.tls.caSecretRef.name", &ca.name)));
+    let certificate = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref());
+    names.extend(
+        certificate.map(|secret| ("spec.database.tls.clientCertificateSecretRef.name", &secret.name)),
+    );
     names.extend(spec.image_pull_secrets.iter().map(|secret| ("spec.imagePullSecrets[].name", &secret.name)));
     if let Some(ingress) = &spec.ingress {
         names.extend(ingress.tls.iter().map(|tls| ("spec.ingress.tls.secretName", &tls.secret_name)));
@@ -32,9 +39,10 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
              orders-mongo"
         ));
     }
-    for (field, key) in
-        [("spec.auth.jwtSecretRef.key", &jwt.key), ("spec.database.uriSecretRef.key", &uri.key)]
-    {
+    let mut keys =
+        vec![("spec.auth.jwtSecretRef.key", &jwt.key), ("spec.database.uriSecretRef.key", &uri.key)];
+    keys.extend(ca.map(|ca| ("spec.database.tls.caSecretRef.key", &ca.key)));
+    for (field, key) in keys {
         if !is_key(key) {
             invalid(format!(
                 "{field} is {key:?}, which no Secret can have as a key: write letters, digits, -, _ and ., such as MONGO_URI"
@@ -82,6 +90,18 @@ mod tests {
             (json!({"auth": {"jwtSecretRef": {"key": "a b"}}}), "auth.jwtSecretRef.key"),
             (json!({"database": {"uriSecretRef": {"name": "../x"}}}), "database.uriSecretRef.name"),
             (json!({"database": {"uriSecretRef": {"key": ""}}}), "database.uriSecretRef.key"),
+            (
+                json!({"database": {"tls": {"caSecretRef": {"name": "A", "key": "k"}}}}),
+                "database.tls.caSecretRef.name",
+            ),
+            (
+                json!({"database": {"tls": {"caSecretRef": {"name": "a", "key": "/"}}}}),
+                "database.tls.caSecretRef.key",
+            ),
+            (
+                json!({"database": {"tls": {"clientCertificateSecretRef": {"name": "?"}}}}),
+                "database.tls.clientCertificateSecretRef.name",
+            ),
             (json!({"imagePullSecrets": [{"name": "-x"}]}), "imagePullSecrets[].name"),
             (json!({"ingress": {"tls": {"secretName": "x."}}}), "ingress.tls.secretName"),
             (json!({"ingress": {"className": "Nginx"}}), "ingress.className"),

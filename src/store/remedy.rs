@@ -1,0 +1,88 @@
+//! What a failure of the database means for those who may not read the administrator's log.
+
+use super::error::StoreError;
+
+impl StoreError {
+    /// What is wrong and what to do about it, for whoever may read about the database but not the administrator's log.
+    ///
+    /// It has none of the server's and the driver's words: a server may be anything that a connection string names, and
+    /// they tell more about the network than that the database cannot be used.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            // These are about what the reader has written, and have no value of it.
+            Self::InvalidUri(_) | Self::UnsafeUri { .. } | Self::InvalidTls(_) => self.to_string(),
+            Self::InvalidDatabase(_) => "the database's name is not valid; write at most 63 characters, none of them \
+                                         a space or one of /\\.\"$*<>:|?"
+                .into(),
+            Self::DuplicateActiveOrders(tickets) => {
+                let ids: Vec<_> = tickets.split(", ").filter(|id| is_id(id)).collect();
+                let which = if ids.is_empty() { String::new() } else { format!(" (tickets {})", ids.join(", ")) };
+                format!(
+                    "in the database more than one active order holds a ticket already{which}; cancel all but one \
+                     order of each, then the index that prevents it is created"
+                )
+            }
+            Self::IndexConflict { name, .. } => {
+                format!("in the database another index is in the way of the index {name}; drop it, ours is created in its place")
+            }
+            Self::Malformed { collection, id, .. } => {
+                let which = if is_id(id) { format!("the document {id}") } else { "a document".into() };
+                format!("in the database {which} in {collection} cannot be read; correct or delete it")
+            }
+            Self::Unavailable { .. } => "the database cannot be reached, or has no primary; check the servers in the \
+                                         connection string, the database, and the network between"
+                .into(),
+            Self::TimedOut { .. } => {
+                "the database answers too slowly; check its load, and give it more resources".into()
+            }
+            Self::TlsFailed { .. } => "TLS to the database failed: one side does not accept the other's certificate; \
+                                       check the host names in the certificate, spec.database.tls.caSecretRef and \
+                                       spec.database.tls.clientCertificateSecretRef"
+                .into(),
+            Self::AuthenticationFailed { .. } => "the database refuses the credentials; check user, password and \
+                                                  authSource in the connection string, and the user's roles"
+                .into(),
+            Self::UnsupportedServer(_) => "the database cannot keep one active order per ticket; use MongoDB 6 or \
+                                           newer (or a compatible server that takes $in in partial indexes)"
+                .into(),
+            Self::Failed { .. } => "the database refuses a command; the log of the database says more, and that of \
+                                    the operator"
+                .into(),
+        }
+    }
+}
+
+/// Whether this is an ObjectId in hexadecimal digits, in which nothing else can hide.
+fn is_id(text: &str) -> bool {
+    text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn no_word_of_a_server_is_passed_on() {
+        let (doing, detail) = ("asking", "hunter2".to_owned());
+        for error in [
+            StoreError::Unavailable { doing, detail: detail.clone() },
+            StoreError::TlsFailed { doing, detail: detail.clone() },
+            StoreError::AuthenticationFailed { doing, detail: detail.clone() },
+            StoreError::Failed { doing, detail: detail.clone() },
+            StoreError::TimedOut { doing, after: Duration::from_secs(5) },
+            StoreError::UnsupportedServer(detail.clone()),
+            StoreError::InvalidDatabase(detail.clone()),
+            StoreError::DuplicateActiveOrders(format!("{detail}, 65f0c1d2a3b4c5d6e7f80911")),
+            StoreError::IndexConflict { name: "ours".into(), detail: detail.clone() },
+            StoreError::Malformed { collection: "orders", id: detail.clone(), detail },
+        ] {
+            let remedy = error.remedy();
+            assert!(!remedy.contains("hunter2") && remedy.contains("database"), "{remedy}");
+        }
+        let twice = StoreError::DuplicateActiveOrders("65f0c1d2a3b4c5d6e7f80911".into());
+        assert!(twice.remedy().contains("65f0c1d2a3b4c5d6e7f80911"));
+    }
+}
