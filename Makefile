@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 BED := dev/bed
 
-.PHONY: help demo test check bench-api bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
+.PHONY: help demo test check soak bench-api bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -28,6 +28,9 @@ check: ## Check format, lints, docs, licences and duplicate dependencies, withou
 	RUSTDOCFLAGS="-D warnings" dev/locked cargo doc --locked --no-deps --lib --quiet
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
+
+soak: ## Try every property of the tests with new cases; SOAK_CASES=1000000 SOAK_MINUTES=10 each, SOAK_SEED=, SOAK_ONLY=
+	@dev/locked dev/soak
 
 # Under the lock of the tests: they and it would spoil each other's figures.
 bench = $(BED) up mongo && $(BED) exec -- dev/locked \

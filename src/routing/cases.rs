@@ -2,9 +2,7 @@
 
 use proptest::test_runner::Config;
 
-/// `ROUTE_CASES`, else 10,000.
+/// 10,000, unless `PROPTEST_CASES` says otherwise.
 pub(super) fn cases() -> Config {
-    let cases =
-        std::env::var("ROUTE_CASES").map_or(10_000, |cases| cases.parse().expect("ROUTE_CASES is a number"));
-    Config::with_cases(cases)
+    Config::with_cases(10_000)
 }

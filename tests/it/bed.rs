@@ -14,6 +14,11 @@ pub fn number<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
 }
 
+/// The seed of what a test does at random: the same for everyone, unless `CHAOS_SEED` gives another.
+pub fn seed() -> u64 {
+    number("CHAOS_SEED", 16)
+}
+
 /// Kills a part and brings it up again with its data, by the command that this variable has.
 pub async fn restart(variable: &str) {
     let command = setting(variable);

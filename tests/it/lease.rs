@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bed::number,
+    bed::{number, seed},
     cluster::{TestNamespace, eventually},
 };
 
@@ -69,6 +69,7 @@ async fn however_leadership_changes_each_change_is_written_once() {
     namespace.condition("orders", ConditionType::Reconciled, "True", "AsExpected").await;
     let versions = unscaled_versions(&namespace).await;
     let (mut changes, mut leaders) = (0, 1);
+    let mut random = fastrand::Rng::with_seed(seed());
     let mut ways = vec![Stop::Terminate, Stop::Kill, Stop::Freeze];
     while let Some(way) = ways.pop() {
         let standby = namespace.run_elected().await;
@@ -102,7 +103,7 @@ async fn however_leadership_changes_each_change_is_written_once() {
         leaders += 1;
         if ways.is_empty() && Instant::now() < end {
             ways = vec![Stop::Terminate, Stop::Kill, Stop::Freeze];
-            fastrand::shuffle(&mut ways);
+            random.shuffle(&mut ways);
         }
     }
     let deployment = namespace.api::<Deployment>().get("orders").await.unwrap();

@@ -1,14 +1,10 @@
-//! The order of routes, compared with the rules of Kubernetes and the behaviour of ingress controllers. `ROUTE_CASES`
-//! sets the number of cases of each property.
+//! The order of routes, compared with the rules of Kubernetes and the behaviour of ingress controllers.
 
 use orders_operator::routing::{Backend, CanonicalPath, Route, RouteTable};
 use proptest::{prelude::*, sample::subsequence, strategy::ValueTree};
 
-use crate::bed::number;
-
 fn config() -> ProptestConfig {
-    let cases = number("ROUTE_CASES", 10_000);
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(10_000) }
 }
 
 pub fn backend(service: &str) -> Backend {

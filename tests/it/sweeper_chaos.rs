@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use crate::{
-    bed::{number, restart, setting},
+    bed::{number, restart, seed, setting},
     cluster::{Process, TestNamespace, eventually},
     mongo::{TestDatabase, uri},
     sweeper::service,
@@ -343,7 +343,7 @@ async fn restart_until(end: Instant, mut random: Rng) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_order_has_a_correct_history_whatever_happens_to_sweepers_clocks_and_a_database() {
-    let seed = number("CHAOS_SEED", fastrand::u64(..));
+    let seed = seed();
     let length = Duration::from_secs(number("CHAOS_SECONDS", 60));
     eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={}", length.as_secs());
     let mut random = Rng::with_seed(seed);

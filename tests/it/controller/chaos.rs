@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{CHILDREN, MONGO, child_api, whole};
 use crate::{
-    bed::number,
+    bed::{number, seed},
     cluster::{TestNamespace, eventually, yaml_documents},
 };
 
@@ -147,7 +147,7 @@ fn any_spec(random: &mut fastrand::Rng) -> Value {
 
 #[tokio::test]
 async fn after_half_a_minute_of_chaos_every_child_is_what_render_prints_and_nothing_is_left_over() {
-    let seed = number("CHAOS_SEED", fastrand::u64(..));
+    let seed = seed();
     let (seconds, spaces) = (number("CHAOS_SECONDS", 30), number("CHAOS_NAMESPACES", 4));
     let each = number("CHAOS_RESOURCES", 20) / spaces;
     eprintln!("CHAOS_SEED={seed}");
