@@ -28,7 +28,7 @@ use kube::{
 use orders_operator::crd::{ConditionType, OrdersService, find_condition};
 use serde_json::{Value, json};
 
-use crate::way::Way;
+use crate::{stranger, watchdog, way::Way};
 
 /// How long anything may take on a loaded machine before it counts as not happening.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -64,11 +64,14 @@ impl TestNamespace {
         let kubeconfig = std::env::var("KUBECONFIG").expect(
             "KUBECONFIG is not set: run `make test`, or `dev/bed up api` and `dev/bed exec -- cargo test`",
         );
-        Self::create_at(test, &kubeconfig).await
+        let this = Self::create_at(test, &kubeconfig).await;
+        stranger::look_out(client(this.kubeconfig.clone()));
+        this
     }
 
     /// As [`Self::create`], in the cluster of this kubeconfig.
     pub async fn create_at(test: &str, kubeconfig: &str) -> Self {
+        watchdog::watch();
         let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
         let client = client(kubeconfig.clone()).await;
         install_crd(&client).await;

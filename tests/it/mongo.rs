@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::jwt;
+use crate::{jwt, watchdog};
 
 /// The key that the tests sign sessions with.
 pub(crate) const JWT_KEY: &str = "the tests' own key";
@@ -72,6 +72,7 @@ impl TestDatabase {
 
     /// An empty database without indexes, on the server at `uri`.
     pub(crate) async fn at(uri: String) -> Self {
+        watchdog::watch();
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("orders_test_{}_{number}_{:08x}", std::process::id(), fastrand::u32(..));

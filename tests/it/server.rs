@@ -8,7 +8,7 @@ use std::{
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{bed::setting, cluster::eventually};
+use crate::{bed::setting, cluster::eventually, watchdog};
 
 /// A server that is stopped with its test. Its files are in its folder.
 pub struct Server {
@@ -20,6 +20,7 @@ pub struct Server {
 impl Server {
     /// Runs `command` in a folder of its own.
     pub fn run(name: &str, port: u16, command: impl FnOnce(&Path) -> Command) -> Self {
+        watchdog::watch();
         let folder = std::env::temp_dir().join(format!("orders-operator-{name}-{:08x}", fastrand::u32(..)));
         std::fs::create_dir_all(&folder).unwrap();
         let log = std::fs::File::create(folder.join("log")).unwrap();
