@@ -448,7 +448,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_object_that_someone_else_creates_between_the_look_and_the_apply_is_left_as_it_was() {
-        let status = |code: u16| json!({"kind": "Status", "status": "Failure", "code": code, "reason": "r", "message": "m"});
+        let status = |code: u16, reason: &str| json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": "m"});
         let object = |managers: &[&str]| {
             let managers: Vec<_> = managers
                 .iter()
@@ -459,12 +459,12 @@ mod tests {
         let theirs = || object(&["kubectl"]);
         // It had no field in common with ours, so the API server merged both; or it had, and was refused.
         let merged = vec![
-            (404, status(404)),
+            (404, status(404, "NotFound")),
             (200, object(&["kubectl", CONTROLLER_MANAGER])),
             (200, theirs()),
             (200, theirs()),
         ];
-        let conflict = vec![(404, status(404)), (409, status(409)), (200, theirs())];
+        let conflict = vec![(404, status(404, "NotFound")), (409, status(409, "Conflict")), (200, theirs())];
         for (answers, released) in [(merged, true), (conflict, false)] {
             let (client, requests) = api_server(answers);
             let (context, owner) = (context(client), owner("u"));
