@@ -270,22 +270,26 @@ fn adopts(service: &OrdersService) -> bool {
 
 /// Stops if another operator has written the status after us, several times within a minute.
 fn leave_to_another_operator(context: &Context, service: &OrdersService) -> Result<(), Stopped> {
-    let Some(status) =
-        service.status.as_ref().filter(|status| status.operator.as_ref() != Some(&context.identity))
-    else {
-        return Ok(());
-    };
+    let Some((status, identity)) = status_of_another(service, &context.identity) else { return Ok(()) };
     let version = service.metadata.resource_version.as_deref().unwrap_or_default().into();
     let is_reported = find_condition(&status.conditions, ConditionType::Reconciled)
         .is_some_and(|condition| condition.reason == Reason::AnotherOperator.as_str());
     let lost = |state: &mut ResourceState| state.written_by_another(&version, is_reported, Instant::now());
     match context.states.with(&owner(service), lost).flatten() {
-        Some(pause) => {
-            let identity = status.operator.clone().unwrap_or_else(|| "an older version".into());
-            Err(Stopped::AnotherOperator { identity, pause, is_reported })
-        }
+        Some(pause) => Err(Stopped::AnotherOperator { identity: identity.to_owned(), pause, is_reported }),
         None => Ok(()),
     }
+}
+
+/// The status, if another operator wrote it, and who that is. One that does not say who wrote it counts as ours: an older
+/// CRD, which another installation may have applied, drops that field.
+fn status_of_another<'a>(
+    service: &'a OrdersService,
+    ours: &str,
+) -> Option<(&'a OrdersServiceStatus, &'a str)> {
+    let status = service.status.as_ref()?;
+    let identity = status.operator.as_deref().filter(|identity| *identity != ours)?;
+    Some((status, identity))
 }
 
 /// The digest in the status of what was applied, if that is about the current generation.
@@ -394,6 +398,17 @@ mod tests {
     /// The size of what an async function returns.
     fn size<R>(_: impl FnOnce(Arc<RawOrdersService>, Arc<Context>) -> R) -> usize {
         size_of::<R>()
+    }
+
+    #[test]
+    fn only_a_status_that_names_another_operator_is_another_s() {
+        let mut service = crate::controller::fixture::service(serde_json::json!({}));
+        assert!(status_of_another(&service, "a/b").is_none());
+        for (operator, expected) in [(None, None), (Some("a/b"), None), (Some("c/d"), Some("c/d"))] {
+            let operator = operator.map(str::to_owned);
+            service.status = Some(OrdersServiceStatus { operator, ..OrdersServiceStatus::default() });
+            assert_eq!(status_of_another(&service, "a/b").map(|(_, identity)| identity), expected);
+        }
     }
 
     #[test]
