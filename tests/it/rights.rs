@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{TestNamespace, eventually, root},
-    controller::{settled, whole},
+    controller::whole,
     mongo::{TestDatabase, uri},
     sweeper::service,
 };
@@ -318,7 +318,6 @@ async fn the_controller_needs_every_right_that_the_chart_gives_it() {
     object["spec"]["suspend"] = json!(false);
     namespace.apply(&object).await.unwrap();
     namespace.ready("orders").await;
-    settled(&namespace).await;
     // Where there is a Gateway API, its test shows that the rights over HTTPRoutes are used.
     let account = format!("{}-orders-operator", namespace.name);
     used_all(&namespace, &account, &used, &["httproutes.gateway.networking.k8s.io"]).await;

@@ -100,7 +100,7 @@ async fn settled_of(resources: &[(&TestNamespace, &str)]) -> Vec<Option<String>>
 }
 
 /// Waits until the cluster's own controllers have nothing more to write to the children.
-pub(crate) async fn settled(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
+async fn settled(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
     let seen = Mutex::new((BTreeMap::new(), 0));
     eventually("nothing changes any more", || async {
         let now = versions(namespace).await;
