@@ -405,10 +405,13 @@ mod tests {
         runtime::{cache_sync::CacheSyncBuilder, events::Events, lease::Leadership},
     };
 
+    /// The requests that were sent, in order.
+    type Requests = Arc<Mutex<Vec<(String, Value)>>>;
+
     /// An API server that gives these answers, one after the other, and keeps the requests: method, query and body. A
     /// real one cannot be made to create an object between two requests of ours.
-    fn api_server(answers: Vec<(u16, Value)>) -> (Client, Arc<Mutex<Vec<(String, Value)>>>) {
-        let requests = Arc::new(Mutex::new(Vec::new()));
+    fn api_server(answers: Vec<(u16, Value)>) -> (Client, Requests) {
+        let requests = Requests::default();
         let (log, answers) = (requests.clone(), Mutex::new(answers.into_iter()));
         let service = tower::service_fn(move |request: Request<Body>| {
             let what = format!("{} {}", request.method(), request.uri().query().unwrap_or_default());
