@@ -3,7 +3,7 @@
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use orders_operator::crd::{ConditionType::*, OrdersService};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{MONGO, settled};
 use crate::cluster::{TestNamespace, eventually};
@@ -133,7 +133,7 @@ async fn names_that_no_object_can_have_are_refused_at_admission() {
         assert!(error.contains(expected), "{error}");
     }
     for name in ["9lives", "orders.v2"] {
-        let error = crate::cluster::refusal(namespace.apply(&namespace.service(name, Value::Null)).await);
+        let error = crate::cluster::refusal(namespace.apply(&namespace.service(name, json!({}))).await);
         assert!(error.contains("metadata.name is also the name of a Service"), "{error}");
     }
     namespace.remove().await;
