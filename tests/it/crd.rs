@@ -240,7 +240,9 @@ async fn every_field_of_the_spec_is_stored_as_written() {
         "podDisruptionBudget": {"maxUnavailable": "25%"},
         "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": "1000m", "memory": "64Mi"}},
         "networkPolicy": false, "suspend": true,
-        "database": {"name": "shop"},
+        "database": {"name": "shop", "tls": {
+            "caSecretRef": {"name": "ca", "key": "ca.pem"}, "clientCertificateSecretRef": {"name": "certificate"},
+        }},
         "ingress": {
             "annotations": {"note": "hello"}, "className": "nginx", "path": "/orders", "tls": {"secretName": "tls"},
         },
