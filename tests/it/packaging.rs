@@ -377,15 +377,20 @@ fn variables_of(container: &Value) -> BTreeSet<String> {
     all.map(|variable| variable["name"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The files of the certificates of the database.
+const TLS: [&str; 3] = ["MONGO_TLS_CA_FILE", "MONGO_TLS_CERT_FILE", "MONGO_TLS_KEY_FILE"];
+
 #[test]
 fn every_setting_reaches_its_container_and_no_container_has_one_that_nobody_reads() {
-    let set = "watchNamespaces={shop},otlp.endpoint=http://collector:4317";
+    let set = "watchNamespaces={shop},otlp.endpoint=http://collector:4317,controller.hosts.shop={shop.dev}";
     let objects = chart(&["--set", set], "release");
     let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
     let containers = &deployment["spec"]["template"]["spec"]["containers"];
     assert_eq!(variables_of(&containers[0]), variables::<ControllerArgs>());
     let mut of_sweeper = variables::<SweeperArgs>();
-    assert!(of_sweeper.remove("SWEEPER_URI"), "it is for a sweeper without a cluster");
+    for without_cluster in [&["SWEEPER_URI"][..], &TLS].concat() {
+        assert!(of_sweeper.remove(without_cluster), "{without_cluster} is for a sweeper without a cluster");
+    }
     assert_eq!(variables_of(&containers[1]), of_sweeper);
 
     let render = ["render", "examples/", "--default-image", "orders:1"];
@@ -394,8 +399,9 @@ fn every_setting_reaches_its_container_and_no_container_has_one_that_nobody_read
     let children = yaml_documents(&String::from_utf8(output.stdout).unwrap());
     let deployment = children.iter().find(|object| object["kind"] == "Deployment").unwrap();
     let mut of_pods = variables_of(&deployment["spec"]["template"]["spec"]["containers"][0]);
-    // Set if spec.database.name is.
+    // Set if spec.database.name, or spec.database.tls, is.
     of_pods.insert("MONGO_DATABASE".into());
+    of_pods.extend(TLS.map(str::to_owned));
     let reserved = RESERVED_ENV.map(str::to_owned).into();
     assert_eq!(of_pods, reserved, "a user's variable must not replace one of ours");
     let mut of_serve = variables::<ServeArgs>();

@@ -168,7 +168,10 @@ fn what_two_resources_claim_is_named_by_file_resource_and_field_and_nothing_is_r
     let wild = other.replace("[ticketing.dev]", "[\"*.dev\"]").replace("/api/users", "/u");
     write(
         "b.yaml",
-        &wild.replace("  ingress:", "  ingress:\n    annotations: {kubernetes.io/ingress.class: x}"),
+        &wild.replace(
+            "  ingress:",
+            "  ingress:\n    path: /api/other\n    annotations: {kubernetes.io/ingress.class: x}",
+        ),
     );
     let by_namespace = refused(&[&arguments[..], &["--host-policy", "namespace"]].concat(), "");
     assert!(
