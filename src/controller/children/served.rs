@@ -31,3 +31,21 @@ impl Served {
         drop(self.0.subscribe().wait_for(|now| *now == Some(is_served)).await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn until_it_is_known_it_is_neither_served_nor_known_not_to_be() {
+        let served = Served::default();
+        let is = |expected| served.wait_until(expected).now_or_never().is_some();
+        assert!(!served.is_served() && !is(true) && !is(false));
+        served.set(false);
+        assert!(!served.is_served() && !is(true) && is(false));
+        served.set(true);
+        assert!(served.is_served() && is(true) && !is(false));
+    }
+}

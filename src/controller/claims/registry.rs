@@ -50,6 +50,16 @@ impl ClaimRegistry {
         verdicts_on(&self.lock().index, service)
     }
 
+    /// The status of `service` was written just now. Its watch event may take long, and until then the routes would count
+    /// as only requested. Gives the other OrdersServices that this concerns.
+    pub fn status_written(&self, service: &OrdersService) -> Vec<ObjectKey> {
+        let me = claimant(&service.metadata, ClaimantKind::OrdersService);
+        match of_service(service) {
+            Claims::These(claims) => keys(self.lock().index.update(me, claims)),
+            Claims::OfOwner | Claims::Unknown => Vec::new(),
+        }
+    }
+
     /// Sets the hosts that each namespace may have; gives the OrdersServices that this concerns.
     pub fn set_allowed(&self, allowed: AllowedHosts) -> Vec<ObjectKey> {
         keys(self.lock().index.set_allowed(allowed))
@@ -232,5 +242,47 @@ impl Index<IngressClass> for IngressClasses {
     fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
         self.0.lock().classes_synced = true;
         self.change(|classes| classes.retain(|name, _| listed.contains(&ObjectKey::new("", name))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        controller::fixture::service,
+        routing::{CanonicalHost, Site},
+    };
+
+    fn resource(namespace: &str, created: i64) -> OrdersService {
+        let mut resource = service(json!({"ingress": {"hosts": ["t.dev"], "routes": [], "client": null}}));
+        resource.metadata.namespace = Some(namespace.into());
+        resource.metadata.creation_timestamp = Some(Time(Timestamp::from_second(created).unwrap()));
+        resource
+    }
+
+    fn raw(service: &OrdersService) -> RawOrdersService {
+        serde_json::from_value(serde_json::to_value(service).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_counts_before_the_watch_shows_it_and_not_once_the_resource_is_gone() {
+        let registry = ClaimRegistry::new(HostPolicy::Namespace);
+        let mut watch = registry.of_services(None);
+        let (old, mut young) = (resource("a", 1), resource("b", 2));
+        watch.apply(&raw(&young));
+        let host = CanonicalHost::parse("t.dev").unwrap();
+        let site = Site { entry_point: EntryPoint::Class(None), host };
+        let is_refused = |service: &OrdersService| registry.judge(service)[&site].refused.is_some();
+        let routes = json!({"routes": [{"host": "t.dev", "path": "/api/orders", "service": "s:1"}]});
+        young.status = Some(serde_json::from_value(routes).unwrap());
+        assert_eq!(registry.status_written(&young), []);
+        watch.apply(&raw(&old));
+        assert!(is_refused(&old) && !is_refused(&young));
+        watch.delete(&ObjectKey::of(&young.metadata));
+        assert_eq!(registry.status_written(&young), []);
+        assert!(!is_refused(&old), "it is gone");
     }
 }

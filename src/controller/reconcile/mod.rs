@@ -337,6 +337,8 @@ async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -
     if let Some(version) = response.metadata.resource_version.as_deref() {
         context.states.with(&owner(service), |state| state.status_updated(version.into()));
     }
+    let written = OrdersService { status: Some(next.clone()), ..service.clone() };
+    context.claims.status_written(&written).iter().for_each(|key| context.trigger.requeue(key));
     let ready = |status: &OrdersServiceStatus| {
         find_condition(&status.conditions, ConditionType::Ready)
             .map(|ready| (is_true(ready), ready.reason.clone(), ready.message.clone()))

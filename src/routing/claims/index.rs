@@ -59,6 +59,12 @@ impl ClaimIndex {
         self.change(&claimant.id.clone(), Some((claimant, claims)))
     }
 
+    /// As [`put`](Self::put), unless the object is gone by now.
+    pub fn update(&mut self, claimant: Claimant, claims: BTreeSet<Claim>) -> BTreeSet<Arc<Claimant>> {
+        let is_known = self.claimants.get(&claimant.id).is_some_and(|(known, _)| **known == claimant);
+        if is_known { self.put(claimant, claims) } else { BTreeSet::new() }
+    }
+
     /// Removes the claims of an object. Returns the OrdersServices whose [`Verdict`] this may change.
     pub fn remove(&mut self, id: &ClaimantId) -> BTreeSet<Arc<Claimant>> {
         if self.claimants.contains_key(id) { self.change(id, None) } else { BTreeSet::new() }

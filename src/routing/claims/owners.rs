@@ -87,6 +87,10 @@ impl Owners {
 
     /// The first claim on the host or on a wildcard above it.
     pub(super) fn owner(&self, host: &CanonicalHost) -> Option<&Hold> {
+        if self.0.is_empty() {
+            // As always where hosts are shared; the wildcards need not be made.
+            return None;
+        }
         let above = host.wildcards_above().filter_map(|wildcard| self.of(&wildcard).first());
         self.of(host).first().into_iter().chain(above).min()
     }

@@ -187,7 +187,7 @@ proptest! {
 
     #[test]
     fn all_affected_objects_are_returned_none_of_unrelated_hosts_and_order_does_not_matter(
-        steps in proptest::collection::vec(any_step(), 1..12),
+        steps in proptest::collection::vec(any_step(), 1..9),
         strict in any::<bool>(),
         list in any_list(),
         seed in any::<u64>(),
@@ -246,7 +246,7 @@ proptest! {
 
     #[test]
     fn a_host_is_refused_by_the_documented_rules_and_is_never_rendered_for_two_namespaces(
-        steps in proptest::collection::vec(any_step(), 1..12),
+        steps in proptest::collection::vec(any_step(), 1..9),
         strict in any::<bool>(),
         list in any_list(),
     ) {

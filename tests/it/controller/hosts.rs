@@ -219,6 +219,7 @@ async fn an_http_route_is_a_claim_like_any_other_whoever_made_it() {
     // A host that the owner has by Ingress is not to be had by HTTPRoute, and the other way round.
     owner.apply(&owner.claiming("orders", &base)).await;
     owner.served("orders", &[format!("{base}/api/orders")]).await;
+    owner.namespace.condition("orders", IngressReady, "True", "MissingClient").await;
     owner.apply(&at_gateway(&owner, "gateway", &format!("*.g.{base}"))).await;
     owner.namespace.condition("gateway", IngressReady, "False", "GatewayPending").await;
     next_second(&owner.namespace).await;
