@@ -31,6 +31,9 @@ pub enum ClientError {
         "cannot read {0}: {1}; --service-account-path is the folder with a service account's files, in a pod"
     )]
     File(PathBuf, #[source] io::Error),
+    /// A file has no certificate in PEM.
+    #[error("{0} is no PEM: {1}")]
+    Certificate(PathBuf, #[source] pem::PemError),
     /// The process does not run in a pod.
     #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT do not name an API server")]
     Address,
@@ -73,20 +76,34 @@ fn service_account(
     };
     let mut config = Config::new(url);
     config.default_namespace = read("namespace")?.1.trim().to_owned();
-    config.root_cert_file = Some(read("ca.crt")?.0);
+    let (path, text) = read("ca.crt")?;
+    // Both: without the certificates themselves the client also asks for those of the system, of which an image from
+    // scratch has none; the file is for their rotation.
+    config.root_cert =
+        Some(certificates(&text).map_err(|error| ClientError::Certificate(path.clone(), error))?);
+    config.root_cert_file = Some(path);
     config.auth_info.token_file = Some(read("token")?.0.to_string_lossy().into_owned());
     Ok(config)
+}
+
+/// The certificates in a PEM text, as DER.
+fn certificates(text: &str) -> Result<Vec<Vec<u8>>, pem::PemError> {
+    let blocks = pem::parse_many(text)?.into_iter();
+    Ok(blocks.filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const CA: &str = "-----BEGIN CERTIFICATE-----\nZGVy\n-----END CERTIFICATE-----\n";
+
     fn config(host: &str, port: &str, files: &[&str]) -> Result<String, String> {
         let folder = env::temp_dir().join(format!("orders-operator-account-{:016x}", fastrand::u64(..)));
         fs::create_dir(&folder).unwrap();
         for file in files {
-            fs::write(folder.join(file), "text\n").unwrap();
+            let text = if *file == "ca.crt" { CA } else { "text\n" };
+            fs::write(folder.join(file), text).unwrap();
         }
         let environment = |name: &str| match name {
             "KUBERNETES_SERVICE_HOST" => Some(host.to_owned()),
@@ -99,6 +116,7 @@ mod tests {
         let token = Path::new(config.auth_info.token_file.as_deref().unwrap_or_default());
         assert_eq!((token, config.default_namespace.as_str()), (&*folder.join("token"), "text"));
         assert_eq!(config.root_cert_file, Some(folder.join("ca.crt")));
+        assert_eq!(config.root_cert, Some(vec![b"der".to_vec()]), "those of the system are not asked for");
         Ok(config.cluster_url.to_string())
     }
 
