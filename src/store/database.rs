@@ -11,6 +11,7 @@ use super::{
     connect::{ConnectOptions, Pools, TargetId},
     document::{ORDERS, TICKETS},
     error::StoreError,
+    first_pages::FirstPages,
     inserter::Inserter,
     loader::Loader,
     retry,
@@ -26,6 +27,7 @@ pub struct Store {
     pub(super) order_loader: Loader,
     pub(super) ticket_loader: Loader,
     pub(super) inserter: Inserter,
+    pub(super) first_pages: FirstPages,
 }
 
 impl Store {
@@ -50,6 +52,7 @@ impl Store {
             order_loader: Loader::new(database.collection(ORDERS), "reading an order"),
             ticket_loader: Loader::new(database.collection(TICKETS), "reading a ticket"),
             inserter: Inserter::new(database.collection(ORDERS), "storing an order"),
+            first_pages: FirstPages::default(),
             database,
             _pool: pool,
             target,

@@ -3,30 +3,16 @@
 //! Pagination is by id and not by offset, so orders that are added or cancelled meanwhile cause no duplicates and no
 //! gaps, and the server keeps no cursor open for a slow client.
 
-use futures::TryStreamExt;
-use mongodb::{
-    bson::{Document, RawDocumentBuf, doc, raw::RawBsonRef},
-    options::Hint,
-};
+use mongodb::bson::{RawDocumentBuf, raw::RawBsonRef};
 
 use super::{
     database::Store,
-    document::{object_id, skip_malformed, statuses, to_order, to_ticket, user_orders_keys},
+    document::{object_id, skip_malformed, to_order, to_ticket},
     error::StoreError,
+    page_query::{LISTING, Listing, find},
     retry,
 };
-use crate::order::{Order, OrderId, OrderStatus, Reservation, UserId};
-
-/// Selects orders of one user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listing {
-    /// The user.
-    pub user: UserId,
-    /// Only orders in one of these statuses; empty for all statuses.
-    pub statuses: Vec<OrderStatus>,
-    /// Only orders after this one.
-    pub after: Option<OrderId>,
-}
+use crate::order::{Order, OrderId, Reservation};
 
 /// One page of a user's orders, oldest first.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +23,6 @@ pub struct Page {
     pub next: Option<OrderId>,
 }
 
-const LISTING: &str = "listing a user's orders";
-
 impl Store {
     /// The first `limit` orders of `listing`.
     ///
@@ -47,7 +31,7 @@ impl Store {
     pub async fn page(&self, listing: &Listing, limit: u32) -> Result<Page, StoreError> {
         retry::within(retry::DEADLINE, LISTING, async {
             // One more than requested, to learn whether there is another page.
-            let mut found = self.find_orders(listing, limit.saturating_add(1)).await?;
+            let mut found = self.find_after(listing, limit.saturating_add(1)).await?;
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let more = found.len() > limit;
             found.truncate(limit);
@@ -58,21 +42,12 @@ impl Store {
         .await
     }
 
-    /// The first `limit` orders of `listing`.
-    async fn find_orders(&self, listing: &Listing, limit: u32) -> Result<Vec<RawDocumentBuf>, StoreError> {
-        let (orders, filter) = (self.raw_orders(), filter(listing));
-        retry::transient(LISTING, || async {
-            // An ObjectId begins with its creation time, so this is oldest first. One batch saves round trips, which
-            // are expensive with some servers.
-            let find = orders.find(filter.clone()).sort(doc! { "_id": 1 });
-            let mut find = find.limit(i64::from(limit)).batch_size(limit);
-            if listing.after.is_some() {
-                // Some planners would otherwise scan the `_id` index across all users.
-                find = find.hint(Hint::Keys(user_orders_keys()));
-            }
-            find.await?.try_collect().await
-        })
-        .await
+    async fn find_after(&self, listing: &Listing, limit: u32) -> Result<Vec<RawDocumentBuf>, StoreError> {
+        let orders = self.raw_orders();
+        if listing.after.is_some() || !listing.statuses.is_empty() {
+            return find(&orders, listing, limit).await;
+        }
+        self.first_pages.find(orders, listing.user.clone(), limit).await
     }
 
     async fn with_tickets(&self, orders: Vec<Order>) -> Result<Vec<Reservation>, StoreError> {
@@ -85,17 +60,6 @@ impl Store {
         };
         Ok(orders.into_iter().map(with_ticket).collect())
     }
-}
-
-fn filter(listing: &Listing) -> Document {
-    let mut filter = doc! { "userId": listing.user.as_str() };
-    if let Some(id) = listing.after {
-        filter.insert("_id", doc! { "$gt": object_id(id.bytes()) });
-    }
-    if !listing.statuses.is_empty() {
-        filter.insert("status", doc! { "$in": statuses(&listing.statuses) });
-    }
-    filter
 }
 
 /// The last ObjectId of the page. Ids of other BSON types, which no known service writes, sort before all ObjectIds or

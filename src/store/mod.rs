@@ -23,6 +23,8 @@
 //! payments     paying for an order
 //! expiry       the sweeper's side: the database's time, due orders and their expiry
 //! list         a user's orders, page by page
+//! page_query   the query for one page
+//! first_pages  combines concurrent requests for first pages
 //! tickets      the local copies of tickets
 //!
 //! batcher      combines concurrent calls into fewer commands
@@ -43,11 +45,13 @@ mod database;
 mod document;
 mod error;
 mod expiry;
+mod first_pages;
 mod indexes;
 mod inserter;
 mod list;
 mod loader;
 mod orders;
+mod page_query;
 mod payments;
 mod remedy;
 mod reserve;
@@ -60,8 +64,9 @@ pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;
 pub use error::{ErrorCategory, StoreError};
 pub use expiry::{ExpiringOrders, ExpiryQuery, RejectedOrders};
-pub use list::{Listing, Page};
+pub use list::Page;
 pub use orders::{CancelError, Transitioned};
+pub use page_query::Listing;
 pub use payments::PaymentError;
 pub use reserve::{ReserveError, Reserved};
 pub use retry::DEADLINE;

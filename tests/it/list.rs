@@ -172,7 +172,7 @@ async fn concurrent_requests_of_many_users_each_return_their_own_orders() {
     let mut random = fastrand::Rng::with_seed(seed());
     for round in 0..10 {
         random.shuffle(&mut users);
-        // Every other round leaves that user out.
+        // Every other round leaves that user out, so that all others fit into one query.
         let asking = users.iter().filter(|(user, _)| round % 2 == 0 || user != "user-20");
         let answers = asking.map(|(user, mine)| {
             let api = &api;
