@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
-from . import images, tools
+from . import cargo, images, tools
 from .parts import PARTS, with_needs
 from .report import BedError, say, step
 from .state import CACHE, Bed, signal_and_wait
@@ -57,6 +58,10 @@ def parser():
     logs.add_argument("-f", "--follow", action="store_true")
     command("down", "stop everything of this checkout").add_argument("--all", action="store_true", help="of every checkout")
     command("tool", "print the path of a tool, built if it is not there").add_argument("tool", choices=[*tools.VERSIONS["cargo"], *tools.VERSIONS["go"]])
+    compile_command = command("cargo", "run a command of cargo's, and tell how far it is")
+    compile_command.add_argument("title", help="what it does, for the person who waits")
+    compile_command.add_argument("seconds", type=int, help="about how long it takes from nothing, on two cores")
+    compile_command.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     image = command("image", "build or load container images").add_subparsers(dest="action", required=True, metavar="ACTION")
     build = image.add_parser("build", help="build an image without a registry, and load it if the node is up")
     build.add_argument("image")
@@ -95,10 +100,19 @@ def main(arguments=None):
         return 130
 
 
-def command_build(options, _bed):
-    for name in with_needs(options.parts or PARTS):
-        # Only what is built: no folder, port or process of a bed.
-        PARTS[name](Bed()).build()
+def command_build(options, bed):
+    # Only what is built: no folder, port or process of a bed.
+    build([PARTS[name](bed) for name in with_needs(options.parts or PARTS)])
+
+
+def build(parts):
+    """Fetches and builds what some parts need, side by side: most wait for the network while one compiles."""
+    with ThreadPoolExecutor() as pool:
+        compiling = [pool.submit(tools.cluster)] if any(part.compiled for part in parts) else []
+        # All packages at once: each call of apt-get asks for the lists anew.
+        tools.apt(*(part.name for part in parts))
+        for each in [*compiling, *(pool.submit(part.build) for part in parts)]:
+            each.result()
 
 
 def command_up(options, bed):
@@ -106,16 +120,18 @@ def command_up(options, bed):
     collect_garbage()
     with bed.lock():
         bed.prepare()
-        for name in names:
-            part = PARTS[name](bed)
-            if is_up(bed, part):
-                continue
+        parts = [part for name in names if not is_up(bed, part := PARTS[name](bed))]
+        for part in parts:
             if part.needs_root and os.geteuid() != 0:
-                raise BedError(f"{name}: must be run as root, as it makes namespaces of its own")
-            bed.set_ready(name, False)
-            with step(f"bringing up {name}"):
+                raise BedError(f"{part.name}: must be run as root, as it makes namespaces of its own")
+        build(parts)
+        for name in [part.name for part in parts]:
+            # Made anew: the ingress finds the node's namespaces when it is made.
+            part = PARTS[name](bed)
+            bed.set_ready(part.name, False)
+            with step(f"bringing up {part.name}"):
                 part.up()
-            bed.set_ready(name, True)
+            bed.set_ready(part.name, True)
         link_tools(bed)
 
 
@@ -173,10 +189,7 @@ def command_env(_options, bed):
 
 
 def command_exec(options, bed):
-    words = options.words[1:] if options.words[:1] == ["--"] else options.words
-    if not words:
-        say("error: exec: say what to run, as in `dev/bed exec -- kubectl get pods`")
-        return 2
+    words = command_of(options, "exec -- kubectl get pods")
     values = environment(bed)
     os.environ.update(values)
     os.umask(options.umask)
@@ -184,6 +197,17 @@ def command_exec(options, bed):
         os.execvp(words[0], words)
     except OSError as error:
         raise BedError(f"exec: {words[0]}: {error.strerror}") from error
+
+
+def command_of(options, example):
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if not words:
+        raise BedError(f"{options.command}: say what to run, as in `dev/bed {example}`")
+    return words
+
+
+def command_cargo(options, _bed):
+    return cargo.run(options.title, options.seconds, command_of(options, "cargo compiling 60 -- cargo build"))
 
 
 def command_logs(options, bed):
@@ -218,7 +242,8 @@ def command_image(options, bed):
 def link_tools(bed):
     folder = bed.folder / "bin"
     folder.mkdir(exist_ok=True)
-    for name, target in (("kubectl", tools.kubernetes() / "kubectl"), ("helm", tools.go_tool("helm"))):
+    for name in ("kubectl", "helm"):
+        target = tools.cluster() / name
         link = folder / name
         if not link.is_symlink() or os.readlink(link) != str(target):
             link.unlink(missing_ok=True)

@@ -27,7 +27,7 @@ class ControlPlane:
         return all(process.alive() for process in self.processes)
 
     def up(self):
-        programs, pki = tools.kubernetes(), self.folder / "pki"
+        programs, pki = tools.cluster(), self.folder / "pki"
         self.bed.part_folder(self.part)
         self._certificates(pki)
         etcd, server, controllers = self.processes
@@ -83,7 +83,7 @@ class ControlPlane:
 
     def kubectl(self, *arguments, stdin=None):
         """Whether kubectl succeeds, from where the control plane runs."""
-        command = [*self.inside, tools.kubernetes() / "kubectl", "--kubeconfig", self.kubeconfig, "--request-timeout=10s", *arguments]
+        command = [*self.inside, tools.cluster() / "kubectl", "--kubeconfig", self.kubeconfig, "--request-timeout=10s", *arguments]
         return subprocess.run([str(word) for word in command], input=stdin, text=True, capture_output=True,
                               stdin=None if stdin is not None else subprocess.DEVNULL).returncode == 0
 

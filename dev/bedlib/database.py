@@ -37,7 +37,7 @@ class Mongo:
     """PostgreSQL and, before it, FerretDB."""
 
     name = "mongo"
-    needs_root = True
+    needs_root, compiled = True, True
 
     def __init__(self, bed):
         self.bed = bed
@@ -47,7 +47,7 @@ class Mongo:
     def build(self):
         tools.apt("mongo")
         tools.documentdb()
-        tools.go_tool("ferretdb")
+        tools.cluster()
         tools.node_packages(CLIENT)
 
     def healthy(self):
@@ -89,7 +89,7 @@ class Mongo:
             self.socket.unlink(missing_ok=True)
             (folder / "ferret").mkdir(exist_ok=True)
             self.ferret.start(
-                tools.go_tool("ferretdb"), f"--listen-addr=127.0.0.1:{self.bed.port(self.port_name)}",
+                tools.cluster() / "ferretdb", f"--listen-addr=127.0.0.1:{self.bed.port(self.port_name)}",
                 f"--listen-unix={self.socket}", "--debug-addr=-", "--telemetry=disable", "--auth=false",
                 "--log-level=WARN", f"--state-dir={folder / 'ferret'}",
                 f"--postgresql-url=postgres://postgres@127.0.0.1:{self.bed.port(self.postgres_port_name)}/postgres")

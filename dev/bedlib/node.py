@@ -29,7 +29,7 @@ class Node:
     """The cluster of one node."""
 
     name = "node"
-    needs_root = True
+    needs_root, compiled = True, True
 
     def __init__(self, bed):
         self.bed = bed
@@ -54,9 +54,7 @@ class Node:
 
     def build(self):
         tools.apt("node")
-        tools.kubernetes()
-        tools.go_tool("coredns")
-        tools.go_tool("helm")
+        tools.cluster()
         images.pause()
 
     def healthy(self):
@@ -149,7 +147,7 @@ state = "{self.folder}/containerd-state"
                 raise BedError(f"node: {archive} cannot be imported; see {self.processes['containerd'].log}")
 
     def _start_agents(self):
-        folder, programs, inside = self.folder, tools.kubernetes(), self.inside()
+        folder, programs, inside = self.folder, tools.cluster(), self.inside()
         kubeconfig = self.plane.kubeconfig
         (folder / "kubelet.yaml").write_text(f"""apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -185,7 +183,7 @@ nodeIPOverride: [{ADDRESS}]
             "kubelet": [programs / "kubelet", f"--config={folder}/kubelet.yaml", f"--kubeconfig={kubeconfig}",
                         "--hostname-override=bed", f"--node-ip={ADDRESS}"],
             "kube-proxy": [programs / "kube-proxy", f"--config={folder}/proxy.yaml"],
-            "coredns": [tools.go_tool("coredns"), "-conf", folder / "Corefile"],
+            "coredns": [programs / "coredns", "-conf", folder / "Corefile"],
             # The database listens on a socket file, which namespaces do not divide.
             "mongo-inside": ["socat", f"TCP-LISTEN:27017,bind={ADDRESS},fork,reuseaddr",
                              f"UNIX-CONNECT:{self.bed.folder}/mongo/ferret.sock"],

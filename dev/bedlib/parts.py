@@ -17,7 +17,7 @@ class Api:
     """A control plane on 127.0.0.1, without a node: real schemas, rights, watches and garbage collection."""
 
     name = "api"
-    needs_root = False
+    needs_root, compiled = False, True
     compaction, manager = "5m", ()
 
     def __init__(self, bed):
@@ -30,8 +30,7 @@ class Api:
 
     def build(self):
         tools.apt("api")
-        tools.kubernetes()
-        tools.go_tool("helm")
+        tools.cluster()
 
     def healthy(self):
         return self.plane.healthy()
@@ -93,7 +92,7 @@ class Kwok(Api):
         super().up()
         plane, folder = self.plane, self.bed.part_folder(self.name)
         if not self.scheduler.alive():
-            self.scheduler.start(tools.kubernetes() / "kube-scheduler", f"--kubeconfig={plane.kubeconfig}", "--leader-elect=false",
+            self.scheduler.start(tools.cluster() / "kube-scheduler", f"--kubeconfig={plane.kubeconfig}", "--leader-elect=false",
                                  "--secure-port=0", "--kube-api-qps=500", "--kube-api-burst=1000")
         if not self.kwok.alive():
             self.kwok.start(tools.go_tool("kwok"), f"--kubeconfig={plane.kubeconfig}", "--manage-all-nodes=true", cwd=folder)
@@ -113,7 +112,7 @@ class Nats:
     """NATS with JetStream."""
 
     name = "nats"
-    needs_root = False
+    needs_root, compiled = False, False
 
     def __init__(self, bed):
         self.bed, self.server = bed, bed.process("nats", "nats-server")
@@ -146,7 +145,7 @@ class Ingress:
     """Traefik in the node's namespaces, published on a port of the host's loopback."""
 
     name = "ingress"
-    needs_root = True
+    needs_root, compiled = True, True
 
     def __init__(self, bed):
         self.bed, self.node = bed, Node(bed)
@@ -190,7 +189,7 @@ class Planes:
     """Traefik and nginx as programs, and the Gateway API, for tests that start their own and ask them for routes."""
 
     name = "planes"
-    needs_root = False
+    needs_root, compiled = False, False
 
     def __init__(self, bed):
         self.bed = bed

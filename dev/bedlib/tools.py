@@ -9,24 +9,40 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
-from .report import BedError, log_tail, step
+from .report import BedError, log_tail
+from .report import step as timed_step
 from .state import CACHE, locked
 
 DEV = Path(__file__).resolve().parent.parent
 VERSIONS = tomllib.loads((DEV / "versions.toml").read_text())
-KUBERNETES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+CLUSTER_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "coredns")
+# Held within this process, where a lock file would tell of another run.
+building = defaultdict(threading.Lock)
 
 
-def run(what, command, log, **options):
-    """Runs a command to its end; its output goes to a log, whose end is shown when it fails."""
+def step(title, unit="", seconds=0):
+    """A step whose time is remembered, for the next run's estimate."""
+    return timed_step(title, unit, seconds, CACHE / "times.json")
+
+
+def run(what, command, log, on_line=None, **options):
+    """Runs a command to its end; its output goes to a log, whose end is shown when it fails, and line by line to `on_line`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as output:
         try:
-            code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options).returncode
+            with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if on_line else output,
+                                  stderr=subprocess.STDOUT if on_line else output, **options) as child:
+                for line in child.stdout or ():
+                    output.write(line)
+                    output.flush()
+                    on_line(line)
+                code = child.wait()
         except FileNotFoundError as error:
             raise BedError(f"{what}: {error.filename} is not installed on this machine") from error
     if code:
@@ -38,7 +54,7 @@ def cached(name, build):
     final = CACHE / name
     if final.exists():
         return final
-    with locked(CACHE / "locks" / name.replace("/", "-")):
+    with building[name], locked(CACHE / "locks" / name.replace("/", "-")):
         if final.exists():
             return final
         temporary = final.with_name(final.name + ".part")
@@ -53,11 +69,12 @@ def log_of(name):
     return CACHE / "logs" / f"{name}.log"
 
 
-def apt(part):
-    """Installs the Debian packages of a part that are missing."""
-    wanted = VERSIONS["apt"][part]
+def apt(*parts):
+    """Installs the Debian packages of some parts that are missing."""
+    wanted = sorted({package for part in parts for package in VERSIONS["apt"][part]})
+    part = " and ".join(parts)
     # Held during the look as well: another checkout may be installing the same.
-    with locked(CACHE / "locks" / "apt"):
+    with building["apt"], locked(CACHE / "locks" / "apt"):
         listed = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
                                 capture_output=True, text=True).stdout if wanted else ""
         present = {line.split()[0] for line in listed.splitlines() if line.endswith(" installed")}
@@ -87,7 +104,7 @@ def debian_files(name):
     def build(folder):
         downloads = folder / "packages"
         downloads.mkdir()
-        with step(f"fetching {name} from Debian"), locked(CACHE / "locks" / "apt"):
+        with step(f"fetching {name} from Debian"), building["apt"], locked(CACHE / "locks" / "apt"):
             apt_get(name, "update")
             run(name, ["apt-get", "download", "-q", *packages], log_of(name), cwd=downloads)
             for package in sorted(downloads.glob("*.deb")):
@@ -97,42 +114,54 @@ def debian_files(name):
     return cached(f"tools/{name}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}", build)
 
 
-def stamp(variables):
+def stamp(variables, *flags):
     """Linker flags that say which version a program is: a build from a module's source does not know."""
-    return "-ldflags=" + " ".join(f"-X {name}={value}" for name, value in variables.items())
+    return "-ldflags=" + " ".join([*flags, *(f"-X {name}={value}" for name, value in variables.items())])
 
 
-def kubernetes():
-    """The folder with the programs of Kubernetes and etcd: one binary, called by seven names."""
-    pin, source = VERSIONS["kubernetes"], DEV / "kubebed"
-    major, minor, _ = pin["version"].split(".")
-    flags = stamp({f"{package}.{name}": value for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-                   for name, value in (("gitVersion", f"v{pin['version']}"), ("gitMajor", major), ("gitMinor", minor))})
+def cluster():
+    """The folder with the programs of a cluster, helm and FerretDB, in one build of all that they share."""
+    pin, source = VERSIONS["cluster"], DEV / "kubebed"
+    major, minor, _ = pin["kubernetes"].split(".")
+    variables = {f"{package}.{name}": value for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+                 for name, value in (("gitVersion", f"v{pin['kubernetes']}"), ("gitMajor", major), ("gitMinor", minor))}
+    # The version that helm calls itself, and that of Kubernetes which `helm template` takes for granted.
+    variables |= {f"helm.sh/helm/v3/{name}": value for name, value in (
+        ("internal/version.version", f"v{pin['helm']}"), ("pkg/chartutil.k8sVersionMajor", major), ("pkg/chartutil.k8sVersionMinor", minor))}
+    # Nobody debugs them: without debug information both compiling and linking take less.
+    flags = ["-buildvcs=false", "-gcflags=all=-dwarf=false", stamp(variables, "-s", "-w")]
+    programs = [".", "helm.sh/helm/v3/cmd/helm", "github.com/FerretDB/FerretDB/v2/cmd/ferretdb"]
 
     def build(folder):
-        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
-        with step(f"building Kubernetes {pin['version']} (about {pin['seconds'] // 60} min the first time)"):
-            run("kubernetes", ["go", "build", "-buildvcs=false", flags, "-o", folder / "kubebed", "."], log_of("kubernetes"), cwd=source, env=environment)
-        for name in KUBERNETES:
+        # The compiler's garbage is collected seldom: memory is there, and it is what compiling waits for.
+        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOGC": "400"}
+        with step(f"building Kubernetes {pin['kubernetes']}, CoreDNS, helm and FerretDB", "packages", pin["seconds"]) as progress:
+            run("cluster", ["go", "mod", "download", "-x"], log_of("cluster"), cwd=source, env=environment)
+            progress.total = pin["packages"]
+
+            def compiled(line):
+                progress.done += b" " not in line
+                progress.total = max(progress.done, progress.total)
+
+            run("cluster", ["go", "build", "-v", *flags, "-o", f"{folder}/", *programs], log_of("cluster"), compiled, cwd=source, env=environment)
+        for name in CLUSTER_PROGRAMS:
             (folder / name).symlink_to("kubebed")
 
-    content = flags.encode() + b"".join((source / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
-    return cached(f"tools/kubernetes-{pin['version']}-{hashlib.sha256(content).hexdigest()[:8]}", build)
+    content = " ".join(flags).encode() + b"".join((source / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
+    return cached(f"tools/cluster-{pin['kubernetes']}-{hashlib.sha256(content).hexdigest()[:8]}", build)
 
 
 def go_tool(name):
     """The path of a program that is installed from a Go module."""
     pin = VERSIONS["go"][name]
-    flags = [stamp(pin["stamp"])] if "stamp" in pin else []
 
     def build(folder):
         environment = {**os.environ, "GOBIN": str(folder), "GOTOOLCHAIN": "local"}
         environment.pop("GOFLAGS", None)
-        with step(f"building {name} {pin['version']} (about {pin['seconds']} s the first time)"):
-            run(name, ["go", "install", *flags, f"{pin['module']}@{pin['version']}"], log_of(name), env=environment)
+        with step(f"building {name} {pin['version']}", seconds=pin["seconds"]):
+            run(name, ["go", "install", f"{pin['module']}@{pin['version']}"], log_of(name), env=environment)
 
-    key = f"-{hashlib.sha256(flags[0].encode()).hexdigest()[:8]}" if flags else ""
-    return cached(f"tools/{name}-{pin['version']}{key}", build) / name
+    return cached(f"tools/{name}-{pin['version']}", build) / name
 
 
 def go_files(name):
@@ -190,7 +219,7 @@ def cargo_tool(name):
     pin = VERSIONS["cargo"][name]
 
     def build(folder):
-        with step(f"building {name} {pin['version']} (about {pin['seconds'] // 60} min the first time)"):
+        with step(f"building {name} {pin['version']}", seconds=pin["seconds"]):
             # Outside the checkout, whose toolchain file is not for it.
             run(name, ["cargo", "install", "--locked", "--no-default-features", "--root", folder,
                        f"{name}@{pin['version']}"], log_of(name), cwd="/",
@@ -218,7 +247,7 @@ def documentdb():
     pin = VERSIONS["documentdb"]
 
     def build(folder):
-        with step(f"laying out {pin['package']} (about 30 s the first time)"):
+        with step(f"laying out {pin['package']}", seconds=30):
             # The signatures are checked; the validity of a mirror's release file may be over.
             run("mongo", ["mmdebstrap", "-q", "--variant=extract", f"--include={pin['package']}",
                           "--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Languages \"none\"",
