@@ -71,7 +71,7 @@ def log_of(name):
 
 def apt(*parts):
     """Installs the Debian packages of some parts that are missing."""
-    wanted = sorted({package for part in parts for package in VERSIONS["apt"][part]})
+    wanted = sorted({package for part in parts for package in VERSIONS["apt"].get(part, [])})
     part = " and ".join(parts)
     # Held during the look as well: another checkout may be installing the same.
     with building["apt"], locked(CACHE / "locks" / "apt"):
