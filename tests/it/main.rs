@@ -19,6 +19,7 @@ mod crd;
 mod database_tls;
 mod dataplane;
 mod docs;
+mod fault_proxy;
 mod idempotency;
 mod identity;
 mod import;
