@@ -4,13 +4,18 @@
 //! them are wait in a queue, and the next command answers as many of them as fit. An idle service has the latency of
 //! a single command; a busy one sends a fraction of the commands. A command is always sent after the calls that it
 //! answers were made, so no caller gets data that was read before it asked.
+//!
+//! A command whose reply is lost takes nothing with it for long: after [`SLOW_AFTER`] others may be sent in its place,
+//! and at [`DEADLINE`] it is given up. The driver then closes the connection that it waited on.
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     error::StoreError,
@@ -19,6 +24,10 @@ use super::{
 
 /// How many commands of one kind may be in flight: enough to keep the server busy while other replies are read.
 const MAX_IN_FLIGHT: usize = 4;
+
+/// How long a command may keep its slot. It is far longer than a reply takes, and far shorter than any caller waits: four
+/// lost replies delay the others by this. It also bounds how many commands a server can have that has become slow.
+const SLOW_AFTER: Duration = Duration::from_millis(500);
 
 /// The most documents that one command reads or writes, far below the server's limits for requests and replies.
 const MAX_BATCH: usize = 100;
@@ -70,8 +79,7 @@ impl<Req: Send + 'static, Rep: Send + 'static> Batcher<Req, Rep> {
             has_slot
         };
         if has_slot {
-            // A task of its own, since other callers depend on it even if this caller is cancelled.
-            drop(tokio::spawn(send_batches(Slot { queue: self.queue.clone(), is_held: true }, send)));
+            start(Slot { queue: self.queue.clone(), is_held: true }, Arc::new(send));
         }
         let doing = self.doing;
         let lost = |_| StoreError::Failed { doing, detail: "it has ended without an answer".into() };
@@ -79,11 +87,24 @@ impl<Req: Send + 'static, Rep: Send + 'static> Batcher<Req, Rep> {
     }
 }
 
-/// Sends one command after the other until the queue is empty.
-async fn send_batches<Req, Rep, F, Fut>(mut slot: Slot<Req, Rep>, send: F)
+/// Sends what is in the queue. In a task of its own, since several callers depend on it even if one is cancelled.
+fn start<Req, Rep, F, Fut>(slot: Slot<Req, Rep>, send: Arc<F>)
 where
-    F: Fn(Vec<Req>) -> Fut,
-    Fut: Future<Output = Vec<Rep>>,
+    Req: Send + 'static,
+    Rep: Send + 'static,
+    F: Fn(Vec<Req>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Vec<Rep>> + Send + 'static,
+{
+    drop(tokio::spawn(send_batches(slot, send)));
+}
+
+/// Sends one command after the other until the queue is empty, or a command is slow: then another task goes on.
+async fn send_batches<Req, Rep, F, Fut>(mut slot: Slot<Req, Rep>, send: Arc<F>)
+where
+    Req: Send + 'static,
+    Rep: Send + 'static,
+    F: Fn(Vec<Req>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Vec<Rep>> + Send + 'static,
 {
     loop {
         let batch = slot.next_batch();
@@ -92,12 +113,29 @@ where
         }
         let live = batch.into_iter().filter(|call| !call.reply_to.is_closed());
         let (requests, callers): (Vec<_>, Vec<_>) = live.map(|call| (call.request, call.reply_to)).unzip();
-        if !requests.is_empty() {
-            for (caller, reply) in callers.into_iter().zip(send(requests).await) {
-                // Fails if the caller was cancelled meanwhile, which needs no reply.
-                drop(caller.send(reply));
+        if requests.is_empty() {
+            continue;
+        }
+        let mut replies = pin!(send(requests));
+        match timeout(SLOW_AFTER, &mut replies).await {
+            Ok(replies) => answer(callers, replies),
+            Err(_) => {
+                // Either the next commands are sent by that task, or the slot is given back.
+                start(slot, send.clone());
+                // Callers that are not answered have reached their own deadline, since they were there first.
+                if let Ok(replies) = timeout(DEADLINE.saturating_sub(SLOW_AFTER), replies).await {
+                    answer(callers, replies);
+                }
+                return;
             }
         }
+    }
+}
+
+fn answer<Rep>(callers: Vec<oneshot::Sender<Rep>>, replies: Vec<Rep>) {
+    for (caller, reply) in callers.into_iter().zip(replies) {
+        // Fails if the caller was cancelled meanwhile, which needs no reply.
+        drop(caller.send(reply));
     }
 }
 
@@ -149,7 +187,10 @@ impl<Req, Rep> Clone for Batcher<Req, Rep> {
 #[cfg(test)]
 mod tests {
     use futures::future::{join, join_all};
-    use tokio::sync::Semaphore;
+    use tokio::{
+        sync::Semaphore,
+        time::{Instant, sleep},
+    };
 
     use super::*;
 
@@ -260,6 +301,58 @@ mod tests {
         assert_eq!(join(server.call(11, 1), server.call(12, 1)).await, (Some(22), Some(24)));
         let sent = server.batch_sizes().iter().sum::<usize>();
         assert_eq!(sent, MAX_IN_FLIGHT + 2, "the cancelled call is not sent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commands_that_are_never_answered_delay_the_others_briefly_and_end_at_the_deadline() {
+        let server = FakeServer::new();
+        let started = Instant::now();
+        let lost = server.fill().await;
+        let other = {
+            let server = server.clone();
+            tokio::spawn(async move { server.call(10, 1).await })
+        };
+        let sent = async {
+            while server.batch_sizes().len() == MAX_IN_FLIGHT {
+                sleep(Duration::from_millis(10)).await;
+            }
+            started.elapsed()
+        };
+        let delayed = sent.await;
+        assert!((SLOW_AFTER..SLOW_AFTER * 2).contains(&delayed), "{delayed:?}");
+        assert_eq!(server.permits.available_permits(), 0);
+        for call in lost {
+            assert_eq!(call.await.unwrap(), None, "its caller has the deadline's error");
+        }
+        assert!(started.elapsed() < DEADLINE + SLOW_AFTER, "{:?}", started.elapsed());
+        assert_eq!(other.await.unwrap(), None);
+        // Nothing of them is left: no command, and no slot.
+        sleep(SLOW_AFTER * 2).await;
+        assert_eq!(Arc::strong_count(&server.batcher.queue), 1);
+        assert_eq!(lock(&server.batcher.queue).in_flight, 0);
+        server.permits.add_permits(1);
+        assert_eq!(server.call(4, 1).await, Some(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_server_is_sent_few_commands_more_and_its_replies_still_count() {
+        let server = FakeServer::new();
+        let slow = server.fill().await;
+        sleep(SLOW_AFTER * 2).await;
+        server.permits.add_permits(MAX_IN_FLIGHT);
+        for (request, call) in slow.into_iter().enumerate() {
+            assert_eq!(call.await.unwrap(), Some(request as u32 * 2));
+        }
+        // However many call, and however slow it is.
+        let calls = (0..1000).map(|_| {
+            let server = server.clone();
+            tokio::spawn(async move { server.call(1, MAX_BATCH).await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(call.await.unwrap(), None);
+        }
+        let most = MAX_IN_FLIGHT * (1 + DEADLINE.as_millis().div_ceil(SLOW_AFTER.as_millis()) as usize);
+        assert!(server.batch_sizes().len() <= MAX_IN_FLIGHT + most, "{}", server.batch_sizes().len());
     }
 
     #[tokio::test]

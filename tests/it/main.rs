@@ -36,6 +36,7 @@ mod server;
 mod store;
 mod store_expiry;
 mod store_faults;
+mod store_lost_replies;
 mod store_payments;
 mod stranger;
 mod sweeper;

@@ -1,0 +1,91 @@
+//! Replies that never come, on connections that stay open: what a load balancer does that forgets a connection.
+
+use std::time::{Duration, Instant};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
+use jiff::Timestamp;
+use orders_operator::order::{ReservationTerms, UserId};
+use tokio::task::JoinHandle;
+
+use crate::{
+    cluster::eventually,
+    fault_proxy::{Fault, FaultProxy, Rule},
+    mongo::TestDatabase,
+};
+
+/// How many commands of one kind a store sends at the same time.
+const AT_ONCE: usize = 4;
+
+/// Makes calls until so many replies are held as commands are sent at the same time; one after the other, since they would
+/// share a command.
+async fn lose_replies<T: Send + 'static>(
+    held: &Rule,
+    call: impl Fn(usize) -> BoxFuture<'static, T>,
+) -> Vec<JoinHandle<T>> {
+    let mut calls = Vec::new();
+    for number in 0..AT_ONCE {
+        calls.push(tokio::spawn(call(number)));
+        held.wait(number + 1).await;
+    }
+    calls
+}
+
+/// Waits until the store has closed the connections on which it waited, of so many.
+async fn connections_are_dropped(proxy: &FaultProxy, of: usize) {
+    eventually("the store closes the connections", || async {
+        (proxy.connections() + AT_ONCE <= of).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn inserts_whose_replies_are_lost_end_and_keep_nobody_else_from_reserving() {
+    let (database, proxy) = (TestDatabase::new().await, FaultProxy::start().await);
+    let store = proxy.store(&database).await;
+    let tickets = join_all((0..AT_ONCE + 20).map(|_| database.ticket())).await;
+    let reserve = |number: usize| {
+        let (store, ticket) = (store.clone(), tickets[number]);
+        async move {
+            let (user, terms) = (UserId::new("u1").unwrap(), ReservationTerms::default());
+            store.reserve(&user, ticket, None, Timestamp::now(), &terms).await
+        }
+        .boxed()
+    };
+    let held = proxy.when("insert", AT_ONCE, |_| true, Fault::HoldReply);
+    let lost = lose_replies(&held, reserve).await;
+    let started = Instant::now();
+    let others = join_all((AT_ONCE..tickets.len()).map(reserve)).await;
+    assert!(others.iter().all(Result::is_ok), "{others:?}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    let connections = proxy.connections();
+    for lost in lost {
+        let error = lost.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("did not answer within"), "{error}");
+    }
+    connections_are_dropped(&proxy, connections).await;
+}
+
+#[tokio::test]
+async fn reads_whose_replies_are_lost_delay_the_others_briefly() {
+    let (database, proxy) = (TestDatabase::new().await, FaultProxy::start().await);
+    let store = proxy.store(&database).await;
+    let tickets = join_all((0..AT_ONCE + 20).map(|_| database.ticket())).await;
+    let read = |number: usize| {
+        let (store, ticket) = (store.clone(), tickets[number]);
+        async move { store.ticket(ticket).await }.boxed()
+    };
+    let held = proxy.when("find", AT_ONCE, |_| true, Fault::HoldReply);
+    let lost = lose_replies(&held, read).await;
+    let started = Instant::now();
+    let others = join_all((AT_ONCE..tickets.len()).map(read)).await;
+    assert!(others.iter().all(|ticket| matches!(ticket, Ok(Some(_)))), "{others:?}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    let connections = proxy.connections();
+    for lost in lost {
+        assert!(lost.await.unwrap().is_err_and(|error| error.is_unavailable()));
+    }
+    connections_are_dropped(&proxy, connections).await;
+}
