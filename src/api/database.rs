@@ -20,8 +20,11 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// After so many checks the indexes are ensured again, since somebody may have dropped the database.
 const CHECKS_PER_INDEX_CHECK: u32 = 100;
-/// The first and the longest pause after a failed check.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The first and the longest pause after a check that failed because the database is away.
+const WHILE_AWAY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The same after any other failure. It lasts until somebody changes what is stored, or the server; and each attempt to
+/// make the indexes reads the whole collection.
+const UNTIL_REPAIRED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(300));
 
 /// The store, once it can be used. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -52,9 +55,11 @@ impl Database {
             match Store::connect(options).await {
                 Ok(store) => break store,
                 Err(error) if error.is_misconfigured() => return error,
-                Err(error) => report.down(&error),
+                Err(error) => {
+                    report.down(&error);
+                    sleep(backoff.after(&error)).await;
+                }
             }
-            backoff.pause().await;
         };
         let mut checks = 0;
         loop {
@@ -70,7 +75,7 @@ impl Database {
                 Err(error) => {
                     report.down(&error);
                     checks = 0;
-                    backoff.pause().await;
+                    sleep(backoff.after(&error)).await;
                 }
             }
         }
@@ -101,15 +106,51 @@ impl Report {
     }
 }
 
+/// How many checks have failed one after the other, for the same kind of reason.
 #[derive(Default)]
-struct Backoff(u32);
+struct Backoff {
+    failures: u32,
+    /// Whether the last one failed because the database is away.
+    away: bool,
+}
 
 impl Backoff {
-    /// Sleeps twice as long each time, up to the longest pause. With jitter, because all pods lose the database at the
-    /// same time.
-    async fn pause(&mut self) {
-        let longest = exponential(BACKOFF.0, BACKOFF.1, self.0);
-        self.0 = self.0.saturating_add(1);
-        sleep(longest.mul_f64(fastrand::f64().mul_add(0.5, 0.5))).await;
+    /// The pause after a check that failed with `error`: twice as long each time, up to the longest. With jitter,
+    /// because all pods lose the database at the same time.
+    fn after(&mut self, error: &StoreError) -> Duration {
+        let away = error.is_unavailable();
+        self.failures = if away == self.away { self.failures.saturating_add(1) } else { 1 };
+        self.away = away;
+        let (first, longest) = if away { WHILE_AWAY } else { UNTIL_REPAIRED };
+        let pause = exponential(first, longest, self.failures.saturating_sub(1));
+        pause.mul_f64(fastrand::f64().mul_add(0.5, 0.5))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_must_repair_is_tried_again_in_minutes_and_an_outage_in_seconds() {
+        let duplicates = StoreError::DuplicateActiveOrders("65f0c1d2a3b4c5d6e7f80912".into());
+        let outage = StoreError::Unavailable { doing: "testing", detail: "gone".into() };
+        let pauses = |error: &StoreError| {
+            let mut backoff = Backoff::default();
+            (0..10).map(|_| backoff.after(error)).collect::<Vec<_>>()
+        };
+        let repaired = pauses(&duplicates);
+        assert!(repaired.iter().all(|pause| (30..=300).contains(&pause.as_secs())), "{repaired:?}");
+        let outages = pauses(&outage);
+        assert!(outages.iter().all(|pause| *pause <= WHILE_AWAY.1), "{outages:?}");
+        assert!(outages.first().is_some_and(|pause| *pause <= WHILE_AWAY.0), "{outages:?}");
+
+        // An outage on the way does not shorten the one, nor the other lengthen it.
+        let mut backoff = Backoff::default();
+        for _ in 0..10 {
+            backoff.after(&duplicates);
+        }
+        assert!(backoff.after(&outage) <= WHILE_AWAY.0);
+        assert!(backoff.after(&duplicates) >= UNTIL_REPAIRED.0 / 2);
     }
 }
