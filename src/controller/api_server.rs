@@ -132,3 +132,42 @@ async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T,
         Ok(Err(error)) => Err(RequestError::Unreachable(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::{Api, Config, config::AuthInfo};
+    use tokio::{net::TcpListener, time::Instant};
+
+    use super::*;
+
+    /// A client of an API server that accepts connections, and never answers.
+    async fn silent_api_server() -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                held.push(connection);
+            }
+        });
+        let mut config = Config::new(url);
+        (config.auth_info, config.read_timeout) = (AuthInfo::default(), None);
+        Client::try_from(config).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_never_answered_ends_in_time_and_gives_its_slot_back() {
+        let client = silent_api_server().await;
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let server = ApiServer::new(client.clone(), Leadership::alone(), metrics, 1);
+        let objects: Api<ConfigMap> = Api::namespaced(client, "default");
+        let started = Instant::now();
+        let read = server.read("ConfigMap", "get", objects.get("x")).await;
+        assert!(matches!(read, Err(RequestError::Timeout)), "{read:?}");
+        assert_eq!(started.elapsed().as_secs(), REQUEST_TIMEOUT.as_secs());
+        let written = server.write("ConfigMap", "delete", objects.delete("x", &Default::default())).await;
+        assert!(matches!(written, Err(RequestError::Timeout)), "{written:?}");
+        assert_eq!(started.elapsed().as_secs(), 2 * REQUEST_TIMEOUT.as_secs());
+    }
+}
