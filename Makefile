@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 
 BED := dev/bed
 
-.PHONY: help demo test check soak mutants bench-api bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
+.PHONY: help demo test check soak mutants attack bench-api bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -45,6 +45,9 @@ bench = $(BED) up mongo && $(BED) exec -- dev/locked \
 
 bench-api: ## Measure the API beside the database alone; SECONDS=4 ROUNDS=5 CONNECTIONS=32 ORDERS=0,10000,100000
 	@$(call bench,api)
+
+attack: ## Attack the API's memory and connections in 128 MiB, and measure what other clients notice; as root; SECONDS=120
+	@$(call bench,attack)
 
 bench-import: ## Measure an import, and the list of a user with 100,000 orders; TICKETS=1000000
 	@$(call bench,import)

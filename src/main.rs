@@ -89,11 +89,17 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> ExitCode {
     match command {
         Command::Controller(args) => {
-            let traces = telemetry::init(&args.log, "orders-operator-controller");
+            let traces = match telemetry::init(&args.log, "orders-operator-controller") {
+                Ok(traces) => traces,
+                Err(error) => return failed(&error, 1),
+            };
             flush(exit_code(controller::run(args).await), traces).await
         }
         Command::Sweeper(args) => {
-            let traces = telemetry::init(&args.log, "orders-operator-sweeper");
+            let traces = match telemetry::init(&args.log, "orders-operator-sweeper") {
+                Ok(traces) => traces,
+                Err(error) => return failed(&error, 1),
+            };
             let code = match sweeper::run(args).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error, error.exit_code()),
@@ -101,7 +107,10 @@ async fn run(command: Command) -> ExitCode {
             flush(code, traces).await
         }
         Command::Serve(args) => {
-            let traces = telemetry::init(&args.log, "orders-operator-serve");
+            let traces = match telemetry::init(&args.log, "orders-operator-serve") {
+                Ok(traces) => traces,
+                Err(error) => return failed(&error, 1),
+            };
             let code = match api::serve(args).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error, error.exit_code()),
@@ -147,18 +156,19 @@ fn exit_code<E: std::error::Error>(result: Result<(), E>) -> ExitCode {
     }
 }
 
-/// Returns the exit code once the last traces are sent. Tasks of the runtime send them, so the wait must not block one of
-/// its threads.
+/// Returns the exit code once the last traces are sent and the last log lines written. Tasks of the runtime send the
+/// traces, so the wait must not block one of its threads.
 async fn flush(code: ExitCode, traces: Option<Traces>) -> ExitCode {
     if let Some(traces) = traces
         && tokio::task::spawn_blocking(|| traces.flush()).await.is_err()
     {
         tracing::warn!("the last traces may not have been sent");
     }
+    telemetry::flush();
     code
 }
 
 fn failed(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    eprintln!("orders-operator: {error}");
+    telemetry::print(&format!("orders-operator: {error}"));
     ExitCode::from(code)
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! api         every route over HTTP, and the same statements without the API, in turns
+//! attack      what clients take that want too much, and what others notice of it
 //! import      large inputs: an import, a long list
 //! statements  compares ways to read orders with their tickets
 //! measure     a closed loop of clients: latencies, and the CPU of every process
@@ -12,6 +13,7 @@
 //! ```
 
 mod api;
+mod attack;
 mod database;
 mod http;
 mod import;
@@ -40,6 +42,12 @@ struct Cli {
 enum What {
     /// Measure the API's routes, and the database alone
     Api(Load),
+    /// Attack the API's memory and connections, in 128 MiB
+    Attack {
+        /// The length of each attack
+        #[arg(long, env = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+    },
     /// Import tickets, and list a user's 100,000 orders
     Import {
         /// How many tickets
@@ -104,6 +112,7 @@ async fn measured(what: What) -> Result<()> {
 async fn measure(db: &Db, what: What) -> Result<()> {
     match what {
         What::Api(load) => api::run(db, &load).await,
+        What::Attack { seconds } => attack::run(db, Duration::from_secs(seconds)).await,
         What::Import { tickets } => import::run(db, tickets).await,
         What::Statements(load) => statements::run(db, &load).await,
     }

@@ -34,11 +34,16 @@ pub struct Serve {
 impl Serve {
     /// Starts it, and waits until it is ready and has created the indexes.
     pub async fn start() -> Result<Self> {
+        Self::start_under(&[]).await
+    }
+
+    /// The same by way of `wrapper`, a command that takes the program as its last arguments.
+    pub async fn start_under(wrapper: &[String]) -> Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
         let file = folder()?.join("serve.log");
         let log = OpenOptions::new().create(true).append(true).open(&file)?;
         log.set_len(0)?;
-        let child = product("serve")?
+        let child = product(wrapper, "serve")?
             .env("JWT_KEY", JWT_KEY)
             .env("LISTEN_ADDRESS", address.ip().to_string())
             .env("PORT", address.port().to_string())
@@ -96,7 +101,7 @@ pub struct Run {
 /// Runs a subcommand to its end; its progress is shown on the terminal.
 pub async fn run(subcommand: &str, arguments: &[&Path]) -> Result<Run> {
     let started = Instant::now();
-    let mut command = product(subcommand)?;
+    let mut command = product(&[], subcommand)?;
     let mut child = KillOnDrop(command.args(arguments).stdout(Stdio::piped()).spawn()?);
     let mut peak = 0;
     let status = loop {
@@ -126,7 +131,7 @@ impl Drop for KillOnDrop {
 }
 
 /// A command of the product, with the benchmark's database. It is killed when this process ends in any way.
-fn product(subcommand: &str) -> Result<Command> {
+fn product(wrapper: &[String], subcommand: &str) -> Result<Command> {
     let given = env::var_os("BINARY").filter(|path| !path.is_empty());
     // Cargo puts both binaries into the same folder.
     let binary = given.map_or_else(
@@ -134,7 +139,7 @@ fn product(subcommand: &str) -> Result<Command> {
         |path| Ok(path.into()),
     )?;
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(binary).args(subcommand.split(' '));
+    command.args(["--pdeathsig", "KILL", "--"]).args(wrapper).arg(binary).args(subcommand.split(' '));
     command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
     command.env("MONGO_URI", database::uri()?).env("MONGO_DATABASE", database::NAME);
     command.stdin(Stdio::null());

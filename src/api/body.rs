@@ -1,11 +1,12 @@
 //! Reads and parses request bodies, before anything else of the request is checked.
 //!
 //! Malformed JSON is answered with 400 on every route, signed in or not, and a body over the limit with 413:
-//! the Node.js service checks in this order. A body of another content type is treated as absent.
+//! the Node.js service checks in this order. A body of another content type is treated as absent. What is kept of bodies is
+//! part of the memory that clients can have; if there is none left, the session is looked at first.
 
 use axum::{
-    body::{Body, Bytes, HttpBody},
-    extract::Request,
+    body::{Body, HttpBody},
+    extract::{Request, State},
     http::{HeaderMap, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -17,7 +18,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::error::ApiError;
+use super::{budget::Account, error::ApiError, state::ApiState};
 
 /// 100 kB, as in the Node.js service.
 const LIMIT: usize = 100 * 1024;
@@ -34,12 +35,19 @@ pub(super) struct RequestFields {
 }
 
 /// Middleware: reads the body and adds its fields to the request as an extension.
-pub(super) async fn read(request: Request, next: Next) -> Response {
+pub(super) async fn read(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let mut head = state.budget.account(&state.sessions);
+    if let Err(error) = head.count_head(&request) {
+        return refused(&state, error);
+    }
     let (parts, body) = request.into_parts();
-    let fields = match receive(body).await {
-        Ok(bytes) if is_json(&parts.headers) => parse(&bytes),
-        Ok(_) => Ok(RequestFields::default()),
-        Err(error) => Err(error),
+    let fields = {
+        let mut account = state.budget.account(&state.sessions);
+        match receive(body, &parts.headers, &mut account).await {
+            Ok(bytes) => parse(&bytes),
+            Err(Refused::Wrong(error)) => Err(error),
+            Err(Refused::NoRoom(error)) => return refused(&state, error),
+        }
     };
     match fields {
         Ok(fields) => {
@@ -51,22 +59,41 @@ pub(super) async fn read(request: Request, next: Next) -> Response {
     }
 }
 
-async fn receive(body: Body) -> Result<Bytes, ApiError> {
+fn refused(state: &ApiState, error: ApiError) -> Response {
+    state.metrics.over_budget();
+    error.into_response()
+}
+
+/// Why a body is not received.
+enum Refused {
+    Wrong(ApiError),
+    /// There is no memory left for it.
+    NoRoom(ApiError),
+}
+
+/// The body if it is JSON; what is received of it is counted.
+async fn receive(body: Body, headers: &HeaderMap, account: &mut Account) -> Result<Vec<u8>, Refused> {
     if body.is_end_stream() {
-        return Ok(Bytes::new());
+        return Ok(Vec::new());
     }
+    let is_kept = is_json(headers);
     let mut chunks = body.into_data_stream();
     let (mut kept, mut received) = (Vec::new(), 0_usize);
     // A body that breaks off is malformed, whatever its content type.
-    while let Some(chunk) = chunks.try_next().await.map_err(|_| ApiError::MalformedJson)? {
+    while let Some(chunk) = chunks.try_next().await.map_err(|_| Refused::Wrong(ApiError::MalformedJson))? {
         received = received.saturating_add(chunk.len());
-        if received <= LIMIT {
-            kept.extend_from_slice(&chunk);
-        } else if received > LIMIT + DISCARD {
+        if received > LIMIT + DISCARD {
             break;
         }
+        if received <= LIMIT && is_kept {
+            account.count(chunk.len(), headers).map_err(Refused::NoRoom)?;
+            kept.reserve_exact(chunk.len());
+            kept.extend_from_slice(&chunk);
+        } else {
+            kept = Vec::new();
+        }
     }
-    if received <= LIMIT { Ok(kept.into()) } else { Err(ApiError::PayloadTooLarge) }
+    if received <= LIMIT { Ok(kept) } else { Err(Refused::Wrong(ApiError::PayloadTooLarge)) }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -5,9 +5,11 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+
+use crate::runtime::server::ServerMetrics;
 
 /// Buckets from 1 ms to 10 s, which is the deadline of a request.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -18,6 +20,13 @@ pub(super) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<RouteLabels, Histogram>,
     reservations: Family<OutcomeLabels, Counter>,
+    abandoned: Family<RouteLabels, Counter>,
+    over_budget: Counter,
+    connections: Gauge,
+    connections_evicted: Counter,
+    accept_errors: Counter,
+    streams_refused: Counter,
+    streams_stalled: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,10 +83,18 @@ impl ReservationOutcome {
 impl Metrics {
     /// Registers the metrics.
     pub(super) fn new(registry: &mut Registry) -> Self {
+        let server = ServerMetrics::default();
         let metrics = Self {
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             reservations: Family::default(),
+            abandoned: Family::default(),
+            over_budget: Counter::default(),
+            connections: server.open.clone(),
+            connections_evicted: server.evicted.clone(),
+            accept_errors: server.accept_errors.clone(),
+            streams_refused: server.refused.clone(),
+            streams_stalled: server.stalled.clone(),
         };
         let orders = registry.sub_registry_with_prefix("orders_api");
         orders.register(
@@ -96,6 +113,37 @@ impl Metrics {
             "Attempts to reserve a ticket, by outcome",
             metrics.reservations.clone(),
         );
+        orders.register(
+            "requests_abandoned",
+            "Requests whose client disconnected before they were answered; what they asked for may have been done",
+            metrics.abandoned.clone(),
+        );
+        orders.register(
+            "requests_over_budget",
+            "Requests that were refused, since others have all the memory that clients can have",
+            metrics.over_budget.clone(),
+        );
+        orders.register("connections", "Connections that are open", metrics.connections.clone());
+        orders.register(
+            "connections_evicted",
+            "Connections that waited for their clients, and made room for others",
+            metrics.connections_evicted.clone(),
+        );
+        orders.register(
+            "accept_errors",
+            "Connections that the operating system did not let this process accept",
+            metrics.accept_errors.clone(),
+        );
+        orders.register(
+            "streams_refused",
+            "Requests of HTTP/2 that were refused, since too many are in progress",
+            metrics.streams_refused.clone(),
+        );
+        orders.register(
+            "streams_stalled",
+            "Responses of HTTP/2 that were ended, since the client did not take them",
+            metrics.streams_stalled.clone(),
+        );
         metrics
     }
 
@@ -104,6 +152,27 @@ impl Metrics {
         let method = method_label(method);
         self.requests.get_or_create(&RequestLabels { method, route, status: status_class(status) }).inc();
         self.durations.get_or_create(&RouteLabels { method, route }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a request whose client disconnected before it was answered.
+    pub(super) fn abandoned(&self, method: &Method, route: &'static str) {
+        self.abandoned.get_or_create(&RouteLabels { method: method_label(method), route }).inc();
+    }
+
+    /// Counts a request that was refused for lack of memory.
+    pub(super) fn over_budget(&self) {
+        self.over_budget.inc();
+    }
+
+    /// What the server counts.
+    pub(super) fn server(&self) -> ServerMetrics {
+        ServerMetrics {
+            open: self.connections.clone(),
+            evicted: self.connections_evicted.clone(),
+            accept_errors: self.accept_errors.clone(),
+            refused: self.streams_refused.clone(),
+            stalled: self.streams_stalled.clone(),
+        }
     }
 
     /// Counts an attempt to reserve.

@@ -5,6 +5,7 @@
 //! error        every error response
 //! hs256        HS256 signatures for session tokens
 //! session      authentication: who is signed in
+//! budget       the memory that clients can have, all together
 //! body         reads and parses request bodies: 413, "Malformed JSON"
 //! path         matches paths without regard to case or a trailing slash
 //! view         orders and tickets as clients see them
@@ -13,15 +14,15 @@
 //! state        the state that the handlers share
 //! orders       handlers: reserve, show and cancel
 //! list         handler: the user's orders, streamed or page by page
+//! untaken      counts responses until their clients have taken them
 //! openapi      the OpenAPI description, and a page that shows it
 //! observe      middleware: request id, deadline, access log, metrics
 //! router       the routes and their middleware
-//! connections  accepts HTTP/1.1 and h2c connections, with limits, and closes them gracefully
 //! serve        the `serve` subcommand
 //! ```
 
 mod body;
-mod connections;
+mod budget;
 mod database;
 mod error;
 mod hs256;
@@ -36,6 +37,7 @@ mod router;
 mod serve;
 mod session;
 mod state;
+mod untaken;
 mod view;
 
 pub use openapi::openapi_json;

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, Method, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -35,19 +35,51 @@ pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, ne
         traces::request(&method, request.uri(), route, id.to_str().unwrap_or_default(), request.headers());
 
     async move {
+        let mut record = Record { metrics, method, path, route, started, answered: false };
         let mut response = respond(request, next).instrument(trace.clone()).await;
-        let (status, took) = (response.status(), started.elapsed());
-        traces::answered(&trace, status);
-        metrics.request(&method, route, status, took);
-        tracing::info!(
-            target: "orders_operator::access",
-            %method, path, status = status.as_u16(), ms = took.as_millis(), "answered"
-        );
+        traces::answered(&trace, response.status());
+        record.answered(response.status());
         response.headers_mut().insert(REQUEST_ID, id);
         response
     }
     .instrument(span)
     .await
+}
+
+/// What is recorded of a request, whether it is answered or not.
+struct Record {
+    metrics: Metrics,
+    method: Method,
+    path: String,
+    route: &'static str,
+    started: Instant,
+    answered: bool,
+}
+
+impl Record {
+    fn answered(&mut self, status: StatusCode) {
+        self.answered = true;
+        let took = self.started.elapsed();
+        self.metrics.request(&self.method, self.route, status, took);
+        tracing::info!(
+            target: "orders_operator::access",
+            method = %self.method, path = self.path, status = status.as_u16(), ms = took.as_millis(), "answered"
+        );
+    }
+}
+
+impl Drop for Record {
+    /// A request whose client disconnects is dropped wherever it waits, and what it has begun may be done.
+    fn drop(&mut self) {
+        if !self.answered {
+            self.metrics.abandoned(&self.method, self.route);
+            tracing::info!(
+                target: "orders_operator::access",
+                method = %self.method, path = self.path, ms = self.started.elapsed().as_millis(),
+                "the client gave up before it was answered; what it asked for may have been done"
+            );
+        }
+    }
 }
 
 /// The handler's response, or an error response if it panics or misses the deadline.

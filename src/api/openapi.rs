@@ -3,7 +3,7 @@
 //! Routes and response schemas are derived from the handlers and views; the error responses are generated from
 //! [`ApiError`], messages included.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use axum::{
     Router,
@@ -168,14 +168,15 @@ const ONE_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
 async fn page() -> Response {
     let headers = [(header::CONTENT_TYPE, HTML), (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)];
-    (headers, include_str!("openapi.html")).into_response()
+    (headers, Bytes::from_static(include_bytes!("openapi.html"))).into_response()
 }
 
 /// The scripts and styles of the page; it needs no other files of Swagger UI.
 async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
     let content_type = match name.as_str() {
         "start.js" => {
-            return Ok(([(header::CONTENT_TYPE, JAVASCRIPT)], include_str!("openapi.js")).into_response());
+            let script = Bytes::from_static(include_bytes!("openapi.js"));
+            return Ok(([(header::CONTENT_TYPE, JAVASCRIPT)], script).into_response());
         }
         "swagger-ui-bundle.js" => JAVASCRIPT,
         "swagger-ui.css" => CSS,
@@ -183,7 +184,12 @@ async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
     };
     let file =
         utoipa_swagger_ui::serve(&name, Default::default()).ok().flatten().ok_or(ApiError::Internal)?;
-    let mut response = (StatusCode::OK, file.bytes.into_owned()).into_response();
+    // The files are part of the program, so no answer has a copy of its own.
+    let bytes = match file.bytes {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        Cow::Owned(bytes) => bytes.into(),
+    };
+    let mut response = (StatusCode::OK, bytes).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, ONE_DAY);
@@ -191,4 +197,23 @@ async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
         headers.insert(header::CONTENT_ENCODING, GZIP);
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_files_of_the_page_are_not_copied_for_an_answer() {
+        for name in ["swagger-ui-bundle.js", "swagger-ui.css", "start.js"] {
+            let mut places = Vec::new();
+            for _ in 0..2 {
+                let response = file(Path(name.into())).await.unwrap();
+                places.push(to_bytes(response.into_body(), usize::MAX).await.unwrap());
+            }
+            assert_eq!(places[0].as_ptr(), places[1].as_ptr(), "{name}");
+        }
+    }
 }

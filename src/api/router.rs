@@ -5,16 +5,22 @@ use prometheus_client::registry::Registry;
 use tower::ServiceExt;
 
 use super::{
-    body, database::Database, error::ApiError, list, metrics::Metrics, observe, openapi, orders, path,
-    session::Sessions, state::ApiState,
+    body, budget::Budget, database::Database, error::ApiError, list, metrics::Metrics, observe, openapi,
+    orders, path, session::Sessions, state::ApiState, untaken,
 };
-use crate::{order::ReservationTerms, store::Store};
+use crate::{order::ReservationTerms, runtime::Resources, store::Store};
 
 /// The API over a store whose indexes exist, for callers that bring their own listener.
 pub fn router(store: Store, jwt_key: &str, terms: ReservationTerms, registry: &mut Registry) -> Router {
     let database = Database::default();
     database.set(store);
-    routes(ApiState { database, sessions: Sessions::new(jwt_key), metrics: Metrics::new(registry), terms })
+    routes(ApiState {
+        database,
+        sessions: Sessions::new(jwt_key),
+        metrics: Metrics::new(registry),
+        terms,
+        budget: Budget::of(Resources::claim()),
+    })
 }
 
 /// All routes. Requests are checked in the order of the Node.js service: the body, then the session, then the
@@ -23,10 +29,11 @@ pub(super) fn routes(state: ApiState) -> Router {
     let routes = Router::new()
         .route("/api/orders", get(list::list).post(orders::create))
         .route("/api/orders/{orderId}", get(orders::show).delete(orders::cancel))
+        .route_layer(middleware::from_fn_with_state(state.clone(), untaken::count))
         .merge(openapi::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
-        .layer(middleware::from_fn(body::read))
+        .layer(middleware::from_fn_with_state(state.clone(), body::read))
         .layer(middleware::from_fn_with_state(state.metrics.clone(), observe::observe))
         .with_state(state);
     // A router matches the path before its layers run, so the path has to be rewritten outside of it.

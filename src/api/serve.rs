@@ -7,27 +7,23 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use clap::Args;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connections::{self, GracefulStop},
-    database::Database,
-    metrics::Metrics,
-    router::routes,
-    session::Sessions,
-    state::ApiState,
+    budget::Budget, database::Database, metrics::Metrics, router::routes, session::Sessions, state::ApiState,
 };
 use crate::{
     order::{ReservationTerms, ReservationWindow},
     runtime::{
+        Resources,
         admin::{self, Health, Readiness},
         on_signal,
-        telemetry::LogArgs,
+        server::{self, GracefulStop, Limits},
+        telemetry::{self, LogArgs},
     },
     store::{ConnectOptions, StoreError, TlsArgs},
 };
@@ -137,20 +133,28 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         tracing::warn!("{warning}");
     }
 
+    let resources = Resources::claim();
+    let limits = Limits::of(resources);
     let shutdown = on_signal()?;
     let (health, mut registry, database) = (Health::default(), Registry::default(), Database::default());
     let (serving, reachable) = (health.readiness("serving"), health.readiness("database"));
+    telemetry::register(&mut registry);
+    let metrics = Metrics::new(&mut registry);
     let state = ApiState {
         database: database.clone(),
         sessions: Sessions::new(jwt_key),
-        metrics: Metrics::new(&mut registry),
+        metrics: metrics.clone(),
+        budget: Budget::of(resources),
         terms: ReservationTerms {
             window: args.expiration_window_seconds,
             payment_grace: Duration::from_secs(args.payment_grace_seconds.into()),
         },
     };
-    let listener = admin::bind(SocketAddr::new(args.address, args.port)).await?;
-    tracing::info!(address = %listener.local_addr()?, "serving the orders API");
+    let listener = server::listen(SocketAddr::new(args.address, args.port))?;
+    tracing::info!(
+        address = %listener.local_addr()?, connections = limits.connections, open_files = resources.open_files,
+        memory = resources.memory, "serving the orders API"
+    );
     serving.set(Ok(()));
 
     // The admin endpoints outlive the API, so that probes are answered until the drain is over.
@@ -162,7 +166,8 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         admin_stop.clone(),
     );
     let api = async {
-        serve_until_drained(listener, routes(state), shutdown, serving, args.drain_seconds).await;
+        let server = |stop| server::serve(listener, routes(state), limits, metrics.server(), stop);
+        serve_until_drained(server, shutdown, serving, args.drain_seconds).await;
         admin_stop.cancel();
         Ok(())
     };
@@ -175,15 +180,14 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
 }
 
 /// Serves until `shutdown`, then for the drain period while not ready, then until the requests in flight are finished.
-async fn serve_until_drained(
-    listener: TcpListener,
-    routes: Router,
+async fn serve_until_drained<F: Future<Output = ()>>(
+    server: impl FnOnce(GracefulStop) -> F,
     shutdown: CancellationToken,
     serving: Readiness,
     drain_seconds: u32,
 ) {
     let stop = GracefulStop::default();
-    let server = connections::serve(listener, routes, stop.clone());
+    let server = server(stop.clone());
     let deadline = async {
         shutdown.cancelled().await;
         serving.set(Err("shutting down".into()));

@@ -2,7 +2,7 @@
 
 use axum::extract::FromRef;
 
-use super::{database::Database, metrics::Metrics, session::Sessions};
+use super::{budget::Budget, database::Database, metrics::Metrics, session::Sessions};
 use crate::order::ReservationTerms;
 
 /// What every handler has access to.
@@ -12,6 +12,7 @@ pub(super) struct ApiState {
     pub(super) sessions: Sessions,
     pub(super) metrics: Metrics,
     pub(super) terms: ReservationTerms,
+    pub(super) budget: Budget,
 }
 
 impl FromRef<ApiState> for Sessions {

@@ -19,8 +19,10 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::{net::TcpListener, time::Instant};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+
+use super::server::{self, GracefulStop, Limits, ServerMetrics};
 
 /// The readiness and liveness of the process. Clones share one state.
 #[derive(Clone, Default)]
@@ -128,34 +130,37 @@ fn report(checks: impl Iterator<Item = (&'static str, Result<(), String>)>) -> R
     (status, body).into_response()
 }
 
+/// How long the last answers may take after the shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Serves the admin endpoints until `shutdown`; requests in flight are still answered.
 ///
 /// # Errors
-/// When `address` cannot be bound (the message names it) or the listener fails.
+/// When `address` cannot be bound; the message names it.
 pub async fn serve(
     address: SocketAddr,
     health: Health,
     metrics: Arc<Registry>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let listener = bind(address).await?;
+    let listener = server::listen(address)?;
     tracing::info!(address = %listener.local_addr()?, "serving the admin endpoints");
     let (live, ready) = (health.clone(), health);
     let router = Router::new()
         .route("/livez", get(move || async move { live.livez() }))
         .route("/readyz", get(move || async move { ready.readyz() }))
         .route("/metrics", get(move || async move { metrics_page(&metrics) }));
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
-}
-
-/// Binds a TCP listener; the error names the address.
-///
-/// # Errors
-/// When the address is in use or may not be bound.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+    let stop = GracefulStop { closing: shutdown.clone(), ..GracefulStop::default() };
+    let serving = server::serve(listener, router, Limits::admin(), ServerMetrics::default(), stop);
+    let too_late = async {
+        shutdown.cancelled().await;
+        sleep(SHUTDOWN_TIMEOUT).await;
+    };
+    tokio::select! {
+        () = serving => {}
+        () = too_late => tracing::debug!("a client of the admin endpoints was not waited for"),
+    }
+    Ok(())
 }
 
 fn metrics_page(metrics: &Registry) -> Response {

@@ -4,8 +4,11 @@
 //! process        starts a subcommand: signals, the admin server, a client of the cluster
 //! client         the configuration of that client
 //! shutdown       SIGTERM and SIGINT as a cancellation token
+//! server         an HTTP server whose clients can take no more than is theirs
+//! resources      what the process may use: open files, memory
 //! admin          /livez, /readyz and /metrics
 //! telemetry      logs, and whether there are traces
+//! log_writer     writes log lines without ever waiting for whoever reads them
 //! traces         OpenTelemetry spans and their export
 //! lease          leader election
 //! watch          watches on the API server: flags, scope, restarts
@@ -21,8 +24,11 @@ pub mod cache_sync;
 pub mod client;
 pub mod events;
 pub mod lease;
+mod log_writer;
 mod process;
+mod resources;
 pub mod secret_cache;
+pub mod server;
 mod shutdown;
 pub mod telemetry;
 pub mod traces;
@@ -30,4 +36,5 @@ pub mod watch;
 
 pub use backoff::exponential;
 pub use process::{Process, RunError, cluster};
+pub use resources::Resources;
 pub use shutdown::on_signal;

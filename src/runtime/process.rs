@@ -12,7 +12,9 @@ use super::{
     admin::{self, Health},
     client::{ClientArgs, ClientError},
     lease::LeaseLost,
+    resources::Resources,
     shutdown::on_signal,
+    telemetry,
     watch::WatchArgs,
 };
 
@@ -62,7 +64,9 @@ impl Process {
     ///
     /// # Errors
     /// When the signal handlers cannot be installed.
-    pub fn start(admin_port: u16, health: Health, metrics: Registry) -> Result<Self, RunError> {
+    pub fn start(admin_port: u16, health: Health, mut metrics: Registry) -> Result<Self, RunError> {
+        Resources::claim();
+        telemetry::register(&mut metrics);
         let shutdown = on_signal().map_err(RunError::Signals)?;
         let address = (Ipv4Addr::UNSPECIFIED, admin_port).into();
         let admin = tokio::spawn(admin::serve(address, health, Arc::new(metrics), shutdown.clone()));

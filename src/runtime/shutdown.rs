@@ -5,6 +5,8 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::telemetry;
+
 /// A token that is cancelled by the first SIGTERM or SIGINT.
 ///
 /// A second signal exits the process immediately, for a user at a terminal who does not want to wait for the drain.
@@ -28,6 +30,7 @@ pub fn on_signal() -> io::Result<CancellationToken> {
             _ = interrupt.recv() => {}
         }
         tracing::warn!("second signal: exiting immediately");
+        telemetry::flush();
         std::process::exit(130);
     });
     Ok(token)

@@ -1,9 +1,15 @@
 //! Logs to standard error, as text or as JSON, and traces if an endpoint is configured.
 
-use std::io::IsTerminal;
+use std::{
+    io::{self, IsTerminal},
+    panic,
+    sync::{LazyLock, OnceLock},
+    time::Duration,
+};
 
 use axum::http::Uri;
 use clap::{Args, ValueEnum};
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt, filter_fn},
@@ -12,7 +18,19 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::traces::{self, Traces};
+use super::{
+    log_writer::LogWriter,
+    traces::{self, Traces},
+};
+
+/// How long the end of the process waits for the last lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The log of this process, once there is one.
+static LOG: OnceLock<LogWriter> = OnceLock::new();
+
+/// Lines that were dropped.
+static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -59,15 +77,24 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
     }
 }
 
-/// Installs the process's log subscriber, and traces for the service name `service` if an endpoint is configured; these
+/// Installs the process's log subscriber, and traces for the service name `service` if an endpoint is configured; both
 /// must be flushed at the end of the process. A second call has no effect.
-pub fn init(args: &LogArgs, service: &'static str) -> Option<Traces> {
+///
+/// # Errors
+/// When the thread that writes the log cannot be started.
+pub fn init(args: &LogArgs, service: &'static str) -> io::Result<Option<Traces>> {
     // clap has already parsed the value; the fallback is for callers that construct it themselves.
     let filter = EnvFilter::try_new(&args.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
     // The spans of traces would be added to log lines.
     let filter = filter.and(filter_fn(|metadata| metadata.target() != traces::TARGET));
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = LogWriter::start(io::stderr(), DROPPED.clone())?;
+    let lines = fmt::layer().with_writer(LOG.get_or_init(|| log).clone()).with_ansi(colour);
+    // Its default would write to standard error by itself, and wait for whoever reads that.
+    panic::set_hook(Box::new(|panic| {
+        tracing::error!("{panic}");
+        flush();
+    }));
     let lines = match args.log_format {
         LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -84,5 +111,29 @@ pub fn init(args: &LogArgs, service: &'static str) -> Option<Traces> {
     if let Some(error) = unusable {
         tracing::warn!(%error, "traces are off: the OTLP endpoint is not usable");
     }
-    traces
+    Ok(traces)
+}
+
+/// Writes a line after those of the log; without a log, to standard error.
+pub fn print(line: &str) {
+    match LOG.get() {
+        Some(log) => log.push(format!("{line}\n").as_bytes()),
+        None => eprintln!("{line}"),
+    }
+}
+
+/// Waits until the last lines are written, but not for ever.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.flush(FLUSH_TIMEOUT);
+    }
+}
+
+/// Registers what is counted of the log.
+pub fn register(registry: &mut Registry) {
+    registry.register(
+        "orders_operator_log_lines_dropped",
+        "Log lines that were dropped, since whoever reads the log is too slow",
+        DROPPED.clone(),
+    );
 }

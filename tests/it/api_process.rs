@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, channel, sync_channel},
     },
 };
 
@@ -23,8 +23,13 @@ use crate::cluster::{PATIENCE, eventually};
 use crate::mongo::{JWT_KEY, TestDatabase, answer, by_way_of, cookie, uri};
 
 fn command(settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
-    command.arg("serve").env_clear().envs(settings.iter().copied());
+    under(&[], settings)
+}
+
+fn under(wrapper: &[&str], settings: &[(&str, &str)]) -> Command {
+    let mut words = wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_orders-operator"), "serve"]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).env_clear().envs(settings.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -33,7 +38,7 @@ fn command(settings: &[(&str, &str)]) -> Command {
 pub(crate) struct Process {
     child: Child,
     pub(crate) api: String,
-    admin: String,
+    pub(crate) admin: String,
     client: reqwest::Client,
     /// Its log lines, until the process exits.
     pub(crate) lines: Receiver<String>,
@@ -41,6 +46,30 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(mongo_uri: &str, database: &str, more: &[(&str, &str)]) -> Self {
+        let (sender, lines) = channel();
+        Self::run(&[], mongo_uri, database, more, lines, move |line| sender.send(line).is_ok())
+    }
+
+    /// Starts it by way of `wrapper`, a command that takes the program as its last arguments.
+    pub(crate) fn start_under(wrapper: &[&str], mongo_uri: &str, database: &str) -> Self {
+        let (sender, lines) = channel();
+        Self::run(wrapper, mongo_uri, database, &[], lines, move |line| sender.send(line).is_ok())
+    }
+
+    /// Starts it with a log that is read only as far as the test takes its lines.
+    pub(crate) fn start_with_slow_reader(mongo_uri: &str, database: &str) -> Self {
+        let (sender, lines) = sync_channel(0);
+        Self::run(&[], mongo_uri, database, &[], lines, move |line| sender.send(line).is_ok())
+    }
+
+    fn run(
+        wrapper: &[&str],
+        mongo_uri: &str,
+        database: &str,
+        more: &[(&str, &str)],
+        lines: Receiver<String>,
+        read: impl Fn(String) -> bool + Send + 'static,
+    ) -> Self {
         let settings = [
             ("JWT_KEY", JWT_KEY),
             ("MONGO_URI", mongo_uri),
@@ -50,8 +79,8 @@ impl Process {
             ("ADMIN_PORT", "0"),
             ("LOG_FORMAT", "json"),
         ];
-        let mut child = command(&[settings.as_slice(), more].concat()).spawn().unwrap();
-        let lines = lines_of(child.stderr.take().unwrap());
+        let mut child = under(wrapper, &[settings.as_slice(), more].concat()).spawn().unwrap();
+        read_lines(child.stderr.take().unwrap(), read);
         let api = address(&lines, "serving the orders API");
         let admin = address(&lines, "serving the admin endpoints");
         Self { child, api, admin, client: reqwest::Client::new(), lines }
@@ -62,7 +91,14 @@ impl Process {
         (response.status(), response.text().await.unwrap())
     }
 
-    async fn metrics(&self) -> String {
+    /// The value of a metric; 0 where it is not exported yet.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let page = self.metrics().await;
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
         let response = self.client.get(format!("http://{}/metrics", self.admin)).send().await.unwrap();
         response.text().await.unwrap()
     }
@@ -78,6 +114,10 @@ impl Process {
 
     pub(crate) fn by(&self, user: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.request(method, path).header("cookie", cookie(user))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn terminate(&self) {
@@ -101,15 +141,13 @@ impl Drop for Process {
     }
 }
 
-/// The lines of a pipe. A thread reads it to its end, so that the process never blocks on a full pipe.
-fn lines_of(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = channel();
+/// Reads a pipe in a thread, to its end: nobody may take the lines any more, and the process still never finds it full.
+fn read_lines(pipe: impl std::io::Read + Send + 'static, read: impl Fn(String) -> bool + Send + 'static) {
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            let _ = sender.send(line);
+            read(line);
         }
     });
-    receiver
 }
 
 /// The address in the log line with this message; the order of the lines is not fixed.
@@ -364,7 +402,7 @@ async fn long_list(database: &TestDatabase) -> usize {
 }
 
 /// The peak resident memory of a process, in kB.
-fn peak_memory(process: &Process) -> u64 {
+pub(crate) fn peak_memory(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap()

@@ -8,6 +8,7 @@
 mod api;
 mod api_chaos;
 mod api_errors;
+mod api_limits;
 mod api_process;
 mod api_security;
 mod architecture;

@@ -1,33 +1,54 @@
 //! Accepts connections and limits the time and memory that each can take.
 //!
 //! HTTP/1.1 with keep-alive, and HTTP/2 without TLS (h2c with prior knowledge), share one port. Timeouts limit how
-//! long a slow client holds a connection; limits on the number of connections and on the size of a request's head
-//! bound the memory.
+//! long a slow client holds a connection; limits on the number of connections, on the size of a request's head and on the
+//! sockets' buffers bound the memory.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
     body::Body,
     http::{HeaderValue, Request, Version, header::CONNECTION},
     response::Response,
-    serve::{Listener, ListenerExt},
 };
-use futures::TryFutureExt;
+use h2::Reason;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::{interval, sleep, timeout},
+};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::{
+    bodies::{RequestBody, ResponseBody},
+    connections::{Busy, Connection, Connections, ServerMetrics},
+    limits::Limits,
+    streams::{Progress, StreamExecutor},
+};
+
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Maximum number of open connections; further ones wait in the listener's backlog.
-const MAX_CONNECTIONS: usize = 4096;
+/// How many connections the operating system keeps until they are accepted.
+const BACKLOG: u32 = 1024;
+
+/// The size of a socket's buffers in the kernel, which it doubles. It is the container's memory too, and by default a client
+/// that stops to read would have megabytes of it.
+const SOCKET_BUFFER: u32 = 64 * 1024;
+
+/// The pause after a connection could not be accepted, which would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a new connection may take to send the head of its first request.
 const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +62,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(100);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum size of a request's head in bytes, and of the part of a response that is buffered.
-const MAX_BUFFER: u32 = 64 * 1024;
+const MAX_BUFFER: u32 = 32 * 1024;
+
+/// How much of the bodies of an HTTP/2 connection's requests may be on the way: the protocol's default.
+const WINDOW: u32 = 65_535;
 
 /// Maximum number of concurrent requests on an HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
@@ -52,32 +76,50 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the answer to a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a connection that is closing may take for the rest of a request's head, and for the last bytes of a response.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// The two steps of a graceful shutdown.
 #[derive(Clone, Debug, Default)]
-pub(super) struct GracefulStop {
+pub struct GracefulStop {
     /// Once cancelled, HTTP/1.1 responses carry `connection: close`, so that clients reconnect by way of a load
     /// balancer that may choose another server.
-    pub(super) draining: CancellationToken,
+    pub draining: CancellationToken,
     /// Once cancelled, no connection is accepted any more, and requests in flight are finished.
-    pub(super) closing: CancellationToken,
+    pub closing: CancellationToken,
+}
+
+/// Opens a port; the error names the address.
+///
+/// # Errors
+/// When the address is in use or may not be bound.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        // Accepted sockets inherit them.
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
 /// Serves `routes` until `stop.closing`, and then until the last connection is closed.
-pub(super) async fn serve(listener: TcpListener, routes: Router, stop: GracefulStop) {
-    // Responses are small and written at once, so Nagle's algorithm would only delay them.
-    let mut listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
-    let (builder, graceful) = (builder(), GracefulShutdown::new());
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    limits: Limits,
+    metrics: ServerMetrics,
+    stop: GracefulStop,
+) {
+    let (builder, graceful) = (builder(&metrics), GracefulShutdown::new());
+    let connections = Arc::new(Connections::new(limits, metrics));
     loop {
-        let accepted = async {
-            let permit = permits.clone().acquire_owned().await;
-            (listener.accept().await.0, permit)
-        };
-        let (stream, permit) = tokio::select! {
+        // Room is made only once somebody asks for it.
+        let accepted = async { (accept(&listener, &connections).await, connections.admit().await) };
+        let (stream, admitted) = tokio::select! {
             accepted = accepted => accepted,
             () = stop.closing.cancelled() => break,
         };
@@ -85,14 +127,18 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, stop: GracefulS
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let first_request = CancellationToken::new();
         let (routes, received, draining) = (routes.clone(), first_request.clone(), stop.draining.clone());
-        let service = service_fn(move |request| respond(&routes, request, &received, &draining));
-        let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
-        let connection = graceful.watch(connection);
+        let (connection, metrics) = (admitted.connection.clone(), connections.metrics.clone());
+        let service = service_fn(move |request| {
+            received.cancel();
+            respond(routes.clone(), request, connection.clone(), metrics.clone(), draining.clone())
+        });
+        let serving = builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
+        let serving = graceful.watch(serving);
         tokio::spawn(async move {
-            let _permit = permit;
             tokio::select! {
                 // An error only means that the client disconnected.
-                _ = connection => {}
+                _ = serving => {}
+                () = admitted.connection.closed.cancelled() => {}
                 () = no_request_within_timeout(&first_request) => {
                     tracing::debug!("closed a connection that sent no request in time");
                 }
@@ -101,11 +147,44 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, stop: GracefulS
     }
     // New connections are refused from now on, while the open ones are finished.
     drop(listener);
-    graceful.shutdown().await;
+    let close_idle = async {
+        let mut moments = interval(LAST_MOMENT);
+        moments.tick().await;
+        loop {
+            moments.tick().await;
+            connections.close_idle(LAST_MOMENT);
+        }
+    };
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = close_idle => {}
+    }
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+/// The next connection. Where the operating system refuses it, others make room, until it does not.
+async fn accept(listener: &TcpListener, connections: &Connections) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Responses are small and written at once, so Nagle's algorithm would only delay them.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "cannot set TCP_NODELAY");
+                }
+                return stream;
+            }
+            // The client was gone before it was accepted.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
+            Err(error) => {
+                connections.accept_failed(&error);
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn builder(metrics: &ServerMetrics) -> Builder<StreamExecutor> {
+    let mut builder = Builder::new(StreamExecutor { stalled: metrics.stalled.clone() });
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -117,27 +196,40 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .max_header_list_size(MAX_BUFFER)
         .max_send_buf_size(MAX_BUFFER as usize);
     builder
 }
 
-/// Responds to a request, and cancels `first_request` to signal that one was received.
+/// Responds to a request; the connection shows meanwhile whom it waits for.
+///
+/// One request beyond what is allowed is refused in the way that tells an HTTP/2 client that it was not looked at.
 fn respond(
-    routes: &Router,
+    routes: Router,
     request: Request<Incoming>,
-    first_request: &CancellationToken,
-    draining: &CancellationToken,
-) -> impl Future<Output = Result<Response, Infallible>> + use<> {
-    first_request.cancel();
-    let (draining, is_http1) = (draining.clone(), request.version() <= Version::HTTP_11);
-    let response = routes.clone().oneshot(request.map(Body::new));
-    response.map_ok(move |mut response| {
+    connection: Arc<Connection>,
+    metrics: ServerMetrics,
+    draining: CancellationToken,
+) -> impl Future<Output = Result<Response<ResponseBody>, h2::Error>> + use<> {
+    let in_progress = connection.request();
+    async move {
+        let Some(in_progress) = in_progress else {
+            metrics.refused.inc();
+            return Err(Reason::REFUSED_STREAM.into());
+        };
+        let is_http1 = request.version() <= Version::HTTP_11;
+        let busy = Arc::new(Busy::new(connection.clone(), true));
+        let request = request.map(|body| Body::new(RequestBody::new(body, busy.clone())));
+        let Ok(mut response) = routes.oneshot(request).await;
         if is_http1 && draining.is_cancelled() {
             response.headers_mut().insert(CONNECTION, CLOSE);
         }
-        response
-    })
+        busy.set(false);
+        connection.answered();
+        Ok(response.map(|body| ResponseBody::new(body, Progress::of_this_stream(), in_progress)))
+    }
 }
 
 /// Returns once the timeout for the first request has passed without one.
@@ -149,7 +241,7 @@ async fn no_request_within_timeout(first_request: &CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::convert::Infallible;
 
     use axum::routing::get;
     use futures::stream;
@@ -161,6 +253,8 @@ mod tests {
 
     use super::*;
 
+    const CONNECTIONS: usize = 8;
+
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
     /// A running server, and the handle that stops it.
@@ -169,7 +263,8 @@ mod tests {
         let (address, stop) = (listener.local_addr().unwrap(), GracefulStop::default());
         let endless = || async { Body::from_stream(stream::repeat(Ok::<_, Infallible>("x".repeat(4096)))) };
         let routes = Router::new().route("/", get(|| async { "hello" })).route("/endless", get(endless));
-        tokio::spawn(serve(listener, routes, stop.clone()));
+        let limits = Limits { connections: CONNECTIONS, more_requests: 4 };
+        tokio::spawn(serve(listener, routes, limits, ServerMetrics::default(), stop.clone()));
         (address, stop)
     }
 

@@ -1,0 +1,162 @@
+//! The memory that clients can have, all together: for what they have sent of requests, and for what they have not taken
+//! yet of responses.
+//!
+//! It has two halves. The second is only for those who are signed in, so nobody can take it from them without a
+//! session. What is small is not counted, since the number of requests in progress has a bound of its own.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{extract::Request, http::HeaderMap};
+
+use super::{error::ApiError, session::Sessions};
+use crate::runtime::Resources;
+
+/// The whole budget, if there is memory for it: three hundred of the largest bodies at the same time.
+const MOST: usize = 32 * 1024 * 1024;
+
+/// The part of the process's memory that it may be.
+const FRACTION: u64 = 4;
+
+/// A head of a request, or a body of a response, that is not counted.
+pub(super) const SMALL: usize = 8 * 1024;
+
+/// The memory that clients can have. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Budget(Arc<Halves>);
+
+#[derive(Debug)]
+struct Halves {
+    anyone: Half,
+    signed_in: Half,
+}
+
+#[derive(Debug)]
+struct Half {
+    free: AtomicUsize,
+}
+
+impl Half {
+    fn take(&self, bytes: usize) -> bool {
+        let take = |free: usize| free.checked_sub(bytes);
+        self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.free.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Self {
+        let half = || Half { free: AtomicUsize::new(bytes / 2) };
+        Self(Arc::new(Halves { anyone: half(), signed_in: half() }))
+    }
+
+    /// The budget of a process that may use these resources.
+    pub(super) fn of(resources: Resources) -> Self {
+        let part = resources.memory.map(|memory| memory / FRACTION);
+        Self::new(part.and_then(|part| usize::try_from(part).ok()).map_or(MOST, |part| part.min(MOST)))
+    }
+
+    /// An account for one request, of which nothing is counted yet.
+    pub(super) fn account(&self, sessions: &Sessions) -> Account {
+        Account { budget: self.clone(), sessions: sessions.clone(), anyone: 0, signed_in: 0 }
+    }
+}
+
+/// What is counted for one request; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Account {
+    budget: Budget,
+    sessions: Sessions,
+    anyone: usize,
+    signed_in: usize,
+}
+
+impl Account {
+    /// Counts so much more, for whoever sent these headers.
+    ///
+    /// Where there is no room, only those who are signed in learn that: to all others the answer is what it would have
+    /// been.
+    pub(super) fn count(&mut self, bytes: usize, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Halves { anyone, signed_in } = &*self.budget.0;
+        if anyone.take(bytes) {
+            self.anyone += bytes;
+        } else if self.sessions.user(headers).is_none() {
+            return Err(ApiError::NotAuthorized);
+        } else if signed_in.take(bytes) {
+            self.signed_in += bytes;
+        } else {
+            return Err(ApiError::Unavailable);
+        }
+        Ok(())
+    }
+
+    /// Counts the head of a request.
+    pub(super) fn count_head(&mut self, request: &Request) -> Result<(), ApiError> {
+        let (path, query) = (request.uri().path().len(), request.uri().query().map_or(0, str::len));
+        let headers = request.headers().iter();
+        let bytes =
+            headers.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + path + query;
+        if bytes <= SMALL { Ok(()) } else { self.count(bytes, request.headers()) }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.budget.0.anyone.give_back(self.anyone);
+        self.budget.0.signed_in.give_back(self.signed_in);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::header;
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+    use ring::hmac;
+
+    use super::*;
+
+    /// A token of the user `u1`.
+    fn token(key: &str) -> String {
+        let [header, claims] =
+            [r#"{"alg":"HS256"}"#, r#"{"id":"u1"}"#].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
+        let message = format!("{header}.{claims}");
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), message.as_bytes());
+        format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    #[test]
+    fn those_who_are_signed_in_have_a_half_of_their_own_and_everything_is_given_back() {
+        let (sessions, budget) = (Sessions::new("a key"), Budget::new(2000));
+        let free = || {
+            (budget.0.anyone.free.load(Ordering::Relaxed), budget.0.signed_in.free.load(Ordering::Relaxed))
+        };
+        let token = token("a key");
+        let bearer =
+            HeaderMap::from_iter([(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap())]);
+        let mut stranger = budget.account(&sessions);
+        assert_eq!(stranger.count(900, &HeaderMap::new()), Ok(()));
+        assert_eq!(stranger.count(101, &HeaderMap::new()), Err(ApiError::NotAuthorized));
+        let mut user = budget.account(&sessions);
+        assert_eq!(user.count(50, &bearer), Ok(()));
+        assert_eq!(user.count(900, &bearer), Ok(()));
+        assert_eq!(user.count(200, &bearer), Err(ApiError::Unavailable));
+        assert_eq!(free(), (50, 100));
+        drop((stranger, user));
+        assert_eq!(free(), (1000, 1000));
+    }
+
+    #[test]
+    fn it_is_a_part_of_the_memory_that_there_is() {
+        let free = |memory| {
+            Budget::of(Resources { open_files: 0, memory }).0.anyone.free.load(Ordering::Relaxed) * 2
+        };
+        assert_eq!(free(None), MOST);
+        assert_eq!(free(Some(64 << 20)), 16 << 20);
+        assert_eq!(free(Some(1 << 40)), MOST);
+    }
+}

@@ -1,0 +1,259 @@
+//! Clients that take what they can: memory, connections, time. Others are served meanwhile, and nothing runs out.
+//!
+//! The same attacks, for longer and in a control group with as much memory as a pod has: `make attack`.
+
+use std::time::{Duration, Instant};
+
+use axum::{body::Bytes, http::Request};
+use futures::future::join_all;
+use h2::client::SendRequest;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    api_process::{Process, peak_memory},
+    cluster::eventually,
+    fault_proxy::{Fault, FaultProxy},
+    mongo::{TestDatabase, answer, cookie, uri},
+};
+
+/// Longer than any answer takes here, and shorter than any timeout of the server.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Reserves a ticket on a new connection, as a client does who has nothing to do with the attack.
+async fn is_served(process: &Process, database: &TestDatabase) {
+    let body = json!({ "ticketId": database.ticket().await.to_string() });
+    let (client, url) = (reqwest::Client::new(), format!("http://{}/api/orders", process.api));
+    let request = client.post(&url).header("cookie", cookie("ada")).json(&body);
+    let (status, order) = timeout(SOON, answer(request)).await.expect("another client is served");
+    assert_eq!(status, StatusCode::CREATED, "{order}");
+    let list = client.get(&url).header("cookie", cookie("ada"));
+    assert_eq!(timeout(SOON, answer(list)).await.expect("another client is served").0, StatusCode::OK);
+}
+
+/// A connection that has sent so much and no more.
+async fn held(address: &str, sent: &[u8]) -> TcpStream {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    // The server may refuse it before it has all.
+    drop(connection.write_all(sent).await);
+    connection
+}
+
+#[tokio::test]
+async fn bodies_of_strangers_have_a_bound_together_and_others_are_served() {
+    let database = TestDatabase::new().await;
+    let process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    is_served(&process, &database).await;
+    let before = peak_memory(&process);
+    // All but the last byte of the largest body, so that each waits for the rest.
+    let head = "POST /api/orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 102400\r\n\r\n";
+    let body = [head.as_bytes(), &[b' '; 102_399]].concat();
+    let mut attack: JoinSet<_> = (0..700)
+        .map(|_| {
+            let (address, body) = (process.api.clone(), body.clone());
+            async move {
+                let mut connection = held(&address, &body).await;
+                let mut answer = Vec::new();
+                drop(connection.read_to_end(&mut answer).await);
+                String::from_utf8_lossy(&answer).into_owned()
+            }
+        })
+        .collect();
+    eventually("the bodies use up what there is for them", || async {
+        (process.metric("orders_api_requests_over_budget_total").await > 300).then_some(())
+    })
+    .await;
+    is_served(&process, &database).await;
+    let grown = peak_memory(&process).saturating_sub(before);
+    assert!(grown < 80_000, "{grown} kB more for 70 MB of bodies");
+    // Whoever finds no room learns what a stranger would have learned with it; the rest are answered when their time is up.
+    let mut answers = Vec::new();
+    while let Some(answer) = attack.join_next().await {
+        answers.push(answer.unwrap());
+    }
+    assert!(answers.iter().all(|answer| answer.is_empty()
+        || answer.starts_with("HTTP/1.1 401")
+        || answer.starts_with("HTTP/1.1 503")));
+    let late = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 503")).count();
+    assert!((100..400).contains(&late), "{late}");
+    // Then there is room again, and the order of judgement is the usual one.
+    let malformed = process.request(Method::POST, "/api/orders").header("content-type", "application/json");
+    assert_eq!(answer(malformed.body("{")).await.0, StatusCode::BAD_REQUEST);
+}
+
+/// An HTTP/2 connection whose client gives no stream any room for a response.
+async fn greedy(address: &str) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (client, connection) =
+        h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+#[tokio::test]
+async fn http_2_streams_that_take_nothing_of_a_response_cost_little_memory() {
+    let database = TestDatabase::new().await;
+    let process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    is_served(&process, &database).await;
+    let before = peak_memory(&process);
+    let url = format!("http://{}/api/orders/docs/swagger-ui-bundle.js", process.api);
+    let mut bodies = Vec::new();
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        let mut client = greedy(&process.api).await.ready().await.unwrap();
+        let requests = (0..100).map(|_| {
+            let request = Request::get(&url).body(()).unwrap();
+            client.send_request(request, true).unwrap().0
+        });
+        for response in join_all(requests.collect::<Vec<_>>()).await {
+            let response = response.unwrap();
+            assert_eq!(response.status(), 200);
+            bodies.push(response.into_body());
+        }
+        connections.push(client);
+    }
+    is_served(&process, &database).await;
+    let grown = peak_memory(&process).saturating_sub(before);
+    assert!(grown < 20_000, "{grown} kB more for 300 responses of 400 kB that are not taken");
+    // None of them lasts, although the connections are alive.
+    let ended = async {
+        for body in &mut bodies {
+            assert!(body.data().await.unwrap().is_err(), "there was no room for data");
+        }
+    };
+    timeout(Duration::from_secs(30), ended).await.expect("the streams are ended");
+    assert_eq!(process.metric("orders_api_streams_stalled_total").await, 300);
+}
+
+#[tokio::test]
+async fn connections_that_wait_for_their_clients_make_room_for_others() {
+    let database = TestDatabase::new().await;
+    // Of 256 files, 192 may be connections.
+    let process = Process::start_under(&["prlimit", "--nofile=256:256", "--"], &uri(), &database.name);
+    process.wait_until_ready(true).await;
+    let parts = [
+        "",
+        "GET /api/orders HTTP/1.1\r\nhost:",
+        "POST /api/orders HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
+        "GET /api/orders HTTP/1.1\r\nhost: x\r\n\r\n",
+    ];
+    let mut attack = Vec::new();
+    for round in 0..4 {
+        attack
+            .extend(join_all((0..100).map(|number| held(&process.api, parts[number % 4].as_bytes()))).await);
+        is_served(&process, &database).await;
+        assert!(process.metric("orders_api_connections").await <= 192, "round {round}");
+    }
+    assert!(process.metric("orders_api_connections_evicted_total").await > 100);
+    assert_eq!(process.metric("orders_api_accept_errors_total").await, 0);
+}
+
+#[tokio::test]
+async fn where_files_run_out_it_says_so_and_goes_on() {
+    let database = TestDatabase::new().await;
+    let mut process = Process::start_under(&["prlimit", "--nofile=44:44", "--"], &uri(), &database.name);
+    process.wait_until_ready(true).await;
+    let mut attack = Vec::new();
+    for _ in 0..200 {
+        attack.push(held(&process.api, b"GET").await);
+    }
+    eventually("no more files can be opened", || async {
+        (process.metric("orders_api_accept_errors_total").await > 0).then_some(())
+    })
+    .await;
+    let unsigned = answer(reqwest::Client::new().get(format!("http://{}/api/orders", process.api)));
+    assert_eq!(timeout(SOON, unsigned).await.expect("a new client is served").0, StatusCode::UNAUTHORIZED);
+    let new_probe = reqwest::get(format!("http://{}/livez", process.admin));
+    assert_eq!(
+        timeout(SOON, new_probe).await.expect("a new probe is answered").unwrap().status(),
+        StatusCode::OK
+    );
+    drop(attack);
+    process.terminate();
+    assert_eq!(process.ended().await.code(), Some(0));
+    let told: Vec<_> =
+        process.lines.iter().filter(|line| line.contains("cannot accept connections")).collect();
+    assert!((1..=2).contains(&told.len()), "{told:?}");
+    assert!(told[0].contains("Too many open files") && told[0].contains("nofile"), "{told:?}");
+}
+
+#[tokio::test]
+async fn the_soft_limit_of_open_files_is_raised() {
+    let database = TestDatabase::bare().await;
+    let process = Process::start_under(&["prlimit", "--nofile=64:1024", "--"], &uri(), &database.name);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().filter(|word| *word == "1024").count(), 2, "{line}");
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing_and_what_is_lost_is_counted() {
+    let database = TestDatabase::new().await;
+    let mut process = Process::start_with_slow_reader(&uri(), &database.name);
+    process.wait_until_ready(true).await;
+    // Long lines: what a pipe and the queue hold is soon full.
+    let path = format!("/api/{}", "x".repeat(10_000));
+    let started = Instant::now();
+    while process.metric("orders_operator_log_lines_dropped_total").await == 0 {
+        let requests = (0..20).map(|_| answer(process.request(Method::GET, &path)));
+        let answers = timeout(SOON, join_all(requests)).await.expect("it answers while nobody reads its log");
+        assert!(answers.iter().all(|(status, _)| *status == StatusCode::NOT_FOUND));
+        assert!(started.elapsed() < Duration::from_secs(60), "no line was dropped");
+    }
+    is_served(&process, &database).await;
+    process.terminate();
+    assert_eq!(process.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn half_a_request_delays_the_end_of_the_process_by_no_more_than_a_moment() {
+    let database = TestDatabase::new().await;
+    let mut process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    let half = b"GET /livez HTTP/1.1\r\nhost: x\r\nx-half:";
+    let mut connections = vec![held(&process.admin, half).await, held(&process.api, half).await];
+    // One of a connection that has been in use, which may be idle for longer.
+    let whole = [b"GET /api/orders HTTP/1.1\r\nhost: x\r\n\r\n".as_slice(), half].concat();
+    connections.push(held(&process.api, &whole).await);
+    let mut answered = [0; 12];
+    connections[2].read_exact(&mut answered).await.unwrap();
+    assert_eq!(&answered, b"HTTP/1.1 401");
+    let started = Instant::now();
+    process.terminate();
+    assert_eq!(process.ended().await.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    assert!(!process.lines.iter().any(|line| line.contains("not finished in time")));
+}
+
+#[tokio::test]
+async fn a_request_that_its_client_gave_up_is_logged_and_counted() {
+    let database = TestDatabase::new().await;
+    let proxy = FaultProxy::start().await;
+    let mut process = Process::start(&proxy.uri, &database.name, &[]);
+    process.wait_until_ready(true).await;
+    let body = json!({ "ticketId": database.ticket().await.to_string() }).to_string();
+    let request = format!(
+        "POST /api/orders HTTP/1.1\r\nhost: x\r\nx-request-id: given-up\r\ncookie: {}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        cookie("ada"),
+        body.len()
+    );
+    let insert = proxy.once("insert", Fault::HoldReply);
+    let client = held(&process.api, request.as_bytes()).await;
+    insert.wait(1).await;
+    drop(client);
+    let name = r#"orders_api_requests_abandoned_total{method="POST",route="/api/orders"}"#;
+    eventually("it is counted", || async { (process.metric(name).await == 1).then_some(()) }).await;
+    process.terminate();
+    process.ended().await;
+    let line = process.lines.iter().find(|line| line.contains("the client gave up")).unwrap();
+    assert!(line.contains("given-up") && line.contains("/api/orders") && line.contains("POST"), "{line}");
+}
