@@ -5,7 +5,7 @@ use std::time::Duration;
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use thiserror::Error as ThisError;
 
-use super::code;
+use super::{answer::on_one_line, code};
 
 /// Why a call to the store failed.
 #[derive(Clone, Debug, ThisError)]
@@ -349,15 +349,11 @@ fn server_message(error: &Error) -> Option<String> {
     }
 }
 
-/// The server's message if there is one, else the driver's; on one line.
+/// The server's message if there is one, else the driver's, as [`on_one_line`] has it.
 pub(super) fn describe(error: &Error) -> String {
     let text = match (server_code(error), server_message(error)) {
         (Some(code), Some(message)) => format!("{message} (code {code})"),
         _ => error.kind.to_string(),
     };
     on_one_line(&text)
-}
-
-fn on_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use tracing::Instrument;
 
 use super::{
+    answer::on_one_line,
     connect::majority,
     database::Store,
     document::{before, date, statuses, timestamp, transition_update},
@@ -107,6 +108,9 @@ impl RejectedOrders {
     }
 }
 
+/// The largest document with the fields of an order that are read here, in bytes. Ours have some 80.
+const MAX_PROJECTED: usize = 2048;
+
 const EXPIRING: &str = "expiring orders";
 const LOOKING: &str = "looking for expired orders";
 const COUNTING: &str = "counting expired orders";
@@ -136,21 +140,20 @@ impl Store {
     pub async fn find_expiring(&self, query: &ExpiryQuery) -> Result<ExpiringOrders, StoreError> {
         let (orders, filter) = (self.raw_orders(), query.filter());
         let (limit, grace) = (query.limit, query.grace);
-        let found: Vec<RawDocumentBuf> = retry::transient(LOOKING, || async {
-            orders
+        let found: Vec<Option<(Bson, Timestamp)>> = retry::transient(LOOKING, || async {
+            let cursor = orders
                 .find(filter.clone())
                 .projection(doc! { "_id": 1, "expiresAt": 1, "status": 1 })
                 .limit(i64::from(limit))
                 .batch_size(limit)
-                .await?
-                .try_collect()
-                .await
+                .await?;
+            let due = cursor.map_ok(|order| due_of(&order, grace));
+            due.take(usize::try_from(limit).unwrap_or(usize::MAX)).try_collect().await
         })
         .await?;
         let is_full = found.len() as u64 >= u64::from(limit);
         let mut expiring = ExpiringOrders { is_full, ..ExpiringOrders::default() };
-        for order in &found {
-            let Some((id, at)) = due_of(order, grace) else { continue };
+        for (id, at) in found.into_iter().flatten() {
             if at <= query.cutoff {
                 expiring.due_ids.push(id);
                 expiring.due.push(at);
@@ -196,11 +199,12 @@ impl Store {
         let mut parts = vec![expiring.due_ids.as_slice()];
         while let Some(ids) = parts.pop() {
             match self.expire_by_id(ids, cutoff, grace).await {
-                Ok(count) => expired += count,
+                Ok(count) => expired = u64::saturating_add(expired, count),
                 Err(error) if error.is_unavailable() => return Err(error),
                 Err(error) => match ids {
                     [id] => {
-                        tracing::warn!(order = %id, %error, "cannot cancel this order; leaving it out for a while");
+                        let order = on_one_line(&id.to_string());
+                        tracing::warn!(order, %error, "cannot cancel this order; leaving it out for a while");
                         rejected.0.push(id.clone());
                     }
                     ids => parts.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2))),
@@ -254,8 +258,12 @@ impl Store {
     }
 }
 
-/// The id of an open order, and when it is due.
+/// The id of an open order, and when it is due. None for one that is no order of ours, or whose id is so large that
+/// thousands of its kind could not be kept.
 fn due_of(order: &RawDocumentBuf, grace: Duration) -> Option<(Bson, Timestamp)> {
+    if order.as_bytes().len() > MAX_PROJECTED {
+        return None;
+    }
     let id = order.get("_id").ok()??.try_into().ok()?;
     let expires_at = timestamp(order.get_datetime("expiresAt").ok()?)?;
     let is_paying =

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use futures::{TryStreamExt, future::join_all};
+use futures::future::join_all;
 use mongodb::{
     Collection,
     bson::{RawDocumentBuf, doc},
 };
 
 use super::{
+    answer::at_most,
     batcher::Batcher,
     document::user_orders_keys,
     error::StoreError,
@@ -79,7 +80,7 @@ async fn find_for_all(
     let users: Vec<_> = pages.iter().map(|page| page.user.as_str()).collect();
     let found: Vec<RawDocumentBuf> = retry::transient(LISTING, || async {
         let find = orders.find(doc! { "userId": { "$in": &users } }).sort(user_orders_keys());
-        find.limit(i64::from(MAX_ORDERS)).batch_size(MAX_ORDERS).await?.try_collect().await
+        at_most(MAX_ORDERS, find.limit(i64::from(MAX_ORDERS)).batch_size(MAX_ORDERS).await?).await
     })
     .await?;
     let is_cut = found.len() as u64 >= u64::from(MAX_ORDERS);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, future::ready};
 use mongodb::{
     Collection, IndexModel,
     bson::{Bson, Document, doc},
@@ -11,6 +11,7 @@ use mongodb::{
 };
 
 use super::{
+    answer::{at_most, on_one_line},
     code,
     database::Store,
     document::{IDEMPOTENCY_KEY, statuses, user_orders_keys},
@@ -21,6 +22,9 @@ use crate::order::OrderStatus;
 
 /// The time limit for creating an index, which reads the whole collection. The server continues if we stop waiting.
 const BUILD_LIMIT: Duration = Duration::from_secs(600);
+
+/// The most indexes of a collection that are looked at. MongoDB allows 64.
+const MAX_INDEXES: usize = 1000;
 
 const MAKING: &str = "making the indexes";
 
@@ -35,18 +39,17 @@ impl Store {
     pub async fn ensure_indexes(&self) -> Result<(), StoreError> {
         let orders = self.orders();
         let existing = existing_indexes(&orders).await?;
-        for index in [
-            user_orders(),
-            one_active_order_per_ticket(),
-            one_order_per_idempotency_key(),
-            open_orders_by_expiry(),
-        ] {
-            if !existing.iter().any(|other| definition(other) == definition(&index)) {
+        for index in ours() {
+            if !has(&existing, &index) {
                 retry::within(BUILD_LIMIT, MAKING, ensure(&orders, index)).await?;
             }
         }
         Ok(())
     }
+}
+
+fn ours() -> [IndexModel; 4] {
+    [user_orders(), one_active_order_per_ticket(), one_order_per_idempotency_key(), open_orders_by_expiry()]
 }
 
 /// A user's orders, oldest first.
@@ -84,11 +87,14 @@ fn model(name: &str, keys: Document, mut options: IndexOptions) -> IndexModel {
     IndexModel::builder().keys(keys).options(options).build()
 }
 
-/// The existing indexes. Usually none is missing, and then only the usual deadline applies: a server that builds an
+/// Those of our indexes that exist; nothing is kept of others. Usually none is missing, and then only the usual deadline applies: a server that builds an
 /// index is waited for longer, but not one that hangs.
 async fn existing_indexes(orders: &Collection<Document>) -> Result<Vec<IndexModel>, StoreError> {
     let listed = retry::transient("listing the indexes", || async {
-        orders.list_indexes().await?.try_collect().await
+        let listed = orders.list_indexes().await?.take(MAX_INDEXES);
+        let of_ours =
+            |listed: IndexModel| ready(Ok(ours().into_iter().find(|index| is_same(index, &listed))));
+        listed.try_filter_map(of_ours).try_collect().await
     })
     .await;
     match listed {
@@ -138,7 +144,7 @@ async fn explain_failure(
         Some(code::CANNOT_CREATE_INDEX) => Err(StoreError::UnsupportedServer(describe(&error))),
         // Another process has created the same index under another name meanwhile, which serves as well.
         Some(code::INDEX_OPTIONS_CONFLICT | code::INDEX_KEYS_CONFLICT) => {
-            if existing_indexes(orders).await?.iter().any(|other| definition(other) == definition(&index)) {
+            if has(&existing_indexes(orders).await?, &index) {
                 return Ok(());
             }
             let name = index.options.and_then(|options| options.name).unwrap_or_default();
@@ -157,16 +163,24 @@ async fn tickets_sold_twice(orders: &Collection<Document>) -> DriverResult<Strin
         doc! { "$match": { "orders": { "$gt": 1 } } },
         doc! { "$limit": 3 },
     ];
-    let found: Vec<Document> = orders.aggregate(pipeline).await?.try_collect().await?;
+    let found: Vec<Document> = at_most(3, orders.aggregate(pipeline).await?).await?;
     let tickets = found.iter().filter_map(|group| group.get("_id")).map(|ticket| match ticket {
         Bson::ObjectId(id) => id.to_hex(),
-        other => other.to_string(),
+        other => on_one_line(&other.to_string()),
     });
     Ok(tickets.collect::<Vec<_>>().join(", "))
 }
 
 fn is_unique(index: &IndexModel) -> bool {
     index.options.as_ref().and_then(|options| options.unique).unwrap_or_default()
+}
+
+fn has(existing: &[IndexModel], index: &IndexModel) -> bool {
+    existing.iter().any(|other| is_same(other, index))
+}
+
+fn is_same(one: &IndexModel, other: &IndexModel) -> bool {
+    definition(one) == definition(other)
 }
 
 /// What must be equal for an existing index to serve as ours: the keys in order, uniqueness and the partial filter.

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use futures::TryStreamExt;
 use mongodb::{
     Collection,
     bson::{RawDocumentBuf, doc, oid::ObjectId},
 };
 
-use super::{batcher::Batcher, error::StoreError, retry};
+use super::{answer::at_most, batcher::Batcher, error::StoreError, retry};
 
 /// The documents with the ids of one call, in the order of these ids; `None` for an id that is not stored.
 type Loaded = Result<Vec<Option<RawDocumentBuf>>, StoreError>;
@@ -55,7 +54,7 @@ async fn find(
                 let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
                 let find = collection.find(doc! { "_id": { "$in": ids } });
                 // A limit and one batch of that size: the server keeps no cursor open, and there is one round trip.
-                find.limit(i64::from(count)).batch_size(count).await?.try_collect().await
+                at_most(count, find.limit(i64::from(count)).batch_size(count).await?).await
             }
         }
     })

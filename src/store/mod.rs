@@ -32,12 +32,14 @@
 //! inserter     inserts orders, in batches
 //!
 //! document     orders and tickets as BSON documents
+//! answer       bounds on what a server answers
 //! retry        deadlines, and retries after transient errors
 //! error        errors, sorted by what can be done about them
 //! remedy       what of them those may read who may not read the log
 //! code         the server's error codes
 //! ```
 
+mod answer;
 mod batcher;
 mod code;
 mod connect;

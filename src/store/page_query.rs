@@ -1,6 +1,5 @@
 //! The query for one page of a user's orders.
 
-use futures::TryStreamExt;
 use mongodb::{
     Collection,
     bson::{Document, RawDocumentBuf, doc},
@@ -8,6 +7,7 @@ use mongodb::{
 };
 
 use super::{
+    answer::at_most,
     document::{object_id, statuses, user_orders_keys},
     error::StoreError,
     retry,
@@ -43,7 +43,7 @@ pub(super) async fn find(
             // Some planners would otherwise scan the `_id` index across all users.
             find = find.hint(Hint::Keys(user_orders_keys()));
         }
-        find.await?.try_collect().await
+        at_most(limit, find.await?).await
     })
     .await
 }

@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 
-use futures::TryStreamExt;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use super::{
+    answer::at_most,
     code,
     database::Store,
     document::{self, TICKETS, number, object_id, ticket_version, to_ticket},
@@ -88,7 +88,7 @@ impl Store {
         let collection = self.raw_tickets();
         let found: Vec<RawDocumentBuf> = retry::transient("reading tickets' versions", || async {
             let find = collection.find(doc! { "_id": { "$in": &ids } }).projection(doc! { "version": 1 });
-            find.batch_size(batch).await?.try_collect().await
+            at_most(batch, find.batch_size(batch).await?).await
         })
         .await?;
         Ok(found.iter().filter_map(|document| ticket_version(document)).collect())

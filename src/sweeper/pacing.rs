@@ -21,7 +21,6 @@ pub fn pause(orders: u64, took: Duration, limit: Option<u32>) -> Duration {
 pub struct BatchSize(u32);
 
 const SMALLEST: u32 = 50;
-const LARGEST: u32 = 10_000;
 const FAST: Duration = Duration::from_millis(100);
 const SLOW: Duration = Duration::from_millis(150);
 
@@ -32,6 +31,9 @@ impl Default for BatchSize {
 }
 
 impl BatchSize {
+    /// The largest number.
+    pub const LARGEST: u32 = 10_000;
+
     /// The number of orders.
     pub fn get(self) -> u32 {
         self.0
@@ -44,7 +46,7 @@ impl BatchSize {
         if took > SLOW {
             self.halved()
         } else if took < FAST && orders >= u64::from(self.0) {
-            Self((self.0 + self.0 / 2).min(LARGEST))
+            Self((self.0 + self.0 / 2).min(Self::LARGEST))
         } else {
             self
         }
@@ -84,7 +86,7 @@ mod tests {
             let mut size = BatchSize::default();
             for took in took_ms {
                 size = size.after(u64::from(size.get()), Duration::from_millis(took));
-                prop_assert!((SMALLEST..=LARGEST).contains(&size.get()));
+                prop_assert!((SMALLEST..=BatchSize::LARGEST).contains(&size.get()));
             }
         }
     }
@@ -97,7 +99,10 @@ mod tests {
                 size = size.after(size.get().into(), Duration::from_secs(1) * size.get() / per_second);
             }
             let took = Duration::from_secs(1) * size.get() / per_second;
-            assert!((FAST..=SLOW).contains(&took) || size.get() == LARGEST, "{per_second}/s: {took:?}");
+            assert!(
+                (FAST..=SLOW).contains(&took) || size.get() == BatchSize::LARGEST,
+                "{per_second}/s: {took:?}"
+            );
         }
     }
 

@@ -21,6 +21,7 @@ mod database_tls;
 mod dataplane;
 mod docs;
 mod fault_proxy;
+mod hostile_answers;
 mod idempotency;
 mod identity;
 mod import;
