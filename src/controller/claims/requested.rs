@@ -67,6 +67,15 @@ pub fn requested(service: &OrdersService) -> Result<Option<RequestedRoutes>, Vec
             );
             problems.push(Problem::new(Reason::InvalidSpec, message));
         }
+        let is_listed =
+            |text: &str| CanonicalHost::parse(text.trim()).is_ok_and(|host| hosts.contains(&host));
+        if names_hosts(name) && !value.split(',').all(is_listed) {
+            let message = format!(
+                "spec.ingress.annotations has {name:?}, by which hosts get DNS records or certificates, and not all of \
+                 these are in spec.ingress.hosts: remove it, or list every host there"
+            );
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+        }
     }
     if ingress.class_name.is_some() && ingress.annotations.contains_key(CLASS_ANNOTATION) {
         let message = format!(
@@ -105,12 +114,23 @@ pub fn gateway(parent: &ParentRef, namespace: &str) -> EntryPoint {
     EntryPoint::Gateway(format!("{namespace}/{}", parent.name).into())
 }
 
-/// Whether this annotation has an ingress controller serve further hosts: of ingress-nginx and HAProxy, of Kong, and the
-/// conditions of the AWS load balancer.
+/// Whether this annotation has an ingress controller serve further hosts: of ingress-nginx and HAProxy, which also
+/// redirects from others, of Kong, and the conditions of the AWS load balancer.
 fn adds_hosts(name: &str) -> bool {
     match name.split_once('/') {
         Some((_, "server-alias" | "server-alias-regex" | "host-aliases")) => true,
+        Some((_, "redirect-from" | "redirect-from-regex")) => true,
         Some(("alb.ingress.kubernetes.io", rest)) => rest.starts_with("conditions."),
+        _ => false,
+    }
+}
+
+/// Whether this annotation lists hosts: of ExternalDNS, which gives them DNS records, whatever prefix its annotations
+/// have, or of cert-manager, which gives them a certificate.
+fn names_hosts(name: &str) -> bool {
+    match name.split_once('/') {
+        Some((prefix, "hostname" | "internal-hostname")) => prefix.contains("external-dns"),
+        Some(("cert-manager.io", "common-name" | "alt-names")) => true,
         _ => false,
     }
 }

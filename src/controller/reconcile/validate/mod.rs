@@ -264,12 +264,39 @@ mod tests {
         for name in [
             "nginx.ingress.kubernetes.io/server-alias",
             "haproxy-ingress.github.io/server-alias-regex",
+            "haproxy-ingress.github.io/redirect-from",
+            "haproxy-ingress.github.io/redirect-from-regex",
             "konghq.com/host-aliases",
             "alb.ingress.kubernetes.io/conditions.some-srv",
         ] {
             let found = with(serde_json::json!({"annotations": {name: "t.dev"}})).unwrap_err();
             assert!(found.len() == 1 && found[0].message.contains(name), "{found:?}");
         }
+    }
+
+    #[test]
+    fn an_annotation_gives_dns_records_and_certificates_to_the_hosts_of_the_spec_only() {
+        let with = |name: &str, value: &str| {
+            let ingress =
+                serde_json::json!({"hosts": ["shop.dev", "*.shop.dev"], "annotations": {name: value}});
+            validate(&service(serde_json::json!({"ingress": ingress})), &Dereferenced::default(), Some("i"))
+        };
+        for name in [
+            "external-dns.alpha.kubernetes.io/hostname",
+            "external-dns.kubernetes.io/internal-hostname",
+            "cert-manager.io/common-name",
+            "cert-manager.io/alt-names",
+        ] {
+            for value in ["shop.dev", "Shop.dev., *.shop.dev"] {
+                assert!(with(name, value).is_ok(), "{name}: {value}");
+            }
+            for value in ["pay.dev", "shop.dev,pay.dev", "a.shop.dev", "shop.dev,", ""] {
+                let found = with(name, value).unwrap_err();
+                assert!(found.len() == 1 && found[0].message.contains(name), "{name}: {value}: {found:?}");
+            }
+        }
+        assert!(with("external-dns.alpha.kubernetes.io/ttl", "60").is_ok());
+        assert!(with("cert-manager.io/cluster-issuer", "letsencrypt").is_ok());
     }
 
     #[test]
