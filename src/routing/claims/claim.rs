@@ -82,7 +82,8 @@ pub enum HostPolicy {
     /// Every object; each prefix goes to the oldest that claims it.
     #[default]
     Shared,
-    /// Only objects in the namespace that was first to claim the host, a wildcard above it or a host below it.
+    /// Only objects in the namespace that was first to claim the host, a wildcard above it or a host below it. What an
+    /// OrdersService has rendered, it keeps.
     Namespace,
 }
 

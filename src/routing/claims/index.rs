@@ -154,7 +154,7 @@ impl ClaimIndex {
         let claims = [&old, &next].into_iter().flatten().flat_map(|(_, claims)| claims);
         let touched: BTreeSet<_> = claims.map(|claim| self.resolved_claim(claim)).collect();
         let claimants = [&old, &next].into_iter().flatten().map(|(claimant, _)| claimant);
-        let first = claimants.min().map(|claimant| Hold { is_pending: false, claimant: claimant.clone() });
+        let first = claimants.min().map(|claimant| Hold::new(claimant, true));
         let before = self.snapshot(&touched, first.as_ref());
         if let Some((claimant, claims)) = old {
             self.unindex(&claimant, &claims);
@@ -210,9 +210,9 @@ impl ClaimIndex {
         for claim in claims.iter().filter(|claim| !claim.site.host.is_any()) {
             let is_held = is_service(claimant) && claim.is_served;
             if is_held || self.allows(&claimant.id.namespace, &claim.site.host) {
-                let hold = Hold { is_pending: !claim.is_served, claimant: claimant.clone() };
+                let hold = Hold::new(claimant, claim.is_served);
                 let known = holds.entry(claim.site.host.clone()).or_insert_with(|| hold.clone());
-                known.is_pending &= hold.is_pending;
+                known.standing = known.standing.min(hold.standing);
             }
         }
         holds
@@ -280,7 +280,7 @@ impl ClaimIndex {
             Some(owner) if is_other(&owner) => Some(owner.claimant),
             Some(owner) => rival.map(|rival| rival.claimant).or_else(|| {
                 let first = self.first_of_any_host(&site.entry_point)?;
-                let first = Hold { is_pending: false, claimant: first.clone() };
+                let first = Hold::new(first, true);
                 (is_other(&first) && first < owner).then_some(first.claimant)
             }),
             None => None,

@@ -97,19 +97,42 @@ fn nobody_loses_a_host_that_is_served_to_an_older_object_that_claims_it_later() 
 }
 
 #[test]
+fn nobody_loses_a_host_that_is_served_to_an_older_ingress_or_route_that_gets_a_rule_for_it_later() {
+    for kind in [ClaimantKind::Ingress, ClaimantKind::HTTPRoute] {
+        for theirs in ["t.dev", "*.dev", "*"] {
+            let mut index = ClaimIndex::new(HostPolicy::Namespace);
+            let (old, me) = (foreign(1, "a", "old", kind), claimant(2, "b", "me"));
+            let mine = at_gateway("gw/public", "t.dev");
+            let host = if theirs == "*" { CanonicalHost::any() } else { host(theirs) };
+            let rule = served(Site { host, ..mine.clone() }, "/");
+            let refused = |index: &ClaimIndex| refused_by(&index.judge(&me, &mine, &[path("/")]));
+            index.put(old.clone(), [served(at_gateway("gw/public", "o.dev"), "/")].into());
+            index.put(me.clone(), [served(mine.clone(), "/")].into());
+            index.put(old.clone(), [rule.clone()].into());
+            assert_eq!(refused(&index), None, "{kind:?} {theirs}");
+            // One that was there before anything was rendered is the first.
+            index.put(me.clone(), [Claim { is_served: false, ..served(mine.clone(), "/") }].into());
+            assert_eq!(refused(&index), Some("old".into()), "{kind:?} {theirs}");
+        }
+    }
+}
+
+#[test]
 fn a_route_without_hosts_is_any_host_of_its_gateway() {
     let mut index = ClaimIndex::new(HostPolicy::Namespace);
     let (route, me) = (foreign(1, "infra", "all", ClaimantKind::HTTPRoute), claimant(2, "a", "me"));
     let sites = [at_gateway("gw/public", "t.dev"), at_gateway("gw/other", "t.dev"), site(None, "t.dev")];
-    index.put(me.clone(), sites.iter().map(|site| served(site.clone(), "/")).collect());
+    let requested = |site: &Site| Claim { is_served: false, ..served(site.clone(), "/") };
+    index.put(me.clone(), sites.iter().map(requested).collect());
     let any = Site { host: CanonicalHost::any(), ..sites[0].clone() };
     let claim = Claim { site: any, prefix: None, is_served: true };
     assert_eq!(names(&index.put(route.clone(), [claim.clone()].into())), ["me"]);
     let refused = |index: &ClaimIndex| sites.each_ref().map(|site| refused_by(&index.judge(&me, site, &[])));
     assert_eq!(refused(&index), [Some("all".into()), None, None]);
-    // A younger one takes nothing away, and one of the same namespace neither.
-    index.put(Claimant { created: 3, ..route.clone() }, [claim.clone()].into());
+    // It takes nothing away that is served, and one of the same namespace nothing at all.
+    index.put(me.clone(), sites.iter().map(|site| served(site.clone(), "/")).collect());
     assert_eq!(refused(&index), [None, None, None]);
+    index.put(me.clone(), sites.iter().map(requested).collect());
     index.remove(&route.id);
     index.put(foreign(1, "a", "own", ClaimantKind::HTTPRoute), [claim].into());
     assert_eq!(refused(&index), [None, None, None]);

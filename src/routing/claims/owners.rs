@@ -12,18 +12,38 @@ use std::{
     sync::Arc,
 };
 
-use super::claim::Claimant;
+use super::claim::{Claimant, ClaimantKind};
 use crate::routing::host::CanonicalHost;
 
-/// The claim of an object on a host, whatever its paths. The smallest is the first: one that is served is before one that
-/// is only requested, so that nobody loses a host to an older object that requests it later.
+/// What a claim on a host is worth, whatever the age of its object. The first comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// An OrdersService has routes there, so nobody's claim was before its own.
+    Rendered,
+    /// Another object has rules for it, and nobody can tell since when: an old one may have got them a moment ago.
+    Foreign,
+    /// An OrdersService requests it.
+    Requested,
+}
+
+/// The claim of an object on a host, whatever its paths. The smallest is the first: by its standing, so that nobody loses
+/// a host to an older object that claims it later, and then by age.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Hold {
-    pub(super) is_pending: bool,
+    pub(super) standing: Standing,
     pub(super) claimant: Arc<Claimant>,
 }
 
 impl Hold {
+    pub(super) fn new(claimant: &Arc<Claimant>, is_served: bool) -> Self {
+        let standing = match (claimant.id.kind, is_served) {
+            (ClaimantKind::OrdersService, true) => Standing::Rendered,
+            (ClaimantKind::OrdersService, false) => Standing::Requested,
+            (ClaimantKind::Ingress | ClaimantKind::HTTPRoute, _) => Standing::Foreign,
+        };
+        Self { standing, claimant: claimant.clone() }
+    }
+
     fn is_of(&self, other: &Self) -> bool {
         self.claimant.id.namespace == other.claimant.id.namespace
     }

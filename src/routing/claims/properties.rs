@@ -89,6 +89,16 @@ fn says_whose(index: &ClaimIndex, claimant: &Claimant, claim: &Claim) -> bool {
         || allowed.is_none_or(|list| list.allows(&claimant.id.namespace, &claim.site.host))
 }
 
+/// What a claim is worth, by the rules as documented: what an OrdersService has rendered, then what others have, then what
+/// is requested.
+fn worth(claimant: &Claimant, is_served: bool) -> u8 {
+    match (claimant.id.kind == ClaimantKind::OrdersService, is_served) {
+        (true, true) => 0,
+        (false, _) => 1,
+        (true, false) => 2,
+    }
+}
+
 /// Whether a namespace may have a host, by the rules as documented, without an index.
 fn may_have(index: &ClaimIndex, namespace: &str, at: &Site) -> bool {
     if index.allowed.as_ref().is_some_and(|allowed| !allowed.allows(namespace, &at.host)) {
@@ -103,21 +113,21 @@ fn may_have(index: &ClaimIndex, namespace: &str, at: &Site) -> bool {
             // Of the claims of an object on a host, the one that is served counts.
             let same_host = |other: &&Claim| other.site.host == claim.site.host;
             let is_served = of_claimant.iter().filter(same_host).any(|claim| claim.is_served);
-            claims.push((!is_served, claimant.clone(), &claim.site));
+            claims.push((worth(claimant, is_served), claimant.clone(), &claim.site));
         }
     }
     let is_own = |claimant: &Arc<Claimant>| &*claimant.id.namespace == namespace;
     let first = claims
         .iter()
         .filter(|(_, who, of)| is_own(who) && !of.host.is_any() && of.host.covers(&at.host))
-        .map(|(pending, who, _)| (*pending, who.clone()))
+        .map(|(worth, who, _)| (*worth, who.clone()))
         .min();
     let Some(first) = first else { return true };
     // Of the routes at a Gateway that name no host only the oldest counts.
     let any = claims.iter().filter(|(_, _, of)| of.host.is_any() && of.entry_point == at.entry_point);
-    let oldest_any = any.map(|(pending, who, _)| (*pending, who.clone())).min();
+    let oldest_any = any.map(|(worth, who, _)| (*worth, who.clone())).min();
     let others = claims.iter().filter(|(_, _, of)| !of.host.is_any() && of.host.meets(&at.host));
-    let others = others.map(|(pending, who, _)| (*pending, who.clone())).chain(oldest_any);
+    let others = others.map(|(worth, who, _)| (*worth, who.clone())).chain(oldest_any);
     !others.into_iter().any(|other| !is_own(&other.1) && other < first)
 }
 
@@ -141,7 +151,8 @@ fn expected_winner<'a>(index: &'a ClaimIndex, wanted: &Site, prefix: &CanonicalP
             });
             of_host.map(move |claim| {
                 let same_host = |other: &&Claim| other.site.host == claim.site.host;
-                (!claims.iter().filter(same_host).any(|claim| claim.is_served), claimant)
+                let is_served = claims.iter().filter(same_host).any(|claim| claim.is_served);
+                (worth(claimant, is_served), claimant)
             })
         });
         if let Some((_, owner)) = covering.min() {

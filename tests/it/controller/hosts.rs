@@ -164,6 +164,18 @@ async fn an_older_object_that_asks_for_a_host_later_does_not_take_it_from_whom_i
     let controller = owner.namespace.run_with("controller", &BY_NAMESPACE).await;
     mallory.apply(&mallory.claiming("old", &format!("elsewhere.{base}"))).await;
     mallory.served("old", &[format!("elsewhere.{base}/api/orders")]).await;
+    let rules = |hosts: &[&str]| {
+        let backend = json!({"service": {"name": "x", "port": {"number": 80}}});
+        let http = json!({"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]});
+        let rule = |host: &&str| json!({"host": host, "http": http});
+        json!({"metadata": {"name": "by-hand"}, "spec": {"rules": hosts.iter().map(rule).collect::<Vec<_>>()}})
+    };
+    let (ingresses, by_hand) = (
+        Api::<Ingress>::namespaced(mallory.client.clone(), &mallory.namespace.name),
+        format!("by-hand.{base}"),
+    );
+    let ingress = serde_json::from_value(rules(&[&by_hand])).unwrap();
+    ingresses.create(&PostParams::default(), &ingress).await.unwrap();
     next_second(&owner.namespace).await;
     owner.apply(&owner.claiming("orders", &base)).await;
     owner.served("orders", &[format!("{base}/api/orders")]).await;
@@ -171,12 +183,17 @@ async fn an_older_object_that_asks_for_a_host_later_does_not_take_it_from_whom_i
     let mut taking = mallory.claiming("old", &base);
     mallory.apply(&taking).await;
     mallory.refused("old", &owner).await;
-    // Nor does a controller that starts anew give it away.
+    // Nor does a controller that starts anew give it away, or an older Ingress that gets a rule for it take it.
     controller.kill();
+    let taken = Patch::Merge(rules(&[&by_hand, &base]));
+    ingresses.patch("by-hand", &PatchParams::default(), &taken).await.unwrap();
     taking["spec"]["ingress"]["hosts"] = json!([base, format!("elsewhere.{base}")]);
     mallory.apply(&taking).await;
     let _controller = owner.namespace.run_with("controller", &BY_NAMESPACE).await;
     mallory.served("old", &[format!("elsewhere.{base}/api/orders")]).await;
+    let message =
+        mallory.namespace.condition("old", IngressReady, "False", "HostOwnedByOtherNamespace").await;
+    assert!(message.contains(&format!("namespace {:?}", owner.namespace.name)), "{message}");
     owner.namespace.condition("orders", IngressReady, "True", "MissingClient").await;
     assert_eq!(served(&owner.namespace, "orders").await, [format!("{base}/api/orders")]);
     remove([owner, mallory]).await;
