@@ -24,12 +24,23 @@ pub enum ConditionType {
     DatabaseReady,
     /// The sweeper moves this database's expired orders to cancelled.
     Sweeping,
+    /// Not ready yet, and being worked on; absent otherwise, as kstatus expects it.
+    Reconciling,
+    /// Not ready, and nothing will change that but a change of the spec; absent otherwise, as kstatus expects it.
+    Stalled,
 }
 
 impl ConditionType {
     /// The types that the controller writes. `Ready`, which summarizes the others, comes first.
-    pub const CONTROLLER: [Self; 5] =
-        [Self::Ready, Self::Valid, Self::Reconciled, Self::Available, Self::IngressReady];
+    pub const CONTROLLER: [Self; 7] = [
+        Self::Ready,
+        Self::Valid,
+        Self::Reconciled,
+        Self::Available,
+        Self::IngressReady,
+        Self::Reconciling,
+        Self::Stalled,
+    ];
 
     /// The types that the sweeper writes.
     pub const SWEEPER: [Self; 2] = [Self::DatabaseReady, Self::Sweeping];
@@ -44,6 +55,8 @@ impl ConditionType {
             Self::IngressReady => "IngressReady",
             Self::DatabaseReady => "DatabaseReady",
             Self::Sweeping => "Sweeping",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
         }
     }
 }
@@ -126,6 +139,10 @@ reasons! {
     ImagePullFailed,
     /// A container of a pod keeps exiting.
     CrashLoopBackOff,
+    /// The cluster does not let a pod be created: a quota, an admission webhook, a missing ServiceAccount.
+    PodCreationFailed,
+    /// Pods with a former spec still serve, or the current one's are not all there yet.
+    RolloutInProgress,
     /// A rollout makes no progress.
     ProgressDeadlineExceeded,
     /// The database cannot be reached, is too busy, or has no primary; or the Secret with its address is missing.

@@ -1,6 +1,6 @@
 //! How far a Deployment is, in the few numbers that the status needs.
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 
 use super::partial::Partial;
 
@@ -24,6 +24,8 @@ pub struct Rollout {
     pub is_available: bool,
     /// Why the rollout does not progress, once its deadline has passed.
     pub stalled: Option<String>,
+    /// Why pods cannot be created: a quota, an admission webhook's refusal, a missing ServiceAccount.
+    pub creation_failure: Option<String>,
 }
 
 impl Rollout {
@@ -36,6 +38,12 @@ impl Rollout {
     pub fn is_all_updated(&self) -> bool {
         self.updated == self.desired && self.replicas == self.desired
     }
+
+    /// Whether every pod that there is has the current template, as far as the Deployment controller has seen it. More
+    /// pods may be wanted: scaling is no rollout.
+    pub fn is_of_this_generation(&self) -> bool {
+        self.is_observed && self.updated == self.replicas
+    }
 }
 
 impl From<&Partial<Deployment>> for Rollout {
@@ -43,6 +51,9 @@ impl From<&Partial<Deployment>> for Rollout {
         let status = &deployment.status;
         let condition =
             |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+        let message = |condition: &DeploymentCondition, otherwise: &str| {
+            condition.message.clone().unwrap_or_else(|| otherwise.to_owned())
+        };
         let past_deadline = condition("Progressing").filter(|progress| {
             progress.status == "False" && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
         });
@@ -57,9 +68,10 @@ impl From<&Partial<Deployment>> for Rollout {
             ready: status.ready_replicas.unwrap_or(0),
             updated: status.updated_replicas.unwrap_or(0),
             is_available,
-            stalled: past_deadline.map(|condition| {
-                condition.message.clone().unwrap_or_else(|| "the rollout does not progress".into())
-            }),
+            stalled: past_deadline.map(|condition| message(condition, "the rollout does not progress")),
+            creation_failure: condition("ReplicaFailure")
+                .filter(|failure| failure.status == "True")
+                .map(|failure| message(failure, "it is not said why")),
         }
     }
 }

@@ -347,7 +347,9 @@ async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -
     if let Some((is_ready, reason, message)) = now.filter(|now| before.as_ref() != Some(now)) {
         let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
         tracing::info!(namespace, name, ready = is_ready, reason, message, "status changed");
-        let is_rolling_out = reason == Reason::MinimumReplicasUnavailable.as_str();
+        let is_rolling_out = [Reason::MinimumReplicasUnavailable, Reason::RolloutInProgress]
+            .iter()
+            .any(|rolling| reason == rolling.as_str());
         if !is_rolling_out {
             let reason = if is_ready { "Ready" } else { &reason };
             let event = EventContent { is_warning: !is_ready, reason, note: &message, action: ACTION };

@@ -3,7 +3,10 @@
 //! Pods are listed, a few at a time, only while their Deployment is incomplete, and they are never watched. So if all
 //! is well, none is ever read.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, Pod, PodStatus},
+    jiff::{SignedDuration, Timestamp},
+};
 use kube::{Api, ResourceExt, api::ListParams};
 
 use super::build::metadata::selector_labels;
@@ -17,6 +20,9 @@ use crate::{
 
 /// How many pods are listed. Those of one template mostly fail for one reason.
 const MAX_PODS: u32 = 50;
+
+/// How long a container may run before it is told that it is not ready.
+const UNREADY_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 /// The most bytes of a container's own message that are passed on.
 const MAX_MESSAGE: usize = 600;
@@ -35,7 +41,7 @@ pub async fn inspect(
     // what this one does not show yet is found the next time.
     let params = ListParams::default().labels(&selector(name)).limit(MAX_PODS).match_any();
     let list = api_server.read("Pod", "list", pods.list(&params)).await?;
-    Ok(diagnose(&list.items))
+    Ok(diagnose(&list.items, Timestamp::now()))
 }
 
 /// The label selector of the pods of the resource of this name.
@@ -46,14 +52,14 @@ pub fn selector(name: &str) -> String {
 
 /// The most severe problem of any pod. Of several that are equal, that of the first pod by name, so that the message
 /// stays the same while nothing changes.
-fn diagnose(pods: &[Pod]) -> Option<Problem> {
+fn diagnose(pods: &[Pod], now: Timestamp) -> Option<Problem> {
     let mut found = Vec::new();
     for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let name = pod.name_any();
         let Some(status) = &pod.status else { continue };
         let containers = status.container_statuses.iter().flatten();
         if let Some((severity, problem)) =
-            containers.filter_map(|container| of_container(&name, container)).next()
+            containers.filter_map(|container| of_container(&name, container, now)).next()
         {
             found.push((severity, name, problem));
         } else if let Some(problem) = unscheduled(&name, status) {
@@ -72,8 +78,13 @@ enum Severity {
     Waiting,
 }
 
-fn of_container(pod: &str, container: &ContainerStatus) -> Option<(Severity, Problem)> {
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+fn of_container(pod: &str, container: &ContainerStatus, now: Timestamp) -> Option<(Severity, Problem)> {
+    let state = container.state.as_ref()?;
+    if let Some(running) = state.running.as_ref().filter(|_| !container.ready) {
+        let since = running.started_at.as_ref().map_or(now, |started| started.0);
+        return unready(pod, container, now.duration_since(since));
+    }
+    let waiting = state.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
     let words = waiting.message.as_deref().unwrap_or_default();
     let image = &container.image;
@@ -113,6 +124,24 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<(Severity, Pro
             ),
         )),
     }
+}
+
+/// What is wrong with a container that runs and is not ready: nothing, if it has only just begun.
+fn unready(pod: &str, container: &ContainerStatus, age: SignedDuration) -> Option<(Severity, Problem)> {
+    let image = &container.image;
+    let has_restarted = container.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
+    if has_restarted {
+        let message = format!(
+            "pod {pod:?} with image {image:?} is not ready, and has ended before{}: see kubectl logs {pod} --previous",
+            last_termination(container)
+        );
+        return Some((Severity::Crash, Problem::new(Reason::CrashLoopBackOff, message)));
+    }
+    let message = format!(
+        "pod {pod:?} with image {image:?} runs, but its readiness probe fails: see kubectl describe pod {pod}, and its logs"
+    );
+    (age >= UNREADY_AFTER)
+        .then(|| (Severity::Waiting, Problem::new(Reason::MinimumReplicasUnavailable, message)))
 }
 
 /// The error of the last attempt. Between two attempts, the kubelet puts its own words before it.
@@ -163,6 +192,10 @@ mod tests {
 
     use super::*;
 
+    fn diagnose(pods: &[Pod]) -> Option<Problem> {
+        super::diagnose(pods, "2026-01-01T00:01:00Z".parse().unwrap())
+    }
+
     fn pod(name: &str, container: Value) -> Pod {
         let mut status = json!({"name": "orders-api", "image": "registry/x:1", "imageID": "", "ready": false, "restartCount": 3});
         json_patch::merge(&mut status, &container);
@@ -210,9 +243,27 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_runs_and_is_not_ready_is_told_after_half_a_minute_or_when_it_has_ended_before() {
+        let state = |started: &str| json!({"state": {"running": {"startedAt": started}}});
+        let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+        let told = |container: Value| super::diagnose(&[pod("p", container)], now);
+        assert_eq!(told(state("2026-01-01T00:00:31Z")), None);
+        let slow = told(state("2026-01-01T00:00:30Z")).unwrap();
+        assert_eq!(slow.reason, Reason::MinimumReplicasUnavailable);
+        assert!(slow.message.contains("pod \"p\"") && slow.message.contains("readiness probe"), "{slow}");
+        let mut again = state("2026-01-01T00:00:59Z");
+        again["lastState"] = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
+        let again_told = told(again.clone()).unwrap();
+        assert_eq!(again_told.reason, Reason::CrashLoopBackOff);
+        assert!(again_told.message.contains("with exit code 0 (Completed)"), "{again_told}");
+        again["ready"] = json!(true);
+        assert_eq!(told(again), None, "it serves now");
+    }
+
+    #[test]
     fn the_most_severe_problem_is_reported_and_starting_pods_are_not() {
         let creating = waiting("a", "ContainerCreating", "");
-        let running = pod("r", json!({"state": {"running": {}}}));
+        let running = pod("r", json!({"state": {"running": {"startedAt": "2026-01-01T00:00:59Z"}}}));
         assert_eq!(diagnose(&[creating.clone(), running]), None);
         let unscheduled: Pod = serde_json::from_value(json!({
             "metadata": {"name": "u"},

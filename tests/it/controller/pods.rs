@@ -9,7 +9,7 @@ use futures::StreamExt;
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
 use kube::{
     ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     runtime::watcher::watch_object,
 };
 use orders_operator::crd::{ConditionType::*, OrdersService};
@@ -215,5 +215,79 @@ async fn the_pods_pass_a_namespace_that_enforces_the_restricted_standard() {
     pod.spec.as_mut().unwrap().containers[0].security_context = None;
     let refused = namespace.api::<Pod>().create(&dry, &pod).await.unwrap_err().to_string();
     assert!(refused.contains("violates PodSecurity"), "{refused}");
+    namespace.remove().await;
+}
+
+/// Marks every pod of `orders` as a kubelet does whose probes succeed.
+async fn serve(namespace: &TestNamespace) {
+    let pods = namespace.api::<Pod>();
+    let of_orders = ListParams::default().labels("app.kubernetes.io/instance=orders");
+    for pod in pods.list(&of_orders).await.unwrap() {
+        let name = pod.name_any();
+        if pod.metadata.deletion_timestamp.is_some() {
+            // There is no kubelet to end it.
+            let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            let _gone = pods.delete(&name, &at_once).await;
+            continue;
+        }
+        let status = json!({"status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        }});
+        match pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_a_quota_keeps_from_being_rolled_out_is_not_ready_until_its_own_pods_serve() {
+    let namespace = TestNamespace::create("quota").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
+    eventually("its pod serves", || async {
+        serve(&namespace).await;
+        let service = namespace.api::<OrdersService>().get("orders").await.unwrap();
+        let conditions = service.status.unwrap_or_default().conditions;
+        conditions.iter().any(|each| each.type_ == "Available" && each.status == "True").then_some(())
+    })
+    .await;
+    let quota = namespace.dynamic("ResourceQuota", "v1");
+    let full = json!({"metadata": {"name": "full"}, "spec": {"hard": {"pods": "1"}}});
+    quota.create(&PostParams::default(), &serde_json::from_value(full).unwrap()).await.unwrap();
+    eventually("the quota counts the pod", || async {
+        let quota = quota.get("full").await.unwrap();
+        (quota.data["status"]["used"]["pods"] == "1").then_some(())
+    })
+    .await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1, "port": 4000}))).await.unwrap();
+    let message = namespace.condition("orders", Available, "False", "PodCreationFailed").await;
+    for expected in ["exceeded quota: full", "0 of 1 pods have the current spec", "1 of 1 pods are ready"] {
+        assert!(message.contains(expected), "{expected} is missing in {message}");
+    }
+    namespace.condition("orders", Ready, "False", "PodCreationFailed").await;
+    namespace.condition("orders", Reconciling, "True", "PodCreationFailed").await;
+    quota.delete("full", &DeleteParams::default()).await.unwrap();
+    eventually("the new pod serves in the old one's place", || async {
+        serve(&namespace).await;
+        let service = namespace.api::<OrdersService>().get("orders").await.unwrap();
+        let conditions = service.status.unwrap_or_default().conditions;
+        conditions.iter().any(|each| each.type_ == "Available" && each.status == "True").then_some(())
+    })
+    .await;
+    let pods = namespace.api::<Pod>().list(&ListParams::default()).await.unwrap();
+    let mut ports = pods.iter().flat_map(|pod| &pod.spec.as_ref().unwrap().containers[0].ports).flatten();
+    assert!(ports.any(|port| port.container_port == 4000), "{pods:?}");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_resource_that_no_controller_has_seen_says_so() {
+    let namespace = TestNamespace::create("unseen").await;
+    let service = namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    assert_eq!(service.status.unwrap().observed_generation, Some(-1));
     namespace.remove().await;
 }

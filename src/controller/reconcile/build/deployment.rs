@@ -162,6 +162,8 @@ fn container(service: &ValidatedOrdersService, certificates: Option<&Certificate
         startup_probe: Some(probe("/livez", 1, 60)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         liveness_probe: Some(probe("/livez", 10, 3)),
+        // The last lines of its log, where it wrote no message of its own: they are in the status if it ends.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
         resources: Some(ResourceRequirements {
             requests: filled(service.pods.requests.clone()),
             limits: filled(service.pods.limits.clone()),

@@ -144,21 +144,44 @@ pub fn compute(
     }
     let (is_ready, reason, message) = readiness(&conditions, &old.conditions);
     let ready = NewCondition { kind: ConditionType::Ready, status: is_ready, reason, message, generation };
+    if !is_ready {
+        let kind = if is_stalled(&ready.reason, &conditions) {
+            ConditionType::Stalled
+        } else {
+            ConditionType::Reconciling
+        };
+        let progress = NewCondition { kind, status: true, ..ready.clone() };
+        set_condition(&mut conditions, &old.conditions, progress, now);
+    }
     set_condition(&mut conditions, &old.conditions, ready, now);
     conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
     status.conditions = conditions;
     status
 }
 
-/// `Ready`: status, reason and message of the first condition that is false, the controller's before the sweeper's.
+/// `Ready`: status, reason and message of the first condition that is false, the controller's before the sweeper's; but
+/// pods that only wait are the consequence of a database that is not ready, so that is told first.
 fn readiness(ours: &[Condition], on_object: &[Condition]) -> (bool, String, String) {
     let [_, order @ ..] = ConditionType::CONTROLLER;
     let own = order.iter().filter_map(|kind| find_condition(ours, *kind));
     let others = ConditionType::SWEEPER.iter().filter_map(|kind| find_condition(on_object, *kind));
-    match own.chain(others).find(|condition| !is_true(condition)) {
-        None => (true, Reason::AsExpected.as_str().into(), "everything is in place".into()),
-        Some(failing) => (false, failing.reason.clone(), failing.message.clone()),
-    }
+    let failing: Vec<_> = own.chain(others).filter(|condition| !is_true(condition)).collect();
+    let Some(first) = failing.first() else {
+        return (true, Reason::AsExpected.as_str().into(), "everything is in place".into());
+    };
+    let waits =
+        [Reason::MinimumReplicasUnavailable, Reason::RolloutInProgress, Reason::ProgressDeadlineExceeded];
+    let is_consequence = waits.iter().any(|reason| first.reason == reason.as_str());
+    let database = failing.iter().find(|condition| condition.type_ == ConditionType::DatabaseReady.as_str());
+    let cause = database.filter(|_| is_consequence).unwrap_or(first);
+    (false, cause.reason.clone(), cause.message.clone())
+}
+
+/// Whether what is not ready for this reason stays so until someone changes the spec.
+fn is_stalled(reason: &str, conditions: &[Condition]) -> bool {
+    let waits_for_a_change = [Reason::Suspended, Reason::ProgressDeadlineExceeded];
+    find_condition(conditions, ConditionType::Valid).is_some_and(|valid| !is_true(valid))
+        || waits_for_a_change.iter().any(|waits| reason == waits.as_str())
 }
 
 #[cfg(test)]
@@ -195,7 +218,7 @@ mod tests {
 
     fn available(ready: i32) -> Applied {
         deployment(json!({
-            "observedGeneration": 2, "replicas": 2, "readyReplicas": ready,
+            "observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": ready,
             "conditions": [{"type": "Available", "status": if ready > 0 { "True" } else { "False" }}]
         }))
     }
@@ -267,8 +290,11 @@ mod tests {
             ready: 2,
             updated: 2,
             is_available: true,
+            is_observed: true,
             ..Rollout::default()
         };
+        let scaling = Rollout { desired: 5, ..whole.clone() };
+        let quota = Rollout { updated: 0, creation_failure: Some("exceeded quota".into()), ..whole.clone() };
         let one_fails = Rollout { ready: 1, ..whole.clone() };
         let rolling = Rollout { replicas: 3, updated: 1, ..whole.clone() };
         let none = Rollout { ready: 0, is_available: false, ..whole.clone() };
@@ -276,8 +302,11 @@ mod tests {
         for (rollout, trouble, expected) in [
             (&whole, None, (true, Reason::AsExpected)),
             (&one_fails, Some(&image), (true, Reason::AsExpected)),
-            (&rolling, None, (true, Reason::AsExpected)),
-            (&rolling, Some(&waits), (true, Reason::AsExpected)),
+            (&scaling, None, (true, Reason::AsExpected)),
+            (&rolling, None, (false, Reason::RolloutInProgress)),
+            (&rolling, Some(&waits), (false, Reason::RolloutInProgress)),
+            (&quota, None, (false, Reason::PodCreationFailed)),
+            (&quota, Some(&image), (false, Reason::ImagePullFailed)),
             (&rolling, Some(&image), (false, Reason::ImagePullFailed)),
             (&none, None, (false, Reason::MinimumReplicasUnavailable)),
             (&none, Some(&waits), (false, Reason::MinimumReplicasUnavailable)),
@@ -291,6 +320,41 @@ mod tests {
             assert!(trouble.is_none_or(|trouble| message.contains(&trouble.message)), "{message}");
         }
         assert!(whole.is_complete() && ![one_fails, rolling, none, stuck].iter().any(Rollout::is_complete));
+    }
+
+    #[test]
+    fn pods_that_wait_for_a_database_are_told_by_their_cause() {
+        let mut service = service(json!({}));
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        let mut conditions = Vec::new();
+        let unreachable = NewCondition {
+            kind: ConditionType::DatabaseReady,
+            status: false,
+            reason: "DatabaseUnreachable".into(),
+            message: "no answer".into(),
+            generation: Some(1),
+        };
+        set_condition(&mut conditions, &[], unreachable, at(1));
+        service.status = Some(OrdersServiceStatus { conditions, ..OrdersServiceStatus::default() });
+        let told = |applied: &Applied| {
+            let status = compute(&service, &completed(&valid, applied), "shop/lease", at(2));
+            let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap();
+            ready.reason.clone()
+        };
+        assert_eq!(told(&available(0)), "DatabaseUnreachable");
+        assert_eq!(told(&available(2)), "DatabaseUnreachable");
+        let quota = deployment(json!({
+            "observedGeneration": 2, "replicas": 2, "readyReplicas": 2,
+            "conditions": [
+                {"type": "Available", "status": "True"},
+                {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+            ]
+        }));
+        assert_eq!(
+            told(&quota),
+            "PodCreationFailed",
+            "pods that cannot be created do not wait for a database"
+        );
     }
 
     #[test]
