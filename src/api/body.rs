@@ -4,6 +4,8 @@
 //! the Node.js service checks in this order. A body of another content type is treated as absent. What is kept of bodies is
 //! part of the memory that clients can have; if there is none left, the session is looked at first.
 
+use std::time::Duration;
+
 use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
@@ -17,11 +19,15 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::Value;
+use tokio::time::timeout;
 
-use super::{budget::Account, error::ApiError, state::ApiState};
+use super::{budget::Account, error::ApiError, inflate::inflated, state::ApiState};
 
 /// 100 kB, as in the Node.js service.
 const LIMIT: usize = 100 * 1024;
+
+/// How long a body may take: a little less than the deadline of a request, which is answered with 503.
+const TIMEOUT: Duration = Duration::from_secs(9);
 
 /// How much more is read and discarded, so that a client that is still sending sees the response and not a reset
 /// connection.
@@ -43,7 +49,7 @@ pub(super) async fn read(State(state): State<ApiState>, request: Request, next: 
     let (parts, body) = request.into_parts();
     let fields = {
         let mut account = state.budget.account(&state.sessions);
-        match receive(body, &parts.headers, &mut account).await {
+        match in_time(receive(body, &parts.headers, &mut account)).await {
             Ok(bytes) => parse(&bytes),
             Err(Refused::Wrong(error)) => Err(error),
             Err(Refused::NoRoom(error)) => return refused(&state, error),
@@ -65,10 +71,16 @@ fn refused(state: &ApiState, error: ApiError) -> Response {
 }
 
 /// Why a body is not received.
+#[derive(Debug, PartialEq)]
 enum Refused {
     Wrong(ApiError),
     /// There is no memory left for it.
     NoRoom(ApiError),
+}
+
+/// What is received within the time for a body.
+async fn in_time<T>(receive: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
+    timeout(TIMEOUT, receive).await.unwrap_or(Err(Refused::Wrong(ApiError::BodyTooSlow)))
 }
 
 /// The body if it is JSON; what is received of it is counted.
@@ -93,7 +105,15 @@ async fn receive(body: Body, headers: &HeaderMap, account: &mut Account) -> Resu
             kept = Vec::new();
         }
     }
-    if received <= LIMIT { Ok(kept) } else { Err(Refused::Wrong(ApiError::PayloadTooLarge)) }
+    if received > LIMIT {
+        return Err(Refused::Wrong(ApiError::PayloadTooLarge));
+    }
+    if kept.is_empty() {
+        return Ok(kept);
+    }
+    let (compressed, body) = (kept.len(), inflated(headers, kept, LIMIT).map_err(Refused::Wrong)?);
+    account.count(body.len().saturating_sub(compressed), headers).map_err(Refused::NoRoom)?;
+    Ok(body)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -148,9 +168,28 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
 #[cfg(test)]
 mod tests {
+    use futures::{StreamExt, stream};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::{budget::Budget, session::Sessions};
+
+    fn account() -> Account {
+        Budget::new(1_000_000).account(&Sessions::new("a key"))
+    }
+
+    fn json() -> HeaderMap {
+        HeaderMap::from_iter([(header::CONTENT_TYPE, "application/json".parse().unwrap())])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_not_received_in_time_is_refused_as_such() {
+        let beginning = stream::iter([Ok::<_, std::io::Error>("{")]).chain(stream::pending());
+        let (started, headers, mut account) = (tokio::time::Instant::now(), json(), account());
+        let received = in_time(receive(Body::from_stream(beginning), &headers, &mut account)).await;
+        assert_eq!(received, Err(Refused::Wrong(ApiError::BodyTooSlow)));
+        assert_eq!(started.elapsed(), TIMEOUT);
+    }
 
     fn ticket_id(body: &str) -> Result<Option<Value>, ApiError> {
         parse(body.as_bytes()).map(|fields| fields.ticket_id)

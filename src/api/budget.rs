@@ -85,7 +85,7 @@ impl Account {
         let Halves { anyone, signed_in } = &*self.budget.0;
         if anyone.take(bytes) {
             self.anyone += bytes;
-        } else if self.sessions.user(headers).is_none() {
+        } else if self.sessions.user(headers).is_err() {
             return Err(ApiError::NotAuthorized);
         } else if signed_in.take(bytes) {
             self.signed_in += bytes;

@@ -63,7 +63,7 @@ impl Database {
         };
         let mut checks = 0;
         loop {
-            let result = if checks == 0 { store.ensure_indexes().await } else { store.ping().await };
+            let result = if checks == 0 { prepare(&store).await } else { store.ping().await };
             match result {
                 Ok(()) => {
                     self.set(store.clone());
@@ -80,6 +80,12 @@ impl Database {
             }
         }
     }
+}
+
+/// Makes the database ready for orders, if it is the one that is meant.
+async fn prepare(store: &Store) -> Result<(), StoreError> {
+    store.check_choice().await?;
+    store.ensure_indexes().await
 }
 
 /// Reports the state of the database: to the readiness probe after every check, to the log when it changes.

@@ -27,6 +27,8 @@ pub(super) enum ApiError {
     LimitInvalid,
     /// The `after` of a page is not an order id.
     AfterInvalid,
+    /// The `order` of a list is not `asc` or `desc`.
+    OrderInvalid,
     /// The `status` to list is not an order status.
     StatusInvalid,
     /// The idempotency key is not valid.
@@ -41,6 +43,10 @@ pub(super) enum ApiError {
     MalformedJson,
     /// The body is larger than the limit.
     PayloadTooLarge,
+    /// The body is compressed in a way that is not supported.
+    EncodingUnsupported,
+    /// The body was not received in time.
+    BodyTooSlow,
     /// The database is unavailable or too slow.
     Unavailable,
     /// An unexpected error; it is logged.
@@ -80,6 +86,8 @@ impl ApiError {
             Self::NotAuthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::EncodingUnsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -88,6 +96,7 @@ impl ApiError {
             | Self::OrderIdInvalid
             | Self::LimitInvalid
             | Self::AfterInvalid
+            | Self::OrderInvalid
             | Self::StatusInvalid
             | Self::KeyInvalid
             | Self::AlreadyReserved
@@ -117,6 +126,7 @@ impl ApiError {
             Self::OrderIdInvalid => const { &[about("orderId", "OrderId must be valid")] },
             Self::LimitInvalid => const { &[about("limit", "Limit must be a whole number from 1 to 1000")] },
             Self::AfterInvalid => const { &[about("after", "After must be the id of an order")] },
+            Self::OrderInvalid => const { &[about("order", "Order must be asc or desc")] },
             Self::StatusInvalid => {
                 const {
                     &[about(
@@ -135,6 +145,10 @@ impl ApiError {
             Self::AlreadyComplete => const { &[plain("Order is already complete")] },
             Self::MalformedJson => const { &[plain("Malformed JSON")] },
             Self::PayloadTooLarge => const { &[plain("Payload too large")] },
+            Self::EncodingUnsupported => {
+                const { &[plain("Content-Encoding must be gzip, deflate or identity")] }
+            }
+            Self::BodyTooSlow => const { &[plain("Request timeout")] },
             Self::Unavailable => const { &[plain("Service unavailable")] },
             Self::Internal => const { &[plain("Something went wrong")] },
         }

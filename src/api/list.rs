@@ -16,11 +16,11 @@ use super::{
     response::{JSON, json},
     session::SignedIn,
     state::ApiState,
-    view::{OrderView, StatusView},
+    view::{DirectionView, OrderView, StatusView},
 };
 use crate::{
     order::{OrderId, OrderStatus, Reservation, UserId},
-    store::{Listing, Page, Store},
+    store::{ListOrder, Listing, Page, Store},
 };
 
 /// The largest `limit`.
@@ -33,8 +33,8 @@ const CHUNK: u32 = 500;
 #[derive(Debug, PartialEq, Eq)]
 struct ListParameters {
     listing: Listing,
-    /// The status as the client wrote it, for the link to the next page.
-    status: Option<String>,
+    /// The order and the status as the client wrote them, for the link to the next page.
+    kept: String,
     /// The size of the page; without it all orders are listed.
     limit: Option<u32>,
 }
@@ -42,16 +42,24 @@ struct ListParameters {
 /// Lists the user's orders, oldest first
 ///
 /// Without a limit, all of them are streamed. With a limit, the response is one page, and has a `Link` to the
-/// next one unless it is the last.
+/// next one unless it is the last. Whoever follows the links, and later asks for the orders after the last one,
+/// sees each order once.
 #[utoipa::path(
     get,
     path = "/api/orders",
     tag = "orders",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Maximum number of orders"),
-        ("after" = Option<String>, Query, description = "Only orders after the one with this id"),
         (
-            "status" = Option<Vec<StatusView>>, Query, style = Form, explode = false,
+            "after" = Option<String>, Query, pattern = "^[0-9a-fA-F]{24}$", min_length = 24, max_length = 24,
+            description = "Only orders after the one with this id",
+        ),
+        (
+            "order" = Option<DirectionView>, Query,
+            description = "`asc`, the default, or `desc` for the newest first",
+        ),
+        (
+            "status" = Option<Vec<StatusView>>, Query, style = Form, explode = false, min_items = 1,
             description = "Only orders with one of these statuses",
         ),
     ),
@@ -72,8 +80,7 @@ pub(super) async fn list(
     Ok(match (page.next, parameters.limit) {
         (None, _) => json(StatusCode::OK, &views(&page.orders))?,
         (Some(next), Some(limit)) => {
-            let link: (HeaderName, String) =
-                (header::LINK, next_link(limit, next, parameters.status.as_deref()));
+            let link: (HeaderName, String) = (header::LINK, next_link(limit, next, &parameters.kept));
             ([link], json(StatusCode::OK, &views(&page.orders))?).into_response()
         }
         (Some(_), None) => {
@@ -140,21 +147,38 @@ impl OrderStream {
 }
 
 /// The `Link` header to the page after the order `next` (RFC 8288).
-fn next_link(limit: u32, next: OrderId, status: Option<&str>) -> String {
-    let status = status.map(|status| format!("&status={status}")).unwrap_or_default();
-    format!("</api/orders?limit={limit}&after={next}{status}>; rel=\"next\"")
+fn next_link(limit: u32, next: OrderId, kept: &str) -> String {
+    format!("</api/orders?limit={limit}&after={next}{kept}>; rel=\"next\"")
 }
 
 /// Parses the query. Unknown parameters are ignored, as the Node.js service ignores all.
 fn parse(user: UserId, uri: &Uri) -> Result<ListParameters, ApiError> {
-    let mut parameters: HashMap<String, String> =
+    let parameters: HashMap<String, String> =
         Query::try_from_uri(uri).map(|Query(parameters)| parameters).unwrap_or_default();
-    let limit = parameters.get("limit").map(|text| limit(text)).transpose()?;
-    let after = parameters.get("after").map(|text| text.parse()).transpose();
-    let status = parameters.remove("status");
-    let statuses = status.as_deref().map(statuses).transpose()?.unwrap_or_default();
-    let listing = Listing { user, statuses, after: after.map_err(|_| ApiError::AfterInvalid)? };
-    Ok(ListParameters { listing, status, limit })
+    let get = |name| parameters.get(name).map(String::as_str);
+    let limit = get("limit").map(limit).transpose()?;
+    let after = get("after").map(str::parse).transpose().map_err(|_| ApiError::AfterInvalid)?;
+    let is_newest_first = get("order").map(is_newest_first).transpose()?.unwrap_or_default();
+    let statuses = get("status").map(statuses).transpose()?.unwrap_or_default();
+    let order = match (is_newest_first, limit.is_some() || after.is_some()) {
+        (true, _) => ListOrder::NewestFirst,
+        (false, true) => ListOrder::AsShown,
+        (false, false) => ListOrder::OldestFirst,
+    };
+    let kept = ["order", "status"].map(|name| match get(name) {
+        Some(value) => format!("&{name}={value}"),
+        None => String::new(),
+    });
+    let listing = Listing { user, statuses, after, order };
+    Ok(ListParameters { listing, kept: kept.concat(), limit })
+}
+
+fn is_newest_first(text: &str) -> Result<bool, ApiError> {
+    match text {
+        "asc" => Ok(false),
+        "desc" => Ok(true),
+        _ => Err(ApiError::OrderInvalid),
+    }
 }
 
 fn limit(text: &str) -> Result<u32, ApiError> {
@@ -183,6 +207,24 @@ mod tests {
         for query in ["", "?", "?page=2&sort=up", "?Limit=0"] {
             let all = parsed(query).unwrap();
             assert_eq!((all.limit, all.listing.after, all.listing.statuses), (None, None, vec![]));
+            assert_eq!(all.listing.order, ListOrder::OldestFirst);
+        }
+    }
+
+    #[test]
+    fn pages_are_in_the_order_in_which_they_are_shown_unless_the_newest_come_first() {
+        for (query, order) in [
+            ("?limit=5", ListOrder::AsShown),
+            (&format!("?after={ID}"), ListOrder::AsShown),
+            ("?limit=5&order=asc", ListOrder::AsShown),
+            ("?order=asc", ListOrder::OldestFirst),
+            ("?order=desc", ListOrder::NewestFirst),
+            ("?limit=5&order=desc", ListOrder::NewestFirst),
+        ] {
+            assert_eq!(parsed(query).unwrap().listing.order, order, "{query}");
+        }
+        for order in ["", "up", "DESC", "desc,asc"] {
+            assert_eq!(parsed(&format!("?order={order}")), Err(ApiError::OrderInvalid), "{order}");
         }
     }
 
@@ -209,11 +251,14 @@ mod tests {
     #[test]
     fn the_link_keeps_the_parameters_and_continues_after_the_page() {
         let next: OrderId = ID.parse().unwrap();
-        let link = next_link(2, next, Some("created,cancelled"));
-        assert_eq!(link, format!("</api/orders?limit=2&after={ID}&status=created,cancelled>; rel=\"next\""));
+        let kept = parsed("?status=created,cancelled&order=desc&limit=2").unwrap().kept;
+        let link = next_link(2, next, &kept);
+        let target = format!("/api/orders?limit=2&after={ID}&order=desc&status=created,cancelled");
+        assert_eq!(link, format!("<{target}>; rel=\"next\""));
         let target = link.split(['<', '>']).nth(1).unwrap().strip_prefix("/api/orders").unwrap();
         let next_page = parsed(target).unwrap();
         assert_eq!((next_page.limit, next_page.listing.after), (Some(2), Some(next)));
+        assert_eq!(next_page.listing.order, ListOrder::NewestFirst);
         assert_eq!(next_page.listing.statuses, [OrderStatus::Created, OrderStatus::Cancelled]);
     }
 

@@ -27,6 +27,7 @@ pub(super) struct Metrics {
     accept_errors: Counter,
     streams_refused: Counter,
     streams_stalled: Counter,
+    unauthenticated: Family<WhyLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +46,11 @@ struct RouteLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WhyLabels {
+    why: &'static str,
 }
 
 /// The outcome of an attempt to reserve a ticket.
@@ -80,6 +86,40 @@ impl ReservationOutcome {
     }
 }
 
+/// Why nobody is signed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unauthenticated {
+    /// The request has neither a session cookie nor a bearer token.
+    Absent,
+    /// The cookie is not base64 of JSON with a `jwt`, or that is not a token.
+    Malformed,
+    /// The token is signed by another algorithm than HS256.
+    Algorithm,
+    /// It is signed with another key.
+    Signature,
+    /// Its `exp` is over.
+    Expired,
+    /// Its `nbf` is yet to come.
+    NotYetValid,
+    /// It has no `id`, or one that is neither a text nor a whole number.
+    NoUser,
+}
+
+impl Unauthenticated {
+    /// The label, and the word in the log.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Malformed => "malformed",
+            Self::Algorithm => "algorithm",
+            Self::Signature => "signature",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::NoUser => "no_user",
+        }
+    }
+}
+
 impl Metrics {
     /// Registers the metrics.
     pub(super) fn new(registry: &mut Registry) -> Self {
@@ -95,6 +135,7 @@ impl Metrics {
             accept_errors: server.accept_errors.clone(),
             streams_refused: server.refused.clone(),
             streams_stalled: server.stalled.clone(),
+            unauthenticated: Family::default(),
         };
         let orders = registry.sub_registry_with_prefix("orders_api");
         orders.register(
@@ -144,6 +185,11 @@ impl Metrics {
             "Responses of HTTP/2 that were ended, since the client did not take them",
             metrics.streams_stalled.clone(),
         );
+        orders.register(
+            "unauthenticated",
+            "Requests by nobody who is signed in, by what is wrong with their session",
+            metrics.unauthenticated.clone(),
+        );
         metrics
     }
 
@@ -173,6 +219,11 @@ impl Metrics {
             refused: self.streams_refused.clone(),
             stalled: self.streams_stalled.clone(),
         }
+    }
+
+    /// Counts a request by nobody who is signed in.
+    pub(super) fn unauthenticated(&self, why: Unauthenticated) {
+        self.unauthenticated.get_or_create(&WhyLabels { why: why.label() }).inc();
     }
 
     /// Counts an attempt to reserve.

@@ -1,11 +1,13 @@
 //! The orders HTTP API. It answers as the Node.js orders service does, and is no more lenient.
 //!
 //! ```text
+//! etag         entity tags, and 304 for what the client has already
 //! response     JSON responses
 //! error        every error response
 //! hs256        HS256 signatures for session tokens
 //! session      authentication: who is signed in
 //! budget       the memory that clients can have, all together
+//! inflate      compressed request bodies
 //! body         reads and parses request bodies: 413, "Malformed JSON"
 //! path         matches paths without regard to case or a trailing slash
 //! view         orders and tickets as clients see them
@@ -25,7 +27,9 @@ mod body;
 mod budget;
 mod database;
 mod error;
+mod etag;
 mod hs256;
+mod inflate;
 mod list;
 mod metrics;
 mod observe;

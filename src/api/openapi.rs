@@ -27,7 +27,7 @@ use super::{
     error::{ApiError, Errors},
     list, orders,
     response::JSON,
-    view::OrderView,
+    view::{DirectionView, OrderView},
 };
 
 /// Path of the description.
@@ -46,7 +46,7 @@ pub(super) const FILE_PATH: &str = "/api/orders/docs/{file}";
                        digits."
     ),
     paths(orders::create, list::list, orders::show, orders::cancel),
-    components(schemas(OrderView, Errors)),
+    components(schemas(OrderView, Errors, DirectionView)),
     modifiers(&SecuritySchemes, &ErrorResponses)
 )]
 struct Description;
@@ -89,9 +89,9 @@ struct ErrorResponses;
 impl Modify for ErrorResponses {
     fn modify(&self, api: &mut openapi::OpenApi) {
         use ApiError::{
-            AfterInvalid, AlreadyComplete, AlreadyReserved, KeyInvalid, KeyReused, LimitInvalid,
-            MalformedJson, NotFound, OrderIdInvalid, PayloadTooLarge, StatusInvalid, TicketIdInvalid,
-            TicketIdMissing,
+            AfterInvalid, AlreadyComplete, AlreadyReserved, BodyTooSlow, EncodingUnsupported, KeyInvalid,
+            KeyReused, LimitInvalid, MalformedJson, NotFound, OrderIdInvalid, OrderInvalid, PayloadTooLarge,
+            StatusInvalid, TicketIdInvalid, TicketIdMissing,
         };
         for (path, item) in &mut api.paths.paths {
             let has_id = path.ends_with('}');
@@ -103,7 +103,7 @@ impl Modify for ErrorResponses {
             let (get, delete): (&[_], &[_]) = if has_id {
                 (&[OrderIdInvalid, NotFound], &[OrderIdInvalid, AlreadyComplete, NotFound])
             } else {
-                (&[LimitInvalid, AfterInvalid, StatusInvalid], &[])
+                (&[LimitInvalid, AfterInvalid, OrderInvalid, StatusInvalid], &[])
             };
             let post = [
                 TicketIdMissing,
@@ -113,6 +113,8 @@ impl Modify for ErrorResponses {
                 MalformedJson,
                 NotFound,
                 PayloadTooLarge,
+                EncodingUnsupported,
+                BodyTooSlow,
                 KeyReused,
             ];
             add(&mut item.get, get);

@@ -30,7 +30,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
     tag = "orders",
     request_body = NewOrder,
     params((
-        "Idempotency-Key" = Option<String>, Header,
+        "Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]+$", min_length = 1, max_length = 255,
         description = "Identifies this reservation: 1 to 255 visible ASCII characters. A request that is sent again \
                        with the same key, by the same user, returns the same order.",
     )),
@@ -98,7 +98,10 @@ async fn reserve(
     get,
     path = "/api/orders/{orderId}",
     tag = "orders",
-    params(("orderId" = String, Path, description = "The order's id")),
+    params((
+        "orderId" = String, Path, pattern = "^[0-9a-fA-F]{24}$", min_length = 24, max_length = 24,
+        description = "The order's id",
+    )),
     responses((status = 200, description = "The order", body = OrderView)),
     security(("session" = []), ("expressSession" = []), ("bearer" = []))
 )]
@@ -122,7 +125,10 @@ pub(super) async fn show(
     delete,
     path = "/api/orders/{orderId}",
     tag = "orders",
-    params(("orderId" = String, Path, description = "The order's id")),
+    params((
+        "orderId" = String, Path, pattern = "^[0-9a-fA-F]{24}$", min_length = 24, max_length = 24,
+        description = "The order's id",
+    )),
     responses((status = 204, description = "The order is cancelled")),
     security(("session" = []), ("expressSession" = []), ("bearer" = []))
 )]
@@ -132,8 +138,8 @@ pub(super) async fn cancel(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, ApiError> {
     let id = order_id(id)?;
-    if let Transitioned::Now(order) = state.database.store()?.cancel(id, &user).await? {
-        tracing::info!(order = %order.id, "order cancelled");
+    if !matches!(state.database.store()?.cancel(id, &user).await?, Transitioned::Already(_)) {
+        tracing::info!(order = %id, "order cancelled");
     }
     Ok(StatusCode::NO_CONTENT)
 }

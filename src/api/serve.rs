@@ -132,6 +132,9 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     for warning in connect.warnings()? {
         tracing::warn!("{warning}");
     }
+    if let Some(warning) = connect.choice_warning()? {
+        tracing::warn!("{warning}");
+    }
 
     let resources = Resources::claim();
     let limits = Limits::of(resources);

@@ -1,6 +1,7 @@
 //! Authentication: a signed token in the session cookie, or in the `Authorization` header.
 //!
-//! A token with anything wrong with it is treated as absent: there is no error but "not signed in".
+//! A token with anything wrong with it is treated as absent: there is no error but "not signed in". What was wrong is in the
+//! log at `debug`, without a part of the token, and in a metric.
 
 use std::{fmt, sync::Arc};
 
@@ -13,10 +14,15 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, errors::ErrorKind};
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::{error::ApiError, hs256};
+use super::{
+    error::ApiError,
+    hs256,
+    metrics::{Metrics, Unauthenticated},
+};
 use crate::order::UserId;
 
 /// The cookies of cookie-session 2 and of cookie-session 1.
@@ -46,7 +52,23 @@ struct Cookie {
 
 #[derive(Deserialize)]
 struct Claims {
-    id: String,
+    #[serde(default)]
+    id: Value,
+}
+
+impl From<jsonwebtoken::errors::Error> for Unauthenticated {
+    fn from(error: jsonwebtoken::errors::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ExpiredSignature => Self::Expired,
+            ErrorKind::ImmatureSignature => Self::NotYetValid,
+            ErrorKind::InvalidSignature => Self::Signature,
+            ErrorKind::InvalidAlgorithm
+            | ErrorKind::InvalidAlgorithmName
+            | ErrorKind::UnsupportedAlgorithm
+            | ErrorKind::MissingAlgorithm => Self::Algorithm,
+            _ => Self::Malformed,
+        }
+    }
 }
 
 impl Sessions {
@@ -66,17 +88,39 @@ impl Sessions {
 
     /// The user who sent these headers. Of the two cookies only the first that is present is used; a bearer token
     /// counts if no cookie signs the user in.
-    pub(super) fn user(&self, headers: &HeaderMap) -> Option<UserId> {
-        let cookie = COOKIES.iter().find_map(|name| cookie(headers, name));
-        cookie
-            .and_then(token_of)
-            .and_then(|token| self.verify(&token))
-            .or_else(|| self.verify(bearer(headers)?))
+    ///
+    /// # Errors
+    /// Why nobody is signed in: by the bearer token if there is one, else by the cookie.
+    pub(super) fn user(&self, headers: &HeaderMap) -> Result<UserId, Unauthenticated> {
+        let by_cookie = || {
+            let cookie = COOKIES.iter().find_map(|name| cookie(headers, name));
+            self.verify(&token_of(cookie.ok_or(Unauthenticated::Absent)?).ok_or(Unauthenticated::Malformed)?)
+        };
+        by_cookie().or_else(|why| match headers.get(header::AUTHORIZATION) {
+            None => Err(why),
+            Some(value) => {
+                self.verify(value.to_str().ok().and_then(bearer).ok_or(Unauthenticated::Malformed)?)
+            }
+        })
     }
 
-    fn verify(&self, token: &str) -> Option<UserId> {
-        let claims = decode::<Claims>(token, &self.0.key, &self.0.validation).ok()?.claims;
-        UserId::new(claims.id).ok()
+    fn verify(&self, token: &str) -> Result<UserId, Unauthenticated> {
+        let claims = decode::<Claims>(token, &self.0.key, &self.0.validation)?.claims;
+        user_of(claims.id).and_then(|id| UserId::new(id).ok()).ok_or(Unauthenticated::NoUser)
+    }
+}
+
+/// The id of a user, by mongoose's cast to `String`: a copy of the auth service may number its users.
+fn user_of(id: Value) -> Option<String> {
+    const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
+    match id {
+        Value::String(id) => Some(id),
+        Value::Number(id) => {
+            let id = id.as_f64().filter(|id| id.fract() == 0.0 && id.abs() <= MAX_SAFE)?;
+            // Adding 0 makes the negative zero positive.
+            Some((id + 0.0).to_string())
+        }
+        _ => None,
     }
 }
 
@@ -86,37 +130,40 @@ impl fmt::Debug for Sessions {
     }
 }
 
-/// The value of the first cookie with this name.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// The value of the first cookie with this name. Cookies are bytes: others of them may have any, such as a name in UTF-8.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     headers
         .get_all(header::COOKIE)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim_start().split_once('='))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value.trim_end().trim_matches('"'))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| {
+            let pair = pair.trim_ascii_start();
+            let (key, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
+            (key == name.as_bytes()).then(|| value.get(1..).unwrap_or_default().trim_ascii_end())
+        })
+        .next()
+        .map(|value| match value {
+            [b'"', unquoted @ .., b'"'] => unquoted,
+            value => value,
+        })
 }
 
-fn token_of(cookie: &str) -> Option<String> {
-    let standard: String = cookie
-        .chars()
-        .map(|c| {
-            if c == '-' {
-                '+'
-            } else if c == '_' {
-                '/'
-            } else {
-                c
-            }
+fn token_of(cookie: &[u8]) -> Option<String> {
+    let standard: Vec<u8> = cookie
+        .iter()
+        .map(|byte| match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            other => *other,
         })
         .collect();
     let json = BASE64.decode(standard).ok()?;
     serde_json::from_slice::<Cookie>(&json).ok().map(|cookie| cookie.jwt)
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+/// The token in the value of `Authorization`.
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
@@ -126,12 +173,17 @@ pub(super) struct SignedIn(pub(super) UserId);
 impl<S> FromRequestParts<S> for SignedIn
 where
     Sessions: FromRef<S>,
+    Metrics: FromRef<S>,
     S: Send + Sync,
 {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        Sessions::from_ref(state).user(&parts.headers).map(Self).ok_or(ApiError::NotAuthorized)
+        Sessions::from_ref(state).user(&parts.headers).map(Self).map_err(|why| {
+            tracing::debug!(why = why.label(), "not signed in");
+            Metrics::from_ref(state).unauthenticated(why);
+            ApiError::NotAuthorized
+        })
     }
 }
 
@@ -170,7 +222,7 @@ mod tests {
 
     fn user(name: HeaderName, value: &str) -> Option<String> {
         let headers = HeaderMap::from_iter([(name, value.parse().ok()?)]);
-        Sessions::new(KEY).user(&headers).map(|user| user.as_str().to_owned())
+        Sessions::new(KEY).user(&headers).ok().map(|user| user.as_str().to_owned())
     }
 
     fn by_cookie(value: &str) -> Option<String> {
@@ -214,10 +266,68 @@ mod tests {
         }
         assert_eq!(by_bearer(&token("other", &claims)), None);
         assert_eq!(by_bearer("eyJhbGciOiJub25lIn0.eyJpZCI6InUxIn0."), None);
-        for claims in [json!({}), json!({ "id": "" }), json!({ "id": 7 }), json!("u1")] {
+        for claims in
+            [json!({}), json!({ "id": "" }), json!({ "id": 7.5 }), json!({ "id": true }), json!("u1")]
+        {
             assert_eq!(by_bearer(&token(KEY, &claims)), None);
         }
         assert_eq!(by_bearer(&token(KEY, &json!({ "id": "u1", "aud": "x" }))).as_deref(), Some("u1"));
+    }
+
+    #[test]
+    fn a_whole_number_is_a_user_id_as_javascript_writes_it() {
+        for (id, user) in [
+            (json!(7), Some("7")),
+            (json!(7.0), Some("7")),
+            (json!(-0.0), Some("0")),
+            (json!(-12), Some("-12")),
+            (json!(9_007_199_254_740_991_u64), Some("9007199254740991")),
+            (json!(9_007_199_254_740_992_u64), None),
+            (json!(1e300), None),
+        ] {
+            assert_eq!(by_bearer(&token(KEY, &json!({ "id": id }))).as_deref(), user, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_with_any_bytes_does_not_hide_the_session() {
+        let value = sealed(&good("u1"));
+        for cookies in [
+            format!("name=José; session={value}").into_bytes(),
+            [b"a=\xff\xfe; session=".as_slice(), value.as_bytes(), b"; b=\xc3"].concat(),
+            format!("session={value}; name=José").into_bytes(),
+            format!("flag; session=\"{value}\" ; =").into_bytes(),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                header::COOKIE,
+                axum::http::HeaderValue::from_bytes(&cookies).unwrap(),
+            )]);
+            assert_eq!(Sessions::new(KEY).user(&headers).unwrap().as_str(), "u1");
+        }
+    }
+
+    #[test]
+    fn why_a_session_is_not_taken_is_known() {
+        let now = get_current_timestamp();
+        let why = |name: HeaderName, value: String| {
+            Sessions::new(KEY).user(&HeaderMap::from_iter([(name, value.parse().unwrap())])).unwrap_err()
+        };
+        assert_eq!(Sessions::new(KEY).user(&HeaderMap::new()), Err(Unauthenticated::Absent));
+        assert_eq!(why(header::COOKIE, "other=1".into()), Unauthenticated::Absent);
+        assert_eq!(why(header::COOKIE, "session=x".into()), Unauthenticated::Malformed);
+        assert_eq!(why(header::AUTHORIZATION, "Basic eA==".into()), Unauthenticated::Malformed);
+        for (token, reason) in [
+            ("x".to_owned(), Unauthenticated::Malformed),
+            (signed("HS384", hmac::HMAC_SHA384, KEY, &json!({ "id": "u1" })), Unauthenticated::Algorithm),
+            (signed("none", hmac::HMAC_SHA256, KEY, &json!({ "id": "u1" })), Unauthenticated::Malformed),
+            (token("other", &json!({ "id": "u1" })), Unauthenticated::Signature),
+            (token(KEY, &json!({ "id": "u1", "exp": now - 1 })), Unauthenticated::Expired),
+            (token(KEY, &json!({ "id": "u1", "nbf": now + 60 })), Unauthenticated::NotYetValid),
+            (token(KEY, &json!({ "email": "a@b.c" })), Unauthenticated::NoUser),
+        ] {
+            assert_eq!(why(header::COOKIE, format!("session={}", sealed(&token))), reason, "{token}");
+            assert_eq!(why(header::AUTHORIZATION, format!("Bearer {token}")), reason, "{token}");
+        }
     }
 
     /// Made by jsonwebtoken 9.0.3 for Node, with `KEY` and the default options.

@@ -20,3 +20,9 @@ impl FromRef<ApiState> for Sessions {
         state.sessions.clone()
     }
 }
+
+impl FromRef<ApiState> for Metrics {
+    fn from_ref(state: &ApiState) -> Self {
+        state.metrics.clone()
+    }
+}

@@ -8,7 +8,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::order::{OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId, iso_millis};
+use crate::order::{ExpiresAt, OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId};
 
 /// An order with its ticket nested, the fields in the order of the Node.js service.
 #[derive(Serialize, ToSchema)]
@@ -21,9 +21,11 @@ pub(super) struct OrderView<'a> {
     /// The status of the order.
     #[schema(value_type = StatusView)]
     status: OrderStatus,
-    /// The order can be paid for until this time.
-    #[schema(format = DateTime, example = "2026-11-22T17:29:24.464Z")]
-    expires_at: String,
+    /// The order can be paid for until this time. Orders that were stored by other programs may have null, or no such
+    /// field; they do not expire.
+    #[schema(value_type = Option<String>, format = DateTime, example = "2026-11-22T17:29:24.464Z", required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Option<String>>,
     /// The ticket; null if its record no longer exists.
     #[schema(required)]
     ticket: Option<TicketView<'a>>,
@@ -64,13 +66,28 @@ impl ToSchema for StatusView {
     }
 }
 
+/// The schema of the direction of a list.
+pub(super) struct DirectionView;
+
+impl PartialSchema for DirectionView {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["asc", "desc"])).into()
+    }
+}
+
+impl ToSchema for DirectionView {
+    fn name() -> Cow<'static, str> {
+        "Direction".into()
+    }
+}
+
 impl<'a> From<&'a Reservation> for OrderView<'a> {
     fn from(reservation: &'a Reservation) -> Self {
         let order = &reservation.order;
         Self {
             user_id: &order.user,
             status: order.status,
-            expires_at: iso_millis(order.expires_at),
+            expires_at: (order.expires_at != ExpiresAt::Missing).then(|| order.expires_at.iso()),
             ticket: reservation.ticket.as_ref().map(TicketView::from),
             version: order.version.0,
             id: order.id,
@@ -112,7 +129,7 @@ mod tests {
             id: OrderId::from_bytes([1; 12]),
             user: UserId::new("u1").unwrap(),
             status: OrderStatus::AwaitingPayment,
-            expires_at: "2026-11-22T17:29:24.464Z".parse().unwrap(),
+            expires_at: ExpiresAt::At(1_795_368_564_464),
             ticket: Some(ticket.id),
             version: Version(1),
         };
@@ -127,6 +144,12 @@ mod tests {
         );
         reservation.ticket = None;
         assert!(serde_json::to_string(&OrderView::from(&reservation)).unwrap().contains(r#""ticket":null"#));
+        reservation.order.expires_at = ExpiresAt::Null;
+        assert!(
+            serde_json::to_string(&OrderView::from(&reservation)).unwrap().contains(r#""expiresAt":null"#)
+        );
+        reservation.order.expires_at = ExpiresAt::Missing;
+        assert!(!serde_json::to_string(&OrderView::from(&reservation)).unwrap().contains("expiresAt"));
     }
 
     #[test]

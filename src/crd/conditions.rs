@@ -167,6 +167,8 @@ reasons! {
     UnsupportedServer,
     /// An index that is not ours has the name or the keys of one that is.
     IndexConflict,
+    /// No database is named, and the orders are in another one than that which is then used.
+    OrdersElsewhere,
     /// A document in the database cannot be read as an order or a ticket.
     MalformedDocument,
     /// Orders expire faster than the sweeper can cancel them.

@@ -43,12 +43,24 @@ pub async fn run(args: TicketsImportArgs) -> Result<ImportSummary, ImportError> 
     for warning in options.warnings().map_err(failed)? {
         eprintln!("warning: {warning}");
     }
+    if let Some(warning) = options.choice_warning().map_err(failed)? {
+        eprintln!("warning: {warning}");
+    }
     let store = Store::connect(options).await.map_err(failed)?;
-    let mut import = Import::new(&store, &args);
+    let imported = import(&store, &args).await;
+    store.shutdown().await;
+    imported
+}
+
+async fn import(store: &Store, args: &TicketsImportArgs) -> Result<ImportSummary, ImportError> {
+    let failed = |source| ImportError::Store { source, before: ImportSummary::default() };
+    let mut import = Import::new(store, args);
     if args.file == Path::new("-") {
+        store.check_choice().await.map_err(failed)?;
         import.run(BufReader::new(tokio::io::stdin())).await?;
     } else {
         let file = File::open(&args.file).await.map_err(|source| import.unreadable(source))?;
+        store.check_choice().await.map_err(failed)?;
         import.run(BufReader::new(file)).await?;
     }
     Ok(import.summary)

@@ -6,22 +6,25 @@
 //! ```text
 //! status       where an order stands, and its transitions
 //! reservation  how long a reservation lasts
+//! expires_at   until when an order can be paid for
 //! id           identifiers of orders, tickets and users
 //! idempotency  the idempotency key of a reservation
 //! timestamp    timestamps in whole milliseconds
 //! ```
 
+mod expires_at;
 mod id;
 mod idempotency;
 mod reservation;
 mod status;
 mod timestamp;
 
+pub use expires_at::ExpiresAt;
 pub use id::{InvalidId, OrderId, TicketId, UserId};
 pub use idempotency::{IdempotencyKey, InvalidKey};
 pub use reservation::{InvalidWindow, ReservationTerms, ReservationWindow};
 pub use status::{OrderStatus, Transition, TransitionError, UnknownStatus};
-pub use timestamp::{iso_millis, to_millis};
+pub use timestamp::to_millis;
 
 use std::fmt;
 
@@ -54,8 +57,8 @@ pub struct Order {
     pub user: UserId,
     /// Its status.
     pub status: OrderStatus,
-    /// It can be paid for before this time.
-    pub expires_at: Timestamp,
+    /// Until when it can be paid for.
+    pub expires_at: ExpiresAt,
     /// The ticket that it holds while it is active; `None` in malformed records without one.
     pub ticket: Option<TicketId>,
     /// How many times it has changed.
@@ -76,7 +79,7 @@ impl Order {
             id,
             user,
             status: OrderStatus::Created,
-            expires_at: window.end(now),
+            expires_at: window.end(now).into(),
             ticket: Some(ticket),
             version: Version(0),
         }
@@ -92,12 +95,13 @@ impl Order {
     }
 
     /// Whether it is open but has expired at `now`. An order whose payment has begun also has the grace period of
-    /// `terms`.
+    /// `terms`; one without a time never expires.
     #[must_use]
     pub fn is_overdue(&self, now: Timestamp, terms: &ReservationTerms) -> bool {
+        let Some(expires_at) = self.expires_at.time() else { return false };
         let end = match self.status {
-            OrderStatus::Created => self.expires_at,
-            OrderStatus::AwaitingPayment => terms.end_of_grace(self.expires_at),
+            OrderStatus::Created => expires_at,
+            OrderStatus::AwaitingPayment => terms.end_of_grace(expires_at),
             OrderStatus::Complete | OrderStatus::Cancelled => return false,
         };
         end <= now
@@ -137,7 +141,7 @@ mod tests {
             id: OrderId::from_bytes([1; 12]),
             user: UserId::new("u1").unwrap(),
             status,
-            expires_at,
+            expires_at: expires_at.into(),
             ticket: Some(TicketId::from_bytes([2; 12])),
             version: Version(3),
         }
@@ -150,7 +154,7 @@ mod tests {
         let order = Order::reserve(id, UserId::new("u1").unwrap(), ticket, now, ReservationWindow::default());
         assert_eq!(order.version, Version(0));
         assert_eq!(order.status, OrderStatus::Created);
-        assert_eq!(iso_millis(order.expires_at), "2026-11-22T17:29:24.464Z");
+        assert_eq!(order.expires_at.iso().as_deref(), Some("2026-11-22T17:29:24.464Z"));
     }
 
     #[test]
@@ -174,5 +178,9 @@ mod tests {
         assert!(order(OrderStatus::AwaitingPayment, now - Duration::from_secs(60)).is_overdue(now, &grace));
         assert!(!order(OrderStatus::Complete, Timestamp::UNIX_EPOCH).is_overdue(now, &grace));
         assert!(!order(OrderStatus::Cancelled, Timestamp::UNIX_EPOCH).is_overdue(now, &grace));
+        for never in [ExpiresAt::Null, ExpiresAt::Missing] {
+            let order = Order { expires_at: never, ..order(OrderStatus::Created, now) };
+            assert!(!order.is_overdue(Timestamp::MAX, &grace));
+        }
     }
 }

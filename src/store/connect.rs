@@ -27,7 +27,7 @@ use super::{
 };
 
 /// The database's name if neither the caller nor the URI sets one.
-const DEFAULT_DATABASE: &str = "orders";
+pub(super) const DEFAULT_DATABASE: &str = "orders";
 
 const APP_NAME: &str = "orders-operator";
 
@@ -62,6 +62,12 @@ impl<'a> ConnectOptions<'a> {
     /// When the URI or the database's name is not usable.
     pub fn target(&self) -> Result<TargetId, StoreError> {
         self.parse().map(|(_, target)| target)
+    }
+
+    /// The database that the caller or the URI names.
+    pub(super) fn named<'u>(&'u self, uri: &'u ConnectionUri) -> Option<&'u str> {
+        let named = self.database.filter(|name| !name.is_empty());
+        named.or(uri.driver.default_database.as_deref())
     }
 
     /// What of the URI has no effect, and why; each names an option, never a value.
@@ -106,7 +112,7 @@ impl<'a> ConnectOptions<'a> {
         .map(|client| (client, target))
     }
 
-    fn parse(&self) -> Result<(ConnectionUri, TargetId), StoreError> {
+    pub(super) fn parse(&self) -> Result<(ConnectionUri, TargetId), StoreError> {
         let has_certificate = self.tls.is_some_and(ClientTls::has_certificate);
         let mut uri = ConnectionUri::parse(self.uri.trim(), has_certificate)?;
         if uri.tls == Some(false) && self.tls.is_some() {
@@ -124,12 +130,7 @@ impl<'a> ConnectOptions<'a> {
                 return Err(StoreError::InvalidUri("it names its servers in a way that is not known".into()));
             }
         };
-        let database = self
-            .database
-            .filter(|name| !name.is_empty())
-            .or(uri.driver.default_database.as_deref())
-            .unwrap_or(DEFAULT_DATABASE)
-            .to_owned();
+        let database = self.named(&uri).unwrap_or(DEFAULT_DATABASE).to_owned();
         check_database(&database)?;
         Ok((uri, TargetId::new(hosts, database)))
     }

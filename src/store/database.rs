@@ -1,11 +1,12 @@
 //! `Store`: one database, its connection pool and its collections.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use mongodb::{
     Client, Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
 };
+use tokio::time::timeout;
 
 use super::{
     connect::{ConnectOptions, Pools, TargetId},
@@ -17,6 +18,9 @@ use super::{
     retry,
 };
 
+/// How long closing the connections may take.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The orders and tickets of one database. Clones share one connection pool.
 #[derive(Clone)]
 pub struct Store {
@@ -24,10 +28,13 @@ pub struct Store {
     /// Keeps the shared pool alive.
     _pool: Arc<Client>,
     target: TargetId,
+    is_chosen_by_default: bool,
     pub(super) order_loader: Loader,
     pub(super) ticket_loader: Loader,
     pub(super) inserter: Inserter,
     pub(super) first_pages: FirstPages,
+    /// All orders of users who have few, as a majority has them.
+    pub(super) few_orders: FirstPages,
 }
 
 impl Store {
@@ -53,9 +60,11 @@ impl Store {
             ticket_loader: Loader::new(database.collection(TICKETS), "reading a ticket"),
             inserter: Inserter::new(database.collection(ORDERS), "storing an order"),
             first_pages: FirstPages::default(),
+            few_orders: FirstPages::default(),
             database,
             _pool: pool,
             target,
+            is_chosen_by_default: options.is_chosen_by_default()?,
         })
     }
 
@@ -63,6 +72,11 @@ impl Store {
     #[must_use]
     pub fn target(&self) -> &TargetId {
         &self.target
+    }
+
+    /// Whether nobody has named the database.
+    pub(super) fn is_chosen_by_default(&self) -> bool {
+        self.is_chosen_by_default
     }
 
     /// Checks that the database answers.
@@ -77,6 +91,17 @@ impl Store {
         })
         .await
         .map(drop)
+    }
+
+    /// Closes the connections, for a program that ends: what the driver does in the background would fail noisily when the
+    /// runtime ends under it.
+    pub async fn shutdown(self) {
+        let client = self.database.client().clone();
+        drop(self);
+        // It waits for cursors, none of which is open; but a program must end.
+        if timeout(SHUTDOWN_TIMEOUT, client.shutdown()).await.is_err() {
+            tracing::debug!("the connections to the database are not closed in time");
+        }
     }
 
     /// Drops the whole database, for tests.

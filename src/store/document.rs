@@ -1,16 +1,16 @@
 //! Orders and tickets as BSON documents.
 //!
-//! Parsing accepts what the Node service and the mongo shell write: numbers may be int32, int64 or double, `version`
-//! may be missing (then it is 0), and other fields are ignored. A document that cannot be parsed is an error with its
-//! `_id`, which does not affect any other document.
+//! Parsing accepts what mongoose reads, which casts most types to those of its schema (see `cast`): numbers may be int32,
+//! int64 or double, `version` may be missing (then it is 0), `expiresAt` may be anything, and other fields are ignored. A
+//! document that cannot be parsed is an error with its `_id`, which does not affect any other document.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc, oid::ObjectId, raw::RawBsonRef};
 
-use super::error::StoreError;
-use crate::order::{Order, OrderId, OrderStatus, Ticket, TicketId, Transition, UserId, Version};
+use super::{cast, error::StoreError};
+use crate::order::{ExpiresAt, Order, OrderId, OrderStatus, Ticket, TicketId, Transition, UserId, Version};
 
 /// The collection of orders.
 pub(super) const ORDERS: &str = "orders";
@@ -29,8 +29,10 @@ pub(super) fn from_order(order: &Order) -> Document {
         "_id": object_id(order.id.bytes()),
         "userId": order.user.as_str(),
         "status": order.status.as_str(),
-        "expiresAt": date(order.expires_at),
     };
+    if order.expires_at != ExpiresAt::Missing {
+        document.insert("expiresAt", expires_at(order.expires_at));
+    }
     if let Some(ticket) = order.ticket {
         document.insert("ticket", object_id(ticket.bytes()));
     }
@@ -42,12 +44,13 @@ pub(super) fn from_order(order: &Order) -> Document {
 pub(super) fn to_order(document: &RawDocument) -> Result<Order, StoreError> {
     let fields = Fields { collection: ORDERS, document };
     let status = fields.text("status")?;
-    let user = fields.text("userId")?;
+    let user = cast::user(fields.required("userId")?)
+        .ok_or_else(|| fields.malformed("userId", "it is not the id of a user"))?;
     Ok(Order {
         id: OrderId::from_bytes(fields.object_id("_id")?.bytes()),
         user: UserId::new(user).map_err(|error| fields.malformed("userId", error))?,
         status: status.parse().map_err(|error| fields.malformed("status", error))?,
-        expires_at: fields.date("expiresAt")?,
+        expires_at: cast::expires_at(fields.any("expiresAt")?),
         // An order whose ticket is missing, null or of another type is still shown, without a ticket.
         ticket: fields.object_id("ticket").ok().map(|id| TicketId::from_bytes(id.bytes())),
         version: fields.version()?,
@@ -60,7 +63,8 @@ pub(super) fn to_ticket(document: &RawDocument) -> Result<Ticket, StoreError> {
     Ok(Ticket {
         id: TicketId::from_bytes(fields.object_id("_id")?.bytes()),
         title: fields.text("title")?.to_owned(),
-        price: fields.number("price")?.ok_or_else(|| fields.malformed("price", "it is missing"))?,
+        price: cast::price(fields.required("price")?)
+            .ok_or_else(|| fields.malformed("price", "it is not a finite number"))?,
         version: fields.version()?,
     })
 }
@@ -71,6 +75,15 @@ pub(super) fn ticket_version(document: &RawDocument) -> Option<(TicketId, Option
     let id = TicketId::from_bytes(fields.object_id("_id").ok()?.bytes());
     let is_there = fields.get("version").is_ok_and(|version| version.is_some());
     Some((id, if is_there { fields.version().ok() } else { None }))
+}
+
+/// The `_id` of a document, for a message.
+pub(super) fn id(document: &RawDocument) -> String {
+    match document.get("_id") {
+        Ok(Some(RawBsonRef::ObjectId(id))) => id.to_hex(),
+        Ok(Some(other)) => format!("{other:?}").chars().take(80).collect(),
+        Ok(None) | Err(_) => "without an _id".into(),
+    }
 }
 
 /// Logs the error of a malformed document and drops it, so that it does not fail a whole list.
@@ -88,6 +101,23 @@ pub(super) fn date(timestamp: Timestamp) -> DateTime {
 
 pub(super) fn timestamp(date: DateTime) -> Option<Timestamp> {
     Timestamp::from_millisecond(date.timestamp_millis()).ok()
+}
+
+/// An order's `expiresAt` as it is stored. In a filter, null also matches an order without the field.
+pub(super) fn expires_at(expires_at: ExpiresAt) -> Bson {
+    match expires_at {
+        ExpiresAt::At(millis) | ExpiresAt::Text(millis) => DateTime::from_millis(millis).into(),
+        ExpiresAt::Null | ExpiresAt::Missing => Bson::Null,
+    }
+}
+
+/// The condition on `userId` for the orders of `user`, in every form in which copies of the Node service store it.
+pub(super) fn owned_by(user: &UserId) -> Bson {
+    let mut forms = cast::forms_of_user(user.as_str());
+    match forms.len() {
+        1 => forms.remove(0),
+        _ => doc! { "$in": forms }.into(),
+    }
 }
 
 /// A version as the Node service stores it.
@@ -144,6 +174,11 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The value, which may be null.
+    fn any(&self, name: &str) -> Result<Option<RawBsonRef<'a>>, StoreError> {
+        self.document.get(name).map_err(|error| self.malformed(name, error))
+    }
+
     fn required(&self, name: &str) -> Result<RawBsonRef<'a>, StoreError> {
         self.get(name)?.ok_or_else(|| self.malformed(name, "it is missing"))
     }
@@ -154,13 +189,6 @@ impl<'a> Fields<'a> {
 
     fn object_id(&self, name: &str) -> Result<ObjectId, StoreError> {
         self.required(name)?.as_object_id().ok_or_else(|| self.malformed(name, "it is not an ObjectId"))
-    }
-
-    fn date(&self, name: &str) -> Result<Timestamp, StoreError> {
-        self.required(name)?
-            .as_datetime()
-            .and_then(timestamp)
-            .ok_or_else(|| self.malformed(name, "it is not a date of this calendar"))
     }
 
     #[allow(
@@ -188,12 +216,8 @@ impl<'a> Fields<'a> {
     }
 
     fn malformed(&self, field: &str, why: impl std::fmt::Display) -> StoreError {
-        let id = match self.document.get("_id") {
-            Ok(Some(RawBsonRef::ObjectId(id))) => id.to_hex(),
-            Ok(Some(other)) => format!("{other:?}").chars().take(80).collect(),
-            Ok(None) | Err(_) => "without an _id".into(),
-        };
-        StoreError::Malformed { collection: self.collection, id, detail: format!("{field}: {why}") }
+        let detail = format!("{field}: {why}");
+        StoreError::Malformed { collection: self.collection, id: id(self.document), detail }
     }
 }
 
@@ -250,10 +274,8 @@ mod tests {
         for (field, value) in [
             ("status", Bson::String("paid".into())),
             ("status", Bson::Null),
-            ("userId", Bson::Int32(1)),
+            ("userId", Bson::Array(Vec::new())),
             ("userId", Bson::String(String::new())),
-            ("expiresAt", Bson::String("2026".into())),
-            ("expiresAt", Bson::DateTime(DateTime::MAX)),
             ("version", Bson::Double(0.5)),
             ("version", Bson::Double(f64::NAN)),
             ("version", Bson::Int32(-1)),

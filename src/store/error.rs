@@ -82,6 +82,11 @@ pub enum StoreError {
         /// What the server says.
         detail: String,
     },
+    /// No database is named, the one that is then used has no orders, and the one that mongoose then uses has some.
+    #[error(
+        "no database is named, so it would be \"orders\", which has no orders; but \"{0}\", which mongoose uses then, has some: name the one that is meant, in the MongoDB URI (mongodb://HOST/{0}) or by --database (MONGO_DATABASE)"
+    )]
+    OrdersElsewhere(&'static str),
     /// A document that cannot be read.
     #[error("the document {id} in {collection} cannot be read: {detail}")]
     Malformed {
@@ -137,6 +142,7 @@ impl StoreError {
             Self::DuplicateActiveOrders(_) => ErrorCategory::DuplicateActiveOrders,
             Self::UnsupportedServer(_) => ErrorCategory::UnsupportedServer,
             Self::IndexConflict { .. } => ErrorCategory::IndexConflict,
+            Self::OrdersElsewhere(_) => ErrorCategory::OrdersElsewhere,
             Self::Malformed { .. } => ErrorCategory::MalformedDocument,
             Self::Failed { .. } => ErrorCategory::DatabaseFailed,
         }
@@ -186,6 +192,8 @@ pub enum ErrorCategory {
     UnsupportedServer,
     /// Another index has the name or the keys of one of ours.
     IndexConflict,
+    /// No database is named, and the orders are in another one than that which is then used.
+    OrdersElsewhere,
     /// A document cannot be read as an order or a ticket.
     MalformedDocument,
     /// Any other failure.
@@ -194,7 +202,7 @@ pub enum ErrorCategory {
 
 impl ErrorCategory {
     /// Every category.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidDatabaseUri,
         Self::UnsafeDatabaseUri,
         Self::DatabaseUnreachable,
@@ -204,6 +212,7 @@ impl ErrorCategory {
         Self::DuplicateActiveOrders,
         Self::UnsupportedServer,
         Self::IndexConflict,
+        Self::OrdersElsewhere,
         Self::MalformedDocument,
         Self::DatabaseFailed,
     ];
@@ -221,6 +230,7 @@ impl ErrorCategory {
             Self::DuplicateActiveOrders => "DuplicateActiveOrders",
             Self::UnsupportedServer => "UnsupportedServer",
             Self::IndexConflict => "IndexConflict",
+            Self::OrdersElsewhere => "OrdersElsewhere",
             Self::MalformedDocument => "MalformedDocument",
             Self::DatabaseFailed => "DatabaseFailed",
         }

@@ -12,15 +12,15 @@ use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use tracing::Instrument;
 
 use super::{
-    answer::on_one_line,
+    answer::{at_most, on_one_line},
     connect::majority,
     database::Store,
-    document::{before, date, statuses, timestamp, transition_update},
+    document::{self, before, date, statuses, timestamp, transition_update},
     error::StoreError,
     retry,
 };
 use crate::{
-    order::{OrderStatus, Transition},
+    order::{ExpiresAt, OrderStatus, Transition},
     runtime::traces,
 };
 
@@ -234,6 +234,20 @@ impl Store {
         self.cancel_all(query.filter()).await
     }
 
+    /// The ids of open orders that never become due, because their `expiresAt` is missing or is no date; up to `limit`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn without_due_time(&self, limit: u32) -> Result<Vec<String>, StoreError> {
+        let orders = self.raw_orders();
+        let found: Vec<RawDocumentBuf> = retry::transient(COUNTING, || async {
+            let find = orders.find(no_due_time()).projection(doc! { "_id": 1 });
+            at_most(limit, find.limit(i64::from(limit)).batch_size(limit).await?).await
+        })
+        .await?;
+        Ok(found.iter().map(|order| document::id(order)).collect())
+    }
+
     async fn cancel_all(&self, filter: Document) -> Result<u64, StoreError> {
         let orders = self.orders();
         // A trace begins here and not in the query, so that polling an idle database creates none.
@@ -258,6 +272,14 @@ impl Store {
     }
 }
 
+/// The filter for open orders that never become due.
+fn no_due_time() -> Document {
+    doc! {
+        "status": { "$in": statuses(&OrderStatus::OPEN) },
+        "expiresAt": { "$not": { "$type": "date" } },
+    }
+}
+
 /// The id of an open order, and when it is due. None for one that is no order of ours, or whose id is so large that
 /// thousands of its kind could not be kept.
 fn due_of(order: &RawDocumentBuf, grace: Duration) -> Option<(Bson, Timestamp)> {
@@ -265,7 +287,7 @@ fn due_of(order: &RawDocumentBuf, grace: Duration) -> Option<(Bson, Timestamp)> 
         return None;
     }
     let id = order.get("_id").ok()??.try_into().ok()?;
-    let expires_at = timestamp(order.get_datetime("expiresAt").ok()?)?;
+    let expires_at = ExpiresAt::At(order.get_datetime("expiresAt").ok()?.timestamp_millis()).time()?;
     let is_paying =
         order.get_str("status").is_ok_and(|status| status == OrderStatus::AwaitingPayment.as_str());
     let grace = if is_paying { grace } else { Duration::ZERO };

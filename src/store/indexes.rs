@@ -16,7 +16,7 @@ use super::{
     database::Store,
     document::{IDEMPOTENCY_KEY, statuses, user_orders_keys},
     error::{StoreError, describe, is_transient, server_code},
-    retry,
+    positions, retry,
 };
 use crate::order::OrderStatus;
 
@@ -24,7 +24,7 @@ use crate::order::OrderStatus;
 const BUILD_LIMIT: Duration = Duration::from_secs(600);
 
 /// The most indexes of a collection that are looked at. MongoDB allows 64.
-const MAX_INDEXES: usize = 1000;
+pub(super) const MAX_INDEXES: u32 = 1000;
 
 const MAKING: &str = "making the indexes";
 
@@ -48,8 +48,15 @@ impl Store {
     }
 }
 
-fn ours() -> [IndexModel; 4] {
-    [user_orders(), one_active_order_per_ticket(), one_order_per_idempotency_key(), open_orders_by_expiry()]
+/// Every index that the orders need.
+pub(super) fn ours() -> [IndexModel; 5] {
+    [
+        user_orders(),
+        one_active_order_per_ticket(),
+        one_order_per_idempotency_key(),
+        one_order_per_list_position(),
+        open_orders_by_expiry(),
+    ]
 }
 
 /// A user's orders, oldest first.
@@ -75,6 +82,13 @@ fn one_order_per_idempotency_key() -> IndexModel {
     model("one_order_per_idempotency_key", doc! { "userId": 1, IDEMPOTENCY_KEY: 1 }, options)
 }
 
+/// One order per position of a user's list.
+fn one_order_per_list_position() -> IndexModel {
+    let options =
+        IndexOptions::builder().unique(true).partial_filter_expression(positions::is_placed()).build();
+    model("one_order_per_list_position", positions::keys(), options)
+}
+
 /// For the sweeper. Only open orders are in it, so it stays small however many orders are stored.
 fn open_orders_by_expiry() -> IndexModel {
     let filter = doc! { "status": { "$in": statuses(&OrderStatus::OPEN) } };
@@ -91,7 +105,7 @@ fn model(name: &str, keys: Document, mut options: IndexOptions) -> IndexModel {
 /// index is waited for longer, but not one that hangs.
 async fn existing_indexes(orders: &Collection<Document>) -> Result<Vec<IndexModel>, StoreError> {
     let listed = retry::transient("listing the indexes", || async {
-        let listed = orders.list_indexes().await?.take(MAX_INDEXES);
+        let listed = orders.list_indexes().await?.take(MAX_INDEXES as usize);
         let of_ours =
             |listed: IndexModel| ready(Ok(ours().into_iter().find(|index| is_same(index, &listed))));
         listed.try_filter_map(of_ours).try_collect().await
@@ -171,7 +185,7 @@ async fn tickets_sold_twice(orders: &Collection<Document>) -> DriverResult<Strin
     Ok(tickets.collect::<Vec<_>>().join(", "))
 }
 
-fn is_unique(index: &IndexModel) -> bool {
+pub(super) fn is_unique(index: &IndexModel) -> bool {
     index.options.as_ref().and_then(|options| options.unique).unwrap_or_default()
 }
 
@@ -184,7 +198,7 @@ fn is_same(one: &IndexModel, other: &IndexModel) -> bool {
 }
 
 /// What must be equal for an existing index to serve as ours: the keys in order, uniqueness and the partial filter.
-fn definition(index: &IndexModel) -> (Vec<&str>, bool, Option<&Document>) {
+pub(super) fn definition(index: &IndexModel) -> (Vec<&str>, bool, Option<&Document>) {
     let options = index.options.as_ref();
     (
         index.keys.keys().map(String::as_str).collect(),

@@ -1,7 +1,7 @@
 //! A user's orders, page by page: one query for the orders of a page and one for all of their tickets.
 //!
-//! Pagination is by id and not by offset, so orders that are added or cancelled meanwhile cause no duplicates and no
-//! gaps, and the server keeps no cursor open for a slow client.
+//! Pagination is by id or by position (see `positions`) and not by offset, so orders that are cancelled meanwhile cause no
+//! duplicates and no gaps, and the server keeps no cursor open for a slow client.
 
 use mongodb::bson::{RawDocumentBuf, raw::RawBsonRef};
 
@@ -9,12 +9,12 @@ use super::{
     database::Store,
     document::{object_id, skip_malformed, to_order, to_ticket},
     error::StoreError,
-    page_query::{LISTING, Listing, find},
+    page_query::{LISTING, ListOrder, Listing, find},
     retry,
 };
 use crate::order::{Order, OrderId, Reservation};
 
-/// One page of a user's orders, oldest first.
+/// One page of a user's orders.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     /// The orders with their tickets. Malformed orders are logged and left out.
@@ -44,10 +44,14 @@ impl Store {
 
     async fn find_after(&self, listing: &Listing, limit: u32) -> Result<Vec<RawDocumentBuf>, StoreError> {
         let orders = self.raw_orders();
-        if listing.after.is_some() || !listing.statuses.is_empty() {
-            return find(&orders, listing, limit).await;
+        let is_first = listing.after.is_none() && listing.statuses.is_empty();
+        match listing.order {
+            ListOrder::AsShown => self.find_as_shown(listing, limit).await,
+            ListOrder::OldestFirst if is_first => {
+                self.first_pages.find(orders, listing.user.clone(), limit).await
+            }
+            ListOrder::OldestFirst | ListOrder::NewestFirst => find(&orders, listing, limit).await,
         }
-        self.first_pages.find(orders, listing.user.clone(), limit).await
     }
 
     async fn with_tickets(&self, orders: Vec<Order>) -> Result<Vec<Reservation>, StoreError> {

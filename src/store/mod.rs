@@ -15,6 +15,7 @@
 //! database     `Store`: one database, its connection pool and its collections
 //! connect      from a connection string to a client, and to the identity of its database
 //! uri          connection strings, by an allow-list
+//! choice       whether the database that is used by default is the one that is meant
 //! tls          the CA and the client certificate
 //! indexes      the indexes; a unique one guarantees that each ticket is sold only once
 //!
@@ -23,6 +24,7 @@
 //! payments     paying for an order
 //! expiry       the sweeper's side: the database's time, due orders and their expiry
 //! list         a user's orders, page by page
+//! positions    the place of each order in the pages of its user
 //! page_query   the query for one page
 //! first_pages  combines concurrent requests for first pages
 //! tickets      the local copies of tickets
@@ -33,6 +35,7 @@
 //!
 //! document     orders and tickets as BSON documents
 //! answer       bounds on what a server answers
+//! cast         values of other types, as mongoose reads them
 //! retry        deadlines, and retries after transient errors
 //! error        errors, sorted by what can be done about them
 //! remedy       what of them those may read who may not read the log
@@ -41,6 +44,8 @@
 
 mod answer;
 mod batcher;
+mod cast;
+mod choice;
 mod code;
 mod connect;
 mod database;
@@ -55,6 +60,7 @@ mod loader;
 mod orders;
 mod page_query;
 mod payments;
+mod positions;
 mod remedy;
 mod reserve;
 mod retry;
@@ -68,7 +74,7 @@ pub use error::{ErrorCategory, StoreError};
 pub use expiry::{ExpiringOrders, ExpiryQuery, RejectedOrders};
 pub use list::Page;
 pub use orders::{CancelError, Transitioned};
-pub use page_query::Listing;
+pub use page_query::{ListOrder, Listing};
 pub use payments::PaymentError;
 pub use reserve::{ReserveError, Reserved};
 pub use retry::DEADLINE;

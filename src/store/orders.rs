@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{
     database::Store,
-    document::{object_id, skip_malformed, statuses, to_order, to_ticket, transition_update},
+    document::{object_id, owned_by, skip_malformed, statuses, to_order, to_ticket, transition_update},
     error::StoreError,
     retry::{self, ROUNDS},
 };
@@ -19,6 +19,8 @@ use crate::order::{Order, OrderId, OrderStatus, Reservation, Transition, UserId}
 pub enum Transitioned {
     /// This call changed its status and added 1 to its version.
     Now(Order),
+    /// The same, but its document cannot be read. That is no error: what was done is done.
+    NowUnreadable(OrderId),
     /// It had the status already and is unchanged.
     Already(Order),
 }
@@ -69,10 +71,9 @@ impl Store {
     pub async fn cancel(&self, id: OrderId, user: &UserId) -> Result<Transitioned, CancelError> {
         retry::within(retry::DEADLINE, CANCELLING, async {
             for _ in 0..ROUNDS {
-                if let Some(order) =
-                    self.transition(id, doc! { "userId": user.as_str() }, Transition::Cancel).await?
-                {
-                    return Ok(Transitioned::Now(order));
+                let owned = doc! { "userId": owned_by(user) };
+                if let Some(done) = self.transition(id, owned, Transition::Cancel).await? {
+                    return Ok(done);
                 }
                 let order = self.order_alone(id).await?.ok_or(CancelError::NotFound(id))?;
                 if order.user != *user {
@@ -98,7 +99,7 @@ impl Store {
         id: OrderId,
         condition: Document,
         transition: Transition,
-    ) -> Result<Option<Order>, StoreError> {
+    ) -> Result<Option<Transitioned>, StoreError> {
         let mut filter =
             doc! { "_id": object_id(id.bytes()), "status": { "$in": statuses(transition.from()) } };
         filter.extend(condition);
@@ -110,7 +111,13 @@ impl Store {
                 .await
         })
         .await?;
-        updated.map(|document| to_order(&document)).transpose()
+        Ok(updated.map(|document| match to_order(&document) {
+            Ok(order) => Transitioned::Now(order),
+            Err(error) => {
+                tracing::warn!(%error, to = %transition.to(), "changed the status of a malformed order");
+                Transitioned::NowUnreadable(id)
+            }
+        }))
     }
 
     /// The order without its ticket.

@@ -75,8 +75,8 @@ impl Store {
         retry::within(retry::DEADLINE, PAYING, async {
             for _ in 0..ROUNDS {
                 let now = self.server_time().await?;
-                if let Some(order) = self.transition(id, payable_at(now, terms), transition).await? {
-                    return Ok(Transitioned::Now(order));
+                if let Some(done) = self.transition(id, payable_at(now, terms), transition).await? {
+                    return Ok(done);
                 }
                 let order = self.order_alone(id).await?.ok_or(PaymentError::NotFound(id))?;
                 if order.status == transition.to() {
@@ -96,9 +96,11 @@ impl Store {
     }
 }
 
-/// The filter for orders that can be paid for at `now`: those that the sweeper does not consider due.
+/// The filter for orders that can be paid for at `now`: those that the sweeper does not consider due. An order without a
+/// time never is.
 fn payable_at(now: Timestamp, terms: &ReservationTerms) -> Document {
     doc! { "$or": [
+        { "expiresAt": { "$not": { "$type": "date" } } },
         { "expiresAt": { "$gt": date(now) } },
         {
             "status": OrderStatus::AwaitingPayment.as_str(),

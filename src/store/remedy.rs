@@ -12,6 +12,10 @@ impl StoreError {
         match self {
             // These are about what the reader has written, and have no value of it.
             Self::InvalidUri(_) | Self::UnsafeUri { .. } | Self::InvalidTls(_) => self.to_string(),
+            Self::OrdersElsewhere(other) => format!(
+                "the connection string names no database, so it would be \"orders\", which has no orders; but \"{other}\", \
+                 which mongoose uses then, has some: name the one that is meant, as in mongodb://HOST/{other}"
+            ),
             Self::InvalidDatabase(_) => "the database's name is not valid; write at most 63 characters, none of them \
                                          a space or one of /\\.\"$*<>:|?"
                 .into(),

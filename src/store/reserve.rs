@@ -7,7 +7,8 @@ use thiserror::Error;
 use super::{
     database::Store,
     document::{
-        IDEMPOTENCY_KEY, date, from_order, object_id, skip_malformed, statuses, to_order, transition_update,
+        IDEMPOTENCY_KEY, expires_at, from_order, object_id, skip_malformed, statuses, to_order,
+        transition_update,
     },
     error::StoreError,
     retry,
@@ -203,7 +204,7 @@ impl Store {
         let filter = doc! {
             "_id": object_id(holder.id.bytes()),
             "status": holder.status.as_str(),
-            "expiresAt": date(holder.expires_at),
+            "expiresAt": expires_at(holder.expires_at),
         };
         let result = retry::transient("cancelling an overdue order", || async {
             orders.update_one(filter.clone(), transition_update(Transition::Cancel)).await

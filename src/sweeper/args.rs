@@ -144,6 +144,9 @@ impl SweeperArgs {
         for warning in options.warnings().map_err(SweeperError::Target)? {
             tracing::warn!("{warning}");
         }
+        if let Some(warning) = options.choice_warning().map_err(SweeperError::Target)? {
+            tracing::warn!("{warning}");
+        }
         Ok(Some(Target {
             key: TargetKey { namespace: None, id },
             uri: uri.to_owned(),

@@ -71,6 +71,7 @@ fn reason(category: ErrorCategory) -> Reason {
         ErrorCategory::DuplicateActiveOrders => Reason::DuplicateActiveOrders,
         ErrorCategory::UnsupportedServer => Reason::UnsupportedServer,
         ErrorCategory::IndexConflict => Reason::IndexConflict,
+        ErrorCategory::OrdersElsewhere => Reason::OrdersElsewhere,
         ErrorCategory::MalformedDocument => Reason::MalformedDocument,
         ErrorCategory::DatabaseFailed => Reason::DatabaseFailed,
     }

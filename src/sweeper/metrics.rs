@@ -48,6 +48,7 @@ pub struct Metrics {
     errors: Family<ErrorLabels, Counter>,
     overdue: Family<Labels, Seconds>,
     backlog: Family<Labels, Gauge>,
+    without_due_time: Family<Labels, Gauge>,
     rank: Family<Labels, Gauge>,
     last_look: Family<Labels, Seconds>,
     clock_offset: Family<Labels, Seconds>,
@@ -83,6 +84,7 @@ impl Metrics {
             errors: Family::default(),
             overdue: Family::default(),
             backlog: Family::default(),
+            without_due_time: Family::default(),
             rank: Family::default(),
             last_look: Family::default(),
             clock_offset: Family::default(),
@@ -114,6 +116,8 @@ impl Metrics {
         let help = "By how much the oldest order that is not cancelled is overdue";
         all.register_with_unit("oldest_overdue", help, Unit::Seconds, of.overdue);
         all.register("backlog", "Orders that are overdue, counted up to 100,000", of.backlog);
+        let help = "Open orders that never become due, counted up to 1,000";
+        all.register("without_due_time", help, of.without_due_time);
         all.register("rank", "0 for the owner of the target; standbys have higher ranks", of.rank);
         let help = "Unix time at which the database last answered";
         all.register_with_unit("last_look_timestamp", help, Unit::Seconds, of.last_look);
@@ -181,6 +185,12 @@ impl TargetMetrics {
         self.all.backlog.get_or_create(&self.labels).set(i64::try_from(orders).unwrap_or(i64::MAX));
     }
 
+    /// Sets how many open orders never become due.
+    pub fn without_due_time(&self, orders: u64) {
+        let orders = i64::try_from(orders).unwrap_or(i64::MAX);
+        self.all.without_due_time.get_or_create(&self.labels).set(orders);
+    }
+
     /// Sets the rank of this sweeper.
     pub fn rank(&self, rank: u32) {
         self.all.rank.get_or_create(&self.labels).set(rank.into());
@@ -208,7 +218,7 @@ impl Drop for TargetMetrics {
         {
             gauges.remove(&self.labels);
         }
-        for gauges in [&self.all.backlog, &self.all.rank] {
+        for gauges in [&self.all.backlog, &self.all.without_due_time, &self.all.rank] {
             gauges.remove(&self.labels);
         }
     }

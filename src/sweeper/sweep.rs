@@ -32,6 +32,13 @@ const REFUSED_FOR: Duration = Duration::from_secs(300);
 /// How many of them are remembered at most: every query has to name them.
 const MAX_REFUSED: usize = 1000;
 
+/// How often orders that never become due are looked for, and up to how many are counted.
+const NO_DUE_TIME_INTERVAL: Duration = Duration::from_secs(300);
+const NO_DUE_TIME_LIMIT: u32 = 1000;
+
+/// How many of them are named in the log.
+const NAMED: usize = 3;
+
 /// How soon the creation of missing indexes is tried again.
 const INDEX_RETRY: Duration = Duration::from_secs(30);
 
@@ -132,6 +139,8 @@ pub struct Sweep {
     missing_index: Option<(StoreError, Instant)>,
     /// Orders that the database refuses to cancel, and since when they are left out.
     refused: Option<(RejectedOrders, Instant)>,
+    /// How many orders have no due time, and when that was counted.
+    without_due_time: Option<(u64, Instant)>,
 }
 
 impl Sweep {
@@ -141,6 +150,7 @@ impl Sweep {
     /// When the connection string is wrong, or the database is unavailable.
     pub async fn open(target: &Target, schedule: Schedule, pools: &Pools) -> Result<Self, StoreError> {
         let mut sweep = Self::connect(target, schedule, pools).await?;
+        sweep.store.check_choice().await?;
         sweep.ensure_indexes(target).await?;
         Ok(sweep)
     }
@@ -164,6 +174,7 @@ impl Sweep {
             range_refused: None,
             missing_index: None,
             refused: None,
+            without_due_time: None,
         })
     }
 
@@ -232,6 +243,7 @@ impl Sweep {
             self.oldest_open = next;
         }
         self.count_backlog(cutoff, is_backlog, metrics).await?;
+        self.count_without_due_time(target, metrics).await?;
         metrics.overdue(overdue);
         let worked = (attempted > 0).then(|| started.elapsed());
         let sleep = if batch.is_full() {
@@ -385,6 +397,43 @@ impl Sweep {
             }
             self.counted = Some(Instant::now());
         }
+        Ok(())
+    }
+
+    /// Counts the orders that never become due, and names some of them in the log when there are more than before: they hold
+    /// their tickets until somebody cancels them.
+    async fn count_without_due_time(
+        &mut self,
+        target: &Target,
+        metrics: &TargetMetrics,
+    ) -> Result<(), StoreError> {
+        let before = match self.without_due_time {
+            Some((_, counted)) if counted.elapsed() < NO_DUE_TIME_INTERVAL => return Ok(()),
+            Some((before, _)) => before,
+            None => 0,
+        };
+        // Once is enough, and the sweep itself does not depend on it.
+        if !self.schedule.delay.is_zero() {
+            return Ok(());
+        }
+        let found = match self.store.without_due_time(NO_DUE_TIME_LIMIT).await {
+            Err(error) if !error.is_unavailable() => {
+                tracing::warn!(target = %target.key, %error, "cannot count orders without a due time");
+                Vec::new()
+            }
+            found => found?,
+        };
+        let count = found.len() as u64;
+        if count > before {
+            let ids = found.into_iter().take(NAMED).collect::<Vec<_>>();
+            tracing::warn!(
+                target = %target.key, count, orders = ids.join(", "),
+                "open orders without a due time hold their tickets for ever: their expiresAt is missing, or no date; \
+                 `orders-operator orders check` lists them"
+            );
+        }
+        self.without_due_time = Some((count, Instant::now()));
+        metrics.without_due_time(count);
         Ok(())
     }
 

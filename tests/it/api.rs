@@ -6,7 +6,10 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use orders_operator::order::{ReservationTerms, ReservationWindow};
-use reqwest::{Method, StatusCode};
+use proptest::{
+    prelude::*, sample::select, strategy::ValueTree, string::string_regex, test_runner::TestRunner,
+};
+use reqwest::{Method, StatusCode, Url};
 use serde_json::{Value, json};
 
 use crate::mongo::{TestApi, answer, cookie, ticket_id};
@@ -306,4 +309,88 @@ async fn orders_and_errors_are_answered_as_the_openapi_description_says() {
     }
     let (status, answered) = answer(api.request(Method::POST, "/api/orders")).await;
     assert!(said(status, &answered), "{status} {answered}");
+}
+
+/// Values that a schema of the description allows.
+fn allowed(description: &Value, schema: &Value) -> BoxedStrategy<String> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return allowed(description, description.pointer(&reference[1..]).unwrap());
+    }
+    // A parameter that may be left out is one of null and the rest.
+    if let Some(any) = schema["oneOf"].as_array() {
+        let schema = any.iter().find(|schema| schema["type"] != "null").unwrap();
+        return allowed(description, schema);
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        return select(values.iter().map(|value| value.as_str().unwrap().to_owned()).collect::<Vec<_>>())
+            .boxed();
+    }
+    let is = |kind: &str| schema["type"] == kind || schema["type"][0] == kind;
+    if is("integer") {
+        let bound = |name: &str| schema[name].as_u64().unwrap();
+        return (bound("minimum")..=bound("maximum")).prop_map(|number| number.to_string()).boxed();
+    }
+    if is("array") {
+        let least = usize::try_from(schema["minItems"].as_u64().unwrap_or_default()).unwrap();
+        let items = prop::collection::vec(allowed(description, &schema["items"]), least..4);
+        return items.prop_map(|items| items.join(",")).boxed();
+    }
+    let length = |name: &str, default| {
+        schema[name].as_u64().map_or(default, |length| usize::try_from(length).unwrap())
+    };
+    let (least, most) = (length("minLength", 0), length("maxLength", 50));
+    let pattern = schema["pattern"]
+        .as_str()
+        .unwrap_or(".*")
+        .trim_matches(['^', '$'])
+        .replace('+', &format!("{{{least},{most}}}"));
+    let fits = move |text: &String| (least..=most).contains(&text.chars().count());
+    string_regex(&pattern).unwrap().prop_filter("of this length", fits).boxed()
+}
+
+#[tokio::test]
+async fn no_request_that_the_openapi_description_allows_is_refused_as_invalid() {
+    let api = TestApi::new().await;
+    let (_, description) = answer(api.request(Method::GET, "/api/orders/openapi.json")).await;
+    let mut runner = TestRunner::deterministic();
+    let mut parameters = HashSet::new();
+    for (template, operations) in description["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            for round in 0..20 {
+                let (mut path, mut query, mut headers) = (template.clone(), Vec::new(), Vec::new());
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let name = parameter["name"].as_str().unwrap();
+                    parameters.insert(name.to_owned());
+                    let value =
+                        allowed(&description, &parameter["schema"]).new_tree(&mut runner).unwrap().current();
+                    match parameter["in"].as_str().unwrap() {
+                        "path" => path = path.replace(&format!("{{{name}}}"), &value),
+                        // Each of them is left out once in a while.
+                        _ if (round + name.len()) % 3 == 0 => {}
+                        "query" => query.push((name.to_owned(), value)),
+                        _ => headers.push((name.to_owned(), value)),
+                    }
+                }
+                let method: Method = method.to_uppercase().parse().unwrap();
+                let target = Url::parse_with_params("http://x", &query).unwrap();
+                let path = format!("{path}?{}", target.query().unwrap_or_default());
+                let mut request = api.by("u1", method.clone(), &path);
+                for (name, value) in &headers {
+                    request = request.header(name, value);
+                }
+                let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+                if !body.is_null() {
+                    let schema = description.pointer(&body["$ref"].as_str().unwrap()[1..]).unwrap();
+                    let ticket = &schema["properties"]["ticketId"];
+                    let ticket = allowed(&description, ticket).new_tree(&mut runner).unwrap().current();
+                    request = request.json(&json!({ "ticketId": ticket }));
+                }
+                let (status, answered) = answer(request).await;
+                let is_invalid = [400, 413, 415, 422].contains(&status.as_u16());
+                assert!(!is_invalid, "{method} {path} {headers:?}: {status} {answered}");
+            }
+        }
+    }
+    let wanted = ["Idempotency-Key", "after", "limit", "order", "orderId", "status"].map(str::to_owned);
+    assert_eq!(parameters, wanted.into());
 }

@@ -86,7 +86,7 @@ impl Process {
         Self { child, api, admin, client: reqwest::Client::new(), lines }
     }
 
-    async fn readyz(&self) -> (StatusCode, String) {
+    pub(crate) async fn readyz(&self) -> (StatusCode, String) {
         let response = self.client.get(format!("http://{}/readyz", self.admin)).send().await.unwrap();
         (response.status(), response.text().await.unwrap())
     }
@@ -304,6 +304,36 @@ async fn on_sigterm_it_becomes_unready_finishes_requests_in_flight_and_exits_wit
 }
 
 #[tokio::test]
+async fn why_a_session_is_not_taken_is_in_the_log_and_counted() {
+    let database = TestDatabase::bare().await;
+    let process = Process::start(&uri(), &database.name, &[("LOG_LEVEL", "debug")]);
+    let token = |key, claims: Value| crate::jwt::signed(key, &claims);
+    let secret = token("another key", json!({ "id": "u1" }));
+    for (bearer, why) in [
+        (secret.clone(), "signature"),
+        (token(JWT_KEY, json!({ "id": "u1", "exp": 1 })), "expired"),
+        (token(JWT_KEY, json!({ "id": "u1", "nbf": 99_999_999_999_u64 })), "not_yet_valid"),
+        (token(JWT_KEY, json!({ "email": "u1@example.com" })), "no_user"),
+        ("nonsense".to_owned(), "malformed"),
+    ] {
+        let request = process.request(Method::GET, "/api/orders").bearer_auth(bearer);
+        assert_eq!(answer(request).await.0, StatusCode::UNAUTHORIZED, "{why}");
+        let wanted = format!("orders_api_unauthenticated_total{{why=\"{why}\"}} 1\n");
+        let metrics = process.metrics().await;
+        assert!(metrics.contains(&wanted), "{metrics}");
+        let line = loop {
+            let line = process.lines.recv_timeout(PATIENCE).unwrap();
+            if line.contains("not signed in") {
+                break line;
+            }
+        };
+        assert!(line.contains(&format!("\"why\":\"{why}\"")) && !line.contains(&secret), "{line}");
+    }
+    assert_eq!(answer(process.request(Method::GET, "/api/orders")).await.0, StatusCode::UNAUTHORIZED);
+    assert!(process.metrics().await.contains("orders_api_unauthenticated_total{why=\"absent\"} 1\n"));
+}
+
+#[tokio::test]
 async fn the_error_for_a_port_in_use_names_the_port() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -318,6 +348,28 @@ async fn the_error_for_a_port_in_use_names_the_port() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_string_without_a_database_is_said_at_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (uri, database, is_said) in [
+        ("mongodb://127.0.0.1:1", "", true),
+        ("mongodb://127.0.0.1:1/?directConnection=true", "", true),
+        ("mongodb://127.0.0.1:1/orders", "", false),
+        ("mongodb://127.0.0.1:1", "orders", false),
+    ] {
+        let output = run(&[
+            ("JWT_KEY", JWT_KEY),
+            ("MONGO_URI", uri),
+            ("MONGO_DATABASE", database),
+            ("LISTEN_ADDRESS", "127.0.0.1"),
+            ("PORT", &port),
+        ]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(text.contains("the MongoDB URI names no database"), is_said, "{text}");
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     api_process::Process,
     cluster::root,
-    mongo::{TestDatabase, cookie, uri},
+    mongo::{JWT_KEY, TestDatabase, cookie, uri},
 };
 
 /// A command on a page, with its output as the page shows it.
@@ -148,6 +148,7 @@ async fn every_command_on_the_page_about_the_api_prints_what_the_page_shows() {
     let environment = HashMap::from([
         ("API", format!("http://{}", process.api)),
         ("WITHOUT_DATABASE", format!("http://{}", without_database.api)),
+        ("JWT_KEY", JWT_KEY.to_owned()),
         ("SESSION", value("ada")),
         ("OTHER", value("bob")),
         ("TICKET", database.ticket().await.to_string()),

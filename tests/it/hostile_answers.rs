@@ -50,7 +50,7 @@ async fn a_list_of_indexes_without_end_is_read_no_further_than_anybody_has_index
     // Ours seem to be missing, and the database is asked for them.
     store.ensure_indexes().await.unwrap();
     assert_eq!((listed.happened(), next.happened()), (1, 3));
-    assert_eq!(proxy.seen("createIndexes").len(), 4);
+    assert_eq!(proxy.seen("createIndexes").len(), 5);
 }
 
 #[tokio::test]

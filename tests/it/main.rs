@@ -20,6 +20,7 @@ mod crd;
 mod database_tls;
 mod dataplane;
 mod docs;
+mod express;
 mod fault_proxy;
 mod hostile_answers;
 mod idempotency;

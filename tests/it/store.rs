@@ -25,6 +25,7 @@ async fn any_number_of_processes_may_create_the_indexes_concurrently_and_repeate
     let ours = [
         "one_active_order_per_ticket",
         "one_order_per_idempotency_key",
+        "one_order_per_list_position",
         "open_orders_by_expiry",
         "user_orders",
     ];

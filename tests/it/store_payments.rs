@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use mongodb::bson::{DateTime, doc};
+use mongodb::bson::{Bson, DateTime, doc};
 use orders_operator::{
     order::{OrderId, OrderStatus, ReservationTerms, UserId},
     store::{CancelError, PaymentError, Transitioned},
@@ -25,6 +25,16 @@ async fn order(database: &TestDatabase, status: &str, seconds_left: i64) -> Orde
 async fn stored(database: &TestDatabase, id: OrderId) -> (OrderStatus, u32) {
     let order = database.store.order(id).await.unwrap().unwrap().order;
     (order.status, order.version.0)
+}
+
+#[tokio::test]
+async fn an_order_without_a_due_time_can_be_paid_for() {
+    let database = TestDatabase::new().await;
+    for value in [Bson::Null, "2026-11-22".into(), Bson::Int64(0)] {
+        let id = database.mongoose_order(doc! { "expiresAt": value }).await.parse().unwrap();
+        assert!(matches!(database.store.begin_payment(id, &grace()).await.unwrap(), Transitioned::Now(_)));
+        assert!(matches!(database.store.complete(id, &grace()).await.unwrap(), Transitioned::Now(_)));
+    }
 }
 
 #[tokio::test]

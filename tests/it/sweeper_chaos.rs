@@ -85,8 +85,8 @@ impl Shop {
         };
         let order = &reserved.reservation().order;
         self.note(order.id, |history| {
-            (history.expires_at, history.end_of_grace) =
-                (order.expires_at, terms.end_of_grace(order.expires_at));
+            let expires_at = order.expires_at.time().unwrap();
+            (history.expires_at, history.end_of_grace) = (expires_at, terms.end_of_grace(expires_at));
         });
         let most = u64::from(terms.window.seconds()) * 1000 + 300;
         let moment = |random: &mut Rng| Duration::from_millis(random.u64(0..most));
@@ -142,6 +142,7 @@ impl Shop {
     fn paid(&self, result: Result<Transitioned, PaymentError>) {
         match result {
             Ok(Transitioned::Now(order)) => self.made(&order),
+            Ok(Transitioned::NowUnreadable(id)) => panic!("{id} cannot be read"),
             Ok(Transitioned::Already(_)) | Err(PaymentError::TooLate(_) | PaymentError::Refused { .. }) => {}
             Err(PaymentError::Store(error)) => assert_unavailable(&error),
             Err(error @ PaymentError::NotFound(_)) => panic!("{error}"),
@@ -151,6 +152,7 @@ impl Shop {
     fn cancelled(&self, result: Result<Transitioned, CancelError>) {
         match result {
             Ok(Transitioned::Now(order)) => self.made(&order),
+            Ok(Transitioned::NowUnreadable(id)) => panic!("{id} cannot be read"),
             Ok(Transitioned::Already(_)) | Err(CancelError::Complete(_)) => {}
             Err(CancelError::Store(error)) => assert_unavailable(&error),
             Err(error) => panic!("{error}"),

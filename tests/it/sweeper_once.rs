@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use mongodb::bson::{DateTime, doc, oid::ObjectId};
+use mongodb::bson::{Bson, DateTime, doc, oid::ObjectId};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
@@ -49,6 +49,40 @@ async fn one_database_is_counted_and_swept_once_without_a_cluster() {
     database.many_orders("u1", 1500, doc! { "expiresAt": DateTime::from_millis(0) }).await;
     let swept = sweeper(&[&target[..], &["--once", "--max-per-second", "5000"]].concat()).await;
     assert!(printed(&swept).contains("1500 orders expired"), "{swept:?}");
+}
+
+#[tokio::test]
+async fn orders_without_a_due_time_are_named_and_left_as_they_are() {
+    let database = TestDatabase::bare().await;
+    let target = ["--uri", &uri(), "--database", &database.name, "--once"];
+    database.mongoose_order(doc! { "expiresAt": Bson::Null, "status": "complete" }).await;
+    let swept = sweeper(&target).await;
+    assert!(!String::from_utf8_lossy(&swept.stderr).contains("without a due time"), "{swept:?}");
+
+    let far = DateTime::from_millis(8_640_000_000_000_000);
+    database.mongoose_order(doc! { "expiresAt": far }).await;
+    let long_ago =
+        database.mongoose_order(doc! { "expiresAt": DateTime::from_millis(-far.timestamp_millis()) }).await;
+    let mut never = Vec::new();
+    for value in [Bson::Null, "tomorrow".into(), Bson::Int64(0), Bson::Double(0.0)] {
+        never.push(database.mongoose_order(doc! { "expiresAt": value }).await);
+    }
+    let missing = database.mongoose_order(doc! {}).await;
+    let unset = doc! { "$unset": { "expiresAt": 1 } };
+    database
+        .orders()
+        .update_one(doc! { "_id": ObjectId::parse_str(&missing).unwrap() }, unset)
+        .await
+        .unwrap();
+    never.push(missing);
+    let swept = sweeper(&target).await;
+    let log = String::from_utf8_lossy(&swept.stderr);
+    assert!(log.contains("count=5") && never.iter().filter(|id| log.contains(*id)).count() == 3, "{log}");
+    assert!(printed(&swept).ends_with("1 order expired in 1 database, 0 failed\n"), "{swept:?}");
+    assert_eq!(database.stored(&long_ago).await.get_str("status").unwrap(), "cancelled");
+    for id in never {
+        assert_eq!(database.stored(&id).await.get_str("status").unwrap(), "created");
+    }
 }
 
 #[tokio::test]
