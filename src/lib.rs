@@ -5,6 +5,7 @@
 //! order/       the domain, pure: statuses and their transitions, orders, tickets, identifiers
 //! store/       MongoDB: connection, indexes, tickets, reserving, transitions, expiry queries
 //! import/      `tickets import`: loads local copies of tickets from a file
+//! check/       `orders check`: what in a database would surprise this program
 //! api/         the HTTP API: router, session, handlers, errors
 //! sweeper/     expiry: targets, pacing, the sweep of one target, the loop
 //! crd/         the OrdersService resource: spec, status, validation rules, conditions
@@ -14,7 +15,7 @@
 //! ```
 //!
 //! Imports point one way: `api -> store -> order`, `sweeper -> store -> order`,
-//! `import -> store -> order`, `sweeper -> crd`, `controller -> routing`, `controller -> crd`, and anything may use
+//! `import -> store -> order`, `check -> store -> order`, `sweeper -> crd`, `controller -> routing`, `controller -> crd`, and anything may use
 //! `runtime`. `order` and
 //! `routing` import nothing of ours and do no I/O. `tests/it/architecture.rs` holds these rules
 //! against the `use` lines.
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod check;
 pub mod controller;
 pub mod crd;
 pub mod import;

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use orders_operator::{
-    api,
+    api, check,
     controller::{self, render},
     crd, import,
     runtime::{telemetry, traces::Traces},
@@ -29,7 +29,8 @@ use tokio::runtime::Builder;
   orders-operator controller                                       run against $KUBECONFIG's cluster
   orders-operator render examples/ --default-image orders:1        print what would be applied
   orders-operator serve --port 3000                                with JWT_KEY and MONGO_URI set
-  orders-operator tickets import tickets.ndjson                    with MONGO_URI set"
+  orders-operator tickets import tickets.ndjson                    with MONGO_URI set
+  orders-operator orders check                                     with MONGO_URI set"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -58,6 +59,8 @@ enum Command {
     Render(render::RenderArgs),
     /// Manage the local copies of tickets
     Tickets(Tickets),
+    /// Examine the orders of a database
+    Orders(Orders),
 }
 
 #[derive(Args)]
@@ -70,6 +73,18 @@ struct Tickets {
 enum TicketsCommand {
     /// Import tickets from NDJSON, one per line: needed when orders are added to a system that already has tickets
     Import(import::TicketsImportArgs),
+}
+
+#[derive(Args)]
+struct Orders {
+    #[command(subcommand)]
+    command: OrdersCommand,
+}
+
+#[derive(Subcommand)]
+enum OrdersCommand {
+    // The help is that of the arguments.
+    Check(check::OrdersCheckArgs),
 }
 
 fn main() -> ExitCode {
@@ -138,6 +153,13 @@ async fn run(command: Command) -> ExitCode {
                 Err(error) => failed(&error, error.exit_code()),
             }
         }
+        Command::Orders(Orders { command: OrdersCommand::Check(args) }) => match check::run(args).await {
+            Ok(findings) => match print(&format!("{findings}\n")) {
+                Ok(()) => ExitCode::from(findings.exit_code()),
+                Err(error) => failed(&error, 1),
+            },
+            Err(error) => failed(&error, error.exit_code()),
+        },
     }
 }
 

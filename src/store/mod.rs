@@ -7,7 +7,7 @@
 //!   any time, and be killed at any point.
 //! - **No transactions, no change streams, no client-level bulk writes**: a standalone MongoDB, a replica set,
 //!   FerretDB and DocumentDB all work.
-//! - **Every call ends** within [`DEADLINE`] (except creating an index), with a [`StoreError`] that tells an
+//! - **Every call ends** within [`DEADLINE`] (except creating an index, and reading a whole collection in `audit`), with a [`StoreError`] that tells an
 //!   unavailable database from a bad request.
 //! - Documents written by the Node service (mongoose) are read, and other services' fields are kept.
 //!
@@ -28,6 +28,7 @@
 //! page_query   the query for one page
 //! first_pages  combines concurrent requests for first pages
 //! tickets      the local copies of tickets
+//! audit        what in a database would surprise this program
 //!
 //! batcher      combines concurrent calls into fewer commands
 //! loader       reads documents by id, in batches
@@ -43,6 +44,7 @@
 //! ```
 
 mod answer;
+mod audit;
 mod batcher;
 mod cast;
 mod choice;
@@ -68,6 +70,7 @@ mod tickets;
 mod tls;
 mod uri;
 
+pub use audit::{Duplicate, ForeignIndex, Holder};
 pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;
 pub use error::{ErrorCategory, StoreError};

@@ -12,6 +12,9 @@ use crate::runtime::traces;
 /// The longest that any call of the store takes, retries included.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
+/// The longest that one query of a whole collection takes.
+const SLOW_DEADLINE: Duration = Duration::from_secs(600);
+
 /// The most attempts of one operation; the deadline may end it earlier.
 const MAX_ATTEMPTS: u32 = 8;
 
@@ -30,12 +33,20 @@ pub(super) async fn once<T>(
 /// Runs `operation`, and retries it while its errors are transient, all within the deadline.
 ///
 /// The operation must be idempotent: a lost reply cannot be told from a lost request.
-pub(super) async fn transient<T, F, Fut>(doing: &'static str, mut operation: F) -> Result<T, StoreError>
+pub(super) async fn transient<T, F, Fut>(doing: &'static str, operation: F) -> Result<T, StoreError>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = DriverResult<T>>,
 {
-    within(DEADLINE, doing, async {
+    retried(DEADLINE, doing, operation).await
+}
+
+async fn retried<T, F, Fut>(limit: Duration, doing: &'static str, mut operation: F) -> Result<T, StoreError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = DriverResult<T>>,
+{
+    within(limit, doing, async {
         let mut attempt = 1;
         loop {
             match operation().await {
@@ -47,6 +58,15 @@ where
         }
     })
     .await
+}
+
+/// Like [`transient`], for what reads a whole collection: the limit is minutes.
+pub(super) async fn slow<T, F, Fut>(doing: &'static str, operation: F) -> Result<T, StoreError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = DriverResult<T>>,
+{
+    retried(SLOW_DEADLINE, doing, operation).await
 }
 
 /// Runs `work` with a time limit, as a span of the current trace.

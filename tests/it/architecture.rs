@@ -7,13 +7,14 @@ use std::{
 };
 
 /// What each module may import of ours; all may import `runtime`.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("order", &[]),
     ("routing", &[]),
     ("runtime", &[]),
     ("crd", &[]),
     ("store", &["order", "runtime"]),
     ("import", &["order", "store", "runtime"]),
+    ("check", &["order", "store", "runtime"]),
     ("api", &["order", "store", "runtime"]),
     ("sweeper", &["order", "store", "crd", "runtime"]),
     ("controller", &["routing", "crd", "runtime"]),

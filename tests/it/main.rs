@@ -31,6 +31,7 @@ mod lease;
 mod list;
 mod mongo;
 mod mongoose;
+mod orders_check;
 mod packaging;
 mod render;
 mod rights;
