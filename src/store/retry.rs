@@ -1,7 +1,8 @@
 //! The deadline of every call to the database, and retries after transient errors.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use futures::FutureExt;
 use mongodb::error::Result as DriverResult;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
@@ -70,13 +71,21 @@ where
 }
 
 /// Runs `work` with a time limit, as a span of the current trace.
+///
+/// The driver panics at some answers that no honest server gives, and passes the panic of a task of its own on to whoever
+/// waits for that: here it becomes an error. What `work` leaves behind is dropped, as when its time is over.
 pub(super) async fn within<T, E: From<StoreError>>(
     limit: Duration,
     doing: &'static str,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
+    let work = AssertUnwindSafe(work).catch_unwind();
     match timeout(limit, work).instrument(traces::step(doing)).await {
-        Ok(result) => result,
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => {
+            let detail = "it panicked, as the log says".to_owned();
+            Err(StoreError::Failed { doing, detail }.into())
+        }
         Err(_) => Err(StoreError::TimedOut { doing, after: limit }.into()),
     }
 }

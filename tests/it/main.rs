@@ -23,6 +23,7 @@ mod docs;
 mod express;
 mod fault_proxy;
 mod hostile_answers;
+mod hostile_database;
 mod idempotency;
 mod identity;
 mod import;

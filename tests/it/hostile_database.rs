@@ -1,0 +1,256 @@
+//! What a server can do to whoever connects to it: a fake one that speaks MongoDB's protocol up to the login.
+
+use std::{
+    io,
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
+use orders_operator::{
+    crd::ConditionType::*,
+    store::{ConnectOptions, ErrorCategory, Store},
+};
+use ring::{digest, hmac, pbkdf2};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{
+    cluster::{TestNamespace, eventually},
+    mongo::{TestDatabase, uri},
+    sweeper::{cancelled, order, service},
+};
+
+const PASSWORD: &str = "pencil";
+
+/// What SCRAM-SHA-1 hashes in its place: MD5 of `user:mongo:pencil`.
+const PASSWORD_SHA1: &str = "1c33006ec1ffd90f9cadcbcc0e118200";
+
+/// How the server answers the first message of SCRAM.
+#[derive(Clone, Copy)]
+struct Login {
+    rounds: u32,
+    salt: usize,
+    /// Whether it keeps the client's nonce, as it must.
+    nonce: bool,
+}
+
+/// The least that a client may be asked for, and no less than MongoDB asks for.
+const USUAL: Login = Login { rounds: 15_000, salt: 28, nonce: true };
+
+/// A server whose only user is `user`.
+struct FakeDatabase {
+    port: u16,
+    /// For each login, whether the client has proved that it knows the password.
+    logins: Arc<Mutex<Vec<bool>>>,
+}
+
+impl FakeDatabase {
+    async fn start(login: Login) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let logins = Arc::<Mutex<Vec<bool>>>::default();
+        let all = logins.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let connection = Connection { stream, login, scram: None };
+                // It ends with an error when the client hangs up.
+                tokio::spawn(connection.serve(all.clone()));
+            }
+        });
+        Self { port, logins }
+    }
+
+    fn uri(&self, mechanism: &str) -> String {
+        format!("mongodb://user:{PASSWORD}@127.0.0.1:{}/orders?authMechanism={mechanism}", self.port)
+    }
+
+    fn logins(&self) -> Vec<bool> {
+        self.logins.lock().unwrap().clone()
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    login: Login,
+    /// The first messages of the client and of the server, and the salt.
+    scram: Option<Scram>,
+}
+
+struct Scram {
+    sha1: bool,
+    client_first: String,
+    server_first: String,
+    salt: Vec<u8>,
+}
+
+impl Connection {
+    async fn serve(mut self, logins: Arc<Mutex<Vec<bool>>>) -> io::Result<()> {
+        loop {
+            let length = self.stream.read_i32_le().await?;
+            // Request id, response to, opcode and flags, of four bytes each; then a byte for the kind of the section.
+            let mut rest = vec![0; length as usize - 4];
+            self.stream.read_exact(&mut rest).await?;
+            let command = Document::from_reader(&rest[17..]).unwrap();
+            let answer = mongodb::bson::serialize_to_vec(&self.answer(&command, &logins)).unwrap();
+            let mut message = Vec::new();
+            message.extend((16 + 4 + 1 + answer.len() as i32).to_le_bytes());
+            message.extend(0_i32.to_le_bytes());
+            message.extend(&rest[..4]);
+            message.extend(2013_i32.to_le_bytes());
+            message.extend([0; 5]);
+            message.extend(answer);
+            self.stream.write_all(&message).await?;
+        }
+    }
+
+    fn answer(&mut self, command: &Document, logins: &Mutex<Vec<bool>>) -> Document {
+        let text = || {
+            let payload = command.get_binary_generic("payload").unwrap();
+            String::from_utf8(payload.clone()).unwrap()
+        };
+        match command.keys().next().unwrap().as_str() {
+            "hello" | "isMaster" | "ismaster" => doc! {
+                "ok": 1, "helloOk": true, "ismaster": true, "isWritablePrimary": true, "minWireVersion": 0,
+                "maxWireVersion": 21, "maxBsonObjectSize": 16_777_216, "maxMessageSizeBytes": 48_000_000,
+                "maxWriteBatchSize": 100_000,
+            },
+            "saslStart" => {
+                let scram = self.start(command.get_str("mechanism").unwrap() == "SCRAM-SHA-1", &text());
+                let payload = payload(&scram.server_first);
+                self.scram = Some(scram);
+                doc! { "ok": 1, "conversationId": 1, "done": false, "payload": payload }
+            }
+            "saslContinue" => {
+                let signature = self.scram.take().unwrap().signature(self.login.rounds, &text());
+                logins.lock().unwrap().push(signature.is_some());
+                match signature {
+                    Some(signature) => {
+                        let payload = payload(&format!("v={}", STANDARD.encode(signature)));
+                        doc! { "ok": 1, "conversationId": 1, "done": true, "payload": payload }
+                    }
+                    None => doc! { "ok": 0, "code": 18, "codeName": "AuthenticationFailed", "errmsg": "no" },
+                }
+            }
+            "find" => doc! { "ok": 1, "cursor": { "id": 0_i64, "ns": "orders.orders", "firstBatch": [] } },
+            _ => doc! { "ok": 1 },
+        }
+    }
+
+    fn start(&self, sha1: bool, message: &str) -> Scram {
+        let client_first = message.strip_prefix("n,,").unwrap().to_owned();
+        let nonce = client_first.split_once(",r=").unwrap().1;
+        let salt = vec![7; self.login.salt];
+        let nonce = if self.login.nonce { format!("{nonce}server") } else { "short".into() };
+        let server_first = format!("r={nonce},s={},i={}", STANDARD.encode(&salt), self.login.rounds);
+        Scram { sha1, client_first, server_first, salt }
+    }
+}
+
+impl Scram {
+    /// What proves that the server knows the password too, if the client does.
+    fn signature(&self, rounds: u32, client_final: &str) -> Option<Vec<u8>> {
+        // Who answers to more rounds than that has not computed them, and neither does this server.
+        let rounds = rounds.try_into().ok().filter(|rounds: &NonZeroU32| rounds.get() <= 200_000)?;
+        let (hash, mac, pbkdf2, password) = if self.sha1 {
+            let hash = &digest::SHA1_FOR_LEGACY_USE_ONLY;
+            (hash, hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, pbkdf2::PBKDF2_HMAC_SHA1, PASSWORD_SHA1)
+        } else {
+            (&digest::SHA256, hmac::HMAC_SHA256, pbkdf2::PBKDF2_HMAC_SHA256, PASSWORD)
+        };
+        let sign = |key: &[u8], text: &[u8]| hmac::sign(&hmac::Key::new(mac, key), text);
+        let mut salted = vec![0; hash.output_len()];
+        pbkdf2::derive(pbkdf2, rounds, &self.salt, password.as_bytes(), &mut salted);
+        let (without_proof, proof) = client_final.split_once(",p=").unwrap();
+        let messages = format!("{},{},{without_proof}", self.client_first, self.server_first);
+        let client_key = sign(&salted, b"Client Key");
+        let stored_key = digest::digest(hash, client_key.as_ref());
+        let signature = sign(stored_key.as_ref(), messages.as_bytes());
+        let expected: Vec<_> =
+            client_key.as_ref().iter().zip(signature.as_ref()).map(|(key, sign)| key ^ sign).collect();
+        let is_proved = STANDARD.decode(proof).unwrap() == expected;
+        is_proved.then(|| sign(sign(&salted, b"Server Key").as_ref(), messages.as_bytes()).as_ref().to_vec())
+    }
+}
+
+fn payload(text: &str) -> Bson {
+    Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: text.as_bytes().to_vec() })
+}
+
+#[tokio::test]
+async fn a_password_is_hashed_as_often_as_an_honest_server_asks_for_and_no_more() {
+    for (mechanism, login, is_proved) in [
+        ("SCRAM-SHA-256", USUAL, true),
+        ("SCRAM-SHA-1", Login { rounds: 10_000, salt: 16, nonce: true }, true),
+        ("SCRAM-SHA-256", Login { salt: 128, ..USUAL }, true),
+        ("SCRAM-SHA-256", Login { salt: 129, ..USUAL }, false),
+        ("SCRAM-SHA-256", Login { rounds: 100_001, ..USUAL }, false),
+        ("SCRAM-SHA-1", Login { rounds: 10_000, salt: 129, nonce: true }, false),
+        ("SCRAM-SHA-1", Login { rounds: i32::MAX as u32, ..USUAL }, false),
+    ] {
+        let server = FakeDatabase::start(login).await;
+        let store = Store::connect(ConnectOptions::new(&server.uri(mechanism))).await.unwrap();
+        let result = store.ping().await;
+        let what = format!("{mechanism}, {} rounds, a salt of {} bytes", login.rounds, login.salt);
+        match result {
+            Ok(()) => assert!(is_proved, "{what}"),
+            Err(error) => {
+                assert!(!is_proved, "{what}: {error}");
+                assert_eq!(error.category(), ErrorCategory::AuthenticationFailed, "{what}: {error}");
+            }
+        }
+        let logins = server.logins();
+        assert!(!logins.is_empty() && logins.iter().all(|proved| *proved == is_proved), "{what}: {logins:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_by_which_the_driver_panics_is_an_error() {
+    let server = FakeDatabase::start(Login { nonce: false, ..USUAL }).await;
+    let store = Store::connect(ConnectOptions::new(&server.uri("SCRAM-SHA-256"))).await.unwrap();
+    let error = store.ping().await.unwrap_err();
+    assert_eq!(error.category(), ErrorCategory::DatabaseFailed, "{error}");
+}
+
+#[tokio::test]
+async fn servers_that_ask_for_endless_hashing_stop_nobody_s_expiry() {
+    let mut ticketing = TestNamespace::create("hashing").await;
+    let mallory = TestNamespace::create("mallory").await;
+    ticketing.watch_also(&mallory);
+    let (database, later) = (TestDatabase::new().await, TestDatabase::new().await);
+    ticketing.secrets(&uri()).await;
+    mallory.secrets(&uri()).await;
+    let server = FakeDatabase::start(Login { rounds: i32::MAX as u32, ..USUAL }).await;
+    let evil: Vec<_> = (0..6).map(|number| format!("evil-{number}")).collect();
+    for (number, name) in evil.iter().enumerate() {
+        let mechanism = ["SCRAM-SHA-256", "SCRAM-SHA-1"][number % 2];
+        mallory.secret(name, "MONGO_URI", &server.uri(mechanism)).await;
+        let spec = json!({"database": {"uriSecretRef": {"name": name}, "name": name}});
+        mallory.apply(&service(&mallory, name, &database, spec)).await.unwrap();
+    }
+    ticketing.apply(&service(&ticketing, "orders", &database, json!({}))).await.unwrap();
+    let overdue = order(&database, "created", -60_000).await;
+    let _sweeper = ticketing.run("sweeper").await;
+    let _controller = ticketing.run("controller").await;
+    cancelled(&database, overdue).await;
+    for name in &evil {
+        mallory.condition(name, DatabaseReady, "False", "AuthenticationFailed").await;
+    }
+    // While these are tried again and again, somebody else's database is added, and a login that takes hashing succeeds.
+    ticketing.apply(&service(&ticketing, "later", &later, json!({}))).await.unwrap();
+    let overdue = order(&later, "created", -60_000).await;
+    cancelled(&later, overdue).await;
+    let honest = FakeDatabase::start(USUAL).await;
+    ticketing.secret("honest", "MONGO_URI", &honest.uri("SCRAM-SHA-256")).await;
+    let spec = json!({"database": {"uriSecretRef": {"name": "honest"}, "name": "honest"}});
+    ticketing.apply(&service(&ticketing, "honest", &database, spec)).await.unwrap();
+    eventually("the honest login succeeds", || async { honest.logins().contains(&true).then_some(()) }).await;
+    let logins = server.logins();
+    assert!(logins.len() >= evil.len() && !logins.contains(&true), "{logins:?}");
+    ticketing.remove().await;
+    mallory.remove().await;
+}
