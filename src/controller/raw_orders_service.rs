@@ -68,7 +68,7 @@ impl RawOrdersService {
 
     /// This object as the owner of its children.
     pub fn as_owner(&self) -> Owner {
-        Owner { key: self.key(), uid: self.metadata.uid.as_deref().unwrap_or_default().into() }
+        Owner::from_metadata(&self.metadata)
     }
 
     /// Whether it asks for routes at Gateways.

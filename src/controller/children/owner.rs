@@ -27,6 +27,14 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// The OrdersService with these metadata.
+    pub fn from_metadata(orders_service: &ObjectMeta) -> Self {
+        Self {
+            key: ObjectKey::of(orders_service),
+            uid: orders_service.uid.as_deref().unwrap_or_default().into(),
+        }
+    }
+
     /// The OrdersService that controls `object`, if one does.
     pub fn of(object: &ObjectMeta) -> Option<Self> {
         let owner = controller_of(object)?;

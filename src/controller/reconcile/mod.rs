@@ -184,7 +184,11 @@ async fn reconcile_parsed(service: &OrdersService, context: &Context) -> Result<
         // The children are garbage-collected through their owner references.
         return Ok(Action::await_change());
     }
-    if let Some(left) = context.states.with(&owner(service), |state| state.paused(Instant::now())).flatten() {
+    if let Some(left) = context
+        .states
+        .with(&Owner::from_metadata(&service.metadata), |state| state.paused(Instant::now()))
+        .flatten()
+    {
         return Ok(Action::requeue(left));
     }
     let outcome = run_steps(context, service).await;
@@ -239,7 +243,7 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
 
     let prepared = traces::step("build").in_scope(|| build(&valid));
 
-    let owner = owner(service);
+    let owner = Owner::from_metadata(&service.metadata);
     let applied = apply(context, &owner, adopts(service), &prepared, recorded_digest(service));
     let applied = match applied.instrument(traces::step("apply")).await {
         Ok(applied) => applied,
@@ -257,11 +261,6 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
     Ok(Completed { valid, applied, pod_problem, requeue_after })
 }
 
-fn owner(service: &OrdersService) -> Owner {
-    let key = super::object_key::ObjectKey::of(&service.metadata);
-    Owner { key, uid: service.metadata.uid.as_deref().unwrap_or_default().into() }
-}
-
 /// Whether children that have lost their owner are taken over, with the consent of whoever wrote the resource.
 fn adopts(service: &OrdersService) -> bool {
     let annotations = service.metadata.annotations.as_ref();
@@ -275,7 +274,7 @@ fn leave_to_another_operator(context: &Context, service: &OrdersService) -> Resu
     let is_reported = find_condition(&status.conditions, ConditionType::Reconciled)
         .is_some_and(|condition| condition.reason == Reason::AnotherOperator.as_str());
     let lost = |state: &mut ResourceState| state.written_by_another(&version, is_reported, Instant::now());
-    match context.states.with(&owner(service), lost).flatten() {
+    match context.states.with(&Owner::from_metadata(&service.metadata), lost).flatten() {
         Some(pause) => Err(Stopped::AnotherOperator { identity: identity.to_owned(), pause, is_reported }),
         None => Ok(()),
     }
@@ -335,7 +334,9 @@ async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -
     let update = update_status(&context.api, service, &next).instrument(traces::step("status"));
     let Some(response) = update.await? else { return Ok(()) };
     if let Some(version) = response.metadata.resource_version.as_deref() {
-        context.states.with(&owner(service), |state| state.status_updated(version.into()));
+        context
+            .states
+            .with(&Owner::from_metadata(&service.metadata), |state| state.status_updated(version.into()));
     }
     let written = OrdersService { status: Some(next.clone()), ..service.clone() };
     context.claims.status_written(&written).iter().for_each(|key| context.trigger.requeue(key));

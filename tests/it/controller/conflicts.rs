@@ -301,6 +301,32 @@ async fn a_missing_certificate_and_an_overlapping_wildcard_are_warnings() {
 }
 
 #[tokio::test]
+async fn a_status_names_the_object_of_another_namespace_and_quotes_nothing_that_is_written_there() {
+    let mut wild = TestNamespace::create("wild").await;
+    let exact = TestNamespace::create("exact").await;
+    wild.watch_also(&exact);
+    for team in [&wild, &exact] {
+        team.secrets(MONGO).await;
+    }
+    let _controller = wild.run("controller").await;
+    let base = host_of(&wild);
+    wild.apply(&claiming(&wild, "orders", &format!("*.{base}"), "/a", &[])).await.unwrap();
+    wild.condition("orders", IngressReady, "True", "MissingClient").await;
+    let secret = format!("not-yet-announced.{base}");
+    exact.apply(&claiming(&exact, "orders", &secret, "/a", &[])).await.unwrap();
+    let message = exact.condition("orders", IngressReady, "True", "WildcardOverlap").await;
+    let (has, object) = ("has a wildcard that covers", format!("OrdersService {}/orders", wild.name));
+    assert!(message.contains(&format!("{object} {has} {secret}")), "{message}");
+    assert!(!message.contains('*'), "{message}");
+    let message = wild.condition("orders", IngressReady, "True", "WildcardOverlap").await;
+    assert!(message.contains(&format!("OrdersService {}/orders has a host that *.{base}", exact.name)));
+    assert!(!message.contains("not-yet-announced"), "{message}");
+    for team in [wild, exact] {
+        team.remove().await;
+    }
+}
+
+#[tokio::test]
 async fn a_suspended_winner_keeps_what_it_serves_and_a_restart_changes_nothing() {
     let namespace = TestNamespace::create("keeps").await;
     namespace.secrets(MONGO).await;

@@ -107,8 +107,8 @@ fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalH
     )
 }
 
-/// What is probably unintended but does not keep any route from being rendered.
-pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<Problem> {
+/// What is probably unintended but does not keep any route from being rendered, for a resource of this namespace.
+pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namespace: &str) -> Vec<Problem> {
     let mut warnings = Vec::new();
     let mut warn = |reason, message| warnings.push(Problem::new(reason, message));
     if let Some(secret) = &found.missing_certificate {
@@ -123,19 +123,28 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec
     }
     for (Site { host, .. }, verdict) in verdicts(requested, found) {
         let Some((other_host, other)) = &verdict.overlap else { continue };
+        // What another namespace has written is nothing to be read here, but for the name of its object.
+        let is_ours = *other.id.namespace == *namespace;
         let message = if host.is_wildcard() {
+            let (has, requests) = if is_ours {
+                (format!("has host {:?}", other_host.to_string()), other_host.to_string())
+            } else {
+                (format!("has a host that {host} covers"), "that host".to_owned())
+            };
             format!(
-                "{other} has host {:?}: requests for {other_host} never fall through to the routes and the client of \
-                 {host} here. If it is to have them too, they must be added there; if this is intended, no action \
-                 is needed",
-                other_host.to_string()
+                "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} here. If \
+                 it is to have them too, they must be added there; if this is intended, no action is needed"
             )
         } else {
+            let has = if is_ours {
+                format!("has host {:?}", other_host.to_string())
+            } else {
+                format!("has a wildcard that covers {host}")
+            };
             format!(
-                "{other} has host {:?}: requests for {host} never fall through to the routes and the client there. If it \
-                 is to have them too, add them here (their Services must be in this namespace); if this is intended, no \
-                 action is needed",
-                other_host.to_string()
+                "{other} {has}: requests for {host} never fall through to the routes and the client there. If it is to \
+                 have them too, add them here (their Services must be in this namespace); if this is intended, no action \
+                 is needed"
             )
         };
         warn(Reason::WildcardOverlap, message);

@@ -94,10 +94,11 @@ pub fn validate(
         ));
     }
 
+    let namespace = service.namespace().unwrap_or_default();
     let ingress = match requested(service) {
         Ok(requested) => requested
             .zip(spec.ingress.as_ref())
-            .map(|(requested, ingress)| validated_ingress(requested, ingress, found)),
+            .map(|(requested, ingress)| validated_ingress(requested, ingress, found, &namespace)),
         Err(found) => {
             problems.extend(found);
             None
@@ -117,7 +118,7 @@ pub fn validate(
     }
     let tls = spec.database.tls.as_ref();
     Ok(ValidatedOrdersService {
-        namespace: service.namespace().unwrap_or_default(),
+        namespace,
         owner: reference_to(service),
         image: image.to_owned(),
         image_pull_policy: spec.image_pull_policy,
@@ -156,11 +157,12 @@ fn validated_ingress(
     requested: RequestedRoutes,
     ingress: &IngressSpec,
     found: &Dereferenced,
+    namespace: &str,
 ) -> ValidatedIngress {
     let missing_class = found.missing_class.as_deref().map(conflicts::missing_class);
     ValidatedIngress {
         problems: missing_class.into_iter().chain(conflicts::problems(&requested, found)).collect(),
-        warnings: conflicts::warnings(&requested, found),
+        warnings: conflicts::warnings(&requested, found, namespace),
         hosts: conflicts::hosts(&requested, found),
         class_name: ingress.class_name.clone(),
         annotations: ingress.annotations.clone(),
