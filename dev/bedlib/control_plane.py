@@ -50,6 +50,8 @@ class ControlPlane:
                 f"--client-ca-file={pki}/ca.crt", f"--service-cluster-ip-range={SERVICE_RANGE}",
                 "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={pki}/sa.key",
                 f"--service-account-signing-key-file={pki}/sa.key", "--authorization-mode=Node,RBAC", "--allow-privileged=true",
+                # As OpenShift does, so that a right that only its users would miss shows.
+                "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
                 "--kubelet-preferred-address-types=InternalIP", f"--kubelet-client-certificate={pki}/admin.crt",
                 f"--kubelet-client-key={pki}/admin.key", "--endpoint-reconciler-type=none" if self.address == "127.0.0.1" else
                 "--endpoint-reconciler-type=lease")

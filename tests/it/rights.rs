@@ -60,6 +60,7 @@ struct Installation {
     /// Where the rights over watched namespaces are; in all when empty.
     watched: Vec<String>,
     ingress_classes: bool,
+    enforces_owners: bool,
 }
 
 /// What SECURITY.md says that an account may do in `namespace`.
@@ -79,11 +80,14 @@ fn documented(
     let mut rights = BTreeSet::new();
     for row in lines.skip(1).take_while(|line| line.starts_with('|')) {
         let row: Vec<_> = row.split('|').map(str::trim).collect();
+        let is_watched =
+            installation.watched.is_empty() || installation.watched.iter().any(|name| name == namespace);
         let applies = match column(&row, "where").as_str() {
-            "watched namespaces" => {
-                installation.watched.is_empty() || installation.watched.iter().any(|name| name == namespace)
-            }
+            "watched namespaces" => is_watched,
             "own namespace" => namespace == release.name,
+            "watched namespaces, with `ownerReferencesPermissionEnforcement: true`" => {
+                is_watched && installation.enforces_owners
+            }
             "cluster" => installation.ingress_classes,
             other => panic!("{other}"),
         };
@@ -150,17 +154,18 @@ async fn granted(client: &Client, namespace: &str) -> BTreeSet<Right> {
 #[tokio::test]
 async fn each_account_may_do_what_the_page_about_security_says_in_each_kind_of_installation() {
     let other = TestNamespace::create("watched").await;
-    for (kind, namespaced, separate, ingress_classes) in [
-        ("default", false, false, true),
-        ("separate", false, true, true),
-        ("namespaced", true, false, false),
-        ("apart", true, true, true),
+    for (kind, namespaced, separate, ingress_classes, enforces_owners) in [
+        ("default", false, false, true, false),
+        ("separate", false, true, true, true),
+        ("namespaced", true, false, false, true),
+        ("apart", true, true, true, false),
     ] {
         let namespace = TestNamespace::create(kind).await;
         let watched = if namespaced { vec![namespace.name.clone(), other.name.clone()] } else { Vec::new() };
         let installation = Installation {
             set: format!(
-                "watchNamespaces={{{}}},sweeper.separate={separate},ingressClasses.enabled={ingress_classes}",
+                "watchNamespaces={{{}}},sweeper.separate={separate},ingressClasses.enabled={ingress_classes},\
+                 ownerReferencesPermissionEnforcement={enforces_owners}",
                 watched.join(",")
             ),
             accounts: if separate {
@@ -170,6 +175,7 @@ async fn each_account_may_do_what_the_page_about_security_says_in_each_kind_of_i
             },
             watched,
             ingress_classes,
+            enforces_owners,
         };
         let objects = namespace.install_rights(&installation.set).await;
         let everyone = namespace.client_as("default").await;

@@ -39,7 +39,9 @@ async fn two_operators_with_other_settings_leave_the_resource_alone_and_say_who_
 
 #[tokio::test]
 async fn children_that_have_lost_their_owner_are_adopted_by_consent_and_those_of_others_never() {
-    let namespace = TestNamespace::create("adopt").await;
+    let mut namespace = TestNamespace::create("adopt").await;
+    // The tests' API server runs that admission plugin.
+    namespace.set("ownerReferencesPermissionEnforcement=true");
     namespace.secrets(MONGO).await;
     let _controller = namespace.run("controller").await;
     let object = namespace.service("orders", json!({}));
