@@ -4,7 +4,7 @@ use std::{
     fmt::Debug,
     future::Future,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -439,14 +439,25 @@ impl Drop for Process {
 
 /// The objects of the chart, rendered by helm with these arguments.
 pub fn chart(arguments: &[&str], release: &str) -> Vec<Value> {
-    let output = Command::new("helm")
+    let output = helm_template(arguments, release);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    yaml_documents(&String::from_utf8(output.stdout).unwrap())
+}
+
+/// What the chart says when it is told what it cannot do.
+pub fn refused_chart(arguments: &[&str]) -> String {
+    let output = helm_template(arguments, "release");
+    assert!(!output.status.success(), "the chart is rendered");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn helm_template(arguments: &[&str], release: &str) -> Output {
+    Command::new("helm")
         .args(["template", release, "charts/orders-operator"])
         .args(arguments)
         .current_dir(root())
         .output()
-        .expect("helm is not on the PATH: run `make test`");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    yaml_documents(&String::from_utf8(output.stdout).unwrap())
+        .expect("helm is not on the PATH: run `make test`")
 }
 
 pub fn yaml_documents(text: &str) -> Vec<Value> {

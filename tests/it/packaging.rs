@@ -6,7 +6,7 @@ use clap::{Args, Command};
 use orders_operator::{api::ServeArgs, controller::ControllerArgs, crd::RESERVED_ENV, sweeper::SweeperArgs};
 use serde_json::Value;
 
-use crate::cluster::{chart, root, yaml_documents};
+use crate::cluster::{chart, refused_chart, root, yaml_documents};
 
 fn file(path: &str) -> Vec<Value> {
     yaml_documents(
@@ -148,8 +148,8 @@ fn each_container_has_a_token_of_its_own_where_the_other_has_none_and_none_is_at
 
 #[test]
 fn a_separate_sweeper_has_pods_of_its_own_with_all_that_goes_with_them() {
-    let set = "sweeper.separate=true,sweeper.replicas=3,monitoring.podMonitor.enabled=true";
-    let objects = chart(&["--set", set], "release");
+    let set = format!("sweeper.separate=true,sweeper.replicas=3,{SCRAPED}");
+    let objects = chart(&["--set", &set], "release");
     let deployments = of_kind(&objects, "Deployment");
     let names: Vec<_> = deployments.iter().map(|deployment| container_names(deployment)).collect();
     assert_eq!(names, [["controller"], ["sweeper"]]);
@@ -194,7 +194,8 @@ fn only_the_admin_ports_of_the_operator_pods_can_be_reached_unless_the_chart_is_
         for (policy, deployment) in policies.iter().zip(of_kind(&objects, "Deployment")) {
             assert_eq!(policy["spec"]["policyTypes"], serde_json::json!(["Ingress"]));
             let [rule] = policy["spec"]["ingress"].as_array().unwrap().as_slice() else { panic!("{policy}") };
-            assert!(rule["from"][0]["namespaceSelector"].is_object(), "{rule}");
+            // Not the pods of other namespaces: the metrics name every database.
+            assert_eq!(rule["from"], serde_json::json!([{"podSelector": {}}]), "{rule}");
             let ports: Vec<_> =
                 rule["ports"].as_array().unwrap().iter().map(|port| port["port"].as_str().unwrap()).collect();
             assert_eq!(ports, container_names(deployment), "each admin port is named after its container");
@@ -208,6 +209,11 @@ fn only_the_admin_ports_of_the_operator_pods_can_be_reached_unless_the_chart_is_
     assert_eq!(*from, expected);
     let without = chart(&["--set", "networkPolicy.enabled=false"], "release");
     assert!(of_kind(&without, "NetworkPolicy").is_empty());
+    // A Prometheus that nobody lets in would find nothing, and say so to nobody who installs the chart.
+    let scraped = ["--set", "monitoring.podMonitor.enabled=true"];
+    let refusal = refused_chart(&scraped);
+    assert!(refusal.contains("needs networkPolicy.from") && refusal.contains("your Prometheus"), "{refusal}");
+    chart(&[&scraped[..], &["--set", "networkPolicy.enabled=false"]].concat(), "release");
 }
 
 #[test]
@@ -311,10 +317,13 @@ fn both_containers_send_traces_where_the_chart_is_told_and_nowhere_otherwise() {
     assert_eq!(endpoints(&["--set", &format!("otlp.endpoint={collector}")]), [collector, collector]);
 }
 
+/// The values of the chart that let a Prometheus of the operator's namespace have the metrics.
+const SCRAPED: &str =
+    "monitoring.podMonitor.enabled=true,networkPolicy.from[0].podSelector.matchLabels.app=prometheus";
+
 /// What the chart makes for a Prometheus and a Grafana, when it is told to.
 pub(crate) fn monitoring() -> Vec<Value> {
-    let set =
-        "monitoring.podMonitor.enabled=true,monitoring.alerts.enabled=true,monitoring.dashboard.enabled=true";
+    let set = &format!("{SCRAPED},monitoring.alerts.enabled=true,monitoring.dashboard.enabled=true");
     let kinds = ["PodMonitor", "PrometheusRule", "ConfigMap"];
     chart(&["--set", set, "--set", "monitoring.alerts.overdueSeconds=77"], "release")
         .into_iter()
