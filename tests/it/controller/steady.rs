@@ -88,7 +88,9 @@ async fn changes_made_while_no_controller_was_running_are_repaired() {
 
 #[tokio::test]
 async fn children_that_blocked_the_deletion_of_their_owner_are_changed_once_and_then_left_alone() {
-    let namespace = TestNamespace::create("blocked").await;
+    let mut namespace = TestNamespace::create("blocked").await;
+    // That changes an owner, as adoption does.
+    namespace.set("ownerReferencesPermissionEnforcement=true");
     namespace.secrets(MONGO).await;
     let controller = namespace.run("controller").await;
     let spec = json!({"podDisruptionBudget": {}});
