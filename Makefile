@@ -15,8 +15,8 @@ BED := dev/bed
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
-demo: ## Run the whole story on a real one-node cluster, and leave it up to look around; CHAOS=1 kills pods half way
-	@dev/demo $(if $(CHAOS),--chaos)
+demo: ## Run the whole story on a real one-node cluster, and leave it up to look around; CHAOS=1 kills pods half way; CLUSTER=current plays it on yours, see README
+	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: check ## Check format and lints, then run every test against a real API server and database
 	@$(BED) up api spare-api mongo spare planes

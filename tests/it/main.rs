@@ -19,6 +19,7 @@ mod course;
 mod crd;
 mod database_tls;
 mod dataplane;
+mod demo;
 mod docs;
 mod express;
 mod fault_proxy;

@@ -1,0 +1,80 @@
+"""The bed of this checkout as the place of the story: everything is built and started here, and stays up."""
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .cluster import NAMESPACE, Cluster, looks
+from .telling import ROOT, run
+
+BED = ROOT / "dev" / "bed"
+# The cargo profile of the operator's image.
+PROFILE = os.environ.get("PROFILE") or "demo"
+
+
+class OwnBed:
+    """A database, and a cluster of one node with an ingress controller."""
+
+    # Of the connection string.
+    database = None
+
+    def prepare(self, story):
+        story.chapter("The bed: a database, and a cluster of one node with an ingress controller")
+        with ThreadPoolExecutor() as pool:
+            # What is linked at the end of one build leaves a processor to the other.
+            compiling = pool.submit(run, "dev/image", env=os.environ | {"PROFILE": PROFILE}, quiet=False)
+            story.step("bed up", lambda: run(BED, "up", "mongo", "node", "ingress", quiet=False) and None)
+        self.environment = environment()
+        self.cluster = Cluster(self.environment)
+        story.chapter("The images: the operator's, and the stand-ins' for the services beside it")
+        story.step("operator image built and loaded", self._load, compiling)
+        story.step("stand-in image built and loaded", lambda: run("dev/stand-in/build", env=self.environment, quiet=False) and None)
+
+    def _load(self, compiling):
+        self.image = compiling.result().splitlines()[-1]
+        run(BED, "image", "load", self.image, env=self.environment)
+        binary = Path(self.environment["CARGO_TARGET_DIR"]) / "image-stage" / "out" / "orders-operator"
+        return f"{self.image}, one static file of {binary.stat().st_size / 1e6:.1f} MB"
+
+    def install(self):
+        return self.cluster.install(self.image)
+
+    def apply_examples(self):
+        # The database of the bed is outside the cluster: a Service without selector leads there.
+        address = self.environment["NODE_MONGO_URI"].split("//")[1].split("/")[0].split(":")[0]
+        metadata = {"name": "orders-mongo", "namespace": NAMESPACE}
+        port = {"name": "mongo", "port": 27017, "protocol": "TCP"}
+        self.cluster.kubectl("apply", "-f", "examples/00-namespace.yaml")
+        self.cluster.apply(
+            {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}},
+            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "ports": [port],
+             "metadata": metadata | {"labels": {"kubernetes.io/service-name": "orders-mongo"}},
+             "endpoints": [{"addresses": [address]}]})
+        return self.cluster.apply_examples()
+
+    def address(self):
+        return self.environment["INGRESS_URL"]
+
+    def look_around(self, base, cookie):
+        return f"""Look around:
+
+  eval "$(dev/bed env)"; export KUBECONFIG="$NODE_KUBECONFIG"     kubectl and helm for this cluster
+{looks(base, cookie)}
+
+Stop it all: make down
+"""
+
+    def leave(self, failed):
+        if failed:
+            return "The cluster is left up: `dev/bed status`, `dev/bed logs PART`, or `make down`."
+        return None
+
+
+def environment():
+    """The environment that `bed env` prints, with KUBECONFIG set to the node's cluster."""
+    values = dict(os.environ)
+    for name, value in re.findall(r"^export (\w+)='?(.*?)'?$", run(BED, "env"), re.M):
+        values[name] = value
+    values["KUBECONFIG"] = values["NODE_KUBECONFIG"]
+    values.setdefault("CARGO_TARGET_DIR", f"{values['BED_CACHE']}/target")
+    return values
