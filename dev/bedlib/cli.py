@@ -58,6 +58,7 @@ def parser():
     logs.add_argument("-f", "--follow", action="store_true")
     command("down", "stop everything of this checkout").add_argument("--all", action="store_true", help="of every checkout")
     command("tool", "print the path of a tool, built if it is not there").add_argument("tool", choices=[*tools.VERSIONS["cargo"], *tools.VERSIONS["go"]])
+    command("files", "print the folder with the files of Debian packages, fetched if they are not there").add_argument("name", choices=tools.VERSIONS["debian"])
     compile_command = command("cargo", "run a command of cargo's, and tell how far it is")
     compile_command.add_argument("title", help="what it does, for the person who waits")
     compile_command.add_argument("seconds", type=int, help="about how long it takes from nothing, on two cores")
@@ -224,6 +225,10 @@ def command_down(options, bed):
 
 def command_tool(options, _bed):
     print((tools.cargo_tool if options.tool in tools.VERSIONS["cargo"] else tools.go_tool)(options.tool))
+
+
+def command_files(options, _bed):
+    print(tools.debian_files(options.name))
 
 
 def command_image(options, bed):

@@ -39,6 +39,7 @@ mod render;
 mod rights;
 mod routes;
 mod server;
+mod skaffold;
 mod store;
 mod store_expiry;
 mod store_faults;
