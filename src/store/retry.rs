@@ -83,7 +83,7 @@ pub(super) async fn within<T, E: From<StoreError>>(
     match timeout(limit, work).instrument(traces::step(doing)).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => {
-            let detail = "it panicked, as the log says".to_owned();
+            let detail = "the driver panicked at an answer; the log has its message".to_owned();
             Err(StoreError::Failed { doing, detail }.into())
         }
         Err(_) => Err(StoreError::TimedOut { doing, after: limit }.into()),
