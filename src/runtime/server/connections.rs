@@ -115,18 +115,20 @@ impl Connections {
         let open = self.lock();
         let mut waiting: Vec<_> = open
             .by_id
-            .values()
-            .filter(|connection| connection.waits_for_client() && !connection.closed.is_cancelled())
-            .map(|connection| {
-                (connection.was_answered(), connection.since.load(Ordering::Relaxed), connection)
+            .iter()
+            .filter(|(_, connection)| connection.waits_for_client() && !connection.closed.is_cancelled())
+            .map(|(id, connection)| {
+                // Those of one millisecond by their ids, the older first.
+                let order = (connection.was_answered(), connection.since.load(Ordering::Relaxed), *id);
+                (order, connection)
             })
             .collect();
         let count = count.max(1).min(waiting.len());
         if count == 0 {
             return;
         }
-        waiting.select_nth_unstable_by_key(count - 1, |(was_answered, since, _)| (*was_answered, *since));
-        for (_, _, connection) in waiting.into_iter().take(count) {
+        waiting.select_nth_unstable_by_key(count - 1, |(order, _)| *order);
+        for (_, connection) in waiting.into_iter().take(count) {
             connection.closed.cancel();
             self.metrics.evicted.inc();
         }
