@@ -1,45 +1,81 @@
-//! Connects to the database, and reconnects after an outage, while the process keeps running.
+//! Connects to the database, and checks it while the process runs.
 //!
 //! Requests get no access to the store until the indexes exist: without the unique index, a ticket could be sold
-//! twice.
+//! twice. Whenever it is not certain that they still do, nothing is reserved until a check has succeeded; orders can
+//! still be read and cancelled.
 
 use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use tokio::time::sleep;
+use jiff::Timestamp;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
-use super::error::ApiError;
+use super::{error::ApiError, metrics::Metrics};
 use crate::{
     runtime::{admin::Readiness, exponential},
-    store::{ConnectOptions, Store, StoreError},
+    store::{ConnectOptions, ServerClock, Store, StoreError},
 };
 
 /// How often a database that is available is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
-/// After so many checks the indexes are ensured again, since somebody may have dropped the database.
-const CHECKS_PER_INDEX_CHECK: u32 = 100;
 /// The first and the longest pause after a check that failed because the database is away.
 const WHILE_AWAY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// The same after any other failure. It lasts until somebody changes what is stored, or the server; and each attempt to
 /// make the indexes reads the whole collection.
 const UNTIL_REPAIRED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(300));
 
+/// By how much this machine's clock may differ from the database's without a warning, in seconds.
+const CLOCK_TOLERANCE: f64 = 1.0;
+
 /// The store, once it can be used. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Database(Arc<OnceLock<Store>>);
+pub(super) struct Database(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    store: OnceLock<Store>,
+    /// Whether each ticket is certain to be sold only once.
+    may_reserve: AtomicBool,
+    /// Ends the pause before the next check.
+    doubt: Notify,
+}
 
 impl Database {
-    /// Gives requests access to `store`, whose indexes exist.
-    pub(super) fn set(&self, store: Store) {
+    /// Gives requests access to `store`, in which each ticket can be sold only once.
+    pub(super) fn holds(&self, store: Store) {
         // An error means that it is set already, to a clone of the same store.
-        let _ = self.0.set(store);
+        let _ = self.0.store.set(store);
+        self.0.may_reserve.store(true, Ordering::SeqCst);
     }
 
     /// The store, or the error to answer with while there is none.
     pub(super) fn store(&self) -> Result<&Store, ApiError> {
-        self.0.get().ok_or(ApiError::Unavailable)
+        self.0.store.get().ok_or(ApiError::Unavailable)
+    }
+
+    /// The store to reserve a ticket in, or the error to answer with while a ticket could be sold twice.
+    pub(super) fn to_reserve(&self) -> Result<&Store, ApiError> {
+        if self.0.may_reserve.load(Ordering::SeqCst) { self.store() } else { Err(ApiError::Unavailable) }
+    }
+
+    /// Stops reservations until the next check if `error` says that an index does not hold, and checks at once.
+    pub(super) fn doubt(&self, error: &StoreError) {
+        if error.is_of_an_index() {
+            self.stop_reserving();
+            self.0.doubt.notify_one();
+        }
+    }
+
+    fn stop_reserving(&self) {
+        self.0.may_reserve.store(false, Ordering::SeqCst);
     }
 
     /// Connects to the database and keeps checking it; `readiness` follows. Returns only an error that cannot be
@@ -48,8 +84,9 @@ impl Database {
         self,
         options: ConnectOptions<'_>,
         readiness: Readiness,
+        metrics: Metrics,
     ) -> StoreError {
-        let mut report = Report { readiness, last: None };
+        let mut report = Report { readiness, metrics, last: None, is_clock_off: false };
         let mut backoff = Backoff::default();
         let store = loop {
             match Store::connect(options).await {
@@ -61,20 +98,23 @@ impl Database {
                 }
             }
         };
-        let mut checks = 0;
+        let mut is_prepared = false;
         loop {
-            let result = if checks == 0 { prepare(&store).await } else { store.ping().await };
+            let result = if is_prepared { check(&store).await } else { prepare(&store).await };
             match result {
-                Ok(()) => {
-                    self.set(store.clone());
-                    report.up(&store);
+                Ok(clock) => {
+                    is_prepared = true;
+                    self.holds(store.clone());
+                    report.up(&store, &clock);
                     backoff = Backoff::default();
-                    checks = (checks + 1) % CHECKS_PER_INDEX_CHECK;
-                    sleep(CHECK_INTERVAL).await;
+                    // Either end of the pause is followed by a check.
+                    let _ = timeout(CHECK_INTERVAL, self.0.doubt.notified()).await;
                 }
                 Err(error) => {
+                    self.stop_reserving();
                     report.down(&error);
-                    checks = 0;
+                    // A database that was away is checked; one that has lost an index is prepared again.
+                    is_prepared &= error.is_unavailable() && !error.is_of_an_index();
                     sleep(backoff.after(&error)).await;
                 }
             }
@@ -82,33 +122,61 @@ impl Database {
     }
 }
 
-/// Makes the database ready for orders, if it is the one that is meant.
-async fn prepare(store: &Store) -> Result<(), StoreError> {
+/// Makes the database ready for orders, if it is the one that is meant: creates the indexes, and makes sure that every
+/// stored order counts in them.
+async fn prepare(store: &Store) -> Result<ServerClock, StoreError> {
     store.check_choice().await?;
-    store.ensure_indexes().await
+    store.ensure_indexes().await?;
+    store.check_orders().await?;
+    store.read_clock().await
+}
+
+async fn check(store: &Store) -> Result<ServerClock, StoreError> {
+    store.check_indexes().await?;
+    store.read_clock().await
 }
 
 /// Reports the state of the database: to the readiness probe after every check, to the log when it changes.
 struct Report {
     readiness: Readiness,
+    metrics: Metrics,
     last: Option<&'static str>,
+    is_clock_off: bool,
 }
 
 const UP: &str = "up";
 
 impl Report {
-    fn up(&mut self, store: &Store) {
+    fn up(&mut self, store: &Store, clock: &ServerClock) {
         self.readiness.set(Ok(()));
         if self.last.replace(UP) != Some(UP) {
             tracing::info!(database = %store.target(), "the database is available, and its indexes exist");
         }
+        self.clock(clock);
     }
 
     fn down(&mut self, error: &StoreError) {
         self.readiness.set(Err(error.remedy()));
         if self.last.replace(error.reason()) != Some(error.reason()) {
-            tracing::warn!(%error, reason = error.reason(), "not ready; retrying");
+            tracing::warn!(%error, reason = error.reason(), "not ready, and nothing is reserved; retrying");
         }
+    }
+
+    /// Orders expire by the database's clock, so a wrong one here does no harm to them. It is still worth knowing: it
+    /// decides when sessions end, and the logs have its time.
+    fn clock(&mut self, clock: &ServerClock) {
+        let now = Instant::now();
+        let offset = clock.offset(now, Timestamp::now()).as_secs_f64();
+        self.metrics.clock_offset(offset);
+        let is_off = offset.abs() > CLOCK_TOLERANCE + clock.error(now).as_secs_f64();
+        if is_off && !self.is_clock_off {
+            tracing::warn!(
+                seconds = -offset,
+                "this machine's clock differs from the database's by more than a second; synchronize both"
+            );
+        }
+        // It is told again only after the clocks have agreed for a while.
+        self.is_clock_off = is_off || self.is_clock_off && offset.abs() > CLOCK_TOLERANCE / 2.0;
     }
 }
 

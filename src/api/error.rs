@@ -169,7 +169,7 @@ impl IntoResponse for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        if error.is_unavailable() {
+        if error.is_unavailable() || error.is_of_an_index() {
             tracing::warn!(%error, "the database is unavailable");
             Self::Unavailable
         } else {

@@ -1,6 +1,6 @@
 //! The API's metrics. All labels have a fixed set of values, so clients cannot create new time series.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use axum::http::{Method, StatusCode};
 use prometheus_client::{
@@ -28,6 +28,7 @@ pub(super) struct Metrics {
     streams_refused: Counter,
     streams_stalled: Counter,
     unauthenticated: Family<WhyLabels, Counter>,
+    clock_offset: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -136,6 +137,7 @@ impl Metrics {
             streams_refused: server.refused.clone(),
             streams_stalled: server.stalled.clone(),
             unauthenticated: Family::default(),
+            clock_offset: Gauge::default(),
         };
         let orders = registry.sub_registry_with_prefix("orders_api");
         orders.register(
@@ -190,6 +192,12 @@ impl Metrics {
             "Requests by nobody who is signed in, by what is wrong with their session",
             metrics.unauthenticated.clone(),
         );
+        orders.register_with_unit(
+            "clock_offset",
+            "How far the database's clock is ahead of this machine's",
+            Unit::Seconds,
+            metrics.clock_offset.clone(),
+        );
         metrics
     }
 
@@ -224,6 +232,11 @@ impl Metrics {
     /// Counts a request by nobody who is signed in.
     pub(super) fn unauthenticated(&self, why: Unauthenticated) {
         self.unauthenticated.get_or_create(&WhyLabels { why: why.label() }).inc();
+    }
+
+    /// Sets how far the database's clock is ahead of this machine's.
+    pub(super) fn clock_offset(&self, seconds: f64) {
+        self.clock_offset.set(seconds);
     }
 
     /// Counts an attempt to reserve.

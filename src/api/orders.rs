@@ -6,7 +6,6 @@ use axum::{
     http::{HeaderMap, HeaderName, StatusCode},
     response::Response,
 };
-use jiff::Timestamp;
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -77,15 +76,18 @@ async fn reserve(
 ) -> Result<Reserved, ApiError> {
     let ticket = ticket_id(fields.ticket_id)?;
     let key = idempotency_key(headers)?;
-    let store = state.database.store()?;
-    match store.reserve(user, ticket, key.as_ref(), Timestamp::now(), &state.terms).await {
+    let store = state.database.to_reserve()?;
+    match store.reserve(user, ticket, key.as_ref(), &state.terms).await {
         Ok(reserved) => {
             if let Reserved::New(reservation) = &reserved {
                 tracing::info!(order = %reservation.order.id, %ticket, "ticket reserved");
             }
             Ok(reserved)
         }
-        Err(error @ ReserveError::Store(_)) => Err(error.into()),
+        Err(ReserveError::Store(error)) => {
+            state.database.doubt(&error);
+            Err(error.into())
+        }
         Err(error) => {
             tracing::debug!(%error, "not reserved");
             Err(error.into())

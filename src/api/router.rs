@@ -19,7 +19,7 @@ use crate::{order::ReservationTerms, runtime::Resources, store::Store};
 /// The API over a store whose indexes exist, for callers that bring their own listener.
 pub fn router(store: Store, jwt_key: &str, terms: ReservationTerms, registry: &mut Registry) -> Router {
     let database = Database::default();
-    database.set(store);
+    database.holds(store);
     routes(ApiState {
         database,
         sessions: Sessions::new(jwt_key),

@@ -176,7 +176,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     };
     tokio::select! {
         result = async { tokio::try_join!(api, admin) } => { result?; }
-        error = database.connect_and_check(connect, reachable) => return Err(error.into()),
+        error = database.connect_and_check(connect, reachable, metrics.clone()) => return Err(error.into()),
     }
     tracing::info!("drained; exiting");
     Ok(())

@@ -2,17 +2,19 @@
 
 use futures::TryStreamExt;
 use mongodb::{
-    Collection, IndexModel,
+    Collection,
     bson::{Bson, Document, RawDocumentBuf, doc, raw::RawBsonRef},
 };
 
 use super::{
-    answer::at_most,
+    answer::{at_most, on_one_line},
     connect::majority,
     database::Store,
     document::{self, ORDERS, statuses, to_order, to_ticket, transition_update},
     error::StoreError,
-    indexes::{MAX_INDEXES, definition, is_unique, ours},
+    index_definition::Definition,
+    indexes::name_of,
+    own_indexes::own_indexes,
     retry,
 };
 use crate::order::{OrderStatus, Transition};
@@ -183,23 +185,15 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn foreign_indexes(&self) -> Result<Vec<ForeignIndex>, StoreError> {
-        let (ours, orders) = (ours(), self.orders());
-        let listed: Result<Vec<IndexModel>, _> =
-            retry::transient(CHECKING, || async { at_most(MAX_INDEXES, orders.list_indexes().await?).await })
-                .await;
-        let existing = match listed {
-            // There is no collection yet.
-            Err(error) if !error.is_unavailable() => Vec::new(),
-            listed => listed?,
+        let (ours, existing) =
+            (own_indexes().map(|index| index.description()), self.existing_indexes().await?);
+        let is_foreign = |index: &&Document| {
+            let definition = Definition::of(index);
+            !definition.is_of_ids() && !ours.iter().any(|ours| Definition::of(ours) == definition)
         };
-        let foreign = existing.iter().filter(|index| {
-            let is_of_ids = index.keys.len() == 1 && index.keys.contains_key("_id");
-            !is_of_ids && !ours.iter().any(|ours| definition(ours) == definition(index))
-        });
-        let name = |index: &IndexModel| index.options.clone().and_then(|options| options.name);
-        let foreign = foreign.map(|index| ForeignIndex {
-            name: name(index).unwrap_or_else(|| index.keys.to_string()),
-            is_unique: is_unique(index),
+        let foreign = existing.iter().filter(is_foreign).map(|index| ForeignIndex {
+            name: on_one_line(name_of(index)),
+            is_unique: Definition::of(index).is_unique(),
         });
         Ok(foreign.collect())
     }

@@ -9,13 +9,16 @@ use mongodb::{
 use tokio::time::timeout;
 
 use super::{
+    clock::SharedClock,
     connect::{ConnectOptions, Pools, TargetId},
     document::{ORDERS, TICKETS},
     error::StoreError,
     first_pages::FirstPages,
+    holders::Holders,
     inserter::Inserter,
     loader::Loader,
     retry,
+    ticket_index::TicketIndex,
 };
 
 /// How long closing the connections may take.
@@ -35,6 +38,9 @@ pub struct Store {
     pub(super) first_pages: FirstPages,
     /// All orders of users who have few, as a majority has them.
     pub(super) few_orders: FirstPages,
+    pub(super) holders: Holders,
+    pub(super) ticket_index: TicketIndex,
+    pub(super) clock: SharedClock,
 }
 
 impl Store {
@@ -55,12 +61,16 @@ impl Store {
     pub async fn connect_in(pools: &Pools, options: ConnectOptions<'_>) -> Result<Self, StoreError> {
         let (pool, target) = pools.open(&options).await?;
         let database = pool.database(&target.database);
+        let ticket_index = TicketIndex::default();
         Ok(Self {
             order_loader: Loader::new(database.collection(ORDERS), "reading an order"),
             ticket_loader: Loader::new(database.collection(TICKETS), "reading a ticket"),
             inserter: Inserter::new(database.collection(ORDERS), "storing an order"),
             first_pages: FirstPages::default(),
             few_orders: FirstPages::default(),
+            holders: Holders::new(database.collection(ORDERS), ticket_index.clone()),
+            ticket_index,
+            clock: SharedClock::default(),
             database,
             _pool: pool,
             target,

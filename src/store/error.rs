@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use mongodb::error::{Error, ErrorKind, WriteFailure};
+use mongodb::error::{Error, ErrorKind};
 use thiserror::Error as ThisError;
 
-use super::{answer::on_one_line, code};
+use super::{
+    answer::on_one_line,
+    code,
+    driver_error::{
+        describe, is_authentication, is_duplicate, is_missing_index, is_tls, is_transient, is_transient_code,
+        is_unavailable_code, is_unreachable,
+    },
+};
 
 /// Why a call to the store failed.
 #[derive(Clone, Debug, ThisError)]
@@ -75,11 +82,13 @@ pub enum StoreError {
     )]
     UnsupportedServer(String),
     /// An existing index conflicts with ours.
-    #[error("the index {name} is in the way: {detail}; drop it, ours is made in its place")]
+    #[error("the index {name} is in the way of {ours}: {detail}; drop it, ours is made if it is missing")]
     IndexConflict {
-        /// The name of our index.
+        /// The name of the index that is in the way.
         name: String,
-        /// What the server says.
+        /// The name of our index.
+        ours: &'static str,
+        /// What is wrong with it.
         detail: String,
     },
     /// No database is named, the one that is then used has no orders, and the one that mongoose then uses has some.
@@ -87,6 +96,25 @@ pub enum StoreError {
         "no database is named, so it would be \"orders\", which has no orders; but \"{0}\", which mongoose uses then, has some: name the one that is meant, in the MongoDB URI (mongodb://HOST/{0}) or by --database (MONGO_DATABASE)"
     )]
     OrdersElsewhere(&'static str),
+    /// An index has been lost, or is being built.
+    #[error("an index is missing while {doing}: {detail}; no ticket is sold until it is there again")]
+    MissingIndex {
+        /// What was attempted.
+        doing: &'static str,
+        /// Which one, or what the server says.
+        detail: String,
+    },
+    /// Orders that hold a ticket, and that the unique index does not see as doing so.
+    #[error(
+        "{count} stored orders hold a ticket without being seen, so that it would be sold again ({}); set their status to one of created, awaiting:payment, complete and cancelled, and their ticket to an ObjectId",
+        examples.iter().map(|(id, problem)| format!("{id}: {problem}")).collect::<Vec<_>>().join("; ")
+    )]
+    UnseenOrders {
+        /// How many they are, up to 10,000.
+        count: u64,
+        /// The ids of some of them, and what about each is not known.
+        examples: Vec<(String, String)>,
+    },
     /// A document that cannot be read.
     #[error("the document {id} in {collection} cannot be read: {detail}")]
     Malformed {
@@ -117,7 +145,19 @@ impl StoreError {
                 | Self::TimedOut { .. }
                 | Self::TlsFailed { .. }
                 | Self::AuthenticationFailed { .. }
+                | Self::MissingIndex { .. }
         )
+    }
+
+    /// Whether it may be over within seconds without anybody's help, as an election is.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::TimedOut { .. })
+    }
+
+    /// Whether it shows that an index no longer guarantees what it should.
+    #[must_use]
+    pub fn is_of_an_index(&self) -> bool {
+        matches!(self, Self::MissingIndex { .. } | Self::IndexConflict { .. })
     }
 
     /// Whether it will fail until the process is started with other settings.
@@ -143,8 +183,8 @@ impl StoreError {
             Self::UnsupportedServer(_) => ErrorCategory::UnsupportedServer,
             Self::IndexConflict { .. } => ErrorCategory::IndexConflict,
             Self::OrdersElsewhere(_) => ErrorCategory::OrdersElsewhere,
-            Self::Malformed { .. } => ErrorCategory::MalformedDocument,
-            Self::Failed { .. } => ErrorCategory::DatabaseFailed,
+            Self::Malformed { .. } | Self::UnseenOrders { .. } => ErrorCategory::MalformedDocument,
+            Self::MissingIndex { .. } | Self::Failed { .. } => ErrorCategory::DatabaseFailed,
         }
     }
 
@@ -165,6 +205,8 @@ impl StoreError {
             Self::TlsFailed { doing, detail }
         } else if is_transient(error) || is_unreachable(error) {
             Self::Unavailable { doing, detail }
+        } else if is_missing_index(error) {
+            Self::MissingIndex { doing, detail }
         } else {
             Self::Failed { doing, detail }
         }
@@ -262,108 +304,11 @@ impl InsertError {
     pub(super) fn from_reply(doing: &'static str, code: i32, message: &str) -> Self {
         let is_transient = is_transient_code(code, message);
         let detail = on_one_line(&format!("{message} (code {code})"));
-        let error = if is_transient || (code == code::INTERNAL && lost_backend(message)) {
+        let error = if is_transient || is_unavailable_code(code, message) {
             StoreError::Unavailable { doing, detail }
         } else {
             StoreError::Failed { doing, detail }
         };
         Self { is_duplicate: code == code::DUPLICATE_KEY, is_transient, error }
     }
-}
-
-/// The server's error code, wherever the driver keeps it.
-pub(super) fn server_code(error: &Error) -> Option<i32> {
-    match &*error.kind {
-        ErrorKind::Command(command) => Some(command.code),
-        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
-        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(concern.code),
-        _ => None,
-    }
-}
-
-/// Whether a unique index refused the write.
-pub(super) fn is_duplicate(error: &Error) -> bool {
-    server_code(error) == Some(code::DUPLICATE_KEY)
-}
-
-/// Whether an immediate retry is likely to help.
-///
-/// A write may have happened or not, so only idempotent writes may be retried.
-pub(super) fn is_transient(error: &Error) -> bool {
-    if ["RetryableWriteError", "TransientTransactionError"].iter().any(|label| error.contains_label(label)) {
-        return true;
-    }
-    match &*error.kind {
-        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
-        ErrorKind::Write(WriteFailure::WriteConcernError(_)) => true,
-        _ => server_code(error)
-            .is_some_and(|code| is_transient_code(code, &server_message(error).unwrap_or_default())),
-    }
-}
-
-/// The same for an error code and message in the body of a reply.
-pub(super) fn is_transient_code(code: i32, message: &str) -> bool {
-    // How PostgreSQL aborts one of several conflicting writers, as DocumentDB reports it.
-    code::TRANSIENT.contains(&code) || (code == code::INTERNAL && message.contains("deadlock detected"))
-}
-
-fn is_authentication(error: &Error) -> bool {
-    matches!(*error.kind, ErrorKind::Authentication { .. })
-        || server_code(error).is_some_and(|code| code::AUTHENTICATION.contains(&code))
-}
-
-/// Whether one side did not accept the other's certificate, or they have no version in common. The driver has only
-/// the text of what kept it from selecting a server.
-///
-/// A server that does not speak TLS is no such failure: that it answers at all would tell an open port from a closed one.
-fn is_tls(error: &Error) -> bool {
-    if !matches!(*error.kind, ErrorKind::Io(_) | ErrorKind::ServerSelection { .. }) {
-        return false;
-    }
-    let text = error.kind.to_string();
-    ["invalid peer certificate", "received fatal alert"].iter().any(|part| text.contains(part))
-}
-
-fn is_unreachable(error: &Error) -> bool {
-    match *error.kind {
-        ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. } | ErrorKind::Shutdown => true,
-        _ => {
-            server_code(error) == Some(code::INTERNAL)
-                && lost_backend(&server_message(error).unwrap_or_default())
-        }
-    }
-}
-
-/// FerretDB still replies while its PostgreSQL is down: with the generic error code, and a message from Go, from its
-/// PostgreSQL driver or from PostgreSQL itself.
-fn lost_backend(message: &str) -> bool {
-    const MESSAGES: [&str; 8] = [
-        "failed to connect",
-        "connection refused",
-        "connection reset",
-        "broken pipe",
-        "conn closed",
-        "unexpected EOF",
-        "terminating connection",
-        "the database system is",
-    ];
-    MESSAGES.iter().any(|part| message.contains(part))
-}
-
-fn server_message(error: &Error) -> Option<String> {
-    match &*error.kind {
-        ErrorKind::Command(command) => Some(command.message.clone()),
-        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.message.clone()),
-        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(concern.message.clone()),
-        _ => None,
-    }
-}
-
-/// The server's message if there is one, else the driver's, as [`on_one_line`] has it.
-pub(super) fn describe(error: &Error) -> String {
-    let text = match (server_code(error), server_message(error)) {
-        (Some(code), Some(message)) => format!("{message} (code {code})"),
-        _ => error.kind.to_string(),
-    };
-    on_one_line(&text)
 }

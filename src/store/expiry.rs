@@ -1,4 +1,4 @@
-//! The sweeper's side of the store: the database's time, the orders that are due or will be soon, and their expiry.
+//! The sweeper's side of the store: the orders that are due or will be soon, and their expiry.
 //!
 //! An order is *due* when the database's clock has reached its `expiresAt`, plus the grace period if its payment has
 //! begun. The clock of this machine does not matter. Expiring an order is a conditional write that repeats every
@@ -116,20 +116,6 @@ const LOOKING: &str = "looking for expired orders";
 const COUNTING: &str = "counting expired orders";
 
 impl Store {
-    /// The time of the database's clock, which decides what is due.
-    ///
-    /// # Errors
-    /// When the database fails, or its reply has no time.
-    pub async fn server_time(&self) -> Result<Timestamp, StoreError> {
-        let doing = "asking the database for the time";
-        let hello =
-            retry::transient(doing, || async { self.database.run_command(doc! { "hello": 1 }).await })
-                .await?;
-        hello.get_datetime("localTime").ok().and_then(|time| timestamp(*time)).ok_or_else(|| {
-            StoreError::Failed { doing, detail: "its answer to hello has no localTime".into() }
-        })
-    }
-
     /// Reads open orders that are due, or will be soon.
     ///
     /// The query has no sort, for which some servers would read and sort all due orders for each batch. A server that

@@ -1,35 +1,33 @@
-//! The indexes. A unique one guarantees that each ticket is sold only once.
+//! Creates and checks the indexes.
+//!
+//! That an index is listed does not mean that it holds: some servers list it while they build it, and duplicates can be
+//! written until that is done. So the server is always told to create the indexes, which waits for one that is being
+//! built, and nothing is reserved before it has answered.
 
-use std::time::Duration;
-
-use futures::{StreamExt, TryStreamExt, future::ready};
 use mongodb::{
-    Collection, IndexModel,
-    bson::{Bson, Document, doc},
-    error::{Error, Result as DriverResult},
-    options::IndexOptions,
+    bson::{Bson, Document, doc, oid::ObjectId},
+    error::Error,
 };
 
 use super::{
-    answer::{at_most, on_one_line},
+    answer::on_one_line,
     code,
     database::Store,
-    document::{IDEMPOTENCY_KEY, statuses, user_orders_keys},
-    error::{StoreError, describe, is_transient, server_code},
-    positions, retry,
+    document::ORDERS,
+    driver_error::{describe, is_transient, server_code},
+    duplicates::tickets_sold_twice,
+    error::StoreError,
+    index_definition::Definition,
+    own_indexes::{OwnIndex, own_indexes},
+    retry,
+    ticket_index::{ONE_ACTIVE_ORDER, active_order},
 };
-use crate::order::OrderStatus;
-
-/// The time limit for creating an index, which reads the whole collection. The server continues if we stop waiting.
-const BUILD_LIMIT: Duration = Duration::from_secs(600);
-
-/// The most indexes of a collection that are looked at. MongoDB allows 64.
-pub(super) const MAX_INDEXES: u32 = 1000;
 
 const MAKING: &str = "making the indexes";
+const CHECKING: &str = "checking the indexes";
 
 impl Store {
-    /// Creates missing indexes, and waits for them.
+    /// Creates missing indexes, waits for those that are being built, and checks that nothing is in their way.
     ///
     /// Any number of processes may call it at the same time, any number of times.
     ///
@@ -37,172 +35,148 @@ impl Store {
     /// When stored orders violate the unique index, the server is too old for it, another index conflicts with it, or
     /// the database is unavailable.
     pub async fn ensure_indexes(&self) -> Result<(), StoreError> {
-        let orders = self.orders();
-        let existing = existing_indexes(&orders).await?;
-        for index in ours() {
-            if !has(&existing, &index) {
-                retry::within(BUILD_LIMIT, MAKING, ensure(&orders, index)).await?;
+        let existing = self.existing_indexes().await?;
+        for index in own_indexes() {
+            // The same index under another name serves as well; under that name, one that is being built is waited for.
+            let description = index.description();
+            let same = find_same(&existing, &Definition::of(&description));
+            let name = same.map_or(index.name, name_of);
+            // If the time limit passes, the server goes on, and the next attempt waits for the same index again.
+            retry::within(retry::SLOW_DEADLINE, MAKING, self.create(&index, name)).await?;
+        }
+        self.check_indexes().await
+    }
+
+    /// Checks that the indexes are there and in use, and that nothing is in their way. It shows also that the database
+    /// can read: a server that has lost its storage still answers other commands.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingIndex`] when one is missing or being built, [`StoreError::IndexConflict`] when an index of
+    /// others refuses orders that ours allow; or when the database is unavailable.
+    pub async fn check_indexes(&self) -> Result<(), StoreError> {
+        retry::patiently(CHECKING, || self.try_check_indexes()).await
+    }
+
+    async fn try_check_indexes(&self) -> Result<(), StoreError> {
+        let existing = self.existing_indexes().await?;
+        let descriptions = own_indexes().map(|index| (index.name, index.description()));
+        for (name, description) in &descriptions {
+            let wanted = Definition::of(description);
+            let Some(index) = find_same(&existing, &wanted) else {
+                return Err(missing(&existing, name, &wanted));
+            };
+            if *name == ONE_ACTIVE_ORDER {
+                self.ticket_index.set(name_of(index));
             }
+        }
+        let is_ours =
+            |other: &Definition<'_>| descriptions.iter().any(|(_, ours)| Definition::of(ours) == *other);
+        let is_in_the_way = |index: &&Document| {
+            let definition = Definition::of(index);
+            definition.refuses_orders() && !is_ours(&definition)
+        };
+        if let Some(index) = existing.iter().find(is_in_the_way) {
+            return Err(StoreError::IndexConflict {
+                name: on_one_line(name_of(index)),
+                ours: ONE_ACTIVE_ORDER,
+                detail: "it is unique and refuses orders although no active order holds their ticket".into(),
+            });
+        }
+        // One that is listed may still be in the making; then no query can use it.
+        let nobodys_ticket = ObjectId::from([0; 12]);
+        let orders = self.raw_orders();
+        retry::transient(CHECKING, || async {
+            orders.find_one(active_order(nobodys_ticket)).hint(self.ticket_index.hint()).await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// The descriptions of all indexes of the orders; none if there is no collection yet.
+    pub(super) async fn existing_indexes(&self) -> Result<Vec<Document>, StoreError> {
+        let listed = retry::transient("listing the indexes", || async {
+            match self.database.run_command(doc! { "listIndexes": ORDERS }).await {
+                Err(error) if server_code(&error) == Some(code::NAMESPACE_NOT_FOUND) => Ok(Document::new()),
+                listed => listed,
+            }
+        })
+        .await?;
+        // The first batch has them all: MongoDB allows 64.
+        let batch = listed.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+        let indexes = batch.into_iter().flatten().take(MAX_INDEXES).filter_map(Bson::as_document);
+        Ok(indexes.filter(|index| name_of(index).len() <= MAX_NAME).cloned().collect())
+    }
+
+    async fn create(&self, index: &OwnIndex, name: &str) -> Result<(), StoreError> {
+        let (orders, model) = (self.orders(), index.model(name));
+        for attempt in 1.. {
+            let Err(error) = orders.create_index(model.clone()).await else { break };
+            // Processes that start at the same time also create the collection at the same time.
+            let raced = server_code(&error) == Some(code::NAMESPACE_EXISTS);
+            if attempt == ATTEMPTS || !(raced || is_transient(&error)) {
+                return Err(self.explain_failure(index, error).await?);
+            }
+            retry::backoff(attempt).await;
         }
         Ok(())
     }
-}
 
-/// Every index that the orders need.
-pub(super) fn ours() -> [IndexModel; 5] {
-    [
-        user_orders(),
-        one_active_order_per_ticket(),
-        one_order_per_idempotency_key(),
-        one_order_per_list_position(),
-        open_orders_by_expiry(),
-    ]
-}
-
-/// A user's orders, oldest first.
-fn user_orders() -> IndexModel {
-    model("user_orders", user_orders_keys(), IndexOptions::default())
-}
-
-/// Guarantees that a ticket is sold only once.
-fn one_active_order_per_ticket() -> IndexModel {
-    let filter = doc! {
-        "status": { "$in": statuses(&OrderStatus::ACTIVE) },
-        // Otherwise orders without a ticket would violate the index, all having the same missing value.
-        "ticket": { "$exists": true },
-    };
-    let options = IndexOptions::builder().unique(true).partial_filter_expression(filter).build();
-    model("one_active_order_per_ticket", doc! { "ticket": 1 }, options)
-}
-
-/// One order per idempotency key of a user, whatever its status.
-fn one_order_per_idempotency_key() -> IndexModel {
-    let filter = doc! { IDEMPOTENCY_KEY: { "$exists": true } };
-    let options = IndexOptions::builder().unique(true).partial_filter_expression(filter).build();
-    model("one_order_per_idempotency_key", doc! { "userId": 1, IDEMPOTENCY_KEY: 1 }, options)
-}
-
-/// One order per position of a user's list.
-fn one_order_per_list_position() -> IndexModel {
-    let options =
-        IndexOptions::builder().unique(true).partial_filter_expression(positions::is_placed()).build();
-    model("one_order_per_list_position", positions::keys(), options)
-}
-
-/// For the sweeper. Only open orders are in it, so it stays small however many orders are stored.
-fn open_orders_by_expiry() -> IndexModel {
-    let filter = doc! { "status": { "$in": statuses(&OrderStatus::OPEN) } };
-    let options = IndexOptions::builder().partial_filter_expression(filter).build();
-    model("open_orders_by_expiry", doc! { "expiresAt": 1, "_id": 1 }, options)
-}
-
-fn model(name: &str, keys: Document, mut options: IndexOptions) -> IndexModel {
-    options.name = Some(name.to_owned());
-    IndexModel::builder().keys(keys).options(options).build()
-}
-
-/// Those of our indexes that exist; nothing is kept of others. Usually none is missing, and then only the usual deadline applies: a server that builds an
-/// index is waited for longer, but not one that hangs.
-async fn existing_indexes(orders: &Collection<Document>) -> Result<Vec<IndexModel>, StoreError> {
-    let listed = retry::transient("listing the indexes", || async {
-        let listed = orders.list_indexes().await?.take(MAX_INDEXES as usize);
-        let of_ours =
-            |listed: IndexModel| ready(Ok(ours().into_iter().find(|index| is_same(index, &listed))));
-        listed.try_filter_map(of_ours).try_collect().await
-    })
-    .await;
-    match listed {
-        Err(error) if !error.is_unavailable() => {
-            // There is no collection yet, or an index that the driver cannot parse: creating ours will show.
-            tracing::debug!(%error, "cannot list the indexes");
-            Ok(Vec::new())
-        }
-        listed => listed,
-    }
-}
-
-async fn ensure(orders: &Collection<Document>, index: IndexModel) -> Result<(), StoreError> {
-    let mut attempt = 1;
-    loop {
-        let error = match orders.create_index(index.clone()).await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        // Processes that start at the same time also create the collection at the same time.
-        let raced = server_code(&error) == Some(code::NAMESPACE_EXISTS);
-        if !(retry::should_retry(is_transient(&error), attempt) || raced && attempt < 3) {
-            return explain_failure(orders, index, error).await;
-        }
-        retry::backoff(attempt).await;
-        attempt += 1;
-    }
-}
-
-/// What it means that the server did not create `index`.
-async fn explain_failure(
-    orders: &Collection<Document>,
-    index: IndexModel,
-    error: Error,
-) -> Result<(), StoreError> {
-    let from_driver = |error: Error| StoreError::from_driver(MAKING, &error);
-    match server_code(&error) {
-        // MongoDB reports a duplicate key, DocumentDB only a failure; with both, the duplicates can be queried.
-        Some(code::DUPLICATE_KEY | code::INTERNAL) if is_unique(&index) => {
-            let tickets = tickets_sold_twice(orders).await.map_err(from_driver)?;
-            if tickets.is_empty() {
-                Err(from_driver(error))
-            } else {
-                Err(StoreError::DuplicateActiveOrders(tickets))
+    /// What it means that the server did not create `index`.
+    async fn explain_failure(&self, index: &OwnIndex, error: Error) -> Result<StoreError, StoreError> {
+        let from_driver = |error: Error| StoreError::from_driver(MAKING, &error);
+        let detail = describe(&error);
+        match server_code(&error) {
+            // MongoDB reports a duplicate key, DocumentDB only a failure; with both, the duplicates can be queried.
+            Some(code::DUPLICATE_KEY | code::INTERNAL) if index.is_unique => {
+                let tickets = tickets_sold_twice(&self.orders()).await.map_err(from_driver)?;
+                Ok(tickets.map_or_else(|| from_driver(error), StoreError::DuplicateActiveOrders))
             }
-        }
-        Some(code::CANNOT_CREATE_INDEX) => Err(StoreError::UnsupportedServer(describe(&error))),
-        // Another process has created the same index under another name meanwhile, which serves as well.
-        Some(code::INDEX_OPTIONS_CONFLICT | code::INDEX_KEYS_CONFLICT) => {
-            if has(&existing_indexes(orders).await?, &index) {
-                return Ok(());
+            Some(code::CANNOT_CREATE_INDEX) => Ok(StoreError::UnsupportedServer(detail)),
+            Some(code::INDEX_OPTIONS_CONFLICT | code::INDEX_KEYS_CONFLICT) => {
+                let existing = self.existing_indexes().await?;
+                let description = index.description();
+                if find_same(&existing, &Definition::of(&description)).is_some() {
+                    // Another process has made the same index under another name meanwhile. It may still be building
+                    // it, so it is tried again under that name.
+                    return Ok(StoreError::Unavailable { doing: MAKING, detail });
+                }
+                let by_name = existing.iter().find(|other| name_of(other) == index.name);
+                let by_keys =
+                    || existing.iter().find(|other| other.get_document("key").ok() == Some(&index.keys));
+                let name = on_one_line(by_name.or_else(by_keys).map_or(index.name, name_of));
+                Ok(StoreError::IndexConflict { name, ours: index.name, detail })
             }
-            let name = index.options.and_then(|options| options.name).unwrap_or_default();
-            Err(StoreError::IndexConflict { name, detail: describe(&error) })
+            _ => Ok(from_driver(error)),
         }
-        _ => Err(from_driver(error)),
     }
 }
 
-/// Up to three tickets that more than one active order holds, separated by commas; empty if there are none.
-async fn tickets_sold_twice(orders: &Collection<Document>) -> DriverResult<String> {
-    let active = doc! { "status": { "$in": statuses(&OrderStatus::ACTIVE) }, "ticket": { "$exists": true } };
-    let pipeline = [
-        doc! { "$match": active },
-        doc! { "$group": { "_id": "$ticket", "orders": { "$sum": 1 } } },
-        doc! { "$match": { "orders": { "$gt": 1 } } },
-        doc! { "$limit": 3 },
-    ];
-    let found: Vec<Document> = at_most(3, orders.aggregate(pipeline).await?).await?;
-    let tickets = found.iter().filter_map(|group| group.get("_id")).map(|ticket| match ticket {
-        Bson::ObjectId(id) => id.to_hex(),
-        other => on_one_line(&other.to_string()),
-    });
-    Ok(tickets.collect::<Vec<_>>().join(", "))
+/// The most indexes of a collection that are looked at.
+const MAX_INDEXES: usize = 1000;
+
+/// The longest name of an index that is kept, in bytes. MongoDB's limit is lower.
+const MAX_NAME: usize = 255;
+
+/// How often the creation of an index is tried, while its errors are likely to pass.
+const ATTEMPTS: u32 = 8;
+
+pub(super) fn name_of(index: &Document) -> &str {
+    index.get_str("name").unwrap_or_default()
 }
 
-pub(super) fn is_unique(index: &IndexModel) -> bool {
-    index.options.as_ref().and_then(|options| options.unique).unwrap_or_default()
+fn find_same<'a>(existing: &'a [Document], wanted: &Definition<'_>) -> Option<&'a Document> {
+    existing.iter().find(|index| Definition::of(index) == *wanted)
 }
 
-fn has(existing: &[IndexModel], index: &IndexModel) -> bool {
-    existing.iter().any(|other| is_same(other, index))
-}
-
-fn is_same(one: &IndexModel, other: &IndexModel) -> bool {
-    definition(one) == definition(other)
-}
-
-/// What must be equal for an existing index to serve as ours: the keys in order, uniqueness and the partial filter.
-pub(super) fn definition(index: &IndexModel) -> (Vec<&str>, bool, Option<&Document>) {
-    let options = index.options.as_ref();
-    (
-        index.keys.keys().map(String::as_str).collect(),
-        is_unique(index),
-        options.and_then(|options| options.partial_filter_expression.as_ref()),
-    )
+/// Why none of the `existing` indexes is the one that is `wanted`.
+fn missing(existing: &[Document], name: &'static str, wanted: &Definition<'_>) -> StoreError {
+    let hidden = existing.iter().find(|index| Definition::of(index).is_hidden_form_of(wanted));
+    match hidden {
+        Some(index) => StoreError::IndexConflict {
+            name: on_one_line(name_of(index)),
+            ours: name,
+            detail: "it is hidden, so no query may use it".into(),
+        },
+        None => StoreError::MissingIndex { doing: CHECKING, detail: format!("there is no index {name}") },
+    }
 }

@@ -29,7 +29,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn page(&self, listing: &Listing, limit: u32) -> Result<Page, StoreError> {
-        retry::within(retry::DEADLINE, LISTING, async {
+        retry::patiently(LISTING, || async {
             // One more than requested, to learn whether there is another page.
             let mut found = self.find_after(listing, limit.saturating_add(1)).await?;
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);

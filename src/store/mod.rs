@@ -7,8 +7,10 @@
 //!   any time, and be killed at any point.
 //! - **No transactions, no change streams, no client-level bulk writes**: a standalone MongoDB, a replica set,
 //!   FerretDB and DocumentDB all work.
-//! - **Every call ends** within [`DEADLINE`] (except creating an index, and reading a whole collection in `audit`), with a [`StoreError`] that tells an
-//!   unavailable database from a bad request.
+//! - **Every call ends** within [`PATIENCE`] (except what reads a whole collection: creating an index, checking all orders, `audit`), with a [`StoreError`]
+//!   that tells an unavailable database from a bad request. An election is waited out.
+//! - **By the primary, and for a majority.** What decides is read from the primary, whatever the connection string says,
+//!   and no write counts before a majority of the servers has acknowledged it.
 //! - Documents written by the Node service (mongoose) are read, and other services' fields are kept.
 //!
 //! ```text
@@ -17,12 +19,19 @@
 //! uri          connection strings, by an allow-list
 //! choice       whether the database that is used by default is the one that is meant
 //! tls          the CA and the client certificate
-//! indexes      the indexes; a unique one guarantees that each ticket is sold only once
+//! own_indexes  our indexes; a unique one guarantees that each ticket is sold only once
+//! ticket_index that one, as queries use it
+//! index_definition  what an index guarantees, and which of others are in the way
+//! indexes      creates and checks the indexes
+//! duplicates   stored orders because of which a ticket has been sold twice, or would be
+//!
+//! clock        bounds of the database's clock
+//! server_time  asks the database for its time
 //!
 //! reserve      reserving a ticket
 //! orders       reading an order, and its transitions
 //! payments     paying for an order
-//! expiry       the sweeper's side: the database's time, due orders and their expiry
+//! expiry       the sweeper's side: due orders and their expiry
 //! list         a user's orders, page by page
 //! positions    the place of each order in the pages of its user
 //! page_query   the query for one page
@@ -32,6 +41,7 @@
 //!
 //! batcher      combines concurrent calls into fewer commands
 //! loader       reads documents by id, in batches
+//! holders      reads the orders that hold tickets, in batches
 //! inserter     inserts orders, in batches
 //!
 //! document     orders and tickets as BSON documents
@@ -39,6 +49,7 @@
 //! cast         values of other types, as mongoose reads them
 //! retry        deadlines, and retries after transient errors
 //! error        errors, sorted by what can be done about them
+//! driver_error what an error of the driver means
 //! remedy       what of them those may read who may not read the log
 //! code         the server's error codes
 //! ```
@@ -48,29 +59,38 @@ mod audit;
 mod batcher;
 mod cast;
 mod choice;
+mod clock;
 mod code;
 mod connect;
 mod database;
 mod document;
+mod driver_error;
+mod duplicates;
 mod error;
 mod expiry;
 mod first_pages;
+mod holders;
+mod index_definition;
 mod indexes;
 mod inserter;
 mod list;
 mod loader;
 mod orders;
+mod own_indexes;
 mod page_query;
 mod payments;
 mod positions;
 mod remedy;
 mod reserve;
 mod retry;
+mod server_time;
+mod ticket_index;
 mod tickets;
 mod tls;
 mod uri;
 
 pub use audit::{Duplicate, ForeignIndex, Holder};
+pub use clock::ServerClock;
 pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;
 pub use error::{ErrorCategory, StoreError};
@@ -80,6 +100,6 @@ pub use orders::{CancelError, Transitioned};
 pub use page_query::{ListOrder, Listing};
 pub use payments::PaymentError;
 pub use reserve::{ReserveError, Reserved};
-pub use retry::DEADLINE;
+pub use retry::{DEADLINE, PATIENCE};
 pub use tickets::Upserted;
 pub use tls::{ClientTls, TlsArgs};

@@ -10,7 +10,7 @@ use super::{
     database::Store,
     document::{object_id, owned_by, skip_malformed, statuses, to_order, to_ticket, transition_update},
     error::StoreError,
-    retry::{self, ROUNDS},
+    retry::{self, Passing, ROUNDS},
 };
 use crate::order::{Order, OrderId, OrderStatus, Reservation, Transition, UserId};
 
@@ -42,6 +42,15 @@ pub enum CancelError {
     Store(#[from] StoreError),
 }
 
+impl Passing for CancelError {
+    fn of_database(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 const READING: &str = "reading an order";
 const CANCELLING: &str = "cancelling an order";
 
@@ -51,7 +60,7 @@ impl Store {
     /// # Errors
     /// When its document cannot be read, or the database fails.
     pub async fn order(&self, id: OrderId) -> Result<Option<Reservation>, StoreError> {
-        retry::within(retry::DEADLINE, READING, async {
+        retry::patiently(READING, || async {
             let Some(order) = self.order_alone(id).await? else { return Ok(None) };
             let ticket = match order.ticket {
                 Some(id) => {
@@ -69,7 +78,7 @@ impl Store {
     /// # Errors
     /// When there is no such order, it is another user's, it is complete, or the database fails.
     pub async fn cancel(&self, id: OrderId, user: &UserId) -> Result<Transitioned, CancelError> {
-        retry::within(retry::DEADLINE, CANCELLING, async {
+        retry::patiently(CANCELLING, || async {
             for _ in 0..ROUNDS {
                 let owned = doc! { "userId": owned_by(user) };
                 if let Some(done) = self.transition(id, owned, Transition::Cancel).await? {

@@ -13,7 +13,7 @@ use super::{
     document::{before, date},
     error::StoreError,
     orders::Transitioned,
-    retry::{self, ROUNDS},
+    retry::{self, Passing, ROUNDS},
 };
 use crate::order::{OrderId, OrderStatus, ReservationTerms, Transition, TransitionError};
 
@@ -37,6 +37,15 @@ pub enum PaymentError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Passing for PaymentError {
+    fn of_database(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 const PAYING: &str = "paying for an order";
@@ -72,7 +81,7 @@ impl Store {
         transition: Transition,
         terms: &ReservationTerms,
     ) -> Result<Transitioned, PaymentError> {
-        retry::within(retry::DEADLINE, PAYING, async {
+        retry::patiently(PAYING, || async {
             for _ in 0..ROUNDS {
                 let now = self.server_time().await?;
                 if let Some(done) = self.transition(id, payable_at(now, terms), transition).await? {

@@ -37,7 +37,8 @@ use super::{
     code,
     database::Store,
     document::{ORDERS, object_id, owned_by, statuses},
-    error::{StoreError, is_duplicate, is_transient_code},
+    driver_error::{is_duplicate, is_transient_code},
+    error::StoreError,
     page_query::{LISTING, Listing},
     retry::{self, ROUNDS},
 };

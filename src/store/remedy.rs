@@ -27,8 +27,20 @@ impl StoreError {
                      order of each, then the index that prevents it is created"
                 )
             }
-            Self::IndexConflict { name, .. } => {
-                format!("in the database another index is in the way of the index {name}; drop it, ours is created in its place")
+            Self::IndexConflict { ours, .. } => {
+                format!("in the database another index is in the way of the index {ours}; drop it, ours is created in its place")
+            }
+            Self::MissingIndex { .. } => "an index is missing in the database, or being built; no ticket is sold \
+                                          until it is there"
+                .into(),
+            Self::UnseenOrders { count, examples } => {
+                let ids: Vec<_> = examples.iter().map(|(id, _)| id.as_str()).filter(|id| is_id(id)).collect();
+                let which = if ids.is_empty() { String::new() } else { format!(" (such as {})", ids.join(", ")) };
+                format!(
+                    "in the database {count} orders{which} hold a ticket without being seen, so that it would be sold \
+                     again; set their status to one of created, awaiting:payment, complete and cancelled, and their \
+                     ticket to an ObjectId"
+                )
             }
             Self::Malformed { collection, id, .. } => {
                 let which = if is_id(id) { format!("the document {id}") } else { "a document".into() };
@@ -80,7 +92,9 @@ mod tests {
             StoreError::UnsupportedServer(detail.clone()),
             StoreError::InvalidDatabase(detail.clone()),
             StoreError::DuplicateActiveOrders(format!("{detail}, 65f0c1d2a3b4c5d6e7f80911")),
-            StoreError::IndexConflict { name: "ours".into(), detail: detail.clone() },
+            StoreError::IndexConflict { name: detail.clone(), ours: "ours", detail: detail.clone() },
+            StoreError::MissingIndex { doing, detail: detail.clone() },
+            StoreError::UnseenOrders { count: 1, examples: vec![(detail.clone(), detail.clone())] },
             StoreError::Malformed { collection: "orders", id: detail.clone(), detail },
         ] {
             let remedy = error.remedy();

@@ -1,20 +1,26 @@
 //! Reserving a ticket: one insert, which the unique index accepts or refuses.
+//!
+//! What holds the ticket, what an earlier call with the same idempotency key has made, the ticket and the time are read
+//! at once before it, so a reservation takes two round trips, and one if the ticket is taken. They decide nothing that
+//! the insert does not: a ticket that was free may be taken by then.
 
+use std::time::Instant;
+
+use futures::try_join;
 use jiff::Timestamp;
-use mongodb::bson::{RawDocumentBuf, doc, oid::ObjectId};
+use mongodb::bson::{Document, RawDocument, doc, oid::ObjectId};
 use thiserror::Error;
 
 use super::{
     database::Store,
     document::{
-        IDEMPOTENCY_KEY, expires_at, from_order, object_id, skip_malformed, statuses, to_order,
-        transition_update,
+        IDEMPOTENCY_KEY, expires_at, from_order, object_id, skip_malformed, to_order, transition_update,
     },
-    error::StoreError,
-    retry,
+    error::{InsertError, StoreError},
+    retry::{self, Passing},
 };
 use crate::order::{
-    IdempotencyKey, Order, OrderId, OrderStatus, Reservation, ReservationTerms, TicketId, Transition, UserId,
+    IdempotencyKey, Order, OrderId, Reservation, ReservationTerms, Ticket, TicketId, Transition, UserId,
 };
 
 /// A successful reservation.
@@ -53,31 +59,54 @@ pub enum ReserveError {
     Store(#[from] StoreError),
 }
 
-const RESERVING: &str = "reserving a ticket";
+impl Passing for ReserveError {
+    fn of_database(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
-/// How often the insert is repeated after the ticket's overdue order was cancelled.
+const RESERVING: &str = "reserving a ticket";
+const CONFIRMING: &str = "waiting until a majority has an order";
+
+/// How often the insert is repeated after it was refused although no order held the ticket.
 const INSERT_ROUNDS: u32 = 3;
 
 /// Conflicting inserts back off as if they had made so many attempts more, since PostgreSQL takes about 20 ms per
 /// writer to detect a deadlock.
 const CONFLICT_BACKOFF: u32 = 4;
 
-/// How much this machine's clock may differ from the database's before it wrongly concludes that an order is not
-/// overdue without asking the database for its time.
-const CLOCK_SLACK: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// One call of [`Store::reserve`]. The order's id stays the same however often it is attempted, so an order that was
+/// inserted is recognized even if the reply to its insert was lost.
+struct Request<'a> {
+    id: OrderId,
+    user: &'a UserId,
+    ticket: TicketId,
+    key: Option<&'a IdempotencyKey>,
+    terms: &'a ReservationTerms,
+}
 
-enum InsertOutcome {
-    Inserted,
-    /// An active order holds the ticket, or the idempotency key has been used.
-    Refused,
+impl Request<'_> {
+    /// Whether an order was made by this call, or by an earlier one with the same idempotency key.
+    fn has_made(&self, order: &RawDocument) -> bool {
+        let has_key =
+            |key: &IdempotencyKey| order.get_str(IDEMPOTENCY_KEY).is_ok_and(|known| known == key.as_str());
+        let is_same_call = || {
+            self.key.is_some_and(has_key)
+                && order.get_str("userId").is_ok_and(|user| user == self.user.as_str())
+        };
+        order.get_object_id("_id").is_ok_and(|id| id == object_id(self.id.bytes())) || is_same_call()
+    }
 }
 
 impl Store {
-    /// Reserves `ticket` for `user`, from `now` on.
+    /// Reserves `ticket` for `user`, from now on by the database's clock.
     ///
     /// Of any number of concurrent calls for one ticket, at most one succeeds. An overdue open order does not prevent
     /// it: that order is cancelled first. Calls with the same `key` make one order, which all of them return, whatever
-    /// its status is by then.
+    /// its status is by then. An order is returned only once a majority of the servers has it.
     ///
     /// # Errors
     /// When there is no such ticket, an active order holds it, the key was used for another ticket,
@@ -88,120 +117,163 @@ impl Store {
         user: &UserId,
         ticket: TicketId,
         key: Option<&IdempotencyKey>,
-        now: Timestamp,
         terms: &ReservationTerms,
     ) -> Result<Reserved, ReserveError> {
-        retry::within(retry::DEADLINE, RESERVING, async {
-            if let Some(earlier) = self.reserved_before(user, ticket, key).await? {
-                return Ok(earlier);
-            }
-            let record = self.ticket(ticket).await?.ok_or(ReserveError::TicketNotFound(ticket))?;
-            let id = OrderId::from_bytes(ObjectId::new().bytes());
-            let order = Order::reserve(id, user.clone(), ticket, now, terms.window);
-            for _ in 0..INSERT_ROUNDS {
-                match self.insert(&order, key, ticket).await? {
-                    InsertOutcome::Inserted => {
-                        return Ok(Reserved::New(Reservation { order, ticket: Some(record) }));
-                    }
-                    // Of concurrent calls with the same key, all but one find the order of that one here.
-                    InsertOutcome::Refused => match self.reserved_before(user, ticket, key).await? {
-                        Some(earlier) => return Ok(earlier),
-                        None if self.release_ticket(ticket, now, terms).await? => {}
-                        None => break,
-                    },
-                }
-            }
-            Err(ReserveError::AlreadyReserved(ticket))
-        })
-        .await
+        let id = OrderId::from_bytes(ObjectId::new().bytes());
+        let request = Request { id, user, ticket, key, terms };
+        retry::patiently(RESERVING, || self.try_reserve(&request)).await
     }
 
-    /// The reservation that an earlier call of `user` with the same `key` has made.
-    async fn reserved_before(
-        &self,
-        user: &UserId,
-        ticket: TicketId,
-        key: Option<&IdempotencyKey>,
-    ) -> Result<Option<Reserved>, ReserveError> {
-        let Some(key) = key else { return Ok(None) };
-        let orders = self.raw_orders();
-        let filter = doc! { "userId": user.as_str(), IDEMPOTENCY_KEY: key.as_str() };
-        let found = retry::transient(RESERVING, || async { orders.find_one(filter.clone()).await }).await?;
-        let Some(order) = found.map(|document| to_order(&document)).transpose()? else { return Ok(None) };
-        if order.ticket != Some(ticket) {
-            return Err(ReserveError::KeyReused(order.id));
+    async fn try_reserve(&self, request: &Request<'_>) -> Result<Reserved, ReserveError> {
+        let (earlier, ticket, holder, clock) = try_join!(
+            self.order_by_key(request),
+            self.ticket(request.ticket),
+            self.holders.of(object_id(request.ticket.bytes())),
+            self.clock(),
+        )?;
+        if let Some(earlier) = earlier {
+            return self.replayed(request, earlier, ticket).await;
         }
-        let ticket = self.ticket(ticket).await?;
-        Ok(Some(Reserved::Replayed(Reservation { order, ticket })))
+        let ticket = ticket.ok_or(ReserveError::TicketNotFound(request.ticket))?;
+        if let Some(holder) = holder
+            && let Some(order) = self.judge(request, &holder).await?
+        {
+            return self.replayed(request, order, Some(ticket)).await;
+        }
+        // The upper bound: the order lasts no shorter than the window.
+        let now = clock.not_passed(Instant::now());
+        let order =
+            Order::reserve(request.id, request.user.clone(), request.ticket, now, request.terms.window);
+        self.insert(request, order, ticket).await
     }
 
-    /// Inserts `order` exactly once, retrying until it is known whether it has been inserted.
+    /// Inserts `order`, until it is known whether it has been inserted and a majority has acknowledged it.
     async fn insert(
         &self,
-        order: &Order,
-        key: Option<&IdempotencyKey>,
-        ticket: TicketId,
-    ) -> Result<InsertOutcome, StoreError> {
-        let mut document = from_order(order);
-        if let Some(key) = key {
+        request: &Request<'_>,
+        order: Order,
+        ticket: Ticket,
+    ) -> Result<Reserved, ReserveError> {
+        let mut document = from_order(&order);
+        if let Some(key) = request.key {
             document.insert(IDEMPOTENCY_KEY, key.as_str());
         }
-        let mut attempt = 1;
-        loop {
-            let Err(refused) = self.inserter.insert(document.clone()).await? else {
-                return Ok(InsertOutcome::Inserted);
-            };
-            if refused.is_duplicate && attempt == 1 {
-                return Ok(InsertOutcome::Refused);
-            }
-            if !refused.is_duplicate && !retry::should_retry(refused.is_transient, attempt) {
-                return Err(refused.error);
-            }
-            // An immediate retry would conflict again. After the backoff, one of the conflicting orders usually holds
-            // the ticket: it may be this one, if only the reply was lost.
-            retry::backoff(attempt + CONFLICT_BACKOFF).await;
-            let ours = object_id(order.id.bytes());
-            match self.active_order(ticket).await? {
-                Some(holder) if holder.get_object_id("_id").is_ok_and(|id| id == ours) => {
-                    return Ok(InsertOutcome::Inserted);
-                }
-                Some(_) => return Ok(InsertOutcome::Refused),
-                None if refused.is_duplicate => {
-                    // Either this order was inserted and has been cancelled since; or the key is used, or the order
-                    // that held the ticket is gone, which the caller checks.
-                    let ours = self.order_alone(order.id).await?.is_some();
-                    return Ok(if ours { InsertOutcome::Inserted } else { InsertOutcome::Refused });
-                }
-                None => {}
-            }
+        let (mut attempt, mut refusals) = (0, 0);
+        while refusals < INSERT_ROUNDS {
             attempt += 1;
+            let Err(InsertError { is_duplicate, is_transient, error }) =
+                self.inserter.insert(document.clone()).await?
+            else {
+                return Ok(Reserved::New(Reservation { order, ticket: Some(ticket) }));
+            };
+            if is_duplicate {
+                refusals += 1;
+            } else if is_transient {
+                // An immediate retry would conflict again. After the backoff, one of the conflicting orders usually
+                // holds the ticket: it may be this one, if only the reply or the acknowledgement was lost.
+                retry::backoff(attempt + CONFLICT_BACKOFF).await;
+            } else {
+                return Err(error.into());
+            }
+            if let Some(ours) = self.find_made(request).await? {
+                return self.replayed(request, ours, Some(ticket)).await;
+            }
+        }
+        // Others have taken the ticket and given it back again and again; or it is an index of theirs that refuses.
+        self.check_indexes().await?;
+        Err(ReserveError::AlreadyReserved(request.ticket))
+    }
+
+    /// The order that the request has made, now or by an earlier call; `None` when there is none and the ticket is free.
+    async fn find_made(&self, request: &Request<'_>) -> Result<Option<Order>, ReserveError> {
+        let (earlier, holder) =
+            try_join!(self.order_by_key(request), self.holders.of(object_id(request.ticket.bytes())))?;
+        if earlier.is_some() {
+            return Ok(earlier);
+        }
+        match holder {
+            Some(holder) => self.judge(request, &holder).await,
+            // It may have been inserted, and cancelled since.
+            None => Ok(self.order_alone(request.id).await?),
         }
     }
 
-    /// Cancels the order that holds `ticket` if it is overdue. Returns whether another insert may succeed: that order
-    /// was cancelled, or no order holds the ticket any more.
-    async fn release_ticket(
+    /// The answer to a request that has made `order`: `ticket` is the one that it asks for.
+    async fn replayed(
         &self,
-        ticket: TicketId,
-        now: Timestamp,
-        terms: &ReservationTerms,
-    ) -> Result<bool, StoreError> {
-        let Some(document) = self.active_order(ticket).await? else { return Ok(true) };
+        request: &Request<'_>,
+        order: Order,
+        ticket: Option<Ticket>,
+    ) -> Result<Reserved, ReserveError> {
+        if order.ticket != Some(request.ticket) {
+            return Err(ReserveError::KeyReused(order.id));
+        }
+        self.confirm(order.id).await?;
+        let is_new = order.id == request.id;
+        let reservation = Reservation { order, ticket };
+        Ok(if is_new { Reserved::New(reservation) } else { Reserved::Replayed(reservation) })
+    }
+
+    /// The order that an earlier call of the user with the same key has made.
+    async fn order_by_key(&self, request: &Request<'_>) -> Result<Option<Order>, StoreError> {
+        let Some(key) = request.key else { return Ok(None) };
+        let orders = self.raw_orders();
+        let filter = doc! { "userId": request.user.as_str(), IDEMPOTENCY_KEY: key.as_str() };
+        let found = retry::transient(RESERVING, || async { orders.find_one(filter.clone()).await }).await?;
+        found.map(|document| to_order(&document)).transpose()
+    }
+
+    /// Waits until a majority of the servers has the order `id`, which was read from the primary alone: that could still
+    /// be rolled back, and its ticket sold to another.
+    ///
+    /// A write that changes nothing is acknowledged only after everything that it has seen.
+    async fn confirm(&self, id: OrderId) -> Result<(), ReserveError> {
+        let (orders, filter) = (self.orders(), doc! { "_id": object_id(id.bytes()) });
+        // Has no effect on a document that exists.
+        let nothing = doc! { "$setOnInsert": { "version": 0 } };
+        let result = retry::transient(CONFIRMING, || async {
+            orders.update_one(filter.clone(), nothing.clone()).await
+        })
+        .await?;
+        if result.matched_count > 0 {
+            Ok(())
+        } else {
+            // Repeated, since the ticket may be free now.
+            let detail = format!("the order {id} has been rolled back");
+            Err(StoreError::Unavailable { doing: CONFIRMING, detail }.into())
+        }
+    }
+
+    /// What `holder` means, the active order that holds the ticket: it is returned if the request has made it. If it is
+    /// overdue, it is cancelled; otherwise the ticket is reserved.
+    async fn judge(
+        &self,
+        request: &Request<'_>,
+        holder: &RawDocument,
+    ) -> Result<Option<Order>, ReserveError> {
+        let parsed = to_order(holder);
+        if request.has_made(holder) {
+            return Ok(Some(parsed?));
+        }
         // A malformed order holds its ticket all the same.
-        let Some(holder) = skip_malformed(to_order(&document)) else { return Ok(false) };
+        let is_overdue = |order: &Order, now: Timestamp| order.is_overdue(now, request.terms);
+        let holder = skip_malformed(parsed).ok_or(ReserveError::AlreadyReserved(request.ticket))?;
         // The usual case when buyers compete for a ticket: it costs no query for the time.
-        let latest = now.checked_add(CLOCK_SLACK).unwrap_or(Timestamp::MAX);
-        if !holder.is_overdue(latest, terms) {
-            return Ok(false);
+        if !is_overdue(&holder, self.clock().await?.not_passed(Instant::now())) {
+            return Err(ReserveError::AlreadyReserved(request.ticket));
         }
-        // Only the database's clock decides whether it is overdue.
-        let cutoff = self.server_time().await?;
-        if !holder.is_overdue(cutoff, terms) {
-            return Ok(false);
+        // A reading of its own: the one before may be that of another server, which was the primary then.
+        if !is_overdue(&holder, self.server_time().await?) {
+            return Err(ReserveError::AlreadyReserved(request.ticket));
         }
+        self.cancel_overdue(&holder).await?;
+        Ok(None)
+    }
+
+    async fn cancel_overdue(&self, holder: &Order) -> Result<(), StoreError> {
         let orders = self.orders();
         // The write has the status and the time that were checked, so an order whose payment begins meanwhile is kept.
-        let filter = doc! {
+        let filter: Document = doc! {
             "_id": object_id(holder.id.bytes()),
             "status": holder.status.as_str(),
             "expiresAt": expires_at(holder.expires_at),
@@ -211,19 +283,9 @@ impl Store {
         })
         .await?;
         if result.matched_count > 0 {
-            tracing::info!(order = %holder.id, %ticket, "cancelled an overdue order to reserve its ticket again");
+            tracing::info!(order = %holder.id, "cancelled an overdue order to reserve its ticket again");
         }
-        // If nothing matched, the order has changed meanwhile, which the next insert will show.
-        Ok(true)
-    }
-
-    /// The active order that holds `ticket`.
-    async fn active_order(&self, ticket: TicketId) -> Result<Option<RawDocumentBuf>, StoreError> {
-        let orders = self.raw_orders();
-        let filter = doc! {
-            "ticket": object_id(ticket.bytes()),
-            "status": { "$in": statuses(&OrderStatus::ACTIVE) },
-        };
-        retry::transient(RESERVING, || async { orders.find_one(filter.clone()).await }).await
+        // If nothing matched, the order has changed meanwhile, which the insert will show.
+        Ok(())
     }
 }

@@ -1,26 +1,47 @@
 //! The deadline of every call to the database, and retries after transient errors.
+//!
+//! A call waits out an election: it is repeated while the database has no primary, until [`PATIENCE`] is over. Each
+//! attempt has a deadline of its own, so that a reply that was lost delays it, but does not fail it.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, Instant},
+};
 
 use futures::FutureExt;
 use mongodb::error::Result as DriverResult;
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
-use super::error::{StoreError, is_transient};
+use super::{driver_error::is_transient, error::StoreError};
 use crate::runtime::traces;
 
-/// The longest that any call of the store takes, retries included.
+/// The longest that one attempt takes, with the retries of its commands.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest that one query of a whole collection takes.
-const SLOW_DEADLINE: Duration = Duration::from_secs(600);
+/// The longest that any call of the store takes: as long as a request of the API may take, and an election.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The most attempts of one operation; the deadline may end it earlier.
-const MAX_ATTEMPTS: u32 = 8;
+/// The longest that one query of a whole collection takes.
+pub(super) const SLOW_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The most attempts of such a query.
+const SLOW_ATTEMPTS: u32 = 8;
 
 /// How often a conditional write that did not match is repeated when reading the order shows no reason for it.
 pub(super) const ROUNDS: u32 = 3;
+
+/// An error of which it is known whether it may be over soon.
+pub(super) trait Passing: From<StoreError> {
+    /// The error of the database, if it is one.
+    fn of_database(&self) -> Option<&StoreError>;
+}
+
+impl Passing for StoreError {
+    fn of_database(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
 
 /// Runs `operation` once, within the deadline.
 pub(super) async fn once<T>(
@@ -39,26 +60,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = DriverResult<T>>,
 {
-    retried(DEADLINE, doing, operation).await
-}
-
-async fn retried<T, F, Fut>(limit: Duration, doing: &'static str, mut operation: F) -> Result<T, StoreError>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = DriverResult<T>>,
-{
-    within(limit, doing, async {
-        let mut attempt = 1;
-        loop {
-            match operation().await {
-                Ok(value) => return Ok(value),
-                Err(error) if should_retry(is_transient(&error), attempt) => backoff(attempt).await,
-                Err(error) => return Err(StoreError::from_driver(doing, &error)),
-            }
-            attempt += 1;
-        }
-    })
-    .await
+    retried(DEADLINE, u32::MAX, doing, operation).await
 }
 
 /// Like [`transient`], for what reads a whole collection: the limit is minutes.
@@ -67,7 +69,69 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = DriverResult<T>>,
 {
-    retried(SLOW_DEADLINE, doing, operation).await
+    retried(SLOW_DEADLINE, SLOW_ATTEMPTS, doing, operation).await
+}
+
+async fn retried<T, F, Fut>(
+    limit: Duration,
+    attempts: u32,
+    doing: &'static str,
+    mut operation: F,
+) -> Result<T, StoreError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = DriverResult<T>>,
+{
+    let mut last = None;
+    let result = within(limit, doing, async {
+        let mut attempt = 1;
+        loop {
+            match operation().await {
+                Ok(value) => return Ok(value),
+                Err(error) if attempt < attempts && is_transient(&error) => {
+                    last = Some(StoreError::from_driver(doing, &error));
+                    backoff(attempt).await;
+                }
+                Err(error) => return Err(StoreError::from_driver(doing, &error)),
+            }
+            attempt += 1;
+        }
+    })
+    .await;
+    match result {
+        // The error of the last attempt says more than that the time is over.
+        Err(StoreError::TimedOut { doing, after }) => {
+            Err(last.unwrap_or(StoreError::TimedOut { doing, after }))
+        }
+        result => result,
+    }
+}
+
+/// Makes attempts within the deadline of each, while the database is away or too slow, until the patience is over.
+///
+/// An attempt must be safe to repeat.
+pub(super) async fn patiently<T, E, F, Fut>(doing: &'static str, mut attempt: F) -> Result<T, E>
+where
+    E: Passing,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    let started = Instant::now();
+    let (mut number, mut last) = (0, None);
+    loop {
+        number += 1;
+        let limit = DEADLINE.min(PATIENCE.saturating_sub(started.elapsed()));
+        let error = match within(limit, doing, attempt()).await {
+            Err(error) if error.of_database().is_some_and(StoreError::is_passing) => error,
+            result => return result,
+        };
+        if started.elapsed() >= PATIENCE {
+            // An attempt that was cut short says less than the one before it.
+            return Err(if limit < DEADLINE { last.unwrap_or(error) } else { error });
+        }
+        last = Some(error);
+        backoff(number).await;
+    }
 }
 
 /// Runs `work` with a time limit, as a span of the current trace.
@@ -88,11 +152,6 @@ pub(super) async fn within<T, E: From<StoreError>>(
         }
         Err(_) => Err(StoreError::TimedOut { doing, after: limit }.into()),
     }
-}
-
-/// Whether to make another attempt after attempt number `attempt` has failed.
-pub(super) fn should_retry(is_transient: bool, attempt: u32) -> bool {
-    attempt < MAX_ATTEMPTS && is_transient
 }
 
 /// Waits before the next attempt, with exponential backoff and full jitter, so that writers that collided once do

@@ -11,7 +11,8 @@ use super::{
     code,
     database::Store,
     document::{self, TICKETS, number, object_id, ticket_version, to_ticket},
-    error::{StoreError, is_transient_code},
+    driver_error::is_transient_code,
+    error::StoreError,
     retry,
 };
 use crate::order::{Ticket, TicketId, Version};
@@ -49,7 +50,7 @@ impl Store {
     /// # Errors
     /// When the database fails. Some tickets may have been written then; calling again is safe.
     pub async fn upsert_tickets(&self, tickets: &[Ticket]) -> Result<Upserted, StoreError> {
-        retry::within(retry::DEADLINE, WRITING, async {
+        retry::patiently(WRITING, || async {
             let mut total = Upserted::default();
             let mut remaining: Vec<&Ticket> = tickets.iter().collect();
             for attempt in 1.. {
@@ -170,6 +171,11 @@ struct WriteReply {
 
 impl WriteReply {
     fn parse(document: &Document) -> Result<Self, StoreError> {
+        if let Ok(concern) = document.get_document("writeConcernError") {
+            // They are written, and may still be rolled back.
+            let detail = concern.get_str("errmsg").unwrap_or("no majority has acknowledged them").to_owned();
+            return Err(StoreError::Unavailable { doing: WRITING, detail });
+        }
         let mut reply = Self { written: count(document, "n"), ..Self::default() };
         for error in document.get_array("writeErrors").into_iter().flatten().filter_map(|e| e.as_document()) {
             let code = i32::try_from(count(error, "code")).unwrap_or_default();
@@ -209,6 +215,13 @@ mod tests {
         })
         .unwrap();
         assert_eq!((reply.written, reply.retry), (3, vec![1, 4, 5]));
+    }
+
+    #[test]
+    fn what_no_majority_has_acknowledged_is_not_written() {
+        let concern = doc! { "code": 64, "errmsg": "waiting for replication timed out" };
+        let reply = WriteReply::parse(&doc! { "ok": 1.0, "n": 3, "writeConcernError": concern });
+        assert!(matches!(reply, Err(StoreError::Unavailable { .. })), "{reply:?}");
     }
 
     #[test]

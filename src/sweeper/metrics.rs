@@ -17,9 +17,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::clock::ServerClock;
 use super::targets::TargetKey;
-use crate::crd::Reason;
+use crate::{crd::Reason, store::ServerClock};
 
 /// 10 ms to 1 h.
 const LATENESS: [f64; 16] =

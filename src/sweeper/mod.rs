@@ -10,7 +10,6 @@
 //! membership, peers        the Lease that live sweepers share, and the rank of each for a target
 //! tasks                    one task per target, with backoff
 //! sweep                    one step in one database: find a batch, cancel it, decide when to come back
-//! clock                    the database's time
 //! lookahead, backlog       how far to query ahead; how to go through a backlog
 //! pacing                   batch sizes and rate limits
 //! health, falling_behind   the health of a target
@@ -20,7 +19,6 @@
 
 mod args;
 mod backlog;
-mod clock;
 mod continuous;
 mod error;
 mod falling_behind;

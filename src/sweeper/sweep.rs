@@ -6,7 +6,6 @@ use jiff::Timestamp;
 
 use super::{
     backlog::Cursor,
-    clock::ServerClock,
     health::reason_of,
     lookahead::{Fill, Lookahead},
     metrics::TargetMetrics,
@@ -14,7 +13,7 @@ use super::{
     peers::Schedule,
     targets::Target,
 };
-use crate::store::{ExpiringOrders, ExpiryQuery, Pools, RejectedOrders, Store, StoreError};
+use crate::store::{ExpiringOrders, ExpiryQuery, Pools, RejectedOrders, ServerClock, Store, StoreError};
 
 /// The most orders that one write cancels, whatever the server says: each is observed, and added to what operators sum up.
 /// A range has at most two batches, and a few more that were inserted after it was counted.
@@ -185,7 +184,7 @@ impl Sweep {
         match self.store.ensure_indexes().await {
             Ok(()) if was_missing => tracing::info!(target = %target.key, "all indexes exist now"),
             Ok(()) => {}
-            Err(error) if error.is_unavailable() => return Err(error),
+            Err(error) if error.is_unavailable() && !error.is_of_an_index() => return Err(error),
             Err(error) => {
                 if !was_missing {
                     tracing::warn!(target = %target.key, %error, "an index is missing");
@@ -438,15 +437,8 @@ impl Sweep {
     }
 
     async fn clock(&mut self, metrics: &TargetMetrics) -> Result<ServerClock, StoreError> {
-        if let Some(clock) = self.clock.filter(|clock| !clock.is_stale(Instant::now())) {
-            return Ok(clock);
-        }
-        let asked = Instant::now();
-        let said = self.store.server_time().await?;
-        let (heard, wall) = (Instant::now(), Timestamp::now());
-        let new = ServerClock::new(said, asked, heard);
-        let clock = *self.clock.insert(self.clock.map_or(new, |clock| clock.refined(new)));
-        metrics.clock(&clock, heard, wall);
+        let clock = *self.clock.insert(self.store.clock().await?);
+        metrics.clock(&clock, Instant::now(), Timestamp::now());
         Ok(clock)
     }
 }

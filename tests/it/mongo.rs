@@ -98,6 +98,19 @@ impl TestDatabase {
         self.raw.run_command(explain).await.unwrap().to_string()
     }
 
+    /// Drops an index of the orders.
+    pub(crate) async fn drop_index(&self, name: &str) {
+        // FerretDB says `ok: true`, which the driver takes for no success.
+        if let Err(error) = self.orders().drop_index(name).await {
+            assert!(error.to_string().contains("instead got Boolean(true)"), "{error}");
+        }
+    }
+
+    /// The server's reply to `command`.
+    pub(crate) async fn command(&self, command: Document) -> Document {
+        self.raw.run_command(command).await.unwrap()
+    }
+
     /// The document of one order.
     pub(crate) async fn stored(&self, id: &str) -> Document {
         let id = ObjectId::parse_str(id).unwrap();

@@ -37,7 +37,7 @@ async fn a_reservation_is_made_once_and_succeeds_despite_any_fault() {
         let proxy = FaultProxy::start().await;
         let (store, fault) = (proxy.store(&database).await, proxy.once("insert", fault));
         let (user, terms) = (UserId::new("u1").unwrap(), ReservationTerms::default());
-        let reserved = store.reserve(&user, ticket, None, Timestamp::now(), &terms).await;
+        let reserved = store.reserve(&user, ticket, None, &terms).await;
         let Ok(Reserved::New(reservation)) = reserved else { panic!("{fault:?}: {reserved:?}") };
         assert_eq!(fault.happened(), 1);
         assert_eq!(database.orders().count_documents(doc! {}).await.unwrap(), 1, "{fault:?}");

@@ -76,8 +76,7 @@ impl Shop {
             payment_grace: Duration::from_secs(GRACE),
         };
         let Some(ticket) = self.ticket().await else { return };
-        let reserved = match self.database.store.reserve(&user, ticket, None, Timestamp::now(), &terms).await
-        {
+        let reserved = match self.database.store.reserve(&user, ticket, None, &terms).await {
             Ok(reserved) => reserved,
             // It may have been stored all the same; then it is an abandoned one.
             Err(ReserveError::Store(error)) => return assert_unavailable(&error),

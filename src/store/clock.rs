@@ -1,6 +1,9 @@
 //! An estimate of the database server's clock, with bounds. Orders expire by that clock and no other.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -26,6 +29,7 @@ impl ServerClock {
     /// A reading: the request was sent at `asked`, and the answer `said` arrived at `heard`. The server read its
     /// clock at some moment between the two; if at once, its clock has advanced by the whole round trip since, and
     /// by the drift during it.
+    #[must_use]
     pub fn new(said: Timestamp, asked: Instant, heard: Instant) -> Self {
         let round_trip = heard.saturating_duration_since(asked);
         let latest = later(said, GRAIN + at_most(round_trip));
@@ -34,24 +38,28 @@ impl ServerClock {
 
     /// The lower bound at `at`: the server's clock has certainly reached it, and is ahead of it by [`Self::error`]
     /// at most.
+    #[must_use]
     pub fn reached(&self, at: Instant) -> Timestamp {
         let since = at.saturating_duration_since(self.at);
         later(self.earliest, at_least(since))
     }
 
-    /// The upper bound at `at`.
-    fn not_passed(&self, at: Instant) -> Timestamp {
+    /// The upper bound at `at`: the server's clock has certainly not passed it.
+    #[must_use]
+    pub fn not_passed(&self, at: Instant) -> Timestamp {
         let since = at.saturating_duration_since(self.at);
         later(self.latest, at_most(since))
     }
 
     /// How far [`Self::reached`] may be behind the server's clock at `at`.
+    #[must_use]
     pub fn error(&self, at: Instant) -> Duration {
         self.not_passed(at).duration_since(self.reached(at)).unsigned_abs()
     }
 
     /// How far the server's clock is ahead of `wall`, the reading of this machine's wall clock at `at`. Taken from
     /// the middle of the bounds.
+    #[must_use]
     pub fn offset(&self, at: Instant, wall: Timestamp) -> SignedDuration {
         self.reached(at).duration_since(wall)
             + SignedDuration::try_from(self.error(at) / 2).unwrap_or_default()
@@ -67,8 +75,19 @@ impl ServerClock {
     }
 
     /// Whether the server should be asked again at `at`.
+    #[must_use]
     pub fn is_stale(&self, at: Instant) -> bool {
         at.saturating_duration_since(self.at) > Duration::from_secs(30)
+    }
+}
+
+/// What is known of the database's clock. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SharedClock(Arc<Mutex<Option<ServerClock>>>);
+
+impl SharedClock {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<ServerClock>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
