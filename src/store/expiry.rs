@@ -15,7 +15,7 @@ use super::{
     answer::{at_most, on_one_line},
     connect::majority,
     database::Store,
-    document::{self, before, date, statuses, timestamp, transition_update},
+    document::{self, before, date, statuses, transition_update},
     error::StoreError,
     retry,
 };

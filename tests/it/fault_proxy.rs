@@ -117,7 +117,31 @@ struct RuleState {
     /// To how many commands it happens at most.
     limit: usize,
     happened: AtomicUsize,
+    /// How many clients closed their connection instead of waiting for what is held.
+    abandoned: AtomicUsize,
     lifted: CancellationToken,
+}
+
+/// A reply that is held; to be told when nobody waits for it any more.
+struct Held<'a> {
+    rule: &'a RuleState,
+    is_lifted: bool,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.is_lifted {
+            self.rule.abandoned.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl RuleState {
+    async fn hold(&self) {
+        let mut held = Held { rule: self, is_lifted: false };
+        self.lifted.cancelled().await;
+        held.is_lifted = true;
+    }
 }
 
 impl fmt::Debug for Rule {
@@ -136,6 +160,13 @@ impl Rule {
     pub(crate) async fn wait(&self, times: usize) {
         let what = format!("{self:?} has happened {times} times");
         eventually(&what, || async { (self.happened() >= times).then_some(()) }).await;
+    }
+
+    /// Waits until so many clients have closed the connections on which a reply of theirs is held.
+    pub(crate) async fn wait_until_abandoned(&self, times: usize) {
+        let what = format!("{self:?} was given up {times} times");
+        eventually(&what, || async { (self.0.abandoned.load(Ordering::SeqCst) >= times).then_some(()) })
+            .await;
     }
 
     /// Ends it: it happens to no more commands, and what it holds goes on.
@@ -222,6 +253,7 @@ impl FaultProxy {
             fault,
             limit,
             happened: AtomicUsize::new(0),
+            abandoned: AtomicUsize::new(0),
             lifted: CancellationToken::new(),
         }));
         self.shared.rules.lock().unwrap().push(rule.clone());
@@ -310,7 +342,7 @@ impl Connection {
             if let Some(rule) = rule {
                 match &rule.0.fault {
                     Fault::LoseReply => return None,
-                    Fault::HoldReply => rule.0.lifted.cancelled().await,
+                    Fault::HoldReply => rule.0.hold().await,
                     Fault::DelayReply(by) => tokio::time::sleep(*by).await,
                     Fault::ChangeReply(_, change) => {
                         let mut document = reply.command()?;

@@ -14,7 +14,6 @@ use orders_operator::{
 use tokio::task::JoinHandle;
 
 use crate::{
-    cluster::eventually,
     fault_proxy::{Fault, FaultProxy, Rule},
     mongo::TestDatabase,
 };
@@ -36,14 +35,6 @@ async fn lose_replies<T: Send + 'static>(
     calls
 }
 
-/// Waits until the store has closed the connections on which it waited, of so many.
-async fn connections_are_dropped(proxy: &FaultProxy, of: usize) {
-    eventually("the store closes the connections", || async {
-        (proxy.connections() + AT_ONCE <= of).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn inserts_whose_replies_are_lost_end_and_keep_nobody_else_from_reserving() {
     let (database, proxy) = (TestDatabase::new().await, FaultProxy::start().await);
@@ -63,14 +54,13 @@ async fn inserts_whose_replies_are_lost_end_and_keep_nobody_else_from_reserving(
     let others = join_all((AT_ONCE..tickets.len()).map(reserve)).await;
     assert!(others.iter().all(Result::is_ok), "{others:?}");
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
-    let connections = proxy.connections();
     // Each buyer gets the order that was inserted for it, though not its first reply.
     for lost in lost {
         let reserved = lost.await.unwrap();
         assert!(matches!(reserved, Ok(Reserved::New(_))), "{reserved:?}");
     }
     assert_eq!(database.orders().count_documents(doc! {}).await.unwrap(), tickets.len() as u64);
-    connections_are_dropped(&proxy, connections).await;
+    held.wait_until_abandoned(AT_ONCE).await;
 }
 
 #[tokio::test]
@@ -88,9 +78,8 @@ async fn reads_whose_replies_are_lost_delay_the_others_briefly() {
     let others = join_all((AT_ONCE..tickets.len()).map(read)).await;
     assert!(others.iter().all(|ticket| matches!(ticket, Ok(Some(_)))), "{others:?}");
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
-    let connections = proxy.connections();
     for lost in lost {
         assert!(lost.await.unwrap().is_err_and(|error| error.is_unavailable()));
     }
-    connections_are_dropped(&proxy, connections).await;
+    held.wait_until_abandoned(AT_ONCE).await;
 }
