@@ -86,7 +86,7 @@ impl Attack {
                             send_and_wait(address, &self.bytes(number), !matches!(self, Self::Readers)).await
                         }
                     };
-                    sleep(Duration::from_millis(100 + number % 100)).await;
+                    sleep(Duration::from_millis(1000 + number % 1000)).await;
                 }
             });
         }
@@ -235,7 +235,11 @@ impl Group {
         for (root, file) in
             [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")]
         {
-            let folder = PathBuf::from(root).join(&name);
+            let root = PathBuf::from(root);
+            if !root.join("cgroup.procs").exists() {
+                continue;
+            }
+            let folder = root.join(&name);
             if fs::create_dir(&folder).is_ok() && fs::write(folder.join(file), MEMORY.to_string()).is_ok() {
                 return Ok(Self(folder));
             }
@@ -265,8 +269,8 @@ impl Drop for Group {
     }
 }
 
-/// Runs each attack for `length`, and prints what came of it.
-pub async fn run(db: &Db, length: Duration) -> Result<()> {
+/// Runs each attack for `length`, or only those with one of these names, and prints what came of it.
+pub async fn run(db: &Db, length: Duration, only: &[String]) -> Result<()> {
     println!(
         "{} s each, in {} MiB; {BYSTANDERS} other clients, one request each {PACE:?}",
         length.as_secs(),
@@ -277,7 +281,10 @@ pub async fn run(db: &Db, length: Duration) -> Result<()> {
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut failed = false;
-    for attack in Attack::ALL {
+    let wanted = |attack: &Attack| {
+        only.is_empty() || only.iter().any(|name| name.eq_ignore_ascii_case(&format!("{attack:?}")))
+    };
+    for attack in Attack::ALL.into_iter().filter(wanted) {
         db.drop().await?;
         db.store_orders(0..ORDERS, 10).await?;
         let tickets = length.as_millis() as u64 / PACE.as_millis() as u64 * BYSTANDERS;

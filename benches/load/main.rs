@@ -47,6 +47,10 @@ enum What {
         /// The length of each attack
         #[arg(long, env = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
+
+        /// Which attacks; all by default
+        #[arg(long, env = "ATTACKS", value_delimiter = ',')]
+        attacks: Vec<String>,
     },
     /// Import tickets, and list a user's 100,000 orders
     Import {
@@ -112,7 +116,7 @@ async fn measured(what: What) -> Result<()> {
 async fn measure(db: &Db, what: What) -> Result<()> {
     match what {
         What::Api(load) => api::run(db, &load).await,
-        What::Attack { seconds } => attack::run(db, Duration::from_secs(seconds)).await,
+        What::Attack { seconds, attacks } => attack::run(db, Duration::from_secs(seconds), &attacks).await,
         What::Import { tickets } => import::run(db, tickets).await,
         What::Statements(load) => statements::run(db, &load).await,
     }

@@ -21,7 +21,7 @@ use serde::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{budget::Account, error::ApiError, inflate::inflated, state::ApiState};
+use super::{budget::Account, error::ApiError, inflate::inflated, session::Sessions, state::ApiState};
 
 /// 100 kB, as in the Node.js service.
 const LIMIT: usize = 100 * 1024;
@@ -42,14 +42,14 @@ pub(super) struct RequestFields {
 
 /// Middleware: reads the body and adds its fields to the request as an extension.
 pub(super) async fn read(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let mut head = state.budget.account(&state.sessions);
-    if let Err(error) = head.count_head(&request) {
+    let mut head = state.budget.account();
+    if let Err(error) = head.count_head(&request, || state.sessions.user(request.headers()).is_ok()) {
         return refused(&state, error);
     }
     let (parts, body) = request.into_parts();
     let fields = {
-        let mut account = state.budget.account(&state.sessions);
-        match in_time(receive(body, &parts.headers, &mut account)).await {
+        let mut account = state.budget.account();
+        match in_time(receive(body, &parts.headers, &state.sessions, &mut account)).await {
             Ok(bytes) => parse(&bytes),
             Err(Refused::Wrong(error)) => Err(error),
             Err(Refused::NoRoom(error)) => return refused(&state, error),
@@ -84,11 +84,16 @@ async fn in_time<T>(receive: impl Future<Output = Result<T, Refused>>) -> Result
 }
 
 /// The body if it is JSON; what is received of it is counted.
-async fn receive(body: Body, headers: &HeaderMap, account: &mut Account) -> Result<Vec<u8>, Refused> {
+async fn receive(
+    body: Body,
+    headers: &HeaderMap,
+    sessions: &Sessions,
+    account: &mut Account,
+) -> Result<Vec<u8>, Refused> {
     if body.is_end_stream() {
         return Ok(Vec::new());
     }
-    let is_kept = is_json(headers);
+    let (is_kept, is_signed_in) = (is_json(headers), || sessions.user(headers).is_ok());
     let mut chunks = body.into_data_stream();
     let (mut kept, mut received) = (Vec::new(), 0_usize);
     // A body that breaks off is malformed, whatever its content type.
@@ -98,7 +103,7 @@ async fn receive(body: Body, headers: &HeaderMap, account: &mut Account) -> Resu
             break;
         }
         if received <= LIMIT && is_kept {
-            account.count(chunk.len(), headers).map_err(Refused::NoRoom)?;
+            account.count(chunk.len(), is_signed_in).map_err(Refused::NoRoom)?;
             kept.reserve_exact(chunk.len());
             kept.extend_from_slice(&chunk);
         } else {
@@ -112,7 +117,7 @@ async fn receive(body: Body, headers: &HeaderMap, account: &mut Account) -> Resu
         return Ok(kept);
     }
     let (compressed, body) = (kept.len(), inflated(headers, kept, LIMIT).map_err(Refused::Wrong)?);
-    account.count(body.len().saturating_sub(compressed), headers).map_err(Refused::NoRoom)?;
+    account.count(body.len().saturating_sub(compressed), is_signed_in).map_err(Refused::NoRoom)?;
     Ok(body)
 }
 
@@ -172,11 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::api::{budget::Budget, session::Sessions};
-
-    fn account() -> Account {
-        Budget::new(1_000_000).account(&Sessions::new("a key"))
-    }
+    use crate::api::budget::Budget;
 
     fn json() -> HeaderMap {
         HeaderMap::from_iter([(header::CONTENT_TYPE, "application/json".parse().unwrap())])
@@ -185,8 +186,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_is_not_received_in_time_is_refused_as_such() {
         let beginning = stream::iter([Ok::<_, std::io::Error>("{")]).chain(stream::pending());
-        let (started, headers, mut account) = (tokio::time::Instant::now(), json(), account());
-        let received = in_time(receive(Body::from_stream(beginning), &headers, &mut account)).await;
+        let (started, headers, sessions) = (tokio::time::Instant::now(), json(), Sessions::new("a key"));
+        let mut account = Budget::new(1_000_000).account();
+        let received =
+            in_time(receive(Body::from_stream(beginning), &headers, &sessions, &mut account)).await;
         assert_eq!(received, Err(Refused::Wrong(ApiError::BodyTooSlow)));
         assert_eq!(started.elapsed(), TIMEOUT);
     }

@@ -9,9 +9,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use axum::{extract::Request, http::HeaderMap};
+use axum::extract::Request;
 
-use super::{error::ApiError, session::Sessions};
+use super::error::ApiError;
 use crate::runtime::Resources;
 
 /// The whole budget, if there is memory for it: three hundred of the largest bodies at the same time.
@@ -62,8 +62,8 @@ impl Budget {
     }
 
     /// An account for one request, of which nothing is counted yet.
-    pub(super) fn account(&self, sessions: &Sessions) -> Account {
-        Account { budget: self.clone(), sessions: sessions.clone(), anyone: 0, signed_in: 0 }
+    pub(super) fn account(&self) -> Account {
+        Account { budget: self.clone(), anyone: 0, signed_in: 0 }
     }
 }
 
@@ -71,21 +71,24 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct Account {
     budget: Budget,
-    sessions: Sessions,
     anyone: usize,
     signed_in: usize,
 }
 
 impl Account {
-    /// Counts so much more, for whoever sent these headers.
+    /// Counts so much more. Whether its client is signed in is asked only if there is no room for everyone.
     ///
     /// Where there is no room, only those who are signed in learn that: to all others the answer is what it would have
     /// been.
-    pub(super) fn count(&mut self, bytes: usize, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(super) fn count(
+        &mut self,
+        bytes: usize,
+        is_signed_in: impl FnOnce() -> bool,
+    ) -> Result<(), ApiError> {
         let Halves { anyone, signed_in } = &*self.budget.0;
         if anyone.take(bytes) {
             self.anyone += bytes;
-        } else if self.sessions.user(headers).is_err() {
+        } else if !is_signed_in() {
             return Err(ApiError::NotAuthorized);
         } else if signed_in.take(bytes) {
             self.signed_in += bytes;
@@ -95,13 +98,16 @@ impl Account {
         Ok(())
     }
 
-    /// Counts the head of a request.
-    pub(super) fn count_head(&mut self, request: &Request) -> Result<(), ApiError> {
+    /// Counts the head of a request, unless it is small.
+    pub(super) fn count_head(
+        &mut self,
+        request: &Request,
+        is_signed_in: impl FnOnce() -> bool,
+    ) -> Result<(), ApiError> {
         let (path, query) = (request.uri().path().len(), request.uri().query().map_or(0, str::len));
-        let headers = request.headers().iter();
-        let bytes =
-            headers.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + path + query;
-        if bytes <= SMALL { Ok(()) } else { self.count(bytes, request.headers()) }
+        let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+        let bytes = headers.sum::<usize>() + path + query;
+        if bytes <= SMALL { Ok(()) } else { self.count(bytes, is_signed_in) }
     }
 }
 
@@ -114,37 +120,22 @@ impl Drop for Account {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::header;
-    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-    use ring::hmac;
-
     use super::*;
-
-    /// A token of the user `u1`.
-    fn token(key: &str) -> String {
-        let [header, claims] =
-            [r#"{"alg":"HS256"}"#, r#"{"id":"u1"}"#].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
-        let message = format!("{header}.{claims}");
-        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), message.as_bytes());
-        format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
-    }
 
     #[test]
     fn those_who_are_signed_in_have_a_half_of_their_own_and_everything_is_given_back() {
-        let (sessions, budget) = (Sessions::new("a key"), Budget::new(2000));
+        let budget = Budget::new(2000);
         let free = || {
-            (budget.0.anyone.free.load(Ordering::Relaxed), budget.0.signed_in.free.load(Ordering::Relaxed))
+            let Halves { anyone, signed_in } = &*budget.0;
+            (anyone.free.load(Ordering::Relaxed), signed_in.free.load(Ordering::Relaxed))
         };
-        let token = token("a key");
-        let bearer =
-            HeaderMap::from_iter([(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap())]);
-        let mut stranger = budget.account(&sessions);
-        assert_eq!(stranger.count(900, &HeaderMap::new()), Ok(()));
-        assert_eq!(stranger.count(101, &HeaderMap::new()), Err(ApiError::NotAuthorized));
-        let mut user = budget.account(&sessions);
-        assert_eq!(user.count(50, &bearer), Ok(()));
-        assert_eq!(user.count(900, &bearer), Ok(()));
-        assert_eq!(user.count(200, &bearer), Err(ApiError::Unavailable));
+        let mut stranger = budget.account();
+        assert_eq!(stranger.count(900, || false), Ok(()));
+        assert_eq!(stranger.count(101, || false), Err(ApiError::NotAuthorized));
+        let mut user = budget.account();
+        assert_eq!(user.count(50, || panic!("there is room for everyone")), Ok(()));
+        assert_eq!(user.count(900, || true), Ok(()));
+        assert_eq!(user.count(200, || true), Err(ApiError::Unavailable));
         assert_eq!(free(), (50, 100));
         drop((stranger, user));
         assert_eq!(free(), (1000, 1000));

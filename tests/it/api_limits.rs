@@ -80,8 +80,8 @@ async fn bodies_of_strangers_have_a_bound_together_and_others_are_served() {
     }
     assert!(answers.iter().all(|answer| answer.is_empty()
         || answer.starts_with("HTTP/1.1 401")
-        || answer.starts_with("HTTP/1.1 503")));
-    let late = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 503")).count();
+        || answer.starts_with("HTTP/1.1 408")));
+    let late = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 408")).count();
     assert!((100..400).contains(&late), "{late}");
     // Then there is room again, and the order of judgement is the usual one.
     let malformed = process.request(Method::POST, "/api/orders").header("content-type", "application/json");

@@ -220,14 +220,13 @@ fn respond(
             return Err(Reason::REFUSED_STREAM.into());
         };
         let is_http1 = request.version() <= Version::HTTP_11;
-        let busy = Arc::new(Busy::new(connection.clone(), true));
+        let busy = Arc::new(Busy::new(connection, true));
         let request = request.map(|body| Body::new(RequestBody::new(body, busy.clone())));
         let Ok(mut response) = routes.oneshot(request).await;
         if is_http1 && draining.is_cancelled() {
             response.headers_mut().insert(CONNECTION, CLOSE);
         }
         busy.set(false);
-        connection.answered();
         Ok(response.map(|body| ResponseBody::new(body, Progress::of_this_stream(), in_progress)))
     }
 }

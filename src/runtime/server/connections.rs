@@ -2,8 +2,8 @@
 //!
 //! A connection waits for the server while a handler works or a response is being produced, and for its client at any
 //! other time: for a request, for the rest of its body, or for the client to take the response. Of the connections that
-//! wait for their clients, those that have waited longest make room: first those that were never answered anything,
-//! since a proxy may be about to use the others.
+//! wait for their clients, those that have waited longest make room. Nothing else counts, such as whether a connection
+//! was of any use before: whoever gets that for many connections once would keep them.
 
 use std::{
     collections::HashMap,
@@ -102,7 +102,6 @@ impl Connections {
             more_requests: self.more_requests.clone(),
             busy: AtomicU32::new(0),
             requests: AtomicU32::new(0),
-            was_answered: AtomicBool::new(false),
             closed: CancellationToken::new(),
         });
         open.by_id.insert(id, connection.clone());
@@ -119,7 +118,7 @@ impl Connections {
             .filter(|(_, connection)| connection.waits_for_client() && !connection.closed.is_cancelled())
             .map(|(id, connection)| {
                 // Those of one millisecond by their ids, the older first.
-                let order = (connection.was_answered(), connection.since.load(Ordering::Relaxed), *id);
+                let order = (connection.since.load(Ordering::Relaxed), *id);
                 (order, connection)
             })
             .collect();
@@ -195,7 +194,6 @@ pub(super) struct Connection {
     busy: AtomicU32,
     /// How many requests are in progress, until their responses are sent.
     requests: AtomicU32,
-    was_answered: AtomicBool,
     /// Cancelled when it is to be closed.
     pub(super) closed: CancellationToken,
 }
@@ -219,17 +217,8 @@ impl Connection {
     }
 
     /// The client has done something, or something was done for it.
-    pub(super) fn touch(&self) {
+    fn touch(&self) {
         self.since.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn answered(&self) {
-        self.was_answered.store(true, Ordering::Relaxed);
-        self.touch();
-    }
-
-    pub(super) fn was_answered(&self) -> bool {
-        self.was_answered.load(Ordering::Relaxed)
     }
 
     fn waits_for_client(&self) -> bool {
@@ -302,12 +291,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_that_waits_for_its_client_makes_room_and_one_that_was_never_answered_first() {
+    async fn the_one_that_has_waited_longest_for_its_client_makes_room_and_none_that_waits_for_the_server() {
         let (all, mut admitted) = full(4).await;
         let working = Busy::new(admitted[0].connection.clone(), true);
-        admitted[1].connection.answered();
-        admitted[2].connection.answered();
-        for expected in [3, 1, 2] {
+        // The client of the second has done something since.
+        drop(admitted[1].connection.request());
+        for expected in [2, 3, 1] {
             all.evict(0);
             assert!(admitted[expected].connection.closed.is_cancelled(), "{:?}", closed(&admitted));
         }
