@@ -131,6 +131,13 @@ fn what_the_dev_profile_copies_is_what_its_builder_makes_and_goes_to_a_folder_th
             list(&dependencies["paths"]).iter().any(|path| source.starts_with(&format!("{}/", text(path))));
         assert!(is_watched, "skaffold does not see a change of {source}");
     }
+    // What is compiled, by the list of what a build in docker gets.
+    for path in read(".dockerignore").lines().filter_map(|line| line.strip_prefix('!')) {
+        assert!(
+            list(&dependencies["paths"]).iter().any(|of| of == path),
+            "skaffold does not see a change of {path}"
+        );
+    }
     let (binary, sources) = (&rules[0], &rules[1]);
     let folder = text(&binary["strip"]);
     assert_eq!(text(&binary["src"]), format!("{folder}orders-operator*"));
