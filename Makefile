@@ -26,12 +26,13 @@ test: check ## Check format and lints, then run every test against a real API se
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
 cargo = echo "cargo $(3)" && dev/locked $(BED) cargo "compiling $(1)" $(2) -- cargo $(3)
 
-check: ## Check format, lints, docs, licences and duplicate dependencies, without any server
+check: ## Check format, lints, docs, licences, duplicate dependencies and (ADVISORIES=fetch) advisories, without any server
 	cargo fmt --check
 	@$(call cargo,what the lints need,120,clippy --locked --all-targets --features bench -- -D warnings)
 	@export RUSTDOCFLAGS="-D warnings"; $(call cargo,the docs,30,doc --locked --no-deps --lib)
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
+	@dev/advisories
 
 soak: ## Try every property of the tests with new cases; SOAK_CASES=1000000 SOAK_MINUTES=10 each, SOAK_SEED=, SOAK_ONLY=
 	@dev/locked dev/soak
