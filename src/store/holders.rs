@@ -2,7 +2,11 @@
 //!
 //! A query names the unique index, so it fails at once if the index is missing or still being built.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use mongodb::{
     Collection,
@@ -13,6 +17,7 @@ use super::{
     answer::at_most,
     batcher::Batcher,
     error::StoreError,
+    known_holders::KnownHolders,
     retry,
     ticket_index::{TicketIndex, active_order},
 };
@@ -28,17 +33,36 @@ pub(super) struct Holders {
     orders: Collection<RawDocumentBuf>,
     index: TicketIndex,
     batcher: Batcher<ObjectId, Holder>,
+    known: Arc<Mutex<KnownHolders>>,
 }
 
 impl Holders {
     pub(super) fn new(orders: Collection<RawDocumentBuf>, index: TicketIndex) -> Self {
-        Self { orders, index, batcher: Batcher::new(LOOKING) }
+        Self { orders, index, batcher: Batcher::new(LOOKING), known: Arc::default() }
     }
 
     /// The active order that holds `ticket`.
     pub(super) async fn of(&self, ticket: ObjectId) -> Holder {
-        let (orders, index) = (self.orders.clone(), self.index.clone());
-        self.batcher.call(ticket, 1, move |tickets| find(orders.clone(), index.clone(), tickets)).await?
+        let (orders, index, asked) = (self.orders.clone(), self.index.clone(), Instant::now());
+        let send = move |tickets| find(orders.clone(), index.clone(), tickets);
+        let holder = self.batcher.call(ticket, 1, send).await??;
+        self.known().answered(ticket, holder.is_some(), asked);
+        Ok(holder)
+    }
+
+    /// The same before an insert, which decides: `None` also where it is not worth asking.
+    pub(super) async fn before_insert(&self, ticket: ObjectId) -> Holder {
+        let is_worth_asking = self.known().is_worth_asking(ticket, Instant::now());
+        if is_worth_asking { self.of(ticket).await } else { Ok(None) }
+    }
+
+    /// Remembers that an order holds `ticket`, so that whoever wants it next asks first.
+    pub(super) fn hold(&self, ticket: ObjectId) {
+        self.known().hold(ticket);
+    }
+
+    fn known(&self) -> MutexGuard<'_, KnownHolders> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

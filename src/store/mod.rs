@@ -42,6 +42,7 @@
 //! batcher      combines concurrent calls into fewer commands
 //! loader       reads documents by id, in batches
 //! holders      reads the orders that hold tickets, in batches
+//! known_holders  which of these reads are worth their cost
 //! inserter     inserts orders, in batches
 //!
 //! document     orders and tickets as BSON documents
@@ -73,6 +74,7 @@ mod holders;
 mod index_definition;
 mod indexes;
 mod inserter;
+mod known_holders;
 mod list;
 mod loader;
 mod orders;

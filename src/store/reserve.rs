@@ -1,7 +1,7 @@
 //! Reserving a ticket: one insert, which the unique index accepts or refuses.
 //!
-//! What holds the ticket, what an earlier call with the same idempotency key has made, the ticket and the time are read
-//! at once before it, so a reservation takes two round trips, and one if the ticket is taken. They decide nothing that
+//! The ticket, what an earlier call with the same idempotency key has made, and what holds the ticket are read at once
+//! before it, so a reservation takes two round trips, and one if the ticket is known to be taken. They decide nothing that
 //! the insert does not: a ticket that was free may be taken by then.
 
 use std::time::Instant;
@@ -128,7 +128,7 @@ impl Store {
         let (earlier, ticket, holder, clock) = try_join!(
             self.order_by_key(request),
             self.ticket(request.ticket),
-            self.holders.of(object_id(request.ticket.bytes())),
+            self.holders.before_insert(object_id(request.ticket.bytes())),
             self.clock(),
         )?;
         if let Some(earlier) = earlier {
@@ -164,6 +164,7 @@ impl Store {
             let Err(InsertError { is_duplicate, is_transient, error }) =
                 self.inserter.insert(document.clone()).await?
             else {
+                self.holders.hold(object_id(request.ticket.bytes()));
                 return Ok(Reserved::New(Reservation { order, ticket: Some(ticket) }));
             };
             if is_duplicate {
