@@ -85,8 +85,10 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
 pub fn init(args: &LogArgs, service: &'static str) -> io::Result<Option<Traces>> {
     // clap has already parsed the value; the fallback is for callers that construct it themselves.
     let filter = EnvFilter::try_new(&args.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
-    // The spans of traces would be added to log lines.
-    let filter = filter.and(filter_fn(|metadata| metadata.target() != traces::TARGET));
+    // The spans of traces would be added to log lines. And the SOCKS5 library tells of each connection of the MongoDB
+    // driver, at `debug` with the password.
+    let unwanted = |target: &str| target == traces::TARGET || target.starts_with("fast_socks5");
+    let filter = filter.and(filter_fn(move |metadata| !unwanted(metadata.target())));
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = LogWriter::start(io::stderr(), DROPPED.clone())?;
     let lines = fmt::layer().with_writer(LOG.get_or_init(|| log).clone()).with_ansi(colour);

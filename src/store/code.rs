@@ -2,6 +2,9 @@
 
 pub(super) const INTERNAL: i32 = 1;
 pub(super) const BAD_VALUE: i32 = 2;
+pub(super) const HOST_UNREACHABLE: i32 = 6;
+pub(super) const AUTHENTICATION_FAILED: i32 = 18;
+pub(super) const INVALID_BSON: i32 = 22;
 pub(super) const NAMESPACE_NOT_FOUND: i32 = 26;
 pub(super) const INDEX_NOT_FOUND: i32 = 27;
 pub(super) const NAMESPACE_EXISTS: i32 = 48;
@@ -11,7 +14,7 @@ pub(super) const INDEX_KEYS_CONFLICT: i32 = 86;
 pub(super) const DUPLICATE_KEY: i32 = 11000;
 
 /// Unauthorized, and authentication failed.
-pub(super) const AUTHENTICATION: [i32; 2] = [13, 18];
+pub(super) const AUTHENTICATION: [i32; 2] = [13, AUTHENTICATION_FAILED];
 
 /// A conflicting write, a failover or a shutdown: host unreachable and not found (6, 7), lock timeout (24), lock busy
 /// (46), write concern not met in time (64), network timeout (89), shutdown (91), write conflict (112), no server that

@@ -15,14 +15,15 @@ use mongodb::{
     error::{Error, ErrorKind},
     options::{
         Acknowledgment, ClientOptions, HostInfo, ReadConcern, ReadPreference, SelectionCriteria,
-        ServerAddress, Tls, WriteConcern,
+        ServerAddress, ServerMonitoringMode, Tls, WriteConcern,
     },
 };
 
 use super::{
     error::StoreError,
+    guard::{Budget, Budgets, Dialer, Guard},
     retry,
-    tls::ClientTls,
+    tls::{self, ClientTls},
     uri::{ConnectionUri, DEFAULT_MAX_POOL_SIZE, MAX_HOSTS, check_auth_source, check_database},
 };
 
@@ -34,6 +35,15 @@ const APP_NAME: &str = "orders-operator";
 /// The timeouts of server selection and of connecting, unless the URI sets them: shorter than any request's deadline,
 /// so that an unreachable database is reported as such and not as a timeout. The driver's defaults are 30 s and 10 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest that these may be for a server that nobody vouches for.
+const MAX_GUARDED_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most connections to each such server, apart from the one that looks whether it is there.
+const MAX_GUARDED_POOL_SIZE: u32 = 8;
+
+/// The shortest pause between two such looks.
+const MIN_GUARDED_HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// What to connect to.
 #[derive(Clone, Copy)]
@@ -78,7 +88,8 @@ impl<'a> ConnectOptions<'a> {
         Ok(self.parse()?.0.warnings.iter().map(ToString::to_string).collect())
     }
 
-    pub(super) async fn open(&self) -> Result<(Client, TargetId), StoreError> {
+    /// Connects, through a guard if there is a budget for it.
+    async fn open(&self, budget: Option<Arc<Budget>>) -> Result<(Pool, TargetId), StoreError> {
         let (uri, target) = self.parse()?;
         let mut options =
             retry::once("resolving the database's servers", async { ClientOptions::parse(uri.driver).await })
@@ -93,23 +104,24 @@ impl<'a> ConnectOptions<'a> {
         // What the primary has now: it refuses what an older state would allow.
         options.read_concern = Some(ReadConcern::local());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-        match (uri.tls, self.tls) {
-            (_, Some(tls)) => tls.with_options(|files| {
+        let has_tls = match (uri.tls, self.tls) {
+            (_, Some(_)) => true,
+            (Some(is_on), None) => is_on,
+            // With mongodb+srv:// it is on by default.
+            (None, None) => matches!(options.tls, Some(Tls::Enabled(_))),
+        };
+        let pool = match (budget, has_tls) {
+            (Some(budget), _) => guarded(options, has_tls, self.tls, budget)?,
+            (None, true) => self.tls.unwrap_or(&ClientTls::default()).with_options(|files| {
                 options.tls = Some(Tls::Enabled(files));
-                client(options)
-            }),
-            // As the URI says; with mongodb+srv:// it is on by default.
-            (Some(true), None) => {
-                options.tls = Some(Tls::Enabled(Default::default()));
-                client(options)
-            }
-            (Some(false), None) => {
+                client(options).map(Pool::from)
+            })?,
+            (None, false) => {
                 options.tls = Some(Tls::Disabled);
-                client(options)
+                client(options)?.into()
             }
-            (None, None) => client(options),
-        }
-        .map(|client| (client, target))
+        };
+        Ok((pool, target))
     }
 
     pub(super) fn parse(&self) -> Result<(ConnectionUri, TargetId), StoreError> {
@@ -139,7 +151,7 @@ impl<'a> ConnectOptions<'a> {
 /// Checks what a DNS record may have added: with `mongodb+srv://` the servers, and from a TXT record `authSource`,
 /// `replicaSet` and `loadBalanced`; the driver refuses any other option there.
 fn check_resolved(options: &ClientOptions) -> Result<(), StoreError> {
-    if options.hosts.len() > MAX_HOSTS {
+    if options.hosts.len() > MAX_HOSTS as usize {
         return Err(StoreError::InvalidUri(format!("its DNS record names more than {MAX_HOSTS} servers")));
     }
     if options.load_balanced == Some(true) {
@@ -166,6 +178,33 @@ fn client(options: ClientOptions) -> Result<Client, StoreError> {
     })
 }
 
+/// The client, which makes its connections through a guard of its own: that speaks TLS, and keeps the servers within
+/// bounds. What the connection string chooses for itself is bounded here.
+fn guarded(
+    mut options: ClientOptions,
+    has_tls: bool,
+    tls: Option<&ClientTls>,
+    budget: Arc<Budget>,
+) -> Result<Pool, StoreError> {
+    let timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT).min(MAX_GUARDED_TIMEOUT);
+    let selection = options.server_selection_timeout.unwrap_or(CONNECT_TIMEOUT).min(MAX_GUARDED_TIMEOUT);
+    let tls = has_tls.then(|| tls::connector(tls)).transpose()?;
+    let guard = Guard::start(Dialer { tls, timeout }, budget)
+        .map_err(|error| StoreError::Failed { doing: "preparing to connect", detail: error.to_string() })?;
+    options.socks5_proxy = Some(guard.proxy());
+    options.tls = Some(Tls::Disabled);
+    options.connect_timeout = Some(timeout);
+    options.server_selection_timeout = Some(selection);
+    options.min_pool_size = None;
+    options.max_pool_size = options.max_pool_size.map(|size| size.min(MAX_GUARDED_POOL_SIZE));
+    options.heartbeat_freq = options.heartbeat_freq.map(|pause| pause.max(MIN_GUARDED_HEARTBEAT));
+    // Otherwise a server may send as many answers to one look as it likes.
+    options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
+    // A DNS record is asked for again and again.
+    options.srv_max_hosts.get_or_insert(MAX_HOSTS);
+    Ok(Pool { client: client(options)?, _guard: Some(guard) })
+}
+
 impl fmt::Debug for ConnectOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectOptions")
@@ -180,37 +219,61 @@ impl fmt::Debug for ConnectOptions<'_> {
 ///
 /// Stores of different servers or different users never share a pool, so neither can use up the other's connections.
 #[derive(Debug, Default)]
-pub struct Pools(Mutex<ClientsByUri>);
+pub struct Pools {
+    pools: Mutex<PoolsByUri>,
+    /// Set if the servers are guarded against.
+    budgets: Option<Budgets>,
+}
 
-/// Clients by connection string, namespace, and certificates.
-type ClientsByUri = HashMap<(String, Option<String>, Option<ClientTls>), Weak<Client>>;
+/// Pools by connection string, namespace, and certificates.
+type PoolsByUri = HashMap<(String, Option<String>, Option<ClientTls>), Weak<Pool>>;
+
+/// A client of the driver, and the guard that it connects through, if it has one.
+pub(super) struct Pool {
+    pub(super) client: Client,
+    _guard: Option<Guard>,
+}
+
+impl From<Client> for Pool {
+    fn from(client: Client) -> Self {
+        Self { client, _guard: None }
+    }
+}
 
 impl Pools {
+    /// For servers that nobody vouches for: what they answer is checked before the driver parses it, within a budget
+    /// that all of a namespace share.
+    #[must_use]
+    pub fn guarded() -> Self {
+        Self { budgets: Some(Budgets::default()), ..Self::default() }
+    }
+
     /// The pool for these options, created if there is none, and the database that they lead to.
     pub(super) async fn open(
         &self,
         options: &ConnectOptions<'_>,
-    ) -> Result<(Arc<Client>, TargetId), StoreError> {
+    ) -> Result<(Arc<Pool>, TargetId), StoreError> {
         let key = (options.uri.trim().to_owned(), options.namespace.map(str::to_owned), options.tls.cloned());
         let known = self.lock().get(&key).and_then(Weak::upgrade);
-        if let Some(client) = known {
-            return Ok((client, options.target()?));
+        if let Some(pool) = known {
+            return Ok((pool, options.target()?));
         }
-        let (client, target) = options.open().await?;
-        let client = Arc::new(client);
+        let budget = self.budgets.as_ref().map(|budgets| budgets.of(options.namespace));
+        let (pool, target) = options.open(budget).await?;
+        let pool = Arc::new(pool);
         let mut pools = self.lock();
         pools.retain(|_, pool| pool.strong_count() > 0);
         // Another task may have created one meanwhile.
         if let Some(other) = pools.get(&key).and_then(Weak::upgrade) {
             return Ok((other, target));
         }
-        pools.insert(key, Arc::downgrade(&client));
-        Ok((client, target))
+        pools.insert(key, Arc::downgrade(&pool));
+        Ok((pool, target))
     }
 
-    fn lock(&self) -> MutexGuard<'_, ClientsByUri> {
+    fn lock(&self) -> MutexGuard<'_, PoolsByUri> {
         // No code panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -338,18 +401,21 @@ mod tests {
             "w=0&journal=false&readConcernLevel=available&readPreference=secondary&readPreferenceTags=a:b",
             "w=1&maxStalenessSeconds=120&readPreference=nearest",
         ] {
-            let (client, _) = ConnectOptions::new(&format!("mongodb://h/?{options}")).open().await.unwrap();
-            assert_eq!(client.write_concern(), Some(&majority()));
-            assert_eq!(client.read_concern(), Some(&ReadConcern::local()));
-            let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-            assert_eq!(client.selection_criteria(), Some(&primary));
+            for pools in [Pools::default(), Pools::guarded()] {
+                let uri = format!("mongodb://h/?{options}");
+                let Pool { client, .. } = &*pools.open(&ConnectOptions::new(&uri)).await.unwrap().0;
+                assert_eq!(client.write_concern(), Some(&majority()));
+                assert_eq!(client.read_concern(), Some(&ReadConcern::local()));
+                let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+                assert_eq!(client.selection_criteria(), Some(&primary));
+            }
         }
     }
 
     #[test]
     fn a_dns_record_may_add_only_what_the_uri_may_have() {
-        let address = |number: usize| ServerAddress::Tcp { host: format!("h{number}"), port: None };
-        let resolved = |hosts: usize, source: &str, load_balanced| {
+        let address = |number: u32| ServerAddress::Tcp { host: format!("h{number}"), port: None };
+        let resolved = |hosts: u32, source: &str, load_balanced| {
             let mut credential = Credential::default();
             credential.source = Some(source.into());
             let mut options = ClientOptions::default();

@@ -3,14 +3,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use mongodb::{
-    Client, Collection, Database,
+    Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
 };
 use tokio::time::timeout;
 
 use super::{
     clock::SharedClock,
-    connect::{ConnectOptions, Pools, TargetId},
+    connect::{ConnectOptions, Pool, Pools, TargetId},
     document::{ORDERS, TICKETS},
     error::StoreError,
     first_pages::FirstPages,
@@ -29,7 +29,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Store {
     pub(super) database: Database,
     /// Keeps the shared pool alive.
-    _pool: Arc<Client>,
+    pool: Arc<Pool>,
     target: TargetId,
     is_chosen_by_default: bool,
     pub(super) order_loader: Loader,
@@ -60,7 +60,7 @@ impl Store {
     /// As [`Store::connect`].
     pub async fn connect_in(pools: &Pools, options: ConnectOptions<'_>) -> Result<Self, StoreError> {
         let (pool, target) = pools.open(&options).await?;
-        let database = pool.database(&target.database);
+        let database = pool.client.database(&target.database);
         let ticket_index = TicketIndex::default();
         Ok(Self {
             order_loader: Loader::new(database.collection(ORDERS), "reading an order"),
@@ -72,7 +72,7 @@ impl Store {
             ticket_index,
             clock: SharedClock::default(),
             database,
-            _pool: pool,
+            pool,
             target,
             is_chosen_by_default: options.is_chosen_by_default()?,
         })
@@ -106,10 +106,10 @@ impl Store {
     /// Closes the connections, for a program that ends: what the driver does in the background would fail noisily when the
     /// runtime ends under it.
     pub async fn shutdown(self) {
-        let client = self.database.client().clone();
+        let pool = self.pool.clone();
         drop(self);
         // It waits for cursors, none of which is open; but a program must end.
-        if timeout(SHUTDOWN_TIMEOUT, client.shutdown()).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, pool.client.clone().shutdown()).await.is_err() {
             tracing::debug!("the connections to the database are not closed in time");
         }
     }

@@ -51,7 +51,12 @@ pub(super) fn is_authentication(error: &Error) -> bool {
 ///
 /// A server that does not speak TLS is no such failure: that it answers at all would tell an open port from a closed one.
 pub(super) fn is_tls(error: &Error) -> bool {
-    if !matches!(*error.kind, ErrorKind::Io(_) | ErrorKind::ServerSelection { .. }) {
+    let of_connecting = match *error.kind {
+        ErrorKind::Io(_) | ErrorKind::ServerSelection { .. } => true,
+        // Of the guard, which has no other way to tell it.
+        _ => server_code(error) == Some(code::HOST_UNREACHABLE),
+    };
+    if !of_connecting {
         return false;
     }
     let text = error.kind.to_string();

@@ -19,6 +19,7 @@
 //! uri          connection strings, by an allow-list
 //! choice       whether the database that is used by default is the one that is meant
 //! tls          the CA and the client certificate
+//! guard        between the driver and servers that nobody vouches for: checks what they answer
 //! own_indexes  our indexes; a unique one guarantees that each ticket is sold only once
 //! ticket_index that one, as queries use it
 //! index_definition  what an index guarantees, and which of others are in the way
@@ -70,6 +71,7 @@ mod duplicates;
 mod error;
 mod expiry;
 mod first_pages;
+mod guard;
 mod holders;
 mod index_definition;
 mod indexes;

@@ -16,6 +16,15 @@ use std::{
 use clap::Args;
 use mongodb::options::TlsOptions;
 use rustix::fs::{MemfdFlags, memfd_create};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+use webpki_roots::TLS_SERVER_ROOTS;
 
 use super::error::StoreError;
 
@@ -74,6 +83,42 @@ impl ClientTls {
         options.cert_key_file_path = certificate.as_ref().map(MemoryFile::path);
         connect(options)
     }
+}
+
+/// TLS to a database, as the driver has it: with these certificates, else with the public CAs.
+///
+/// # Errors
+/// When a certificate cannot be parsed, or the private key is not that of the certificate.
+pub(super) fn connector(tls: Option<&ClientTls>) -> Result<TlsConnector, StoreError> {
+    let invalid = |what: &str| StoreError::InvalidTls(what.to_owned());
+    let mut roots = RootCertStore::empty();
+    match tls.and_then(|tls| tls.ca.as_deref()) {
+        Some(pem) => {
+            let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).flatten();
+            if roots.add_parsable_certificates(certificates).0 == 0 {
+                return Err(invalid("no certificate of the CA can be parsed"));
+            }
+        }
+        None => roots.extend(TLS_SERVER_ROOTS.iter().cloned()),
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|_| invalid("this program has no version of TLS"))?
+        .with_root_certificates(roots);
+    let config = match tls.and_then(|tls| tls.certificate.as_deref()) {
+        Some(pem) => {
+            let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+            let chain = chain.map_err(|_| invalid("the client certificate cannot be parsed"))?;
+            let key = PrivateKeyDer::from_pem_slice(pem.as_bytes());
+            let key =
+                key.map_err(|_| invalid("the private key of the client certificate cannot be parsed"))?;
+            config
+                .with_client_auth_cert(chain, key)
+                .map_err(|_| invalid("the private key is not that of the client certificate"))?
+        }
+        None => config.with_no_client_auth(),
+    };
+    Ok(Arc::new(config).into())
 }
 
 /// The files of [`ClientTls`] on a command line.

@@ -37,7 +37,7 @@ const CONCURRENCY: usize = 16;
 pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     let (targets, unresolved) = targets(args).await?;
     let metrics = Metrics::register(&mut Registry::default());
-    let pools = Pools::default();
+    let pools = Pools::guarded();
     let mut lines: Vec<_> =
         unresolved.into_iter().map(|(name, why)| Line { name, result: TargetResult::Failed(why) }).collect();
     let results = stream::iter(targets).map(|target| {

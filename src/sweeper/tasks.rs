@@ -115,7 +115,7 @@ impl Sweeps {
             running: HashMap::new(),
             progress: HashMap::new(),
             backlog_permits: HashMap::new(),
-            pools: Arc::default(),
+            pools: Arc::new(Pools::guarded()),
             metrics,
             peers,
             changed,

@@ -455,9 +455,7 @@ async fn long_list(database: &TestDatabase) -> usize {
 
 /// The peak resident memory of a process, in kB.
 pub(crate) fn peak_memory(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap()
+    crate::cluster::peak_memory(process.child.id())
 }
 
 #[tokio::test]

@@ -369,6 +369,13 @@ impl TestNamespace {
     }
 }
 
+/// The peak resident memory of a process, in kB.
+pub fn peak_memory(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap()
+}
+
 /// A process of the product; it ends with the test.
 pub struct Process {
     child: Child,
@@ -392,6 +399,11 @@ impl Process {
         let page = self.admin("/metrics").await;
         let lines = page.lines().filter(|line| line.starts_with(begins));
         lines.filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
+    /// Its peak resident memory, in kB.
+    pub fn peak_memory(&self) -> u64 {
+        peak_memory(self.child.id())
     }
 
     /// Ends it as a crash does.

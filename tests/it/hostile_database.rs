@@ -3,14 +3,17 @@
 use std::{
     io,
     num::NonZeroU32,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use orders_operator::{
     crd::ConditionType::*,
-    store::{ConnectOptions, ErrorCategory, Store, StoreError},
+    store::{ConnectOptions, ErrorCategory, Pools, Store, StoreError},
 };
 use ring::{digest, hmac, pbkdf2};
 use serde_json::json;
@@ -39,30 +42,84 @@ struct Login {
     nonce: bool,
 }
 
-/// The least that a client may be asked for, and no less than MongoDB asks for.
+/// What MongoDB asks for.
 const USUAL: Login = Login { rounds: 15_000, salt: 28, nonce: true };
+
+/// How the server answers when it is connected to.
+type Greeting = fn(u32) -> Message;
+
+/// An answer, of which only the id of the request is left out.
+struct Message {
+    /// The length that it claims to have; that which it has, if none.
+    length: Option<i32>,
+    flags: u32,
+    document: Vec<u8>,
+    /// How often it is sent.
+    times: u32,
+}
+
+impl From<Document> for Message {
+    fn from(document: Document) -> Self {
+        let document = mongodb::bson::serialize_to_vec(&document).unwrap();
+        Self { length: None, flags: 0, document, times: 1 }
+    }
+}
+
+/// An honest answer, with more of it.
+fn hello(more: Document) -> Document {
+    let mut hello = doc! {
+        "ok": 1, "helloOk": true, "ismaster": true, "isWritablePrimary": true, "minWireVersion": 0, "maxWireVersion": 21,
+        "maxBsonObjectSize": 16_777_216, "maxMessageSizeBytes": 48_000_000, "maxWriteBatchSize": 100_000,
+    };
+    hello.extend(more);
+    hello
+}
+
+/// A document that is nested so deep, without a library that would take as much of the stack.
+fn nested(depth: usize) -> Vec<u8> {
+    (0..depth).fold(vec![5, 0, 0, 0, 0], |inner, _| {
+        let mut outer = (inner.len() as i32 + 8).to_le_bytes().to_vec();
+        outer.extend(b"\x03a\0");
+        outer.extend(inner);
+        outer.push(0);
+        outer
+    })
+}
 
 /// A server whose only user is `user`.
 struct FakeDatabase {
     port: u16,
+    greetings: Arc<AtomicU32>,
     /// For each login, whether the client has proved that it knows the password.
     logins: Arc<Mutex<Vec<bool>>>,
 }
 
 impl FakeDatabase {
     async fn start(login: Login) -> Self {
+        Self::greeting(login, |_| hello(doc! {}).into()).await
+    }
+
+    async fn greeting(login: Login, greeting: Greeting) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let logins = Arc::<Mutex<Vec<bool>>>::default();
         let all = logins.clone();
+        let greetings = Arc::<AtomicU32>::default();
+        let count = greetings.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let connection = Connection { stream, login, scram: None };
+                let count = count.clone();
+                let connection = Connection { stream, login, greeting, greetings: count, scram: None };
                 // It ends with an error when the client hangs up.
                 tokio::spawn(connection.serve(all.clone()));
             }
         });
-        Self { port, logins }
+        Self { port, greetings, logins }
+    }
+
+    /// How often it was asked whether it is there.
+    fn greetings(&self) -> u32 {
+        self.greetings.load(Ordering::Relaxed)
     }
 
     fn uri(&self, mechanism: &str) -> String {
@@ -77,6 +134,8 @@ impl FakeDatabase {
 struct Connection {
     stream: TcpStream,
     login: Login,
+    greeting: Greeting,
+    greetings: Arc<AtomicU32>,
     /// The first messages of the client and of the server, and the salt.
     scram: Option<Scram>,
 }
@@ -96,29 +155,37 @@ impl Connection {
             let mut rest = vec![0; length as usize - 4];
             self.stream.read_exact(&mut rest).await?;
             let command = Document::from_reader(&rest[17..]).unwrap();
-            let answer = mongodb::bson::serialize_to_vec(&self.answer(&command, &logins)).unwrap();
+            let answer = self.answer(&command, &logins);
             let mut message = Vec::new();
-            message.extend((16 + 4 + 1 + answer.len() as i32).to_le_bytes());
+            let length = answer.length.unwrap_or(16 + 4 + 1 + answer.document.len() as i32);
+            message.extend(length.to_le_bytes());
             message.extend(0_i32.to_le_bytes());
             message.extend(&rest[..4]);
             message.extend(2013_i32.to_le_bytes());
-            message.extend([0; 5]);
-            message.extend(answer);
-            self.stream.write_all(&message).await?;
+            message.extend(answer.flags.to_le_bytes());
+            message.push(0);
+            message.extend(answer.document);
+            for _ in 0..answer.times {
+                self.stream.write_all(&message).await?;
+            }
         }
     }
 
-    fn answer(&mut self, command: &Document, logins: &Mutex<Vec<bool>>) -> Document {
+    fn answer(&mut self, command: &Document, logins: &Mutex<Vec<bool>>) -> Message {
+        match command.keys().next().unwrap().as_str() {
+            "hello" | "isMaster" | "ismaster" => {
+                (self.greeting)(self.greetings.fetch_add(1, Ordering::Relaxed))
+            }
+            _ => self.reply(command, logins).into(),
+        }
+    }
+
+    fn reply(&mut self, command: &Document, logins: &Mutex<Vec<bool>>) -> Document {
         let text = || {
             let payload = command.get_binary_generic("payload").unwrap();
             String::from_utf8(payload.clone()).unwrap()
         };
         match command.keys().next().unwrap().as_str() {
-            "hello" | "isMaster" | "ismaster" => doc! {
-                "ok": 1, "helloOk": true, "ismaster": true, "isWritablePrimary": true, "minWireVersion": 0,
-                "maxWireVersion": 21, "maxBsonObjectSize": 16_777_216, "maxMessageSizeBytes": 48_000_000,
-                "maxWriteBatchSize": 100_000,
-            },
             "saslStart" => {
                 let scram = self.start(command.get_str("mechanism").unwrap() == "SCRAM-SHA-1", &text());
                 let payload = payload(&scram.server_first);
@@ -184,7 +251,8 @@ fn payload(text: &str) -> Bson {
 /// What comes of connecting. Unoptimized, the hashing of both sides may take longer than a call may; the driver goes on with
 /// it, and the next call has its result.
 async fn connect(uri: &str) -> Result<(), StoreError> {
-    let store = Store::connect(ConnectOptions::new(uri)).await.unwrap();
+    // As the sweeper connects.
+    let store = Store::connect_in(&Pools::guarded(), ConnectOptions::new(uri)).await.unwrap();
     let what = "the server has been answered";
     let answered = |result: Result<(), StoreError>| match result {
         Err(StoreError::TimedOut { .. }) => None,
@@ -198,10 +266,10 @@ async fn a_password_is_hashed_as_often_as_an_honest_server_asks_for_and_no_more(
     for (mechanism, login, is_proved) in [
         ("SCRAM-SHA-256", USUAL, true),
         ("SCRAM-SHA-1", Login { rounds: 10_000, salt: 16, nonce: true }, true),
-        ("SCRAM-SHA-256", Login { salt: 128, ..USUAL }, true),
-        ("SCRAM-SHA-256", Login { salt: 129, ..USUAL }, false),
+        ("SCRAM-SHA-256", Login { salt: 129, ..USUAL }, true),
+        ("SCRAM-SHA-256", Login { salt: 130, ..USUAL }, false),
         ("SCRAM-SHA-256", Login { rounds: 100_001, ..USUAL }, false),
-        ("SCRAM-SHA-1", Login { rounds: 10_000, salt: 129, nonce: true }, false),
+        ("SCRAM-SHA-1", Login { rounds: 10_000, salt: 130, nonce: true }, false),
         ("SCRAM-SHA-1", Login { rounds: i32::MAX as u32, ..USUAL }, false),
     ] {
         let server = FakeDatabase::start(login).await;
@@ -214,8 +282,10 @@ async fn a_password_is_hashed_as_often_as_an_honest_server_asks_for_and_no_more(
                 assert_eq!(error.category(), ErrorCategory::AuthenticationFailed, "{what}: {error}");
             }
         }
+        // Who is asked for too much says nothing more.
         let logins = server.logins();
-        assert!(!logins.is_empty() && logins.iter().all(|proved| *proved == is_proved), "{what}: {logins:?}");
+        assert_eq!(logins.contains(&true), is_proved, "{what}: {logins:?}");
+        assert!(is_proved || logins.is_empty(), "{what}: {logins:?}");
     }
 }
 
@@ -226,29 +296,73 @@ async fn an_answer_by_which_the_driver_panics_is_an_error() {
     assert_eq!(error.category(), ErrorCategory::DatabaseFailed, "{error}");
 }
 
+/// Greetings that no database gives, and what is said of them.
+const HOSTILE: [(&str, Greeting, &str); 8] = [
+    ("nested", |_| Message { document: nested(1000), ..doc! {}.into() }, "nested more than 32 deep"),
+    (
+        "long",
+        |_| Message { length: Some(48_000_000), ..hello(doc! {}).into() },
+        "its length is 48000000 bytes",
+    ),
+    ("large", |_| hello(doc! { "setName": "x".repeat(20_000) }).into(), "at most 16384 are allowed"),
+    ("in-parts", |_| Message { flags: 2, times: 1_000_000, ..hello(doc! {}).into() }, "its flags are 0x2"),
+    ("crowd", |_| hello(doc! { "setName": "rs", "hosts": vec!["h:1"; 51] }).into(), "more than 50 servers"),
+    ("liar", |_| Message { document: [7; 100].into(), ..doc! {}.into() }, "it is no BSON"),
+    ("negative", |_| Message { length: Some(-1), ..doc! {}.into() }, "its length is -1 bytes"),
+    ("short", |_| Message { document: Vec::new(), ..doc! {}.into() }, "it is no BSON"),
+];
+
 #[tokio::test]
-async fn servers_that_ask_for_endless_hashing_stop_nobody_s_expiry() {
-    let mut ticketing = TestNamespace::create("hashing").await;
+async fn an_answer_that_no_database_gives_is_an_error_of_that_database() {
+    for (what, greeting, why) in HOSTILE {
+        let server = FakeDatabase::greeting(USUAL, greeting).await;
+        let error = connect(&server.uri("SCRAM-SHA-256")).await.unwrap_err();
+        assert_eq!(error.category(), ErrorCategory::DatabaseUnreachable, "{what}: {error}");
+        assert!(error.to_string().contains(why), "{what}: {error}");
+        assert!(!error.remedy().contains(why), "{what}: {}", error.remedy());
+    }
+}
+
+/// A message that is begun and never ended costs its namespace's budget for some seconds, and nothing else.
+#[tokio::test]
+async fn an_answer_that_does_not_end_is_given_up() {
+    let server =
+        FakeDatabase::greeting(USUAL, |_| Message { length: Some(16_000), ..hello(doc! {}).into() }).await;
+    let error = connect(&server.uri("SCRAM-SHA-256")).await.unwrap_err();
+    assert_eq!(error.category(), ErrorCategory::DatabaseUnreachable, "{error}");
+}
+
+#[tokio::test]
+async fn hostile_databases_stop_nobody_s_expiry() {
+    let mut ticketing = TestNamespace::create("honest").await;
     let mallory = TestNamespace::create("mallory").await;
     ticketing.watch_also(&mallory);
     let (database, later) = (TestDatabase::new().await, TestDatabase::new().await);
     ticketing.secrets(&uri()).await;
     mallory.secrets(&uri()).await;
-    let server = FakeDatabase::start(Login { rounds: i32::MAX as u32, ..USUAL }).await;
-    let evil: Vec<_> = (0..6).map(|number| format!("evil-{number}")).collect();
-    for (number, name) in evil.iter().enumerate() {
-        let mechanism = ["SCRAM-SHA-256", "SCRAM-SHA-1"][number % 2];
-        mallory.secret(name, "MONGO_URI", &server.uri(mechanism)).await;
+    let hashing = FakeDatabase::start(Login { rounds: i32::MAX as u32, ..USUAL }).await;
+    let mut evil: Vec<_> = ["SCRAM-SHA-256", "SCRAM-SHA-1"]
+        .map(|mechanism| (mechanism.to_lowercase(), hashing.uri(mechanism)))
+        .into();
+    let mut servers = Vec::new();
+    for (what, greeting, _) in HOSTILE {
+        let server = FakeDatabase::greeting(USUAL, greeting).await;
+        evil.push((what.into(), server.uri("SCRAM-SHA-256")));
+        servers.push(server);
+    }
+    for (name, uri) in &evil {
+        mallory.secret(name, "MONGO_URI", uri).await;
         let spec = json!({"database": {"uriSecretRef": {"name": name}, "name": name}});
         mallory.apply(&service(&mallory, name, &database, spec)).await.unwrap();
     }
     ticketing.apply(&service(&ticketing, "orders", &database, json!({}))).await.unwrap();
     let overdue = order(&database, "created", -60_000).await;
-    let _sweeper = ticketing.run("sweeper").await;
+    let sweeper = ticketing.run("sweeper").await;
     let _controller = ticketing.run("controller").await;
     cancelled(&database, overdue).await;
-    for name in &evil {
-        mallory.condition(name, DatabaseReady, "False", "AuthenticationFailed").await;
+    for (name, _) in &evil {
+        let reason = if name.starts_with("scram") { "AuthenticationFailed" } else { "DatabaseUnreachable" };
+        mallory.condition(name, DatabaseReady, "False", reason).await;
     }
     // While these are tried again and again, somebody else's database is added, and a login that takes hashing succeeds.
     ticketing.apply(&service(&ticketing, "later", &later, json!({}))).await.unwrap();
@@ -259,8 +373,12 @@ async fn servers_that_ask_for_endless_hashing_stop_nobody_s_expiry() {
     let spec = json!({"database": {"uriSecretRef": {"name": "honest"}, "name": "honest"}});
     ticketing.apply(&service(&ticketing, "honest", &database, spec)).await.unwrap();
     eventually("the honest login succeeds", || async { honest.logins().contains(&true).then_some(()) }).await;
-    let logins = server.logins();
-    assert!(logins.len() >= evil.len() && !logins.contains(&true), "{logins:?}");
+    assert!(hashing.greetings() > 0 && hashing.logins().is_empty(), "{:?}", hashing.logins());
+    for (server, (what, ..)) in servers.iter().zip(HOSTILE) {
+        assert!(server.greetings() > 0, "{what}");
+    }
+    let memory = sweeper.peak_memory();
+    assert!(memory < 100_000, "{memory} kB");
     ticketing.remove().await;
     mallory.remove().await;
 }

@@ -29,7 +29,7 @@ pub(super) use self::options::Warning;
 const MAX_LENGTH: usize = 16 * 1024;
 
 /// The most servers: as many as a replica set may have.
-pub(super) const MAX_HOSTS: usize = 50;
+pub(super) const MAX_HOSTS: u32 = 50;
 
 /// The most connections per server, unless the URI sets it; with the driver's default of 10, requests queue under
 /// load.
@@ -114,7 +114,7 @@ pub(super) fn check_auth_source(credential: &Credential) -> Result<(), StoreErro
 }
 
 fn host_info(hosts: &str, srv: bool) -> Result<HostInfo, StoreError> {
-    if hosts.split(',').count() > MAX_HOSTS {
+    if hosts.split(',').count() > MAX_HOSTS as usize {
         return Err(invalid(format!("it names more than {MAX_HOSTS} servers")));
     }
     let addresses: Vec<_> = hosts.split(',').map(address).collect::<Result<_, _>>()?;

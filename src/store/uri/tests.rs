@@ -242,8 +242,8 @@ fn values_out_of_bounds_and_what_contradicts_itself_is_invalid() {
             "{text}: {error:?}"
         );
     }
-    parsed(&format!("mongodb://{}", vec!["h"; MAX_HOSTS].join(",")));
-    error(&format!("mongodb://{}", vec!["h"; MAX_HOSTS + 1].join(",")));
+    parsed(&format!("mongodb://{}", vec!["h"; MAX_HOSTS as usize].join(",")));
+    error(&format!("mongodb://{}", vec!["h"; MAX_HOSTS as usize + 1].join(",")));
     error(&format!("mongodb://{}", "h".repeat(MAX_HOST_LENGTH + 1)));
     error(&format!("mongodb://h/?appName={}", "a".repeat(MAX_LENGTH)));
 }

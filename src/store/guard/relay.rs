@@ -1,0 +1,183 @@
+//! One connection: a request of the driver, an answer of the server, and so on.
+//!
+//! The driver is trusted, the server is not: nothing is read of it that was not asked for.
+
+use std::{io, sync::Arc, time::Duration};
+
+use fast_socks5::{
+    server::{Config, SimpleUserPassword, Socks5Socket},
+    util::target_addr::TargetAddr,
+};
+use mongodb::bson::rawdoc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{
+    answer::{self, HEADER, OP_MSG, Refusal},
+    budget::Budget,
+    dial::{Connection, Dialer},
+    named::Names,
+};
+use crate::store::code;
+
+/// How long the driver may take to say where it wants to go.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// How long a server may take to receive a request, or to send an answer that it has begun.
+const MESSAGE: Duration = Duration::from_secs(10);
+
+/// How much of a request tells which command it is.
+const START: usize = 64;
+
+/// The answer of SOCKS5 that the connection is there, from an address that is nobody's business.
+const SUCCEEDED: [u8; 10] = [5, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+
+type Header = [u8; HEADER];
+
+/// What the connections of one client share.
+pub(super) struct Relay {
+    pub(super) socks: Arc<Config<SimpleUserPassword>>,
+    pub(super) dialer: Dialer,
+    pub(super) budget: Arc<Budget>,
+    /// The servers that were named, and the salts.
+    pub(super) hosts: Names,
+    pub(super) salts: Names,
+}
+
+impl Relay {
+    /// Serves a connection of the driver until one side ends it.
+    pub(super) async fn serve(&self, driver: TcpStream) -> io::Result<()> {
+        driver.set_nodelay(true)?;
+        let socks = Socks5Socket::new(driver, self.socks.clone());
+        let socks = timeout(HANDSHAKE, socks.upgrade_to_socks5()).await?.map_err(io::Error::other)?;
+        let (host, port) = match socks.target_addr() {
+            Some(TargetAddr::Ip(address)) => (address.ip().to_string(), address.port()),
+            Some(TargetAddr::Domain(name, port)) => (name.clone(), *port),
+            None => return Err(io::Error::other("the driver names no server")),
+        };
+        let mut driver = socks.into_inner();
+        // A failure is told in MongoDB's own protocol, which has words for it.
+        driver.write_all(&SUCCEEDED).await?;
+        match self.dialer.dial(&host, port).await {
+            Ok(server) => self.exchange(driver, server).await,
+            Err(error) => {
+                let request = Request::read(&mut driver).await?;
+                driver.write_all(&request.refused(&unreachable(&error))).await
+            }
+        }
+    }
+
+    async fn exchange(&self, mut driver: TcpStream, mut server: Connection) -> io::Result<()> {
+        loop {
+            let request = tokio::select! {
+                request = Request::read(&mut driver) => request?,
+                // Between an answer and the next request a server has nothing to say.
+                _ = server.read_u8() => return Ok(()),
+            };
+            // The driver writes a request in two parts, and waits with the second until the first is acknowledged.
+            driver.set_quickack(true)?;
+            timeout(MESSAGE, request.forward(&mut driver, &mut server)).await??;
+            let answer = tokio::select! {
+                answer = self.answer(&mut server, answer::limit(&request.start)) => answer?,
+                // It gives up the request, or is gone.
+                _ = driver.read_u8() => return Ok(()),
+            };
+            match answer {
+                Ok(answer) => driver.write_all(&answer).await?,
+                Err(refusal) => {
+                    tracing::debug!(refusal.message, "an answer of a database is refused");
+                    return driver.write_all(&request.refused(&refusal)).await;
+                }
+            }
+        }
+    }
+
+    /// The next message of the server, or why it is refused.
+    async fn answer(&self, server: &mut Connection, limit: usize) -> io::Result<Result<Vec<u8>, Refusal>> {
+        let header = header(server).await?;
+        let length = match answer::length(&header, limit) {
+            Ok(length) => length,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        timeout(MESSAGE, async {
+            let permit = self.budget.bytes(u32::try_from(length).unwrap_or(u32::MAX)).await;
+            let permit = permit.map_err(io::Error::other)?;
+            let mut message = vec![0; length];
+            let (start, body) = message.split_at_mut(HEADER);
+            start.copy_from_slice(&header);
+            server.read_exact(body).await?;
+            let checked = answer::check(body).and_then(|named| {
+                if !self.hosts.admit(named.hosts) {
+                    return Err(Refusal::new("it names ever new servers"));
+                }
+                if !self.salts.admit(named.salt) {
+                    return Err(Refusal::login("it names ever new salts"));
+                }
+                Ok(())
+            });
+            drop(permit);
+            Ok(checked.map(|()| message))
+        })
+        .await?
+    }
+}
+
+async fn header(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Header> {
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).await?;
+    Ok(header)
+}
+
+/// A request of the driver.
+struct Request {
+    header: Header,
+    /// The first bytes after the header.
+    start: Vec<u8>,
+}
+
+impl Request {
+    /// Reads its beginning.
+    async fn read(driver: &mut TcpStream) -> io::Result<Self> {
+        let header = header(driver).await?;
+        let mut start = vec![0; START.min(body_length(&header))];
+        driver.read_exact(&mut start).await?;
+        Ok(Self { header, start })
+    }
+
+    /// Passes it on, with the rest of it.
+    async fn forward(&self, driver: &mut TcpStream, server: &mut Connection) -> io::Result<()> {
+        server.write_all(&[self.header.as_slice(), &self.start].concat()).await?;
+        let rest = body_length(&self.header).saturating_sub(self.start.len());
+        copy(&mut driver.take(rest as u64), server).await?;
+        server.flush().await
+    }
+
+    /// An error of the server's kind, in answer to this request.
+    fn refused(&self, refusal: &Refusal) -> Vec<u8> {
+        let document = rawdoc! { "ok": 0.0, "code": refusal.code, "errmsg": refusal.message.as_str() };
+        let document = document.as_bytes();
+        let [_, _, _, _, id @ ..] = self.header;
+        let length = i32::try_from(HEADER + 5 + document.len()).unwrap_or(i32::MAX);
+        let mut message = length.to_le_bytes().to_vec();
+        // Its id, that of the request, the opcode, no flags, and one section, which is a document.
+        message.extend([0; 4]);
+        message.extend(&id[..4]);
+        message.extend(OP_MSG.to_le_bytes());
+        message.extend([0; 5]);
+        message.extend(document);
+        message
+    }
+}
+
+/// The length of what follows a header of the driver's.
+fn body_length(header: &Header) -> usize {
+    let [a, b, c, d, ..] = *header;
+    usize::try_from(i32::from_le_bytes([a, b, c, d])).unwrap_or_default().saturating_sub(HEADER)
+}
+
+fn unreachable(error: &io::Error) -> Refusal {
+    Refusal { code: code::HOST_UNREACHABLE, message: error.to_string() }
+}

@@ -1,0 +1,63 @@
+//! What a server may ask for in a login with SCRAM, where it names the rounds and the salt before it has proved anything.
+//!
+//! The driver has no bound for either: it would hash for an hour, and hold a lock that every other login of the process
+//! waits for. And it remembers each salt that it has hashed.
+
+/// The most rounds. MongoDB's defaults are 10,000 for SCRAM-SHA-1 and 15,000 for SCRAM-SHA-256; these many take some 50 ms.
+pub(super) const MAX_ROUNDS: u32 = 100_000;
+
+/// The longest salt, in base64. MongoDB's have 24 and 40 characters.
+const MAX_SALT: usize = 172;
+
+/// Checks a message of a server, and returns the salt if it names one. Messages that have neither rounds nor salt, as
+/// the last one of a login, are none of this module's business.
+pub(super) fn check(message: &[u8]) -> Result<Option<&str>, String> {
+    let Ok(message) = std::str::from_utf8(message) else { return Ok(None) };
+    let mut salt = None;
+    for attribute in message.split(',') {
+        match attribute.split_once('=') {
+            Some(("i", rounds)) if is_too_many(rounds) => {
+                return Err(format!("it asks for more than {MAX_ROUNDS} rounds of hashing"));
+            }
+            Some(("s", named)) if named.len() > MAX_SALT => {
+                return Err(format!("its salt has more than {MAX_SALT} characters"));
+            }
+            Some(("s", named)) => salt = Some(named),
+            _ => {}
+        }
+    }
+    Ok(salt)
+}
+
+/// Whether a number of rounds is too large. What is no number is not hashed by.
+fn is_too_many(rounds: &str) -> bool {
+    rounds.parse::<u64>().map_or(rounds.len() > 10, |rounds| rounds > MAX_ROUNDS.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_honest_servers_ask_for_is_admitted_and_more_is_not() {
+        let message = |salt: &str, rounds: &str| format!("r=nonce,s={salt},i={rounds}").into_bytes();
+        for (salt, rounds) in [("QSXCR+Q6sek8bf92", "4096"), (&"x".repeat(172), "100000"), ("", "none")] {
+            assert_eq!(check(&message(salt, rounds)), Ok(Some(salt)));
+        }
+        for (salt, rounds) in [
+            ("c2FsdA==", "100001"),
+            ("c2FsdA==", "2147483647"),
+            ("c2FsdA==", "4294967296"),
+            ("c2FsdA==", "99999999999999999999999"),
+            ("c2FsdA==", "00000000000000000100001"),
+            (&"x".repeat(173), "15000"),
+        ] {
+            assert!(check(&message(salt, rounds)).is_err(), "{salt} {rounds}");
+        }
+        // The order is the server's, and so is what is between.
+        assert!(check(b"i=1,x=y,i=100001,r=a=b").is_err());
+        for other in [b"v=c2lnbmF0dXJl".as_slice(), b"", b"\xff\xfe", b",,,=,", b"e=other-error"] {
+            assert_eq!(check(other), Ok(None));
+        }
+    }
+}
