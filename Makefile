@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 3 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test check soak mutants attack bench-api bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
+.PHONY: help demo test check lints docs dependencies suite soak mutants attack bench-api bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -20,18 +20,28 @@ help: ## Show this list
 demo: ## Run the whole story on a real one-node cluster, and leave it up to look around; CHAOS=1 kills pods half way; CLUSTER=current plays it on yours, see README
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
-test: check ## Check format and lints, then run every test against a real API server and database
+test: lints docs ## Check format and lints, then run every test against a real API server and database
 	@$(BED) up api spare-api mongo spare planes
 	@$(call cargo,the tests,240,test --locked --no-run)
+	@$(MAKE) --no-print-directory --jobs=2 suite dependencies
+
+suite:
 	$(BED) exec -- dev/locked cargo test --locked --quiet
 
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
 cargo = echo "cargo $(3)" && dev/locked $(BED) cargo "compiling $(1)" $(2) -- cargo $(3)
 
-check: ## Check format, lints, docs, licences, duplicate dependencies and (ADVISORIES=fetch) advisories, without any server
+check: lints docs dependencies ## Check format, lints, docs, licences, duplicate dependencies and (ADVISORIES=fetch) advisories, without any server
+
+lints:
 	cargo fmt --check
 	@$(call cargo,what the lints need,120,clippy --locked --all-targets --features bench -- -D warnings)
+
+docs:
 	@export RUSTDOCFLAGS="-D warnings"; $(call cargo,the docs,30,doc --locked --no-deps --lib)
+
+# Beside the suite, since cargo-deny is built for it where it is not in the cache.
+dependencies:
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
 	@dev/advisories
@@ -77,7 +87,7 @@ generate: ## Write the generated files anew: the CRD, in crds/ and in the chart,
 	dev/locked cargo run --locked --quiet -- openapi > $(ORDERS_CACHE)/openapi.json
 	mv $(ORDERS_CACHE)/openapi.json docs/openapi.json
 
-image: ## Build the image, and load it where the bed's node is up; PROFILE=demo compiles in a third of the time, and runs slower
+image: ## Build the image, and load it where the bed's node is up; PROFILE=demo compiles in a third of the time, and is slower
 	@dev/image
 
 down: ## Stop whatever demo and test left running; nothing stays behind but the cache
