@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::order::{ExpiresAt, OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId};
+use crate::order::{
+    ExpiresAt, OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId, javascript_number,
+};
 
 /// An order with its ticket nested, the fields in the order of the Node.js service.
 #[derive(Serialize, ToSchema)]
@@ -98,17 +100,6 @@ impl<'a> From<&'a Reservation> for OrderView<'a> {
 impl<'a> From<&'a Ticket> for TicketView<'a> {
     fn from(ticket: &'a Ticket) -> Self {
         Self { title: &ticket.title, price: ticket.price, version: ticket.version.0, id: ticket.id }
-    }
-}
-
-/// Writes whole numbers without a fraction, as JavaScript does: `20`, not `20.0`.
-#[allow(clippy::cast_possible_truncation, reason = "the range is checked first")]
-fn javascript_number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
-    if number.fract() == 0.0 && number.abs() <= MAX_SAFE {
-        serializer.serialize_i64(*number as i64)
-    } else {
-        serializer.serialize_f64(*number)
     }
 }
 

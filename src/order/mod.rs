@@ -10,11 +10,13 @@
 //! id           identifiers of orders, tickets and users
 //! idempotency  the idempotency key of a reservation
 //! timestamp    timestamps in whole milliseconds
+//! javascript   numbers as JavaScript writes them
 //! ```
 
 mod expires_at;
 mod id;
 mod idempotency;
+mod javascript;
 mod reservation;
 mod status;
 mod timestamp;
@@ -22,6 +24,7 @@ mod timestamp;
 pub use expires_at::ExpiresAt;
 pub use id::{InvalidId, OrderId, TicketId, UserId};
 pub use idempotency::{IdempotencyKey, InvalidKey};
+pub use javascript::javascript_number;
 pub use reservation::{InvalidWindow, ReservationTerms, ReservationWindow};
 pub use status::{OrderStatus, Transition, TransitionError, UnknownStatus};
 pub use timestamp::to_millis;

@@ -16,6 +16,7 @@
 //! secret_cache   copies of Secrets, which no watch keeps fresh
 //! events         Kubernetes Events
 //! backoff        exponential backoff
+//! percent        percent-decoding
 //! ```
 
 pub mod admin;
@@ -25,6 +26,7 @@ pub mod client;
 pub mod events;
 pub mod lease;
 mod log_writer;
+mod percent;
 mod process;
 mod resources;
 pub mod secret_cache;
@@ -35,6 +37,7 @@ pub mod traces;
 pub mod watch;
 
 pub use backoff::exponential;
+pub use percent::percent_decoded;
 pub use process::{Process, RunError, cluster};
 pub use resources::Resources;
 pub use shutdown::on_signal;

@@ -8,7 +8,7 @@
 //! No error and no warning has a value from the string, since any part of a mistyped one may be of the password.
 //!
 //! ```text
-//! text     percent-decoding, and errors without values
+//! text     errors without values
 //! options  which options are allowed, which are ignored, and which are refused
 //! ```
 
@@ -17,11 +17,9 @@ mod text;
 
 use mongodb::options::{AuthMechanism, ConnectionString, Credential, HostInfo, ServerAddress};
 
-use self::{
-    options::Options,
-    text::{invalid, percent_decoded},
-};
+use self::{options::Options, text::invalid};
 use super::error::StoreError;
+use crate::runtime::percent_decoded;
 
 pub(super) use self::options::Warning;
 

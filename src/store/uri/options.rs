@@ -7,8 +7,8 @@ use std::{collections::HashSet, fmt, ops::RangeInclusive, time::Duration};
 
 use mongodb::options::{AuthMechanism, ConnectionString, ServerMonitoringMode};
 
-use super::text::{invalid, percent_decoded};
-use crate::store::error::StoreError;
+use super::text::invalid;
+use crate::{runtime::percent_decoded, store::error::StoreError};
 
 /// What happens with an option.
 enum Class {
