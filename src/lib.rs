@@ -6,6 +6,7 @@
 //! store/       MongoDB: connection, indexes, tickets, reserving, transitions, expiry queries
 //! import/      `tickets import`: loads local copies of tickets from a file
 //! check/       `orders check`: what in a database would surprise this program
+//! events/      what is told to the neighbours by a broker, and what they tell
 //! api/         the HTTP API: router, session, handlers, errors
 //! sweeper/     expiry: targets, pacing, the sweep of one target, the loop
 //! crd/         the OrdersService resource: spec, status, validation rules, conditions
@@ -14,7 +15,7 @@
 //! runtime/     what every long-running subcommand shares: admin server, shutdown, telemetry
 //! ```
 //!
-//! Imports point one way: `api -> store -> order`, `sweeper -> store -> order`,
+//! Imports point one way: `api -> events -> store -> order`, `sweeper -> store -> order`,
 //! `import -> store -> order`, `check -> store -> order`, `sweeper -> crd`, `controller -> routing`, `controller -> crd`, and anything may use
 //! `runtime`. `order` and
 //! `routing` import nothing of ours and do no I/O. `tests/it/architecture.rs` holds these rules
@@ -28,6 +29,7 @@ pub mod api;
 pub mod check;
 pub mod controller;
 pub mod crd;
+pub mod events;
 pub mod import;
 pub mod order;
 pub mod routing;

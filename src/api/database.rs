@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, SetOnce},
     time::{sleep, timeout},
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Database(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    store: OnceLock<Store>,
+    store: SetOnce<Store>,
     /// Whether each ticket is certain to be sold only once.
     may_reserve: AtomicBool,
     /// Ends the pause before the next check.
@@ -54,6 +54,11 @@ impl Database {
         // An error means that it is set already, to a clone of the same store.
         let _ = self.0.store.set(store);
         self.0.may_reserve.store(true, Ordering::SeqCst);
+    }
+
+    /// The store, once there is one.
+    pub(super) async fn prepared(&self) -> Store {
+        self.0.store.wait().await.clone()
     }
 
     /// The store, or the error to answer with while there is none.
@@ -83,6 +88,7 @@ impl Database {
     pub(super) async fn connect_and_check(
         self,
         options: ConnectOptions<'_>,
+        has_events: bool,
         readiness: Readiness,
         metrics: Metrics,
     ) -> StoreError {
@@ -90,7 +96,7 @@ impl Database {
         let mut backoff = Backoff::default();
         let store = loop {
             match Store::connect(options).await {
-                Ok(store) => break store,
+                Ok(store) => break if has_events { store.with_events() } else { store },
                 Err(error) if error.is_misconfigured() => return error,
                 Err(error) => {
                     report.down(&error);

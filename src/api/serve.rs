@@ -10,13 +10,14 @@ use std::{
 use clap::Args;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     budget::Budget, database::Database, metrics::Metrics, router::routes, session::Sessions, state::ApiState,
 };
 use crate::{
+    events::{self, EventsArgs, InvalidSettings},
     order::{ReservationTerms, ReservationWindow},
     runtime::{
         Resources,
@@ -31,6 +32,9 @@ use crate::{
 /// How long requests in flight may take once no new ones are accepted: their deadline, and a little longer for the
 /// last bytes.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// How long the events of the last requests may take.
+const RELAY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Serves the orders HTTP API
 #[derive(Args, Clone)]
@@ -58,6 +62,10 @@ pub struct ServeArgs {
     /// How much longer an order keeps its ticket once its payment has begun, in seconds; the same as the sweeper's
     #[arg(long, env = "PAYMENT_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=604_800))]
     pub payment_grace_seconds: u32,
+
+    /// Events
+    #[command(flatten)]
+    pub events: EventsArgs,
 
     /// Address that the API and the admin endpoints listen on
     #[arg(long, env = "LISTEN_ADDRESS", default_value = "0.0.0.0")]
@@ -96,6 +104,9 @@ pub enum ServeError {
     /// The settings of the database are invalid.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The settings of events are invalid.
+    #[error(transparent)]
+    Events(#[from] InvalidSettings),
     /// A port could not be opened, or a listener failed; the message says which.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -106,7 +117,7 @@ impl ServeError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Missing { .. } => 2,
+            Self::Missing { .. } | Self::Events(_) => 2,
             Self::Store(error) if error.is_misconfigured() => 2,
             Self::Store(_) | Self::Io(_) => 1,
         }
@@ -128,6 +139,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let tls = args.tls.read()?;
     let connect =
         ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
+    let events = args.events.settings()?;
     // An invalid URI is reported at once, before the first attempt to connect.
     for warning in connect.warnings()? {
         tracing::warn!("{warning}");
@@ -153,6 +165,19 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
             payment_grace: Duration::from_secs(args.payment_grace_seconds.into()),
         },
     };
+    let relay_stop = CancellationToken::new();
+    let has_events = events.is_some();
+    let relay = events.map(|settings| {
+        let (metrics, stop) = (events::Metrics::register(&mut registry), relay_stop.clone());
+        let prepared = database.clone();
+        tokio::spawn(async move {
+            let store = tokio::select! {
+                store = prepared.prepared() => store,
+                () = stop.cancelled() => return,
+            };
+            events::run(store, settings, metrics, stop).await;
+        })
+    });
     let listener = server::listen(SocketAddr::new(args.address, args.port))?;
     tracing::info!(
         address = %listener.local_addr()?, connections = limits.connections, open_files = resources.open_files,
@@ -171,12 +196,19 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let api = async {
         let server = |stop| server::serve(listener, routes(state), limits, metrics.server(), stop);
         serve_until_drained(server, shutdown, serving, args.drain_seconds).await;
+        // The last requests have made the last changes.
+        relay_stop.cancel();
+        if let Some(relay) = relay
+            && timeout(RELAY_TIMEOUT, relay).await.is_err()
+        {
+            tracing::warn!("some events are left to other pods");
+        }
         admin_stop.cancel();
         Ok(())
     };
     tokio::select! {
         result = async { tokio::try_join!(api, admin) } => { result?; }
-        error = database.connect_and_check(connect, reachable, metrics.clone()) => return Err(error.into()),
+        error = database.connect_and_check(connect, has_events, reachable, metrics.clone()) => return Err(error.into()),
     }
     tracing::info!("drained; exiting");
     Ok(())

@@ -10,11 +10,11 @@ use super::{
     answer::{at_most, on_one_line},
     connect::majority,
     database::Store,
-    document::{self, ORDERS, statuses, to_order, to_ticket, transition_update},
+    document::{self, ORDERS, statuses, to_order, to_ticket},
     error::StoreError,
     index_definition::Definition,
     indexes::name_of,
-    own_indexes::own_indexes,
+    own_indexes::{own_indexes, untold_orders},
     retry,
 };
 use crate::order::{OrderStatus, Transition};
@@ -147,8 +147,10 @@ impl Store {
         let open = doc! {
             "_id": &holder.id, "ticket": &of.ticket, "status": { "$in": statuses(Transition::Cancel.from()) },
         };
+        self.look_for_events().await?;
+        let transition = self.noted_transition(Transition::Cancel).await?;
         let cancelled = retry::transient(CHECKING, || async {
-            let update = orders.update_one(open.clone(), transition_update(Transition::Cancel));
+            let update = orders.update_one(open.clone(), transition.clone());
             update.write_concern(majority()).await
         })
         .await?;
@@ -185,8 +187,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn foreign_indexes(&self) -> Result<Vec<ForeignIndex>, StoreError> {
-        let (ours, existing) =
-            (own_indexes().map(|index| index.description()), self.existing_indexes().await?);
+        let ours = own_indexes().into_iter().chain([untold_orders()]);
+        let ours: Vec<_> = ours.map(|index| index.description()).collect();
+        let existing = self.existing_indexes().await?;
         let is_foreign = |index: &&Document| {
             let definition = Definition::of(index);
             !definition.is_of_ids() && !ours.iter().any(|ours| Definition::of(ours) == definition)

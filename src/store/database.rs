@@ -17,6 +17,7 @@ use super::{
     holders::Holders,
     inserter::Inserter,
     loader::Loader,
+    outbox::Outbox,
     retry,
     ticket_index::TicketIndex,
 };
@@ -41,6 +42,7 @@ pub struct Store {
     pub(super) holders: Holders,
     pub(super) ticket_index: TicketIndex,
     pub(super) clock: SharedClock,
+    pub(super) outbox: Outbox,
 }
 
 impl Store {
@@ -71,6 +73,7 @@ impl Store {
             holders: Holders::new(database.collection(ORDERS), ticket_index.clone()),
             ticket_index,
             clock: SharedClock::default(),
+            outbox: Outbox::default(),
             database,
             pool,
             target,

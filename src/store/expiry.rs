@@ -15,7 +15,7 @@ use super::{
     answer::{at_most, on_one_line},
     connect::majority,
     database::Store,
-    document::{self, before, date, statuses, transition_update},
+    document::{self, before, date, statuses},
     error::StoreError,
     retry,
 };
@@ -235,10 +235,10 @@ impl Store {
     }
 
     async fn cancel_all(&self, filter: Document) -> Result<u64, StoreError> {
-        let orders = self.orders();
+        let (orders, transition) = (self.orders(), self.noted_transition(Transition::Cancel).await?);
         // A trace begins here and not in the query, so that polling an idle database creates none.
         let result = retry::transient(EXPIRING, || async {
-            let update = orders.update_many(filter.clone(), transition_update(Transition::Cancel));
+            let update = orders.update_many(filter.clone(), transition.clone());
             update.write_concern(majority()).await
         })
         .instrument(traces::root(EXPIRING))

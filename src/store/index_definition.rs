@@ -2,11 +2,15 @@
 
 use mongodb::bson::{Bson, Document};
 
-use super::document::{IDEMPOTENCY_KEY, statuses};
+use super::{
+    document::{IDEMPOTENCY_KEY, statuses},
+    outbox::OUTBOX,
+};
 use crate::order::OrderStatus;
 
-/// The fields that every order has which is reserved here. The idempotency key is among them, since it may be there.
-const FIELDS: [&str; 7] = ["_id", "userId", "status", "expiresAt", "ticket", "version", IDEMPOTENCY_KEY];
+/// The fields that every order has which is reserved here, and those that it may have.
+const FIELDS: [&str; 8] =
+    ["_id", "userId", "status", "expiresAt", "ticket", "version", IDEMPOTENCY_KEY, OUTBOX];
 
 /// What must be equal for one index to serve as another, from its description in `listIndexes` or `createIndexes`.
 #[derive(Clone, Debug, PartialEq)]

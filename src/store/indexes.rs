@@ -18,7 +18,7 @@ use super::{
     duplicates::tickets_sold_twice,
     error::StoreError,
     index_definition::Definition,
-    own_indexes::{OwnIndex, own_indexes},
+    own_indexes::{OwnIndex, own_indexes, untold_orders},
     retry,
     ticket_index::{ONE_ACTIVE_ORDER, active_order},
 };
@@ -36,7 +36,8 @@ impl Store {
     /// the database is unavailable.
     pub async fn ensure_indexes(&self) -> Result<(), StoreError> {
         let existing = self.existing_indexes().await?;
-        for index in own_indexes() {
+        self.see_events_in(&existing);
+        for index in self.wanted_indexes() {
             // The same index under another name serves as well; under that name, one that is being built is waited for.
             let description = index.description();
             let same = find_same(&existing, &Definition::of(&description));
@@ -59,7 +60,9 @@ impl Store {
 
     async fn try_check_indexes(&self) -> Result<(), StoreError> {
         let existing = self.existing_indexes().await?;
-        let descriptions = own_indexes().map(|index| (index.name, index.description()));
+        self.see_events_in(&existing);
+        let wanted = self.wanted_indexes();
+        let descriptions: Vec<_> = wanted.iter().map(|index| (index.name, index.description())).collect();
         for (name, description) in &descriptions {
             let wanted = Definition::of(description);
             let Some(index) = find_same(&existing, &wanted) else {
@@ -90,6 +93,25 @@ impl Store {
         })
         .await
         .map(drop)
+    }
+
+    /// The indexes that must be there.
+    fn wanted_indexes(&self) -> Vec<OwnIndex> {
+        own_indexes().into_iter().chain(self.outbox.is_wanted().then(untold_orders)).collect()
+    }
+
+    /// Sees whether events are on for the database.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn look_for_events(&self) -> Result<(), StoreError> {
+        self.see_events_in(&self.existing_indexes().await?);
+        Ok(())
+    }
+
+    fn see_events_in(&self, existing: &[Document]) {
+        let description = untold_orders().description();
+        self.outbox.see(find_same(existing, &Definition::of(&description)).is_some());
     }
 
     /// The descriptions of all indexes of the orders; none if there is no collection yet.

@@ -40,6 +40,11 @@
 //! tickets      the local copies of tickets
 //! audit        what in a database would surprise this program
 //!
+//! outbox       the field for what is to be told of an order, and whether it is used
+//! note         notes it there, in the write that changes the order
+//! untold       the orders of which something is to be told, and that it has been told
+//! relay_lease  who tells it
+//!
 //! batcher      combines concurrent calls into fewer commands
 //! loader       reads documents by id, in batches
 //! holders      reads the orders that hold tickets, in batches
@@ -79,11 +84,14 @@ mod inserter;
 mod known_holders;
 mod list;
 mod loader;
+mod note;
 mod orders;
+mod outbox;
 mod own_indexes;
 mod page_query;
 mod payments;
 mod positions;
+mod relay_lease;
 mod remedy;
 mod reserve;
 mod retry;
@@ -91,6 +99,7 @@ mod server_time;
 mod ticket_index;
 mod tickets;
 mod tls;
+mod untold;
 mod uri;
 
 pub use audit::{Duplicate, ForeignIndex, Holder};
@@ -103,7 +112,9 @@ pub use list::Page;
 pub use orders::{CancelError, Transitioned};
 pub use page_query::{ListOrder, Listing};
 pub use payments::PaymentError;
+pub use relay_lease::{Positions, RelayLease};
 pub use reserve::{ReserveError, Reserved};
 pub use retry::{DEADLINE, PATIENCE};
 pub use tickets::Upserted;
 pub use tls::{ClientTls, TlsArgs};
+pub use untold::{Change, ChangeKind, Told, Untold, UntoldOrder};

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{
     database::Store,
-    document::{object_id, owned_by, skip_malformed, statuses, to_order, to_ticket, transition_update},
+    document::{object_id, owned_by, skip_malformed, statuses, to_order, to_ticket},
     error::StoreError,
     retry::{self, Passing, ROUNDS},
 };
@@ -112,14 +112,18 @@ impl Store {
         let mut filter =
             doc! { "_id": object_id(id.bytes()), "status": { "$in": statuses(transition.from()) } };
         filter.extend(condition);
+        let update = self.noted_transition(transition).await?;
         let orders = self.raw_orders();
         let updated = retry::transient("updating an order's status", || async {
             orders
-                .find_one_and_update(filter.clone(), transition_update(transition))
+                .find_one_and_update(filter.clone(), update.clone())
                 .return_document(ReturnDocument::After)
                 .await
         })
         .await?;
+        if updated.is_some() {
+            self.outbox.written();
+        }
         Ok(updated.map(|document| match to_order(&document) {
             Ok(order) => Transitioned::Now(order),
             Err(error) => {

@@ -8,6 +8,7 @@ use mongodb::{
 
 use super::{
     document::{IDEMPOTENCY_KEY, statuses, user_orders_keys},
+    outbox::OUTBOX,
     positions,
     ticket_index::ONE_ACTIVE_ORDER,
 };
@@ -40,7 +41,7 @@ impl OwnIndex {
     }
 }
 
-/// Every index that the orders need.
+/// The indexes that the orders need.
 pub(super) fn own_indexes() -> [OwnIndex; 5] {
     [
         user_orders(),
@@ -49,6 +50,22 @@ pub(super) fn own_indexes() -> [OwnIndex; 5] {
         one_order_per_list_position(),
         open_orders_by_expiry(),
     ]
+}
+
+/// The orders of which something is to be told. Only where events are on: that it is there says so.
+pub(super) fn untold_orders() -> OwnIndex {
+    OwnIndex { name: "untold_orders", keys: untold_keys(), is_unique: false, filter: Some(is_untold()) }
+}
+
+/// By ticket, since whatever is to be told of one ticket is told in order. With the id, so that queries can name the index
+/// by its keys: the unique one has the ticket alone.
+pub(super) fn untold_keys() -> Document {
+    doc! { "ticket": 1, "_id": 1 }
+}
+
+/// The condition for orders of which something is to be told.
+pub(super) fn is_untold() -> Document {
+    doc! { OUTBOX: { "$exists": true } }
 }
 
 /// A user's orders, oldest first.

@@ -13,10 +13,9 @@ use thiserror::Error;
 
 use super::{
     database::Store,
-    document::{
-        IDEMPOTENCY_KEY, expires_at, from_order, object_id, skip_malformed, to_order, transition_update,
-    },
+    document::{IDEMPOTENCY_KEY, expires_at, from_order, object_id, skip_malformed, to_order},
     error::{InsertError, StoreError},
+    outbox::OUTBOX,
     retry::{self, Passing},
 };
 use crate::order::{
@@ -158,6 +157,9 @@ impl Store {
         if let Some(key) = request.key {
             document.insert(IDEMPOTENCY_KEY, key.as_str());
         }
+        if let Some(note) = self.note_of_new(ticket.price).await? {
+            document.insert(OUTBOX, note);
+        }
         let (mut attempt, mut refusals) = (0, 0);
         while refusals < INSERT_ROUNDS {
             attempt += 1;
@@ -165,6 +167,7 @@ impl Store {
                 self.inserter.insert(document.clone()).await?
             else {
                 self.holders.hold(object_id(request.ticket.bytes()));
+                self.outbox.written();
                 return Ok(Reserved::New(Reservation { order, ticket: Some(ticket) }));
             };
             if is_duplicate {
@@ -279,8 +282,9 @@ impl Store {
             "status": holder.status.as_str(),
             "expiresAt": expires_at(holder.expires_at),
         };
+        let update = self.noted_transition(Transition::Cancel).await?;
         let result = retry::transient("cancelling an overdue order", || async {
-            orders.update_one(filter.clone(), transition_update(Transition::Cancel)).await
+            orders.update_one(filter.clone(), update.clone()).await
         })
         .await?;
         if result.matched_count > 0 {

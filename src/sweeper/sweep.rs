@@ -35,6 +35,9 @@ const MAX_REFUSED: usize = 1000;
 const NO_DUE_TIME_INTERVAL: Duration = Duration::from_secs(300);
 const NO_DUE_TIME_LIMIT: u32 = 1000;
 
+/// How often it is looked whether events are on for the database.
+const EVENTS_INTERVAL: Duration = Duration::from_secs(30);
+
 /// How many of them are named in the log.
 const NAMED: usize = 3;
 
@@ -140,6 +143,8 @@ pub struct Sweep {
     refused: Option<(RejectedOrders, Instant)>,
     /// How many orders have no due time, and when that was counted.
     without_due_time: Option<(u64, Instant)>,
+    /// When it was last looked whether events are on.
+    looked_for_events: Instant,
 }
 
 impl Sweep {
@@ -174,6 +179,7 @@ impl Sweep {
             missing_index: None,
             refused: None,
             without_due_time: None,
+            looked_for_events: Instant::now(),
         })
     }
 
@@ -214,6 +220,10 @@ impl Sweep {
     pub async fn step(&mut self, target: &Target, metrics: &TargetMetrics) -> Result<StepResult, StoreError> {
         if self.missing_index.as_ref().is_some_and(|(_, tried)| tried.elapsed() > INDEX_RETRY) {
             self.ensure_indexes(target).await?;
+        }
+        if self.looked_for_events.elapsed() > EVENTS_INTERVAL {
+            self.store.look_for_events().await?;
+            self.looked_for_events = Instant::now();
         }
         let clock = self.clock(metrics).await?;
         let started = Instant::now();

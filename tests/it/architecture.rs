@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each module may import of ours; all may import `runtime`.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("order", &[]),
     ("routing", &[]),
     ("runtime", &[]),
@@ -15,7 +15,8 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("store", &["order", "runtime"]),
     ("import", &["order", "store", "runtime"]),
     ("check", &["order", "store", "runtime"]),
-    ("api", &["order", "store", "runtime"]),
+    ("events", &["order", "store", "runtime"]),
+    ("api", &["order", "store", "events", "runtime"]),
     ("sweeper", &["order", "store", "crd", "runtime"]),
     ("controller", &["routing", "crd", "runtime"]),
 ];
@@ -31,8 +32,9 @@ const CONTROLLER_ROOMS: [(&str, &[&str]); 6] = [
 ];
 
 /// Crates that only some modules may name, as path prefixes in code.
-const MAY_USE_CRATE: [(&str, &[&str]); 4] = [
+const MAY_USE_CRATE: [(&str, &[&str]); 5] = [
     ("mongodb::", &["store"]),
+    ("async_nats::", &["events"]),
     ("axum::", &["api", "runtime"]),
     ("kube::Client", &["controller", "sweeper", "runtime"]),
     ("kube::Api", &["controller", "sweeper", "runtime"]),

@@ -314,6 +314,7 @@ fn every_metric_is_registered_and_on_its_page_and_no_other() {
     for (source, page, column) in [
         ("src/controller/metrics.rs", "docs/operations.md", "name"),
         ("src/sweeper/metrics.rs", "docs/sweeper.md", "metric"),
+        ("src/events/metrics.rs", "docs/events.md", "metric"),
     ] {
         let (registered, fields) = registered(source);
         assert_eq!(registered.len(), fields, "{source} registers {registered:?}");
@@ -343,12 +344,14 @@ fn every_flag_that_a_page_names_is_there() {
     let controller = flags::<orders_operator::controller::ControllerArgs>();
     let sweeper = flags::<orders_operator::sweeper::SweeperArgs>();
     let render = flags::<orders_operator::controller::render::RenderArgs>();
+    let serve = flags::<orders_operator::api::ServeArgs>();
     let both = controller.union(&render).cloned().collect();
     // Beside those of the program, a page may name flags of `helm`.
     for (page, known, others) in [
         ("docs/operations.md", &controller, [].as_slice()),
         ("docs/sweeper.md", &sweeper, &["set"]),
         ("docs/routes.md", &both, &[]),
+        ("docs/events.md", &serve, &[]),
     ] {
         let text = read(page);
         let is_part = |c: char| c.is_ascii_lowercase() || c == '-';

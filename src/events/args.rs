@@ -1,0 +1,232 @@
+//! The settings of events, by the names that the Node.js service has where it has one.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use clap::Args;
+use thiserror::Error;
+
+use super::wire::{InvalidSubjects, Subjects};
+use crate::runtime::percent_decoded;
+
+/// Events, which are off unless a server is named.
+#[derive(Args, Clone)]
+pub struct EventsArgs {
+    /// NATS servers to tell of orders, separated by commas: nats://HOST:4222; with tls:// encrypted. A user and a password, or
+    /// a token, may stand before the host. Default: no events
+    #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true, help_heading = "Events")]
+    pub nats_url: Option<String>,
+
+    /// File with the CA that the certificates of the NATS servers must be signed by, as PEM. Default: the public CAs
+    #[arg(long, env = "NATS_CA_FILE", value_name = "FILE", help_heading = "Events")]
+    pub nats_ca_file: Option<PathBuf>,
+
+    /// Name of the JetStream stream that is made for those subjects that no stream has
+    #[arg(
+        long,
+        env = "NATS_STREAM",
+        value_name = "NAME",
+        default_value = "ticketing",
+        help_heading = "Events"
+    )]
+    pub nats_stream: String,
+
+    /// How many servers keep each event of that stream
+    #[arg(long, env = "NATS_STREAM_REPLICAS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5), help_heading = "Events")]
+    pub nats_stream_replicas: u32,
+
+    /// How long that stream keeps an event, in seconds
+    #[arg(long, env = "NATS_STREAM_MAX_AGE_SECONDS", value_name = "SECONDS", default_value_t = 1_209_600, value_parser = clap::value_parser!(u32).range(3600..), help_heading = "Events")]
+    pub nats_stream_max_age_seconds: u32,
+
+    /// Other names of subjects, separated by commas, such as order:created=orders.created
+    #[arg(
+        long,
+        env = "NATS_SUBJECTS",
+        value_name = "NAME=OTHER",
+        default_value = "",
+        help_heading = "Events"
+    )]
+    pub nats_subjects: String,
+}
+
+/// The settings, if events are on.
+#[derive(Clone)]
+pub struct Settings {
+    /// Without a user and a password.
+    pub(super) servers: Vec<String>,
+    pub(super) login: Option<Login>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) stream: String,
+    pub(super) replicas: usize,
+    pub(super) max_age: Duration,
+    pub(super) subjects: Subjects,
+}
+
+/// Who this process is to the servers.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Login {
+    User { name: String, password: String },
+    Token(String),
+}
+
+/// Why the settings cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InvalidSettings {
+    /// A server that is none. The message does not have it, since it may have a password.
+    #[error("server {position} of NATS_URL is none: {problem}; write nats://HOST:4222")]
+    Server {
+        /// Which of the servers, from 1 on.
+        position: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A name of a stream that is none.
+    #[error("NATS_STREAM is {0:?}, and a stream's name has no space, no dot, no *, no > and no slash")]
+    Stream(String),
+    /// Subjects that cannot work.
+    #[error("NATS_SUBJECTS: {0}")]
+    Subjects(#[from] InvalidSubjects),
+}
+
+impl EventsArgs {
+    /// The settings; none if no server is named.
+    ///
+    /// # Errors
+    /// When they cannot work.
+    pub fn settings(&self) -> Result<Option<Settings>, InvalidSettings> {
+        let Some(url) = self.nats_url.as_deref().filter(|url| !url.trim().is_empty()) else {
+            return Ok(None);
+        };
+        let named = url.split(',').map(str::trim).filter(|server| !server.is_empty());
+        let parsed: Result<Vec<_>, _> = (1..).zip(named).map(|(at, server)| address(at, server)).collect();
+        let (servers, logins): (Vec<_>, Vec<_>) = parsed?.into_iter().unzip();
+        if !is_stream(&self.nats_stream) {
+            return Err(InvalidSettings::Stream(self.nats_stream.clone()));
+        }
+        Ok(Some(Settings {
+            servers,
+            // One for all, as the client has it.
+            login: logins.into_iter().flatten().next(),
+            ca: self.nats_ca_file.clone().filter(|path| !path.as_os_str().is_empty()),
+            stream: self.nats_stream.clone(),
+            replicas: usize::try_from(self.nats_stream_replicas).unwrap_or(1),
+            max_age: Duration::from_secs(self.nats_stream_max_age_seconds.into()),
+            subjects: self.nats_subjects.parse()?,
+        }))
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the login.
+        f.debug_struct("Settings")
+            .field("servers", &self.servers)
+            .field("stream", &self.stream)
+            .field("subjects", &self.subjects)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An address as the client wants it, and the login that it has. `http://`, which copies of the Node.js service have, means the same there.
+fn address(position: usize, server: &str) -> Result<(String, Option<Login>), InvalidSettings> {
+    let problem = |problem| InvalidSettings::Server { position, problem };
+    let (scheme, rest) = match server.split_once("://") {
+        Some(("nats" | "http", rest)) => ("nats", rest),
+        Some(("tls" | "https", rest)) => ("tls", rest),
+        Some(_) => return Err(problem("its scheme is neither nats nor tls")),
+        None => ("nats", server),
+    };
+    let rest = rest.trim_end_matches('/');
+    let (login, host) = rest.rsplit_once('@').map_or((None, rest), |(login, host)| (Some(login), host));
+    if host.is_empty() || host.contains(['/', ' ', '?', '#']) {
+        return Err(problem("it has no host"));
+    }
+    let address = format!("{scheme}://{host}");
+    if address.parse::<async_nats::ServerAddr>().is_err() {
+        return Err(problem("it cannot be read"));
+    }
+    let login = match login {
+        None | Some("") => None,
+        Some(login) => Some(read_login(login).ok_or_else(|| problem("its login is not percent-encoded"))?),
+    };
+    Ok((address, login))
+}
+
+/// `USER:PASSWORD`, or a token alone.
+fn read_login(text: &str) -> Option<Login> {
+    match text.split_once(':') {
+        Some((name, password)) => {
+            Some(Login::User { name: percent_decoded(name)?, password: percent_decoded(password)? })
+        }
+        None => percent_decoded(text).map(Login::Token),
+    }
+}
+
+fn is_stream(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b".*>/\\".contains(&byte);
+    !name.is_empty() && name.len() <= 255 && name.bytes().all(is_allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        events: EventsArgs,
+    }
+
+    fn settings(arguments: &[&str]) -> Result<Option<Settings>, InvalidSettings> {
+        Program::parse_from(["program"].iter().chain(arguments)).events.settings()
+    }
+
+    #[test]
+    fn without_a_server_events_are_off() {
+        assert!(settings(&[]).unwrap().is_none());
+        assert!(settings(&["--nats-url", " "]).unwrap().is_none());
+    }
+
+    #[test]
+    fn servers_are_read_as_copies_of_the_node_service_write_them() {
+        let servers = |url| settings(&["--nats-url", url]).unwrap().unwrap().servers;
+        assert_eq!(servers("http://nats-srv:4222"), ["nats://nats-srv:4222"]);
+        assert_eq!(servers("nats-srv"), ["nats://nats-srv"]);
+        assert_eq!(servers("nats://u:p@a:4222/, tls://b"), ["nats://a:4222", "tls://b"]);
+        assert_eq!(servers("nats://[::1]:4222"), ["nats://[::1]:4222"]);
+    }
+
+    #[test]
+    fn a_login_stands_before_the_host_and_is_percent_encoded() {
+        let login = |url| settings(&["--nats-url", url]).unwrap().unwrap().login;
+        let user = |name: &str, password: &str| {
+            Some(Login::User { name: name.to_owned(), password: password.to_owned() })
+        };
+        assert!(login("nats://h").is_none() && login("nats://@h").is_none());
+        assert!(login("nats://u:p%40%25@a,nats://b") == user("u", "p@%"));
+        assert!(login("nats://a,nats://u:p@b") == user("u", "p"));
+        assert!(login("nats://s3cret@a") == Some(Login::Token("s3cret".into())));
+    }
+
+    #[test]
+    fn settings_that_cannot_work_say_what_to_write_and_no_password() {
+        for (arguments, wanted) in [
+            (["--nats-url", "amqp://u:hunter2@host"], "neither nats nor tls; write nats://HOST:4222"),
+            (["--nats-url", "nats://a,nats://u:hunter2@"], "server 2 of NATS_URL is none: it has no host"),
+            (["--nats-url", "nats://u:hunter2@h:99999"], "cannot be read"),
+            (["--nats-url", "nats://u:hunter2%@h"], "not percent-encoded"),
+            (["--nats-stream", "a.b"], "NATS_STREAM is \"a.b\""),
+            (["--nats-subjects", "order:made=x"], "NATS_SUBJECTS: \"order:made\" is no subject"),
+        ] {
+            let arguments = [&["--nats-url", "nats://h"], &arguments[..]].concat();
+            let arguments = if arguments[2] == "--nats-url" { &arguments[2..] } else { &arguments[..] };
+            let error = settings(arguments).unwrap_err();
+            assert!(error.to_string().contains(wanted), "{error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+        let settings = settings(&["--nats-url", "nats://u:hunter2@h"]).unwrap().unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,95 @@
+//! A connection to NATS, which is not repaired but made again.
+//!
+//! The client would keep what could not be sent, and send it once it has another connection, minutes later: then somebody
+//! else has told it long since, and a duplicate would come after later events. So a client is used for one connection.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    args::{Login, Settings},
+    broker::BrokerError,
+};
+
+/// The longest that it may take to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The longest that any request may take.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often the server is asked whether it is there; it is given up when it has not answered twice.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A connection, and whether it is lost.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    lost: CancellationToken,
+}
+
+impl Connection {
+    pub(super) async fn open(settings: &Settings) -> Result<Self, BrokerError> {
+        let lost = CancellationToken::new();
+        let (on_event, was_connected) = (lost.clone(), Arc::new(AtomicBool::new(false)));
+        let (is_again, has_reported) = (was_connected.clone(), Arc::new(AtomicBool::new(false)));
+        let mut options = ConnectOptions::new()
+            .name("orders-operator")
+            .connection_timeout(CONNECT_TIMEOUT)
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .ping_interval(PING_INTERVAL)
+            // As few as the client allows, and late enough that whoever used it has dropped it by then.
+            .max_reconnects(settings.servers.len().max(1))
+            .reconnect_delay_callback(move |_| {
+                if is_again.load(Ordering::SeqCst) { REQUEST_TIMEOUT * 2 } else { Duration::ZERO }
+            })
+            .event_callback(move |event| {
+                let (lost, has_reported) = (on_event.clone(), has_reported.clone());
+                async move {
+                    match event {
+                        Event::Disconnected | Event::Closed | Event::Draining => lost.cancel(),
+                        // Once for a connection: one about rights comes again and again.
+                        Event::ServerError(error) if !has_reported.swap(true, Ordering::SeqCst) => {
+                            tracing::warn!(%error, "the NATS server reports an error")
+                        }
+                        _ => {}
+                    }
+                }
+            });
+        match settings.login.clone() {
+            Some(Login::User { name, password }) => options = options.user_and_password(name, password),
+            Some(Login::Token(token)) => options = options.token(token),
+            None => {}
+        }
+        if let Some(ca) = &settings.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        let connecting = options.connect(&settings.servers[..]);
+        let client = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                let detail = error.to_string();
+                return Err(match error.kind() {
+                    ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                        BrokerError::Refused(detail)
+                    }
+                    _ => BrokerError::Unreachable(detail),
+                });
+            }
+            Err(_) => return Err(BrokerError::Unreachable("no answer in time".into())),
+        };
+        was_connected.store(true, Ordering::SeqCst);
+        Ok(Self { client, lost })
+    }
+
+    /// Waits until the connection is lost.
+    pub(super) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+}

@@ -1,0 +1,157 @@
+//! JetStream as a broker.
+//!
+//! Streams are found by their subjects, and one that is there is never altered: it is somebody else's. Subjects that no
+//! stream has get one of ours.
+
+use std::collections::{BTreeMap, HashSet};
+
+use async_nats::jetstream::{
+    Context, ErrorCode,
+    context::{ContextBuilder, CreateStreamErrorKind, GetStreamByNameErrorKind, PublishErrorKind},
+    message::PublishMessage,
+    stream::{Config, StorageType},
+};
+
+use super::{
+    args::Settings,
+    broker::{Ack, Broker, BrokerError, Message},
+    client_error::failed,
+    connection::{Connection, REQUEST_TIMEOUT},
+    read_back,
+    wire::{Subject, Subjects},
+};
+use crate::store::Positions;
+
+/// The most messages that wait for their acknowledgement.
+pub(super) const IN_FLIGHT: usize = 2000;
+
+const FINDING: &str = "looking for the streams";
+const MAKING: &str = "making the stream";
+const ASKING: &str = "asking for the end of a stream";
+const PUBLISHING: &str = "publishing an event";
+
+/// The streams of our subjects.
+pub(super) struct JetStream {
+    context: Context,
+    subjects: Subjects,
+    /// By subject, the stream that has it.
+    streams: BTreeMap<Subject, String>,
+}
+
+impl JetStream {
+    /// Finds the streams, and makes one for the subjects that none has.
+    pub(super) async fn open(connection: &Connection, settings: &Settings) -> Result<Self, BrokerError> {
+        let context = ContextBuilder::new()
+            .timeout(REQUEST_TIMEOUT)
+            .max_ack_inflight(IN_FLIGHT)
+            .build(connection.client.clone());
+        let mut this = Self { context, subjects: settings.subjects.clone(), streams: BTreeMap::new() };
+        let mut without = Vec::new();
+        for subject in Subject::ALL {
+            match this.find_stream(subject).await? {
+                Some(stream) => drop(this.streams.insert(subject, stream)),
+                None => without.push(subject),
+            }
+        }
+        if !without.is_empty() {
+            this.make_stream(&without, settings).await?;
+        }
+        Ok(this)
+    }
+
+    async fn find_stream(&self, subject: Subject) -> Result<Option<String>, BrokerError> {
+        match self.context.stream_by_subject(self.subjects.name(subject)).await {
+            Ok(stream) => Ok(Some(stream)),
+            Err(error) => match error.kind() {
+                GetStreamByNameErrorKind::NotFound => Ok(None),
+                _ => Err(failed(FINDING, &error)),
+            },
+        }
+    }
+
+    async fn make_stream(&mut self, subjects: &[Subject], settings: &Settings) -> Result<(), BrokerError> {
+        let config = Config {
+            name: settings.stream.clone(),
+            description: Some("Events of a ticketing system, made by orders-operator".into()),
+            subjects: subjects.iter().map(|subject| self.subjects.name(*subject).to_owned()).collect(),
+            storage: StorageType::File,
+            num_replicas: settings.replicas,
+            max_age: settings.max_age,
+            ..Config::default()
+        };
+        if let Err(error) = self.context.create_stream(config).await {
+            match error.kind() {
+                // It has other subjects, or another pod has just made it.
+                CreateStreamErrorKind::JetStream(error) if is_there_already(&error) => {}
+                _ => return Err(failed(MAKING, &error)),
+            }
+        } else {
+            tracing::info!(stream = settings.stream, subjects = subjects.len(), "made a stream for events");
+        }
+        for subject in subjects {
+            match self.find_stream(*subject).await? {
+                Some(stream) => drop(self.streams.insert(*subject, stream)),
+                None => {
+                    return Err(BrokerError::SubjectWithoutStream {
+                        subject: self.subjects.name(*subject).to_owned(),
+                        stream: settings.stream.clone(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The streams of what is told of orders, each with its subjects.
+    fn of_orders(&self) -> BTreeMap<&str, Vec<String>> {
+        let mut streams = BTreeMap::<&str, Vec<String>>::new();
+        for subject in Subject::OF_ORDERS {
+            if let Some(stream) = self.streams.get(&subject) {
+                streams.entry(stream).or_default().push(self.subjects.name(subject).to_owned());
+            }
+        }
+        streams
+    }
+}
+
+impl Broker for JetStream {
+    async fn publish(&self, message: &Message) -> Result<Ack, BrokerError> {
+        let publish = PublishMessage::build().payload(message.data.clone().into()).message_id(&message.id);
+        let subject = self.subjects.name(message.subject).to_owned();
+        let ack = async { self.context.send_publish(subject.clone(), publish).await?.await };
+        match ack.await {
+            Ok(ack) => Ok(Ack { stream: ack.stream, sequence: ack.sequence, is_duplicate: ack.duplicate }),
+            Err(error) => Err(match error.kind() {
+                PublishErrorKind::TimedOut => BrokerError::TimedOut { doing: PUBLISHING },
+                // It was there a while ago.
+                PublishErrorKind::StreamNotFound => {
+                    let stream = self.streams.get(&message.subject).cloned().unwrap_or_default();
+                    BrokerError::SubjectWithoutStream { subject, stream }
+                }
+                _ => failed(PUBLISHING, &error),
+            }),
+        }
+    }
+
+    async fn ends(&self) -> Result<Positions, BrokerError> {
+        let mut ends = Positions::new();
+        for stream in self.of_orders().into_keys() {
+            let found = self.context.get_stream(stream).await.map_err(|error| failed(ASKING, &error))?;
+            ends.insert(stream.to_owned(), found.cached_info().state.last_sequence);
+        }
+        Ok(ends)
+    }
+
+    async fn published_since(&self, positions: &Positions) -> Result<HashSet<String>, BrokerError> {
+        let mut published = HashSet::new();
+        for (stream, subjects) in self.of_orders() {
+            let after = positions.get(stream).copied().unwrap_or_default();
+            published.extend(read_back::ids(&self.context, stream, subjects, after).await?);
+        }
+        Ok(published)
+    }
+}
+
+fn is_there_already(error: &async_nats::jetstream::Error) -> bool {
+    [ErrorCode::STREAM_NAME_EXIST, ErrorCode::STREAM_SUBJECT_OVERLAP].contains(&error.error_code())
+}

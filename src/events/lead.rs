@@ -1,0 +1,98 @@
+//! Being the one who tells: the lease in the database, held by a renewal every other second.
+//!
+//! Whoever cannot renew it stops on its own monotonic clock, well before another may begin by the database's.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+
+use crate::store::{Positions, Store, StoreError};
+
+/// After which time without a renewal another may take the lease, by the database's clock.
+pub(super) const LASTS: Duration = Duration::from_secs(6);
+
+/// How long after a renewal was sent its holder publishes. What it has sent by then has the rest of the time to arrive.
+const VALID: Duration = Duration::from_secs(4);
+
+/// How often it is renewed.
+const RENEWAL: Duration = Duration::from_millis(1500);
+
+/// The lease, while this process has it.
+pub(super) struct Lead {
+    store: Store,
+    holder: String,
+    state: Mutex<State>,
+}
+
+struct State {
+    valid_until: Instant,
+    positions: Positions,
+}
+
+impl Lead {
+    /// Takes the lease, if it is free.
+    pub(super) async fn take(store: &Store, holder: &str) -> Result<Option<Self>, StoreError> {
+        let asked = Instant::now();
+        let lease = store.take_relay_lease(holder, LASTS).await?;
+        Ok(lease.map(|lease| Self {
+            store: store.clone(),
+            holder: holder.to_owned(),
+            state: Mutex::new(State { valid_until: asked + VALID, positions: lease.positions }),
+        }))
+    }
+
+    /// Renews the lease until that fails for too long; then nothing more may be published.
+    pub(super) async fn keep(&self) {
+        loop {
+            sleep(RENEWAL).await;
+            match self.renew().await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => tracing::debug!(%error, "the lease of the relay is not renewed"),
+            }
+            if !self.may_publish() {
+                return;
+            }
+        }
+    }
+
+    /// Renews the lease with the positions that are known. `false` if another has it.
+    pub(super) async fn renew(&self) -> Result<bool, StoreError> {
+        let (asked, positions) = (Instant::now(), self.positions());
+        let is_ours = self.store.renew_relay_lease(&self.holder, &positions).await?;
+        self.state().valid_until = if is_ours { asked + VALID } else { asked };
+        Ok(is_ours)
+    }
+
+    /// Whether nobody else can have begun.
+    pub(super) fn may_publish(&self) -> bool {
+        Instant::now() < self.state().valid_until
+    }
+
+    /// Up to where everything that was published is noted as told.
+    pub(super) fn positions(&self) -> Positions {
+        self.state().positions.clone()
+    }
+
+    /// Sets that, for the next renewal to note.
+    pub(super) fn set_positions(&self, positions: Positions) {
+        self.state().positions = positions;
+    }
+
+    /// Gives the lease to whoever wants it next.
+    pub(super) async fn release(&self) -> Result<(), StoreError> {
+        let positions = self.positions();
+        self.state().valid_until = Instant::now();
+        self.store.release_relay_lease(&self.holder, &positions).await
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const _: () =
+    assert!(VALID.as_millis() + 1000 < LASTS.as_millis() && RENEWAL.as_millis() * 2 < VALID.as_millis());

@@ -1,0 +1,90 @@
+//! The metrics of events. All labels have a fixed set of values.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use super::wire::Subject;
+
+/// From what an idle broker takes to the time of an outage.
+const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+
+/// The metrics of events. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    published: Family<SubjectLabels, Counter>,
+    lag: Histogram,
+    failures: Family<ReasonLabels, Counter>,
+    connected: Gauge,
+    leads: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SubjectLabels {
+    subject: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            published: Family::default(),
+            lag: Histogram::new(BUCKETS),
+            failures: Family::default(),
+            connected: Gauge::default(),
+            leads: Gauge::default(),
+        };
+        let events = registry.sub_registry_with_prefix("orders_events");
+        events.register(
+            "published",
+            "Events that the broker has acknowledged, by subject",
+            metrics.published.clone(),
+        );
+        events.register_with_unit(
+            "lag",
+            "From the change of an order to the acknowledgement of its event",
+            Unit::Seconds,
+            metrics.lag.clone(),
+        );
+        events.register(
+            "failures",
+            "How often publishing was interrupted, by reason",
+            metrics.failures.clone(),
+        );
+        events.register(
+            "connected",
+            "1 while this pod is connected to the broker",
+            metrics.connected.clone(),
+        );
+        events.register("leads", "1 while this pod publishes", metrics.leads.clone());
+        metrics
+    }
+
+    pub(super) fn published(&self, subject: Subject, lag: Option<Duration>) {
+        self.published.get_or_create(&SubjectLabels { subject: subject.as_str() }).inc();
+        if let Some(lag) = lag {
+            self.lag.observe(lag.as_secs_f64());
+        }
+    }
+
+    pub(super) fn failed(&self, reason: &'static str) {
+        self.failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(super) fn connected(&self, is_connected: bool) {
+        self.connected.set(is_connected.into());
+    }
+
+    pub(super) fn leads(&self, leads: bool) {
+        self.leads.set(leads.into());
+    }
+}

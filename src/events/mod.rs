@@ -1,0 +1,41 @@
+//! Events: the orders service among its neighbours.
+//!
+//! The writes of the store note what is to be told; here it is told. The relay of one process at a time publishes what is
+//! noted, and notes that it has been told once the broker has acknowledged it. So every change is told at least once, each
+//! order's changes by version, and the orders of a ticket one after the other; whatever process is killed, and when.
+//!
+//! The only module that names the `async_nats` crate.
+//!
+//! ```text
+//! wire         the JSON of every event
+//!
+//! args         the settings: servers, stream, subjects
+//! broker       what is asked of a broker
+//! client_error what an error of its client means
+//! connection   a connection to NATS, which is not repaired but made again
+//! jetstream    JetStream as a broker
+//! read_back    what a stream has of our events
+//!
+//! lead         being the one who tells
+//! plan         what is told one after the other
+//! relay        tells what is noted, and notes that it is told
+//! run          connects, leads or waits, for as long as the process runs
+//! metrics      the metrics of events
+//! ```
+
+mod args;
+mod broker;
+mod client_error;
+mod connection;
+mod jetstream;
+mod lead;
+mod metrics;
+mod plan;
+mod read_back;
+mod relay;
+mod run;
+pub mod wire;
+
+pub use args::{EventsArgs, InvalidSettings, Settings};
+pub use metrics::Metrics;
+pub use run::run;

@@ -1,0 +1,125 @@
+//! What is told one after the other: all that is to be told of one ticket. What is to be told of different tickets is told
+//! at the same time. Pure.
+
+use std::collections::{BTreeMap, HashSet};
+
+use jiff::Timestamp;
+
+use super::{broker::Message, wire::OrderEvent};
+use crate::{
+    order::{OrderStatus, TicketId},
+    store::{ChangeKind, Told, UntoldOrder},
+};
+
+/// One step: something is told of an order, and the order is then told up to a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) told: Told,
+    /// What is published; nothing if that was done before.
+    pub(super) message: Option<Message>,
+    pub(super) since: Option<Timestamp>,
+}
+
+/// The steps for each ticket, without those messages that are `published` already.
+pub(super) fn steps(
+    orders: &[UntoldOrder],
+    published: &HashSet<String>,
+) -> serde_json::Result<Vec<Vec<Step>>> {
+    let mut by_ticket = BTreeMap::<TicketId, Vec<&UntoldOrder>>::new();
+    for order in orders {
+        by_ticket.entry(order.ticket).or_default().push(order);
+    }
+    by_ticket.into_values().map(|orders| of_ticket(orders, published)).collect()
+}
+
+fn of_ticket(mut orders: Vec<&UntoldOrder>, published: &HashSet<String>) -> serde_json::Result<Vec<Step>> {
+    orders.sort_by_key(|untold| (place(untold), untold.order.id));
+    let mut steps = Vec::new();
+    for untold in orders {
+        let id = untold.order.id;
+        if untold.changes.is_empty() {
+            let told = Told { id, version: untold.order.version };
+            steps.push(Step { told, message: None, since: None });
+        }
+        for change in &untold.changes {
+            let event = OrderEvent::new(untold, *change);
+            let message = Message { subject: event.subject(), id: event.message_id(), data: event.data()? };
+            steps.push(Step {
+                told: Told { id, version: change.version },
+                message: Some(message).filter(|message| !published.contains(&message.id)),
+                since: untold.since,
+            });
+        }
+    }
+    Ok(steps)
+}
+
+/// The place of an order among those of its ticket: first the one that the neighbours know already, then those that came and
+/// went, and last the one that holds the ticket.
+fn place(untold: &UntoldOrder) -> u8 {
+    let is_known = !untold.changes.iter().any(|change| matches!(change.kind, ChangeKind::Created { .. }));
+    match untold.order.status {
+        _ if is_known => 0,
+        OrderStatus::Cancelled => 1,
+        OrderStatus::Created | OrderStatus::AwaitingPayment | OrderStatus::Complete => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        order::{ExpiresAt, Order, OrderId, UserId, Version},
+        store::Change,
+    };
+
+    const CREATED: (u32, ChangeKind) = (0, ChangeKind::Created { price: 20.0 });
+    const CANCELLED: (u32, ChangeKind) = (1, ChangeKind::Cancelled);
+
+    fn untold(id: u8, ticket: u8, status: OrderStatus, changes: &[(u32, ChangeKind)]) -> UntoldOrder {
+        let ticket = TicketId::from_bytes([ticket; 12]);
+        let change = |(version, kind): &(u32, ChangeKind)| Change { version: Version(*version), kind: *kind };
+        let order = Order {
+            id: OrderId::from_bytes([id; 12]),
+            user: UserId::new("u1").unwrap(),
+            status,
+            expires_at: ExpiresAt::Missing,
+            ticket: Some(ticket),
+            version: Version(u32::from(status != OrderStatus::Created)),
+        };
+        let changes = changes.iter().map(change).collect();
+        UntoldOrder { order, ticket, payment: None, changes, since: None }
+    }
+
+    /// The steps as `order:version`, with a question mark for what is published already.
+    fn plan(orders: &[UntoldOrder], published: &[String]) -> Vec<Vec<String>> {
+        let published = published.iter().cloned().collect();
+        let shown = |step: &Step| {
+            let mark = if step.message.is_some() { "" } else { "?" };
+            format!("{}:{}{mark}", step.told.id.bytes()[0], step.told.version)
+        };
+        steps(orders, &published).unwrap().iter().map(|line| line.iter().map(shown).collect()).collect()
+    }
+
+    #[test]
+    fn the_orders_of_a_ticket_are_told_one_after_the_other_and_the_one_that_holds_it_last() {
+        let orders = [
+            untold(1, 9, OrderStatus::Created, &[CREATED]),
+            untold(2, 9, OrderStatus::Cancelled, &[CREATED, CANCELLED]),
+            untold(3, 9, OrderStatus::Cancelled, &[CANCELLED]),
+            untold(4, 8, OrderStatus::Complete, &[CREATED, (1, ChangeKind::Completed)]),
+        ];
+        let wanted = [vec!["4:0", "4:1"], vec!["3:1", "2:0", "2:1", "1:0"]];
+        assert_eq!(plan(&orders, &[]), wanted);
+        assert_eq!(plan(&[orders[3].clone(), orders[2].clone()], &[]), [["4:0", "4:1"].as_slice(), &["3:1"]]);
+    }
+
+    #[test]
+    fn what_is_published_already_is_not_published_again_and_keeps_its_place() {
+        let order = untold(2, 9, OrderStatus::Cancelled, &[CREATED, CANCELLED]);
+        let first = format!("{}:0", order.order.id);
+        assert_eq!(plan(std::slice::from_ref(&order), &[first]), [["2:0?", "2:1"]]);
+        let nothing = untold(5, 9, OrderStatus::Cancelled, &[]);
+        assert_eq!(plan(&[nothing], &[]), [["5:1?"]], "it is noted all the same");
+    }
+}

@@ -1,0 +1,211 @@
+//! Tells what is noted, and notes that it is told.
+//!
+//! It goes by rounds: read what is to be told, publish it, and note what the broker has acknowledged. If it is not known
+//! whether a message has arrived, the relay ends, and whoever is next reads back from the broker what was published.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    broker::{Ack, Broker, BrokerError},
+    jetstream::IN_FLIGHT,
+    lead::Lead,
+    metrics::Metrics,
+    plan::{self, Step},
+};
+use crate::store::{Positions, Store, StoreError, Told};
+
+/// The most orders of one round.
+const ROUND: u32 = 2000;
+
+/// The shortest time between two looks, unless there is more to tell: changes that are made meanwhile share a round.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// The longest: what other processes have noted is found by then.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a relay that is to stop goes on with what is left.
+const LAST_ROUNDS: Duration = Duration::from_secs(2);
+
+/// Why a relay has ended.
+#[derive(Debug, Error)]
+pub(super) enum RelayError {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("an event cannot be written: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the lease was not renewed in time, so another pod may publish by now")]
+    LeaseLost,
+}
+
+impl RelayError {
+    /// One word for it.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Broker(error) => error.reason(),
+            Self::Store(error) => error.reason(),
+            Self::Json(_) => "MalformedEvent",
+            Self::LeaseLost => "LeaseLost",
+        }
+    }
+}
+
+/// The relay of the process that leads.
+pub(super) struct Relay<'a, B> {
+    pub(super) store: &'a Store,
+    pub(super) broker: &'a B,
+    pub(super) lead: &'a Lead,
+    pub(super) metrics: &'a Metrics,
+}
+
+/// What a round has done.
+struct Round {
+    /// Whether there may be more to tell at once.
+    is_full: bool,
+    /// How many orders it was about.
+    orders: usize,
+}
+
+/// How far the steps of one ticket have come.
+#[derive(Default)]
+struct Progress {
+    told: Vec<Told>,
+    acks: Vec<Ack>,
+    error: Option<RelayError>,
+}
+
+impl<B: Broker> Relay<'_, B> {
+    /// Tells what is noted until `stop`. `woken` ends the wait for something new.
+    pub(super) async fn run<F: Future<Output = ()>>(
+        &self,
+        mut woken: impl FnMut() -> F,
+        stop: &CancellationToken,
+    ) -> Result<(), RelayError> {
+        let mut published = self.catch_up().await?;
+        let mut stops_at = None;
+        loop {
+            let started = Instant::now();
+            let round = self.round(&published).await?;
+            if stop.is_cancelled() {
+                let stops_at = *stops_at.get_or_insert(started + LAST_ROUNDS);
+                if round.orders == 0 || Instant::now() > stops_at {
+                    return Ok(());
+                }
+                continue;
+            }
+            if round.is_full {
+                continue;
+            }
+            if round.orders == 0 {
+                published.clear();
+            }
+            // Dropped while the lease is kept, so it waits for nothing that has to be finished.
+            sleep(GATHER.saturating_sub(started.elapsed())).await;
+            tokio::select! {
+                () = woken() => {}
+                () = self.store.changed() => {}
+                () = sleep(LOOK) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// The ids of what was published and may not be noted as told: a predecessor, or this process before its connection
+    /// was lost, did not get that far.
+    async fn catch_up(&self) -> Result<HashSet<String>, RelayError> {
+        let known = self.lead.positions();
+        let positions: Positions = self
+            .broker
+            .ends()
+            .await?
+            .into_iter()
+            .map(|(stream, end)| {
+                let position = known.get(&stream).copied().unwrap_or(end);
+                (stream, position)
+            })
+            .collect();
+        if positions != known {
+            // Before anything is published: otherwise nobody would know from where on to look for it.
+            self.lead.set_positions(positions.clone());
+            if !self.lead.renew().await? {
+                return Err(RelayError::LeaseLost);
+            }
+        }
+        Ok(self.broker.published_since(&positions).await?)
+    }
+
+    async fn round(&self, published: &HashSet<String>) -> Result<Round, RelayError> {
+        let untold = self.store.untold(ROUND).await?;
+        let round = Round { is_full: untold.is_full, orders: untold.orders.len() };
+        if round.orders == 0 {
+            return Ok(round);
+        }
+        let now = self.store.clock().await?.not_passed(Instant::now());
+        let started = Instant::now();
+        let lines = plan::steps(&untold.orders, published)?;
+        let telling = stream::iter(lines).map(|line| self.tell(line, now, started));
+        let mut all = Progress::default();
+        let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));
+        while let Some(progress) = telling.next().await {
+            all.told.extend(progress.told);
+            all.acks.extend(progress.acks);
+            all.error = all.error.or(progress.error);
+        }
+        self.store.note_told(&all.told).await?;
+        if let Some(error) = all.error {
+            return Err(error);
+        }
+        self.advance(&all.acks);
+        Ok(round)
+    }
+
+    /// Takes the steps of one ticket, until one fails.
+    async fn tell(&self, line: Vec<Step>, now: Timestamp, at: Instant) -> Progress {
+        let mut progress = Progress::default();
+        for step in line {
+            if let Some(message) = &step.message {
+                if !self.lead.may_publish() {
+                    progress.error = Some(RelayError::LeaseLost);
+                    break;
+                }
+                match self.broker.publish(message).await {
+                    Ok(ack) => {
+                        let lag = step.since.map(|since| {
+                            Duration::try_from(now.duration_since(since)).unwrap_or_default() + at.elapsed()
+                        });
+                        self.metrics.published(message.subject, lag.filter(|_| !ack.is_duplicate));
+                        progress.acks.push(ack);
+                    }
+                    Err(error) => {
+                        progress.error = Some(error.into());
+                        break;
+                    }
+                }
+            }
+            // Only the last step of an order counts.
+            progress.told.retain(|told| told.id != step.told.id);
+            progress.told.push(step.told);
+        }
+        progress
+    }
+
+    /// Everything that was published up to these acknowledgements is noted as told.
+    fn advance(&self, acks: &[Ack]) {
+        let mut positions = self.lead.positions();
+        for ack in acks {
+            let position = positions.entry(ack.stream.clone()).or_default();
+            *position = ack.sequence.max(*position);
+        }
+        self.lead.set_positions(positions);
+    }
+}

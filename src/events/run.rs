@@ -1,0 +1,160 @@
+//! Connects, leads or waits, for as long as the process runs. The broker may be away for any time: the API goes on, and
+//! what is to be told waits in the database.
+
+use std::time::Duration;
+
+use async_nats::{Client, Subscriber};
+use futures::StreamExt;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    args::Settings,
+    broker::BrokerError,
+    connection::Connection,
+    jetstream::JetStream,
+    lead::Lead,
+    metrics::Metrics,
+    relay::{Relay, RelayError},
+};
+use crate::{runtime::exponential, store::Store};
+
+/// How often whoever does not lead asks whether it may.
+const ASK: Duration = Duration::from_secs(1);
+
+/// The least time between two messages that wake the one who leads.
+const WAKE: Duration = Duration::from_millis(20);
+
+/// The first and the longest pause after a failure.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Tells of the orders of `store` until `stop`; then it tells what is left, and lets another lead.
+pub async fn run(store: Store, settings: Settings, metrics: Metrics, stop: CancellationToken) {
+    let holder = format!("{:016x}", fastrand::u64(..));
+    let (mut failures, mut logged) = (0, None);
+    while !stop.is_cancelled() {
+        let started = Instant::now();
+        let result = connected(&store, &settings, &metrics, &holder, &stop).await;
+        metrics.connected(false);
+        metrics.leads(false);
+        let Err(error) = result else { return };
+        if started.elapsed() > PAUSES.1 * 2 {
+            (failures, logged) = (0, None);
+        }
+        metrics.failed(error.reason());
+        if logged.replace(error.reason()) != Some(error.reason()) {
+            tracing::warn!(%error, reason = error.reason(), "events are not published; trying again");
+        }
+        let pause = exponential(PAUSES.0, PAUSES.1, failures).mul_f64(fastrand::f64().mul_add(0.5, 0.5));
+        failures += 1;
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Leads, or waits until it may, while one connection lasts.
+async fn connected(
+    store: &Store,
+    settings: &Settings,
+    metrics: &Metrics,
+    holder: &str,
+    stop: &CancellationToken,
+) -> Result<(), RelayError> {
+    let connection = Connection::open(settings).await?;
+    let broker = JetStream::open(&connection, settings).await?;
+    metrics.connected(true);
+    tracing::info!("connected to the broker of events");
+    let wakes = Wakes::new(&connection.client, store);
+    let lost = || RelayError::from(BrokerError::Unreachable("the connection is lost".into()));
+    while !stop.is_cancelled() {
+        let Some(lead) = Lead::take(store, holder).await? else {
+            tokio::select! {
+                () = wakes.wait_for_turn(store) => {}
+                () = connection.lost() => return Err(lost()),
+                () = stop.cancelled() => {}
+            }
+            continue;
+        };
+        metrics.leads(true);
+        tracing::info!("this pod publishes the events of orders");
+        let relay = Relay { store, broker: &broker, lead: &lead, metrics };
+        let changes = wakes.changes().await;
+        let woken = || async {
+            match &changes {
+                Some(changes) => drop(changes.lock().await.next().await),
+                None => std::future::pending().await,
+            }
+        };
+        let result = tokio::select! {
+            result = relay.run(woken, stop) => result,
+            () = lead.keep() => Err(RelayError::LeaseLost),
+            () = connection.lost() => Err(lost()),
+        };
+        metrics.leads(false);
+        // Also after a failure: another pod may reach the broker.
+        if let Err(error) = lead.release().await {
+            tracing::debug!(%error, "the lease of the relay is not released");
+        }
+        wakes.tell_free().await;
+        result?;
+    }
+    Ok(())
+}
+
+/// Messages between the pods of one database, so that they need not look for each other's changes: whoever gets none
+/// looks once a second.
+struct Wakes<'a> {
+    client: &'a Client,
+    changed: String,
+    free: String,
+}
+
+impl<'a> Wakes<'a> {
+    fn new(client: &'a Client, store: &Store) -> Self {
+        let digest = Sha256::digest(store.target().to_string());
+        let database: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let subject = |what: &str| format!("orders-operator.relay.{database}.{what}");
+        Self { client, changed: subject("changed"), free: subject("free") }
+    }
+
+    /// Says that something was changed by this process, until it may be its turn to lead.
+    async fn wait_for_turn(&self, store: &Store) {
+        let mut free = self.client.subscribe(self.free.clone()).await.ok();
+        let until = Instant::now() + ASK;
+        let told_free = async {
+            match &mut free {
+                Some(free) => drop(free.next().await),
+                None => std::future::pending().await,
+            }
+        };
+        let tell = async {
+            loop {
+                store.changed().await;
+                drop(self.client.publish(self.changed.clone(), Vec::new().into()).await);
+                sleep(WAKE).await;
+            }
+        };
+        tokio::select! {
+            () = told_free => {}
+            () = tell => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+
+    /// The messages that other pods send when they have changed something.
+    async fn changes(&self) -> Option<tokio::sync::Mutex<Subscriber>> {
+        self.client.subscribe(self.changed.clone()).await.ok().map(tokio::sync::Mutex::new)
+    }
+
+    /// Says that whoever wants may lead.
+    async fn tell_free(&self) {
+        let told = async {
+            drop(self.client.publish(self.free.clone(), Vec::new().into()).await);
+            drop(self.client.flush().await);
+        };
+        drop(tokio::time::timeout(ASK, told).await);
+    }
+}

@@ -1,0 +1,17 @@
+//! The wire: one JSON object per event, with exactly the names and fields that the neighbours use. Pure.
+//!
+//! ```text
+//! subject   the subjects, and those by other names
+//! outgoing  what is told of orders
+//! incoming  what the neighbours tell
+//! number    numbers as they come from JavaScript
+//! ```
+
+mod incoming;
+mod number;
+mod outgoing;
+mod subject;
+
+pub use incoming::{Malformed, PaymentCreated, TicketEvent};
+pub use outgoing::OrderEvent;
+pub use subject::{InvalidSubjects, Subject, Subjects};

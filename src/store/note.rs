@@ -1,0 +1,53 @@
+//! Notes what is to be told of an order, in the write that changes it.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use mongodb::bson::{Document, doc};
+
+use super::{
+    database::Store,
+    document::{date, number, transition_update},
+    error::StoreError,
+    outbox::noted,
+};
+use crate::order::Transition;
+
+impl Store {
+    /// Has every change noted, for this process to publish it.
+    #[must_use]
+    pub fn with_events(self) -> Self {
+        self.outbox.want();
+        self
+    }
+
+    /// Whether changes of orders are noted for somebody to publish.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        self.outbox.is_on()
+    }
+
+    /// Waits until this process has changed an order, if events are on.
+    pub async fn changed(&self) {
+        self.outbox.changed().await;
+    }
+
+    /// The update for `transition`, with the note of it.
+    pub(super) async fn noted_transition(&self, transition: Transition) -> Result<Document, StoreError> {
+        let update = transition_update(transition);
+        if self.outbox.is_on() { Ok(noted(update, transition, self.reached().await?)) } else { Ok(update) }
+    }
+
+    /// The note of the making of an order whose ticket has this price; none if events are off.
+    pub(super) async fn note_of_new(&self, price: f64) -> Result<Option<Document>, StoreError> {
+        if !self.outbox.is_on() {
+            return Ok(None);
+        }
+        Ok(Some(doc! { "since": date(self.reached().await?), "created": number(price) }))
+    }
+
+    /// A time that the database's clock has reached, without asking for it.
+    async fn reached(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.clock().await?.reached(Instant::now()))
+    }
+}

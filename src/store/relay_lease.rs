@@ -1,0 +1,170 @@
+//! Who publishes what is to be told: one process at a time for each database, by a lease in that database.
+//!
+//! It only keeps duplicates away: nothing is lost whoever publishes, so nothing else depends on it. The lease is taken by a
+//! conditional write, and whether its holder has renewed it in time is judged by the database's clock. Beside it is what
+//! the next holder has to know: up to where on the broker everything that was published is also noted as told.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use mongodb::{
+    Collection,
+    bson::{Bson, Document, doc},
+};
+
+use super::{
+    database::Store,
+    document::{before, date, timestamp},
+    driver_error::is_duplicate,
+    error::StoreError,
+    retry,
+};
+
+/// The collection of the lease.
+const COLLECTION: &str = "relays";
+const LEASE: &str = "orders";
+
+const TAKING: &str = "taking the lease of the relay";
+const RENEWING: &str = "renewing the lease of the relay";
+const RELEASING: &str = "releasing the lease of the relay";
+
+/// Places in the streams of a broker, by the name of the stream.
+pub type Positions = BTreeMap<String, u64>;
+
+/// The lease, once it is taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RelayLease {
+    /// Up to where everything that was published is noted as told.
+    pub positions: Positions,
+}
+
+impl Store {
+    /// Takes the lease for `holder`, if nobody holds it, or whoever does has not renewed it for as long as `lasts`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn take_relay_lease(
+        &self,
+        holder: &str,
+        lasts: Duration,
+    ) -> Result<Option<RelayLease>, StoreError> {
+        let leases = self.relay_leases();
+        let find = || retry::transient(TAKING, || async { leases.find_one(doc! { "_id": LEASE }).await });
+        let mut found = find().await?;
+        if found.is_none() {
+            let free = doc! { "_id": LEASE, "holder": Bson::Null };
+            retry::transient(TAKING, || async {
+                match leases.insert_one(free.clone()).await {
+                    Err(error) if is_duplicate(&error) => Ok(()),
+                    result => result.map(drop),
+                }
+            })
+            .await?;
+            found = find().await?;
+        }
+        let Some(found) = found else { return Ok(None) };
+        let now = self.server_time().await?;
+        if !is_free(&found, holder, now, lasts) {
+            return Ok(None);
+        }
+        // It still is as it was read.
+        let mut filter = doc! { "_id": LEASE };
+        for field in ["holder", "renewed"] {
+            filter.insert(field, found.get(field).cloned().unwrap_or(Bson::Null));
+        }
+        let update = doc! { "$set": { "holder": holder }, "$currentDate": { "renewed": true } };
+        let taken =
+            retry::transient(TAKING, || async { leases.update_one(filter.clone(), update.clone()).await })
+                .await?;
+        // A reply that was lost looks like a lease that was lost: the next attempt finds it held by this holder.
+        Ok((taken.matched_count > 0).then(|| RelayLease { positions: positions(&found) }))
+    }
+
+    /// Renews the lease, and notes `positions`. `false` if another has it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn renew_relay_lease(&self, holder: &str, positions: &Positions) -> Result<bool, StoreError> {
+        let leases = self.relay_leases();
+        let filter = doc! { "_id": LEASE, "holder": holder };
+        let update = doc! {
+            "$set": { "positions": position_list(positions) },
+            "$currentDate": { "renewed": true },
+        };
+        let renewed =
+            retry::transient(RENEWING, || async { leases.update_one(filter.clone(), update.clone()).await })
+                .await?;
+        Ok(renewed.matched_count > 0)
+    }
+
+    /// Gives the lease to whoever wants it next, with `positions`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn release_relay_lease(&self, holder: &str, positions: &Positions) -> Result<(), StoreError> {
+        let leases = self.relay_leases();
+        let filter = doc! { "_id": LEASE, "holder": holder };
+        let update = doc! { "$set": { "holder": Bson::Null, "positions": position_list(positions) } };
+        retry::transient(RELEASING, || async { leases.update_one(filter.clone(), update.clone()).await })
+            .await
+            .map(drop)
+    }
+
+    fn relay_leases(&self) -> Collection<Document> {
+        self.database.collection(COLLECTION)
+    }
+}
+
+/// Whether `holder` may take the lease `found` at `now`.
+fn is_free(found: &Document, holder: &str, now: Timestamp, lasts: Duration) -> bool {
+    let Ok(held_by) = found.get_str("holder") else { return true };
+    let renewed = found.get_datetime("renewed").ok().and_then(|renewed| timestamp(*renewed));
+    held_by == holder || renewed.is_none_or(|renewed| date(renewed) < date(before(now, lasts)))
+}
+
+/// The names of streams may have characters that names of fields may not.
+fn position_list(positions: &Positions) -> Vec<Document> {
+    let document = |(stream, sequence): (&String, &u64)| {
+        doc! { "stream": stream, "sequence": i64::try_from(*sequence).unwrap_or(i64::MAX) }
+    };
+    positions.iter().map(document).collect()
+}
+
+fn positions(lease: &Document) -> Positions {
+    let list = lease.get_array("positions").into_iter().flatten();
+    let position = |entry: &Bson| {
+        let entry = entry.as_document()?;
+        let sequence = entry.get_i64("sequence").ok().and_then(|sequence| u64::try_from(sequence).ok())?;
+        Some((entry.get_str("stream").ok()?.to_owned(), sequence))
+    };
+    list.filter_map(position).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_free_once_its_holder_has_released_it_or_not_renewed_it_in_time() {
+        let now = Timestamp::from_millisecond(100_000).unwrap();
+        let lasts = Duration::from_secs(6);
+        let held = |by: Bson, renewed_ms: i64| {
+            let renewed = date(Timestamp::from_millisecond(renewed_ms).unwrap());
+            is_free(&doc! { "holder": by, "renewed": renewed }, "me", now, lasts)
+        };
+        assert!(held(Bson::Null, 99_999));
+        assert!(held("me".into(), 99_999));
+        assert!(!held("other".into(), 99_999));
+        assert!(!held("other".into(), 94_000), "not before its end");
+        assert!(held("other".into(), 93_999));
+        assert!(is_free(&doc! { "holder": "other" }, "me", now, lasts), "it was never renewed");
+    }
+
+    #[test]
+    fn positions_round_trip_whatever_the_streams_are_named() {
+        let written =
+            Positions::from([("a.b$c".to_owned(), 7), ("orders".to_owned(), u64::from(u32::MAX) + 1)]);
+        assert_eq!(positions(&doc! { "positions": position_list(&written) }), written);
+        assert_eq!(positions(&doc! {}), Positions::new());
+    }
+}

@@ -1,0 +1,393 @@
+//! The orders of which something is to be told, and that it has been told.
+//!
+//! Neighbours keep one order for each ticket, so the orders of a ticket are told one after the other: what is to be told of
+//! those that are over comes before what is to be told of the active one. The unique index makes that possible without
+//! clocks: an order is made only after the one before it is cancelled. So whoever sees that an order is to be told of, and
+//! then reads what else is to be told of its ticket, sees all that comes before it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use jiff::Timestamp;
+use mongodb::{
+    Collection,
+    bson::{Bson, Document, RawDocumentBuf, doc, oid::ObjectId},
+    options::{Hint, ReadConcern},
+};
+
+use super::{
+    answer::at_most,
+    cast,
+    database::Store,
+    document::{self, ORDERS, object_id, timestamp, to_order},
+    error::StoreError,
+    outbox::{CREATED, OUTBOX, SINCE, UPDATED},
+    own_indexes::{is_untold, untold_keys},
+    retry,
+};
+use crate::order::{Order, OrderId, OrderStatus, TicketId, Version};
+
+const LOOKING: &str = "looking for changes of orders that are to be told";
+const CLEARING: &str = "noting which changes of orders have been told";
+
+/// How many times as many orders are read of the tickets of a batch as of the batch itself.
+const PER_TICKETS: u32 = 4;
+
+/// How many orders one command marks as told.
+const PER_COMMAND: usize = 1000;
+
+/// The field of a completed order that names its payment.
+const PAYMENT_ID: &str = "paymentId";
+
+/// Where the note of an order goes that cannot be told of, since its document cannot be read.
+const SET_ASIDE: &str = "outboxUnreadable";
+
+/// An order of which something is to be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UntoldOrder {
+    /// The order as it is now.
+    pub order: Order,
+    /// The ticket that it holds or held.
+    pub ticket: TicketId,
+    /// The payment that it was completed by, if it says so.
+    pub payment: Option<String>,
+    /// What is to be told, by version.
+    pub changes: Vec<Change>,
+    /// The time of the oldest of these changes, or a little earlier, by the database's clock.
+    pub since: Option<Timestamp>,
+}
+
+/// One change that is to be told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Change {
+    /// The version that it made.
+    pub version: Version,
+    /// What it was.
+    pub kind: ChangeKind,
+}
+
+/// What is told of an order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ChangeKind {
+    /// It was made.
+    Created {
+        /// The price of its ticket then.
+        price: f64,
+    },
+    /// Its payment has begun.
+    Updated,
+    /// It was cancelled, or has expired.
+    Cancelled,
+    /// It was paid for.
+    Completed,
+}
+
+/// What [`Store::untold`] has found.
+#[derive(Debug, Default)]
+pub struct Untold {
+    /// In any order.
+    pub orders: Vec<UntoldOrder>,
+    /// Whether there may be more.
+    pub is_full: bool,
+}
+
+/// An order of which everything up to a version has been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The order.
+    pub id: OrderId,
+    /// The version.
+    pub version: Version,
+}
+
+impl UntoldOrder {
+    fn is_being_made_known(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change.kind, ChangeKind::Created { .. }))
+    }
+}
+
+impl Store {
+    /// About `limit` orders of which something is to be told, as a majority of the servers has them, with all that is to
+    /// be told of their tickets before.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn untold(&self, limit: u32) -> Result<Untold, StoreError> {
+        let found = self.find_untold(is_untold(), limit).await?;
+        let is_full = found.len() as u64 >= u64::from(limit);
+        let first = self.readable(found).await?;
+        let tickets: HashSet<_> =
+            first.iter().filter(|untold| untold.is_being_made_known()).map(|untold| untold.ticket).collect();
+        let of_tickets = self.untold_of(&tickets, limit.saturating_mul(PER_TICKETS)).await?;
+        Ok(Untold { orders: complete(first, of_tickets, &tickets), is_full })
+    }
+
+    /// What is to be told of these tickets.
+    async fn untold_of(&self, tickets: &HashSet<TicketId>, limit: u32) -> Result<OfTickets, StoreError> {
+        if tickets.is_empty() {
+            return Ok(OfTickets::default());
+        }
+        let ids: Vec<_> = tickets.iter().map(|ticket| object_id(ticket.bytes())).collect();
+        let mut filter = is_untold();
+        filter.insert("ticket", doc! { "$in": ids });
+        let found = self.find_untold(filter.clone(), limit).await?;
+        if (found.len() as u64) < u64::from(limit) {
+            return Ok(OfTickets { orders: self.readable(found).await?, is_cut: false });
+        }
+        // One of each ticket at most: its making has been told, and its end has not.
+        filter.insert(CREATED, doc! { "$exists": false });
+        let mut orders = self.readable(found).await?;
+        let over = self.readable(self.find_untold(filter, limit).await?).await?;
+        let known: HashSet<_> = over.iter().map(|untold| untold.order.id).collect();
+        orders.retain(|untold| !known.contains(&untold.order.id));
+        orders.extend(over);
+        Ok(OfTickets { orders, is_cut: true })
+    }
+
+    async fn find_untold(&self, filter: Document, limit: u32) -> Result<Vec<RawDocumentBuf>, StoreError> {
+        let orders = self.acknowledged_orders();
+        retry::patiently(LOOKING, || async {
+            retry::transient(LOOKING, || async {
+                let find = orders.find(filter.clone()).hint(Hint::Keys(untold_keys()));
+                at_most(limit, find.limit(i64::from(limit)).batch_size(limit).await?).await
+            })
+            .await
+        })
+        .await
+    }
+
+    /// The orders that can be told of. What cannot be read is taken out, so that it delays no other.
+    async fn readable(&self, found: Vec<RawDocumentBuf>) -> Result<Vec<UntoldOrder>, StoreError> {
+        let mut orders = Vec::new();
+        for document in found {
+            match to_untold(&document) {
+                Ok(untold) => orders.push(untold),
+                Err(error) => self.set_aside(&document, &error).await?,
+            }
+        }
+        Ok(orders)
+    }
+
+    async fn set_aside(&self, document: &RawDocumentBuf, error: &StoreError) -> Result<(), StoreError> {
+        tracing::error!(%error, field = SET_ASIDE, "a change of an order cannot be told; it is set aside");
+        let Ok(Some(id)) = document.get("_id") else { return Ok(()) };
+        let Ok(id) = Bson::try_from(id) else { return Ok(()) };
+        let orders = self.orders();
+        let (filter, update) = (doc! { "_id": id }, doc! { "$rename": { OUTBOX: SET_ASIDE } });
+        retry::transient(CLEARING, || async { orders.update_one(filter.clone(), update.clone()).await })
+            .await
+            .map(drop)
+    }
+
+    /// Notes what has been told; what has changed since is still to be told.
+    ///
+    /// # Errors
+    /// When the database fails. Some of it may be noted then; calling again is safe.
+    pub async fn note_told(&self, told: &[Told]) -> Result<(), StoreError> {
+        let mut by_version = BTreeMap::<Version, Vec<ObjectId>>::new();
+        for told in told {
+            by_version.entry(told.version).or_default().push(object_id(told.id.bytes()));
+        }
+        for (version, ids) in by_version {
+            for ids in ids.chunks(PER_COMMAND) {
+                self.note_told_at(version, ids).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn note_told_at(&self, version: Version, ids: &[ObjectId]) -> Result<(), StoreError> {
+        let told = document::version(version);
+        let unchanged = doc! { "_id": { "$in": ids }, "version": told.clone() };
+        let all = self.update_told(unchanged, doc! { OUTBOX: "" }).await?;
+        if all >= ids.len() as u64 {
+            return Ok(());
+        }
+        let changed = doc! { "_id": { "$in": ids }, "version": { "$gt": told }, OUTBOX: { "$exists": true } };
+        // Whatever begins with 0 is the making; the beginning of the payment comes after it.
+        let mut fields = doc! { CREATED: "" };
+        if version > Version(0) {
+            fields.insert(UPDATED, "");
+        }
+        self.update_told(changed, fields).await.map(drop)
+    }
+
+    async fn update_told(&self, filter: Document, fields: Document) -> Result<u64, StoreError> {
+        let orders = self.orders();
+        let update = doc! { "$unset": fields };
+        let result = retry::patiently(CLEARING, || async {
+            retry::transient(CLEARING, || async { orders.update_many(filter.clone(), update.clone()).await })
+                .await
+        })
+        .await?;
+        Ok(result.matched_count)
+    }
+
+    /// How many orders there are of which something is to be told, up to `limit`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_untold(&self, limit: u64) -> Result<u64, StoreError> {
+        let orders = self.orders();
+        retry::transient(LOOKING, || async {
+            orders.count_documents(is_untold()).hint(Hint::Keys(untold_keys())).limit(limit).await
+        })
+        .await
+    }
+
+    /// Orders as a majority has them: nothing is told that a failover could take back.
+    fn acknowledged_orders(&self) -> Collection<RawDocumentBuf> {
+        let options = mongodb::options::CollectionOptions::builder().read_concern(ReadConcern::majority());
+        self.database.collection_with_options(ORDERS, options.build())
+    }
+}
+
+/// What is to be told of the tickets of a batch, which was read after the batch.
+#[derive(Default)]
+struct OfTickets {
+    orders: Vec<UntoldOrder>,
+    /// Whether there are more.
+    is_cut: bool,
+}
+
+/// The orders of a batch, with all that is to be told of their `tickets` before them; without those for which that is
+/// not known.
+fn complete(first: Vec<UntoldOrder>, second: OfTickets, tickets: &HashSet<TicketId>) -> Vec<UntoldOrder> {
+    let in_first: HashSet<_> = first.iter().map(|untold| untold.order.id).collect();
+    let mut orders: HashMap<_, _> = first.into_iter().map(|untold| (untold.order.id, untold)).collect();
+    orders.extend(second.orders.into_iter().map(|untold| (untold.order.id, untold)));
+    let may_be_told = |untold: &UntoldOrder| {
+        // One that is over, or whose making is known, comes before the active one.
+        !untold.is_being_made_known()
+            || untold.order.status == OrderStatus::Cancelled
+            // The one before it may have been read before it was cancelled.
+            || in_first.contains(&untold.order.id) && tickets.contains(&untold.ticket) && !second.is_cut
+    };
+    orders.into_values().filter(may_be_told).collect()
+}
+
+/// Parses an order of which something is to be told.
+fn to_untold(document: &RawDocumentBuf) -> Result<UntoldOrder, StoreError> {
+    let order = to_order(document)?;
+    let malformed = |detail: &str| StoreError::Malformed {
+        collection: ORDERS,
+        id: document::id(document),
+        detail: detail.to_owned(),
+    };
+    let ticket = order.ticket.ok_or_else(|| malformed("ticket: it is not an ObjectId"))?;
+    let outbox = document.get_document(OUTBOX).map_err(|_| malformed("outbox: it is not a document"))?;
+    let field = |path: &str| {
+        let name = path.rsplit('.').next().unwrap_or(path);
+        outbox.get(name).ok().flatten()
+    };
+    let mut changes = Vec::new();
+    if let Some(price) = field(CREATED) {
+        let price = cast::price(price).ok_or_else(|| malformed("outbox.created: it is not a price"))?;
+        changes.push(Change { version: Version(0), kind: ChangeKind::Created { price } });
+    }
+    let last = match order.status {
+        OrderStatus::Cancelled => Some(ChangeKind::Cancelled),
+        OrderStatus::Complete => Some(ChangeKind::Completed),
+        OrderStatus::Created | OrderStatus::AwaitingPayment => None,
+    };
+    if field(UPDATED).is_some() {
+        let since = u32::from(last.is_some());
+        let version = Version(order.version.0.saturating_sub(since));
+        changes.push(Change { version, kind: ChangeKind::Updated });
+    }
+    changes.extend(last.map(|kind| Change { version: order.version, kind }));
+    let since = field(SINCE).and_then(|since| since.as_datetime()).and_then(timestamp);
+    let payment = document.get_str(PAYMENT_ID).ok().map(str::to_owned);
+    Ok(UntoldOrder { order, ticket, payment, changes, since })
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::DateTime;
+
+    use super::*;
+
+    fn stored(id: u8, ticket: u8, status: &str, version: i32, outbox: Document) -> RawDocumentBuf {
+        let order = doc! {
+            "_id": object_id([id; 12]), "userId": "u1", "status": status, "version": version,
+            "expiresAt": DateTime::from_millis(5), "ticket": object_id([ticket; 12]), "outbox": outbox,
+        };
+        RawDocumentBuf::try_from(&order).unwrap()
+    }
+
+    fn untold(id: u8, ticket: u8, status: &str, outbox: Document) -> UntoldOrder {
+        to_untold(&stored(id, ticket, status, i32::from(status != "created"), outbox)).unwrap()
+    }
+
+    #[test]
+    fn what_is_to_be_told_follows_from_status_version_and_note() {
+        let since = || DateTime::from_millis(7);
+        let changes = |status, version, outbox| {
+            let untold = to_untold(&stored(1, 2, status, version, outbox)).unwrap();
+            assert_eq!(untold.since.map(Timestamp::as_millisecond), Some(7));
+            untold.changes.into_iter().map(|change| (change.version.0, change.kind)).collect::<Vec<_>>()
+        };
+        let (created, updated, cancelled, completed) = (
+            ChangeKind::Created { price: 20.0 },
+            ChangeKind::Updated,
+            ChangeKind::Cancelled,
+            ChangeKind::Completed,
+        );
+        assert_eq!(changes("created", 0, doc! { "since": since(), "created": 20 }), [(0, created)]);
+        assert_eq!(changes("cancelled", 1, doc! { "since": since() }), [(1, cancelled)]);
+        assert_eq!(changes("complete", 5, doc! { "since": since() }), [(5, completed)]);
+        assert_eq!(
+            changes("cancelled", 1, doc! { "since": since(), "created": 20.0 }),
+            [(0, created), (1, cancelled)]
+        );
+        assert_eq!(
+            changes("complete", 2, doc! { "since": since(), "created": 20, "updated": true }),
+            [(0, created), (1, updated), (2, completed)]
+        );
+        assert_eq!(
+            changes("awaiting:payment", 1, doc! { "since": since(), "updated": true }),
+            [(1, updated)]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_an_error_that_names_the_order() {
+        for document in [
+            stored(1, 2, "paid", 1, doc! {}),
+            stored(1, 2, "created", 0, doc! { "created": "cheap" }),
+            RawDocumentBuf::try_from(&doc! {
+                "_id": object_id([1; 12]), "userId": "u", "status": "cancelled", "version": 1, "outbox": {},
+            })
+            .unwrap(),
+        ] {
+            let error = to_untold(&document).unwrap_err().to_string();
+            assert!(error.contains("010101010101010101010101"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_made_known_only_when_all_that_comes_before_it_is_known() {
+        let new = |id| untold(id, 9, "created", doc! { "created": 20 });
+        let ended = |id| untold(id, 9, "cancelled", doc! {});
+        let brief = |id| untold(id, 9, "cancelled", doc! { "created": 20 });
+        let tickets = HashSet::from([TicketId::from_bytes([9; 12])]);
+        let told = |first: Vec<UntoldOrder>, second: Vec<UntoldOrder>, is_cut| {
+            let second = OfTickets { orders: second, is_cut };
+            let mut ids: Vec<_> = complete(first, second, &tickets)
+                .into_iter()
+                .map(|untold| untold.order.id.bytes()[0])
+                .collect();
+            ids.sort_unstable();
+            ids
+        };
+        assert_eq!(told(vec![new(3)], vec![ended(1), brief(2), new(3)], false), [1, 2, 3]);
+        // It was made after the first look, and the one before it may have been read while it was open.
+        assert_eq!(told(vec![new(3)], vec![new(3), new(4)], false), [3]);
+        // There may be more before it.
+        assert_eq!(told(vec![new(3)], vec![ended(1), brief(2), new(3)], true), [1, 2]);
+        // The second look is the newer one.
+        assert_eq!(
+            complete(vec![new(3)], OfTickets { orders: vec![brief(3)], is_cut: false }, &tickets),
+            [brief(3)]
+        );
+    }
+}

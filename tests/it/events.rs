@@ -1,0 +1,427 @@
+//! What the neighbours hear of orders, by a real broker: whatever is killed, and when.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use mongodb::bson::{DateTime, doc, oid::ObjectId};
+use orders_operator::{
+    order::{OrderId, ReservationTerms, TicketId, UserId},
+    store::{ConnectOptions, Store},
+};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    api_process::Process,
+    bed::setting,
+    cluster::eventually,
+    fault_proxy::{Fault, FaultProxy},
+    mongo::{TestDatabase, answer, uri},
+    nats::{Event, Nats, Streams},
+};
+
+const SUBJECTS: [&str; 8] = [
+    "ticket:created",
+    "ticket:updated",
+    "payment:created",
+    "order:created",
+    "order:updated",
+    "order:cancelled",
+    "order:completed",
+    "payment:refused",
+];
+
+/// A database, and a stream of its own on a server that others use too.
+struct System {
+    database: TestDatabase,
+    url: String,
+    stream: String,
+}
+
+impl System {
+    async fn new() -> Self {
+        Self::with(setting("NATS_URL")).await
+    }
+
+    async fn with(url: String) -> Self {
+        let database = TestDatabase::bare().await;
+        let stream = format!("stream-{}", database.name);
+        Self { database, url, stream }
+    }
+
+    /// The name that a subject has here.
+    fn subject(&self, name: &str) -> String {
+        format!("{}.{name}", self.database.name)
+    }
+
+    fn subjects(&self) -> Vec<String> {
+        SUBJECTS.iter().map(|name| self.subject(name)).collect()
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        let renamed: Vec<_> = SUBJECTS.iter().map(|name| format!("{name}={}", self.subject(name))).collect();
+        let pairs =
+            [("NATS_URL", &self.url), ("NATS_STREAM", &self.stream), ("NATS_SUBJECTS", &renamed.join(","))];
+        pairs.map(|(name, value)| (name.to_owned(), value.clone())).into()
+    }
+
+    fn pod(&self) -> Process {
+        self.pod_by(&uri())
+    }
+
+    fn pod_by(&self, uri: &str) -> Process {
+        let settings = self.settings();
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Process::start(uri, &self.database.name, &settings)
+    }
+
+    async fn streams(&self) -> Streams {
+        Streams::of(&self.url).await
+    }
+
+    /// A store that notes changes, and tells nothing.
+    async fn silent_store(&self) -> Store {
+        let uri = uri();
+        let options = ConnectOptions { database: Some(&self.database.name), ..ConnectOptions::new(&uri) };
+        let store = Store::connect(options).await.unwrap().with_events();
+        store.ensure_indexes().await.unwrap();
+        store
+    }
+
+    /// Waits until nothing is to be told.
+    async fn all_told(&self) {
+        let orders = self.database.orders();
+        eventually("everything is told", || async {
+            let left = orders.count_documents(doc! { "outbox": { "$exists": true } }).await.unwrap();
+            (left == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// The events without what makes them this system's.
+    async fn heard(&self) -> Vec<(String, String)> {
+        let events = self.streams().await.events(&self.stream).await;
+        let prefix = format!("{}.", self.database.name);
+        let short = |event: Event| {
+            let subject = event.subject.strip_prefix(&prefix).unwrap().to_owned();
+            (subject, event.data["id"].as_str().unwrap().to_owned())
+        };
+        events.into_iter().map(short).collect()
+    }
+}
+
+async fn reserve(pod: &Process, user: &str, ticket: TicketId) -> Option<String> {
+    let body = json!({ "ticketId": ticket.to_string() });
+    let (status, order) = answer(pod.by(user, Method::POST, "/api/orders").json(&body)).await;
+    (status == StatusCode::CREATED).then(|| order["id"].as_str().unwrap().to_owned())
+}
+
+async fn cancel(pod: &Process, user: &str, id: &str) -> StatusCode {
+    answer(pod.by(user, Method::DELETE, &format!("/api/orders/{id}"))).await.0
+}
+
+async fn reserve_in(store: &Store, ticket: TicketId) -> OrderId {
+    let user = UserId::new("u1").unwrap();
+    let reserved = store.reserve(&user, ticket, None, &ReservationTerms::default()).await.unwrap();
+    reserved.reservation().order.id
+}
+
+/// Waits until one of `pods` publishes, and returns which.
+async fn leader(pods: &[&Process]) -> usize {
+    eventually("a pod publishes", || async {
+        for (at, pod) in pods.iter().enumerate() {
+            if pod.metric("orders_events_leads").await == 1 {
+                return Some(at);
+            }
+        }
+        None
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_order_is_told_when_it_is_made_and_when_it_is_cancelled() {
+    let system = System::new().await;
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    let ticket = system.database.ticket().await;
+    let id = reserve(&pod, "ada", ticket).await.unwrap();
+    let (_, order) = answer(pod.by("ada", Method::GET, &format!("/api/orders/{id}"))).await;
+    assert_eq!(cancel(&pod, "ada", &id).await, StatusCode::NO_CONTENT);
+    let events = system.streams().await.wait_for(&system.stream, 2).await;
+    let wanted = [
+        Event {
+            subject: system.subject("order:created"),
+            id: Some(format!("{id}:0")),
+            data: json!({
+                "id": id, "version": 0, "status": "created", "userId": "ada", "expiresAt": order["expiresAt"],
+                "ticket": { "id": ticket.to_string(), "price": 20 },
+            }),
+        },
+        Event {
+            subject: system.subject("order:cancelled"),
+            id: Some(format!("{id}:1")),
+            data: json!({ "id": id, "version": 1, "ticket": { "id": ticket.to_string() } }),
+        },
+    ];
+    assert_eq!(events, wanted);
+    system.all_told().await;
+    let page = pod.metrics().await;
+    assert!(page.contains("orders_events_published_total{subject=\"order:created\"} 1"), "{page}");
+    assert!(page.contains("orders_events_lag_seconds_count 2"), "{page}");
+    assert_eq!(pod.metric("orders_events_connected").await, 1);
+}
+
+#[tokio::test]
+async fn what_a_sweeper_cancels_is_told_though_it_has_no_settings_of_events() {
+    let system = System::new().await;
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    let id = reserve(&pod, "ada", system.database.ticket().await).await.unwrap();
+    let object = ObjectId::parse_str(&id).unwrap();
+    let past = doc! { "$set": { "expiresAt": DateTime::from_millis(0) } };
+    system.database.orders().update_one(doc! { "_id": object }, past).await.unwrap();
+    let mut sweeper = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+    sweeper.args(["sweeper", "--once", "--uri", &uri(), "--database", &system.database.name]);
+    let output = spawn_blocking(move || sweeper.output().unwrap()).await.unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 order expired"), "{output:?}");
+    system.streams().await.wait_for(&system.stream, 2).await;
+    assert_eq!(system.heard().await[1], ("order:cancelled".to_owned(), id));
+}
+
+/// Checks that all that happened to the orders was told: each order's events by version, and the orders of a ticket one after
+/// the other.
+async fn check_history(system: &System, may_repeat: bool) {
+    system.all_told().await;
+    let events = system.streams().await.events(&system.stream).await;
+    let (mut heard, mut open) = (BTreeMap::<String, Vec<u64>>::new(), BTreeMap::<String, String>::new());
+    let mut seen = HashSet::new();
+    for event in &events {
+        if !seen.insert(event.id.clone().unwrap()) {
+            assert!(may_repeat, "{event:?} is told twice");
+            continue;
+        }
+        let [id, ticket] =
+            [&event.data["id"], &event.data["ticket"]["id"]].map(|id| id.as_str().unwrap().to_owned());
+        heard.entry(id.clone()).or_default().push(event.data["version"].as_u64().unwrap());
+        if event.subject.ends_with("order:created") {
+            assert_eq!(open.insert(ticket, id), None, "{event:?} comes before the end of the one before");
+        } else {
+            assert_eq!(
+                open.remove(&ticket),
+                Some(id),
+                "{event:?} is not about the order that holds the ticket"
+            );
+        }
+    }
+    let mut cursor = system.database.orders().find(doc! {}).await.unwrap();
+    let mut stored = 0;
+    while cursor.advance().await.unwrap() {
+        let order = cursor.deserialize_current().unwrap();
+        let id = order.get_object_id("_id").unwrap().to_hex();
+        let versions: Vec<_> = (0..=order.get_i32("version").unwrap().unsigned_abs().into()).collect();
+        assert_eq!(heard.get(&id), Some(&versions), "{order}");
+        stored += 1;
+    }
+    assert_eq!(heard.len(), stored, "no event is without its order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_tickets_that_change_hands_quickly_the_orders_are_told_one_after_the_other() {
+    let system = System::new().await;
+    let pods = [system.pod(), system.pod(), system.pod()];
+    for pod in &pods {
+        pod.wait_until_ready(true).await;
+    }
+    let tickets = [system.database.ticket().await, system.database.ticket().await];
+    let until = Instant::now() + Duration::from_secs(6);
+    let buyers = (0..8).map(|number: usize| {
+        let (pods, ticket) = (&pods, tickets[number % 2]);
+        async move {
+            let (user, mut turns) = (format!("u{number}"), number);
+            while Instant::now() < until {
+                turns += 1;
+                if let Some(id) = reserve(&pods[turns % 3], &user, ticket).await {
+                    cancel(&pods[(turns + 1) % 3], &user, &id).await;
+                }
+            }
+        }
+    });
+    futures::future::join_all(buyers).await;
+    check_history(&system, false).await;
+    let orders = system.database.orders().count_documents(doc! {}).await.unwrap();
+    assert!(orders > 20, "{orders}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_broker_is_away_orders_are_made_and_once_it_is_back_all_are_told() {
+    let mut nats = Nats::start().await;
+    let system = System::with(nats.url()).await;
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    let ticket = system.database.ticket().await;
+    let first = reserve(&pod, "ada", ticket).await.unwrap();
+    system.all_told().await;
+
+    nats.kill();
+    eventually("it is seen to be away", || async {
+        (pod.metric("orders_events_connected").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(cancel(&pod, "ada", &first).await, StatusCode::NO_CONTENT);
+    for _ in 0..5 {
+        let id = reserve(&pod, "ada", ticket).await.unwrap();
+        assert_eq!(cancel(&pod, "ada", &id).await, StatusCode::NO_CONTENT);
+    }
+    assert!(pod.readyz().await.0.is_success(), "the API does not depend on the broker");
+    nats.restart().await;
+    check_history(&system, false).await;
+    assert_eq!(system.heard().await.len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_killed_before_it_notes_what_the_broker_has_leaves_no_duplicate() {
+    let system = System::new().await;
+    let streams = system.streams().await;
+    streams.make_forgetful(&system.stream, system.subjects()).await;
+    let ticket = system.database.ticket().await;
+    let proxy = FaultProxy::start().await;
+    let pod = system.pod_by(&proxy.uri);
+    pod.wait_until_ready(true).await;
+    // Something is told before, so that there is a place from which on it is read back.
+    let first = reserve(&pod, "ada", ticket).await.unwrap();
+    assert_eq!(cancel(&pod, "ada", &first).await, StatusCode::NO_CONTENT);
+    system.all_told().await;
+
+    let is_note = |command: &mongodb::bson::Document| command.to_string().contains("$unset");
+    let held = proxy.when("update", usize::MAX, is_note, Fault::HoldRequest);
+    let second = reserve(&pod, "ada", ticket).await.unwrap();
+    streams.wait_for(&system.stream, 3).await;
+    held.wait(1).await;
+    // Drop kills it, without a signal that it could handle.
+    drop(pod);
+    let silent = system.silent_store().await;
+    silent.cancel(second.parse().unwrap(), &UserId::new("ada").unwrap()).await.unwrap();
+    let third = reserve_in(&silent, ticket).await;
+
+    let next = system.pod();
+    next.wait_until_ready(true).await;
+    check_history(&system, false).await;
+    let wanted = [
+        ("order:created", first.clone()),
+        ("order:cancelled", first),
+        ("order:created", second.clone()),
+        ("order:cancelled", second),
+        ("order:created", third.to_string()),
+    ];
+    assert_eq!(system.heard().await, wanted.map(|(subject, id)| (subject.to_owned(), id)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_noted_by_a_pod_that_is_gone_is_told_by_the_next_one() {
+    let system = System::new().await;
+    let silent = system.silent_store().await;
+    let mut wanted = Vec::new();
+    for _ in 0..30 {
+        wanted.push((
+            "order:created".to_owned(),
+            reserve_in(&silent, system.database.ticket().await).await.to_string(),
+        ));
+    }
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    check_history(&system, false).await;
+    let mut heard = system.heard().await;
+    heard.sort();
+    wanted.sort();
+    assert_eq!(heard, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_ends_hands_over_at_once_and_one_that_is_killed_after_its_lease() {
+    let system = System::new().await;
+    let mut pods = vec![system.pod(), system.pod(), system.pod()];
+    for pod in &pods {
+        pod.wait_until_ready(true).await;
+    }
+    let at = leader(&pods.iter().collect::<Vec<_>>()).await;
+    let mut ending = pods.remove(at);
+    ending.terminate();
+    assert!(ending.ended().await.success());
+    let ended = Instant::now();
+    let at = leader(&pods.iter().collect::<Vec<_>>()).await;
+    let took = ended.elapsed();
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
+
+    let killed = pods.remove(at);
+    drop(killed);
+    let ticket = system.database.ticket().await;
+    let id = reserve(&pods[0], "ada", ticket).await.unwrap();
+    assert_eq!(cancel(&pods[0], "ada", &id).await, StatusCode::NO_CONTENT);
+    check_history(&system, false).await;
+    assert_eq!(pods[0].metric("orders_events_leads").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_existing_stream_is_not_altered_and_a_subject_that_none_has_is_named() {
+    let system = System::new().await;
+    let streams = system.streams().await;
+    streams.make_forgetful(&system.stream, vec![format!("{}.else", system.database.name)]).await;
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    let line = eventually("the log names the reason", || {
+        let line = pod.lines.try_iter().find(|line| line.contains("SubjectWithoutStream"));
+        async move { line }
+    })
+    .await;
+    assert!(line.contains(&system.subject("ticket:created")) && line.contains(&system.stream), "{line}");
+    let id = reserve(&pod, "ada", system.database.ticket().await).await;
+    assert!(id.is_some(), "the API goes on");
+    let page = pod.metrics().await;
+    assert!(page.contains("orders_events_failures_total{reason=\"SubjectWithoutStream\"}"), "{page}");
+    let subjects = &streams.0.get_stream(&system.stream).await.unwrap().cached_info().config.subjects.clone();
+    assert_eq!(subjects.len(), 1);
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_end_the_program_with_what_to_write() {
+    for (name, value, wanted) in [
+        ("NATS_URL", "amqp://u:hunter2@h", "server 1 of NATS_URL is none"),
+        ("NATS_STREAM", "a.b", "NATS_STREAM is \"a.b\""),
+        ("NATS_SUBJECTS", "order:made=x", "order:created"),
+    ] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+        let settings = [("JWT_KEY", "k"), ("MONGO_URI", "mongodb://h/orders"), ("NATS_URL", "nats://h")];
+        program.arg("serve").env_clear().envs(settings).env(name, value);
+        let output = spawn_blocking(move || program.output().unwrap()).await.unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(wanted) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_in_node_js_hears_of_orders_by_its_own_client() {
+    let system = System::new().await;
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    let ticket = system.database.ticket().await;
+    let id = reserve(&pod, "ada", ticket).await.unwrap();
+    assert_eq!(cancel(&pod, "ada", &id).await, StatusCode::NO_CONTENT);
+    system.streams().await.wait_for(&system.stream, 2).await;
+    let mut node = Command::new("node");
+    node.arg(crate::cluster::root().join("tests/mongoose/listener.js"))
+        .args([&system.url, &system.stream, "tickets-service", "2"])
+        .args([system.subject("order:created"), system.subject("order:cancelled")])
+        .stdin(Stdio::null());
+    let output = spawn_blocking(move || node.output().expect("node is installed")).await.unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let ticket = ticket.to_string();
+    // What the course's tickets service does with them: the ticket is held, and then it is free again.
+    let wanted = format!("{ticket} is held by {id}\n{ticket} is free\n");
+    assert_eq!(printed, wanted, "{}", String::from_utf8_lossy(&output.stderr));
+}

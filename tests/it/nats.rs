@@ -1,0 +1,120 @@
+//! A NATS server that a test can kill, and what the streams of a server have.
+
+use std::{path::PathBuf, process::Command};
+
+use async_nats::jetstream::{self, consumer, stream};
+use futures::TryStreamExt;
+use serde_json::Value;
+
+use crate::{
+    bed::setting,
+    cluster::eventually,
+    server::{Server, free_port},
+};
+
+/// A server of a test's own, which keeps its data when it is killed.
+pub struct Nats {
+    port: u16,
+    data: PathBuf,
+    server: Option<Server>,
+}
+
+impl Nats {
+    pub async fn start() -> Self {
+        let data = std::env::temp_dir().join(format!("orders-operator-jetstream-{:016x}", fastrand::u64(..)));
+        let mut this = Self { port: free_port(), data, server: None };
+        this.restart().await;
+        this
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    pub async fn restart(&mut self) {
+        let (port, data) = (self.port, self.data.clone());
+        self.server = Some(Server::run("nats", port, |_| {
+            let mut command = Command::new(setting("NATS_SERVER"));
+            command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream"]);
+            command.arg("--store_dir").arg(data);
+            command
+        }));
+        eventually("the NATS server answers", || async { async_nats::connect(self.url()).await.ok() }).await;
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.server = None;
+        drop(std::fs::remove_dir_all(&self.data));
+    }
+}
+
+/// One event of a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub subject: String,
+    pub id: Option<String>,
+    pub data: Value,
+}
+
+/// The streams of a server.
+pub struct Streams(pub jetstream::Context);
+
+impl Streams {
+    pub async fn of(url: &str) -> Self {
+        Self(jetstream::new(async_nats::connect(url).await.unwrap()))
+    }
+
+    /// Makes a stream that takes something for a duplicate for a moment only.
+    pub async fn make_forgetful(&self, name: &str, subjects: Vec<String>) {
+        let config = stream::Config {
+            name: name.into(),
+            subjects,
+            duplicate_window: std::time::Duration::from_millis(100),
+            ..stream::Config::default()
+        };
+        self.0.create_stream(config).await.unwrap();
+    }
+
+    /// How many messages a stream has; none if there is no stream.
+    pub async fn count(&self, stream: &str) -> u64 {
+        match self.0.get_stream(stream).await {
+            Ok(stream) => stream.cached_info().state.messages,
+            Err(_) => 0,
+        }
+    }
+
+    /// All that a stream has, oldest first.
+    pub async fn events(&self, stream: &str) -> Vec<Event> {
+        let found = self.0.get_stream(stream).await.unwrap();
+        let count = found.cached_info().state.messages;
+        let config = consumer::pull::OrderedConfig::default();
+        let consumer = found.create_consumer(config).await.unwrap();
+        let mut messages = consumer.messages().await.unwrap();
+        let mut events = Vec::new();
+        while (events.len() as u64) < count {
+            let message = messages.try_next().await.unwrap().unwrap();
+            let headers = message.headers.as_ref();
+            events.push(Event {
+                subject: message.subject.to_string(),
+                id: headers.and_then(|headers| headers.get("Nats-Msg-Id")).map(|id| id.as_str().to_owned()),
+                data: serde_json::from_slice(&message.payload).unwrap(),
+            });
+        }
+        events
+    }
+
+    /// Waits until a stream has so many messages.
+    pub async fn wait_for(&self, stream: &str, count: u64) -> Vec<Event> {
+        eventually(&format!("{stream} has {count} messages"), || async {
+            (self.count(stream).await >= count).then_some(())
+        })
+        .await;
+        self.events(stream).await
+    }
+}

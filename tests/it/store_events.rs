@@ -1,0 +1,263 @@
+//! What is noted of an order for the neighbours, by the write that changes it, and that it is told.
+
+use std::{collections::HashSet, time::Duration};
+
+use jiff::Timestamp;
+use mongodb::bson::{Bson, DateTime, Document, doc};
+use orders_operator::{
+    order::{OrderId, ReservationTerms, ReservationWindow, TicketId, UserId, Version},
+    store::{ChangeKind, ConnectOptions, ExpiryQuery, Positions, Store, Told, UntoldOrder},
+};
+
+use crate::{
+    cluster::eventually,
+    mongo::{TestDatabase, uri},
+};
+
+const LASTS: Duration = Duration::from_secs(6);
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+/// Another process with the same database.
+async fn other(database: &TestDatabase) -> Store {
+    let uri = uri();
+    Store::connect(ConnectOptions { database: Some(&database.name), ..ConnectOptions::new(&uri) })
+        .await
+        .unwrap()
+}
+
+/// A database with events, and the store of a process that publishes them.
+async fn with_events() -> (TestDatabase, Store) {
+    let database = TestDatabase::bare().await;
+    let store = other(&database).await.with_events();
+    store.ensure_indexes().await.unwrap();
+    (database, store)
+}
+
+async fn reserve(store: &Store, ticket: TicketId) -> OrderId {
+    let reserved = store.reserve(&user("u1"), ticket, None, &ReservationTerms::default()).await;
+    reserved.unwrap().reservation().order.id
+}
+
+async fn cancel(store: &Store, id: OrderId) {
+    store.cancel(id, &user("u1")).await.unwrap();
+}
+
+/// What is to be told, as `version` and kind, in the order of the orders' ids.
+async fn untold(store: &Store) -> Vec<(OrderId, Vec<(u32, ChangeKind)>)> {
+    let mut orders = store.untold(1000).await.unwrap().orders;
+    orders.sort_by_key(|untold| untold.order.id);
+    let changes = |untold: UntoldOrder| {
+        let changes = untold.changes.iter().map(|change| (change.version.0, change.kind)).collect();
+        (untold.order.id, changes)
+    };
+    orders.into_iter().map(changes).collect()
+}
+
+fn told(id: OrderId, version: u32) -> Told {
+    Told { id, version: Version(version) }
+}
+
+/// Makes an order overdue.
+async fn expire(database: &TestDatabase, id: OrderId) {
+    let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 60_000);
+    let id = mongodb::bson::oid::ObjectId::from(id.bytes());
+    database.orders().update_one(doc! { "_id": id }, doc! { "$set": { "expiresAt": past } }).await.unwrap();
+}
+
+async fn sweep(store: &Store) -> u64 {
+    let cutoff = Timestamp::now();
+    let due = store.find_expiring(&ExpiryQuery::due(cutoff, Duration::ZERO, 1000)).await.unwrap();
+    store.expire(&due, cutoff, Duration::ZERO).await.unwrap()
+}
+
+const CREATED: (u32, ChangeKind) = (0, ChangeKind::Created { price: 20.0 });
+const CANCELLED: (u32, ChangeKind) = (1, ChangeKind::Cancelled);
+
+#[tokio::test]
+async fn without_events_nothing_is_noted_and_there_is_no_index_for_it() {
+    let database = TestDatabase::new().await;
+    let id = reserve(&database.store, database.ticket().await).await;
+    let overdue = reserve(&database.store, database.ticket().await).await;
+    cancel(&database.store, id).await;
+    expire(&database, overdue).await;
+    assert_eq!(sweep(&database.store).await, 1);
+    let noted = database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await.unwrap();
+    let indexes = database.orders().list_index_names().await.unwrap();
+    assert_eq!((noted, indexes.iter().any(|name| name.contains("untold"))), (0, false));
+    assert!(!database.store.has_events());
+}
+
+#[tokio::test]
+async fn every_write_that_changes_an_order_notes_what_is_to_be_told_of_it() {
+    let (database, store) = with_events().await;
+    let ticket = database.ticket().await;
+    let first = reserve(&store, ticket).await;
+    assert_eq!(untold(&store).await, [(first, vec![CREATED])]);
+    // The price is that of its making.
+    let stored = database.stored(&first.to_string()).await;
+    assert_eq!(stored.get_document("outbox").unwrap().get("created"), Some(&Bson::Int32(20)));
+
+    cancel(&store, first).await;
+    assert_eq!(untold(&store).await, [(first, vec![CREATED, CANCELLED])]);
+
+    // By the sweeper, in bulk.
+    let second = reserve(&store, ticket).await;
+    expire(&database, second).await;
+    assert_eq!(sweep(&store).await, 1);
+    // By a reservation that finds it overdue.
+    let third = reserve(&store, ticket).await;
+    expire(&database, third).await;
+    let fourth = reserve(&store, ticket).await;
+    // By a payment that has begun, and one that has come.
+    store.begin_payment(fourth, &ReservationTerms::default()).await.unwrap();
+    store.complete(fourth, &ReservationTerms::default()).await.unwrap();
+    let wanted = [
+        (first, vec![CREATED, CANCELLED]),
+        (second, vec![CREATED, CANCELLED]),
+        (third, vec![CREATED, CANCELLED]),
+        (fourth, vec![CREATED, (1, ChangeKind::Updated), (2, ChangeKind::Completed)]),
+    ];
+    assert_eq!(untold(&store).await, wanted);
+    assert_eq!(store.count_untold(1000).await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn whoever_sees_the_index_notes_changes_too() {
+    let (database, store) = with_events().await;
+    let [pod, sweeper] = [other(&database).await, other(&database).await];
+    pod.check_indexes().await.unwrap();
+    sweeper.look_for_events().await.unwrap();
+    assert!(pod.has_events() && sweeper.has_events());
+    let id = reserve(&pod, database.ticket().await).await;
+    expire(&database, id).await;
+    assert_eq!(sweep(&sweeper).await, 1);
+    assert_eq!(untold(&store).await, [(id, vec![CREATED, CANCELLED])]);
+    // It is one of ours.
+    assert_eq!(pod.foreign_indexes().await.unwrap(), []);
+
+    database.drop_index("untold_orders").await;
+    pod.check_indexes().await.unwrap();
+    assert!(!pod.has_events());
+    assert!(store.check_indexes().await.is_err(), "who publishes needs it");
+}
+
+#[tokio::test]
+async fn what_changes_while_it_is_told_is_still_to_be_told() {
+    let (database, store) = with_events().await;
+    let [told_at_once, overtaken, paid] = [
+        reserve(&store, database.ticket().await).await,
+        reserve(&store, database.ticket().await).await,
+        reserve(&store, database.ticket().await).await,
+    ];
+    cancel(&store, overtaken).await;
+    store.begin_payment(paid, &ReservationTerms::default()).await.unwrap();
+    store.complete(paid, &ReservationTerms::default()).await.unwrap();
+    // They were read before they were changed.
+    store.note_told(&[told(told_at_once, 0), told(overtaken, 0), told(paid, 1)]).await.unwrap();
+    let left = [(overtaken, vec![CANCELLED]), (paid, vec![(2, ChangeKind::Completed)])];
+    assert_eq!(untold(&store).await, left);
+    store.note_told(&[told(overtaken, 1), told(paid, 2)]).await.unwrap();
+    assert_eq!(untold(&store).await, []);
+    // Nothing of it is left in the documents.
+    for id in [told_at_once, overtaken, paid] {
+        assert!(!database.stored(&id.to_string()).await.contains_key("outbox"));
+    }
+}
+
+#[tokio::test]
+async fn whatever_comes_before_an_order_is_read_with_it_however_small_the_batch() {
+    let (database, store) = with_events().await;
+    let ticket = database.ticket().await;
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        let id = reserve(&store, ticket).await;
+        cancel(&store, id).await;
+        ids.push(id);
+    }
+    let last = reserve(&store, ticket).await;
+    let mut seen = HashSet::new();
+    // Three orders at most fit into the first look, and twelve into the second.
+    for limit in [3, 1] {
+        let read = store.untold(limit).await.unwrap();
+        assert!(read.is_full);
+        let here: HashSet<_> = read.orders.iter().map(|untold| untold.order.id).collect();
+        assert!(!here.contains(&last) || here.len() == 7, "it is read without those before it: {here:?}");
+        seen.extend(here);
+    }
+    assert!(!seen.is_empty());
+    // Whatever is read is told, until nothing is left; the last order comes last.
+    let mut order_of_telling = Vec::new();
+    while let orders = store.untold(1).await.unwrap().orders
+        && !orders.is_empty()
+    {
+        let cancelled_first = |untold: &UntoldOrder| untold.order.id == last;
+        let mut orders = orders;
+        orders.sort_by_key(cancelled_first);
+        let done: Vec<_> =
+            orders.iter().map(|untold| told(untold.order.id, untold.order.version.0)).collect();
+        order_of_telling.extend(done.iter().map(|told| told.id));
+        store.note_told(&done).await.unwrap();
+    }
+    assert_eq!(order_of_telling.last(), Some(&last));
+    assert_eq!(order_of_telling.len(), 7);
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_told_of_delays_no_other_and_is_kept() {
+    let (database, store) = with_events().await;
+    let spoilt =
+        database.mongoose_order(doc! { "status": "cancelled", "ticket": "none", "outbox": {} }).await;
+    let id = reserve(&store, database.ticket().await).await;
+    assert_eq!(untold(&store).await, [(id, vec![CREATED])]);
+    let stored: Document = database.stored(&spoilt).await;
+    assert!(!stored.contains_key("outbox") && stored.contains_key("outboxUnreadable"), "{stored}");
+}
+
+#[tokio::test]
+async fn one_process_at_a_time_has_the_lease_and_the_next_learns_how_far_it_came() {
+    let (database, store) = with_events().await;
+    let second = other(&database).await;
+    let lease = store.take_relay_lease("first", LASTS).await.unwrap().unwrap();
+    assert_eq!(lease.positions, Positions::new());
+    assert!(second.take_relay_lease("second", LASTS).await.unwrap().is_none());
+    // Whoever has it gets it again, as after a lost reply.
+    assert!(store.take_relay_lease("first", LASTS).await.unwrap().is_some());
+
+    let positions = Positions::from([("orders".to_owned(), 17)]);
+    assert!(store.renew_relay_lease("first", &positions).await.unwrap());
+    assert!(!second.renew_relay_lease("second", &Positions::new()).await.unwrap());
+    store.release_relay_lease("first", &positions).await.unwrap();
+    let lease = second.take_relay_lease("second", LASTS).await.unwrap().unwrap();
+    assert_eq!(lease.positions, positions);
+
+    // It does not renew it, and nobody waits for it longer than that.
+    let short = Duration::from_millis(300);
+    eventually("the lease is free", || async { store.take_relay_lease("first", short).await.unwrap() }).await;
+    assert!(!second.renew_relay_lease("second", &positions).await.unwrap(), "it is another's now");
+}
+
+#[tokio::test]
+async fn of_many_processes_that_take_the_lease_at_once_one_gets_it() {
+    let (database, _) = with_events().await;
+    let mut stores = Vec::new();
+    for _ in 0..8 {
+        stores.push(other(&database).await);
+    }
+    let names: Vec<_> = (0..8).map(|number| format!("pod-{number}")).collect();
+    let takes = stores.iter().zip(&names).map(|(store, name)| store.take_relay_lease(name, LASTS));
+    let taken = futures::future::join_all(takes).await;
+    assert_eq!(taken.into_iter().filter(|taken| taken.as_ref().unwrap().is_some()).count(), 1);
+}
+
+#[tokio::test]
+async fn the_window_of_an_order_is_the_same_with_events() {
+    let (database, store) = with_events().await;
+    let terms = ReservationTerms { window: ReservationWindow::default(), ..ReservationTerms::default() };
+    let reserved = store.reserve(&user("u1"), database.ticket().await, None, &terms).await.unwrap();
+    let stored = database.stored(&reserved.reservation().order.id.to_string()).await;
+    let fields: Vec<_> = stored.keys().map(String::as_str).collect();
+    assert_eq!(fields, ["_id", "userId", "status", "expiresAt", "ticket", "version", "outbox"]);
+}
