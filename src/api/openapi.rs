@@ -135,7 +135,9 @@ fn add_errors(operation: &mut Operation, own: &[ApiError]) {
         for error in errors {
             let example = ExampleBuilder::new().value(serde_json::to_value(error.body()).ok()).build();
             content = content.examples_from_iter([(format!("{error:?}"), example)]);
-            messages.push(error.message());
+            if !messages.contains(&error.message()) {
+                messages.push(error.message());
+            }
         }
         let Some(status) = errors.first().map(|error| error.status().as_str().to_owned()) else { continue };
         let response = ResponseBuilder::new()

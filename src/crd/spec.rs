@@ -32,7 +32,7 @@ use super::{
     ),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True when everything is in place"),
     printcolumn(name = "Replicas", type_ = "string", json_path = ".status.readyOfWanted", description = "Number of ready pods and of desired pods"),
-    printcolumn(name = "Host", type_ = "string", json_path = ".spec.ingress.hosts[0]", description = "The first host name"),
+    printcolumn(name = "Host", type_ = "string", json_path = ".status.routes[0].host", description = "The first host name"),
     printcolumn(name = "Expired", type_ = "integer", json_path = ".status.expiry.expiredTotal", description = "Number of orders that the sweeper has moved to cancelled"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "Image of the pods; empty for the operator's own image", priority = 1),

@@ -5,7 +5,6 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -52,8 +51,8 @@ pub struct ConnectOptions<'a> {
     pub uri: &'a str,
     /// The database's name; else the URI's, else `orders`.
     pub database: Option<&'a str>,
-    /// The Kubernetes namespace that short host names belong to. With `ticketing`, `orders-mongo` becomes
-    /// `orders-mongo.ticketing.svc`: what a pod of that namespace reaches by the short name, but from any namespace.
+    /// The Kubernetes namespace in which host names are resolved as a pod of it would: with `ticketing`, `orders-mongo` is
+    /// `orders-mongo.ticketing.svc`. Only in guarded pools, since the others are those of such a pod.
     pub namespace: Option<&'a str>,
     /// The CA and the client certificate; TLS is then on.
     pub tls: Option<&'a ClientTls>,
@@ -111,7 +110,7 @@ impl<'a> ConnectOptions<'a> {
             (None, None) => matches!(options.tls, Some(Tls::Enabled(_))),
         };
         let pool = match (budget, has_tls) {
-            (Some(budget), _) => guarded(options, has_tls, self.tls, budget)?,
+            (Some(budget), _) => self.guarded(options, has_tls, budget)?,
             (None, true) => self.tls.unwrap_or(&ClientTls::default()).with_options(|files| {
                 options.tls = Some(Tls::Enabled(files));
                 client(options).map(Pool::from)
@@ -124,18 +123,47 @@ impl<'a> ConnectOptions<'a> {
         Ok((pool, target))
     }
 
+    /// The client, which makes its connections through a guard of its own: that speaks TLS, and keeps the servers within
+    /// bounds. What the connection string chooses for itself is bounded here.
+    fn guarded(
+        &self,
+        mut options: ClientOptions,
+        has_tls: bool,
+        budget: Arc<Budget>,
+    ) -> Result<Pool, StoreError> {
+        let bounded = |chosen: Option<Duration>| chosen.unwrap_or(CONNECT_TIMEOUT).min(MAX_GUARDED_TIMEOUT);
+        let timeout = bounded(options.connect_timeout);
+        let tls = has_tls.then(|| tls::connector(self.tls)).transpose()?;
+        let dialer = Dialer { namespace: self.namespace.map(str::to_owned), tls, timeout };
+        let guard = Guard::start(dialer, budget).map_err(|error| StoreError::Failed {
+            doing: "preparing to connect",
+            detail: error.to_string(),
+        })?;
+        options.socks5_proxy = Some(guard.proxy());
+        options.tls = Some(Tls::Disabled);
+        options.connect_timeout = Some(timeout);
+        options.server_selection_timeout = Some(bounded(options.server_selection_timeout));
+        options.min_pool_size = None;
+        options.max_pool_size = options.max_pool_size.map(|size| size.min(MAX_GUARDED_POOL_SIZE));
+        options.heartbeat_freq = options.heartbeat_freq.map(|pause| pause.max(MIN_GUARDED_HEARTBEAT));
+        // Otherwise a server may send as many answers to one look as it likes.
+        options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
+        // A DNS record is asked for again and again.
+        options.srv_max_hosts.get_or_insert(MAX_HOSTS);
+        Ok(Pool { client: client(options)?, _guard: Some(guard) })
+    }
+
     pub(super) fn parse(&self) -> Result<(ConnectionUri, TargetId), StoreError> {
         let has_certificate = self.tls.is_some_and(ClientTls::has_certificate);
-        let mut uri = ConnectionUri::parse(self.uri.trim(), has_certificate)?;
+        let uri = ConnectionUri::parse(self.uri.trim(), has_certificate)?;
         if uri.tls == Some(false) && self.tls.is_some() {
             return Err(StoreError::InvalidUri(
                 "tls=false contradicts the CA or the client certificate that is given".into(),
             ));
         }
-        let hosts = match &mut uri.driver.host_info {
+        let hosts = match &uri.driver.host_info {
             HostInfo::HostIdentifiers(addresses) => {
-                addresses.iter_mut().for_each(|address| qualify(address, self.namespace));
-                addresses.iter().map(host_port).collect()
+                addresses.iter().map(|address| host_port(address, self.namespace)).collect()
             }
             HostInfo::DnsRecord(name) => vec![format!("srv:{}", name.to_lowercase())],
             _ => {
@@ -176,33 +204,6 @@ fn client(options: ClientOptions) -> Result<Client, StoreError> {
             StoreError::InvalidUri("its options contradict each other".into())
         }
     })
-}
-
-/// The client, which makes its connections through a guard of its own: that speaks TLS, and keeps the servers within
-/// bounds. What the connection string chooses for itself is bounded here.
-fn guarded(
-    mut options: ClientOptions,
-    has_tls: bool,
-    tls: Option<&ClientTls>,
-    budget: Arc<Budget>,
-) -> Result<Pool, StoreError> {
-    let timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT).min(MAX_GUARDED_TIMEOUT);
-    let selection = options.server_selection_timeout.unwrap_or(CONNECT_TIMEOUT).min(MAX_GUARDED_TIMEOUT);
-    let tls = has_tls.then(|| tls::connector(tls)).transpose()?;
-    let guard = Guard::start(Dialer { tls, timeout }, budget)
-        .map_err(|error| StoreError::Failed { doing: "preparing to connect", detail: error.to_string() })?;
-    options.socks5_proxy = Some(guard.proxy());
-    options.tls = Some(Tls::Disabled);
-    options.connect_timeout = Some(timeout);
-    options.server_selection_timeout = Some(selection);
-    options.min_pool_size = None;
-    options.max_pool_size = options.max_pool_size.map(|size| size.min(MAX_GUARDED_POOL_SIZE));
-    options.heartbeat_freq = options.heartbeat_freq.map(|pause| pause.max(MIN_GUARDED_HEARTBEAT));
-    // Otherwise a server may send as many answers to one look as it likes.
-    options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
-    // A DNS record is asked for again and again.
-    options.srv_max_hosts.get_or_insert(MAX_HOSTS);
-    Ok(Pool { client: client(options)?, _guard: Some(guard) })
 }
 
 impl fmt::Debug for ConnectOptions<'_> {
@@ -305,21 +306,18 @@ pub(super) fn majority() -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).build()
 }
 
-fn qualify(address: &mut ServerAddress, namespace: Option<&str>) {
-    if let (ServerAddress::Tcp { host, .. }, Some(namespace)) = (address, namespace) {
-        let short = !host.contains('.') && host != "localhost" && host.parse::<IpAddr>().is_err();
-        if short {
-            *host = format!("{host}.{namespace}.svc");
-        }
-    }
-}
-
-fn host_port(address: &ServerAddress) -> String {
+/// How a server is identified, whoever writes it: a short name is that of a Service in the namespace.
+fn host_port(address: &ServerAddress, namespace: Option<&str>) -> String {
     match address {
-        ServerAddress::Tcp { host, port } if host.contains(':') => {
-            format!("[{host}]:{}", port.unwrap_or(27017))
+        ServerAddress::Tcp { host, port } => {
+            let (host, port) = (host.to_lowercase(), port.unwrap_or(27017));
+            let is_short = !host.contains(['.', ':']) && host != "localhost";
+            match namespace {
+                Some(namespace) if is_short => format!("{host}.{namespace}.svc:{port}"),
+                _ if host.contains(':') => format!("[{host}]:{port}"),
+                _ => format!("{host}:{port}"),
+            }
         }
-        ServerAddress::Tcp { host, port } => format!("{}:{}", host.to_lowercase(), port.unwrap_or(27017)),
         other => other.to_string(),
     }
 }

@@ -271,8 +271,10 @@ fn a_request_is_explained_for_every_host_or_the_one_that_it_names() {
     );
     let gateway = GOOD.replace(
         "  ingress:",
-        "  gateway: {parentRefs: [{name: public, sectionName: https}], hostnames: [g.dev]}\n  ingress:",
+        "  gateway: {parentRefs: [{name: public, sectionName: https}], hostnames: [g.dev, ticketing.dev]}\n  ingress:",
     );
+    let both = rendered(&["-", "--default-image", "i", "--explain", "other.dev/ws"], &gateway);
+    assert_eq!(both.trim(), "no rule has host other.dev: there are rules for g.dev, ticketing.dev");
     let said = rendered(&["-", "--default-image", "i", "--explain", "g.dev/ws"], &gateway);
     assert!(
         said.starts_with("g.dev/ws (Gateway shop/public, listener https) goes to ws-srv:3000 by rule /ws"),

@@ -48,7 +48,9 @@ fn problem(route: &Partial<HTTPRoute>, parent: &ParentReference) -> Option<Probl
             return Some(Problem::new(Reason::GatewayPending, message));
         }
         if let Some(condition) = current.find(|condition| condition.status != "True") {
-            let why = format!("{}: {}", condition.reason, condition.message);
+            // Not every controller has more to say than a reason.
+            let words = [condition.reason.as_str(), condition.message.trim()];
+            let why = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(": ");
             return Some(Problem::new(reason, format!("{described} {refusal} HTTPRoute {name:?}: {why}")));
         }
     }
@@ -62,13 +64,17 @@ mod tests {
     use super::*;
 
     fn reasons(parents: Value) -> Vec<&'static str> {
+        found(parents).into_iter().map(|problem| problem.reason.as_str()).collect()
+    }
+
+    fn found(parents: Value) -> Vec<Problem> {
         let route: Partial<HTTPRoute> = serde_json::from_value(json!({
             "metadata": {"name": "orders", "namespace": "shop", "generation": 2},
             "spec": {"parentRefs": [{"group": "g", "kind": "Gateway", "name": "public", "namespace": "shop"}]},
             "status": {"parents": parents}
         }))
         .unwrap();
-        problems(&route).into_iter().map(|problem| problem.reason.as_str()).collect()
+        problems(&route)
     }
 
     fn parent(name: &str, conditions: &[(&str, &str, i64)]) -> Value {
@@ -89,6 +95,10 @@ mod tests {
         assert_eq!(reasons(json!([parent("public", &[("Accepted", "True", 1)])])), ["GatewayPending"]);
         let refused = [("Accepted", "False", 2), ("ResolvedRefs", "True", 2)];
         assert_eq!(reasons(json!([parent("public", &refused)])), ["RouteNotAccepted"]);
+        let mut silent = parent("public", &refused);
+        silent["conditions"][0]["message"] = json!("");
+        let message = found(json!([silent])).remove(0).message;
+        assert!(message.ends_with("does not accept HTTPRoute \"orders\": R"), "{message}");
         let lost = [("Accepted", "True", 2), ("ResolvedRefs", "False", 3)];
         assert_eq!(reasons(json!([parent("public", &lost)])), ["BackendsNotResolved"]);
     }

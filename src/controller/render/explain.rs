@@ -28,7 +28,9 @@ pub(super) fn explain(services: &[ServiceInFile], request: &RequestTarget) -> Re
         answer(&mut text, request, site, rules)?;
     }
     if text.is_empty() {
-        let hosts: Vec<_> = sites.keys().map(|(host, _)| host.to_string()).collect();
+        // A host may have several sites: an ingress class, and Gateways.
+        let mut hosts: Vec<_> = sites.keys().map(|(host, _)| host.to_string()).collect();
+        hosts.dedup();
         match &request.host {
             Some(host) => writeln!(text, "no rule has host {host}: there are rules for {}", listed(&hosts))?,
             None => writeln!(text, "there are no rules: no OrdersService has spec.ingress or spec.gateway")?,

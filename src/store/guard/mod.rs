@@ -138,7 +138,7 @@ mod tests {
     type Client = Socks5Stream<TcpStream>;
 
     fn guard() -> Guard {
-        let dialer = Dialer { tls: None, timeout: Duration::from_secs(5) };
+        let dialer = Dialer { namespace: None, tls: None, timeout: Duration::from_secs(5) };
         Guard::start(dialer, Arc::default()).unwrap()
     }
 

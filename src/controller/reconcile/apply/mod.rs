@@ -188,7 +188,7 @@ fn not_served(kind: ChildKind) -> ChildOutcome {
         ChildKind::HTTPRoute => {
             let message = "spec.gateway is set, but this cluster has no Gateway API (HTTPRoute of \
                            gateway.networking.k8s.io/v1): install its CRDs and a controller for them (this operator \
-                           need not be restarted), or set spec.ingress in place of spec.gateway";
+                           need not be restarted), or remove spec.gateway; spec.ingress serves the same routes";
             let problem = Problem::new(Reason::GatewayApiMissing, message);
             ChildOutcome { route_problems: vec![problem], ..ChildOutcome::default() }
         }
