@@ -14,11 +14,20 @@ use crate::{crd::Reason, runtime::lease::Leadership};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a request to the API server failed.
+///
+/// Its text has the API server's own words, for the administrator's log. Whoever may read a status or an event gets
+/// [`Self::remedy`].
 #[derive(Debug, Error)]
 pub enum RequestError {
     /// The API server refused it for lack of permission.
     #[error("the operator is not allowed to: {0}; check the chart's RBAC rules")]
     Forbidden(String),
+    /// A ResourceQuota has no room for it.
+    #[error("a ResourceQuota has no room: {0}")]
+    QuotaExceeded(String),
+    /// An admission plugin, webhook or policy refused it.
+    #[error("admission denied it: {0}")]
+    Denied(String),
     /// No response in time.
     #[error("the API server did not answer within {} s", REQUEST_TIMEOUT.as_secs())]
     Timeout,
@@ -52,7 +61,59 @@ impl RequestError {
     fn reason_or(&self, otherwise: Reason) -> Reason {
         match self {
             Self::Forbidden(_) => Reason::Forbidden,
-            Self::Timeout | Self::Refused { .. } | Self::NotLeading | Self::Unreachable(_) => otherwise,
+            Self::QuotaExceeded(_)
+            | Self::Denied(_)
+            | Self::Timeout
+            | Self::Refused { .. }
+            | Self::NotLeading
+            | Self::Unreachable(_) => otherwise,
+        }
+    }
+
+    /// What is wrong and what to do about it, for whoever may read a status or an event but not the administrator's log.
+    ///
+    /// It has none of the API server's words: they name accounts, addresses and webhooks that are nobody's business in
+    /// the namespace.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Forbidden(_) => "the operator is not allowed to; have its administrator install the chart's RBAC rules \
+                                   as they are"
+                .into(),
+            Self::QuotaExceeded(_) => "a ResourceQuota of this namespace has no room for it (see kubectl describe \
+                                       resourcequota); delete what is not needed, or have it raised"
+                .into(),
+            Self::Denied(_) => "an admission policy or webhook of the cluster denies it; kubectl apply of what \
+                                `orders-operator render` prints shows its reason to you, and the log of the operator \
+                                to its administrator"
+                .into(),
+            Self::Refused { code, .. } => {
+                format!("the API server refuses it (code {code}); it is tried again, and the log of the operator says why")
+            }
+            Self::Unreachable(_) => {
+                "the API server cannot be reached; it is tried again, and the log of the operator says why".into()
+            }
+            Self::Timeout | Self::NotLeading => self.to_string(),
+        }
+    }
+
+    /// Classifies the API server's refusal.
+    fn refused(code: u16, message: String) -> Self {
+        // After the name of the object, if it has one.
+        let (_, words) = message.split_once(" is forbidden: ").unwrap_or(("", &message));
+        if words.starts_with("exceeded quota: ") || words.starts_with("failed quota: ") {
+            return Self::QuotaExceeded(message);
+        }
+        // A webhook may choose any code.
+        if words.starts_with("admission webhook \"") || words.starts_with("ValidatingAdmissionPolicy '") {
+            return Self::Denied(message);
+        }
+        match code {
+            // The second is what OwnerReferencesPermissionEnforcement says; other plugins judge the object.
+            403 if message.contains("User \"") || words.starts_with("cannot set ") => {
+                Self::Forbidden(message)
+            }
+            403 => Self::Denied(message),
+            _ => Self::Refused { code, message },
         }
     }
 }
@@ -123,12 +184,7 @@ async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T,
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Err(_) => Err(RequestError::Timeout),
         Ok(Ok(response)) => Ok(response),
-        Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
-            Err(RequestError::Forbidden(status.message))
-        }
-        Ok(Err(kube::Error::Api(status))) => {
-            Err(RequestError::Refused { code: status.code, message: status.message })
-        }
+        Ok(Err(kube::Error::Api(status))) => Err(RequestError::refused(status.code, status.message)),
         Ok(Err(error)) => Err(RequestError::Unreachable(error)),
     }
 }
@@ -154,6 +210,38 @@ mod tests {
         let mut config = Config::new(url);
         (config.auth_info, config.read_timeout) = (AuthInfo::default(), None);
         Client::try_from(config).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_has_its_kind_and_its_words_are_for_the_log_only() {
+        let rbac =
+            "services \"x\" is forbidden: User \"system:serviceaccount:ops:hunter2\" cannot patch resource";
+        let plugin =
+            "services \"x\" is forbidden: cannot set an ownerRef on a resource you can't delete: hunter2";
+        let quota = "services \"x\" is forbidden: exceeded quota: hunter2, requested: services=1";
+        let policy = "services \"x\" is forbidden: ValidatingAdmissionPolicy 'hunter2' with binding 'b' denied request: no";
+        let webhook = "admission webhook \"hunter2.svc\" denied the request: no";
+        let limit = "pods \"x\" is forbidden: maximum cpu usage per hunter2 is 1";
+        let away = "Internal error occurred: failed calling webhook \"hunter2\": dial tcp 10.0.0.1:443: connect: refused";
+        for (code, words, kind) in [
+            (403, rbac, "Forbidden"),
+            (403, plugin, "Forbidden"),
+            (403, quota, "QuotaExceeded"),
+            (422, policy, "Denied"),
+            (403, webhook, "Denied"),
+            (409, webhook, "Denied"),
+            (403, limit, "Denied"),
+            (500, away, "Refused"),
+        ] {
+            let error = RequestError::refused(code, words.to_owned());
+            assert!(format!("{error:?}").starts_with(kind), "{error:?}");
+            assert!(error.to_string().contains("hunter2"), "{error}");
+            let remedy = error.remedy();
+            assert!(!remedy.contains("hunter2") && !remedy.contains("10.0.0.1"), "{remedy}");
+            assert_eq!(error.write_reason() == Reason::Forbidden, kind == "Forbidden");
+        }
+        let unreachable = RequestError::Unreachable(kube::Error::Service("hunter2".into()));
+        assert!(unreachable.to_string().contains("hunter2") && !unreachable.remedy().contains("hunter2"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::api_server::RequestError;
 use crate::crd::Reason;
 
 /// The most bytes of joined messages.
@@ -14,12 +15,20 @@ pub struct Problem {
     pub reason: Reason,
     /// What is wrong, with which value, and what to do.
     pub message: String,
+    /// What only the administrator's log has.
+    pub detail: Option<String>,
 }
 
 impl Problem {
     /// A problem of a category.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), detail: None }
+    }
+
+    /// What could not be done since a request to the API server failed.
+    pub fn of_request(reason: Reason, what: &str, error: &RequestError) -> Self {
+        let message = format!("{what}: {}", error.remedy());
+        Self { reason, message, detail: Some(error.to_string()) }
     }
 
     /// The messages of several problems as one. The API server refuses conditions with a message over 32,768 bytes, and
@@ -35,9 +44,11 @@ impl Problem {
     }
 }
 
+/// For the administrator's log.
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.reason.as_str(), self.message)
+        write!(formatter, "{}: {}", self.reason.as_str(), self.message)?;
+        self.detail.as_ref().map_or(Ok(()), |detail| write!(formatter, " ({detail})"))
     }
 }
 

@@ -386,12 +386,17 @@ impl Process {
     /// What it serves on its admin port, such as `/metrics`.
     pub async fn admin(&self, path: &str) -> String {
         let address = eventually("the admin server listens", || async {
-            let log = std::fs::read_to_string(&self.log).unwrap();
+            let log = self.log();
             let line = log.lines().find(|line| line.contains("serving the admin endpoints"))?;
             line.rsplit_once("address=0.0.0.0:").map(|(_, port)| format!("http://127.0.0.1:{port}{path}"))
         })
         .await;
         reqwest::get(address).await.unwrap().text().await.unwrap()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// The sum of the metrics whose name and labels begin so.

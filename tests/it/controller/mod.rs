@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Secret, Service},
+    core::v1::{ResourceQuota, Secret, Service},
+    events::v1::Event,
     networking::v1::Ingress,
     rbac::v1::{PolicyRule, Role},
 };
@@ -295,13 +296,51 @@ async fn a_watch_that_fails_is_counted_by_kind_and_does_not_hold_up_others() {
     // What it can do it does, and it says what it cannot.
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "Forbidden").await;
-    assert!(message.contains("networkpolicies"), "{message}");
+    assert!(message.contains("NetworkPolicy"), "{message}");
     namespace.api::<Service>().delete("orders", &DeleteParams::background()).await.unwrap();
     eventually("drift is repaired", || async { namespace.api::<Service>().get_opt("orders").await.unwrap() })
         .await;
     assert_eq!(errors("Service").await, 0.0);
     assert!(controller.admin("/readyz").await.contains("[-]caches"));
     assert!(controller.admin("/livez").await.ends_with("ok\n"));
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_quota_that_has_no_room_is_told_and_the_api_server_s_words_are_in_the_log_only() {
+    let namespace = TestNamespace::create("quota").await;
+    namespace.secrets(MONGO).await;
+    let quota = serde_json::from_value(
+        json!({"metadata": {"name": "no-services"}, "spec": {"hard": {"count/services": "0"}}}),
+    )
+    .unwrap();
+    namespace.api::<ResourceQuota>().create(&PostParams::default(), &quota).await.unwrap();
+    eventually("the quota is in force", || async {
+        // Nothing is made of it.
+        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        let service = json!({"metadata": {"name": "x"}, "spec": {"ports": [{"port": 80}]}});
+        let service = serde_json::from_value(service).unwrap();
+        namespace.api::<Service>().create(&dry_run, &service).await.err()
+    })
+    .await;
+    let controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "ApplyFailed").await;
+    assert!(message.contains("cannot apply Service \"orders\": a ResourceQuota"), "{message}");
+    assert!(!message.contains("exceeded quota"), "{message}");
+    let ready = namespace.condition("orders", Ready, "False", "ApplyFailed").await;
+    assert_eq!(ready, message);
+    eventually("the log has them", || async {
+        controller.log().contains("exceeded quota: no-services").then_some(())
+    })
+    .await;
+    let note = eventually("the event is there", || async {
+        let events = namespace.api::<Event>().list(&Default::default()).await.unwrap();
+        let about = |event: &&Event| event.reason.as_deref() == Some("ApplyFailed");
+        events.iter().find(about).and_then(|event| event.note.clone())
+    })
+    .await;
+    assert_eq!(note, message);
     namespace.remove().await;
 }
 
@@ -318,10 +357,17 @@ async fn a_missing_right_is_named_in_the_resource() {
     })
     .await;
 
-    let _controller = namespace.run("controller").await;
+    let controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "Forbidden").await;
-    assert!(message.contains("secrets") && message.contains("RBAC"), "{message}");
+    assert!(message.contains("RBAC"), "{message}");
+    // The words of the API server are the administrator's.
+    assert!(!message.contains("system:serviceaccount"), "{message}");
+    eventually("the log has them", || async {
+        let log = controller.log();
+        (log.contains("system:serviceaccount") && log.contains("secrets")).then_some(())
+    })
+    .await;
     let roles = namespace.api::<Role>();
     let less = roles.get(&whole.name_any()).await.unwrap();
     let restored = Role { rules: whole.rules.clone(), ..less };

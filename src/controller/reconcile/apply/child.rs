@@ -339,12 +339,12 @@ impl ChildWriter<'_> {
                 format!("the API server rejects {kind} {name:?}: {message}; correct the spec accordingly");
             return Problem::new(Reason::InvalidSpec, message);
         }
-        Problem::new(error.write_reason(), format!("cannot {verb} {kind} {name:?}: {error}"))
+        Problem::of_request(error.write_reason(), &format!("cannot {verb} {kind} {name:?}"), error)
     }
 
     fn read_failed<K: Child>(&self, error: &RequestError) -> Problem {
         let (kind, name) = (K::KIND.as_str(), self.owner.key.name());
-        Problem::new(error.read_reason(), format!("cannot read {kind} {name:?}: {error}"))
+        Problem::of_request(error.read_reason(), &format!("cannot read {kind} {name:?}"), error)
     }
 
     fn not_owned<K: Child>(&self, live: &ObjectMeta) -> Problem {

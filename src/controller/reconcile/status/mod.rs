@@ -92,7 +92,7 @@ pub fn compute(
             );
         }
         Err(Stopped::ReadFailed(error)) => {
-            let message = format!("cannot read what the spec refers to: {error}");
+            let message = format!("cannot read what the spec refers to: {}", error.remedy());
             set(ConditionType::Reconciled, false, error.read_reason(), message);
         }
         // The rollout is not observed yet: nothing is known of it.
