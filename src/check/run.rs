@@ -7,7 +7,10 @@ use super::{
     error::CheckError,
     findings::{Findings, PRINTED, counted},
 };
-use crate::store::{ConnectOptions, Duplicate, ErrorCategory, Holder, Store};
+use crate::{
+    runtime::Escape,
+    store::{ConnectOptions, Duplicate, ErrorCategory, Holder, Store},
+};
 
 /// The most orders without a due time that are counted.
 const MAX_WITHOUT_DUE_TIME: u32 = 100_000;
@@ -138,5 +141,5 @@ fn print_some(number: u64, line: &str) {
 
 /// That the reader has closed the pipe is no error.
 fn print(line: &str) {
-    drop(writeln!(io::stdout(), "{line}"));
+    drop(writeln!(io::stdout(), "{}", Escape::Text.line(line)));
 }

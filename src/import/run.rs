@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     order::Ticket,
+    runtime::Escape,
     store::{ConnectOptions, Store},
 };
 
@@ -110,7 +111,7 @@ impl<'a> Import<'a> {
             return Err(ImportError::BadLine { number, reason, before: self.summary });
         }
         self.summary.bad += 1;
-        eprintln!("line {number} is bad: {reason}");
+        eprintln!("line {number} is bad: {}", Escape::Text.line(&reason));
         Ok(())
     }
 

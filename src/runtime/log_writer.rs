@@ -1,4 +1,4 @@
-//! Writes log lines without ever waiting for whoever reads them.
+//! Writes log lines without ever waiting for whoever reads them, and sees that each is one line.
 //!
 //! A container's log is a pipe. If the other end stops reading, a write to it never returns, and a program that logs in
 //! the middle of its work stops with it. So a thread does the writing, and lines that find no room to wait are dropped and
@@ -15,6 +15,8 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::escape::Escape;
+
 /// How many bytes of lines may wait. A pipe has room for 64 KiB more.
 const ROOM: usize = 1024 * 1024;
 
@@ -26,6 +28,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     dropped: Counter,
+    escape: Escape,
 }
 
 #[derive(Default)]
@@ -38,19 +41,27 @@ struct State {
 }
 
 impl LogWriter {
-    /// Starts the thread, which writes to `output`.
+    /// Starts the thread, which writes to `output`, with what others wrote in the lines escaped.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(super) fn start(output: impl Write + Send + 'static, dropped: Counter) -> io::Result<Self> {
-        let writer = Self(Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), dropped }));
+    pub(super) fn start(
+        output: impl Write + Send + 'static,
+        escape: Escape,
+        dropped: Counter,
+    ) -> io::Result<Self> {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        let writer = Self(Arc::new(Shared { state, changed, dropped, escape }));
         let shared = writer.0.clone();
         thread::Builder::new().name("log".into()).spawn(move || shared.write_to(output))?;
         Ok(writer)
     }
 
-    /// Has a line written, or drops it.
+    /// Has a line written, or drops it. It has no line break.
     pub(super) fn push(&self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text = self.0.escape.line(&text);
+        let line = [text.as_bytes(), b"\n"].concat();
         let mut state = self.0.lock();
         if state.bytes + line.len() > ROOM {
             state.untold += 1;
@@ -58,7 +69,7 @@ impl LogWriter {
             return;
         }
         state.bytes += line.len();
-        state.lines.push_back(line.to_vec());
+        state.lines.push_back(line);
         drop(state);
         self.0.changed.notify_all();
     }
@@ -103,7 +114,7 @@ impl Shared {
 impl Write for &LogWriter {
     /// The subscriber writes each line by one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
+        self.push(line.strip_suffix(b"\n").unwrap_or(line));
         Ok(line.len())
     }
 
@@ -148,12 +159,13 @@ mod tests {
     fn a_reader_that_stalls_makes_nobody_wait_and_what_it_misses_is_counted() {
         let ((pass, passes), (written, output)) = (channel(), channel());
         let dropped = Counter::default();
-        let writer = LogWriter::start(Gate { passes, written }, dropped.clone()).unwrap();
-        let line = [b'x'; 1024];
-        for _ in 0..2 * ROOM / line.len() {
+        let writer = LogWriter::start(Gate { passes, written }, Escape::Text, dropped.clone()).unwrap();
+        // With its line break.
+        let (line, length) = ([b'x'; 1023], 1024);
+        for _ in 0..2 * ROOM / length {
             writer.push(&line);
         }
-        assert_eq!(dropped.get(), (ROOM / line.len()) as u64);
+        assert_eq!(dropped.get(), (ROOM / length) as u64);
         // It does not wait for longer than it is told to.
         writer.flush(Duration::from_millis(1));
         // Once it reads again, all that was kept is written, in its order, and there is room again.
@@ -162,8 +174,8 @@ mod tests {
         writer.push(b"last");
         writer.flush(Duration::from_secs(60));
         let written: Vec<u8> = output.try_iter().flatten().collect();
-        assert_eq!(written.len(), ROOM + 4);
-        assert!(written.ends_with(b"xlast"));
-        assert_eq!(dropped.get(), (ROOM / line.len()) as u64);
+        assert_eq!(written.len(), ROOM + 5);
+        assert!(written.ends_with(b"x\nlast\n"));
+        assert_eq!(dropped.get(), (ROOM / length) as u64);
     }
 }

@@ -9,6 +9,7 @@
 //! admin          /livez, /readyz and /metrics
 //! telemetry      logs, and whether there are traces
 //! log_writer     writes log lines without ever waiting for whoever reads them
+//! escape         escapes control characters in what is logged and printed
 //! traces         OpenTelemetry spans and their export
 //! lease          leader election
 //! watch          watches on the API server: flags, scope, restarts
@@ -23,6 +24,7 @@ pub mod admin;
 mod backoff;
 pub mod cache_sync;
 pub mod client;
+mod escape;
 pub mod events;
 pub mod lease;
 mod log_writer;
@@ -37,6 +39,7 @@ pub mod traces;
 pub mod watch;
 
 pub use backoff::exponential;
+pub use escape::Escape;
 pub use percent::percent_decoded;
 pub use process::{Process, RunError, cluster};
 pub use resources::Resources;

@@ -19,6 +19,7 @@ use tracing_subscriber::{
 };
 
 use super::{
+    escape::Escape,
     log_writer::LogWriter,
     traces::{self, Traces},
 };
@@ -90,7 +91,12 @@ pub fn init(args: &LogArgs, service: &'static str) -> io::Result<Option<Traces>>
     let unwanted = |target: &str| target == traces::TARGET || target.starts_with("fast_socks5");
     let filter = filter.and(filter_fn(move |metadata| !unwanted(metadata.target())));
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let log = LogWriter::start(io::stderr(), DROPPED.clone())?;
+    let escape = match args.log_format {
+        LogFormat::Text if colour => Escape::ColouredText,
+        LogFormat::Text => Escape::Text,
+        LogFormat::Json => Escape::Json,
+    };
+    let log = LogWriter::start(io::stderr(), escape, DROPPED.clone())?;
     let lines = fmt::layer().with_writer(LOG.get_or_init(|| log).clone()).with_ansi(colour);
     // Its default would write to standard error by itself, and wait for whoever reads that.
     panic::set_hook(Box::new(|panic| {
@@ -116,11 +122,11 @@ pub fn init(args: &LogArgs, service: &'static str) -> io::Result<Option<Traces>>
     Ok(traces)
 }
 
-/// Writes a line after those of the log; without a log, to standard error.
-pub fn print(line: &str) {
+/// Writes an error after the lines of the log, on one line; without a log, to standard error.
+pub fn print(error: &str) {
     match LOG.get() {
-        Some(log) => log.push(format!("{line}\n").as_bytes()),
-        None => eprintln!("{line}"),
+        Some(log) => log.push(error.as_bytes()),
+        None => error.lines().for_each(|line| eprintln!("{}", Escape::Text.line(line))),
     }
 }
 

@@ -35,6 +35,7 @@ mod import;
 mod jwt;
 mod lease;
 mod list;
+mod log_lines;
 mod mongo;
 mod mongoose;
 mod nats;
