@@ -23,6 +23,9 @@ const FRACTION: u64 = 4;
 /// A head of a request, or a body of a response, that is not counted.
 pub(super) const SMALL: usize = 8 * 1024;
 
+/// What a header takes beside its name and value. In HTTP/2 each may be sent as a single byte.
+const HEADER: usize = 128;
+
 /// The memory that clients can have. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Budget(Arc<Halves>);
@@ -105,7 +108,8 @@ impl Account {
         is_signed_in: impl FnOnce() -> bool,
     ) -> Result<(), ApiError> {
         let (path, query) = (request.uri().path().len(), request.uri().query().map_or(0, str::len));
-        let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+        let headers =
+            request.headers().iter().map(|(name, value)| HEADER + name.as_str().len() + value.len());
         let bytes = headers.sum::<usize>() + path + query;
         if bytes <= SMALL { Ok(()) } else { self.count(bytes, is_signed_in) }
     }
@@ -139,6 +143,23 @@ mod tests {
         assert_eq!(free(), (50, 100));
         drop((stranger, user));
         assert_eq!(free(), (1000, 1000));
+    }
+
+    #[test]
+    fn a_head_counts_with_what_its_headers_take_and_a_usual_one_does_not() {
+        let counted = |headers: usize| {
+            let budget = Budget::new(2_000_000);
+            let mut request = Request::new(axum::body::Body::empty());
+            for _ in 0..headers {
+                request.headers_mut().append("a", axum::http::HeaderValue::from_static("b"));
+            }
+            let mut account = budget.account();
+            account.count_head(&request, || false).unwrap();
+            account.anyone
+        };
+        assert_eq!(counted(40), 0);
+        // With the path.
+        assert_eq!(counted(100), 100 * (HEADER + 2) + 1);
     }
 
     #[test]

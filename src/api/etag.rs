@@ -24,7 +24,13 @@ pub(super) async fn not_modified(request: Request, next: Next) -> Response {
     if !is_conditional {
         return next.run(request).await;
     }
-    let conditions = request.headers().clone();
+    // Not all of them: what others there are is counted only once.
+    let relevant = [header::IF_NONE_MATCH, header::CACHE_CONTROL, header::IF_MODIFIED_SINCE];
+    let conditions = relevant.into_iter().filter_map(|name| {
+        let value = request.headers().get(&name)?.clone();
+        Some((name, value))
+    });
+    let conditions: HeaderMap = conditions.collect();
     let response = next.run(request).await;
     if !response.status().is_success() || !is_fresh(&conditions, response.headers().get(header::ETAG)) {
         return response;

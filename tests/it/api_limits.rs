@@ -4,7 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use axum::{body::Bytes, http::Request};
+use axum::{
+    body::Bytes,
+    http::{HeaderValue, Request},
+};
 use futures::future::join_all;
 use h2::client::SendRequest;
 use reqwest::{Method, StatusCode};
@@ -131,6 +134,46 @@ async fn http_2_streams_that_take_nothing_of_a_response_cost_little_memory() {
     };
     timeout(Duration::from_secs(30), ended).await.expect("the streams are ended");
     assert_eq!(process.metric("orders_api_streams_stalled_total").await, 300);
+}
+
+#[tokio::test]
+async fn heads_of_many_small_headers_that_cost_their_client_nothing_are_refused_or_counted() {
+    let database = TestDatabase::new().await;
+    let process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    is_served(&process, &database).await;
+    let before = peak_memory(&process);
+    let url = format!("http://{}/api/orders", process.api);
+    // After the first, each of them is a byte. The body, which is awaited, does not come.
+    let request = |headers: usize| {
+        let mut request = Request::post(&url).body(()).unwrap();
+        for _ in 0..headers {
+            request.headers_mut().append("a", HeaderValue::from_static("b"));
+        }
+        request
+    };
+    let mut attack = Vec::new();
+    for number in 0..40 {
+        let mut client = greedy(&process.api).await;
+        for _ in 0..100 {
+            client = client.ready().await.unwrap();
+            let headers = if number % 2 == 0 { 900 } else { 100 };
+            let (response, body) = client.send_request(request(headers), false).unwrap();
+            attack.push((headers, response, body));
+        }
+    }
+    eventually("the heads use up what there is for them", || async {
+        (process.metric("orders_api_requests_over_budget_total").await > 100).then_some(())
+    })
+    .await;
+    is_served(&process, &database).await;
+    let grown = peak_memory(&process).saturating_sub(before);
+    assert!(grown < 120_000, "{grown} kB more for 4,000 heads of a few hundred bytes");
+    for (headers, response, _) in attack {
+        let status = response.await.unwrap().status().as_u16();
+        let expected: &[u16] = if headers > 100 { &[431] } else { &[401, 408] };
+        assert!(expected.contains(&status), "{headers} headers: {status}");
+    }
 }
 
 #[tokio::test]

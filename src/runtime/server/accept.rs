@@ -14,8 +14,8 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{HeaderValue, Request, Version, header::CONNECTION},
-    response::Response,
+    http::{HeaderValue, Request, StatusCode, Version, header::CONNECTION},
+    response::{IntoResponse, Response},
 };
 use h2::Reason;
 use hyper::{body::Incoming, service::service_fn};
@@ -63,6 +63,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum size of a request's head in bytes, and of the part of a response that is buffered.
 const MAX_BUFFER: u32 = 32 * 1024;
+
+/// Maximum number of a request's headers: hyper's for HTTP/1.1. In HTTP/2, where it has none, each may be sent as a single
+/// byte, and takes more than a hundred.
+const MAX_HEADERS: usize = 100;
 
 /// How much of the bodies of an HTTP/2 connection's requests may be on the way: the protocol's default.
 const WINDOW: u32 = 65_535;
@@ -205,7 +209,8 @@ fn builder(metrics: &ServerMetrics) -> Builder<StreamExecutor> {
 
 /// Responds to a request; the connection shows meanwhile whom it waits for.
 ///
-/// One request beyond what is allowed is refused in the way that tells an HTTP/2 client that it was not looked at.
+/// One request beyond what is allowed is refused in the way that tells an HTTP/2 client that it was not looked at. What is
+/// refused is dropped before this returns: until its future is polled, others may have been received.
 fn respond(
     routes: Router,
     request: Request<Incoming>,
@@ -214,19 +219,26 @@ fn respond(
     draining: CancellationToken,
 ) -> impl Future<Output = Result<Response<ResponseBody>, h2::Error>> + use<> {
     let in_progress = connection.request();
+    let accepted = (in_progress.is_some() && request.headers().len() <= MAX_HEADERS).then_some(request);
     async move {
         let Some(in_progress) = in_progress else {
             metrics.refused.inc();
             return Err(Reason::REFUSED_STREAM.into());
         };
-        let is_http1 = request.version() <= Version::HTTP_11;
-        let busy = Arc::new(Busy::new(connection, true));
-        let request = request.map(|body| Body::new(RequestBody::new(body, busy.clone())));
-        let Ok(mut response) = routes.oneshot(request).await;
-        if is_http1 && draining.is_cancelled() {
-            response.headers_mut().insert(CONNECTION, CLOSE);
-        }
-        busy.set(false);
+        let response = match accepted {
+            Some(request) => {
+                let is_http1 = request.version() <= Version::HTTP_11;
+                let busy = Arc::new(Busy::new(connection, true));
+                let request = request.map(|body| Body::new(RequestBody::new(body, busy.clone())));
+                let Ok(mut response) = routes.oneshot(request).await;
+                if is_http1 && draining.is_cancelled() {
+                    response.headers_mut().insert(CONNECTION, CLOSE);
+                }
+                busy.set(false);
+                response
+            }
+            None => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response(),
+        };
         Ok(response.map(|body| ResponseBody::new(body, Progress::of_this_stream(), in_progress)))
     }
 }
