@@ -1,7 +1,13 @@
 //! The CRD: the checked-in files are current, and the API server rejects invalid resources with helpful messages.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::CustomResourceExt;
+use k8s_openapi::{
+    api::core::v1::ResourceQuota,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    CustomResourceExt,
+    api::{DeleteParams, PostParams},
+};
 use orders_operator::{
     api::ServeArgs,
     crd::{Expiration, OrdersService, crd_yaml},
@@ -11,7 +17,7 @@ use orders_operator::{
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{TestNamespace, refusal, root},
+    cluster::{TestNamespace, eventually, refusal, root},
     render::validates,
 };
 
@@ -332,5 +338,40 @@ async fn kubectl_get_has_its_printer_columns_and_more_with_wide() {
     };
     assert_eq!(named(false), ["Ready", "Replicas", "Host", "Expired", "Age"]);
     assert_eq!(named(true), ["Image", "Window", "Reason", "Message"]);
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_quota_bounds_the_orders_services_of_a_namespace() {
+    const COUNTED: &str = "count/ordersservices.ticketing.dev";
+    let page = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    assert!(page.contains(COUNTED), "the page names what is tried here");
+    let namespace = TestNamespace::create("count").await;
+    let quota =
+        serde_json::from_value(json!({"metadata": {"name": "few"}, "spec": {"hard": {COUNTED: "2"}}}));
+    let quotas = namespace.api::<ResourceQuota>();
+    quotas.create(&PostParams::default(), &quota.unwrap()).await.unwrap();
+    let services = namespace.api::<OrdersService>();
+    for name in ["a", "b"] {
+        namespace.apply(&namespace.service(name, json!({}))).await.unwrap();
+    }
+    // The API server takes a moment until it knows of the quota.
+    let refused = eventually("a third is refused", || async {
+        let third = namespace.apply(&namespace.service("c", json!({}))).await;
+        if third.is_ok() {
+            services.delete("c", &DeleteParams::default()).await.unwrap();
+        }
+        third.err()
+    })
+    .await
+    .to_string();
+    assert!(refused.contains("exceeded quota: few") && refused.contains(COUNTED), "{refused}");
+    // It counts, and is in nobody's way otherwise.
+    namespace.apply(&namespace.service("a", json!({"replicas": 3}))).await.unwrap();
+    services.delete("b", &DeleteParams::default()).await.unwrap();
+    eventually("there is room again", || async {
+        namespace.apply(&namespace.service("c", json!({}))).await.ok()
+    })
+    .await;
     namespace.remove().await;
 }

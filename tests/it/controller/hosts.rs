@@ -1,10 +1,15 @@
 //! Whose a host is: `--host-policy=namespace` and the list of allowed hosts, against tenants who try to have another's.
 //! Each tenant has a service account of its own, which may write in its own namespace only.
 
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::{
+    core::v1::Namespace,
+    networking::v1::{Ingress, IngressClass},
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    core::GroupVersionKind,
+    discovery::ApiResource,
 };
 use orders_operator::crd::{ConditionType::*, OrdersService, find_condition};
 use serde_json::{Value, json};
@@ -14,7 +19,7 @@ use super::{
     conflicts::{claiming, host_of, next_second, served},
     gateway::{GATEWAY_API, VERSION, install_crds, routes},
 };
-use crate::cluster::{TestNamespace, eventually, refusal};
+use crate::cluster::{TestNamespace, apply_any, eventually, refusal, root, yaml_documents};
 
 /// A namespace, and someone who may write there only.
 struct Tenant {
@@ -353,4 +358,54 @@ async fn the_class_may_be_an_annotation_and_without_any_the_condition_says_so() 
     let valid = find_condition(&service.status.unwrap().conditions, Valid).unwrap().status.clone();
     assert_eq!(valid, "True");
     namespace.remove().await;
+}
+
+#[tokio::test]
+async fn the_policy_on_the_page_keeps_kinds_that_the_controller_does_not_see_to_the_namespace_s_hosts() {
+    let _alone = GATEWAY_API.lock().await;
+    let (tenant, other) = (TestNamespace::create("policy").await, TestNamespace::create("nopolicy").await);
+    install_crds(&tenant, "routes").await;
+    let page = std::fs::read_to_string(root().join("docs/ingress.md")).unwrap();
+    let policy = page.split("```yaml\n").find(|block| block.starts_with("apiVersion: admissionregistration"));
+    let objects = yaml_documents(policy.unwrap().split("```").next().unwrap());
+    for object in &objects {
+        apply_any(&tenant.client, object.clone()).await;
+    }
+    let hosts = "a.example,*.b.example";
+    let marks =
+        json!({"labels": {"example.com/tenant": "true"}, "annotations": {"example.com/hosts": hosts}});
+    let namespaces = Api::<Namespace>::all(tenant.client.clone());
+    let patch = Patch::Merge(json!({"metadata": marks}));
+    namespaces.patch(&tenant.name, &PatchParams::default(), &patch).await.unwrap();
+
+    let apply = async |namespace: &TestNamespace, hostnames: &[&str]| {
+        let mut route = json!({
+            "apiVersion": VERSION, "kind": "GRPCRoute", "metadata": {"name": "r"},
+            "spec": {"parentRefs": [{"name": "public"}], "hostnames": hostnames}
+        });
+        if hostnames.is_empty() {
+            route["spec"].as_object_mut().unwrap().remove("hostnames");
+        }
+        let params = PatchParams::apply("tenant").force();
+        namespace.dynamic("GRPCRoute", VERSION).patch("r", &params, &Patch::Apply(route)).await
+    };
+    let says = "name only hosts that the namespace's annotation example.com/hosts has";
+    // A policy is in force a moment after it is there.
+    eventually("another's host is refused", || async {
+        apply(&tenant, &["c.example"]).await.err().filter(|error| error.to_string().contains(says))
+    })
+    .await;
+    for refused in [&[][..], &["a.example", "c.example"], &["x.b.example"]] {
+        assert!(refusal(apply(&tenant, refused).await).contains(says), "{refused:?}");
+    }
+    apply(&tenant, &["a.example", "*.b.example"]).await.unwrap();
+    apply(&other, &["c.example"]).await.unwrap();
+    for object in objects {
+        let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+        let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let api = Api::<DynamicObject>::all_with(tenant.client.clone(), &ApiResource::from_gvk(&kind));
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    tenant.remove().await;
+    other.remove().await;
 }
