@@ -1,15 +1,17 @@
 //! Paying for orders: only in time, and only once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use futures::future::join_all;
-use mongodb::bson::{Bson, DateTime, doc};
+use jiff::{SignedDuration, Timestamp};
+use mongodb::bson::{Bson, DateTime, doc, oid::ObjectId};
 use orders_operator::{
     order::{OrderId, OrderStatus, ReservationTerms, UserId},
-    store::{CancelError, PaymentError, Transitioned},
+    store::{CancelError, ExpiryQuery, PaymentError, ServerClock, Transitioned},
 };
 
-use crate::mongo::TestDatabase;
+use crate::{bed::seed, mongo::TestDatabase};
 
 /// Terms with a grace period of one hour.
 fn grace() -> ReservationTerms {
@@ -121,5 +123,92 @@ async fn of_concurrent_payments_and_cancellations_exactly_one_succeeds() {
         } else {
             assert!(paid.iter().all(|result| matches!(result, Err(PaymentError::Refused { .. }))));
         }
+    }
+}
+
+/// Orders of which half are `created` and half `awaiting:payment`, and all become due at `due`.
+async fn due_at(database: &TestDatabase, count: usize, due: Timestamp, grace: Duration) -> Vec<OrderId> {
+    let ids: Vec<ObjectId> = (0..count).map(|_| ObjectId::new()).collect();
+    let grace = SignedDuration::try_from(grace).unwrap();
+    let order = |(number, id): (usize, &ObjectId)| {
+        let (status, expires_at) =
+            if number % 2 == 0 { ("created", due) } else { ("awaiting:payment", due - grace) };
+        let expires_at = DateTime::from_millis(expires_at.as_millisecond());
+        doc! {
+            "_id": id, "userId": "u1", "status": status, "expiresAt": expires_at, "ticket": ObjectId::new(),
+            "version": 3
+        }
+    };
+    database.orders().insert_many(ids.iter().enumerate().map(order)).await.unwrap();
+    ids.into_iter().map(|id| OrderId::from_bytes(id.bytes())).collect()
+}
+
+/// Cancels what is due until nothing is left to cancel, as a sweeper does. Gives how many it cancelled.
+async fn sweep_all(database: &TestDatabase, clock: ServerClock, grace: Duration) -> u64 {
+    let mut cancelled = 0;
+    loop {
+        let cutoff = clock.reached(Instant::now());
+        let look = database.store.find_expiring(&ExpiryQuery::due(cutoff, grace, 100)).await.unwrap();
+        cancelled += database.store.expire(&look, cutoff, grace).await.unwrap();
+        let open = doc! { "status": { "$in": ["created", "awaiting:payment"] } };
+        if database.orders().count_documents(open).await.unwrap() == 0 {
+            return cancelled;
+        }
+    }
+}
+
+/// Rounds of orders that are paid for at random moments around the one at which they become due, while two sweepers cancel
+/// what is due.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_payment_and_an_expiry_that_race_exactly_one_happens() {
+    const ORDERS: usize = 24;
+    const LEAD_MS: i64 = 100;
+    let database = TestDatabase::new().await;
+    let (terms, mut random) = (grace(), Rng::with_seed(seed()));
+    let grace = terms.payment_grace;
+    let (mut paid, mut late) = (0, 0);
+    // On a busy machine one side may win for many rounds.
+    for round in 0.. {
+        if round >= 30 && paid >= 20 && late >= 20 {
+            break;
+        }
+        assert!(round < 500, "{paid} were paid for and {late} were too late: there was no race");
+        let clock = database.store.clock().await.unwrap();
+        let due = clock.reached(Instant::now()) + SignedDuration::from_millis(LEAD_MS);
+        let ids = due_at(&database, ORDERS, due, grace).await;
+        let payments = join_all(ids.iter().map(|id| {
+            let moment = due + SignedDuration::from_millis(random.i64(-40..20));
+            let (store, terms) = (&database.store, &terms);
+            async move {
+                let ahead = moment.duration_since(clock.reached(Instant::now()));
+                tokio::time::sleep(Duration::try_from(ahead).unwrap_or_default()).await;
+                store.complete(*id, terms).await
+            }
+        }));
+        let (payments, one, other) =
+            tokio::join!(payments, sweep_all(&database, clock, grace), sweep_all(&database, clock, grace));
+        let mut cancelled = 0;
+        for (id, payment) in ids.iter().zip(payments) {
+            let seen = stored(&database, *id).await;
+            match payment {
+                Ok(Transitioned::Now(order)) => {
+                    assert_eq!(seen, (OrderStatus::Complete, 4), "{id}");
+                    assert_eq!((order.status, order.version.0), seen, "{id}");
+                    paid += 1;
+                }
+                Err(PaymentError::TooLate(_)) => {
+                    assert_eq!(seen, (OrderStatus::Cancelled, 4), "{id}");
+                    cancelled += 1;
+                }
+                Err(PaymentError::Refused { source, .. }) => {
+                    assert_eq!(source.from, OrderStatus::Cancelled);
+                    assert_eq!(seen, (OrderStatus::Cancelled, 4), "{id}");
+                    cancelled += 1;
+                }
+                other => panic!("{id}: {other:?}, and it is {seen:?}"),
+            }
+        }
+        assert_eq!(one + other, cancelled, "each is cancelled by one sweeper");
+        late += cancelled;
     }
 }
