@@ -171,6 +171,8 @@ reasons! {
     OrdersElsewhere,
     /// A document in the database cannot be read as an order or a ticket.
     MalformedDocument,
+    /// A warning: open orders have no due time, so they never expire.
+    OrdersWithoutDueTime,
     /// Orders expire faster than the sweeper can cancel them.
     FallingBehind,
 }

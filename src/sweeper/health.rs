@@ -2,6 +2,7 @@
 
 use crate::{
     crd::Reason,
+    order::OrderId,
     store::{ErrorCategory, StoreError},
 };
 
@@ -19,6 +20,8 @@ pub enum TargetHealth {
         problem: Option<DatabaseProblem>,
         /// Options of the connection string that have no effect.
         ignored_options: Option<String>,
+        /// Orders that never expire.
+        without_due_time: Option<WithoutDueTime>,
         /// Whether expired orders have been waiting for long.
         is_behind: bool,
     },
@@ -30,13 +33,43 @@ impl TargetHealth {
     /// As a resource reports it whose own connection string has a `problem`, or options without effect.
     pub fn reported(self, own_problem: Option<&DatabaseProblem>, warnings: &[String]) -> Self {
         match self {
-            Self::Swept { problem, is_behind, .. } => Self::Swept {
+            Self::Swept { problem, without_due_time, is_behind, .. } => Self::Swept {
                 problem: own_problem.cloned().or(problem),
                 ignored_options: (!warnings.is_empty()).then(|| warnings.join("; ")),
+                without_due_time,
                 is_behind,
             },
             other => other,
         }
+    }
+}
+
+/// Open orders that never become due, since their `expiresAt` is missing or no date.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WithoutDueTime {
+    /// How many they are; no more are counted than [`WithoutDueTime::LIMIT`].
+    pub count: u64,
+    /// The ids of some of them.
+    pub examples: Vec<String>,
+}
+
+impl WithoutDueTime {
+    /// Up to how many are counted.
+    pub const LIMIT: u32 = 1000;
+
+    /// What it means, and what to do about it.
+    pub fn message(&self) -> String {
+        let Self { count, examples } = self;
+        let (count, more) = (count, if *count >= Self::LIMIT.into() { " or more" } else { "" });
+        // An id that is no ObjectId may be any text.
+        let ids: Vec<_> =
+            examples.iter().filter(|id| id.parse::<OrderId>().is_ok()).map(String::as_str).collect();
+        let which = if ids.is_empty() { String::new() } else { format!(" (such as {})", ids.join(", ")) };
+        format!(
+            "in the database {count}{more} open orders{which} have no due time, since their expiresAt is missing or no date: \
+             they hold their tickets for ever; cancel them, or set expiresAt to a date (`orders-operator orders check` lists \
+             them; they are counted every five minutes)"
+        )
     }
 }
 
@@ -80,6 +113,17 @@ fn reason(category: ErrorCategory) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn orders_without_a_due_time_are_counted_and_named_by_ids_in_which_nothing_else_hides() {
+        let of = |count, examples: &[&str]| {
+            let examples = examples.iter().map(|id| (*id).to_owned()).collect();
+            WithoutDueTime { count, examples }.message()
+        };
+        let message = of(2, &["65f0c1d2a3b4c5d6e7f80911", "\"hunter2\""]);
+        assert!(message.contains("2 open orders (such as 65f0c1d2a3b4c5d6e7f80911) have"), "{message}");
+        assert!(of(1000, &["hunter2"]).contains("1000 or more open orders have"));
+    }
 
     #[test]
     fn a_category_of_the_store_has_the_same_name_in_logs_as_in_conditions() {

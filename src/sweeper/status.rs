@@ -5,7 +5,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-use super::health::TargetHealth;
+use super::health::{TargetHealth, WithoutDueTime};
 use crate::crd::{ConditionType, ExpiryStatus, NewCondition, Reason, find_condition, is_true, set_condition};
 
 /// The conditions for `health`; none if the resource has them already, or while the health is unknown.
@@ -22,6 +22,7 @@ pub fn conditions(
         "orders expire faster than they can be cancelled: the oldest was overdue by {overdue_seconds} s when this was \
          written; give the database more resources, or raise spec.expiration.maxPerSecond if it is set"
     );
+    let never;
     // DatabaseReady, then Sweeping: status, reason, message.
     let (database, sweeping) = match health {
         TargetHealth::Unknown => return None,
@@ -29,16 +30,17 @@ pub fn conditions(
             None,
             (false, Reason::Suspended, "spec.expiration.suspend is true: expired orders stay as they are"),
         ),
-        TargetHealth::Swept { problem, ignored_options, is_behind } => {
+        TargetHealth::Swept { problem, ignored_options, without_due_time, is_behind } => {
             let database = match (problem, ignored_options) {
                 (Some(problem), _) => (false, problem.reason, problem.message.as_str()),
                 (None, Some(options)) => (true, Reason::DatabaseOptionIgnored, options.as_str()),
                 (None, None) => (true, Reason::AsExpected, reached),
             };
-            let sweeping = if *is_behind {
-                (false, Reason::FallingBehind, late.as_str())
-            } else {
-                (true, Reason::AsExpected, in_time)
+            never = without_due_time.as_ref().map(WithoutDueTime::message);
+            let sweeping = match &never {
+                _ if *is_behind => (false, Reason::FallingBehind, late.as_str()),
+                Some(never) => (true, Reason::OrdersWithoutDueTime, never.as_str()),
+                None => (true, Reason::AsExpected, in_time),
             };
             (Some(database), sweeping)
         }
@@ -127,9 +129,14 @@ mod tests {
     use super::*;
     use crate::sweeper::health::DatabaseProblem;
 
-    const WELL: TargetHealth = TargetHealth::Swept { problem: None, ignored_options: None, is_behind: false };
+    const WELL: TargetHealth = TargetHealth::Swept {
+        problem: None,
+        ignored_options: None,
+        without_due_time: None,
+        is_behind: false,
+    };
     const BEHIND: TargetHealth =
-        TargetHealth::Swept { problem: None, ignored_options: None, is_behind: true };
+        TargetHealth::Swept { problem: None, ignored_options: None, without_due_time: None, is_behind: true };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -181,6 +188,24 @@ mod tests {
         let other = conditions(&with("journal"), 0, &well, Some(1), at(2)).unwrap();
         assert_eq!((other[0].message.as_str(), other[0].last_transition_time.0), ("journal", at(1)));
         assert!(transitions(&well, &other).is_empty());
+    }
+
+    #[test]
+    fn orders_without_a_due_time_are_a_warning_that_is_written_again_when_their_number_changes() {
+        let with = |count, is_behind| {
+            let without_due_time = Some(WithoutDueTime { count, examples: Vec::new() });
+            TargetHealth::Swept { problem: None, ignored_options: None, without_due_time, is_behind }
+        };
+        let warned = conditions(&with(2, false), 0, &[], Some(1), at(1)).unwrap();
+        assert_eq!(summary(&warned)[1], ("Sweeping", "True", "OrdersWithoutDueTime"));
+        assert!(warned[1].message.contains("2 open orders"), "{}", warned[1].message);
+        assert_eq!(conditions(&with(2, false), 0, &warned, Some(1), at(2)), None);
+        let more = conditions(&with(3, false), 0, &warned, Some(1), at(2)).unwrap();
+        assert_eq!(more[1].last_transition_time.0, at(1));
+        assert!(transitions(&warned, &more).is_empty());
+        let behind = conditions(&with(3, true), 1, &more, Some(1), at(3)).unwrap();
+        assert_eq!(summary(&behind)[1], ("Sweeping", "False", "FallingBehind"));
+        assert_eq!(summary(&conditions(&WELL, 0, &more, Some(1), at(3)).unwrap())[1].2, "AsExpected");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     backlog::Cursor,
-    health::reason_of,
+    health::{WithoutDueTime, reason_of},
     lookahead::{Fill, Lookahead},
     metrics::TargetMetrics,
     pacing::{self, BatchSize},
@@ -31,15 +31,14 @@ const REFUSED_FOR: Duration = Duration::from_secs(300);
 /// How many of them are remembered at most: every query has to name them.
 const MAX_REFUSED: usize = 1000;
 
-/// How often orders that never become due are looked for, and up to how many are counted.
+/// How often orders that never become due are looked for.
 const NO_DUE_TIME_INTERVAL: Duration = Duration::from_secs(300);
-const NO_DUE_TIME_LIMIT: u32 = 1000;
+
+/// How many of them are named in the log and in the condition.
+const NAMED: usize = 3;
 
 /// How often it is looked whether events are on for the database.
 const EVENTS_INTERVAL: Duration = Duration::from_secs(30);
-
-/// How many of them are named in the log.
-const NAMED: usize = 3;
 
 /// How soon the creation of missing indexes is tried again.
 const INDEX_RETRY: Duration = Duration::from_secs(30);
@@ -141,8 +140,8 @@ pub struct Sweep {
     missing_index: Option<(StoreError, Instant)>,
     /// Orders that the database refuses to cancel, and since when they are left out.
     refused: Option<(RejectedOrders, Instant)>,
-    /// How many orders have no due time, and when that was counted.
-    without_due_time: Option<(u64, Instant)>,
+    /// Orders without a due time, and when they were counted.
+    without_due_time: Option<(WithoutDueTime, Instant)>,
     /// When it was last looked whether events are on.
     looked_for_events: Instant,
 }
@@ -204,6 +203,11 @@ impl Sweep {
     /// Why an index is missing.
     pub fn missing_index(&self) -> Option<&StoreError> {
         self.missing_index.as_ref().map(|(error, _)| error)
+    }
+
+    /// The orders that never become due, if there are any.
+    pub fn without_due_time(&self) -> Option<&WithoutDueTime> {
+        self.without_due_time.as_ref().map(|(found, _)| found).filter(|found| found.count > 0)
     }
 
     /// Changes the schedule, because the rank has changed.
@@ -416,32 +420,37 @@ impl Sweep {
         target: &Target,
         metrics: &TargetMetrics,
     ) -> Result<(), StoreError> {
-        let before = match self.without_due_time {
+        let before = match &self.without_due_time {
             Some((_, counted)) if counted.elapsed() < NO_DUE_TIME_INTERVAL => return Ok(()),
-            Some((before, _)) => before,
+            Some((before, _)) => before.count,
             None => 0,
         };
         // Once is enough, and the sweep itself does not depend on it.
         if !self.schedule.delay.is_zero() {
             return Ok(());
         }
-        let found = match self.store.without_due_time(NO_DUE_TIME_LIMIT).await {
+        let mut found = match self.store.without_due_time(WithoutDueTime::LIMIT).await {
             Err(error) if !error.is_unavailable() => {
                 tracing::warn!(target = %target.key, %error, "cannot count orders without a due time");
-                Vec::new()
+                // What is known of them stays.
+                let known = self.without_due_time.take().map(|(known, _)| known).unwrap_or_default();
+                self.without_due_time = Some((known, Instant::now()));
+                return Ok(());
             }
             found => found?,
         };
         let count = found.len() as u64;
+        // The same of them each time, as long as they stay the same.
+        found.sort_unstable();
+        let examples: Vec<_> = found.into_iter().take(NAMED).collect();
         if count > before {
-            let ids = found.into_iter().take(NAMED).collect::<Vec<_>>();
             tracing::warn!(
-                target = %target.key, count, orders = ids.join(", "),
+                target = %target.key, count, orders = examples.join(", "),
                 "open orders without a due time hold their tickets for ever: their expiresAt is missing, or no date; \
                  `orders-operator orders check` lists them"
             );
         }
-        self.without_due_time = Some((count, Instant::now()));
+        self.without_due_time = Some((WithoutDueTime { count, examples }, Instant::now()));
         metrics.without_due_time(count);
         Ok(())
     }

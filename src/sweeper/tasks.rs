@@ -283,7 +283,13 @@ impl Task {
         self.progress.expired.fetch_add(step.expired, Ordering::Relaxed);
         let is_behind = self.progress.record_overdue(step.overdue);
         let missing_index = sweep.and_then(Sweep::missing_index).map(DatabaseProblem::from);
-        self.set_health(TargetHealth::Swept { problem: missing_index, ignored_options: None, is_behind });
+        let without_due_time = sweep.and_then(Sweep::without_due_time).cloned();
+        self.set_health(TargetHealth::Swept {
+            problem: missing_index,
+            ignored_options: None,
+            without_due_time,
+            is_behind,
+        });
         if step.expired > 0 {
             tracing::debug!(target = %self.target.key, expired = step.expired, "orders expired");
         }

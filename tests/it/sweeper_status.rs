@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::events::v1::Event;
 use kube::{ResourceExt, api::ListParams};
-use mongodb::bson::{DateTime, doc, oid::ObjectId};
+use mongodb::bson::{Bson, DateTime, doc, oid::ObjectId};
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::json;
 use tokio::{
@@ -83,6 +83,25 @@ async fn the_resource_counts_expired_orders_across_restarts_and_an_idle_one_is_n
     looks(&sweeper, &idle, 15.0).await;
     expired_total(&namespace, "busy", 4).await;
     assert_eq!(version().await, before);
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn orders_that_never_become_due_are_a_warning_in_the_condition_that_counts_and_names_them() {
+    let namespace = TestNamespace::create("undue").await;
+    namespace.secrets(&uri()).await;
+    let database = TestDatabase::new().await;
+    let never = database.mongoose_order(doc! { "expiresAt": Bson::Null }).await;
+    // Such an id may be any text.
+    let id = "x is paid\u{1b}[2J";
+    let odd = doc! { "_id": id, "userId": "u1", "status": "created", "version": 0 };
+    database.orders().insert_one(odd).await.unwrap();
+    namespace.apply(&service(&namespace, "orders", &database, json!({}))).await.unwrap();
+    let _sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    let message = namespace.condition("orders", Sweeping, "True", "OrdersWithoutDueTime").await;
+    assert!(message.contains(&format!("2 open orders (such as {never})")), "{message}");
+    assert!(message.contains("orders check") && !message.contains("paid"), "{message}");
     namespace.remove().await;
 }
 
