@@ -106,11 +106,11 @@ impl Store {
         .map(drop)
     }
 
-    /// Closes the connections, for a program that ends: what the driver does in the background would fail noisily when the
-    /// runtime ends under it.
+    /// Closes the connections, unless another store shares them, for a program that ends: what the driver does in the
+    /// background would fail noisily when the runtime ends under it.
     pub async fn shutdown(self) {
-        let pool = self.pool.clone();
-        drop(self);
+        let Self { pool, .. } = self;
+        let Some(pool) = Arc::into_inner(pool) else { return };
         // It waits for cursors, none of which is open; but a program must end.
         if timeout(SHUTDOWN_TIMEOUT, pool.client.clone().shutdown()).await.is_err() {
             tracing::debug!("the connections to the database are not closed in time");

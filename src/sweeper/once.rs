@@ -89,8 +89,16 @@ async fn process(target: &Target, only_count: bool, metrics: &TargetMetrics, poo
     if target.suspended {
         return TargetResult::Suspended;
     }
-    let result =
-        if only_count { count(target, metrics, pools).await } else { sweep(target, metrics, pools).await };
+    let mut sweep = match Sweep::connect(target, owner(), pools).await {
+        Ok(sweep) => sweep,
+        Err(error) => return TargetResult::Failed(error.to_string()),
+    };
+    let result = if only_count {
+        sweep.count_overdue(metrics).await.map(TargetResult::Counted)
+    } else {
+        sweep_all(&mut sweep, target, metrics).await
+    };
+    sweep.close().await;
     result.unwrap_or_else(|error| TargetResult::Failed(error.to_string()))
 }
 
@@ -99,13 +107,13 @@ fn owner() -> Schedule {
     Schedule::of_rank(0, DEFAULT_MAX_SLEEP)
 }
 
-async fn count(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<TargetResult, StoreError> {
-    Ok(TargetResult::Counted(Sweep::connect(target, owner(), pools).await?.count_overdue(metrics).await?))
-}
-
-async fn sweep(target: &Target, metrics: &TargetMetrics, pools: &Pools) -> Result<TargetResult, StoreError> {
+async fn sweep_all(
+    sweep: &mut Sweep,
+    target: &Target,
+    metrics: &TargetMetrics,
+) -> Result<TargetResult, StoreError> {
     let started = Instant::now();
-    let mut sweep = Sweep::open(target, owner(), pools).await?;
+    sweep.prepare(target).await?;
     let (mut expired, mut conflicts) = (0, 0);
     loop {
         let step = sweep.step(target, metrics).await?;

@@ -153,9 +153,22 @@ impl Sweep {
     /// When the connection string is wrong, or the database is unavailable.
     pub async fn open(target: &Target, schedule: Schedule, pools: &Pools) -> Result<Self, StoreError> {
         let mut sweep = Self::connect(target, schedule, pools).await?;
-        sweep.store.check_choice().await?;
-        sweep.ensure_indexes(target).await?;
+        sweep.prepare(target).await?;
         Ok(sweep)
+    }
+
+    /// Creates the indexes that the sweep needs, if the database is the one that is meant.
+    ///
+    /// # Errors
+    /// When it is not, or is unavailable.
+    pub async fn prepare(&mut self, target: &Target) -> Result<(), StoreError> {
+        self.store.check_choice().await?;
+        self.ensure_indexes(target).await
+    }
+
+    /// Closes the connections, unless another sweep shares them.
+    pub async fn close(self) {
+        self.store.shutdown().await;
     }
 
     /// Prepares a connection, without changing anything in the database.

@@ -1,6 +1,9 @@
 //! The sweeper without a cluster, and its one-shot mode.
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
 
 use mongodb::bson::{Bson, DateTime, doc, oid::ObjectId};
 use serde_json::json;
@@ -8,6 +11,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     cluster::TestNamespace,
+    fault_proxy::{Fault, FaultProxy},
     mongo::{TestDatabase, uri},
     sweeper::{cancelled, order, service, state},
 };
@@ -49,6 +53,24 @@ async fn one_database_is_counted_and_swept_once_without_a_cluster() {
     database.many_orders("u1", 1500, doc! { "expiresAt": DateTime::from_millis(0) }).await;
     let swept = sweeper(&[&target[..], &["--once", "--max-per-second", "5000"]].concat()).await;
     assert!(printed(&swept).contains("1500 orders expired"), "{swept:?}");
+}
+
+#[tokio::test]
+async fn it_ends_its_sessions_before_it_ends_itself_but_does_not_wait_for_ever() {
+    let database = TestDatabase::new().await;
+    let proxy = FaultProxy::start().await;
+    let target = ["--uri", &proxy.uri, "--database", &database.name];
+    for (round, mode) in (1..).zip(["--once", "--dry-run"]) {
+        let swept = sweeper(&[&target[..], &[mode]].concat()).await;
+        assert!(swept.status.success() && swept.stderr.is_empty(), "{swept:?}");
+        assert_eq!(proxy.seen("endSessions").len(), round, "{mode}");
+    }
+    let held = proxy.on("endSessions", Fault::HoldReply);
+    let started = Instant::now();
+    let swept = sweeper(&[&target[..], &["--once"]].concat()).await;
+    assert!(swept.status.success() && swept.stderr.is_empty(), "{swept:?}");
+    assert_eq!(held.happened(), 1);
+    assert!(started.elapsed() >= Duration::from_secs(2), "it did not wait for the database");
 }
 
 #[tokio::test]
