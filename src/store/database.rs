@@ -70,7 +70,7 @@ impl Store {
             inserter: Inserter::new(database.collection(ORDERS), "storing an order"),
             first_pages: FirstPages::default(),
             few_orders: FirstPages::default(),
-            holders: Holders::new(database.collection(ORDERS), ticket_index.clone()),
+            holders: Holders::new(database.clone(), ticket_index.clone()),
             ticket_index,
             clock: SharedClock::default(),
             outbox: Outbox::default(),

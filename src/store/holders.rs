@@ -1,6 +1,8 @@
 //! Reads the active orders that hold tickets; concurrent reads share queries.
 //!
-//! A query names the unique index, so it fails at once if the index is missing or still being built.
+//! A query names the unique index, so it fails at once if the index is missing or still being built. Where the whole
+//! collection is missing it finds nothing and succeeds, and an insert would make the collection without any index; so now and
+//! then a reservation also asks whether the collection is there.
 
 use std::{
     collections::HashMap,
@@ -8,16 +10,20 @@ use std::{
     time::Instant,
 };
 
+use futures::try_join;
 use mongodb::{
-    Collection,
+    Collection, Database,
     bson::{Bson, RawDocumentBuf, doc, oid::ObjectId},
 };
 
 use super::{
     answer::at_most,
     batcher::Batcher,
+    code,
+    document::ORDERS,
+    driver_error::server_code,
     error::StoreError,
-    known_holders::KnownHolders,
+    known_holders::{KnownHolders, WorthAsking},
     retry,
     ticket_index::{TicketIndex, active_order},
 };
@@ -25,35 +31,60 @@ use super::{
 /// The order that holds the ticket of one call.
 type Holder = Result<Option<RawDocumentBuf>, StoreError>;
 
+/// Whether the collection is there.
+type IsThere = Result<(), StoreError>;
+
 const LOOKING: &str = "looking for the order that holds a ticket";
 
 /// Finds the active orders of tickets. Clones share their queries.
 #[derive(Clone)]
 pub(super) struct Holders {
+    database: Database,
     orders: Collection<RawDocumentBuf>,
     index: TicketIndex,
     batcher: Batcher<ObjectId, Holder>,
+    looks: Batcher<(), IsThere>,
     known: Arc<Mutex<KnownHolders>>,
 }
 
 impl Holders {
-    pub(super) fn new(orders: Collection<RawDocumentBuf>, index: TicketIndex) -> Self {
-        Self { orders, index, batcher: Batcher::new(LOOKING), known: Arc::default() }
+    pub(super) fn new(database: Database, index: TicketIndex) -> Self {
+        let (orders, known) = (database.collection(ORDERS), Arc::default());
+        let (batcher, looks) = (Batcher::new(LOOKING), Batcher::new(LOOKING));
+        Self { database, orders, index, batcher, looks, known }
     }
 
     /// The active order that holds `ticket`.
     pub(super) async fn of(&self, ticket: ObjectId) -> Holder {
-        let (orders, index, asked) = (self.orders.clone(), self.index.clone(), Instant::now());
+        let (orders, index) = (self.orders.clone(), self.index.clone());
         let send = move |tickets| find(orders.clone(), index.clone(), tickets);
         let holder = self.batcher.call(ticket, 1, send).await??;
-        self.known().answered(ticket, holder.is_some(), asked);
+        self.known().answered(ticket, holder.is_some());
         Ok(holder)
     }
 
     /// The same before an insert, which decides: `None` also where it is not worth asking.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingIndex`] also when there is no collection.
     pub(super) async fn before_insert(&self, ticket: ObjectId) -> Holder {
-        let is_worth_asking = self.known().is_worth_asking(ticket, Instant::now());
-        if is_worth_asking { self.of(ticket).await } else { Ok(None) }
+        let asked = Instant::now();
+        let worth_asking = self.known().worth_asking(ticket, asked);
+        match worth_asking {
+            WorthAsking::Nothing => Ok(None),
+            WorthAsking::Holder => self.of(ticket).await,
+            WorthAsking::HolderAndIndex => {
+                let (holder, ()) = try_join!(self.of(ticket), self.look_for_collection())?;
+                self.known().index_seen(asked);
+                Ok(holder)
+            }
+        }
+    }
+
+    async fn look_for_collection(&self) -> IsThere {
+        let database = self.database.clone();
+        let send = move |calls: Vec<()>| look(database.clone(), calls.len());
+        self.looks.call((), 1, send).await?
     }
 
     /// Remembers that an order holds `ticket`, so that whoever wants it next asks first.
@@ -64,6 +95,22 @@ impl Holders {
     fn known(&self) -> MutexGuard<'_, KnownHolders> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One look for so many calls.
+async fn look(database: Database, calls: usize) -> Vec<IsThere> {
+    let looked = retry::transient(LOOKING, || async {
+        match database.run_command(doc! { "listIndexes": ORDERS }).await {
+            Err(error) if server_code(&error) == Some(code::NAMESPACE_NOT_FOUND) => Ok(false),
+            listed => listed.map(|_| true),
+        }
+    })
+    .await;
+    let is_there = looked.and_then(|is_there| {
+        let detail = || format!("there is no collection {ORDERS}");
+        if is_there { Ok(()) } else { Err(StoreError::MissingIndex { doing: LOOKING, detail: detail() }) }
+    });
+    vec![is_there; calls]
 }
 
 /// One query for all of `tickets`.

@@ -17,6 +17,16 @@ const INDEX_SEEN_FOR: Duration = Duration::from_millis(100);
 /// The most tickets that are remembered.
 const MAX_TICKETS: usize = 1024;
 
+/// What a reservation should ask before its insert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WorthAsking {
+    Nothing,
+    /// Who holds the ticket, since many buyers may compete for it.
+    Holder,
+    /// Also whether the index is there, since it has not been seen for a while.
+    HolderAndIndex,
+}
+
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct KnownHolders {
@@ -27,16 +37,25 @@ pub(super) struct KnownHolders {
 }
 
 impl KnownHolders {
-    /// Whether a reservation of `ticket` should ask who holds it before its insert: many buyers may compete for it, or
-    /// the index has not been seen for a while.
-    pub(super) fn is_worth_asking(&self, ticket: ObjectId, now: Instant) -> bool {
+    /// What a reservation of `ticket` should ask before its insert.
+    pub(super) fn worth_asking(&self, ticket: ObjectId, now: Instant) -> WorthAsking {
         let is_fresh = |seen: Instant| now.saturating_duration_since(seen) < INDEX_SEEN_FOR;
-        self.held.contains(&ticket) || !self.index_seen.is_some_and(is_fresh)
+        if !self.index_seen.is_some_and(is_fresh) {
+            WorthAsking::HolderAndIndex
+        } else if self.held.contains(&ticket) {
+            WorthAsking::Holder
+        } else {
+            WorthAsking::Nothing
+        }
     }
 
-    /// A query that was sent at `asked` has shown that the index is there, and whether `ticket` is held.
-    pub(super) fn answered(&mut self, ticket: ObjectId, is_held: bool, asked: Instant) {
+    /// Queries that were sent at `asked` have shown that the index is there.
+    pub(super) fn index_seen(&mut self, asked: Instant) {
         self.index_seen = self.index_seen.max(Some(asked));
+    }
+
+    /// A query has shown whether `ticket` is held.
+    pub(super) fn answered(&mut self, ticket: ObjectId, is_held: bool) {
         if is_held {
             self.hold(ticket);
         } else {
@@ -62,16 +81,18 @@ mod tests {
     fn only_who_may_be_refused_asks_and_once_in_a_while_somebody_does() {
         let (sold, free) = (ObjectId::from([1; 12]), ObjectId::from([2; 12]));
         let (mut known, start) = (KnownHolders::default(), Instant::now());
-        assert!(known.is_worth_asking(free, start), "the index has never been seen");
-        known.answered(free, false, start);
+        let later = start + INDEX_SEEN_FOR;
+        assert_eq!(known.worth_asking(free, start), WorthAsking::HolderAndIndex, "it has never been seen");
+        known.index_seen(start);
         known.hold(sold);
-        assert!(!known.is_worth_asking(free, start));
-        assert!(known.is_worth_asking(sold, start));
-        assert!(known.is_worth_asking(free, start + INDEX_SEEN_FOR));
+        assert_eq!(known.worth_asking(free, start), WorthAsking::Nothing);
+        assert_eq!(known.worth_asking(sold, start), WorthAsking::Holder);
+        assert_eq!(known.worth_asking(sold, later), WorthAsking::HolderAndIndex);
         // A reply that is overtaken by another one does not count as newer.
-        known.answered(free, false, start + INDEX_SEEN_FOR);
-        known.answered(sold, false, start);
-        assert!(!known.is_worth_asking(sold, start + INDEX_SEEN_FOR));
+        known.index_seen(later);
+        known.index_seen(start);
+        known.answered(sold, false);
+        assert_eq!(known.worth_asking(sold, later), WorthAsking::Nothing);
     }
 
     #[test]

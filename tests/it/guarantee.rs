@@ -91,6 +91,28 @@ async fn a_reservation_that_finds_its_index_missing_stops_all_of_them_until_it_i
 }
 
 #[tokio::test]
+async fn a_reservation_notices_at_once_that_the_whole_collection_is_gone() {
+    let database = TestDatabase::new().await;
+    let tickets = [database.ticket().await, database.ticket().await];
+    let store = &database.store;
+    assert!(matches!(reserve(store, tickets[0], "a").await, Ok(Reserved::New(_))));
+    database.orders().drop().await.unwrap();
+    // As long as the index counts as seen, a reservation does not look for it.
+    let noticed = eventually("it is noticed", || async {
+        let result = reserve(store, tickets[1], "b").await;
+        database.orders().drop().await.unwrap();
+        result.err()
+    })
+    .await;
+    let ReserveError::Store(error) = noticed else { panic!("{noticed}") };
+    assert!(error.is_of_an_index() && error.to_string().contains("no collection"), "{error}");
+    // Nothing has made it again, without its indexes.
+    assert!(database.orders().list_indexes().await.is_err());
+    store.ensure_indexes().await.unwrap();
+    assert!(matches!(reserve(store, tickets[1], "c").await, Ok(Reserved::New(_))));
+}
+
+#[tokio::test]
 async fn an_index_that_is_dropped_while_the_api_runs_is_noticed_and_sales_stop_if_it_cannot_be_made_again() {
     let database = TestDatabase::bare().await;
     let process = Process::start(&uri(), &database.name, &[]);
