@@ -17,7 +17,7 @@ use super::{
     budget::Budget, database::Database, metrics::Metrics, router::routes, session::Sessions, state::ApiState,
 };
 use crate::{
-    events::{self, EventsArgs, InvalidSettings},
+    events::{self, Events, EventsArgs, InvalidSettings},
     order::{ReservationTerms, ReservationWindow},
     runtime::{
         Resources,
@@ -155,27 +155,29 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let (serving, reachable) = (health.readiness("serving"), health.readiness("database"));
     telemetry::register(&mut registry);
     let metrics = Metrics::new(&mut registry);
+    let terms = ReservationTerms {
+        window: args.expiration_window_seconds,
+        payment_grace: Duration::from_secs(args.payment_grace_seconds.into()),
+    };
     let state = ApiState {
         database: database.clone(),
         sessions: Sessions::new(jwt_key),
         metrics: metrics.clone(),
         budget: Budget::of(resources),
-        terms: ReservationTerms {
-            window: args.expiration_window_seconds,
-            payment_grace: Duration::from_secs(args.payment_grace_seconds.into()),
-        },
+        terms,
     };
     let relay_stop = CancellationToken::new();
     let has_events = events.is_some();
     let relay = events.map(|settings| {
-        let (metrics, stop) = (events::Metrics::register(&mut registry), relay_stop.clone());
+        let metrics = events::Metrics::register(&mut registry);
+        let (events, stop) = (Events { settings, terms, metrics }, relay_stop.clone());
         let prepared = database.clone();
         tokio::spawn(async move {
             let store = tokio::select! {
                 store = prepared.prepared() => store,
                 () = stop.cancelled() => return,
             };
-            events::run(store, settings, metrics, stop).await;
+            events::run(store, events, stop).await;
         })
     });
     let listener = server::listen(SocketAddr::new(args.address, args.port))?;

@@ -30,6 +30,16 @@ pub struct EventsArgs {
     )]
     pub nats_stream: String,
 
+    /// Name of the durable consumer by which all pods of this service hear of tickets and payments
+    #[arg(
+        long,
+        env = "NATS_DURABLE",
+        value_name = "NAME",
+        default_value = "orders-service",
+        help_heading = "Events"
+    )]
+    pub nats_durable: String,
+
     /// How many servers keep each event of that stream
     #[arg(long, env = "NATS_STREAM_REPLICAS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5), help_heading = "Events")]
     pub nats_stream_replicas: u32,
@@ -57,6 +67,7 @@ pub struct Settings {
     pub(super) login: Option<Login>,
     pub(super) ca: Option<PathBuf>,
     pub(super) stream: String,
+    pub(super) durable: String,
     pub(super) replicas: usize,
     pub(super) max_age: Duration,
     pub(super) subjects: Subjects,
@@ -83,6 +94,9 @@ pub enum InvalidSettings {
     /// A name of a stream that is none.
     #[error("NATS_STREAM is {0:?}, and a stream's name has no space, no dot, no *, no > and no slash")]
     Stream(String),
+    /// A name of a consumer that is none.
+    #[error("NATS_DURABLE is {0:?}, and a consumer's name has no space, no dot, no *, no > and no slash")]
+    Durable(String),
     /// Subjects that cannot work.
     #[error("NATS_SUBJECTS: {0}")]
     Subjects(#[from] InvalidSubjects),
@@ -103,12 +117,16 @@ impl EventsArgs {
         if !is_stream(&self.nats_stream) {
             return Err(InvalidSettings::Stream(self.nats_stream.clone()));
         }
+        if !is_stream(&self.nats_durable) {
+            return Err(InvalidSettings::Durable(self.nats_durable.clone()));
+        }
         Ok(Some(Settings {
             servers,
             // One for all, as the client has it.
             login: logins.into_iter().flatten().next(),
             ca: self.nats_ca_file.clone().filter(|path| !path.as_os_str().is_empty()),
             stream: self.nats_stream.clone(),
+            durable: self.nats_durable.clone(),
             replicas: usize::try_from(self.nats_stream_replicas).unwrap_or(1),
             max_age: Duration::from_secs(self.nats_stream_max_age_seconds.into()),
             subjects: self.nats_subjects.parse()?,
@@ -218,6 +236,7 @@ mod tests {
             (["--nats-url", "nats://u:hunter2@h:99999"], "cannot be read"),
             (["--nats-url", "nats://u:hunter2%@h"], "not percent-encoded"),
             (["--nats-stream", "a.b"], "NATS_STREAM is \"a.b\""),
+            (["--nats-durable", "a b"], "NATS_DURABLE is \"a b\""),
             (["--nats-subjects", "order:made=x"], "NATS_SUBJECTS: \"order:made\" is no subject"),
         ] {
             let arguments = [&["--nats-url", "nats://h"], &arguments[..]].concat();

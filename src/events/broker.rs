@@ -55,6 +55,10 @@ pub(super) enum BrokerError {
         "no stream has the subject {subject}, and the stream {stream}, which is never altered, has other subjects; add it there, or name another stream"
     )]
     SubjectWithoutStream { subject: String, stream: String },
+    #[error(
+        "the consumer {durable} of the stream {stream} is for other subjects, so it is another's; name one of your own by NATS_DURABLE, or delete it"
+    )]
+    ConsumerOfOthers { durable: String, stream: String },
     #[error("while {doing}: {detail}")]
     Failed { doing: &'static str, detail: String },
     #[error("while {doing}: no answer in time")]
@@ -68,6 +72,7 @@ impl BrokerError {
             Self::Unreachable(_) => "BrokerUnreachable",
             Self::Refused(_) | Self::NoJetStream => "BrokerRefused",
             Self::SubjectWithoutStream { .. } => "SubjectWithoutStream",
+            Self::ConsumerOfOthers { .. } => "ConsumerOfOthers",
             Self::Failed { .. } => "BrokerFailed",
             Self::TimedOut { .. } => "BrokerTooSlow",
         }

@@ -32,7 +32,7 @@ const PUBLISHING: &str = "publishing an event";
 
 /// The streams of our subjects.
 pub(super) struct JetStream {
-    context: Context,
+    pub(super) context: Context,
     subjects: Subjects,
     /// By subject, the stream that has it.
     streams: BTreeMap<Subject, String>,
@@ -102,12 +102,12 @@ impl JetStream {
         Ok(())
     }
 
-    /// The streams of what is told of orders, each with its subjects.
-    fn of_orders(&self) -> BTreeMap<&str, Vec<String>> {
+    /// The streams of some subjects, each with the names of those that it has.
+    pub(super) fn streams_of(&self, subjects: &[Subject]) -> BTreeMap<&str, Vec<String>> {
         let mut streams = BTreeMap::<&str, Vec<String>>::new();
-        for subject in Subject::OF_ORDERS {
-            if let Some(stream) = self.streams.get(&subject) {
-                streams.entry(stream).or_default().push(self.subjects.name(subject).to_owned());
+        for subject in subjects {
+            if let Some(stream) = self.streams.get(subject) {
+                streams.entry(stream).or_default().push(self.subjects.name(*subject).to_owned());
             }
         }
         streams
@@ -135,7 +135,7 @@ impl Broker for JetStream {
 
     async fn ends(&self) -> Result<Positions, BrokerError> {
         let mut ends = Positions::new();
-        for stream in self.of_orders().into_keys() {
+        for stream in self.streams_of(&Subject::TOLD).into_keys() {
             let found = self.context.get_stream(stream).await.map_err(|error| failed(ASKING, &error))?;
             ends.insert(stream.to_owned(), found.cached_info().state.last_sequence);
         }
@@ -144,7 +144,7 @@ impl Broker for JetStream {
 
     async fn published_since(&self, positions: &Positions) -> Result<HashSet<String>, BrokerError> {
         let mut published = HashSet::new();
-        for (stream, subjects) in self.of_orders() {
+        for (stream, subjects) in self.streams_of(&Subject::TOLD) {
             let after = positions.get(stream).copied().unwrap_or_default();
             published.extend(read_back::ids(&self.context, stream, subjects, after).await?);
         }

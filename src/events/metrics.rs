@@ -18,6 +18,8 @@ const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 pub struct Metrics {
     published: Family<SubjectLabels, Counter>,
     lag: Histogram,
+    consumed: Family<ConsumedLabels, Counter>,
+    dead_letters: Family<DeadLabels, Counter>,
     failures: Family<ReasonLabels, Counter>,
     connected: Gauge,
     leads: Gauge,
@@ -33,12 +35,53 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConsumedLabels {
+    subject: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeadLabels {
+    subject: &'static str,
+    reason: &'static str,
+}
+
+/// What has become of a message of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// A ticket is new, or newer.
+    Written,
+    /// It was known.
+    Unchanged,
+    /// A payment has completed its order.
+    Completed,
+    /// A payment is refused.
+    Refused,
+    /// It comes again.
+    Retried,
+}
+
+impl Outcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Unchanged => "unchanged",
+            Self::Completed => "completed",
+            Self::Refused => "refused",
+            Self::Retried => "retried",
+        }
+    }
+}
+
 impl Metrics {
     /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             published: Family::default(),
             lag: Histogram::new(BUCKETS),
+            consumed: Family::default(),
+            dead_letters: Family::default(),
             failures: Family::default(),
             connected: Gauge::default(),
             leads: Gauge::default(),
@@ -55,9 +98,15 @@ impl Metrics {
             Unit::Seconds,
             metrics.lag.clone(),
         );
+        events.register("consumed", "Messages of others, by subject and outcome", metrics.consumed.clone());
+        events.register(
+            "dead_letters",
+            "Messages of others that can never be read, by subject and reason",
+            metrics.dead_letters.clone(),
+        );
         events.register(
             "failures",
-            "How often publishing was interrupted, by reason",
+            "How often publishing or hearing was interrupted, by reason",
             metrics.failures.clone(),
         );
         events.register(
@@ -74,6 +123,15 @@ impl Metrics {
         if let Some(lag) = lag {
             self.lag.observe(lag.as_secs_f64());
         }
+    }
+
+    pub(super) fn consumed(&self, subject: Subject, outcome: Outcome) {
+        let labels = ConsumedLabels { subject: subject.as_str(), outcome: outcome.label() };
+        self.consumed.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn dead_letter(&self, subject: Subject, reason: &'static str) {
+        self.dead_letters.get_or_create(&DeadLabels { subject: subject.as_str(), reason }).inc();
     }
 
     pub(super) fn failed(&self, reason: &'static str) {

@@ -19,6 +19,9 @@
 //! lead         being the one who tells
 //! plan         what is told one after the other
 //! relay        tells what is noted, and notes that it is told
+//! handle       what is done with what the neighbours tell
+//! consume      hears it
+//!
 //! run          connects, leads or waits, for as long as the process runs
 //! metrics      the metrics of events
 //! ```
@@ -27,6 +30,8 @@ mod args;
 mod broker;
 mod client_error;
 mod connection;
+mod consume;
+mod handle;
 mod jetstream;
 mod lead;
 mod metrics;
@@ -38,4 +43,4 @@ pub mod wire;
 
 pub use args::{EventsArgs, InvalidSettings, Settings};
 pub use metrics::Metrics;
-pub use run::run;
+pub use run::{Events, run};

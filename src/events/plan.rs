@@ -5,16 +5,28 @@ use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 
-use super::{broker::Message, wire::OrderEvent};
+use super::{
+    broker::Message,
+    wire::{OrderEvent, PaymentRefused, Subject},
+};
 use crate::{
-    order::{OrderStatus, TicketId},
+    order::{OrderId, OrderStatus, TicketId},
     store::{ChangeKind, Told, UntoldOrder},
 };
 
-/// One step: something is told of an order, and the order is then told up to a version.
+/// What is noted once a step is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// The order is told up to a version.
+    Told(Told),
+    /// It is told that the order has refused a payment.
+    Refused(OrderId, String),
+}
+
+/// One step: something is told of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Step {
-    pub(super) told: Told,
+    pub(super) note: Note,
     /// What is published; nothing if that was done before.
     pub(super) message: Option<Message>,
     pub(super) since: Option<Timestamp>,
@@ -37,17 +49,27 @@ fn of_ticket(mut orders: Vec<&UntoldOrder>, published: &HashSet<String>) -> serd
     let mut steps = Vec::new();
     for untold in orders {
         let id = untold.order.id;
-        if untold.changes.is_empty() {
-            let told = Told { id, version: untold.order.version };
-            steps.push(Step { told, message: None, since: None });
+        if untold.changes.is_empty() && untold.refused.is_empty() {
+            let note = Note::Told(Told { id, version: untold.order.version });
+            steps.push(Step { note, message: None, since: None });
         }
         for change in &untold.changes {
             let event = OrderEvent::new(untold, *change);
             let message = Message { subject: event.subject(), id: event.message_id(), data: event.data()? };
             steps.push(Step {
-                told: Told { id, version: change.version },
+                note: Note::Told(Told { id, version: change.version }),
                 message: Some(message).filter(|message| !published.contains(&message.id)),
                 since: untold.since,
+            });
+        }
+        for refused in &untold.refused {
+            let event = PaymentRefused::new(&refused.payment, id, refused.reason);
+            let message =
+                Message { subject: Subject::PaymentRefused, id: event.message_id(), data: event.data()? };
+            steps.push(Step {
+                note: Note::Refused(id, refused.payment.clone()),
+                message: Some(message).filter(|message| !published.contains(&message.id)),
+                since: refused.since,
             });
         }
     }
@@ -69,8 +91,8 @@ fn place(untold: &UntoldOrder) -> u8 {
 mod tests {
     use super::*;
     use crate::{
-        order::{ExpiresAt, Order, OrderId, UserId, Version},
-        store::Change,
+        order::{ExpiresAt, Order, OrderId, Refusal, UserId, Version},
+        store::{Change, RefusedPayment},
     };
 
     const CREATED: (u32, ChangeKind) = (0, ChangeKind::Created { price: 20.0 });
@@ -88,7 +110,7 @@ mod tests {
             version: Version(u32::from(status != OrderStatus::Created)),
         };
         let changes = changes.iter().map(change).collect();
-        UntoldOrder { order, ticket, payment: None, changes, since: None }
+        UntoldOrder { order, ticket, payment: None, changes, refused: Vec::new(), since: None }
     }
 
     /// The steps as `order:version`, with a question mark for what is published already.
@@ -96,7 +118,10 @@ mod tests {
         let published = published.iter().cloned().collect();
         let shown = |step: &Step| {
             let mark = if step.message.is_some() { "" } else { "?" };
-            format!("{}:{}{mark}", step.told.id.bytes()[0], step.told.version)
+            match &step.note {
+                Note::Told(told) => format!("{}:{}{mark}", told.id.bytes()[0], told.version),
+                Note::Refused(id, payment) => format!("{}:{payment}{mark}", id.bytes()[0]),
+            }
         };
         steps(orders, &published).unwrap().iter().map(|line| line.iter().map(shown).collect()).collect()
     }
@@ -121,5 +146,19 @@ mod tests {
         assert_eq!(plan(std::slice::from_ref(&order), &[first]), [["2:0?", "2:1"]]);
         let nothing = untold(5, 9, OrderStatus::Cancelled, &[]);
         assert_eq!(plan(&[nothing], &[]), [["5:1?"]], "it is noted all the same");
+    }
+
+    #[test]
+    fn refused_payments_are_told_after_the_changes_of_their_order() {
+        let refused = |payment: &str| RefusedPayment {
+            payment: payment.into(),
+            reason: Refusal::OrderCancelled,
+            since: None,
+        };
+        let mut order = untold(2, 9, OrderStatus::Cancelled, &[CANCELLED]);
+        order.refused = vec![refused("p1"), refused("p2")];
+        assert_eq!(plan(&[order.clone()], &[]), [["2:1", "2:p1", "2:p2"]]);
+        order.changes.clear();
+        assert_eq!(plan(&[order], &[]), [["2:p1", "2:p2"]], "that alone says nothing of its version");
     }
 }

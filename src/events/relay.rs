@@ -19,9 +19,12 @@ use super::{
     jetstream::IN_FLIGHT,
     lead::Lead,
     metrics::Metrics,
-    plan::{self, Step},
+    plan::{self, Note, Step},
 };
-use crate::store::{Positions, Store, StoreError, Told};
+use crate::{
+    order::OrderId,
+    store::{Positions, Store, StoreError, Told},
+};
 
 /// The most orders of one round.
 const ROUND: u32 = 2000;
@@ -80,6 +83,7 @@ struct Round {
 #[derive(Default)]
 struct Progress {
     told: Vec<Told>,
+    refused: Vec<(OrderId, String)>,
     acks: Vec<Ack>,
     error: Option<RelayError>,
 }
@@ -158,10 +162,14 @@ impl<B: Broker> Relay<'_, B> {
         let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));
         while let Some(progress) = telling.next().await {
             all.told.extend(progress.told);
+            all.refused.extend(progress.refused);
             all.acks.extend(progress.acks);
             all.error = all.error.or(progress.error);
         }
         self.store.note_told(&all.told).await?;
+        for (order, payment) in &all.refused {
+            self.store.note_refusal_told(*order, payment).await?;
+        }
         if let Some(error) = all.error {
             return Err(error);
         }
@@ -192,9 +200,14 @@ impl<B: Broker> Relay<'_, B> {
                     }
                 }
             }
-            // Only the last step of an order counts.
-            progress.told.retain(|told| told.id != step.told.id);
-            progress.told.push(step.told);
+            match step.note {
+                Note::Told(told) => {
+                    // Only the last change of an order counts.
+                    progress.told.retain(|earlier| earlier.id != told.id);
+                    progress.told.push(told);
+                }
+                Note::Refused(order, payment) => progress.refused.push((order, payment)),
+            }
         }
         progress
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::{Client, Subscriber};
-use futures::StreamExt;
+use futures::{StreamExt, future::join};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -13,12 +13,13 @@ use super::{
     args::Settings,
     broker::BrokerError,
     connection::Connection,
+    consume,
     jetstream::JetStream,
     lead::Lead,
     metrics::Metrics,
     relay::{Relay, RelayError},
 };
-use crate::{runtime::exponential, store::Store};
+use crate::{order::ReservationTerms, runtime::exponential, store::Store};
 
 /// How often whoever does not lead asks whether it may.
 const ASK: Duration = Duration::from_secs(1);
@@ -29,13 +30,32 @@ const WAKE: Duration = Duration::from_millis(20);
 /// The first and the longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// Tells of the orders of `store` until `stop`; then it tells what is left, and lets another lead.
-pub async fn run(store: Store, settings: Settings, metrics: Metrics, stop: CancellationToken) {
+/// What events need beside a database.
+#[derive(Clone, Debug)]
+pub struct Events {
+    /// The broker and the subjects.
+    pub settings: Settings,
+    /// How long an order can be paid for.
+    pub terms: ReservationTerms,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Tells of the orders of `store`, and hears what the neighbours tell, until `stop`; then it tells what is left, and lets
+/// another lead.
+pub async fn run(store: Store, events: Events, stop: CancellationToken) {
+    let Events { settings, terms, metrics } = &events;
+    let telling = tell(&store, settings, metrics, &stop);
+    let hearing = consume::run(&store, settings, terms, metrics, &stop);
+    join(telling, hearing).await;
+}
+
+async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, stop: &CancellationToken) {
     let holder = format!("{:016x}", fastrand::u64(..));
     let (mut failures, mut logged) = (0, None);
     while !stop.is_cancelled() {
         let started = Instant::now();
-        let result = connected(&store, &settings, &metrics, &holder, &stop).await;
+        let result = connected(store, settings, metrics, &holder, stop).await;
         metrics.connected(false);
         metrics.leads(false);
         let Err(error) = result else { return };

@@ -10,6 +10,7 @@
 //! id           identifiers of orders, tickets and users
 //! idempotency  the idempotency key of a reservation
 //! timestamp    timestamps in whole milliseconds
+//! refusal      why an order does not take a payment
 //! javascript   numbers as JavaScript writes them
 //! ```
 
@@ -17,6 +18,7 @@ mod expires_at;
 mod id;
 mod idempotency;
 mod javascript;
+mod refusal;
 mod reservation;
 mod status;
 mod timestamp;
@@ -25,6 +27,7 @@ pub use expires_at::ExpiresAt;
 pub use id::{InvalidId, OrderId, TicketId, UserId};
 pub use idempotency::{IdempotencyKey, InvalidKey};
 pub use javascript::javascript_number;
+pub use refusal::Refusal;
 pub use reservation::{InvalidWindow, ReservationTerms, ReservationWindow};
 pub use status::{OrderStatus, Transition, TransitionError, UnknownStatus};
 pub use timestamp::to_millis;

@@ -42,6 +42,8 @@
 //!
 //! outbox       the field for what is to be told of an order, and whether it is used
 //! note         notes it there, in the write that changes the order
+//! settle       what a payment does to its order
+//! dead_letters what neighbours have sent and nobody can read
 //! untold       the orders of which something is to be told, and that it has been told
 //! relay_lease  who tells it
 //!
@@ -70,6 +72,7 @@ mod clock;
 mod code;
 mod connect;
 mod database;
+mod dead_letters;
 mod document;
 mod driver_error;
 mod duplicates;
@@ -96,6 +99,7 @@ mod remedy;
 mod reserve;
 mod retry;
 mod server_time;
+mod settle;
 mod ticket_index;
 mod tickets;
 mod tls;
@@ -106,6 +110,7 @@ pub use audit::{Duplicate, ForeignIndex, Holder};
 pub use clock::ServerClock;
 pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;
+pub use dead_letters::DeadLetter;
 pub use error::{ErrorCategory, StoreError};
 pub use expiry::{ExpiringOrders, ExpiryQuery, RejectedOrders};
 pub use list::Page;
@@ -115,6 +120,7 @@ pub use payments::PaymentError;
 pub use relay_lease::{Positions, RelayLease};
 pub use reserve::{ReserveError, Reserved};
 pub use retry::{DEADLINE, PATIENCE};
+pub use settle::Settled;
 pub use tickets::Upserted;
 pub use tls::{ClientTls, TlsArgs};
-pub use untold::{Change, ChangeKind, Told, Untold, UntoldOrder};
+pub use untold::{Change, ChangeKind, RefusedPayment, Told, Untold, UntoldOrder};

@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// A time that the database's clock has reached, without asking for it.
-    async fn reached(&self) -> Result<Timestamp, StoreError> {
+    pub(super) async fn reached(&self) -> Result<Timestamp, StoreError> {
         Ok(self.clock().await?.reached(Instant::now()))
     }
 }

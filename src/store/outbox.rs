@@ -6,11 +6,11 @@
 //! (another pod, a sweeper, `orders check`) sees it when it lists the indexes.
 //!
 //! ```text
-//! outbox: { since: when the oldest change was made, created: price, updated: true }
+//! outbox: { since: when the oldest change was made, created: price, updated: true, refused: [{ payment, reason, since }] }
 //! ```
 //!
-//! As little as possible, since it is written with every order: an order's last change is told if it is not that of its
-//! making, and what it was follows from status and version. mongoose ignores the field, and the API does not show it.
+//! As little as possible, since it is written with every order: an order's last change is to be told if there is a
+//! `since` and it is not that of its making; what it was follows from status and version. mongoose ignores the field, and the API does not show it.
 
 use std::sync::{
     Arc,
@@ -32,6 +32,9 @@ pub(super) const SINCE: &str = "outbox.since";
 pub(super) const CREATED: &str = "outbox.created";
 /// Set if the beginning of its payment is to be told.
 pub(super) const UPDATED: &str = "outbox.updated";
+
+/// The payments that were refused, each with the reason.
+pub(super) const REFUSED: &str = "outbox.refused";
 
 /// Whether events are on, and whether there are new ones. Clones share it.
 #[derive(Clone, Debug, Default)]

@@ -107,7 +107,7 @@ impl Store {
 
 /// The filter for orders that can be paid for at `now`: those that the sweeper does not consider due. An order without a
 /// time never is.
-fn payable_at(now: Timestamp, terms: &ReservationTerms) -> Document {
+pub(super) fn payable_at(now: Timestamp, terms: &ReservationTerms) -> Document {
     doc! { "$or": [
         { "expiresAt": { "$not": { "$type": "date" } } },
         { "expiresAt": { "$gt": date(now) } },

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use jiff::Timestamp;
 use mongodb::{
     Collection,
-    bson::{Bson, Document, RawDocumentBuf, doc, oid::ObjectId},
+    bson::{Bson, Document, RawDocument, RawDocumentBuf, doc, oid::ObjectId},
     options::{Hint, ReadConcern},
 };
 
@@ -20,11 +20,12 @@ use super::{
     database::Store,
     document::{self, ORDERS, object_id, timestamp, to_order},
     error::StoreError,
-    outbox::{CREATED, OUTBOX, SINCE, UPDATED},
+    outbox::{CREATED, OUTBOX, REFUSED, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
     retry,
+    settle::PAYMENT_ID,
 };
-use crate::order::{Order, OrderId, OrderStatus, TicketId, Version};
+use crate::order::{Order, OrderId, OrderStatus, Refusal, TicketId, Version};
 
 const LOOKING: &str = "looking for changes of orders that are to be told";
 const CLEARING: &str = "noting which changes of orders have been told";
@@ -34,9 +35,6 @@ const PER_TICKETS: u32 = 4;
 
 /// How many orders one command marks as told.
 const PER_COMMAND: usize = 1000;
-
-/// The field of a completed order that names its payment.
-const PAYMENT_ID: &str = "paymentId";
 
 /// Where the note of an order goes that cannot be told of, since its document cannot be read.
 const SET_ASIDE: &str = "outboxUnreadable";
@@ -52,7 +50,20 @@ pub struct UntoldOrder {
     pub payment: Option<String>,
     /// What is to be told, by version.
     pub changes: Vec<Change>,
+    /// Payments that were refused.
+    pub refused: Vec<RefusedPayment>,
     /// The time of the oldest of these changes, or a little earlier, by the database's clock.
+    pub since: Option<Timestamp>,
+}
+
+/// A payment that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedPayment {
+    /// The payment.
+    pub payment: String,
+    /// Why.
+    pub reason: Refusal,
+    /// When, or a little earlier, by the database's clock.
     pub since: Option<Timestamp>,
 }
 
@@ -197,11 +208,16 @@ impl Store {
 
     async fn note_told_at(&self, version: Version, ids: &[ObjectId]) -> Result<(), StoreError> {
         let told = document::version(version);
-        let unchanged = doc! { "_id": { "$in": ids }, "version": told.clone() };
-        let all = self.update_told(unchanged, doc! { OUTBOX: "" }).await?;
+        let unchanged = |has_refused: bool| {
+            doc! {
+                "_id": { "$in": ids }, "version": told.clone(), REFUSED: { "$exists": has_refused },
+            }
+        };
+        let all = self.update_told(unchanged(false), doc! { OUTBOX: "" }).await?;
         if all >= ids.len() as u64 {
             return Ok(());
         }
+        self.update_told(unchanged(true), doc! { SINCE: "", CREATED: "", UPDATED: "" }).await?;
         let changed = doc! { "_id": { "$in": ids }, "version": { "$gt": told }, OUTBOX: { "$exists": true } };
         // Whatever begins with 0 is the making; the beginning of the payment comes after it.
         let mut fields = doc! { CREATED: "" };
@@ -211,9 +227,25 @@ impl Store {
         self.update_told(changed, fields).await.map(drop)
     }
 
+    /// Notes that the refusal of `payment` by the order `id` has been told.
+    ///
+    /// # Errors
+    /// As [`Store::note_told`].
+    pub async fn note_refusal_told(&self, id: OrderId, payment: &str) -> Result<(), StoreError> {
+        let id = object_id(id.bytes());
+        let without = doc! { "$pull": { REFUSED: { "payment": payment } } };
+        self.update_untold(doc! { "_id": id, REFUSED: { "$exists": true } }, without).await?;
+        // Of what is empty then, nothing may be left: the index would keep the order.
+        self.update_told(doc! { "_id": id, REFUSED: { "$size": 0 } }, doc! { REFUSED: "" }).await?;
+        self.update_told(doc! { "_id": id, OUTBOX: {} }, doc! { OUTBOX: "" }).await.map(drop)
+    }
+
     async fn update_told(&self, filter: Document, fields: Document) -> Result<u64, StoreError> {
+        self.update_untold(filter, doc! { "$unset": fields }).await
+    }
+
+    async fn update_untold(&self, filter: Document, update: Document) -> Result<u64, StoreError> {
         let orders = self.orders();
-        let update = doc! { "$unset": fields };
         let result = retry::patiently(CLEARING, || async {
             retry::transient(CLEARING, || async { orders.update_many(filter.clone(), update.clone()).await })
                 .await
@@ -284,7 +316,10 @@ fn to_untold(document: &RawDocumentBuf) -> Result<UntoldOrder, StoreError> {
         let price = cast::price(price).ok_or_else(|| malformed("outbox.created: it is not a price"))?;
         changes.push(Change { version: Version(0), kind: ChangeKind::Created { price } });
     }
+    let since = field(SINCE);
     let last = match order.status {
+        // Only refusals are to be told.
+        _ if since.is_none() => None,
         OrderStatus::Cancelled => Some(ChangeKind::Cancelled),
         OrderStatus::Complete => Some(ChangeKind::Completed),
         OrderStatus::Created | OrderStatus::AwaitingPayment => None,
@@ -295,9 +330,25 @@ fn to_untold(document: &RawDocumentBuf) -> Result<UntoldOrder, StoreError> {
         changes.push(Change { version, kind: ChangeKind::Updated });
     }
     changes.extend(last.map(|kind| Change { version: order.version, kind }));
-    let since = field(SINCE).and_then(|since| since.as_datetime()).and_then(timestamp);
+    let since = since.and_then(|since| since.as_datetime()).and_then(timestamp);
+    let mut refused = Vec::new();
+    if let Some(list) = field(REFUSED) {
+        let list = list.as_array().ok_or_else(|| malformed("outbox.refused: it is not a list"))?;
+        for entry in list {
+            let entry = entry.ok().and_then(|entry| entry.as_document().and_then(to_refused));
+            refused.push(entry.ok_or_else(|| malformed("outbox.refused: it has an entry that is none"))?);
+        }
+    }
     let payment = document.get_str(PAYMENT_ID).ok().map(str::to_owned);
-    Ok(UntoldOrder { order, ticket, payment, changes, since })
+    Ok(UntoldOrder { order, ticket, payment, changes, refused, since })
+}
+
+fn to_refused(entry: &RawDocument) -> Option<RefusedPayment> {
+    Some(RefusedPayment {
+        payment: entry.get_str("payment").ok()?.to_owned(),
+        reason: Refusal::parse(entry.get_str("reason").ok()?)?,
+        since: entry.get_datetime("since").ok().and_then(timestamp),
+    })
 }
 
 #[cfg(test)]
@@ -350,6 +401,19 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_alone_is_no_change() {
+        let entry = doc! { "payment": "p1", "reason": "too-late", "since": DateTime::from_millis(9) };
+        let order = untold(1, 2, "cancelled", doc! { "refused": [entry] });
+        assert_eq!((order.changes, order.since), (Vec::new(), None));
+        let since = Timestamp::from_millisecond(9).ok();
+        let refused = RefusedPayment { payment: "p1".into(), reason: Refusal::TooLate, since };
+        assert_eq!(order.refused, [refused]);
+        for spoilt in [doc! { "refused": 1 }, doc! { "refused": [{ "payment": "p1", "reason": "whim" }] }] {
+            assert!(to_untold(&stored(1, 2, "cancelled", 1, spoilt)).is_err());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_told_is_an_error_that_names_the_order() {
         for document in [
             stored(1, 2, "paid", 1, doc! {}),
@@ -366,9 +430,10 @@ mod tests {
 
     #[test]
     fn an_order_is_made_known_only_when_all_that_comes_before_it_is_known() {
-        let new = |id| untold(id, 9, "created", doc! { "created": 20 });
-        let ended = |id| untold(id, 9, "cancelled", doc! {});
-        let brief = |id| untold(id, 9, "cancelled", doc! { "created": 20 });
+        let since = || DateTime::from_millis(7);
+        let new = |id| untold(id, 9, "created", doc! { "since": since(), "created": 20 });
+        let ended = |id| untold(id, 9, "cancelled", doc! { "since": since() });
+        let brief = |id| untold(id, 9, "cancelled", doc! { "since": since(), "created": 20 });
         let tickets = HashSet::from([TicketId::from_bytes([9; 12])]);
         let told = |first: Vec<UntoldOrder>, second: Vec<UntoldOrder>, is_cut| {
             let second = OfTickets { orders: second, is_cut };

@@ -92,6 +92,11 @@ impl TestDatabase {
         self.raw.collection("tickets")
     }
 
+    /// What neighbours have sent and nobody can read.
+    pub(crate) fn dead_letters(&self) -> Collection<Document> {
+        self.raw.collection("deadLetters")
+    }
+
     /// The server's query plan for `command`.
     pub(crate) async fn explain(&self, command: Document) -> String {
         let explain = doc! { "explain": command, "verbosity": "queryPlanner" };

@@ -91,6 +91,13 @@ impl Streams {
 
     /// All that a stream has, oldest first.
     pub async fn events(&self, stream: &str) -> Vec<Event> {
+        let events = self.events_or_text(stream).await;
+        assert!(events.iter().all(|event| event.data.is_object()), "{events:?}");
+        events
+    }
+
+    /// The same, with null for data that is no JSON.
+    pub async fn events_or_text(&self, stream: &str) -> Vec<Event> {
         let found = self.0.get_stream(stream).await.unwrap();
         let count = found.cached_info().state.messages;
         let config = consumer::pull::OrderedConfig::default();
@@ -103,7 +110,7 @@ impl Streams {
             events.push(Event {
                 subject: message.subject.to_string(),
                 id: headers.and_then(|headers| headers.get("Nats-Msg-Id")).map(|id| id.as_str().to_owned()),
-                data: serde_json::from_slice(&message.payload).unwrap(),
+                data: serde_json::from_slice(&message.payload).unwrap_or_default(),
             });
         }
         events

@@ -56,8 +56,11 @@ pub struct PaymentCreated {
     pub order: OrderId,
 }
 
-/// The longest id of a payment, and the longest title.
-const MAX_TEXT: usize = 10_000;
+/// The longest title, in bytes.
+const MAX_TITLE: usize = 10_000;
+
+/// The longest id of a payment; an order keeps those that it has refused.
+const MAX_ID: usize = 255;
 
 impl TicketEvent {
     /// Parses one.
@@ -67,7 +70,7 @@ impl TicketEvent {
     pub fn parse(data: &[u8]) -> Result<Self, Malformed> {
         let fields = Fields::parse(data)?;
         let id: TicketId = fields.id("id")?;
-        let title = fields.text("title")?;
+        let title = fields.text("title", MAX_TITLE)?;
         let price = fields.get("price").ok_or_else(|| field("price", "it is missing"))?;
         let price = number::price(price).ok_or_else(|| field("price", "it is not a finite number"))?;
         let version = number::version(fields.get("version"))
@@ -83,7 +86,7 @@ impl PaymentCreated {
     /// When it can never be read.
     pub fn parse(data: &[u8]) -> Result<Self, Malformed> {
         let fields = Fields::parse(data)?;
-        Ok(Self { id: fields.text("id")?, order: fields.id("orderId")? })
+        Ok(Self { id: fields.text("id", MAX_ID)?, order: fields.id("orderId")? })
     }
 }
 
@@ -115,7 +118,7 @@ impl Fields {
     }
 
     /// A text, or a whole number, which mongoose casts to one.
-    fn text(&self, name: &'static str) -> Result<String, Malformed> {
+    fn text(&self, name: &'static str, most: usize) -> Result<String, Malformed> {
         let value = self.identifier(name).ok_or_else(|| field(name, "it is missing"))?;
         let text = match value {
             Value::String(text) => text.clone(),
@@ -124,8 +127,8 @@ impl Fields {
         };
         if text.is_empty() {
             Err(field(name, "it is empty"))
-        } else if text.len() > MAX_TEXT {
-            Err(field(name, &format!("it is longer than {MAX_TEXT} bytes")))
+        } else if text.len() > most {
+            Err(field(name, &format!("it is longer than {most} bytes")))
         } else {
             Ok(text)
         }
@@ -208,7 +211,7 @@ mod tests {
         for json in [r#"{"id":"p1"}"#, r#"{"orderId":"ID"}"#, r#"{"id":"p1","orderId":"17"}"#] {
             assert!(matches!(parse(json), Err(Malformed::Field { .. })), "{json}");
         }
-        let long = format!(r#"{{"id":"{}","orderId":"ID"}}"#, "p".repeat(MAX_TEXT + 1));
+        let long = format!(r#"{{"id":"{}","orderId":"ID"}}"#, "p".repeat(MAX_ID + 1));
         assert!(parse(&long).unwrap_err().to_string().contains("longer"));
     }
 

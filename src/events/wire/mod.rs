@@ -3,6 +3,7 @@
 //! ```text
 //! subject   the subjects, and those by other names
 //! outgoing  what is told of orders
+//! refused   what is told of payments
 //! incoming  what the neighbours tell
 //! number    numbers as they come from JavaScript
 //! ```
@@ -10,8 +11,10 @@
 mod incoming;
 mod number;
 mod outgoing;
+mod refused;
 mod subject;
 
 pub use incoming::{Malformed, PaymentCreated, TicketEvent};
 pub use outgoing::OrderEvent;
+pub use refused::PaymentRefused;
 pub use subject::{InvalidSubjects, Subject, Subjects};

@@ -137,8 +137,14 @@ mod tests {
             ticket: Some(ticket),
             version: Version(version),
         };
-        let untold =
-            UntoldOrder { order, ticket, payment: Some("p1".into()), changes: Vec::new(), since: None };
+        let untold = UntoldOrder {
+            order,
+            ticket,
+            payment: Some("p1".into()),
+            changes: Vec::new(),
+            refused: Vec::new(),
+            since: None,
+        };
         let event = OrderEvent::new(&untold, Change { version: Version(version), kind });
         (event.subject(), event.message_id(), String::from_utf8(event.data().unwrap()).unwrap())
     }

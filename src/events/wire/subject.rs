@@ -38,9 +38,17 @@ impl Subject {
         Self::PaymentRefused,
     ];
 
-    /// The subjects of what is told of orders.
-    pub const OF_ORDERS: [Self; 4] =
-        [Self::OrderCreated, Self::OrderUpdated, Self::OrderCancelled, Self::OrderCompleted];
+    /// The subjects of what is told.
+    pub const TOLD: [Self; 5] = [
+        Self::OrderCreated,
+        Self::OrderUpdated,
+        Self::OrderCancelled,
+        Self::OrderCompleted,
+        Self::PaymentRefused,
+    ];
+
+    /// The subjects of what is heard.
+    pub const HEARD: [Self; 3] = [Self::TicketCreated, Self::TicketUpdated, Self::PaymentCreated];
 
     /// Its name.
     #[must_use]
@@ -92,6 +100,12 @@ impl Default for Subjects {
 }
 
 impl Subjects {
+    /// The subject that has this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Subject> {
+        self.0.iter().find(|(_, known)| *known == name).map(|(subject, _)| *subject)
+    }
+
     /// The name of one.
     #[must_use]
     pub fn name(&self, subject: Subject) -> &str {

@@ -1,0 +1,251 @@
+//! What is done with the messages of the neighbours. Each is a conditional write, so one that comes twice changes nothing;
+//! and it is acknowledged only after that write.
+
+use std::{collections::HashMap, time::Duration};
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+
+use super::{
+    broker::{Broker, Message},
+    metrics::{Metrics, Outcome},
+    wire::{Malformed, PaymentCreated, PaymentRefused, Subject, TicketEvent},
+};
+use crate::{
+    order::{Refusal, ReservationTerms, Ticket, TicketId},
+    store::{DeadLetter, Settled, Store, StoreError},
+};
+
+/// How many payments are settled at the same time.
+const PAYMENTS: usize = 8;
+
+/// After how many deliveries a message that the database refuses is a dead letter.
+const MAX_DELIVERIES: u64 = 5;
+
+/// A message, as a broker delivers it.
+#[derive(Clone, Debug)]
+pub(super) struct Received {
+    pub(super) subject: Subject,
+    pub(super) data: Vec<u8>,
+    pub(super) stream: String,
+    pub(super) sequence: u64,
+    pub(super) published: Timestamp,
+    /// How often it was delivered, this time included.
+    pub(super) deliveries: u64,
+}
+
+/// What is to become of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is done with, and acknowledged.
+    Done,
+    /// It comes again: the database is away, or the broker of the answer.
+    Later,
+}
+
+/// Handles messages.
+pub(super) struct Handler<'a, B> {
+    pub(super) store: &'a Store,
+    pub(super) broker: &'a B,
+    pub(super) terms: &'a ReservationTerms,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl<B: Broker> Handler<'_, B> {
+    /// Handles some messages, and says of each what is to become of it.
+    pub(super) async fn handle(&self, messages: &[Received]) -> Vec<Verdict> {
+        let mut verdicts = vec![Verdict::Done; messages.len()];
+        let indexed = || messages.iter().enumerate();
+        let (payments, tickets): (Vec<_>, Vec<_>) =
+            indexed().partition(|(_, message)| message.subject == Subject::PaymentCreated);
+        let mut decided = self.tickets(tickets).await;
+        let (places, payments): (Vec<_>, Vec<_>) = payments.into_iter().unzip();
+        let mut settling = Vec::new();
+        for message in payments {
+            settling.push(self.payment(message));
+        }
+        let settled: Vec<_> = stream::iter(settling).buffered(PAYMENTS).collect().await;
+        decided.extend(places.into_iter().zip(settled));
+        for (at, verdict) in decided {
+            if let Some(place) = verdicts.get_mut(at) {
+                *place = verdict;
+            }
+        }
+        verdicts
+    }
+
+    /// Brings the copies of tickets up to date, all with one call.
+    async fn tickets(&self, messages: Vec<(usize, &Received)>) -> Vec<(usize, Verdict)> {
+        let mut decided = Vec::new();
+        let mut parsed = Vec::new();
+        for (at, message) in messages {
+            match TicketEvent::parse(&message.data) {
+                Ok(event) => parsed.push((at, message, event.ticket)),
+                Err(error) => decided.push((at, self.malformed(message, &error).await)),
+            }
+        }
+        if parsed.is_empty() {
+            return decided;
+        }
+        let tickets = newest(parsed.iter().map(|(_, _, ticket)| ticket));
+        match self.store.upsert_tickets(&tickets).await {
+            Ok(written) => {
+                for (number, (at, message, _)) in (0..).zip(&parsed) {
+                    let outcome =
+                        if number < written.written { Outcome::Written } else { Outcome::Unchanged };
+                    self.metrics.consumed(message.subject, outcome);
+                    decided.push((*at, Verdict::Done));
+                }
+            }
+            Err(error) if error.is_unavailable() => {
+                tracing::debug!(%error, "tickets are not written");
+                for (at, message, _) in &parsed {
+                    self.metrics.consumed(message.subject, Outcome::Retried);
+                    decided.push((*at, Verdict::Later));
+                }
+            }
+            // One of them is at fault: each by itself.
+            Err(_) => {
+                for (at, message, ticket) in &parsed {
+                    let written = self.store.upsert_tickets(std::slice::from_ref(ticket)).await;
+                    let verdict = match written {
+                        Ok(written) => {
+                            let is_new = written.written > 0;
+                            let outcome = if is_new { Outcome::Written } else { Outcome::Unchanged };
+                            self.metrics.consumed(message.subject, outcome);
+                            Verdict::Done
+                        }
+                        Err(error) => self.refused_by_database(message, &error).await,
+                    };
+                    decided.push((*at, verdict));
+                }
+            }
+        }
+        decided
+    }
+
+    async fn payment(&self, message: &Received) -> Verdict {
+        let payment = match PaymentCreated::parse(&message.data) {
+            Ok(payment) => payment,
+            Err(error) => return self.malformed(message, &error).await,
+        };
+        let (order, id) = (payment.order, payment.id.as_str());
+        let outcome = match self.store.settle(order, id, message.published, self.terms).await {
+            Ok(Settled::Completed) => {
+                tracing::info!(%order, "order paid for");
+                Outcome::Completed
+            }
+            Ok(Settled::Repeated) => Outcome::Unchanged,
+            Ok(Settled::Refused(refusal)) => {
+                tracing::warn!(%order, reason = refusal.as_str(), "a payment is refused");
+                Outcome::Refused
+            }
+            Ok(Settled::OrderNotFound) => return self.without_order(message, &payment).await,
+            Ok(Settled::TooManyRefused) => {
+                return self
+                    .dead(
+                        message,
+                        "too-many-payments",
+                        "so many payments were refused for this order that no more are noted",
+                    )
+                    .await;
+            }
+            Err(error) => return self.refused_by_database(message, &error).await,
+        };
+        self.metrics.consumed(message.subject, outcome);
+        Verdict::Done
+    }
+
+    /// There is no order in which the refusal could be noted, so it is told before the payment is acknowledged.
+    async fn without_order(&self, message: &Received, payment: &PaymentCreated) -> Verdict {
+        let event = PaymentRefused::new(&payment.id, payment.order, Refusal::OrderNotFound);
+        let Ok(data) = event.data() else { return Verdict::Later };
+        let answer = Message { subject: Subject::PaymentRefused, id: event.message_id(), data };
+        if let Err(error) = self.broker.publish(&answer).await {
+            tracing::debug!(%error, "a refusal is not published");
+            self.metrics.consumed(message.subject, Outcome::Retried);
+            return Verdict::Later;
+        }
+        self.dead(message, Refusal::OrderNotFound.as_str(), "the order of this payment never was").await
+    }
+
+    async fn malformed(&self, message: &Received, error: &Malformed) -> Verdict {
+        self.dead(message, error.reason(), &error.to_string()).await
+    }
+
+    /// The database is away, or it does not take what follows from this message.
+    async fn refused_by_database(&self, message: &Received, error: &StoreError) -> Verdict {
+        if error.is_unavailable() || message.deliveries < MAX_DELIVERIES {
+            tracing::debug!(%error, subject = message.subject.as_str(), "a message is not handled; it comes again");
+            self.metrics.consumed(message.subject, Outcome::Retried);
+            return Verdict::Later;
+        }
+        self.dead(message, "refused-by-database", &error.remedy()).await
+    }
+
+    /// Keeps a message that can never be handled, so that it delays no other.
+    async fn dead(&self, message: &Received, reason: &'static str, detail: &str) -> Verdict {
+        let letter = DeadLetter {
+            subject: message.subject.as_str(),
+            data: &message.data,
+            reason,
+            detail,
+            stream: &message.stream,
+            sequence: message.sequence,
+            published: message.published,
+        };
+        match self.store.keep_dead_letter(&letter).await {
+            Ok(()) => {
+                tracing::warn!(
+                    subject = letter.subject,
+                    stream = letter.stream,
+                    sequence = letter.sequence,
+                    reason,
+                    detail,
+                    "a message cannot be read; it is kept in deadLetters"
+                );
+                self.metrics.dead_letter(message.subject, reason);
+                Verdict::Done
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a dead letter is not kept");
+                self.metrics.consumed(message.subject, Outcome::Retried);
+                Verdict::Later
+            }
+        }
+    }
+}
+
+/// The newest version of each ticket.
+fn newest<'t>(tickets: impl Iterator<Item = &'t Ticket>) -> Vec<Ticket> {
+    let mut newest = HashMap::<TicketId, &Ticket>::new();
+    for ticket in tickets {
+        let known = newest.entry(ticket.id).or_insert(ticket);
+        if known.version < ticket.version {
+            *known = ticket;
+        }
+    }
+    newest.into_values().cloned().collect()
+}
+
+/// The first and the longest pause after messages that come again.
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::Version;
+
+    #[test]
+    fn of_several_events_of_a_ticket_the_newest_counts() {
+        let ticket = |id: u8, version: u32| Ticket {
+            id: TicketId::from_bytes([id; 12]),
+            title: format!("{id} {version}"),
+            price: 1.0,
+            version: Version(version),
+        };
+        let mut found = newest([ticket(1, 0), ticket(2, 5), ticket(1, 3), ticket(1, 2), ticket(2, 5)].iter());
+        found.sort_by_key(|ticket| ticket.id);
+        assert_eq!(found, [ticket(1, 3), ticket(2, 5)]);
+    }
+}

@@ -1,0 +1,183 @@
+//! What a payment does to its order: it completes it, or it is refused, once, however often and in whatever order payments
+//! arrive.
+//!
+//! An order remembers the payment that completed it and those that were refused, and each write has both as conditions. So
+//! no payment does both, and one that comes again changes nothing. A refusal is noted in the order, to be told.
+
+use jiff::Timestamp;
+use mongodb::{
+    bson::{Bson, Document, RawDocumentBuf, doc},
+    options::ReturnDocument,
+};
+
+use super::{
+    database::Store,
+    document::{date, object_id, statuses, to_order},
+    error::StoreError,
+    outbox::REFUSED,
+    payments::payable_at,
+    retry::{self, ROUNDS},
+};
+use crate::order::{OrderId, OrderStatus, Refusal, ReservationTerms, Transition};
+
+/// The field of a completed order that names its payment.
+pub(super) const PAYMENT_ID: &str = "paymentId";
+
+/// The field with the payments that were refused.
+const REFUSED_PAYMENTS: &str = "refusedPayments";
+
+/// The most payments that are refused for one order: its document must not grow without bound.
+const MAX_REFUSED: usize = 100;
+
+const SETTLING: &str = "settling a payment";
+
+/// What a payment has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It has completed its order.
+    Completed,
+    /// It was refused, which is noted to be told.
+    Refused(Refusal),
+    /// It had come before, and has changed nothing now.
+    Repeated,
+    /// There is no such order.
+    OrderNotFound,
+    /// So many payments were refused for this order that no more are noted.
+    TooManyRefused,
+}
+
+impl Store {
+    /// Settles the payment `payment` of the order `id`, which was published at `published` by the broker's clock.
+    ///
+    /// A payment that was published before the time of its order was over is in time if the order is still open, however
+    /// late it arrives.
+    ///
+    /// # Errors
+    /// When the order's document cannot be read, or the database fails.
+    pub async fn settle(
+        &self,
+        id: OrderId,
+        payment: &str,
+        published: Timestamp,
+        terms: &ReservationTerms,
+    ) -> Result<Settled, StoreError> {
+        retry::patiently(SETTLING, || async {
+            for _ in 0..ROUNDS {
+                let at = self.server_time().await?.min(published);
+                if self.complete_by(id, payment, at, terms).await? {
+                    return Ok(Settled::Completed);
+                }
+                let Some(found) = self.order_loader.one(object_id(id.bytes())).await? else {
+                    return Ok(Settled::OrderNotFound);
+                };
+                if is_known(&found, payment) {
+                    return Ok(Settled::Repeated);
+                }
+                let order = to_order(&found)?;
+                let refusal = match order.status {
+                    OrderStatus::Cancelled => Refusal::OrderCancelled,
+                    OrderStatus::Complete if found.get_str(PAYMENT_ID).is_ok() => Refusal::AlreadyPaid,
+                    // The Node service does not keep which payment it was.
+                    OrderStatus::Complete => {
+                        if self.name_payment(id, payment).await? {
+                            return Ok(Settled::Repeated);
+                        }
+                        continue;
+                    }
+                    _ if order.is_overdue(at, terms) => Refusal::TooLate,
+                    // It changed meanwhile. The write decides, so it is repeated.
+                    _ => {
+                        retry::backoff(1).await;
+                        continue;
+                    }
+                };
+                if refused(&found).count() >= MAX_REFUSED {
+                    return Ok(Settled::TooManyRefused);
+                }
+                if self.refuse(id, payment, refusal).await? {
+                    return Ok(Settled::Refused(refusal));
+                }
+            }
+            let detail = format!("the order {id} keeps changing");
+            Err(StoreError::Unavailable { doing: SETTLING, detail })
+        })
+        .await
+    }
+
+    async fn complete_by(
+        &self,
+        id: OrderId,
+        payment: &str,
+        at: Timestamp,
+        terms: &ReservationTerms,
+    ) -> Result<bool, StoreError> {
+        let mut filter = doc! {
+            "_id": object_id(id.bytes()),
+            "status": { "$in": statuses(Transition::Complete.from()) },
+            REFUSED_PAYMENTS: { "$ne": payment },
+        };
+        filter.extend(payable_at(at, terms));
+        let mut update = self.noted_transition(Transition::Complete).await?;
+        if let Some(Bson::Document(set)) = update.get_mut("$set") {
+            set.insert(PAYMENT_ID, payment);
+        }
+        let orders = self.raw_orders();
+        let done = retry::transient(SETTLING, || async {
+            orders
+                .find_one_and_update(filter.clone(), update.clone())
+                .return_document(ReturnDocument::After)
+                .await
+        })
+        .await?;
+        if done.is_some() {
+            self.outbox.written();
+        }
+        Ok(done.is_some())
+    }
+
+    async fn name_payment(&self, id: OrderId, payment: &str) -> Result<bool, StoreError> {
+        let filter = doc! {
+            "_id": object_id(id.bytes()),
+            "status": OrderStatus::Complete.as_str(),
+            PAYMENT_ID: { "$exists": false },
+            REFUSED_PAYMENTS: { "$ne": payment },
+        };
+        self.update_once(filter, doc! { "$set": { PAYMENT_ID: payment } }).await
+    }
+
+    async fn refuse(&self, id: OrderId, payment: &str, refusal: Refusal) -> Result<bool, StoreError> {
+        let filter = doc! {
+            "_id": object_id(id.bytes()),
+            PAYMENT_ID: { "$ne": payment },
+            REFUSED_PAYMENTS: { "$ne": payment },
+        };
+        let note = doc! {
+            "payment": payment, "reason": refusal.as_str(), "since": date(self.reached().await?),
+        };
+        let done =
+            self.update_once(filter, doc! { "$push": { REFUSED_PAYMENTS: payment, REFUSED: note } }).await?;
+        if done {
+            self.outbox.written();
+        }
+        Ok(done)
+    }
+
+    async fn update_once(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
+        let orders = self.orders();
+        let result =
+            retry::transient(SETTLING, || async { orders.update_one(filter.clone(), update.clone()).await })
+                .await?;
+        Ok(result.matched_count > 0)
+    }
+}
+
+/// Whether the order has this payment, or has refused it.
+fn is_known(order: &RawDocumentBuf, payment: &str) -> bool {
+    order.get_str(PAYMENT_ID).is_ok_and(|known| known == payment)
+        || refused(order).any(|known| known == payment)
+}
+
+fn refused(order: &RawDocumentBuf) -> impl Iterator<Item = &str> {
+    let list = order.get_array(REFUSED_PAYMENTS).into_iter().flatten();
+    list.filter_map(|payment| payment.ok()?.as_str())
+}

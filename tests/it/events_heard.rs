@@ -1,0 +1,282 @@
+//! What is done with the events of the neighbours, by a real broker: whatever they send, in whatever order, and whoever is
+//! away.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use futures::TryStreamExt;
+use mongodb::bson::{Document, doc, oid::ObjectId};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    api_process::Process,
+    cluster::eventually,
+    events::{System, cancel, check_history, reserve},
+    fault_proxy::{Fault, FaultProxy},
+    mongo::{answer, uri},
+    nats::Streams,
+};
+
+/// A system whose stream is there, so that neighbours can publish before any pod runs.
+struct Neighbours {
+    system: System,
+    streams: Streams,
+}
+
+impl Neighbours {
+    async fn new() -> Self {
+        let system = System::new().await;
+        let streams = system.streams().await;
+        streams.make_forgetful(&system.stream, system.subjects()).await;
+        Self { system, streams }
+    }
+
+    async fn send(&self, subject: &str, data: impl Into<Vec<u8>>) {
+        let subject = self.system.subject(subject);
+        self.streams.0.publish(subject, data.into().into()).await.unwrap().await.unwrap();
+    }
+
+    async fn ticket(&self, id: &str, version: u32, price: f64) {
+        let title = format!("concert {version}");
+        let event =
+            json!({ "id": id, "version": version, "title": title, "price": price, "userId": "seller" });
+        let subject = if version == 0 { "ticket:created" } else { "ticket:updated" };
+        self.send(subject, event.to_string()).await;
+    }
+
+    async fn pay(&self, payment: &str, order: &str) {
+        let event = json!({ "id": payment, "orderId": order, "stripeId": "ch_1" });
+        self.send("payment:created", event.to_string()).await;
+    }
+
+    /// How many messages are not acknowledged yet.
+    async fn unacknowledged(&self) -> u64 {
+        let stream = self.streams.0.get_stream(&self.system.stream).await.unwrap();
+        let Ok(info) = stream.consumer_info("orders-service").await else { return u64::MAX };
+        info.num_pending + info.num_ack_pending as u64
+    }
+
+    async fn all_heard(&self) {
+        eventually("everything is acknowledged", || async {
+            (self.unacknowledged().await == 0).then_some(())
+        })
+        .await;
+    }
+
+    async fn stored_ticket(&self, id: &str) -> Option<Document> {
+        let id = ObjectId::parse_str(id).unwrap();
+        self.system.database.tickets().find_one(doc! { "_id": id }).await.unwrap()
+    }
+
+    async fn dead_letters(&self) -> Vec<Document> {
+        let found =
+            self.system.database.dead_letters().find(doc! {}).sort(doc! { "sequence": 1 }).await.unwrap();
+        found.try_collect().await.unwrap()
+    }
+
+    /// The payments that were refused, as payment and reason.
+    async fn refused(&self) -> Vec<(String, String)> {
+        let events = self.streams.events_or_text(&self.system.stream).await;
+        let subject = self.system.subject("payment:refused");
+        let refused = events.into_iter().filter(|event| event.subject == subject);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        refused.map(|event| (text(&event.data["id"]), text(&event.data["reason"]))).collect()
+    }
+}
+
+fn id() -> String {
+    ObjectId::new().to_hex()
+}
+
+async fn status(pod: &Process, user: &str, order: &str) -> (String, i64) {
+    let (_, order) = answer(pod.by(user, Method::GET, &format!("/api/orders/{order}"))).await;
+    (order["status"].as_str().unwrap().to_owned(), order["version"].as_i64().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tickets_arrive_by_event_and_the_newest_version_counts_in_whatever_order_they_come() {
+    let neighbours = Neighbours::new().await;
+    let [late, shuffled] = [id(), id()];
+    // Before there is any pod.
+    neighbours.ticket(&late, 0, 20.0).await;
+    for version in [3, 0, 5, 1, 5, 4] {
+        neighbours.ticket(&shuffled, version, f64::from(version) + 0.5).await;
+    }
+    let pods = [neighbours.system.pod(), neighbours.system.pod()];
+    pods[0].wait_until_ready(true).await;
+    neighbours.all_heard().await;
+    let ticket = neighbours.stored_ticket(&shuffled).await.unwrap();
+    assert_eq!(
+        (ticket.get_i32("version").ok(), ticket.get_f64("price").ok(), ticket.get_str("title").ok()),
+        (Some(5), Some(5.5), Some("concert 5"))
+    );
+    // A buyer can have it at once.
+    let order = reserve(&pods[0], "ada", late.parse().unwrap()).await;
+    assert!(order.is_some());
+    neighbours.ticket(&late, 1, 30.0).await;
+    neighbours.ticket(&late, 1, 99.0).await;
+    neighbours.all_heard().await;
+    assert_eq!(neighbours.stored_ticket(&late).await.unwrap().get_i32("price").ok(), Some(30));
+    assert_eq!(neighbours.dead_letters().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_completes_its_order_and_whoever_listens_hears_of_it_and_of_those_that_are_refused() {
+    let neighbours = Neighbours::new().await;
+    let pod = neighbours.system.pod();
+    pod.wait_until_ready(true).await;
+    let [first, second] =
+        [neighbours.system.database.ticket().await, neighbours.system.database.ticket().await];
+    let paid = reserve(&pod, "ada", first).await.unwrap();
+    let cancelled = reserve(&pod, "ada", second).await.unwrap();
+    assert_eq!(cancel(&pod, "ada", &cancelled).await, StatusCode::NO_CONTENT);
+    for (payment, order) in
+        [("p1", &paid), ("p1", &paid), ("p2", &paid), ("p3", &cancelled), ("p2", &paid), ("p3", &cancelled)]
+    {
+        neighbours.pay(payment, order).await;
+    }
+    let unknown = id();
+    neighbours.pay("p4", &unknown).await;
+    neighbours.all_heard().await;
+    neighbours.system.all_told().await;
+    assert_eq!(status(&pod, "ada", &paid).await, ("complete".to_owned(), 1));
+    assert_eq!(status(&pod, "ada", &cancelled).await, ("cancelled".to_owned(), 1));
+    let mut refused = neighbours.refused().await;
+    refused.sort();
+    let wanted = [("p2", "already-paid"), ("p3", "order-cancelled"), ("p4", "order-not-found")];
+    assert_eq!(refused, wanted.map(|(payment, reason)| (payment.to_owned(), reason.to_owned())));
+    let letters = neighbours.dead_letters().await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].get_str("reason").ok(), Some("order-not-found"));
+    let events = neighbours.streams.events_or_text(&neighbours.system.stream).await;
+    let completed = neighbours.system.subject("order:completed");
+    let completed: Vec<_> =
+        events.iter().filter(|event| event.subject == completed).map(|event| &event.data).collect();
+    let wanted = json!({
+        "id": paid, "version": 1, "userId": "ada", "ticket": { "id": first.to_string() }, "paymentId": "p1",
+    });
+    assert_eq!(completed, [&wanted]);
+    check_history(&neighbours.system, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_read_is_kept_and_delays_nobody() {
+    let neighbours = Neighbours::new().await;
+    let pod = neighbours.system.pod();
+    pod.wait_until_ready(true).await;
+    let good = id();
+    let spoilt: Vec<(&str, Vec<u8>)> = vec![
+        ("ticket:created", b"".to_vec()),
+        ("ticket:created", b"\xff\x00".to_vec()),
+        ("ticket:updated", b"[1,2]".to_vec()),
+        ("ticket:created", json!({ "title": "t", "price": 1 }).to_string().into()),
+        ("ticket:created", json!({ "id": "no id", "title": "t", "price": 1 }).to_string().into()),
+        ("ticket:updated", json!({ "id": good, "title": "t", "price": "cheap" }).to_string().into()),
+        ("ticket:updated", json!({ "id": good, "title": "t", "price": 1, "version": -1 }).to_string().into()),
+        ("ticket:created", vec![b'['; 200_000]),
+        ("payment:created", json!({ "id": "p1" }).to_string().into()),
+        ("payment:created", json!({ "id": {}, "orderId": good }).to_string().into()),
+    ];
+    let count = spoilt.len();
+    for (subject, data) in spoilt.clone() {
+        neighbours.send(subject, data).await;
+    }
+    neighbours.ticket(&good, 0, 20.0).await;
+    neighbours.all_heard().await;
+    assert!(neighbours.stored_ticket(&good).await.is_some(), "what comes after them is heard");
+    let letters = neighbours.dead_letters().await;
+    assert_eq!(letters.len(), count);
+    for ((subject, data), letter) in spoilt.iter().zip(&letters) {
+        assert_eq!(letter.get_str("subject").ok(), Some(*subject));
+        assert_eq!(letter.get_binary_generic("data").unwrap(), data);
+        assert!(letter.get_str("detail").is_ok_and(|detail| !detail.is_empty()), "{letter}");
+    }
+    let page = pod.metrics().await;
+    assert!(
+        page.contains("orders_events_dead_letters_total{subject=\"ticket:created\",reason=\"not-json\"} 3"),
+        "{page}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_nothing_is_acknowledged_and_once_it_is_back_all_is_done() {
+    let neighbours = Neighbours::new().await;
+    let proxy = FaultProxy::start().await;
+    let pod = neighbours.system.pod_by(&proxy.uri);
+    pod.wait_until_ready(true).await;
+    let order = reserve(&pod, "ada", neighbours.system.database.ticket().await).await.unwrap();
+    neighbours.system.all_told().await;
+    neighbours.all_heard().await;
+
+    let away = || Fault::error(10107, "not the primary");
+    let rules = ["find", "findAndModify", "update", "insert"].map(|command| proxy.on(command, away()));
+    let ticket = id();
+    neighbours.ticket(&ticket, 0, 20.0).await;
+    neighbours.pay("p1", &order).await;
+    rules[0].wait(3).await;
+    assert_eq!(neighbours.unacknowledged().await, 2);
+    for rule in &rules {
+        rule.lift();
+    }
+    neighbours.all_heard().await;
+    assert!(neighbours.stored_ticket(&ticket).await.is_some());
+    let stored = neighbours.system.database.stored(&order).await;
+    assert_eq!(stored.get_str("paymentId").ok(), Some("p1"));
+    assert_eq!(neighbours.dead_letters().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_killed_before_it_acknowledges_changes_nothing_twice() {
+    let neighbours = Neighbours::new().await;
+    let stream = neighbours.streams.0.get_stream(&neighbours.system.stream).await.unwrap();
+    // As the pods make it, but that it does not wait for long.
+    let names = ["ticket:created", "ticket:updated", "payment:created"];
+    let config = pull::Config {
+        durable_name: Some("orders-service".into()),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: Duration::from_secs(1),
+        filter_subjects: names.map(|name| neighbours.system.subject(name)).into(),
+        ..pull::Config::default()
+    };
+    stream.create_consumer(config).await.unwrap();
+    let proxy = FaultProxy::start().await;
+    let pod = neighbours.system.pod_by(&proxy.uri);
+    pod.wait_until_ready(true).await;
+    let order = reserve(&pod, "ada", neighbours.system.database.ticket().await).await.unwrap();
+    let settles = |command: &Document| command.to_string().contains("paymentId");
+    let held = proxy.when("findAndModify", 1, settles, Fault::HoldReply);
+    neighbours.pay("p1", &order).await;
+    held.wait(1).await;
+    drop(pod);
+
+    let next = neighbours.system.pod_by(&uri());
+    next.wait_until_ready(true).await;
+    neighbours.all_heard().await;
+    neighbours.system.all_told().await;
+    assert_eq!(status(&next, "ada", &order).await, ("complete".to_owned(), 1));
+    assert_eq!(neighbours.refused().await, []);
+    check_history(&neighbours.system, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_of_others_is_left_alone_and_named() {
+    let neighbours = Neighbours::new().await;
+    let stream = neighbours.streams.0.get_stream(&neighbours.system.stream).await.unwrap();
+    let config = pull::Config {
+        durable_name: Some("orders-service".into()),
+        filter_subject: neighbours.system.subject("order:created"),
+        ..pull::Config::default()
+    };
+    stream.create_consumer(config).await.unwrap();
+    let pod = neighbours.system.pod();
+    pod.wait_until_ready(true).await;
+    eventually("the log names the reason", || {
+        let line = pod.lines.try_iter().find(|line| line.contains("ConsumerOfOthers"));
+        async move { line.filter(|line| line.contains("NATS_DURABLE")) }
+    })
+    .await;
+    // What is told does not depend on it.
+    reserve(&pod, "ada", neighbours.system.database.ticket().await).await.unwrap();
+    neighbours.system.all_told().await;
+}
