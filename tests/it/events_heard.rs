@@ -115,6 +115,8 @@ async fn tickets_arrive_by_event_and_the_newest_version_counts_in_whatever_order
     let order = reserve(&pods[0], "ada", late.parse().unwrap()).await;
     assert!(order.is_some());
     neighbours.ticket(&late, 1, 30.0).await;
+    // The pods share the messages, and of two with one version the first one counts.
+    neighbours.all_heard().await;
     neighbours.ticket(&late, 1, 99.0).await;
     neighbours.all_heard().await;
     assert_eq!(neighbours.stored_ticket(&late).await.unwrap().get_i32("price").ok(), Some(30));
