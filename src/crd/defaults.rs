@@ -22,6 +22,26 @@ pub(super) fn ca_key() -> String {
     "ca.crt".into()
 }
 
+pub(super) fn nats_key() -> String {
+    "NATS_URL".into()
+}
+
+pub(super) fn stream() -> String {
+    "ticketing".into()
+}
+
+pub(super) fn durable() -> String {
+    "orders-service".into()
+}
+
+pub(super) fn stream_replicas() -> i32 {
+    1
+}
+
+pub(super) fn stream_max_age_seconds() -> i32 {
+    1_209_600
+}
+
 pub(super) fn window_seconds() -> i32 {
     900
 }

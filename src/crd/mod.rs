@@ -5,6 +5,7 @@
 //! defaults     the default values of fields
 //! routes       hosts, routes and Services, as the Ingress and the Gateways share them
 //! database     spec.database
+//! events       spec.events
 //! ingress      spec.ingress
 //! gateway      spec.gateway
 //! workload     the pods: number, resources, placement, disruption budget, autoscaling
@@ -25,6 +26,7 @@ mod conditions;
 mod database;
 mod defaults;
 mod definition;
+mod events;
 mod gateway;
 mod ingress;
 mod routes;
@@ -39,6 +41,7 @@ pub use apply::{ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, status_pa
 pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
 pub use database::{CaSecretRef, ClientCertificateSecretRef, Database, DatabaseTls, UriSecretRef};
 pub use definition::{CrdError, crd_yaml};
+pub use events::{EventsSpec, JetStream, Nats, NatsUrlSecretRef, SUBJECTS};
 pub use gateway::{GatewaySpec, ParentRef};
 pub use ingress::{IngressSpec, IngressTlsSpec};
 pub use routes::{Backend, Host, RouteSpec};

@@ -52,6 +52,16 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
         json_patch::merge(&mut object["spec"]["podTemplate"]["extraEnv"][0], &variable);
         object
     };
+    let events = |events: Value| json!({"spec": {"events": events}});
+    let renamed = |subjects: Value| events(json!({"nats": {"servers": ["nats://h"]}, "subjects": subjects}));
+    for nats in
+        [json!({"servers": ["nats://h:4222", "tls://[::1]"]}), json!({"urlSecretRef": {"name": "nats"}})]
+    {
+        service(events(json!({"nats": nats}))).validate_cel().unwrap();
+    }
+    service(renamed(json!({"order:created": "orders.created", "ticket:created": "tickets.created"})))
+        .validate_cel()
+        .unwrap();
     for (patch, expected) in [
         (json!({"metadata": {"name": "a".repeat(53)}}), "at most 52 characters"),
         (json!({"spec": {"port": 8081}}), "admin port"),
@@ -62,6 +72,20 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
             "above the limit",
         ),
         (env(json!({"value": "a", "valueFrom": {}})), "either value or valueFrom"),
+        (events(json!({"nats": {}})), "either servers or urlSecretRef"),
+        (events(json!({"nats": {"servers": []}})), "either servers or urlSecretRef"),
+        (
+            events(json!({"nats": {"servers": ["nats://h"], "urlSecretRef": {"name": "s"}}})),
+            "either servers or urlSecretRef",
+        ),
+        (events(json!({"nats": {"servers": ["nats://u:p@h"]}})), "belongs into a Secret"),
+        (events(json!({"nats": {"servers": ["http://h:4222"]}})), "nats://HOST:4222"),
+        (renamed(json!({"order:made": "x"})), "the subjects are ticket:created"),
+        (renamed(json!({"order:created": "a b"})), "cannot be a subject"),
+        (renamed(json!({"order:created": "orders.*"})), "cannot be a subject"),
+        (renamed(json!({"order:created": "a..b"})), "cannot be a subject"),
+        (renamed(json!({"order:created": "$JS.API"})), "cannot be a subject"),
+        (renamed(json!({"order:created": "x", "order:cancelled": "x"})), "give each its own"),
         (
             json!({"spec": {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["a.dev"], "path": "/x"}}}),
             "remove path, routes and client",

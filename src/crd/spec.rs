@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     database::Database,
     defaults,
+    events::EventsSpec,
     gateway::GatewaySpec,
     ingress::IngressSpec,
     status::OrdersServiceStatus,
@@ -97,6 +98,10 @@ pub struct OrdersServiceSpec {
     /// When unpaid orders expire, and how fast they are cancelled.
     #[serde(default)]
     pub expiration: Expiration,
+
+    /// The broker by which other services hear of orders, and tell of tickets and payments. Default: no events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<EventsSpec>,
 
     /// The Ingress for the orders API and for the other services behind the same hosts. Default: no Ingress.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -45,7 +45,7 @@ pub struct EventsArgs {
     pub nats_stream_replicas: u32,
 
     /// How long that stream keeps an event, in seconds
-    #[arg(long, env = "NATS_STREAM_MAX_AGE_SECONDS", value_name = "SECONDS", default_value_t = 1_209_600, value_parser = clap::value_parser!(u32).range(3600..), help_heading = "Events")]
+    #[arg(long, env = "NATS_STREAM_MAX_AGE_SECONDS", value_name = "SECONDS", default_value_t = 1_209_600, value_parser = clap::value_parser!(u32).range(3600..=31_536_000), help_heading = "Events")]
     pub nats_stream_max_age_seconds: u32,
 
     /// Other names of subjects, separated by commas, such as order:created=orders.created

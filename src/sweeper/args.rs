@@ -154,6 +154,8 @@ impl SweeperArgs {
             grace: Duration::from_secs(self.payment_grace.into()),
             max_per_second: self.max_per_second,
             suspended: false,
+            // The database says whether they are on.
+            events: false,
             warnings: Vec::new(),
             resources: Vec::new(),
         }))

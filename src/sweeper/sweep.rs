@@ -176,8 +176,9 @@ impl Sweep {
     /// # Errors
     /// When the connection string is wrong.
     pub async fn connect(target: &Target, schedule: Schedule, pools: &Pools) -> Result<Self, StoreError> {
+        let store = Store::connect_in(pools, target.connect_options()).await?;
         Ok(Self {
-            store: Store::connect_in(pools, target.connect_options()).await?,
+            store: if target.events { store.with_events() } else { store },
             grace: target.grace,
             limit: target.max_per_second,
             schedule,

@@ -53,6 +53,8 @@ pub struct Target {
     pub max_per_second: Option<u32>,
     /// Whether it is not to be swept.
     pub suspended: bool,
+    /// Whether somebody is to be told of what is cancelled.
+    pub events: bool,
     /// What of the connection string has no effect, and why.
     pub warnings: Vec<String>,
     /// The resources that name it, as namespace/name, sorted.
@@ -63,8 +65,9 @@ impl Target {
     /// Whether a running sweep of `other` need not be restarted for this target; another resource that names the same
     /// database makes no difference.
     pub fn is_swept_like(&self, other: &Self) -> bool {
-        (&self.key, &self.uri, &self.tls, self.grace, self.max_per_second, self.suspended)
-            == (&other.key, &other.uri, &other.tls, other.grace, other.max_per_second, other.suspended)
+        let numbers = |target: &Self| (target.grace, target.max_per_second, target.suspended, target.events);
+        (&self.key, &self.uri, &self.tls, numbers(self))
+            == (&other.key, &other.uri, &other.tls, numbers(other))
     }
 
     /// How to connect to it.
@@ -97,7 +100,7 @@ pub fn resource_key(service: &OrdersService) -> String {
 /// Merges targets that are the same database of the same namespace. The result does not depend on the order of the input.
 ///
 /// Where the resources differ, the most cautious setting applies: suspended if any resource suspends it, the longest
-/// grace, and the lowest limit.
+/// grace, the lowest limit, and events if any resource has them.
 pub fn merge(targets: impl IntoIterator<Item = Target>) -> HashMap<TargetKey, Target> {
     let mut merged = HashMap::<TargetKey, Target>::new();
     let mut targets: Vec<_> = targets.into_iter().collect();
@@ -109,6 +112,7 @@ pub fn merge(targets: impl IntoIterator<Item = Target>) -> HashMap<TargetKey, Ta
             }
             Some(same) => {
                 same.suspended |= target.suspended;
+                same.events |= target.events;
                 same.grace = same.grace.max(target.grace);
                 let limits = [same.max_per_second, target.max_per_second];
                 same.max_per_second = limits.into_iter().flatten().min();
@@ -134,6 +138,7 @@ mod tests {
             grace: Duration::from_secs(grace),
             max_per_second: if grace > 0 { Some(grace as u32) } else { None },
             suspended,
+            events: grace > 5,
             warnings: Vec::new(),
             resources: vec![resource.into()],
         }
@@ -146,7 +151,7 @@ mod tests {
         let merged = merge(targets.clone());
         assert_eq!(merged.len(), 2);
         let both = &merged[&targets[0].key];
-        assert_eq!((both.grace.as_secs(), both.suspended), (9, true));
+        assert_eq!((both.grace.as_secs(), both.suspended, both.events), (9, true, true));
         assert_eq!(both.max_per_second, Some(5));
         assert_eq!(both.resources, ["w/3", "x/1"]);
         assert_eq!(merge(targets.iter().rev().cloned()), merged);

@@ -78,6 +78,7 @@ pub fn target(service: &OrdersService, resource: &str, secrets: &ReadSecrets) ->
         grace: Duration::from_secs(u64::try_from(expiration.payment_grace_seconds).unwrap_or(0)),
         max_per_second: expiration.max_per_second.and_then(|most| u32::try_from(most).ok()),
         suspended: expiration.suspend,
+        events: service.spec.events.is_some(),
         warnings: Vec::new(),
         resources: vec![resource.to_owned()],
     };

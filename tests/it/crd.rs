@@ -10,7 +10,8 @@ use kube::{
 };
 use orders_operator::{
     api::ServeArgs,
-    crd::{Expiration, OrdersService, crd_yaml},
+    crd::{Expiration, JetStream, OrdersService, SUBJECTS, crd_yaml},
+    events::wire::Subject,
     order::ReservationWindow,
     sweeper::SweeperArgs,
 };
@@ -48,6 +49,21 @@ fn the_default_and_the_bounds_of_a_reservation_window_are_the_same_in_the_crd_an
     let bound = |name: &str| field[name].as_f64().unwrap();
     assert_eq!(bound("maximum"), f64::from(ReservationWindow::MAX_SECONDS));
     assert_eq!(bound("minimum"), f64::from(ReservationWindow::MIN_SECONDS));
+}
+
+#[test]
+fn the_defaults_of_events_are_the_same_in_the_crd_and_in_the_flags() {
+    let command = <ServeArgs as clap::Args>::augment_args(clap::Command::new("orders-operator"));
+    let default_of = |variable: &str| {
+        let argument = command.get_arguments().find(|argument| argument.get_env() == Some(variable.as_ref()));
+        argument.unwrap().get_default_values()[0].to_str().unwrap().to_owned()
+    };
+    let JetStream { stream, durable, replicas, max_age_seconds } = JetStream::default();
+    assert_eq!(default_of("NATS_STREAM"), stream);
+    assert_eq!(default_of("NATS_DURABLE"), durable);
+    assert_eq!(default_of("NATS_STREAM_REPLICAS"), replicas.to_string());
+    assert_eq!(default_of("NATS_STREAM_MAX_AGE_SECONDS"), max_age_seconds.to_string());
+    assert_eq!(Subject::ALL.map(Subject::as_str), SUBJECTS);
 }
 
 /// The numbers just outside of the bounds of a field, and those at them.
@@ -92,6 +108,17 @@ fn the_bounds_of_numbers_are_the_same_in_the_crd_in_the_validation_and_in_the_fl
             }
         }
     }
+    let jet_stream = &spec["properties"]["events"]["properties"]["jetStream"]["properties"];
+    for (field, flag) in
+        [("replicas", "nats-stream-replicas"), ("maxAgeSeconds", "nats-stream-max-age-seconds")]
+    {
+        for (number, is_valid) in around(&jet_stream[field]) {
+            let nats = "nats: {servers: ['nats://h']}";
+            let what = format!("events: {{{nats}, jetStream: {{{field}: {number}}}}}");
+            assert_eq!(validates(&what), is_valid, "{what}");
+            assert_eq!(is_accepted::<ServeArgs>(flag, number), is_valid, "serve --{flag}={number}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -118,6 +145,28 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
             "a request is above the limit",
         ),
         (json!({"expiration": {"maxPerSecond": 0}}), "spec.expiration.maxPerSecond"),
+        (json!({"events": {"nats": {}}}), "either servers or urlSecretRef"),
+        (json!({"events": {"nats": {"servers": ["nats://u:p@h"]}}}), "belongs into a Secret"),
+        (
+            json!({"events": {"nats": {"servers": ["nats://h"]}, "jetStream": {"stream": "a.b"}}}),
+            "spec.events.jetStream.stream",
+        ),
+        (
+            json!({"events": {"nats": {"servers": ["nats://h"]}, "subjects": {"order:made": "x"}}}),
+            "the subjects are ticket:created",
+        ),
+        (
+            json!({"events": {"nats": {"servers": ["nats://h"]}, "subjects": {"order:created": "a b"}}}),
+            "cannot be a subject",
+        ),
+        (
+            json!({"events": {"nats": {"servers": ["nats://h"]}, "subjects": {"order:created": "x", "order:updated": "x"}}}),
+            "give each its own",
+        ),
+        (
+            json!({"podTemplate": {"extraEnv": [{"name": "NATS_URL"}]}}),
+            "a variable that the operator sets itself",
+        ),
         (
             json!({"podTemplate": {"labels": {"app.kubernetes.io/name": "x"}}}),
             "a label that the operator sets itself",
@@ -249,6 +298,11 @@ async fn every_field_of_the_spec_is_stored_as_written() {
         "database": {"name": "shop", "tls": {
             "caSecretRef": {"name": "ca", "key": "ca.pem"}, "clientCertificateSecretRef": {"name": "certificate"},
         }},
+        "events": {
+            "nats": {"urlSecretRef": {"name": "nats", "key": "URL"}, "caSecretRef": {"name": "nats-ca", "key": "ca.pem"}},
+            "jetStream": {"stream": "shop", "durable": "orders", "replicas": 3, "maxAgeSeconds": 7200},
+            "subjects": {"order:created": "orders.created"},
+        },
         "ingress": {
             "annotations": {"note": "hello"}, "className": "nginx", "path": "/orders", "tls": {"secretName": "tls"},
         },

@@ -76,6 +76,31 @@ async fn orders_expire_in_the_databases_of_all_resources_and_others_stay() {
 }
 
 #[tokio::test]
+async fn what_is_cancelled_is_noted_where_a_resource_has_events_and_nowhere_else() {
+    let namespace = TestNamespace::create("events").await;
+    namespace.secrets(&uri()).await;
+    let (told, silent) = (TestDatabase::bare().await, TestDatabase::bare().await);
+    // One of two resources with this database has them; nobody has made the index before.
+    let events = json!({"events": {"nats": {"servers": ["nats://nats"]}}});
+    namespace.apply(&service(&namespace, "told", &told, events)).await.unwrap();
+    namespace.apply(&service(&namespace, "other", &told, json!({}))).await.unwrap();
+    namespace.apply(&service(&namespace, "silent", &silent, json!({}))).await.unwrap();
+    let (first, second) = (order(&told, "created", -1000).await, order(&silent, "created", -1000).await);
+    let _sweeper = namespace.run("sweeper").await;
+    cancelled(&told, first).await;
+    cancelled(&silent, second).await;
+    let noted = told.stored(&first.to_hex()).await;
+    assert!(noted.get_document("outbox").unwrap().get_datetime("since").is_ok(), "{noted}");
+    assert!(!silent.stored(&second.to_hex()).await.contains_key("outbox"));
+    let has_index = async |database: &TestDatabase| {
+        let names = database.orders().list_index_names().await.unwrap();
+        names.contains(&"untold_orders".to_owned())
+    };
+    assert!(has_index(&told).await && !has_index(&silent).await);
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn an_unreachable_database_and_a_missing_secret_delay_no_other_database() {
     let namespace = TestNamespace::create("away").await;
     let database = TestDatabase::new().await;

@@ -62,6 +62,14 @@ const CERTIFICATE: SecretValue = SecretValue {
     what: "the client certificate (tls.crt) and its private key (tls.key), as PEM",
 };
 
+const NATS_URL: SecretValue =
+    SecretValue { field: "spec.events.nats.urlSecretRef", what: "the URLs of the NATS servers" };
+
+const NATS_CA: SecretValue = SecretValue {
+    field: "spec.events.nats.caSecretRef",
+    what: "the CA of the NATS servers' certificates, as PEM",
+};
+
 /// Finds the Secrets and the IngressClass that `service` refers to, and which of its routes other objects hold.
 ///
 /// # Errors
@@ -135,6 +143,11 @@ fn values_of(service: &OrdersService) -> Vec<(SecretValue, &str, &str)> {
             values.push((CERTIFICATE, &secret.name, DatabaseTls::CERTIFICATE_KEY));
             values.push((CERTIFICATE, &secret.name, DatabaseTls::PRIVATE_KEY_KEY));
         }
+    }
+    if let Some(events) = &service.spec.events {
+        let (url, ca) = (&events.nats.url_secret_ref, &events.nats.ca_secret_ref);
+        values.extend(url.iter().map(|url| (NATS_URL, url.name.as_str(), url.key.as_str())));
+        values.extend(ca.iter().map(|ca| (NATS_CA, ca.name.as_str(), ca.key.as_str())));
     }
     values
 }

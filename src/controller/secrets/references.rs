@@ -31,16 +31,19 @@ pub fn secrets_of(service: &OrdersService, usage: SecretUse) -> impl Iterator<It
     let names = match usage {
         SecretUse::Value => {
             let tls = spec.database.tls.as_ref();
+            let nats = spec.events.as_ref().map(|events| &events.nats);
             [
                 Some(&spec.auth.jwt_secret_ref.name),
                 Some(&spec.database.uri_secret_ref.name),
                 tls.and_then(|tls| tls.ca_secret_ref.as_ref()).map(|ca| &ca.name),
                 tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()).map(|secret| &secret.name),
+                nats.and_then(|nats| nats.url_secret_ref.as_ref()).map(|url| &url.name),
+                nats.and_then(|nats| nats.ca_secret_ref.as_ref()).map(|ca| &ca.name),
             ]
         }
         SecretUse::Certificate => {
             let tls = spec.ingress.as_ref().and_then(|ingress| ingress.tls.as_ref());
-            [tls.map(|tls| &tls.secret_name), None, None, None]
+            [tls.map(|tls| &tls.secret_name), None, None, None, None, None]
         }
     };
     names.into_iter().flatten().map(String::as_str)

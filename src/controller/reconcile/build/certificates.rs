@@ -1,5 +1,5 @@
-//! How the pods get the certificates of the database: one read-only volume, from one or two Secrets, and the names of its
-//! files in the environment.
+//! How the pods get the certificates of the database and of the broker: one read-only volume, from one to three Secrets,
+//! and the names of its files in the environment.
 
 use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
@@ -10,6 +10,7 @@ use crate::{controller::reconcile::validate::validated::ValidatedOrdersService, 
 const VOLUME: &str = "database-certificates";
 const FOLDER: &str = "/etc/orders-operator/database";
 const CA: &str = "ca.crt";
+const NATS_CA: &str = "nats-ca.crt";
 
 /// The files and the Secrets that they come from.
 pub(super) struct Certificates(Vec<Certificate>);
@@ -43,7 +44,13 @@ impl Certificates {
                 key: key.to_owned(),
             })
         });
-        Some(Self(ca.chain(client).collect())).filter(|found| !found.0.is_empty())
+        let nats_ca = service.events.iter().filter_map(|events| events.ca.as_ref()).map(|ca| Certificate {
+            variable: "NATS_CA_FILE",
+            file: NATS_CA,
+            secret: ca.name.clone(),
+            key: ca.key.clone(),
+        });
+        Some(Self(ca.chain(client).chain(nats_ca).collect())).filter(|found| !found.0.is_empty())
     }
 
     /// The environment variables with the paths.

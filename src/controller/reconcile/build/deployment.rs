@@ -25,7 +25,8 @@ use super::certificates::Certificates;
 use super::metadata::{filled, labels, metadata, selector_labels};
 use crate::{
     controller::reconcile::validate::{
-        pods::Replicas, validated::ADMIN_PORT, validated::SecretKey, validated::ValidatedOrdersService,
+        pods::Replicas,
+        validated::{ADMIN_PORT, SecretKey, Servers, ValidatedEvents, ValidatedOrdersService},
     },
     crd::CHECKSUM_ANNOTATION,
 };
@@ -142,6 +143,7 @@ fn container(service: &ValidatedOrdersService, certificates: Option<&Certificate
         plain_env("DRAIN_SECONDS", DRAIN_SECONDS.to_string()),
     ];
     env.extend(service.database.iter().map(|name| plain_env("MONGO_DATABASE", name.clone())));
+    env.extend(service.events.iter().flat_map(events_env));
     env.extend(
         certificates
             .map_or(Vec::new(), |certificates| certificates.files())
@@ -178,6 +180,22 @@ fn container(service: &ValidatedOrdersService, certificates: Option<&Certificate
         }),
         ..Container::default()
     }
+}
+
+/// The settings of events; the CA is a file.
+fn events_env(events: &ValidatedEvents) -> Vec<EnvVar> {
+    let mut env = vec![
+        match &events.servers {
+            Servers::Listed(servers) => plain_env("NATS_URL", servers.clone()),
+            Servers::Secret(secret) => secret_env("NATS_URL", secret),
+        },
+        plain_env("NATS_STREAM", events.stream.clone()),
+        plain_env("NATS_DURABLE", events.durable.clone()),
+        plain_env("NATS_STREAM_REPLICAS", events.replicas.to_string()),
+        plain_env("NATS_STREAM_MAX_AGE_SECONDS", events.max_age_seconds.to_string()),
+    ];
+    env.extend(events.subjects.iter().map(|subjects| plain_env("NATS_SUBJECTS", subjects.clone())));
+    env
 }
 
 fn plain_env(name: &str, value: String) -> EnvVar {

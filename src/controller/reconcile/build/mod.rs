@@ -101,6 +101,7 @@ mod tests {
     fn whole() -> Value {
         json!({
             "database": {"tls": {"caSecretRef": {"name": "mongo-ca"}, "clientCertificateSecretRef": {"name": "mongo-client"}}},
+            "events": {"nats": {"servers": ["nats://nats"], "caSecretRef": {"name": "nats-ca"}}},
             "imagePullSecrets": [{"name": "regcred"}],
             "ingress": {"annotations": {"a": "b"}, "tls": {"secretName": "tls"}, "className": "nginx"},
             "gateway": {"hostnames": ["a.dev"], "parentRefs": [{"name": "public"}]},
@@ -291,6 +292,42 @@ mod tests {
         assert_eq!(files(&only_ca["containers"][0]).len(), 1);
         assert_eq!(only_ca["volumes"][0]["projected"]["sources"][0]["secret"]["items"][0]["key"], "ca.crt");
         assert!(pod(Value::Null).get("volumes").is_none());
+    }
+
+    #[test]
+    fn the_broker_of_events_reaches_the_container_and_its_password_stays_in_the_secret() {
+        let env = |events: Value| {
+            let deployment = json!(built(json!({"events": events})).deployment);
+            let pod = deployment["spec"]["template"]["spec"].clone();
+            let env = pod["containers"][0]["env"].as_array().unwrap().clone();
+            let ours =
+                env.into_iter().filter(|variable| variable["name"].as_str().unwrap().starts_with("NATS_"));
+            (ours.collect::<Vec<_>>(), pod)
+        };
+        let (listed, pod) = env(json!({
+            "nats": {"servers": ["nats://a:4222", "nats://b:4222"], "caSecretRef": {"name": "nats-ca", "key": "CA"}},
+            "jetStream": {"stream": "shop", "durable": "orders", "replicas": 3, "maxAgeSeconds": 7200},
+            "subjects": {"order:created": "orders.created"},
+        }));
+        let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+        let wanted = [
+            variable("NATS_URL", "nats://a:4222,nats://b:4222"),
+            variable("NATS_STREAM", "shop"),
+            variable("NATS_DURABLE", "orders"),
+            variable("NATS_STREAM_REPLICAS", "3"),
+            variable("NATS_STREAM_MAX_AGE_SECONDS", "7200"),
+            variable("NATS_SUBJECTS", "order:created=orders.created"),
+            variable("NATS_CA_FILE", "/etc/orders-operator/database/nats-ca.crt"),
+        ];
+        assert_eq!(listed, wanted);
+        let ca = json!({"name": "nats-ca", "items": [{"key": "CA", "path": "nats-ca.crt"}]});
+        assert_eq!(pod["volumes"][0]["projected"]["sources"][0]["secret"], ca);
+
+        let (secret, pod) = env(json!({"nats": {"urlSecretRef": {"name": "nats"}}}));
+        let reference = json!({"secretKeyRef": {"name": "nats", "key": "NATS_URL"}});
+        assert_eq!(secret[0], json!({"name": "NATS_URL", "valueFrom": reference}));
+        assert!(secret.len() == 5 && pod.get("volumes").is_none(), "{secret:?}");
+        assert_eq!(env(Value::Null).0, [Value::Null; 0]);
     }
 
     #[test]

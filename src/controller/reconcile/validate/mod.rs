@@ -6,12 +6,14 @@
 //! ```text
 //! validated  the result
 //! pods       the number, the size and the placement of the pods
+//! events     the broker
 //! conflicts  the routes that other objects have
 //! names      the names of Secrets and other objects
 //! quantity   quantities, such as 50m or 128Mi
 //! ```
 
 mod conflicts;
+mod events;
 mod names;
 pub mod pods;
 mod quantity;
@@ -87,6 +89,7 @@ pub fn validate(
     if let Some(most) = spec.expiration.max_per_second.filter(|most| !(1..=1_000_000).contains(most)) {
         invalid(format!("spec.expiration.maxPerSecond is {most}: write orders per second from 1 to 1000000"));
     }
+    let events = events::validate(spec, &mut invalid);
     if spec.database.name.as_deref().is_some_and(|name| !is_database_name(name)) {
         invalid(format!(
             "spec.database.name {:?} is not a MongoDB database name",
@@ -145,6 +148,7 @@ pub fn validate(
         database: spec.database.name.clone(),
         window_seconds: spec.expiration.window_seconds,
         payment_grace_seconds: spec.expiration.payment_grace_seconds,
+        events,
         secrets_checksum: found.secrets_checksum.clone(),
         ingress,
         gateway,

@@ -17,6 +17,11 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
     names.extend(
         certificate.map(|secret| ("spec.database.tls.clientCertificateSecretRef.name", &secret.name)),
     );
+    let nats = spec.events.as_ref().map(|events| &events.nats);
+    let url = nats.and_then(|nats| nats.url_secret_ref.as_ref());
+    let nats_ca = nats.and_then(|nats| nats.ca_secret_ref.as_ref());
+    names.extend(url.map(|url| ("spec.events.nats.urlSecretRef.name", &url.name)));
+    names.extend(nats_ca.map(|ca| ("spec.events.nats.caSecretRef.name", &ca.name)));
     names.extend(spec.image_pull_secrets.iter().map(|secret| ("spec.imagePullSecrets[].name", &secret.name)));
     if let Some(ingress) = &spec.ingress {
         names.extend(ingress.tls.iter().map(|tls| ("spec.ingress.tls.secretName", &tls.secret_name)));
@@ -42,6 +47,8 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
     let mut keys =
         vec![("spec.auth.jwtSecretRef.key", &jwt.key), ("spec.database.uriSecretRef.key", &uri.key)];
     keys.extend(ca.map(|ca| ("spec.database.tls.caSecretRef.key", &ca.key)));
+    keys.extend(url.map(|url| ("spec.events.nats.urlSecretRef.key", &url.key)));
+    keys.extend(nats_ca.map(|ca| ("spec.events.nats.caSecretRef.key", &ca.key)));
     for (field, key) in keys {
         if !is_key(key) {
             invalid(format!(
@@ -101,6 +108,19 @@ mod tests {
             (
                 json!({"database": {"tls": {"clientCertificateSecretRef": {"name": "?"}}}}),
                 "database.tls.clientCertificateSecretRef.name",
+            ),
+            (json!({"events": {"nats": {"urlSecretRef": {"name": "A"}}}}), "events.nats.urlSecretRef.name"),
+            (
+                json!({"events": {"nats": {"urlSecretRef": {"name": "a", "key": " "}}}}),
+                "events.nats.urlSecretRef.key",
+            ),
+            (
+                json!({"events": {"nats": {"servers": ["nats://h"], "caSecretRef": {"name": "a/b"}}}}),
+                "events.nats.caSecretRef.name",
+            ),
+            (
+                json!({"events": {"nats": {"servers": ["nats://h"], "caSecretRef": {"name": "a", "key": "?"}}}}),
+                "events.nats.caSecretRef.key",
             ),
             (json!({"imagePullSecrets": [{"name": "-x"}]}), "imagePullSecrets[].name"),
             (json!({"ingress": {"tls": {"secretName": "x."}}}), "ingress.tls.secretName"),

@@ -53,6 +53,8 @@ pub struct ValidatedOrdersService {
     pub window_seconds: i32,
     /// Extra seconds of an order whose payment has begun.
     pub payment_grace_seconds: i32,
+    /// The broker of events, if any.
+    pub events: Option<ValidatedEvents>,
     /// Changes when a referenced Secret's value does; none where no Secret was read.
     pub secrets_checksum: Option<String>,
     /// The routes from outside, if any.
@@ -68,6 +70,34 @@ pub struct SecretKey {
     pub name: String,
     /// Key within it.
     pub key: String,
+}
+
+/// The broker of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedEvents {
+    /// Its servers.
+    pub servers: Servers,
+    /// Secret and key of their CA.
+    pub ca: Option<SecretKey>,
+    /// The stream that is made for subjects that have none.
+    pub stream: String,
+    /// The durable consumer.
+    pub durable: String,
+    /// How many servers keep each event.
+    pub replicas: i32,
+    /// How long, in seconds.
+    pub max_age_seconds: i32,
+    /// Other names of subjects, as the pods read them.
+    pub subjects: Option<String>,
+}
+
+/// Where the URLs of the servers are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Servers {
+    /// In the spec, separated by commas.
+    Listed(String),
+    /// In a Secret.
+    Secret(SecretKey),
 }
 
 /// Hosts and routes that passed validation.

@@ -1,0 +1,176 @@
+//! `spec.events`: which broker, and by which names.
+
+use std::collections::BTreeSet;
+
+use super::validated::{SecretKey, Servers, ValidatedEvents};
+use crate::crd::{EventsSpec, OrdersServiceSpec, SUBJECTS};
+
+/// Checks the events of a spec; what is wrong goes to `invalid`.
+pub(super) fn validate(
+    spec: &OrdersServiceSpec,
+    invalid: &mut impl FnMut(String),
+) -> Option<ValidatedEvents> {
+    let events = spec.events.as_ref()?;
+    check(events, invalid);
+    let nats = &events.nats;
+    let servers = match &nats.url_secret_ref {
+        Some(secret) => Servers::Secret(SecretKey { name: secret.name.clone(), key: secret.key.clone() }),
+        None => Servers::Listed(nats.servers.join(",")),
+    };
+    let renamed = events.subjects.iter().map(|(subject, name)| format!("{subject}={name}"));
+    let subjects = renamed.collect::<Vec<_>>().join(",");
+    Some(ValidatedEvents {
+        servers,
+        ca: nats.ca_secret_ref.as_ref().map(|ca| SecretKey { name: ca.name.clone(), key: ca.key.clone() }),
+        stream: events.jet_stream.stream.clone(),
+        durable: events.jet_stream.durable.clone(),
+        replicas: events.jet_stream.replicas,
+        max_age_seconds: events.jet_stream.max_age_seconds,
+        subjects: Some(subjects).filter(|subjects| !subjects.is_empty()),
+    })
+}
+
+fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
+    let nats = &events.nats;
+    if nats.servers.is_empty() == nats.url_secret_ref.is_none() {
+        invalid(
+            "spec.events.nats needs either servers or urlSecretRef: the Secret is for URLs with a password or a token"
+                .into(),
+        );
+    }
+    // Without the value, which may have a password.
+    if let Some(at) = nats.servers.iter().position(|server| !is_server(server)) {
+        invalid(format!(
+            "spec.events.nats.servers[{at}] is no server: write nats://HOST:4222 or tls://HOST:4222; a URL with a password \
+             belongs into a Secret, see urlSecretRef"
+        ));
+    }
+    let jet_stream = &events.jet_stream;
+    for (field, name) in [("stream", &jet_stream.stream), ("durable", &jet_stream.durable)] {
+        if !is_name(name) {
+            invalid(format!(
+                "spec.events.jetStream.{field} is {name:?}: write letters, digits, - and _, up to 255"
+            ));
+        }
+    }
+    if !(1..=5).contains(&jet_stream.replicas) {
+        invalid(format!("spec.events.jetStream.replicas is {}: write 1 to 5", jet_stream.replicas));
+    }
+    if !(3600..=31_536_000).contains(&jet_stream.max_age_seconds) {
+        invalid(format!(
+            "spec.events.jetStream.maxAgeSeconds is {}: write seconds from 3600 to 31536000 (one year)",
+            jet_stream.max_age_seconds
+        ));
+    }
+    let mut names: BTreeSet<&str> = SUBJECTS.into_iter().collect();
+    for (subject, name) in &events.subjects {
+        // Its own name is free for another.
+        if !names.remove(subject.as_str()) && !SUBJECTS.contains(&subject.as_str()) {
+            invalid(format!(
+                "spec.events.subjects renames {subject:?}, which is no subject; the subjects are {}",
+                SUBJECTS.join(", ")
+            ));
+        }
+        if !is_subject(name) {
+            invalid(format!(
+                "spec.events.subjects gives {subject:?} the name {name:?}, which cannot be a subject: write one such as \
+                 orders.created, without spaces, *, >, commas and ="
+            ));
+        }
+    }
+    let mut taken = names;
+    for name in events.subjects.values() {
+        if !taken.insert(name) {
+            invalid(format!("spec.events.subjects gives two subjects the name {name:?}: give each its own"));
+        }
+    }
+}
+
+fn is_server(server: &str) -> bool {
+    let host = server.strip_prefix("nats://").or_else(|| server.strip_prefix("tls://"));
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":.[]-".contains(&byte);
+    server.len() <= 253 && host.is_some_and(|host| !host.is_empty() && host.bytes().all(is_allowed))
+}
+
+fn is_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=255).contains(&name.len()) && name.bytes().all(is_allowed)
+}
+
+fn is_subject(name: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>,=".contains(&byte))
+    };
+    name.len() <= 255 && !name.starts_with('$') && name.split('.').all(is_part)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::controller::fixture::service;
+
+    fn validated(events: Value) -> (Option<ValidatedEvents>, Vec<String>) {
+        let mut problems = Vec::new();
+        let events =
+            validate(&service(json!({"events": events})).spec, &mut |problem| problems.push(problem));
+        (events, problems)
+    }
+
+    #[test]
+    fn the_settings_of_the_pods_follow_from_the_spec() {
+        let servers = json!(["nats://nats:4222", "tls://[::1]:4222"]);
+        let subjects = json!({"order:created": "orders.created", "order:cancelled": "order:created"});
+        let (events, problems) = validated(json!({"nats": {"servers": servers}, "subjects": subjects}));
+        assert_eq!(problems, [""; 0]);
+        let events = events.unwrap();
+        assert_eq!(events.servers, Servers::Listed("nats://nats:4222,tls://[::1]:4222".into()));
+        assert_eq!(
+            events.subjects.as_deref(),
+            Some("order:cancelled=order:created,order:created=orders.created")
+        );
+        assert_eq!((events.stream.as_str(), events.durable.as_str()), ("ticketing", "orders-service"));
+        assert_eq!((events.replicas, events.max_age_seconds), (1, 1_209_600));
+        let (events, problems) = validated(json!({"nats": {"urlSecretRef": {"name": "nats"}}}));
+        let secret = SecretKey { name: "nats".into(), key: "NATS_URL".into() };
+        assert_eq!((events.unwrap().servers, problems.len()), (Servers::Secret(secret), 0));
+        assert_eq!(validated(Value::Null), (None, Vec::new()));
+    }
+
+    #[test]
+    fn what_admission_refuses_is_refused_again_without_a_password() {
+        let with = |nats: Value, more: Value| {
+            let mut events = json!({"nats": nats});
+            json_patch::merge(&mut events, &more);
+            events
+        };
+        let servers = || json!({"servers": ["nats://h"]});
+        for (events, wanted) in [
+            (with(json!({}), json!({})), "either servers or urlSecretRef"),
+            (
+                with(json!({"servers": ["nats://h"], "urlSecretRef": {"name": "s"}}), json!({})),
+                "either servers or",
+            ),
+            (
+                with(json!({"servers": ["nats://h", "nats://u:hunter2@h"]}), json!({})),
+                "servers[1] is no server",
+            ),
+            (with(json!({"servers": ["http://h"]}), json!({})), "servers[0] is no server"),
+            (with(servers(), json!({"jetStream": {"stream": "a.b"}})), "jetStream.stream is \"a.b\""),
+            (with(servers(), json!({"jetStream": {"durable": ""}})), "jetStream.durable is \"\""),
+            (with(servers(), json!({"jetStream": {"replicas": 6}})), "jetStream.replicas is 6"),
+            (with(servers(), json!({"jetStream": {"maxAgeSeconds": 60}})), "jetStream.maxAgeSeconds is 60"),
+            (
+                with(servers(), json!({"subjects": {"order:made": "x"}})),
+                "\"order:made\", which is no subject",
+            ),
+            (with(servers(), json!({"subjects": {"order:created": "a b"}})), "cannot be a subject"),
+            (with(servers(), json!({"subjects": {"order:created": "order:cancelled"}})), "two subjects"),
+        ] {
+            let (_, problems) = validated(events.clone());
+            assert!(problems.iter().any(|problem| problem.contains(wanted)), "{events}: {problems:?}");
+            assert!(!format!("{problems:?}").contains("hunter2"));
+        }
+    }
+}
