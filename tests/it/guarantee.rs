@@ -189,6 +189,22 @@ async fn a_hidden_index_and_one_that_is_made_by_others_while_the_api_runs_are_co
         fault.lift();
         store.check_indexes().await.unwrap();
     }
+
+    // In the database itself, and nobody starts anything.
+    let ticket = database.ticket().await;
+    let process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    let unique = IndexOptions::builder().name("theirs".to_owned()).unique(true).build();
+    database.orders().create_index(index(doc! { "userId": 1 }, unique)).await.unwrap();
+    eventually("it is not ready for that", || async {
+        process.readyz().await.1.contains("another index is in the way").then_some(())
+    })
+    .await;
+    assert_eq!(post(&process, "u1", ticket).await, StatusCode::SERVICE_UNAVAILABLE);
+    eventually("the log names it", || async {
+        process.lines.try_iter().any(|line| line.contains("theirs")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
