@@ -28,6 +28,9 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 /// The target of every span that is part of a trace.
 pub const TARGET: &str = "orders_operator::traces";
 
+/// The most bytes that a span has of a text which a client chooses. Thousands of spans may wait until they are sent.
+const MAX_TEXT: usize = 512;
+
 /// How long the shutdown waits for the last traces to be exported.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -121,23 +124,26 @@ impl Exporter for LoggingExporter {
 /// follow OpenTelemetry's conventions for HTTP.
 #[must_use]
 pub fn request(method: &Method, uri: &Uri, route: &'static str, id: &str, headers: &HeaderMap) -> Span {
+    let method = known(method);
     let span = info_span!(
         target: TARGET,
         "request",
         otel.name = Empty,
         otel.kind = "server",
         otel.status_code = Empty,
-        http.request.method = method.as_str(),
+        http.request.method = method,
         http.route = route,
         http.request.header.x_request_id = id,
         http.response.status_code = Empty,
-        url.path = uri.path(),
+        url.path = beginning(uri.path()),
     );
     if !span.is_disabled() {
         span.record("otel.name", format!("{method} {route}"));
         let carried: HashMap<String, String> = ["traceparent", "tracestate"]
             .into_iter()
-            .filter_map(|name| Some((name.to_owned(), headers.get(name)?.to_str().ok()?.to_owned())))
+            .filter_map(|name| Some((name, headers.get(name)?.to_str().ok()?)))
+            .filter(|(_, value)| value.len() <= MAX_TEXT)
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         if !carried.is_empty() {
             // It fails only for a span that has already been entered.
@@ -145,6 +151,16 @@ pub fn request(method: &Method, uri: &Uri, route: &'static str, id: &str, header
         }
     }
     span
+}
+
+/// The name of a method, if it is one of HTTP's, as OpenTelemetry's conventions have it.
+fn known(method: &Method) -> &'static str {
+    let all = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+    all.into_iter().find(|name| *name == method.as_str()).unwrap_or("_OTHER")
+}
+
+fn beginning(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default()
 }
 
 /// Records the response status in a request's span.

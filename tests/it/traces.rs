@@ -119,6 +119,26 @@ async fn a_request_continues_its_callers_trace_and_has_child_spans_of_the_store(
 }
 
 #[tokio::test]
+async fn what_a_client_chooses_takes_little_of_a_span() {
+    let database = TestDatabase::bare().await;
+    let (collector, endpoint) = Collector::start().await;
+    let mut process = Process::start(&uri(), &database.name, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+    process.wait_until_ready(true).await;
+    let long = "x".repeat(10_000);
+    let method = Method::from_bytes(long.as_bytes()).unwrap();
+    let request = process.request(method, &format!("/api/{long}")).header("tracestate", format!("a={long}"));
+    let request = request.header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    assert_eq!(answer(request).await.0, StatusCode::NOT_FOUND);
+    process.terminate();
+    assert_eq!(process.ended().await.code(), Some(0));
+    let spans = collector.spans();
+    let (_, server) = spans.iter().find(|(_, span)| span.kind == SpanKind::Server as i32).unwrap();
+    assert_eq!(attribute(&server.attributes, "http.request.method"), "_OTHER");
+    assert_eq!(attribute(&server.attributes, "url.path").len(), 512);
+    assert!(format!("{server:?}").len() < 4_000, "{server:?}");
+}
+
+#[tokio::test]
 async fn an_unavailable_collector_delays_nothing_and_is_logged_once() {
     let database = TestDatabase::bare().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
