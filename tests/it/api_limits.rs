@@ -177,6 +177,27 @@ async fn heads_of_many_small_headers_that_cost_their_client_nothing_are_refused_
 }
 
 #[tokio::test]
+async fn a_head_of_http_2_that_does_not_end_has_a_bound() {
+    let database = TestDatabase::new().await;
+    let process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    let frame = |kind: u8, payload: &[u8]| {
+        let [.., high, middle, low] = (payload.len() as u32).to_be_bytes();
+        [&[high, middle, low, kind, 0, 0, 0, 0, u8::from(kind != 4)], payload].concat()
+    };
+    // The value of a header is said to have 95,000 bytes; none of the frames ends the head.
+    let begins = [b"\x82\x86\x84\x00\x01a\x7f\x99\xe5\x05".as_slice(), &[b'b'; 16_000]].concat();
+    let goes_on = frame(9, &[b'b'; 16_000]);
+    let settings = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, b"")].concat();
+    let head = [settings, frame(1, &begins), goes_on.repeat(4)].concat();
+    let mut connection = held(&process.api, &head).await;
+    let mut answer = Vec::new();
+    let ended = timeout(SOON, connection.read_to_end(&mut answer)).await;
+    drop(ended.expect("the connection is ended"));
+    is_served(&process, &database).await;
+}
+
+#[tokio::test]
 async fn connections_that_wait_for_their_clients_make_room_for_others() {
     let database = TestDatabase::new().await;
     // Of 256 files, 192 may be connections.

@@ -34,6 +34,7 @@ use tower::ServiceExt;
 use super::{
     bodies::{RequestBody, ResponseBody},
     connections::{Busy, Connection, Connections, ServerMetrics},
+    header_blocks::HeaderBlocks,
     limits::Limits,
     streams::{Progress, StreamExecutor},
 };
@@ -63,6 +64,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum size of a request's head in bytes, and of the part of a response that is buffered.
 const MAX_BUFFER: u32 = 32 * 1024;
+
+/// Maximum size of a request's head in HTTP/2, where each header counts 32 bytes more. What has come of a head that has
+/// not ended may take four times as much, on each connection.
+const MAX_HTTP2_HEAD: u32 = 16 * 1024;
+
+/// The same of a head as it is sent. A frame has no more than this.
+const MAX_HTTP2_BLOCK: usize = 2 * MAX_HTTP2_HEAD as usize;
 
 /// Maximum number of a request's headers: hyper's for HTTP/1.1. In HTTP/2, where it has none, each may be sent as a single
 /// byte, and takes more than a hundred.
@@ -136,7 +144,8 @@ pub async fn serve(
             received.cancel();
             respond(routes.clone(), request, connection.clone(), metrics.clone(), draining.clone())
         });
-        let serving = builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
+        let stream = HeaderBlocks::new(Box::pin(stream), MAX_HTTP2_BLOCK);
+        let serving = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let serving = graceful.watch(serving);
         tokio::spawn(async move {
             tokio::select! {
@@ -202,7 +211,7 @@ fn builder(metrics: &ServerMetrics) -> Builder<StreamExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
-        .max_header_list_size(MAX_BUFFER)
+        .max_header_list_size(MAX_HTTP2_HEAD)
         .max_send_buf_size(MAX_BUFFER as usize);
     builder
 }

@@ -9,8 +9,8 @@ const MOST_CONNECTIONS: u64 = 4096;
 const FEWEST_CONNECTIONS: u64 = 8;
 
 /// One connection for so many bytes of memory. A connection in use, with the largest head of a request that is taken, has
-/// about a quarter of it.
-const MEMORY_PER_CONNECTION: u64 = 128 * 1024;
+/// about an eighth of it, and with one of HTTP/2 that does not end, half.
+const MEMORY_PER_CONNECTION: u64 = 256 * 1024;
 
 /// Files that are left for everything else, such as the connections to databases, if there are that many.
 const OTHER_FILES: u64 = 512;
@@ -53,8 +53,8 @@ mod tests {
             (1_048_576, None, 4096),
             (1024, None, 768),
             (1024, mib(512), 768),
-            (1_048_576, mib(128), 1024),
-            (1_048_576, mib(512), 4096),
+            (1_048_576, mib(128), 512),
+            (1_048_576, mib(512), 2048),
             (u64::MAX, mib(1 << 20), 4096),
             (4096, None, 3584),
             (16, mib(1), 8),
