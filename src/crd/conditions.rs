@@ -24,6 +24,8 @@ pub enum ConditionType {
     DatabaseReady,
     /// The sweeper moves this database's expired orders to cancelled.
     Sweeping,
+    /// Other services hear of orders, and are heard.
+    EventsFlowing,
     /// Not ready yet, and being worked on; absent otherwise, as kstatus expects it.
     Reconciling,
     /// Not ready, and nothing will change that but a change of the spec; absent otherwise, as kstatus expects it.
@@ -43,7 +45,7 @@ impl ConditionType {
     ];
 
     /// The types that the sweeper writes.
-    pub const SWEEPER: [Self; 2] = [Self::DatabaseReady, Self::Sweeping];
+    pub const SWEEPER: [Self; 3] = [Self::DatabaseReady, Self::Sweeping, Self::EventsFlowing];
 
     /// The value of the condition's `type` field.
     pub fn as_str(self) -> &'static str {
@@ -55,6 +57,7 @@ impl ConditionType {
             Self::IngressReady => "IngressReady",
             Self::DatabaseReady => "DatabaseReady",
             Self::Sweeping => "Sweeping",
+            Self::EventsFlowing => "EventsFlowing",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
         }
@@ -175,6 +178,20 @@ reasons! {
     OrdersWithoutDueTime,
     /// Orders expire faster than the sweeper can cancel them.
     FallingBehind,
+    /// The pods do not reach the broker of events, or it does not answer in time.
+    BrokerUnreachable,
+    /// The broker refuses the pods, or has no JetStream.
+    BrokerRefused,
+    /// No stream has a subject, and the one that is named has others.
+    SubjectWithoutStream,
+    /// The durable consumer that is named is another's.
+    ConsumerOfOthers,
+    /// A change of an order has not been told for a minute.
+    OutboxStuck,
+    /// No pod publishes events.
+    NoPublisher,
+    /// A warning: messages of other services could not be read.
+    DeadLetters,
 }
 
 impl Reason {

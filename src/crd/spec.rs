@@ -38,6 +38,7 @@ use super::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "Image of the pods; empty for the operator's own image", priority = 1),
     printcolumn(name = "Window", type_ = "integer", json_path = ".spec.expiration.windowSeconds", description = "How long a reservation lasts, in seconds", priority = 1),
+    printcolumn(name = "Events", type_ = "string", json_path = ".status.conditions[?(@.type==\"EventsFlowing\")].status", description = "True while other services hear of orders; empty without spec.events", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is not ready", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", description = "Why it is not ready, and what to do", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 52")

@@ -22,7 +22,11 @@ use super::{
     metrics::Metrics,
     wire::Subject,
 };
-use crate::{order::ReservationTerms, runtime::exponential, store::Store};
+use crate::{
+    order::ReservationTerms,
+    runtime::exponential,
+    store::{EventsTask, Store},
+};
 
 const JOINING: &str = "joining the consumers of a stream";
 const HEARING: &str = "waiting for messages";
@@ -58,6 +62,9 @@ pub(super) async fn run(
             (failures, logged) = (0, None);
         }
         metrics.failed(error.reason());
+        if let Err(error) = store.note_events_trouble(EventsTask::Hearing, error.reason()).await {
+            tracing::debug!(%error, "why events are not heard is not noted");
+        }
         if logged.replace(error.reason()) != Some(error.reason()) {
             tracing::warn!(%error, reason = error.reason(), "events of others are not heard; trying again");
         }

@@ -19,7 +19,11 @@ use super::{
     metrics::Metrics,
     relay::{Relay, RelayError},
 };
-use crate::{order::ReservationTerms, runtime::exponential, store::Store};
+use crate::{
+    order::ReservationTerms,
+    runtime::exponential,
+    store::{EventsTask, Store},
+};
 
 /// How often whoever does not lead asks whether it may.
 const ASK: Duration = Duration::from_secs(1);
@@ -63,6 +67,11 @@ async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, stop: &Canc
             (failures, logged) = (0, None);
         }
         metrics.failed(error.reason());
+        if let RelayError::Broker(error) = &error
+            && let Err(error) = store.note_events_trouble(EventsTask::Telling, error.reason()).await
+        {
+            tracing::debug!(%error, "why events are not published is not noted");
+        }
         if logged.replace(error.reason()) != Some(error.reason()) {
             tracing::warn!(%error, reason = error.reason(), "events are not published; trying again");
         }

@@ -68,7 +68,7 @@ impl Store {
         retry::transient(KEEPING, || async { letters.create_index(index.clone()).await }).await.map(drop)
     }
 
-    fn dead_letters(&self) -> Collection<Document> {
+    pub(super) fn dead_letters(&self) -> Collection<Document> {
         self.database.collection(DEAD_LETTERS)
     }
 }

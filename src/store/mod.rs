@@ -46,6 +46,7 @@
 //! dead_letters what neighbours have sent and nobody can read
 //! untold       the orders of which something is to be told, and that it has been told
 //! relay_lease  who tells it
+//! events_health whether that goes on
 //!
 //! batcher      combines concurrent calls into fewer commands
 //! loader       reads documents by id, in batches
@@ -77,6 +78,7 @@ mod document;
 mod driver_error;
 mod duplicates;
 mod error;
+mod events_health;
 mod expiry;
 mod first_pages;
 mod guard;
@@ -112,6 +114,7 @@ pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;
 pub use dead_letters::DeadLetter;
 pub use error::{ErrorCategory, StoreError};
+pub use events_health::{EventsHealth, EventsTask, EventsTrouble};
 pub use expiry::{ExpiringOrders, ExpiryQuery, RejectedOrders};
 pub use list::Page;
 pub use orders::{CancelError, Transitioned};

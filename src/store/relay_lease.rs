@@ -22,7 +22,7 @@ use super::{
 
 /// The collection of the lease.
 const COLLECTION: &str = "relays";
-const LEASE: &str = "orders";
+pub(super) const LEASE: &str = "orders";
 
 const TAKING: &str = "taking the lease of the relay";
 const RENEWING: &str = "renewing the lease of the relay";
@@ -110,7 +110,7 @@ impl Store {
             .map(drop)
     }
 
-    fn relay_leases(&self) -> Collection<Document> {
+    pub(super) fn relay_leases(&self) -> Collection<Document> {
         self.database.collection(COLLECTION)
     }
 }

@@ -13,6 +13,7 @@
 //! lookahead, backlog       how far to query ahead; how to go through a backlog
 //! pacing                   batch sizes and rate limits
 //! health, falling_behind   the health of a target
+//! events                   whether events flow
 //! status, report           the conditions and events that follow from it; writes them to the resources
 //! metrics                  what /metrics has
 //! ```
@@ -21,6 +22,7 @@ mod args;
 mod backlog;
 mod continuous;
 mod error;
+mod events;
 mod falling_behind;
 mod health;
 mod lookahead;

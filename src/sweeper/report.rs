@@ -1,5 +1,5 @@
-//! Writes the health of each resource's database to the resource: the conditions `DatabaseReady` and `Sweeping`,
-//! `status.expiry`, and events.
+//! Writes the health of each resource's database to the resource: the conditions `DatabaseReady`, `Sweeping` and
+//! `EventsFlowing`, `status.expiry`, and Kubernetes Events.
 //!
 //! Only the owner of a target writes, so that two sweepers do not overwrite each other. Nothing is written about an idle
 //! target: conditions are written when their status or reason changes, `status.expiry` when it changes and at most once
@@ -20,6 +20,7 @@ use kube::{
 };
 
 use super::{
+    events::with_events,
     health::{DatabaseProblem, TargetHealth},
     resolve::Resolver,
     status::{Transition, conditions, expiry, transitions},
@@ -160,6 +161,9 @@ impl Reporter {
         let expired = progress.as_ref().map_or(reported.expired, |progress| progress.expired());
         let overdue = progress.as_ref().map_or(0, |progress| progress.overdue_seconds());
         let new = conditions(&health, overdue, &status.conditions, service.metadata.generation, now);
+        let events = progress.as_ref().and_then(|progress| progress.events());
+        let (has_events, old) = (service.spec.events.is_some(), &status.conditions);
+        let new = with_events(new, events.as_ref(), has_events, old, service.metadata.generation, now);
         let transitions = new.as_ref().map_or(Vec::new(), |new| transitions(&status.conditions, new));
         let due = flush || new.is_some() || reported.at.is_none_or(|at| at.elapsed() >= EXPIRY_INTERVAL);
         let mut written = reported.expired;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     backlog::Cursor,
+    events::EventsState,
     health::{WithoutDueTime, reason_of},
     lookahead::{Fill, Lookahead},
     metrics::TargetMetrics,
@@ -39,6 +40,9 @@ const NAMED: usize = 3;
 
 /// How often it is looked whether events are on for the database.
 const EVENTS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether events flow, where a resource has them.
+const FLOW_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How soon the creation of missing indexes is tried again.
 const INDEX_RETRY: Duration = Duration::from_secs(30);
@@ -144,6 +148,8 @@ pub struct Sweep {
     without_due_time: Option<(WithoutDueTime, Instant)>,
     /// When it was last looked whether events are on.
     looked_for_events: Instant,
+    /// Whether events flow, and when that was looked at.
+    events: Option<(EventsState, Instant)>,
 }
 
 impl Sweep {
@@ -193,6 +199,7 @@ impl Sweep {
             refused: None,
             without_due_time: None,
             looked_for_events: Instant::now(),
+            events: None,
         })
     }
 
@@ -271,6 +278,7 @@ impl Sweep {
         }
         self.count_backlog(cutoff, is_backlog, metrics).await?;
         self.count_without_due_time(target, metrics).await?;
+        self.look_at_events(target).await?;
         metrics.overdue(overdue);
         let worked = (attempted > 0).then(|| started.elapsed());
         let sleep = if batch.is_full() {
@@ -423,6 +431,20 @@ impl Sweep {
                     .backlog(self.store.count_due(&ExpiryQuery::due(cutoff, self.grace, COUNT_LIMIT)).await?);
             }
             self.counted = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Whether events flow, where a resource has them.
+    pub fn events(&self) -> Option<&EventsState> {
+        self.events.as_ref().map(|(state, _)| state)
+    }
+
+    /// Looks whether events flow; once for all sweepers is enough.
+    async fn look_at_events(&mut self, target: &Target) -> Result<(), StoreError> {
+        let is_recent = self.events.as_ref().is_some_and(|(_, looked)| looked.elapsed() < FLOW_INTERVAL);
+        if target.events && !is_recent && self.schedule.delay.is_zero() {
+            self.events = Some(((&self.store.events_health().await?).into(), Instant::now()));
         }
         Ok(())
     }

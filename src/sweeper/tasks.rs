@@ -16,6 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    events::EventsState,
     falling_behind::FallingBehind,
     health::{DatabaseProblem, TargetHealth, reason_of},
     lookahead::DEFAULT_MAX_SLEEP,
@@ -46,6 +47,7 @@ pub struct Progress {
     expired: AtomicU64,
     overdue_seconds: AtomicU64,
     falling_behind: Mutex<FallingBehind>,
+    events: Mutex<Option<EventsState>>,
     started: Instant,
 }
 
@@ -55,6 +57,7 @@ impl Default for Progress {
             expired: AtomicU64::default(),
             overdue_seconds: AtomicU64::default(),
             falling_behind: Mutex::default(),
+            events: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -69,6 +72,21 @@ impl Progress {
     /// By how many whole seconds the oldest order is overdue.
     pub fn overdue_seconds(&self) -> u64 {
         self.overdue_seconds.load(Ordering::Relaxed)
+    }
+
+    /// Whether events flow, where a resource has them.
+    pub fn events(&self) -> Option<EventsState> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Records whether events flow. Returns whether that has changed.
+    fn record_events(&self, now: Option<&EventsState>) -> bool {
+        let mut last = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_changed = last.as_ref() != now;
+        if has_changed {
+            *last = now.cloned();
+        }
+        has_changed
     }
 
     /// Records by how much the oldest order is overdue. Returns whether the target falls behind.
@@ -282,6 +300,9 @@ impl Task {
         }
         self.progress.expired.fetch_add(step.expired, Ordering::Relaxed);
         let is_behind = self.progress.record_overdue(step.overdue);
+        if self.progress.record_events(sweep.and_then(Sweep::events)) {
+            self.changed.notify_one();
+        }
         let missing_index = sweep.and_then(Sweep::missing_index).map(DatabaseProblem::from);
         let without_due_time = sweep.and_then(Sweep::without_due_time).cloned();
         self.set_health(TargetHealth::Swept {

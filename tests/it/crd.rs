@@ -391,7 +391,7 @@ async fn kubectl_get_has_its_printer_columns_and_more_with_wide() {
         wanted.map(|column| column.name.clone()).collect()
     };
     assert_eq!(named(false), ["Ready", "Replicas", "Host", "Expired", "Age"]);
-    assert_eq!(named(true), ["Image", "Window", "Reason", "Message"]);
+    assert_eq!(named(true), ["Image", "Window", "Events", "Reason", "Message"]);
     namespace.remove().await;
 }
 

@@ -47,7 +47,7 @@ impl System {
         Self::with(setting("NATS_URL")).await
     }
 
-    async fn with(url: String) -> Self {
+    pub(crate) async fn with(url: String) -> Self {
         let database = TestDatabase::bare().await;
         let stream = format!("stream-{}", database.name);
         Self { database, url, stream }

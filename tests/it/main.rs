@@ -24,6 +24,7 @@ mod demo;
 mod docs;
 mod election;
 mod events;
+mod events_flowing;
 mod events_heard;
 mod express;
 mod fault_proxy;

@@ -1,0 +1,156 @@
+//! Whether events flow, as the database shows it to whoever does not speak to the broker.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mongodb::{
+    bson::{Document, doc},
+    options::Hint,
+};
+
+use super::{
+    database::Store,
+    document::{before, date, timestamp},
+    error::StoreError,
+    outbox::SINCE,
+    own_indexes::{is_untold, untold_keys},
+    relay_lease::LEASE,
+    retry,
+};
+
+const LOOKING: &str = "looking whether events flow";
+
+/// How old a change must be that is not told, for the events to be stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// For how long dead letters are news.
+const RECENT: Duration = Duration::from_secs(86_400);
+
+/// Up to how many dead letters are counted.
+const MAX_COUNT: u64 = 1000;
+
+/// What the pods do with events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventsTask {
+    /// They tell of orders.
+    Telling,
+    /// They hear of tickets and payments.
+    Hearing,
+}
+
+impl EventsTask {
+    const fn field(self) -> &'static str {
+        match self {
+            Self::Telling => "telling",
+            Self::Hearing => "hearing",
+        }
+    }
+}
+
+/// A failure, as a pod has noted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsTrouble {
+    /// Its reason, in one word. It is text from the database.
+    pub reason: String,
+    /// How long ago.
+    pub age: Duration,
+}
+
+/// Whether events flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventsHealth {
+    /// How long ago the one who tells has shown that it does; none if nobody does.
+    pub told: Option<Duration>,
+    /// Whether a change has not been told for a minute.
+    pub is_stuck: bool,
+    /// Why a pod last could not tell.
+    pub telling: Option<EventsTrouble>,
+    /// Why a pod last could not hear.
+    pub hearing: Option<EventsTrouble>,
+    /// The dead letters of the last day, up to a thousand.
+    pub dead_letters: u64,
+}
+
+impl Store {
+    /// Whether events flow.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn events_health(&self) -> Result<EventsHealth, StoreError> {
+        let now = self.reached().await?;
+        let leases = self.relay_leases();
+        let lease =
+            retry::transient(LOOKING, || async { leases.find_one(doc! { "_id": LEASE }).await }).await?;
+        let (orders, mut stuck) = (self.orders(), is_untold());
+        stuck.insert(SINCE, doc! { "$lt": date(before(now, STUCK_AFTER)) });
+        let stuck = retry::transient(LOOKING, || async {
+            orders.find_one(stuck.clone()).projection(doc! { "_id": 1 }).hint(Hint::Keys(untold_keys())).await
+        })
+        .await?;
+        let (letters, recent) = (self.dead_letters(), doc! { "at": { "$gt": date(before(now, RECENT)) } });
+        let dead_letters = retry::transient(LOOKING, || async {
+            letters.count_documents(recent.clone()).limit(MAX_COUNT).await
+        })
+        .await?;
+        Ok(EventsHealth {
+            is_stuck: stuck.is_some(),
+            dead_letters,
+            ..of_lease(&lease.unwrap_or_default(), now)
+        })
+    }
+
+    /// Notes why this process cannot do its task, for whoever looks.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn note_events_trouble(&self, task: EventsTask, reason: &str) -> Result<(), StoreError> {
+        let (leases, field) = (self.relay_leases(), task.field());
+        let update = doc! {
+            "$set": { format!("{field}.reason"): reason },
+            "$currentDate": { format!("{field}.at"): true },
+        };
+        retry::transient(LOOKING, || async {
+            leases.update_one(doc! { "_id": LEASE }, update.clone()).upsert(true).await
+        })
+        .await
+        .map(drop)
+    }
+}
+
+fn of_lease(lease: &Document, now: Timestamp) -> EventsHealth {
+    let age = |at: &mongodb::bson::DateTime| {
+        timestamp(*at).map(|at| Duration::try_from(now.duration_since(at)).unwrap_or_default())
+    };
+    let trouble = |task: EventsTask| {
+        let noted = lease.get_document(task.field()).ok()?;
+        let reason = noted.get_str("reason").ok()?.to_owned();
+        Some(EventsTrouble { reason, age: noted.get_datetime("at").ok().and_then(age)? })
+    };
+    let is_held = lease.get_str("holder").is_ok();
+    EventsHealth {
+        told: lease.get_datetime("renewed").ok().filter(|_| is_held).and_then(age),
+        telling: trouble(EventsTask::Telling),
+        hearing: trouble(EventsTask::Hearing),
+        ..EventsHealth::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lease_shows_who_tells_and_what_troubles_the_pods() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let trouble = |second| doc! { "reason": "BrokerUnreachable", "at": date(at(second)) };
+        let lease =
+            doc! { "holder": "a", "renewed": date(at(95)), "telling": trouble(40), "hearing": trouble(90) };
+        let health = of_lease(&lease, at(100));
+        assert_eq!(health.told, Some(Duration::from_secs(5)));
+        assert_eq!(health.telling.map(|trouble| trouble.age), Some(Duration::from_secs(60)));
+        assert_eq!(health.hearing.map(|trouble| trouble.reason).as_deref(), Some("BrokerUnreachable"));
+        let released = doc! { "holder": mongodb::bson::Bson::Null, "renewed": date(at(95)) };
+        assert_eq!(of_lease(&released, at(100)), EventsHealth::default());
+        assert_eq!(of_lease(&doc! {}, at(100)), EventsHealth::default());
+    }
+}

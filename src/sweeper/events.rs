@@ -1,0 +1,215 @@
+//! The condition `EventsFlowing`: whether the neighbours hear of orders, as the database shows it. The sweeper speaks to no
+//! broker. Pure.
+
+use std::time::Duration;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+
+use crate::{
+    crd::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition},
+    store::{EventsHealth, EventsTrouble},
+};
+
+/// How long ago the pod that publishes must have shown that it does. Longer than a handover takes.
+const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+
+/// For how long a failure that a pod has noted counts; it notes it again before.
+const TROUBLE_FOR: Duration = Duration::from_secs(60);
+
+/// Whether events flow, and why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsState {
+    is_flowing: bool,
+    reason: Reason,
+    message: String,
+}
+
+impl From<&EventsHealth> for EventsState {
+    fn from(health: &EventsHealth) -> Self {
+        let recent = |trouble: &Option<EventsTrouble>| {
+            trouble.as_ref().filter(|trouble| trouble.age <= TROUBLE_FOR).map(reason_of)
+        };
+        let is_told = health.told.is_some_and(|age| age <= SHOWN_WITHIN);
+        let problem = if is_told {
+            if health.is_stuck { Some(Reason::OutboxStuck) } else { recent(&health.hearing) }
+        } else {
+            Some(recent(&health.telling).unwrap_or(Reason::NoPublisher))
+        };
+        match problem {
+            Some(reason) => Self { is_flowing: false, reason, message: message(reason).to_owned() },
+            None if health.dead_letters > 0 => {
+                let count = match health.dead_letters {
+                    1000.. => "1000 or more".to_owned(),
+                    count => count.to_string(),
+                };
+                let message = format!(
+                    "events flow, but {count} messages of the last day could not be read: they are in the collection \
+                     deadLetters of the database, with the reason"
+                );
+                Self { is_flowing: true, reason: Reason::DeadLetters, message }
+            }
+            None => {
+                let message = "orders are told, and tickets and payments are heard of".to_owned();
+                Self { is_flowing: true, reason: Reason::AsExpected, message }
+            }
+        }
+    }
+}
+
+/// The reason for what a pod has noted, which is only compared: the text is from a database.
+fn reason_of(trouble: &EventsTrouble) -> Reason {
+    let known = [Reason::BrokerRefused, Reason::SubjectWithoutStream, Reason::ConsumerOfOthers];
+    known.into_iter().find(|reason| reason.as_str() == trouble.reason).unwrap_or(Reason::BrokerUnreachable)
+}
+
+fn message(reason: Reason) -> &'static str {
+    match reason {
+        Reason::BrokerRefused => {
+            "the NATS servers refuse the pods, or have no JetStream: check the login in the Secret, and that the servers run \
+             with --jetstream; the pods' log has the server's words. What is to be told waits in the database"
+        }
+        Reason::SubjectWithoutStream => {
+            "no stream has one of the subjects, and the stream of spec.events.jetStream, which is never altered, has others: \
+             add the subject there, or name another stream; the pods' log names it"
+        }
+        Reason::ConsumerOfOthers => {
+            "the durable consumer of spec.events.jetStream has other subjects, so it is another's: name one of your own, or \
+             delete it; tickets and payments are not heard of"
+        }
+        Reason::OutboxStuck => {
+            "a change of an order has not been told for a minute, though a pod publishes: look at the pods' log, and at \
+             orders_events_lag_seconds"
+        }
+        Reason::NoPublisher => {
+            "no pod publishes events: they do not run, or are just starting. What is to be told waits in the database"
+        }
+        _ => {
+            "the pods do not reach the NATS servers, or these do not answer in time: check spec.events.nats and that the \
+             servers run; the pods' log has the details. What is to be told waits in the database"
+        }
+    }
+}
+
+/// The sweeper's conditions with that about events: `new` if there are such, else those of `old`. None if nothing is to be
+/// written.
+pub fn with_events(
+    new: Option<Vec<Condition>>,
+    events: Option<&EventsState>,
+    has_events: bool,
+    old: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Option<Vec<Condition>> {
+    let kind = ConditionType::EventsFlowing;
+    let known = find_condition(old, kind);
+    let mut flowing = Vec::new();
+    match events.filter(|_| has_events) {
+        Some(EventsState { is_flowing, reason, message }) => {
+            let (reason, message) = (reason.as_str().to_owned(), message.clone());
+            let condition = NewCondition { kind, status: *is_flowing, reason, message, generation };
+            set_condition(&mut flowing, old, condition, now);
+        }
+        // It is not known now.
+        None if has_events => flowing.extend(known.cloned()),
+        None => {}
+    }
+    let is_same = match (known, flowing.first()) {
+        (None, None) => true,
+        (Some(old), Some(new)) => {
+            let is_told_again = is_true(new) && old.message != new.message;
+            (&old.status, &old.reason) == (&new.status, &new.reason) && !is_told_again
+        }
+        _ => false,
+    };
+    if is_same && new.is_none() {
+        return None;
+    }
+    let others = || {
+        let kinds = ConditionType::SWEEPER.iter().filter(|other| **other != kind);
+        kinds.filter_map(|kind| find_condition(old, *kind).cloned()).collect()
+    };
+    let mut all: Vec<_> = new.unwrap_or_else(others);
+    all.extend(flowing);
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn trouble(reason: &str, age: u64) -> Option<EventsTrouble> {
+        Some(EventsTrouble { reason: reason.into(), age: seconds(age) })
+    }
+
+    fn judged(health: EventsHealth) -> (bool, Reason) {
+        let state = EventsState::from(&health);
+        assert!(state.message.len() > 20);
+        (state.is_flowing, state.reason)
+    }
+
+    #[test]
+    fn events_flow_while_somebody_tells_and_nothing_is_stuck() {
+        let well = || EventsHealth { told: Some(seconds(2)), ..EventsHealth::default() };
+        assert_eq!(judged(well()), (true, Reason::AsExpected));
+        // Another pod does not reach the broker.
+        assert_eq!(
+            judged(EventsHealth { telling: trouble("BrokerUnreachable", 1), ..well() }),
+            (true, Reason::AsExpected)
+        );
+        assert_eq!(judged(EventsHealth { dead_letters: 3, ..well() }), (true, Reason::DeadLetters));
+        assert_eq!(judged(EventsHealth { is_stuck: true, ..well() }), (false, Reason::OutboxStuck));
+        let hearing = trouble("ConsumerOfOthers", 5);
+        assert_eq!(judged(EventsHealth { hearing, ..well() }), (false, Reason::ConsumerOfOthers));
+        assert_eq!(
+            judged(EventsHealth { hearing: trouble("BrokerFailed", 61), ..well() }),
+            (true, Reason::AsExpected)
+        );
+    }
+
+    #[test]
+    fn while_nobody_tells_the_reason_is_what_a_pod_has_noted_last() {
+        let silent = |telling| EventsHealth { told: Some(seconds(31)), telling, ..EventsHealth::default() };
+        assert_eq!(judged(silent(None)), (false, Reason::NoPublisher));
+        assert_eq!(judged(silent(trouble("BrokerRefused", 3))), (false, Reason::BrokerRefused));
+        assert_eq!(judged(silent(trouble("SubjectWithoutStream", 3))), (false, Reason::SubjectWithoutStream));
+        assert_eq!(judged(silent(trouble("BrokerTooSlow", 3))), (false, Reason::BrokerUnreachable));
+        assert_eq!(judged(silent(trouble("<script>", 3))), (false, Reason::BrokerUnreachable));
+        assert_eq!(judged(silent(trouble("BrokerRefused", 90))), (false, Reason::NoPublisher));
+    }
+
+    #[test]
+    fn the_condition_comes_with_the_events_and_goes_with_them() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let state = |dead_letters| {
+            EventsState::from(&EventsHealth {
+                told: Some(seconds(1)),
+                dead_letters,
+                ..EventsHealth::default()
+            })
+        };
+        let written = |state: Option<&EventsState>, has_events, old: &[Condition]| {
+            with_events(None, state, has_events, old, Some(1), at(5))
+        };
+        assert_eq!(written(None, false, &[]), None);
+        assert_eq!(written(Some(&state(0)), false, &[]), None, "another resource has them");
+        let first = written(Some(&state(0)), true, &[]).unwrap();
+        assert_eq!((first[0].type_.as_str(), first[0].status.as_str()), ("EventsFlowing", "True"));
+        assert_eq!(written(Some(&state(0)), true, &first), None);
+        assert_eq!(written(None, true, &first), None, "the database is away");
+        let warned = written(Some(&state(1)), true, &first).unwrap();
+        assert_eq!(warned[0].reason, "DeadLetters");
+        assert!(written(Some(&state(2)), true, &warned).is_some(), "the number is told again");
+        assert_eq!(written(None, false, &first), Some(Vec::new()));
+        // Beside the others, which are kept.
+        let mut other = first[0].clone();
+        other.type_ = "Sweeping".into();
+        let both = written(Some(&state(0)), true, std::slice::from_ref(&other)).unwrap();
+        assert_eq!(both.iter().map(|c| c.type_.as_str()).collect::<Vec<_>>(), ["Sweeping", "EventsFlowing"]);
+        let kept = with_events(Some(vec![other]), None, true, &first, Some(1), at(6)).unwrap();
+        assert_eq!(kept.len(), 2);
+    }
+}
