@@ -20,7 +20,7 @@ use mongodb::{
 
 use super::{
     error::StoreError,
-    guard::{Budget, Budgets, Dialer, Guard},
+    guard::{Guard, Guards},
     retry,
     tls::{self, ClientTls},
     uri::{ConnectionUri, DEFAULT_MAX_POOL_SIZE, MAX_HOSTS, check_auth_source, check_database},
@@ -87,8 +87,8 @@ impl<'a> ConnectOptions<'a> {
         Ok(self.parse()?.0.warnings.iter().map(ToString::to_string).collect())
     }
 
-    /// Connects, through a guard if there is a budget for it.
-    async fn open(&self, budget: Option<Arc<Budget>>) -> Result<(Pool, TargetId), StoreError> {
+    /// Connects, through a guard if there are any.
+    async fn open(&self, guards: Option<&Guards>) -> Result<(Pool, TargetId), StoreError> {
         let (uri, target) = self.parse()?;
         let mut options =
             retry::once("resolving the database's servers", async { ClientOptions::parse(uri.driver).await })
@@ -109,8 +109,8 @@ impl<'a> ConnectOptions<'a> {
             // With mongodb+srv:// it is on by default.
             (None, None) => matches!(options.tls, Some(Tls::Enabled(_))),
         };
-        let pool = match (budget, has_tls) {
-            (Some(budget), _) => self.guarded(options, has_tls, budget)?,
+        let pool = match (guards, has_tls) {
+            (Some(guards), _) => self.guarded(options, has_tls, guards)?,
             (None, true) => self.tls.unwrap_or(&ClientTls::default()).with_options(|files| {
                 options.tls = Some(Tls::Enabled(files));
                 client(options).map(Pool::from)
@@ -129,13 +129,12 @@ impl<'a> ConnectOptions<'a> {
         &self,
         mut options: ClientOptions,
         has_tls: bool,
-        budget: Arc<Budget>,
+        guards: &Guards,
     ) -> Result<Pool, StoreError> {
         let bounded = |chosen: Option<Duration>| chosen.unwrap_or(CONNECT_TIMEOUT).min(MAX_GUARDED_TIMEOUT);
         let timeout = bounded(options.connect_timeout);
         let tls = has_tls.then(|| tls::connector(self.tls)).transpose()?;
-        let dialer = Dialer { namespace: self.namespace.map(str::to_owned), tls, timeout };
-        let guard = Guard::start(dialer, budget).map_err(|error| StoreError::Failed {
+        let guard = guards.start(self.namespace, tls, timeout).map_err(|error| StoreError::Failed {
             doing: "preparing to connect",
             detail: error.to_string(),
         })?;
@@ -150,7 +149,7 @@ impl<'a> ConnectOptions<'a> {
         options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
         // A DNS record is asked for again and again.
         options.srv_max_hosts.get_or_insert(MAX_HOSTS);
-        Ok(Pool { client: client(options)?, _guard: Some(guard) })
+        Ok(Pool { client: client(options)?, guard: Some(guard) })
     }
 
     pub(super) fn parse(&self) -> Result<(ConnectionUri, TargetId), StoreError> {
@@ -181,6 +180,9 @@ impl<'a> ConnectOptions<'a> {
 fn check_resolved(options: &ClientOptions) -> Result<(), StoreError> {
     if options.hosts.len() > MAX_HOSTS as usize {
         return Err(StoreError::InvalidUri(format!("its DNS record names more than {MAX_HOSTS} servers")));
+    }
+    if options.hosts.iter().any(|host| !matches!(host, ServerAddress::Tcp { .. })) {
+        return Err(StoreError::UnsafeUri { option: "a Unix socket".into(), instead: "write HOST:PORT" });
     }
     if options.load_balanced == Some(true) {
         return Err(StoreError::UnsafeUri {
@@ -223,7 +225,7 @@ impl fmt::Debug for ConnectOptions<'_> {
 pub struct Pools {
     pools: Mutex<PoolsByUri>,
     /// Set if the servers are guarded against.
-    budgets: Option<Budgets>,
+    guards: Option<Guards>,
 }
 
 /// Pools by connection string, namespace, and certificates.
@@ -232,12 +234,12 @@ type PoolsByUri = HashMap<(String, Option<String>, Option<ClientTls>), Weak<Pool
 /// A client of the driver, and the guard that it connects through, if it has one.
 pub(super) struct Pool {
     pub(super) client: Client,
-    _guard: Option<Guard>,
+    pub(super) guard: Option<Guard>,
 }
 
 impl From<Client> for Pool {
     fn from(client: Client) -> Self {
-        Self { client, _guard: None }
+        Self { client, guard: None }
     }
 }
 
@@ -246,7 +248,7 @@ impl Pools {
     /// that all of a namespace share.
     #[must_use]
     pub fn guarded() -> Self {
-        Self { budgets: Some(Budgets::default()), ..Self::default() }
+        Self { guards: Some(Guards::default()), ..Self::default() }
     }
 
     /// The pool for these options, created if there is none, and the database that they lead to.
@@ -259,8 +261,7 @@ impl Pools {
         if let Some(pool) = known {
             return Ok((pool, options.target()?));
         }
-        let budget = self.budgets.as_ref().map(|budgets| budgets.of(options.namespace));
-        let (pool, target) = options.open(budget).await?;
+        let (pool, target) = options.open(self.guards.as_ref()).await?;
         let pool = Arc::new(pool);
         let mut pools = self.lock();
         pools.retain(|_, pool| pool.strong_count() > 0);

@@ -6,7 +6,7 @@ use mongodb::{
     Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
 };
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     clock::SharedClock,
@@ -14,6 +14,7 @@ use super::{
     document::{ORDERS, TICKETS},
     error::StoreError,
     first_pages::FirstPages,
+    guard::Guard,
     holders::Holders,
     inserter::Inserter,
     loader::Loader,
@@ -85,6 +86,13 @@ impl Store {
     #[must_use]
     pub fn target(&self) -> &TargetId {
         &self.target
+    }
+
+    /// Room for a batch of thousands of orders, to be held as long as it is worked on. None if as many are worked on for the
+    /// namespace as there may be.
+    #[must_use]
+    pub fn large_batch(&self) -> Option<OwnedSemaphorePermit> {
+        self.pool.guard.as_ref().and_then(Guard::large_batch)
     }
 
     /// Whether nobody has named the database.

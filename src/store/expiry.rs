@@ -108,8 +108,9 @@ impl RejectedOrders {
     }
 }
 
-/// The largest document with the fields of an order that are read here, in bytes. Ours have some 80.
-const MAX_PROJECTED: usize = 2048;
+/// The largest document with the fields of an order that are read here, in bytes. Ours have some 80; thousands are kept at a
+/// time.
+const MAX_PROJECTED: usize = 256;
 
 const EXPIRING: &str = "expiring orders";
 const LOOKING: &str = "looking for expired orders";

@@ -18,7 +18,10 @@ use prometheus_client::{
 };
 
 use super::targets::TargetKey;
-use crate::{crd::Reason, store::ServerClock};
+use crate::{
+    crd::Reason,
+    store::{ErrorCategory, ServerClock},
+};
 
 /// 10 ms to 1 h.
 const LATENESS: [f64; 16] =
@@ -132,6 +135,17 @@ impl Metrics {
         TargetMetrics { all: self.clone(), labels: Labels { target: target.to_string() } }
     }
 
+    /// Removes the counters of a target that no resource names any more, so that they do not add up for ever.
+    pub fn forget(&self, target: &TargetKey) {
+        let labels = Labels { target: target.to_string() };
+        for counters in [&self.expired, &self.conflicts, &self.looks] {
+            counters.remove(&labels);
+        }
+        for category in ErrorCategory::ALL {
+            self.errors.remove(&ErrorLabels { target: labels.target.clone(), reason: category.as_str() });
+        }
+    }
+
     /// Counts an error of a watch.
     pub fn watch_failed(&self) {
         self.watch_errors.inc();
@@ -209,8 +223,7 @@ impl TargetMetrics {
     }
 }
 
-/// Removes the gauges. The counters stay: the target may come back, and a counter must not decrease while the process
-/// runs.
+/// Removes the gauges. The counters stay while the target does: its sweep may only be started again.
 impl Drop for TargetMetrics {
     fn drop(&mut self) {
         for gauges in [&self.all.overdue, &self.all.last_look, &self.all.clock_offset, &self.all.clock_error]

@@ -38,6 +38,12 @@ const NO_DUE_TIME_INTERVAL: Duration = Duration::from_secs(300);
 /// How many of them are named in the log and in the condition.
 const NAMED: usize = 3;
 
+/// How long to wait after a full batch of which nothing was to be cancelled.
+const USELESS_BATCH: Duration = Duration::from_millis(50);
+
+/// The largest batch that any number of databases may cancel at the same time.
+const COMMON_BATCH: u32 = 1000;
+
 /// How often it is looked whether events are on for the database.
 const EVENTS_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -255,6 +261,9 @@ impl Sweep {
         let cutoff = self.cutoff(&clock, started);
         let until = cutoff.checked_add(self.lookahead.window()).unwrap_or(cutoff);
         let size = pacing::limited(self.batch_size, self.limit);
+        // Held until the batch is gone.
+        let room = (size > COMMON_BATCH).then(|| self.store.large_batch()).flatten();
+        let size = if room.is_some() { size } else { size.min(COMMON_BATCH) };
         let batch = self.next_batch(cutoff, until, size).await.inspect_err(|_| self.slow_down())?;
         metrics.looked(Timestamp::now());
 
@@ -281,8 +290,11 @@ impl Sweep {
         self.look_at_events(target).await?;
         metrics.overdue(overdue);
         let worked = (attempted > 0).then(|| started.elapsed());
-        let sleep = if batch.is_full() {
+        let sleep = if batch.is_full() && attempted > 0 {
             Duration::ZERO
+        } else if batch.is_full() {
+            // More than a batch that is not due, or is none of ours.
+            USELESS_BATCH
         } else {
             self.lookahead.sleep(self.cutoff(&clock, now), cutoff, next, worked)
         };

@@ -161,7 +161,13 @@ impl Sweeps {
             }
             keep
         });
-        self.progress.retain(|key, _| targets.contains_key(key));
+        self.progress.retain(|key, _| {
+            let keep = targets.contains_key(key);
+            if !keep {
+                self.metrics.forget(key);
+            }
+            keep
+        });
         self.backlog_permits.retain(|servers, _| targets.keys().any(|key| key.servers() == *servers));
         for (key, target) in targets {
             if !self.running.contains_key(&key) {

@@ -40,10 +40,12 @@ struct Login {
     salt: usize,
     /// Whether it keeps the client's nonce, as it must.
     nonce: bool,
+    /// The rounds in a second payload, which whoever takes the last of two fields reads.
+    second: Option<u32>,
 }
 
 /// What MongoDB asks for.
-const USUAL: Login = Login { rounds: 15_000, salt: 28, nonce: true };
+const USUAL: Login = Login { rounds: 15_000, salt: 28, nonce: true, second: None };
 
 /// How the server answers when it is connected to.
 type Greeting = fn(u32) -> Message;
@@ -176,7 +178,13 @@ impl Connection {
             "hello" | "isMaster" | "ismaster" => {
                 (self.greeting)(self.greetings.fetch_add(1, Ordering::Relaxed))
             }
-            _ => self.reply(command, logins).into(),
+            name => {
+                let mut message = Message::from(self.reply(command, logins));
+                if let (Some(rounds), "saslStart") = (self.login.second, name) {
+                    message.document = with_payload(message.document, &format!("r=x,s=c2FsdA==,i={rounds}"));
+                }
+                message
+            }
         }
     }
 
@@ -244,6 +252,19 @@ impl Scram {
     }
 }
 
+/// A document with one more field, be there one of that name or not.
+fn with_payload(mut document: Vec<u8>, text: &str) -> Vec<u8> {
+    document.pop();
+    document.extend(b"\x05payload\0");
+    document.extend((text.len() as i32).to_le_bytes());
+    document.push(0);
+    document.extend(text.as_bytes());
+    document.push(0);
+    let length = document.len() as i32;
+    document[..4].copy_from_slice(&length.to_le_bytes());
+    document
+}
+
 fn payload(text: &str) -> Bson {
     Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: text.as_bytes().to_vec() })
 }
@@ -265,11 +286,11 @@ async fn connect(uri: &str) -> Result<(), StoreError> {
 async fn a_password_is_hashed_as_often_as_an_honest_server_asks_for_and_no_more() {
     for (mechanism, login, is_proved) in [
         ("SCRAM-SHA-256", USUAL, true),
-        ("SCRAM-SHA-1", Login { rounds: 10_000, salt: 16, nonce: true }, true),
+        ("SCRAM-SHA-1", Login { rounds: 10_000, salt: 16, ..USUAL }, true),
         ("SCRAM-SHA-256", Login { salt: 129, ..USUAL }, true),
         ("SCRAM-SHA-256", Login { salt: 130, ..USUAL }, false),
         ("SCRAM-SHA-256", Login { rounds: 100_001, ..USUAL }, false),
-        ("SCRAM-SHA-1", Login { rounds: 10_000, salt: 130, nonce: true }, false),
+        ("SCRAM-SHA-1", Login { rounds: 10_000, salt: 130, ..USUAL }, false),
         ("SCRAM-SHA-1", Login { rounds: i32::MAX as u32, ..USUAL }, false),
     ] {
         let server = FakeDatabase::start(login).await;
@@ -297,7 +318,7 @@ async fn an_answer_by_which_the_driver_panics_is_an_error() {
 }
 
 /// Greetings that no database gives, and what is said of them.
-const HOSTILE: [(&str, Greeting, &str); 8] = [
+const HOSTILE: [(&str, Greeting, &str); 9] = [
     ("nested", |_| Message { document: nested(1000), ..doc! {}.into() }, "nested more than 32 deep"),
     (
         "long",
@@ -306,7 +327,8 @@ const HOSTILE: [(&str, Greeting, &str); 8] = [
     ),
     ("large", |_| hello(doc! { "setName": "x".repeat(20_000) }).into(), "at most 16384 are allowed"),
     ("in-parts", |_| Message { flags: 2, times: 1_000_000, ..hello(doc! {}).into() }, "its flags are 0x2"),
-    ("crowd", |_| hello(doc! { "setName": "rs", "hosts": vec!["h:1"; 51] }).into(), "more than 50 servers"),
+    ("crowd", |_| hello(doc! { "setName": "rs", "hosts": vec!["h:1"; 51] }).into(), "its field hosts"),
+    ("socket", |_| hello(doc! { "setName": "rs", "hosts": ["/tmp/hostile.sock"] }).into(), "its field hosts"),
     ("liar", |_| Message { document: [7; 100].into(), ..doc! {}.into() }, "it is no BSON"),
     ("negative", |_| Message { length: Some(-1), ..doc! {}.into() }, "its length is -1 bytes"),
     ("short", |_| Message { document: Vec::new(), ..doc! {}.into() }, "it is no BSON"),
@@ -333,6 +355,14 @@ async fn an_answer_that_does_not_end_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_field_that_is_there_twice_is_read_in_no_way() {
+    let server = FakeDatabase::start(Login { second: Some(i32::MAX as u32), ..USUAL }).await;
+    let error = connect(&server.uri("SCRAM-SHA-256")).await.unwrap_err();
+    assert!(error.to_string().contains("the field payload twice"), "{error}");
+    assert!(server.logins().is_empty());
+}
+
+#[tokio::test]
 async fn hostile_databases_stop_nobody_s_expiry() {
     let mut ticketing = TestNamespace::create("honest").await;
     let mallory = TestNamespace::create("mallory").await;
@@ -344,6 +374,11 @@ async fn hostile_databases_stop_nobody_s_expiry() {
     let mut evil: Vec<_> = ["SCRAM-SHA-256", "SCRAM-SHA-1"]
         .map(|mechanism| (mechanism.to_lowercase(), hashing.uri(mechanism)))
         .into();
+    let twice = FakeDatabase::start(Login { second: Some(i32::MAX as u32), ..USUAL }).await;
+    evil.push(("twice".into(), twice.uri("SCRAM-SHA-256")));
+    // Names that no server of the DNS knows, or answers about.
+    let unknown: Vec<_> = (0..50).map(|number| format!("h{number}.nowhere.invalid")).collect();
+    evil.push(("unknown".into(), format!("mongodb://{}/orders?replicaSet=rs", unknown.join(","))));
     let mut servers = Vec::new();
     for (what, greeting, _) in HOSTILE {
         let server = FakeDatabase::greeting(USUAL, greeting).await;
@@ -361,7 +396,10 @@ async fn hostile_databases_stop_nobody_s_expiry() {
     let _controller = ticketing.run("controller").await;
     cancelled(&database, overdue).await;
     for (name, _) in &evil {
-        let reason = if name.starts_with("scram") { "AuthenticationFailed" } else { "DatabaseUnreachable" };
+        let reason = match name.as_str() {
+            "scram-sha-1" | "scram-sha-256" | "twice" => "AuthenticationFailed",
+            _ => "DatabaseUnreachable",
+        };
         mallory.condition(name, DatabaseReady, "False", reason).await;
     }
     // While these are tried again and again, somebody else's database is added, and a login that takes hashing succeeds.

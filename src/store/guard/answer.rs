@@ -2,8 +2,8 @@
 
 use mongodb::bson::{RawArray, RawBsonRef, RawDocument, error::Error as BsonError};
 
-use super::scram;
-use crate::store::{code, uri};
+use super::command::Command;
+use crate::store::code;
 
 /// The bytes of a message's header: its length, its id, the id of the request, and the opcode.
 pub(super) const HEADER: usize = 16;
@@ -11,12 +11,11 @@ pub(super) const HEADER: usize = 16;
 /// The largest answer. The largest to what the sweeper asks for has some 800 kB: 10,000 orders.
 const MAX_MESSAGE: usize = 2 << 20;
 
-/// The largest answer to a command that belongs to connecting. The driver keeps those of each server.
+/// The largest answer to a command that belongs to connecting.
 const MAX_GREETING: usize = 16 << 10;
 
-/// The commands that belong to connecting.
-const GREETINGS: [&[u8]; 6] =
-    [b"hello", b"isMaster", b"ismaster", b"saslStart", b"saslContinue", b"authenticate"];
+/// The largest cluster time, which the driver keeps, and sends with every command. It has a signature.
+const MAX_CLUSTER_TIME: usize = 1024;
 
 /// The opcode of OP_MSG, the only one that servers since MongoDB 3.6 need.
 pub(super) const OP_MSG: i32 = 2013;
@@ -25,12 +24,6 @@ pub(super) const OP_MSG: i32 = 2013;
 const CHECKSUM_PRESENT: u32 = 1;
 
 const CHECKSUM: usize = 4;
-
-/// The most servers that one answer may name: as many as a replica set has members.
-const MAX_HOSTS: usize = uri::MAX_HOSTS as usize;
-
-/// The longest HOST:PORT.
-const MAX_HOST: usize = 253 + 6;
 
 /// The flags, and the kind of the section.
 const BEFORE_DOCUMENT: usize = 5;
@@ -67,11 +60,12 @@ impl Refusal {
     }
 }
 
-/// The largest answer to the command that begins like this, after the header.
-pub(super) fn limit(command: &[u8]) -> usize {
-    // After the length of the document and the type of its first element comes that one's name.
-    let name = command.get(BEFORE_DOCUMENT + 5..).and_then(|rest| rest.split(|byte| *byte == 0).next());
-    if name.is_some_and(|name| GREETINGS.contains(&name)) { MAX_GREETING } else { MAX_MESSAGE }
+/// The largest answer to a command.
+pub(super) fn limit(command: Command) -> usize {
+    match command {
+        Command::Hello | Command::Login => MAX_GREETING,
+        Command::Brief | Command::Other => MAX_MESSAGE,
+    }
 }
 
 /// The length of a message, from its header.
@@ -91,20 +85,20 @@ fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
     bytes.get(at..at + 4)?.try_into().ok().map(i32::from_le_bytes)
 }
 
-/// What an answer names that the driver keeps.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Named<'a> {
-    /// Other servers.
-    pub(super) hosts: Vec<&'a str>,
-    /// The salt of a login.
-    pub(super) salt: Option<&'a str>,
-}
-
-/// Checks what follows the header.
-pub(super) fn check(body: &[u8]) -> Result<Named<'_>, Refusal> {
+/// Checks what follows the header, and returns its document.
+pub(super) fn check(body: &[u8]) -> Result<&RawDocument, Refusal> {
     let document = document(body)?;
     check_structure(document)?;
-    Ok(Named { hosts: hosts(document)?, salt: salt(document)? })
+    for element in document {
+        let (name, value) = element.map_err(malformed)?;
+        let is_large = || value.as_document().is_none_or(|time| time.as_bytes().len() > MAX_CLUSTER_TIME);
+        if name.as_str() == "$clusterTime" && is_large() {
+            return Err(Refusal::new(format_args!(
+                "its $clusterTime has more than {MAX_CLUSTER_TIME} bytes"
+            )));
+        }
+    }
+    Ok(document)
 }
 
 /// The document of a message that has nothing else.
@@ -121,7 +115,7 @@ fn document(body: &[u8]) -> Result<&RawDocument, Refusal> {
     }
 }
 
-fn malformed(error: BsonError) -> Refusal {
+pub(super) fn malformed(error: BsonError) -> Refusal {
     Refusal::new(format_args!("it is no BSON: {error}"))
 }
 
@@ -168,41 +162,9 @@ fn check_structure(document: &RawDocument) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The servers that it names, each of which the driver connects to.
-fn hosts(document: &RawDocument) -> Result<Vec<&str>, Refusal> {
-    let lists =
-        ["hosts", "passives", "arbiters"].into_iter().filter_map(|name| document.get_array(name).ok());
-    let mut hosts = Vec::new();
-    for host in lists.flatten() {
-        match host.map_err(malformed)? {
-            RawBsonRef::String(host) if host.len() <= MAX_HOST => hosts.push(host),
-            _ => return Err(Refusal::new("it names a server by something else than HOST:PORT")),
-        }
-        if hosts.len() > MAX_HOSTS {
-            return Err(Refusal::new(format_args!("it names more than {MAX_HOSTS} servers")));
-        }
-    }
-    Ok(hosts)
-}
-
-/// The salt of a login, be that in an answer of its own or in the first one.
-fn salt(document: &RawDocument) -> Result<Option<&str>, Refusal> {
-    let speculative = document.get_document("speculativeAuthenticate").ok();
-    let mut salt = None;
-    for answer in [Some(document), speculative].into_iter().flatten() {
-        let message = match answer.get("payload").map_err(malformed)? {
-            Some(RawBsonRef::Binary(payload)) => payload.bytes,
-            Some(RawBsonRef::String(payload)) => payload.as_bytes(),
-            _ => continue,
-        };
-        salt = scram::check(message).map_err(Refusal::login)?.or(salt);
-    }
-    Ok(salt)
-}
-
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::{Binary, Bson, Document, doc, serialize_to_vec, spec::BinarySubtype};
+    use mongodb::bson::{Bson, Document, JavaScriptCodeWithScope, doc, serialize_to_vec};
     use proptest::prelude::*;
 
     use super::*;
@@ -214,9 +176,15 @@ mod tests {
         body
     }
 
-    fn checked(document: &Document) -> Result<Option<String>, String> {
-        let body = body(0, document);
-        check(&body).map(|named| named.salt.map(str::to_owned)).map_err(|refusal| refusal.message)
+    fn checked(document: &Document) -> Result<(), String> {
+        check(&body(0, document)).map(drop).map_err(|refusal| refusal.message)
+    }
+
+    fn nested(depth: usize) -> Document {
+        (1..depth).fold(doc! {}, |inner, number| match number % 2 {
+            0 => doc! { "a": inner },
+            _ => doc! { "a": [inner] },
+        })
     }
 
     /// The same as bytes, for depths at which the library would overflow the stack.
@@ -226,13 +194,6 @@ mod tests {
             [&length[..], b"\x03a\0", &inner, &[0]].concat()
         });
         [&[0; 5][..], &document].concat()
-    }
-
-    fn nested(depth: usize) -> Document {
-        (1..depth).fold(doc! {}, |inner, number| match number % 2 {
-            0 => doc! { "a": inner },
-            _ => doc! { "a": [inner] },
-        })
     }
 
     fn header(length: i32, opcode: i32) -> [u8; HEADER] {
@@ -245,51 +206,35 @@ mod tests {
         let order = doc! { "_id": Bson::ObjectId(Default::default()), "expiresAt": Bson::DateTime(mongodb::bson::DateTime::now()), "status": "created" };
         for answer in [
             doc! {},
-            doc! { "ok": 1.0, "hosts": vec!["a:1"; 40], "arbiters": vec!["b:1"; 10] },
+            doc! { "ok": 1.0, "$clusterTime": { "clusterTime": 1, "signature": "x".repeat(200) } },
             doc! { "ok": 1.0, "cursor": { "id": 0_i64, "ns": "orders.orders", "firstBatch": vec![order; 10_000] } },
             nested(16),
-            doc! { "hosts": 7, "payload": "text", "speculativeAuthenticate": Bson::Null },
         ] {
-            assert_eq!(checked(&answer), Ok(None));
+            assert_eq!(checked(&answer), Ok(()));
         }
         let mut with_checksum = body(CHECKSUM_PRESENT, &doc! { "ok": 1 });
         with_checksum.extend([1, 2, 3, 4]);
-        assert_eq!(check(&with_checksum), Ok(Named::default()));
-        let member = body(0, &doc! { "hosts": ["a:1", "b:1"], "arbiters": ["c:1"] });
-        assert_eq!(check(&member).unwrap().hosts, ["a:1", "b:1", "c:1"]);
-        for bytes in [21, MAX_GREETING as i32] {
-            assert_eq!(length(&header(bytes, OP_MSG), MAX_GREETING), Ok(bytes as usize));
+        assert!(check(&with_checksum).is_ok());
+        for bytes in [21, 1000] {
+            assert_eq!(length(&header(bytes, OP_MSG), 1000), Ok(bytes as usize));
         }
-    }
-
-    #[test]
-    fn what_belongs_to_connecting_is_answered_briefly() {
-        for (command, most) in [
-            (doc! { "hello": 1, "helloOk": true }, MAX_GREETING),
-            (doc! { "ismaster": 1 }, MAX_GREETING),
-            (doc! { "saslContinue": 1, "payload": "find" }, MAX_GREETING),
-            (doc! { "find": "orders" }, MAX_MESSAGE),
-            (doc! { "update": "orders", "hello": 1 }, MAX_MESSAGE),
-            (doc! { "helloo": 1 }, MAX_MESSAGE),
-        ] {
-            assert_eq!(limit(&body(0, &command)), most, "{command}");
-        }
-        assert_eq!(limit(&[0; 7]), MAX_MESSAGE);
+        assert!(
+            limit(Command::Hello) < limit(Command::Other) && limit(Command::Login) < limit(Command::Brief)
+        );
     }
 
     #[test]
     fn what_none_answers_is_refused_and_named() {
         let mut many = Document::new();
         (0..=MAX_ELEMENTS).for_each(|number| drop(many.insert(number.to_string(), Bson::Null)));
-        let scope = mongodb::bson::JavaScriptCodeWithScope { code: "x".into(), scope: nested(40) };
+        let scope = JavaScriptCodeWithScope { code: "x".into(), scope: nested(40) };
         for (answer, why) in [
             (nested(17 + MAX_DEPTH), "nested more than 32 deep"),
-            (doc! { "hosts": vec!["a:1"; MAX_HOSTS], "passives": ["b:1"] }, "more than 50 servers"),
-            (doc! { "hosts": ["a:1", 7] }, "something else than HOST:PORT"),
-            (doc! { "passives": ["x".repeat(260)] }, "something else than HOST:PORT"),
             (doc! { "a": many.clone() }, "more than 65536 elements"),
             (doc! { "a": vec![Bson::Null; MAX_ELEMENTS] }, "more than 65536 elements"),
             (doc! { "a": Bson::JavaScriptCodeWithScope(scope) }, "code with a scope"),
+            (doc! { "$clusterTime": { "a": "x".repeat(2000) } }, "$clusterTime has more than"),
+            (doc! { "$clusterTime": "x".repeat(2000) }, "$clusterTime has more than"),
         ] {
             let refused = checked(&answer).unwrap_err();
             assert!(refused.contains(why), "{refused}");
@@ -324,27 +269,6 @@ mod tests {
             [(20, OP_MSG), (-1, OP_MSG), (1001, OP_MSG), (i32::MAX, OP_MSG), (36, 1), (36, 2012)]
         {
             assert!(length(&header(bytes, opcode), 1000).is_err(), "{bytes} {opcode}");
-        }
-    }
-
-    #[test]
-    fn a_login_is_checked_wherever_it_is() {
-        let payload = |text: &str| Binary { subtype: BinarySubtype::Generic, bytes: text.into() };
-        let (honest, hostile) = ("r=x,s=c2FsdA==,i=15000", "r=x,s=c2FsdA==,i=2147483647");
-        let both = |text| {
-            [
-                doc! { "payload": payload(text) },
-                doc! { "speculativeAuthenticate": { "payload": payload(text) } },
-            ]
-        };
-        for answer in both(honest) {
-            assert_eq!(checked(&answer), Ok(Some("c2FsdA==".into())));
-        }
-        for answer in both(hostile).into_iter().chain([doc! { "payload": hostile }]) {
-            let refused = body(0, &answer);
-            let refused = check(&refused).unwrap_err();
-            assert_eq!(refused.code, code::AUTHENTICATION_FAILED);
-            assert!(refused.message.contains("100000 rounds"), "{refused:?}");
         }
     }
 

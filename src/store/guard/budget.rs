@@ -2,27 +2,45 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-/// Bytes of answers that are being received or checked. The largest answer takes half of them.
+use super::named::Names;
+
+/// Bytes of large answers that are being received or checked. The largest takes half of them.
 const BYTES: u32 = 4 << 20;
 
-/// Connections: to three servers each of some 60 databases, five each.
-const CONNECTIONS: usize = 1024;
+/// What is smaller takes none of these bytes: the connections bound it.
+const SMALL: u32 = 64 << 10;
+
+/// Connections: to three servers each of some 40 databases.
+const CONNECTIONS: usize = 256;
+
+/// Large batches of orders that are being cancelled.
+const LARGE_BATCHES: usize = 4;
+
+/// Salts, each with its number of rounds. A user of a database has one; the driver remembers each for ever.
+const SALTS: usize = 256;
 
 /// The budget of one namespace.
 #[derive(Debug)]
 pub(in crate::store) struct Budget {
     bytes: Semaphore,
     connections: Arc<Semaphore>,
+    large_batches: Arc<Semaphore>,
+    pub(super) salts: Names,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { bytes: Semaphore::new(BYTES as usize), connections: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self {
+            bytes: Semaphore::new(BYTES as usize),
+            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            large_batches: Arc::new(Semaphore::new(LARGE_BATCHES)),
+            salts: Names::at_most(SALTS),
+        }
     }
 }
 
@@ -32,29 +50,27 @@ impl Budget {
         self.connections.clone().try_acquire_owned().ok()
     }
 
+    /// Room for one more large batch of orders, if there is any.
+    pub(in crate::store) fn large_batch(&self) -> Option<OwnedSemaphorePermit> {
+        self.large_batches.clone().try_acquire_owned().ok()
+    }
+
     /// Waits until that many bytes may be received.
     pub(super) async fn bytes(&self, count: u32) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.bytes.acquire_many(count.min(BYTES)).await
+        self.bytes.acquire_many(if count <= SMALL { 0 } else { count.min(BYTES) }).await
     }
 }
 
-/// The budgets by namespace. Each lives as long as it is used.
+/// The budgets by namespace. Each stays, since the driver forgets no salt either.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Budgets(Mutex<HashMap<Option<String>, Weak<Budget>>>);
+pub(super) struct Budgets(Mutex<HashMap<Option<String>, Arc<Budget>>>);
 
 impl Budgets {
     /// The budget of a namespace.
-    pub(in crate::store) fn of(&self, namespace: Option<&str>) -> Arc<Budget> {
+    pub(super) fn of(&self, namespace: Option<&str>) -> Arc<Budget> {
         // No code panics while it holds the lock.
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let namespace = namespace.map(str::to_owned);
-        if let Some(budget) = budgets.get(&namespace).and_then(Weak::upgrade) {
-            return budget;
-        }
-        budgets.retain(|_, budget| budget.strong_count() > 0);
-        let budget = Arc::new(Budget::default());
-        budgets.insert(namespace, Arc::downgrade(&budget));
-        budget
+        budgets.entry(namespace.map(str::to_owned)).or_default().clone()
     }
 }
 
@@ -74,18 +90,16 @@ mod tests {
         let connections: Vec<_> = (0..CONNECTIONS).map(|_| ours.connection().unwrap()).collect();
         assert!(ours.connection().is_none() && theirs.connection().is_some());
         let bytes = ours.bytes(BYTES).await.unwrap();
-        assert!(timeout(Duration::from_secs(60), ours.bytes(1)).await.is_err());
+        assert!(timeout(Duration::from_secs(60), ours.bytes(SMALL + 1)).await.is_err());
+        assert!(ours.bytes(SMALL).await.is_ok());
         drop(theirs.bytes(u32::MAX).await.unwrap());
-        drop((connections, bytes));
-        assert!(ours.connection().is_some() && ours.bytes(1).await.is_ok());
-    }
-
-    #[test]
-    fn budgets_that_nobody_uses_are_forgotten() {
-        let budgets = Budgets::default();
-        for number in 0..100 {
-            drop(budgets.of(Some(&number.to_string())));
-        }
-        assert_eq!(budgets.0.lock().unwrap().len(), 1);
+        let batches: Vec<_> = (0..LARGE_BATCHES).map(|_| ours.large_batch().unwrap()).collect();
+        assert!(ours.large_batch().is_none() && theirs.large_batch().is_some());
+        drop((connections, bytes, batches));
+        assert!(
+            ours.connection().is_some()
+                && ours.large_batch().is_some()
+                && ours.bytes(SMALL + 1).await.is_ok()
+        );
     }
 }

@@ -2,14 +2,12 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use hickory_resolver::TokioResolver;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 use tokio_util::either::Either;
 
@@ -26,14 +24,33 @@ pub(super) type Connection = Either<TcpStream, TlsStream<TcpStream>>;
 /// `mongo-0.mongo.ticketing`.
 const MAX_DOTS: usize = 2;
 
+/// How long one server of the DNS may take, and how often it is asked.
+const QUERY: Duration = Duration::from_secs(1);
+const QUERIES: usize = 2;
+
+/// How many names are remembered, and how long at most: a name's address changes when its pod moves.
+const REMEMBERED: u64 = 1024;
+const REMEMBERED_FOR: Duration = Duration::from_secs(5);
+
+/// Resolves names as this machine is set up to, without a thread for each.
+pub(super) fn resolver() -> io::Result<TokioResolver> {
+    let mut builder = TokioResolver::builder_tokio().map_err(io::Error::other)?;
+    let options = builder.options_mut();
+    (options.timeout, options.attempts, options.cache_size) = (QUERY, QUERIES, REMEMBERED);
+    (options.positive_max_ttl, options.negative_max_ttl) =
+        (Some(REMEMBERED_FOR), Some(Duration::from_secs(1)));
+    builder.build().map_err(io::Error::other)
+}
+
 /// How servers are connected to.
-pub(in crate::store) struct Dialer {
+pub(super) struct Dialer {
     /// The namespace whose pods know the servers by these names.
-    pub(in crate::store) namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// TLS, unless it is off.
-    pub(in crate::store) tls: Option<TlsConnector>,
+    pub(super) tls: Option<TlsConnector>,
     /// How long it may take, all in all.
-    pub(in crate::store) timeout: Duration,
+    pub(super) timeout: Duration,
+    pub(super) resolver: TokioResolver,
 }
 
 impl Dialer {
@@ -53,16 +70,20 @@ impl Dialer {
 
     /// The addresses of the first name that has any.
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(ip) = host.parse() {
+            return Ok(vec![SocketAddr::new(ip, port)]);
+        }
         let mut last = Err(io::Error::new(io::ErrorKind::NotFound, "the host's name has no address"));
         for name in candidates(host, self.namespace.as_deref()) {
-            match lookup_host((name.as_str(), port)).await {
+            match self.resolver.lookup_ip(name).await {
                 Ok(found) => {
-                    let addresses: Vec<_> = found.take(MAX_ADDRESSES).collect();
+                    let addresses: Vec<_> =
+                        found.iter().take(MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, port)).collect();
                     if !addresses.is_empty() {
                         return Ok(addresses);
                     }
                 }
-                Err(error) => last = Err(error),
+                Err(error) => last = Err(io::Error::other(error)),
             }
         }
         last
@@ -108,13 +129,29 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(address).await
 }
 
-/// Whether only this machine, or nobody in particular, is reached there: the metadata of a cloud, for one, which has
-/// credentials for whoever asks.
+/// Addresses at which clouds have metadata, credentials among them, beside the link-local ones.
+const METADATA: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Whether only this machine, or nobody in particular, is reached there.
 fn is_machine_s_own(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified(),
-    }
+    let ip = ip.to_canonical();
+    METADATA.contains(&ip)
+        || match ip {
+            IpAddr::V4(ip) => {
+                ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified()
+            }
+            // An IPv4 address behind a NAT64 is that address.
+            IpAddr::V6(ip) => match (ip.segments(), ip.octets()) {
+                ([0x64, 0xff9b, 0, 0, 0, 0, _, _], [.., a, b, c, d]) => {
+                    is_machine_s_own(Ipv4Addr::new(a, b, c, d).into())
+                }
+                _ => ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified(),
+            },
+        }
 }
 
 #[cfg(test)]
@@ -144,12 +181,27 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_that_only_this_machine_has_are_not_connected_to() {
-        let dialer = Dialer { namespace: None, tls: None, timeout: Duration::from_secs(5) };
-        for host in ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "224.0.0.1", "0.0.0.0", "::"] {
+        let dialer = Dialer {
+            namespace: None,
+            tls: None,
+            timeout: Duration::from_secs(5),
+            resolver: resolver().unwrap(),
+        };
+        for host in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "224.0.0.1",
+            "0.0.0.0",
+            "::",
+            "fd00:ec2::254",
+            "64:ff9b::a9fe:a9fe",
+            "168.63.129.16",
+        ] {
             let error = dialer.dial(host, 80).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable, "{host}: {error}");
         }
-        for host in ["127.0.0.1", "10.0.0.1", "::1", "fd00::1", "8.8.8.8"] {
+        for host in ["127.0.0.1", "10.0.0.1", "::1", "fd00::1", "8.8.8.8", "64:ff9b::808:808"] {
             assert!(!is_machine_s_own(host.parse().unwrap()), "{host}");
         }
     }

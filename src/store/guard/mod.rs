@@ -10,14 +10,20 @@
 //! budget    what all connections of a namespace may use at the same time
 //! dial      from a host name to a connection, with TLS
 //! relay     one connection: request, answer, request, ...
+//! logins    how many logins may be left unfinished
 //! named     what servers may name over time
+//! command   which command a request is: pure
 //! answer    what an answer may be: pure
+//! greeting  answers to what belongs to connecting, made anew: pure
 //! scram     what a server may ask for in a login: pure
 //! ```
 
 mod answer;
 mod budget;
+mod command;
 mod dial;
+mod greeting;
+mod logins;
 mod named;
 mod relay;
 mod scram;
@@ -25,46 +31,87 @@ mod scram;
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcpListener},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use fast_socks5::server::{Config, SimpleUserPassword};
+use hickory_resolver::TokioResolver;
 use mongodb::options::Socks5Proxy;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-pub(super) use self::{
+use self::{
     budget::{Budget, Budgets},
     dial::Dialer,
+    logins::Logins,
+    named::Names,
+    relay::Relay,
 };
-use self::{named::Names, relay::Relay};
 
 const USER: &str = "driver";
 
-/// The most servers that those of one connection string may name over time, and the most salts. A replica set has up to 50
-/// members, and a user has one salt, for all servers.
+/// The most servers that those of one connection string may name over time. A replica set has up to 50 members.
 const MAX_HOSTS_EVER: usize = 256;
-const MAX_SALTS_EVER: usize = 16;
+
+/// The most connections that have not said yet where they want to go.
+const HANDSHAKES: usize = 64;
 
 /// How long no connection is taken after that has failed, which it does when there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the guards of a process share.
+#[derive(Debug, Default)]
+pub(super) struct Guards {
+    budgets: Budgets,
+    resolver: Mutex<Option<TokioResolver>>,
+}
+
+impl Guards {
+    /// A guard for the servers that a namespace names. Each connection must be there, TLS included, within `timeout`.
+    ///
+    /// # Errors
+    /// When there is no port or no random number, or this machine has no settings for the DNS.
+    pub(super) fn start(
+        &self,
+        namespace: Option<&str>,
+        tls: Option<TlsConnector>,
+        timeout: Duration,
+    ) -> io::Result<Guard> {
+        let dialer =
+            Dialer { namespace: namespace.map(str::to_owned), tls, timeout, resolver: self.resolver()? };
+        Guard::start(dialer, self.budgets.of(namespace))
+    }
+
+    fn resolver(&self) -> io::Result<TokioResolver> {
+        // No code panics while it holds the lock.
+        let mut resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*resolver {
+            Some(resolver) => Ok(resolver.clone()),
+            None => Ok(resolver.insert(dial::resolver()?).clone()),
+        }
+    }
+}
 
 /// A proxy for one client of the driver. It ends with this value, and its connections with it.
 pub(super) struct Guard {
     address: SocketAddr,
     /// Keeps out whoever else reaches the loopback interface.
     password: String,
+    budget: Arc<Budget>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Guard {
     /// Listens on the loopback interface, and connects with `dialer` to whatever the driver asks for, within `budget`.
-    ///
-    /// # Errors
-    /// When there is no port or no random number.
-    pub(super) fn start(dialer: Dialer, budget: Arc<Budget>) -> io::Result<Self> {
+    fn start(dialer: Dialer, budget: Arc<Budget>) -> io::Result<Self> {
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
         let listener = StdTcpListener::bind(&loopback[..])?;
@@ -77,10 +124,20 @@ impl Guard {
         let mut socks = Config::<SimpleUserPassword>::default()
             .with_authentication(SimpleUserPassword { username: USER.into(), password: password.clone() });
         socks.set_execute_command(false).set_dns_resolve(false);
-        let (hosts, salts) = (Names::at_most(MAX_HOSTS_EVER), Names::at_most(MAX_SALTS_EVER));
-        let relay = Relay { socks: Arc::new(socks), dialer, budget, hosts, salts };
+        let relay = Relay {
+            socks: Arc::new(socks),
+            dialer,
+            budget: budget.clone(),
+            hosts: Names::at_most(MAX_HOSTS_EVER),
+            logins: Logins::default(),
+        };
         let task = AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::new(relay))));
-        Ok(Self { address, password, _task: task })
+        Ok(Self { address, password, budget, _task: task })
+    }
+
+    /// Room for one more large batch of orders of this namespace, if there is any.
+    pub(super) fn large_batch(&self) -> Option<OwnedSemaphorePermit> {
+        self.budget.large_batch()
     }
 
     /// How the driver finds it.
@@ -98,18 +155,17 @@ impl Guard {
 }
 
 async fn accept(listener: TcpListener, relay: Arc<Relay>) {
-    let mut connections = JoinSet::new();
+    let (mut connections, handshakes) = (JoinSet::new(), Arc::new(Semaphore::new(HANDSHAKES)));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                // Without a place in the budget, the driver sees a connection that is closed.
-                Ok((driver, _)) => if let Some(place) = relay.budget.connection() {
+                // Whoever has no place sees a connection that is closed.
+                Ok((driver, _)) => if let Ok(place) = handshakes.clone().try_acquire_owned() {
                     let relay = relay.clone();
                     connections.spawn(async move {
-                        if let Err(error) = relay.serve(driver).await {
+                        if let Err(error) = relay.serve(driver, place).await {
                             tracing::debug!(%error, "a connection to a database ends");
                         }
-                        drop(place);
                     });
                 },
                 Err(error) => {
@@ -125,7 +181,7 @@ async fn accept(listener: TcpListener, relay: Arc<Relay>) {
 #[cfg(test)]
 mod tests {
     use fast_socks5::client::{Config as ClientConfig, Socks5Stream};
-    use mongodb::bson::{Document, doc, serialize_to_vec};
+    use mongodb::bson::{Binary, Document, doc, serialize_to_vec, spec::BinarySubtype};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -138,8 +194,7 @@ mod tests {
     type Client = Socks5Stream<TcpStream>;
 
     fn guard() -> Guard {
-        let dialer = Dialer { namespace: None, tls: None, timeout: Duration::from_secs(5) };
-        Guard::start(dialer, Arc::default()).unwrap()
+        Guards::default().start(None, None, Duration::from_secs(5)).unwrap()
     }
 
     async fn connect(guard: &Guard, password: &str, port: u16) -> Result<Client, String> {
@@ -173,8 +228,8 @@ mod tests {
         Document::from_reader(&rest[17..]).unwrap()
     }
 
-    async fn ask(client: &mut Client, server: &mut TcpStream, answer: &Document) -> Document {
-        let request = message(&doc! { "hello": 1 });
+    async fn ask(client: &mut Client, server: &mut TcpStream, command: &str, answer: &Document) -> Document {
+        let request = message(&doc! { command: 1 });
         client.write_all(&request).await.unwrap();
         let mut received = vec![0; request.len()];
         server.read_exact(&mut received).await.unwrap();
@@ -189,7 +244,9 @@ mod tests {
         let (mut server, mut client) = pair(&guard).await;
         for number in 0..3 {
             let answer = doc! { "ok": 1, "number": number, "hosts": ["a:1"] };
-            assert_eq!(ask(&mut client, &mut server, &answer).await, answer);
+            assert_eq!(ask(&mut client, &mut server, "find", &answer).await, answer);
+            let greeting = doc! { "ok": 1, "hosts": ["a:1"] };
+            assert_eq!(ask(&mut client, &mut server, "hello", &answer).await, greeting);
         }
         // A large request comes in parts.
         let large = message(&doc! { "update": "x".repeat(1_000_000) });
@@ -216,22 +273,43 @@ mod tests {
     #[tokio::test]
     async fn names_are_counted_over_all_connections() {
         let guard = guard();
-        for number in 0..MAX_HOSTS_EVER / 32 {
+        for number in 0..MAX_HOSTS_EVER / 16 {
             let (mut server, mut client) = pair(&guard).await;
-            let hosts: Vec<_> = (0..32).map(|host| format!("h{number}-{host}:1")).collect();
+            let hosts: Vec<_> = (0..16).map(|host| format!("h{number}-{host}:1")).collect();
             let answer = doc! { "ok": 1, "hosts": hosts };
-            assert_eq!(ask(&mut client, &mut server, &answer).await, answer);
+            assert_eq!(ask(&mut client, &mut server, "hello", &answer).await, answer);
         }
         let (mut server, mut client) = pair(&guard).await;
-        let refused = ask(&mut client, &mut server, &doc! { "ok": 1, "hosts": ["new:1"] }).await;
+        let refused = ask(&mut client, &mut server, "hello", &doc! { "ok": 1, "hosts": ["new:1"] }).await;
         assert!(refused.get_str("errmsg").unwrap().contains("ever new servers"), "{refused}");
         assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
-        for number in 0..MAX_SALTS_EVER + 1 {
-            let (mut server, mut client) = pair(&guard).await;
-            let answer = doc! { "ok": 1, "payload": format!("r=x,s={number},i=1") };
-            let answer = ask(&mut client, &mut server, &answer).await;
-            assert_eq!(answer.get_str("errmsg").is_ok(), number == MAX_SALTS_EVER, "{answer}");
+    }
+
+    /// Asks for a login with this salt; whether it is passed on.
+    async fn begins_login(guard: &Guard, salt: &str, ends: bool) -> bool {
+        let payload = |text: String| Binary { subtype: BinarySubtype::Generic, bytes: text.into_bytes() };
+        let (mut server, mut client) = pair(guard).await;
+        let answer = doc! { "ok": 1, "payload": payload(format!("r=x,s={salt},i=1")) };
+        let answer = ask(&mut client, &mut server, "saslStart", &answer).await;
+        if ends && answer.get_str("errmsg").is_err() {
+            let done = doc! { "ok": 1, "done": true, "payload": payload("v=x".into()) };
+            assert_eq!(ask(&mut client, &mut server, "saslContinue", &done).await, done);
         }
+        answer.get_str("errmsg").is_err()
+    }
+
+    #[tokio::test]
+    async fn logins_are_bounded_in_what_they_name_and_in_how_many_do_not_end() {
+        let guard = guard();
+        for number in 0..300 {
+            assert_eq!(begins_login(&guard, &number.to_string(), true).await, number < 256, "{number}");
+        }
+        let guard = Guards::default().start(None, None, Duration::from_secs(5)).unwrap();
+        let mut passed = 0;
+        while begins_login(&guard, "same", false).await {
+            passed += 1;
+        }
+        assert_eq!(passed, logins::UNFINISHED);
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! What servers have named that the driver keeps for as long as it lives: other servers, and salts. Each may be named
-//! again and again, but not a new one each time.
+//! What servers have named that the driver keeps: other servers, and salts. Each may be named again and again, but not a
+//! new one each time.
 
 use std::{
     collections::HashSet,

@@ -8,17 +8,21 @@ use fast_socks5::{
     server::{Config, SimpleUserPassword, Socks5Socket},
     util::target_addr::TargetAddr,
 };
-use mongodb::bson::rawdoc;
+use mongodb::bson::{RawDocument, rawdoc};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::timeout,
 };
 
 use super::{
     answer::{self, HEADER, OP_MSG, Refusal},
     budget::Budget,
+    command::Command,
     dial::{Connection, Dialer},
+    greeting::Greeting,
+    logins::Logins,
     named::Names,
 };
 use crate::store::code;
@@ -42,14 +46,14 @@ pub(super) struct Relay {
     pub(super) socks: Arc<Config<SimpleUserPassword>>,
     pub(super) dialer: Dialer,
     pub(super) budget: Arc<Budget>,
-    /// The servers that were named, and the salts.
+    /// The servers that were named.
     pub(super) hosts: Names,
-    pub(super) salts: Names,
+    pub(super) logins: Logins,
 }
 
 impl Relay {
-    /// Serves a connection of the driver until one side ends it.
-    pub(super) async fn serve(&self, driver: TcpStream) -> io::Result<()> {
+    /// Serves a connection of the driver until one side ends it. `place` is its own until it has said where it wants to go.
+    pub(super) async fn serve(&self, driver: TcpStream, place: OwnedSemaphorePermit) -> io::Result<()> {
         driver.set_nodelay(true)?;
         let socks = Socks5Socket::new(driver, self.socks.clone());
         let socks = timeout(HANDSHAKE, socks.upgrade_to_socks5()).await?.map_err(io::Error::other)?;
@@ -58,13 +62,17 @@ impl Relay {
             Some(TargetAddr::Domain(name, port)) => (name.clone(), *port),
             None => return Err(io::Error::other("the driver names no server")),
         };
+        drop(place);
         let mut driver = socks.into_inner();
+        let Some(_place) = self.budget.connection() else {
+            return Err(io::Error::other("the namespace has too many connections"));
+        };
         // A failure is told in MongoDB's own protocol, which has words for it.
         driver.write_all(&SUCCEEDED).await?;
         match self.dialer.dial(&host, port).await {
             Ok(server) => self.exchange(driver, server).await,
             Err(error) => {
-                let request = Request::read(&mut driver).await?;
+                let request = timeout(HANDSHAKE, Request::read(&mut driver)).await??;
                 driver.write_all(&request.refused(&unreachable(&error))).await
             }
         }
@@ -80,8 +88,9 @@ impl Relay {
             // The driver writes a request in two parts, and waits with the second until the first is acknowledged.
             driver.set_quickack(true)?;
             timeout(MESSAGE, request.forward(&mut driver, &mut server)).await??;
+            let patience = request.command.patience();
             let answer = tokio::select! {
-                answer = self.answer(&mut server, answer::limit(&request.start)) => answer?,
+                answer = timeout(patience, self.answer(&mut server, &request)) => answer??,
                 // It gives up the request, or is gone.
                 _ = driver.read_u8() => return Ok(()),
             };
@@ -95,33 +104,59 @@ impl Relay {
         }
     }
 
-    /// The next message of the server, or why it is refused.
-    async fn answer(&self, server: &mut Connection, limit: usize) -> io::Result<Result<Vec<u8>, Refusal>> {
-        let header = header(server).await?;
-        let length = match answer::length(&header, limit) {
-            Ok(length) => length,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+    /// The server's answer, or why it is refused.
+    async fn answer(
+        &self,
+        server: &mut Connection,
+        request: &Request,
+    ) -> io::Result<Result<Vec<u8>, Refusal>> {
+        let first = server.read_u8().await?;
+        // From here on, it is the server's turn.
         timeout(MESSAGE, async {
+            let mut header = [first; HEADER];
+            let (_, rest) = header.split_at_mut(1);
+            server.read_exact(rest).await?;
+            let length = match answer::length(&header, answer::limit(request.command)) {
+                Ok(length) => length,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
             let permit = self.budget.bytes(u32::try_from(length).unwrap_or(u32::MAX)).await;
             let permit = permit.map_err(io::Error::other)?;
             let mut message = vec![0; length];
             let (start, body) = message.split_at_mut(HEADER);
             start.copy_from_slice(&header);
             server.read_exact(body).await?;
-            let checked = answer::check(body).and_then(|named| {
-                if !self.hosts.admit(named.hosts) {
-                    return Err(Refusal::new("it names ever new servers"));
-                }
-                if !self.salts.admit(named.salt) {
-                    return Err(Refusal::login("it names ever new salts"));
-                }
-                Ok(())
-            });
+            let checked = match answer::check(body) {
+                Ok(document) => self.admit(request, document),
+                Err(refusal) => Err(refusal),
+            };
             drop(permit);
-            Ok(checked.map(|()| message))
+            Ok(checked.map(|made| made.unwrap_or(message)))
         })
         .await?
+    }
+
+    /// Checks an answer further by the command that it belongs to. Returns the message that takes its place, if one does.
+    fn admit(&self, request: &Request, document: &RawDocument) -> Result<Option<Vec<u8>>, Refusal> {
+        if !matches!(request.command, Command::Hello | Command::Login) {
+            return Ok(None);
+        }
+        let greeting = Greeting::of(request.command, document)?;
+        if !self.hosts.admit(greeting.hosts.iter().map(String::as_str)) {
+            return Err(Refusal::new("it names ever new servers"));
+        }
+        if let Some(salt) = &greeting.salt {
+            if !self.budget.salts.admit([salt.as_str()]) {
+                return Err(Refusal::login("the databases of this namespace name ever new salts"));
+            }
+            if !self.logins.begin() {
+                return Err(Refusal::login("its logins do not end"));
+            }
+        }
+        if greeting.is_login_done {
+            self.logins.finish();
+        }
+        Ok(Some(request.answered(&greeting.document)))
     }
 }
 
@@ -136,6 +171,7 @@ struct Request {
     header: Header,
     /// The first bytes after the header.
     start: Vec<u8>,
+    command: Command,
 }
 
 impl Request {
@@ -144,7 +180,8 @@ impl Request {
         let header = header(driver).await?;
         let mut start = vec![0; START.min(body_length(&header))];
         driver.read_exact(&mut start).await?;
-        Ok(Self { header, start })
+        let command = Command::of(&start);
+        Ok(Self { header, start, command })
     }
 
     /// Passes it on, with the rest of it.
@@ -157,7 +194,11 @@ impl Request {
 
     /// An error of the server's kind, in answer to this request.
     fn refused(&self, refusal: &Refusal) -> Vec<u8> {
-        let document = rawdoc! { "ok": 0.0, "code": refusal.code, "errmsg": refusal.message.as_str() };
+        self.answered(&rawdoc! { "ok": 0.0, "code": refusal.code, "errmsg": refusal.message.as_str() })
+    }
+
+    /// A message with this document, in answer to this request.
+    fn answered(&self, document: &RawDocument) -> Vec<u8> {
         let document = document.as_bytes();
         let [_, _, _, _, id @ ..] = self.header;
         let length = i32::try_from(HEADER + 5 + document.len()).unwrap_or(i32::MAX);

@@ -9,24 +9,31 @@ pub(super) const MAX_ROUNDS: u32 = 100_000;
 /// The longest salt, in base64. MongoDB's have 24 and 40 characters.
 const MAX_SALT: usize = 172;
 
-/// Checks a message of a server, and returns the salt if it names one. Messages that have neither rounds nor salt, as
-/// the last one of a login, are none of this module's business.
-pub(super) fn check(message: &[u8]) -> Result<Option<&str>, String> {
+/// Checks a message of a server. Returns the salt with the rounds, if it names them: what the driver remembers a login
+/// by. Messages without, as the last one of a login, are none of this module's business.
+pub(super) fn check(message: &[u8]) -> Result<Option<String>, String> {
     let Ok(message) = std::str::from_utf8(message) else { return Ok(None) };
-    let mut salt = None;
+    let (mut salt, mut rounds) = (None, None);
     for attribute in message.split(',') {
-        match attribute.split_once('=') {
-            Some(("i", rounds)) if is_too_many(rounds) => {
+        let twice = match attribute.split_once('=') {
+            Some(("i", named)) if is_too_many(named) => {
                 return Err(format!("it asks for more than {MAX_ROUNDS} rounds of hashing"));
             }
             Some(("s", named)) if named.len() > MAX_SALT => {
                 return Err(format!("its salt has more than {MAX_SALT} characters"));
             }
-            Some(("s", named)) => salt = Some(named),
-            _ => {}
+            Some(("i", named)) => rounds.replace(named).is_some(),
+            Some(("s", named)) => salt.replace(named).is_some(),
+            _ => false,
+        };
+        if twice {
+            return Err("it names a salt or rounds twice".to_owned());
         }
     }
-    Ok(salt)
+    Ok(match (salt, rounds) {
+        (None, None) => None,
+        (salt, rounds) => Some(format!("{},{}", salt.unwrap_or_default(), rounds.unwrap_or_default())),
+    })
 }
 
 /// Whether a number of rounds is too large. What is no number is not hashed by.
@@ -42,7 +49,7 @@ mod tests {
     fn what_honest_servers_ask_for_is_admitted_and_more_is_not() {
         let message = |salt: &str, rounds: &str| format!("r=nonce,s={salt},i={rounds}").into_bytes();
         for (salt, rounds) in [("QSXCR+Q6sek8bf92", "4096"), (&"x".repeat(172), "100000"), ("", "none")] {
-            assert_eq!(check(&message(salt, rounds)), Ok(Some(salt)));
+            assert_eq!(check(&message(salt, rounds)), Ok(Some(format!("{salt},{rounds}"))));
         }
         for (salt, rounds) in [
             ("c2FsdA==", "100001"),
@@ -55,7 +62,9 @@ mod tests {
             assert!(check(&message(salt, rounds)).is_err(), "{salt} {rounds}");
         }
         // The order is the server's, and so is what is between.
-        assert!(check(b"i=1,x=y,i=100001,r=a=b").is_err());
+        for twice in [b"i=1,x=y,i=100001,r=a=b".as_slice(), b"s=a,i=1,s=b", b"i=1,i=1"] {
+            assert!(check(twice).is_err());
+        }
         for other in [b"v=c2lnbmF0dXJl".as_slice(), b"", b"\xff\xfe", b",,,=,", b"e=other-error"] {
             assert_eq!(check(other), Ok(None));
         }

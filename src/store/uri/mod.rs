@@ -26,6 +26,9 @@ pub(super) use self::options::Warning;
 /// The longest connection string, in bytes.
 const MAX_LENGTH: usize = 16 * 1024;
 
+/// The longest user or password, in bytes.
+const MAX_CREDENTIAL: usize = 1024;
+
 /// The most servers: as many as a replica set may have.
 pub(super) const MAX_HOSTS: u32 = 50;
 
@@ -127,7 +130,8 @@ fn host_info(hosts: &str, srv: bool) -> Result<HostInfo, StoreError> {
     }
 }
 
-fn address(text: &str) -> Result<ServerAddress, StoreError> {
+/// A server of the network, as `HOST` or `HOST:PORT`.
+pub(super) fn address(text: &str) -> Result<ServerAddress, StoreError> {
     if text.contains('%') || text.ends_with(".sock") {
         return Err(StoreError::UnsafeUri { option: "a Unix socket".into(), instead: "write HOST:PORT" });
     }
@@ -184,7 +188,12 @@ fn credential(
 ) -> Result<Option<Credential>, StoreError> {
     let part = |text: &str| {
         let decoded = if text.contains(RESERVED) { None } else { percent_decoded(text) };
-        decoded.ok_or_else(|| invalid(HOW_TO_WRITE))
+        let decoded = decoded.ok_or_else(|| invalid(HOW_TO_WRITE))?;
+        // The driver remembers those of each login.
+        if decoded.len() > MAX_CREDENTIAL {
+            return Err(invalid(format!("its user or its password has more than {MAX_CREDENTIAL} bytes")));
+        }
+        Ok(decoded)
     };
     let (user, password) = match userinfo {
         Some(text) => {
