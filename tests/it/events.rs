@@ -368,6 +368,42 @@ async fn a_pod_that_ends_hands_over_at_once_and_one_that_is_killed_after_its_lea
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_frozen_past_its_lease_tells_nothing_again_when_it_wakes() {
+    let system = System::new().await;
+    // A duplicate would show.
+    system.streams().await.make_forgetful(&system.stream, system.subjects()).await;
+    let mut pods = vec![system.pod(), system.pod()];
+    for pod in &pods {
+        pod.wait_until_ready(true).await;
+    }
+    let frozen = pods.remove(leader(&pods.iter().collect::<Vec<_>>()).await);
+    let other = &pods[0];
+    let ticket = system.database.ticket().await;
+    let signal = |name: &str| {
+        let status = Command::new("kill").args([name, &frozen.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    };
+    let mut id = reserve(&frozen, "ada", ticket).await.unwrap();
+    signal("-STOP");
+    for _ in 0..5 {
+        assert_eq!(cancel(other, "ada", &id).await, StatusCode::NO_CONTENT);
+        id = reserve(other, "ada", ticket).await.unwrap();
+    }
+    // The other one has taken over.
+    system.all_told().await;
+    assert_eq!(other.metric("orders_events_leads").await, 1);
+    signal("-CONT");
+    eventually("it has noticed", || async {
+        (frozen.metric("orders_events_leads").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(cancel(&frozen, "ada", &id).await, StatusCode::NO_CONTENT);
+    assert!(reserve(&frozen, "bob", ticket).await.is_some());
+    check_history(&system, false).await;
+    assert_eq!(other.metric("orders_events_leads").await, 1, "it keeps the lease");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_existing_stream_is_not_altered_and_a_subject_that_none_has_is_named() {
     let system = System::new().await;
     let streams = system.streams().await;
