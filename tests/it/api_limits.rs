@@ -177,7 +177,7 @@ async fn heads_of_many_small_headers_that_cost_their_client_nothing_are_refused_
 }
 
 #[tokio::test]
-async fn a_head_of_http_2_that_does_not_end_has_a_bound() {
+async fn a_head_of_http_2_that_does_not_end_and_a_flood_of_frames_have_a_bound() {
     let database = TestDatabase::new().await;
     let process = Process::start(&uri(), &database.name, &[]);
     process.wait_until_ready(true).await;
@@ -189,11 +189,15 @@ async fn a_head_of_http_2_that_does_not_end_has_a_bound() {
     let begins = [b"\x82\x86\x84\x00\x01a\x7f\x99\xe5\x05".as_slice(), &[b'b'; 16_000]].concat();
     let goes_on = frame(9, &[b'b'; 16_000]);
     let settings = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, b"")].concat();
-    let head = [settings, frame(1, &begins), goes_on.repeat(4)].concat();
-    let mut connection = held(&process.api, &head).await;
-    let mut answer = Vec::new();
-    let ended = timeout(SOON, connection.read_to_end(&mut answer)).await;
-    drop(ended.expect("the connection is ended"));
+    let head = [settings.clone(), frame(1, &begins), goes_on.repeat(4)].concat();
+    // Nor may it send frames without end that ask for nothing.
+    let pings = [settings, frame(6, &[0; 8]).repeat(5000)].concat();
+    for attack in [head, pings] {
+        let mut connection = held(&process.api, &attack).await;
+        let mut answer = Vec::new();
+        let ended = timeout(SOON, connection.read_to_end(&mut answer)).await;
+        drop(ended.expect("the connection is ended"));
+    }
     is_served(&process, &database).await;
 }
 

@@ -2,15 +2,20 @@
 //!
 //! A head may be cut into frames, and what has come of it is kept until the last one. The library bounds the number of frames,
 //! but by far more than the size of a head. So the frames are followed here on their way to it: by their nine bytes of length,
-//! type and flags, and nothing else.
+//! type and flags, and nothing else. Many small frames that begin no request, such as pings, are a flood: each costs the library as much as
+//! a large one, and a connection's worth of them keeps a thread busy.
 
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 /// What an HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -19,6 +24,16 @@ const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+
+/// A frame below this many bytes counts as small. A window is opened, and a body sent, by far larger parts.
+const SMALL: usize = 256;
+
+/// How many small frames there may be in [`FLOOD_TIME`], between two requests.
+const FLOOD: u32 = 2000;
+const FLOOD_TIME: Duration = Duration::from_secs(10);
+
+/// For so many bytes that are sent to a client, it may send one more, to open a window.
+const SENT_FOR_ONE: usize = 1024;
 
 /// A connection on which no head is larger than it may be.
 pub(super) struct HeaderBlocks<S> {
@@ -29,7 +44,7 @@ pub(super) struct HeaderBlocks<S> {
 impl<S> HeaderBlocks<S> {
     /// Where a head in several frames has `most` bytes at most.
     pub(super) fn new(stream: S, most: usize) -> Self {
-        Self { stream, frames: Frames { most, ..Frames::default() } }
+        Self { stream, frames: Frames::new(most) }
     }
 }
 
@@ -45,7 +60,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeaderBlocks<S> {
         if self.frames.accept(read) {
             Poll::Ready(Ok(()))
         } else {
-            Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the head of a request is too large")))
+            Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a head is too large, or frames are a flood",
+            )))
         }
     }
 }
@@ -56,7 +74,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderBlocks<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let sent = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        self.frames.sent += sent;
+        Poll::Ready(Ok(sent))
     }
 
     fn poll_write_vectored(
@@ -64,7 +84,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderBlocks<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, parts))?;
+        self.frames.sent += sent;
+        Poll::Ready(Ok(sent))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -81,7 +103,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderBlocks<S> {
 }
 
 /// The frames that have come so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Frames {
     most: usize,
     /// How much of the preface has come.
@@ -93,9 +115,28 @@ struct Frames {
     rest: usize,
     /// How much of a head has been announced that has not ended.
     block: usize,
+    /// How many small frames have come since the last request, or since `since`.
+    small: u32,
+    since: Instant,
+    /// How much was sent to the client meanwhile.
+    sent: usize,
 }
 
 impl Frames {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            preface: 0,
+            is_http1: false,
+            head: Vec::new(),
+            rest: 0,
+            block: 0,
+            small: 0,
+            since: Instant::now(),
+            sent: 0,
+        }
+    }
+
     /// Whether a connection may go on with these bytes.
     fn accept(&mut self, mut bytes: &[u8]) -> bool {
         while let Some(byte) = bytes.first() {
@@ -133,12 +174,30 @@ impl Frames {
             if flags & END_HEADERS != 0 {
                 self.block = 0;
             }
-            if is_too_large {
+            if is_too_large || self.is_flood(kind) {
                 return false;
             }
         }
         self.head.clear();
         true
+    }
+
+    fn is_flood(&mut self, kind: u8) -> bool {
+        if kind == HEADERS {
+            (self.small, self.sent) = (0, 0);
+            return false;
+        }
+        if self.rest >= SMALL {
+            return false;
+        }
+        self.small += 1;
+        let more = u32::try_from(self.sent / SENT_FOR_ONE).unwrap_or(u32::MAX);
+        if self.small <= FLOOD.saturating_add(more) {
+            return false;
+        }
+        let is_flood = self.since.elapsed() < FLOOD_TIME;
+        (self.small, self.sent, self.since) = (0, 0, Instant::now());
+        is_flood
     }
 }
 
@@ -157,7 +216,7 @@ mod tests {
         let frames = frames.iter().flat_map(|(kind, flags, length)| frame(*kind, *flags, *length));
         let bytes: Vec<u8> = PREFACE.iter().copied().chain(frames).collect();
         let in_pieces = |size: usize| {
-            let mut frames = Frames { most: 1000, ..Frames::default() };
+            let mut frames = Frames::new(1000);
             bytes.chunks(size).all(|piece| frames.accept(piece))
         };
         let accepted = in_pieces(bytes.len());
@@ -177,10 +236,34 @@ mod tests {
         assert!(!is_accepted(&[(HEADERS, END_HEADERS, 1001)]));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn many_small_frames_without_a_request_are_a_flood_unless_they_take_their_time_or_open_windows() {
+        let ping = frame(6, 0, 8);
+        let connection = || {
+            let mut frames = Frames::new(1000);
+            assert!(frames.accept(PREFACE));
+            frames
+        };
+        let pings = |frames: &mut Frames, count: u32| (0..count).all(|_| frames.accept(&ping));
+        assert!(!pings(&mut connection(), FLOOD + 1));
+        let mut frames = connection();
+        for _ in 0..3 {
+            assert!(pings(&mut frames, FLOOD) && frames.accept(&frame(HEADERS, END_HEADERS, 10)));
+        }
+        frames.sent = 1000 * SENT_FOR_ONE;
+        assert!(pings(&mut frames, FLOOD + 1000) && !pings(&mut frames, 1));
+        let mut frames = connection();
+        assert!(pings(&mut frames, FLOOD));
+        tokio::time::advance(FLOOD_TIME).await;
+        assert!(pings(&mut frames, FLOOD + 1) && !pings(&mut frames, FLOOD));
+        let large = frame(0, 0, SMALL);
+        assert!((0..2 * FLOOD).all(|_| frames.accept(&large)));
+    }
+
     #[test]
     fn http_1_is_not_looked_at() {
         for text in ["GET / HTTP/1.1\r\n", "PRI / HTTP/1.1\r\n", "P"] {
-            let mut frames = Frames { most: 1, ..Frames::default() };
+            let mut frames = Frames::new(1);
             assert!(frames.accept(text.as_bytes()) && frames.accept(&[CONTINUATION; 100_000]), "{text}");
         }
     }
