@@ -1,7 +1,10 @@
 //! What is done with the events of the neighbours, by a real broker: whatever they send, in whatever order, and whoever is
 //! away.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use futures::TryStreamExt;
@@ -22,6 +25,8 @@ use crate::{
 struct Neighbours {
     system: System,
     streams: Streams,
+    /// The sequence of the last message that was sent.
+    sent: AtomicU64,
 }
 
 impl Neighbours {
@@ -29,12 +34,13 @@ impl Neighbours {
         let system = System::new().await;
         let streams = system.streams().await;
         streams.make_forgetful(&system.stream, system.subjects()).await;
-        Self { system, streams }
+        Self { system, streams, sent: AtomicU64::default() }
     }
 
     async fn send(&self, subject: &str, data: impl Into<Vec<u8>>) {
         let subject = self.system.subject(subject);
-        self.streams.0.publish(subject, data.into().into()).await.unwrap().await.unwrap();
+        let ack = self.streams.0.publish(subject, data.into().into()).await.unwrap().await.unwrap();
+        self.sent.fetch_max(ack.sequence, Ordering::SeqCst);
     }
 
     async fn ticket(&self, id: &str, version: u32, price: f64) {
@@ -50,16 +56,18 @@ impl Neighbours {
         self.send("payment:created", event.to_string()).await;
     }
 
-    /// How many messages are not acknowledged yet.
-    async fn unacknowledged(&self) -> u64 {
+    /// How many messages are not acknowledged yet, and up to which all are. A consumer counts a new one some time after it
+    /// was stored.
+    async fn unacknowledged(&self) -> (u64, u64) {
         let stream = self.streams.0.get_stream(&self.system.stream).await.unwrap();
-        let Ok(info) = stream.consumer_info("orders-service").await else { return u64::MAX };
-        info.num_pending + info.num_ack_pending as u64
+        let Ok(info) = stream.consumer_info("orders-service").await else { return (u64::MAX, 0) };
+        (info.num_pending + info.num_ack_pending as u64, info.ack_floor.stream_sequence)
     }
 
     async fn all_heard(&self) {
         eventually("everything is acknowledged", || async {
-            (self.unacknowledged().await == 0).then_some(())
+            let (count, up_to) = self.unacknowledged().await;
+            (count == 0 && up_to >= self.sent.load(Ordering::SeqCst)).then_some(())
         })
         .await;
     }
@@ -217,7 +225,8 @@ async fn while_the_database_is_away_nothing_is_acknowledged_and_once_it_is_back_
     neighbours.ticket(&ticket, 0, 20.0).await;
     neighbours.pay("p1", &order).await;
     rules[0].wait(3).await;
-    assert_eq!(neighbours.unacknowledged().await, 2);
+    eventually("both are waiting", || async { (neighbours.unacknowledged().await.0 == 2).then_some(()) })
+        .await;
     for rule in &rules {
         rule.lift();
     }
