@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use orders_operator::{
     api, check,
     controller::{self, render},
-    crd, import,
+    crd,
+    events::dead_letters,
+    import,
     runtime::{telemetry, traces::Traces},
     sweeper,
 };
@@ -30,7 +32,8 @@ use tokio::runtime::Builder;
   orders-operator render examples/ --default-image orders:1        print what would be applied
   orders-operator serve --port 3000                                with JWT_KEY and MONGO_URI set
   orders-operator tickets import tickets.ndjson                    with MONGO_URI set
-  orders-operator orders check                                     with MONGO_URI set"
+  orders-operator orders check                                     with MONGO_URI set
+  orders-operator events dead-letters list                         with MONGO_URI set"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -61,6 +64,20 @@ enum Command {
     Tickets(Tickets),
     /// Examine the orders of a database
     Orders(Orders),
+    /// Look at the events of other services
+    Events(Events),
+}
+
+#[derive(Args)]
+struct Events {
+    #[command(subcommand)]
+    command: EventsCommand,
+}
+
+#[derive(Subcommand)]
+enum EventsCommand {
+    // The help is that of the arguments.
+    DeadLetters(dead_letters::DeadLettersArgs),
 }
 
 #[derive(Args)]
@@ -150,6 +167,12 @@ async fn run(command: Command) -> ExitCode {
                     println!("{summary}");
                     ExitCode::SUCCESS
                 }
+                Err(error) => failed(&error, error.exit_code()),
+            }
+        }
+        Command::Events(Events { command: EventsCommand::DeadLetters(args) }) => {
+            match dead_letters::run(args).await {
+                Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error, error.exit_code()),
             }
         }

@@ -22,6 +22,7 @@
 //! handle       what is done with what the neighbours tell
 //! consume      hears it
 //!
+//! dead_letters what could not be read: the command `events dead-letters`
 //! run          connects, leads or waits, for as long as the process runs
 //! metrics      the metrics of events
 //! ```
@@ -31,6 +32,7 @@ mod broker;
 mod client_error;
 mod connection;
 mod consume;
+pub mod dead_letters;
 mod handle;
 mod jetstream;
 mod lead;

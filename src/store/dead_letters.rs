@@ -9,7 +9,14 @@ use mongodb::{
     options::IndexOptions,
 };
 
-use super::{database::Store, document::date, driver_error::is_duplicate, error::StoreError, retry};
+use super::{
+    answer::at_most,
+    database::Store,
+    document::{date, timestamp},
+    driver_error::is_duplicate,
+    error::StoreError,
+    retry,
+};
 
 const DEAD_LETTERS: &str = "deadLetters";
 
@@ -20,6 +27,8 @@ const KEPT: Duration = Duration::from_secs(30 * 86_400);
 const MAX_DATA: usize = 1_000_000;
 
 const KEEPING: &str = "keeping a dead letter";
+const READING: &str = "reading dead letters";
+const DROPPING: &str = "dropping a dead letter";
 
 /// A message that can never be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +47,33 @@ pub struct DeadLetter<'a> {
     pub sequence: u64,
     /// When it was published, by the broker's clock.
     pub published: Timestamp,
+}
+
+/// A dead letter, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredLetter {
+    /// Its id.
+    pub id: String,
+    /// What it is about.
+    pub subject: String,
+    /// Why it could not be read, in one word.
+    pub reason: String,
+    /// The same in words.
+    pub detail: String,
+    /// When it was published, by the broker's clock.
+    pub published: Option<Timestamp>,
+    /// How many bytes were sent.
+    pub size: usize,
+    /// What was sent, or its beginning; nothing in a list.
+    pub data: Vec<u8>,
+}
+
+impl StoredLetter {
+    /// Whether only the beginning is kept.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.data.len() < self.size
+    }
 }
 
 impl Store {
@@ -68,9 +104,60 @@ impl Store {
         retry::transient(KEEPING, || async { letters.create_index(index.clone()).await }).await.map(drop)
     }
 
+    /// The newest dead letters, without what was sent.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn dead_letters_listed(&self, limit: u32) -> Result<Vec<StoredLetter>, StoreError> {
+        let letters = self.dead_letters();
+        let found = retry::transient(READING, || async {
+            let find = letters.find(doc! {}).projection(doc! { "data": 0 }).sort(doc! { "at": -1 });
+            at_most(limit, find.limit(i64::from(limit)).batch_size(limit.min(1000)).await?).await
+        })
+        .await?;
+        Ok(found.iter().filter_map(to_letter).collect())
+    }
+
+    /// One dead letter.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn dead_letter(&self, id: &str) -> Result<Option<StoredLetter>, StoreError> {
+        let letters = self.dead_letters();
+        let found =
+            retry::transient(READING, || async { letters.find_one(doc! { "_id": id }).await }).await?;
+        Ok(found.as_ref().and_then(to_letter))
+    }
+
+    /// Drops a dead letter. Whether it was there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn drop_dead_letter(&self, id: &str) -> Result<bool, StoreError> {
+        let letters = self.dead_letters();
+        let dropped =
+            retry::transient(DROPPING, || async { letters.delete_one(doc! { "_id": id }).await }).await?;
+        Ok(dropped.deleted_count > 0)
+    }
+
     pub(super) fn dead_letters(&self) -> Collection<Document> {
         self.database.collection(DEAD_LETTERS)
     }
+}
+
+/// None for a document that is no letter.
+fn to_letter(document: &Document) -> Option<StoredLetter> {
+    let text = |field: &str| document.get_str(field).unwrap_or_default().to_owned();
+    let size = document.get_i64("size").ok().and_then(|size| usize::try_from(size).ok());
+    Some(StoredLetter {
+        id: document.get_str("_id").ok()?.to_owned(),
+        subject: text("subject"),
+        reason: text("reason"),
+        detail: text("detail"),
+        published: document.get_datetime("published").ok().and_then(|at| timestamp(*at)),
+        size: size.unwrap_or_default(),
+        data: document.get_binary_generic("data").cloned().unwrap_or_default(),
+    })
 }
 
 fn to_document(letter: &DeadLetter<'_>, at: Timestamp) -> Document {

@@ -112,7 +112,7 @@ pub use audit::{Duplicate, ForeignIndex, Holder};
 pub use clock::ServerClock;
 pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;
-pub use dead_letters::DeadLetter;
+pub use dead_letters::{DeadLetter, StoredLetter};
 pub use error::{ErrorCategory, StoreError};
 pub use events_health::{EventsHealth, EventsTask, EventsTrouble};
 pub use expiry::{ExpiringOrders, ExpiryQuery, RejectedOrders};

@@ -20,6 +20,7 @@ mod crd;
 mod database_clock;
 mod database_tls;
 mod dataplane;
+mod dead_letters;
 mod demo;
 mod docs;
 mod election;

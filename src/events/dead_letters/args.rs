@@ -1,0 +1,78 @@
+//! The command line of `events dead-letters`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::store::TlsArgs;
+
+/// Look at messages of other services that could not be read, handle them again, or drop them
+#[derive(Args, Clone)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct DeadLettersArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: Action,
+
+    /// The database: mongodb://HOST/DATABASE (required). The environment variable keeps it out of process listings
+    #[arg(long, env = "MONGO_URI", value_name = "URI", hide_env_values = true, global = true)]
+    pub uri: Option<String>,
+
+    /// The database's name [default: the URI's, else "orders"]
+    #[arg(long, env = "MONGO_DATABASE", value_name = "NAME", global = true)]
+    pub database: Option<String>,
+
+    /// TLS to the database
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+/// What to do with dead letters.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Action {
+    /// List them, the newest first
+    List {
+        /// The most that are listed
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Show one, with what was sent
+    Show {
+        /// Its id, as the list shows it
+        id: String,
+    },
+    /// Handle some again, as if they had just arrived; those that are done are dropped
+    Replay {
+        /// Their ids, as the list shows them
+        #[arg(required = true)]
+        ids: Vec<String>,
+
+        /// File with what should have been sent, for one letter
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+
+        /// How much longer an order can be paid for once its payment has begun, in seconds; as the pods have it
+        #[arg(long, env = "PAYMENT_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=604_800))]
+        payment_grace_seconds: u32,
+    },
+    /// Drop some
+    Drop {
+        /// Their ids, as the list shows them
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+/// Its lines fit a terminal of 80 columns.
+const AFTER_HELP: &str = "\
+Exit status:
+  0   done
+  1   the database could not be used
+  2   the command line is wrong
+  3   a letter is not there, or still cannot be handled
+
+Examples:
+  orders-operator events dead-letters list
+  orders-operator events dead-letters show tickets:17:1795368564464
+  orders-operator events dead-letters show ID | tail -n 1 > mended.json
+  orders-operator events dead-letters replay ID --with mended.json";

@@ -1,0 +1,170 @@
+//! Lists, shows, replays and drops dead letters.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use super::{
+    args::{Action, DeadLettersArgs},
+    error::DeadLettersError,
+};
+use crate::{
+    events::wire::{PaymentCreated, Subject, TicketEvent},
+    order::ReservationTerms,
+    runtime::Escape,
+    store::{ConnectOptions, Settled, Store, StoreError, StoredLetter},
+};
+
+/// Does what `args` say, and prints what came of it, a line each.
+///
+/// # Errors
+/// When the database cannot be used, or a letter is left.
+pub async fn run(args: DeadLettersArgs) -> Result<(), DeadLettersError> {
+    let uri = args.uri.as_deref().filter(|uri| !uri.trim().is_empty()).ok_or(DeadLettersError::MissingUri)?;
+    let tls = args.tls.read()?;
+    let options =
+        ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
+    for warning in options.warnings()? {
+        eprintln!("warning: {warning}");
+    }
+    if let Some(warning) = options.choice_warning()? {
+        eprintln!("warning: {warning}");
+    }
+    let store = Store::connect(options).await?;
+    let done = act(&store, args.action).await;
+    store.shutdown().await;
+    done
+}
+
+async fn act(store: &Store, action: Action) -> Result<(), DeadLettersError> {
+    match action {
+        Action::List { limit } => {
+            for letter in store.dead_letters_listed(limit).await? {
+                print(&heading(&letter));
+            }
+            Ok(())
+        }
+        Action::Show { id } => {
+            let Some(letter) = store.dead_letter(&id).await? else {
+                print(&format!("{id}: there is no such letter"));
+                return Err(DeadLettersError::Left(1));
+            };
+            print(&heading(&letter));
+            if letter.is_cut() {
+                print(&format!("of {} bytes, the first {} are kept:", letter.size, letter.data.len()));
+            }
+            print(&String::from_utf8_lossy(&letter.data));
+            Ok(())
+        }
+        Action::Drop { ids } => {
+            let mut left = 0;
+            for id in ids {
+                let dropped = store.drop_dead_letter(&id).await?;
+                print(&format!("{id}: {}", if dropped { "dropped" } else { "there is no such letter" }));
+                left += usize::from(!dropped);
+            }
+            if left == 0 { Ok(()) } else { Err(DeadLettersError::Left(left)) }
+        }
+        Action::Replay { ids, with, payment_grace_seconds } => {
+            if with.is_some() && ids.len() != 1 {
+                return Err(DeadLettersError::ManyWith(ids.len()));
+            }
+            let data = with.map(std::fs::read).transpose().map_err(DeadLettersError::File)?;
+            let grace = Duration::from_secs(payment_grace_seconds.into());
+            let terms = ReservationTerms { payment_grace: grace, ..ReservationTerms::default() };
+            // What it changes is noted where events are on.
+            store.look_for_events().await?;
+            let mut left = 0;
+            for id in ids {
+                let outcome = replay(store, &id, data.as_deref(), &terms).await?;
+                print(&format!("{id}: {}", outcome.text));
+                left += usize::from(!outcome.is_done);
+            }
+            if left == 0 { Ok(()) } else { Err(DeadLettersError::Left(left)) }
+        }
+    }
+}
+
+/// Prints a line; what others have written in it does no more than to be shown. That the reader has closed the pipe is no
+/// error.
+fn print(line: &str) {
+    drop(writeln!(io::stdout(), "{}", Escape::Text.line(line)));
+}
+
+/// One line about a letter.
+fn heading(letter: &StoredLetter) -> String {
+    let StoredLetter { id, subject, reason, detail, .. } = letter;
+    let published = letter.published.map_or_else(|| "?".to_owned(), |published| published.to_string());
+    format!("{id}  {published}  {subject}  {reason}: {detail}")
+}
+
+/// What has come of a letter.
+struct Outcome {
+    is_done: bool,
+    text: String,
+}
+
+fn left(text: impl Into<String>) -> Outcome {
+    Outcome { is_done: false, text: text.into() }
+}
+
+async fn replay(
+    store: &Store,
+    id: &str,
+    data: Option<&[u8]>,
+    terms: &ReservationTerms,
+) -> Result<Outcome, StoreError> {
+    let Some(letter) = store.dead_letter(id).await? else { return Ok(left("there is no such letter")) };
+    if data.is_none() && letter.is_cut() {
+        return Ok(left("only its beginning is kept: give what was sent by --with"));
+    }
+    let outcome = handle(store, &letter, data.unwrap_or(&letter.data), terms).await?;
+    if outcome.is_done {
+        store.drop_dead_letter(id).await?;
+    }
+    Ok(outcome)
+}
+
+async fn handle(
+    store: &Store,
+    letter: &StoredLetter,
+    data: &[u8],
+    terms: &ReservationTerms,
+) -> Result<Outcome, StoreError> {
+    let done = |text: &str| Outcome { is_done: true, text: text.to_owned() };
+    let subject = Subject::ALL.into_iter().find(|subject| subject.as_str() == letter.subject);
+    match subject {
+        Some(Subject::TicketCreated | Subject::TicketUpdated) => {
+            let event = match TicketEvent::parse(data) {
+                Ok(event) => event,
+                Err(error) => return Ok(left(error.to_string())),
+            };
+            let written = store.upsert_tickets(&[event.ticket]).await?;
+            Ok(done(if written.written > 0 {
+                "the ticket is written"
+            } else {
+                "the ticket is as new already"
+            }))
+        }
+        Some(Subject::PaymentCreated) => {
+            let payment = match PaymentCreated::parse(data) {
+                Ok(payment) => payment,
+                Err(error) => return Ok(left(error.to_string())),
+            };
+            let Some(published) = letter.published else {
+                return Ok(left("it does not say when it was published"));
+            };
+            Ok(match store.settle(payment.order, &payment.id, published, terms).await? {
+                Settled::Completed => done("the order is complete"),
+                Settled::Repeated => done("the payment had come before"),
+                Settled::Refused(refusal) => done(&format!("the payment is refused: {}", refusal.as_str())),
+                Settled::OrderNotFound => left("there is no such order"),
+                Settled::TooManyRefused => {
+                    left("so many payments were refused for this order that no more are noted")
+                }
+            })
+        }
+        _ => Ok(left("nothing is done with its subject")),
+    }
+}
