@@ -124,7 +124,7 @@ class Nats:
         return self.server.alive()
 
     def environment(self):
-        return {"NATS_URL": f"nats://127.0.0.1:{self.bed.port('nats')}", "NATS_SERVER": str(tools.pypi_tool("nats-server"))}
+        return {"TEST_NATS_URL": f"nats://127.0.0.1:{self.bed.port('nats')}", "NATS_SERVER": str(tools.pypi_tool("nats-server"))}
 
     def up(self):
         self.build()

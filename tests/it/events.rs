@@ -44,7 +44,7 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) async fn new() -> Self {
-        Self::with(setting("NATS_URL")).await
+        Self::with(setting("TEST_NATS_URL")).await
     }
 
     pub(crate) async fn with(url: String) -> Self {
