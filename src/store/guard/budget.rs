@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use super::named::Names;
+use super::{logins::Logins, named::Names};
 
 /// Bytes of large answers that are being received or checked. The largest takes half of them.
 const BYTES: u32 = 4 << 20;
@@ -31,6 +31,7 @@ pub(in crate::store) struct Budget {
     connections: Arc<Semaphore>,
     large_batches: Arc<Semaphore>,
     pub(super) salts: Names,
+    pub(super) logins: Logins,
 }
 
 impl Default for Budget {
@@ -40,6 +41,7 @@ impl Default for Budget {
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             large_batches: Arc::new(Semaphore::new(LARGE_BATCHES)),
             salts: Names::at_most(SALTS),
+            logins: Logins::default(),
         }
     }
 }

@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many may be within [`PERIOD`]. An honest client begins a few at a time.
-pub(super) const UNFINISHED: u32 = 16;
+/// How many may be within [`PERIOD`]. An honest client begins two at a time for each server.
+pub(super) const UNFINISHED: u32 = 64;
 
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// The logins of one client.
+/// The logins of one namespace: a client does not outlive an error by which its sweep begins anew.
 #[derive(Debug)]
 pub(super) struct Logins(Mutex<State>);
 

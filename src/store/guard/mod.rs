@@ -51,7 +51,6 @@ use tokio_util::task::AbortOnDropHandle;
 use self::{
     budget::{Budget, Budgets},
     dial::Dialer,
-    logins::Logins,
     named::Names,
     relay::Relay,
 };
@@ -129,7 +128,6 @@ impl Guard {
             dialer,
             budget: budget.clone(),
             hosts: Names::at_most(MAX_HOSTS_EVER),
-            logins: Logins::default(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::new(relay))));
         Ok(Self { address, password, budget, _task: task })

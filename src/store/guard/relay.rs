@@ -22,7 +22,6 @@ use super::{
     command::Command,
     dial::{Connection, Dialer},
     greeting::Greeting,
-    logins::Logins,
     named::Names,
 };
 use crate::store::code;
@@ -48,7 +47,6 @@ pub(super) struct Relay {
     pub(super) budget: Arc<Budget>,
     /// The servers that were named.
     pub(super) hosts: Names,
-    pub(super) logins: Logins,
 }
 
 impl Relay {
@@ -149,12 +147,12 @@ impl Relay {
             if !self.budget.salts.admit([salt.as_str()]) {
                 return Err(Refusal::login("the databases of this namespace name ever new salts"));
             }
-            if !self.logins.begin() {
-                return Err(Refusal::login("its logins do not end"));
+            if !self.budget.logins.begin() {
+                return Err(Refusal::login("the logins of this namespace do not end"));
             }
         }
         if greeting.is_login_done {
-            self.logins.finish();
+            self.budget.logins.finish();
         }
         Ok(Some(request.answered(&greeting.document)))
     }
