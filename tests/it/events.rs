@@ -384,6 +384,8 @@ async fn a_pod_that_is_frozen_past_its_lease_tells_nothing_again_when_it_wakes()
         assert!(status.success());
     };
     let mut id = reserve(&frozen, "ada", ticket).await.unwrap();
+    // What it had handed to its socket would be sent all the same.
+    system.all_told().await;
     signal("-STOP");
     for _ in 0..5 {
         assert_eq!(cancel(other, "ada", &id).await, StatusCode::NO_CONTENT);
