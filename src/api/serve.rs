@@ -141,10 +141,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
     let events = args.events.settings()?;
     // An invalid URI is reported at once, before the first attempt to connect.
-    for warning in connect.warnings()? {
-        tracing::warn!("{warning}");
-    }
-    if let Some(warning) = connect.choice_warning()? {
+    for warning in connect.startup_warnings()? {
         tracing::warn!("{warning}");
     }
 

@@ -9,11 +9,12 @@ use async_nats::jetstream::{
 };
 use futures::{StreamExt, future::try_join_all};
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     args::Settings,
+    attempts::Attempts,
     broker::BrokerError,
     client_error::failed,
     connection::Connection,
@@ -54,26 +55,19 @@ pub(super) async fn run(
     if let Err(error) = store.ensure_dead_letters().await {
         tracing::warn!(%error, "old dead letters are not deleted");
     }
-    let (mut failures, mut logged) = (0, None);
+    let mut attempts = Attempts::new(PAUSES);
     while !stop.is_cancelled() {
-        let started = Instant::now();
+        attempts.begin();
         let Err(error) = connected(store, settings, terms, metrics, stop).await else { return };
-        if started.elapsed() > PAUSES.1 * 2 {
-            (failures, logged) = (0, None);
-        }
+        let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());
         if let Err(error) = store.note_events_trouble(EventsTask::Hearing, error.reason()).await {
             tracing::debug!(%error, "why events are not heard is not noted");
         }
-        if logged.replace(error.reason()) != Some(error.reason()) {
+        if is_new {
             tracing::warn!(%error, reason = error.reason(), "events of others are not heard; trying again");
         }
-        let pause = exponential(PAUSES.0, PAUSES.1, failures).mul_f64(fastrand::f64().mul_add(0.5, 0.5));
-        failures += 1;
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stop.cancelled() => {}
-        }
+        attempts.pause(stop).await;
     }
 }
 

@@ -16,6 +16,7 @@
 //! jetstream    JetStream as a broker
 //! read_back    what a stream has of our events
 //!
+//! attempts     the pauses between attempts, and which failures are logged
 //! lead         being the one who tells
 //! plan         what is told one after the other
 //! relay        tells what is noted, and notes that it is told
@@ -28,6 +29,7 @@
 //! ```
 
 mod args;
+mod attempts;
 mod broker;
 mod client_error;
 mod connection;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     args::Settings,
+    attempts::Attempts,
     broker::BrokerError,
     connection::Connection,
     consume,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     order::ReservationTerms,
-    runtime::exponential,
+    runtime::hex,
     store::{EventsTask, Store},
 };
 
@@ -56,31 +57,24 @@ pub async fn run(store: Store, events: Events, stop: CancellationToken) {
 
 async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, stop: &CancellationToken) {
     let holder = format!("{:016x}", fastrand::u64(..));
-    let (mut failures, mut logged) = (0, None);
+    let mut attempts = Attempts::new(PAUSES);
     while !stop.is_cancelled() {
-        let started = Instant::now();
+        attempts.begin();
         let result = connected(store, settings, metrics, &holder, stop).await;
         metrics.connected(false);
         metrics.leads(false);
         let Err(error) = result else { return };
-        if started.elapsed() > PAUSES.1 * 2 {
-            (failures, logged) = (0, None);
-        }
+        let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());
         if let RelayError::Broker(error) = &error
             && let Err(error) = store.note_events_trouble(EventsTask::Telling, error.reason()).await
         {
             tracing::debug!(%error, "why events are not published is not noted");
         }
-        if logged.replace(error.reason()) != Some(error.reason()) {
+        if is_new {
             tracing::warn!(%error, reason = error.reason(), "events are not published; trying again");
         }
-        let pause = exponential(PAUSES.0, PAUSES.1, failures).mul_f64(fastrand::f64().mul_add(0.5, 0.5));
-        failures += 1;
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stop.cancelled() => {}
-        }
+        attempts.pause(stop).await;
     }
 }
 
@@ -144,7 +138,7 @@ struct Wakes<'a> {
 impl<'a> Wakes<'a> {
     fn new(client: &'a Client, store: &Store) -> Self {
         let digest = Sha256::digest(store.target().to_string());
-        let database: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let database = hex(digest.iter().take(8));
         let subject = |what: &str| format!("orders-operator.relay.{database}.{what}");
         Self { client, changed: subject("changed"), free: subject("free") }
     }

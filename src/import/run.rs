@@ -41,10 +41,7 @@ pub async fn run(args: TicketsImportArgs) -> Result<ImportSummary, ImportError> 
     let tls = args.tls.read().map_err(failed)?;
     let options =
         ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
-    for warning in options.warnings().map_err(failed)? {
-        eprintln!("warning: {warning}");
-    }
-    if let Some(warning) = options.choice_warning().map_err(failed)? {
+    for warning in options.startup_warnings().map_err(failed)? {
         eprintln!("warning: {warning}");
     }
     let store = Store::connect(options).await.map_err(failed)?;

@@ -18,6 +18,8 @@
 //! events         Kubernetes Events
 //! backoff        exponential backoff
 //! percent        percent-decoding
+//! hex            bytes as hexadecimal digits
+//! nats_subject   what may be the name of a subject of NATS
 //! ```
 
 pub mod admin;
@@ -26,8 +28,10 @@ pub mod cache_sync;
 pub mod client;
 mod escape;
 pub mod events;
+mod hex;
 pub mod lease;
 mod log_writer;
+mod nats_subject;
 mod percent;
 mod process;
 mod resources;
@@ -40,6 +44,8 @@ pub mod watch;
 
 pub use backoff::exponential;
 pub use escape::Escape;
+pub use hex::hex;
+pub use nats_subject::is_nats_subject;
 pub use percent::percent_decoded;
 pub use process::{Process, RunError, cluster};
 pub use resources::Resources;

@@ -27,14 +27,19 @@ impl ConnectOptions<'_> {
         Ok(self.named(&self.parse()?.0).is_none())
     }
 
-    /// What to say at the start if no database is named.
+    /// What to say at the start of a program: the [`ConnectOptions::warnings`], and that no database is named.
     ///
     /// # Errors
     /// As [`ConnectOptions::target`].
-    pub fn choice_warning(&self) -> Result<Option<&'static str>, StoreError> {
-        Ok(self
-            .is_chosen_by_default()?
-            .then_some("the MongoDB URI names no database, so it is \"orders\"; mongoose would use \"test\""))
+    pub fn startup_warnings(&self) -> Result<Vec<String>, StoreError> {
+        let mut warnings = self.warnings()?;
+        if self.is_chosen_by_default()? {
+            warnings.push(
+                "the MongoDB URI names no database, so it is \"orders\"; mongoose would use \"test\""
+                    .to_owned(),
+            );
+        }
+        Ok(warnings)
     }
 }
 

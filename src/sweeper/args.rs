@@ -141,10 +141,7 @@ impl SweeperArgs {
             ..ConnectOptions::new(uri)
         };
         let id = options.target().map_err(SweeperError::Target)?;
-        for warning in options.warnings().map_err(SweeperError::Target)? {
-            tracing::warn!("{warning}");
-        }
-        if let Some(warning) = options.choice_warning().map_err(SweeperError::Target)? {
+        for warning in options.startup_warnings().map_err(SweeperError::Target)? {
             tracing::warn!("{warning}");
         }
         Ok(Some(Target {

@@ -18,6 +18,7 @@ use crate::{
     },
     crd::{ConditionType, DatabaseTls, OrdersService, Reason, find_condition, is_true},
     routing::EntryPoint,
+    runtime::hex,
 };
 
 /// What the spec refers to, as it was found.
@@ -106,8 +107,7 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
             Err(problem) => found.missing.push(problem),
         }
     }
-    found.secrets_checksum =
-        Some(checksum.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect());
+    found.secrets_checksum = Some(hex(checksum.finalize().iter().take(16)));
 
     if let Some(ingress) = &service.spec.ingress {
         let class = ingress.class_name.clone();

@@ -25,10 +25,7 @@ pub async fn run(args: DeadLettersArgs) -> Result<(), DeadLettersError> {
     let tls = args.tls.read()?;
     let options =
         ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
-    for warning in options.warnings()? {
-        eprintln!("warning: {warning}");
-    }
-    if let Some(warning) = options.choice_warning()? {
+    for warning in options.startup_warnings()? {
         eprintln!("warning: {warning}");
     }
     let store = Store::connect(options).await?;

@@ -3,7 +3,10 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::order::{OrderId, Refusal};
+use crate::{
+    order::{OrderId, Refusal},
+    runtime::hex,
+};
 
 /// `payment:refused`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,8 +29,7 @@ impl<'a> PaymentRefused<'a> {
     /// may have.
     #[must_use]
     pub fn message_id(&self) -> String {
-        let digest: String =
-            Sha256::digest(self.id).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(Sha256::digest(self.id).iter().take(12));
         format!("{}:refused:{digest}", self.order_id)
     }
 

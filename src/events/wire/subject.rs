@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use thiserror::Error;
 
+use crate::runtime::is_nats_subject;
+
 /// What an event is about, by the name that the course uses for its subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
@@ -125,7 +127,7 @@ impl FromStr for Subjects {
             let known = Subject::ALL.into_iter().find(|subject| subject.as_str() == name.trim());
             let subject = known.ok_or_else(|| InvalidSubjects::Unknown(name.trim().to_owned()))?;
             let other = other.trim();
-            if !is_subject(other) {
+            if !is_nats_subject(other) {
                 return Err(InvalidSubjects::NotAName(other.to_owned()));
             }
             subjects.0.insert(subject, other.to_owned());
@@ -137,14 +139,6 @@ impl FromStr for Subjects {
             None => Ok(subjects),
         }
     }
-}
-
-/// Whether a broker takes this name, and it names one subject only.
-fn is_subject(name: &str) -> bool {
-    let is_part = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>,=".contains(&byte))
-    };
-    name.len() <= 255 && !name.starts_with('$') && name.split('.').all(is_part)
 }
 
 #[cfg(test)]

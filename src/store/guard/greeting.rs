@@ -1,4 +1,5 @@
-//! Answers to what belongs to connecting, made anew: of the server's answer only the fields that are needed, once each, with the type that they must have. So there is nothing that the driver could read otherwise than the guard.
+//! Answers to what belongs to connecting, made anew: of the server's answer only the fields that are needed, once each, with
+//! the type that they must have. So there is nothing that the driver could read otherwise than the guard.
 
 use std::collections::HashSet;
 

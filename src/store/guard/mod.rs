@@ -54,6 +54,7 @@ use self::{
     named::Names,
     relay::Relay,
 };
+use crate::runtime::hex;
 
 const USER: &str = "driver";
 
@@ -119,7 +120,7 @@ impl Guard {
         let listener = TcpListener::from_std(listener)?;
         let mut random = [0; 16];
         SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
-        let password = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let password = hex(&random);
         let mut socks = Config::<SimpleUserPassword>::default()
             .with_authentication(SimpleUserPassword { username: USER.into(), password: password.clone() });
         socks.set_execute_command(false).set_dns_resolve(false);

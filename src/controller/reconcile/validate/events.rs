@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::validated::{SecretKey, Servers, ValidatedEvents};
-use crate::crd::{EventsSpec, OrdersServiceSpec, SUBJECTS};
+use crate::{
+    crd::{EventsSpec, OrdersServiceSpec, SUBJECTS},
+    runtime::is_nats_subject,
+};
 
 /// Checks the events of a spec; what is wrong goes to `invalid`.
 pub(super) fn validate(
@@ -71,7 +74,7 @@ fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
                 SUBJECTS.join(", ")
             ));
         }
-        if !is_subject(name) {
+        if !is_nats_subject(name) {
             invalid(format!(
                 "spec.events.subjects gives {subject:?} the name {name:?}, which cannot be a subject: write one such as \
                  orders.created, without spaces, *, >, commas and ="
@@ -95,13 +98,6 @@ fn is_server(server: &str) -> bool {
 fn is_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     (1..=255).contains(&name.len()) && name.bytes().all(is_allowed)
-}
-
-fn is_subject(name: &str) -> bool {
-    let is_part = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && !b"*>,=".contains(&byte))
-    };
-    name.len() <= 255 && !name.starts_with('$') && name.split('.').all(is_part)
 }
 
 #[cfg(test)]
