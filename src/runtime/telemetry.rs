@@ -101,7 +101,10 @@ pub fn init(args: &LogArgs, service: &'static str) -> io::Result<Option<Traces>>
     // Its default would write to standard error by itself, and wait for whoever reads that.
     panic::set_hook(Box::new(|panic| {
         tracing::error!("{panic}");
-        flush();
+        // It waits, and the other threads have more to do than the task that has panicked.
+        if std::thread::current().name() == Some("main") {
+            flush();
+        }
     }));
     let lines = match args.log_format {
         LogFormat::Text => lines.with_target(false).boxed(),

@@ -13,10 +13,12 @@ use mongodb::{
     Client,
     error::{Error, ErrorKind},
     options::{
-        Acknowledgment, ClientOptions, HostInfo, ReadConcern, ReadPreference, SelectionCriteria,
+        Acknowledgment, ClientOptions, Credential, HostInfo, ReadConcern, ReadPreference, SelectionCriteria,
         ServerAddress, ServerMonitoringMode, Tls, WriteConcern,
     },
 };
+
+use sha2::{Digest, Sha256};
 
 use super::{
     error::StoreError,
@@ -25,6 +27,8 @@ use super::{
     tls::{self, ClientTls},
     uri::{ConnectionUri, DEFAULT_MAX_POOL_SIZE, MAX_HOSTS, check_auth_source, check_database},
 };
+
+use crate::runtime::hex;
 
 /// The database's name if neither the caller nor the URI sets one.
 pub(super) const DEFAULT_DATABASE: &str = "orders";
@@ -134,9 +138,9 @@ impl<'a> ConnectOptions<'a> {
         let bounded = |chosen: Option<Duration>| chosen.unwrap_or(CONNECT_TIMEOUT).min(MAX_GUARDED_TIMEOUT);
         let timeout = bounded(options.connect_timeout);
         let tls = has_tls.then(|| tls::connector(self.tls)).transpose()?;
-        let guard = guards.start(self.namespace, tls, timeout).map_err(|error| StoreError::Failed {
-            doing: "preparing to connect",
-            detail: error.to_string(),
+        let login = digest(options.credential.as_ref());
+        let guard = guards.start(self.namespace, tls, timeout, login).map_err(|error| {
+            StoreError::Failed { doing: "preparing to connect", detail: error.to_string() }
         })?;
         options.socks5_proxy = Some(guard.proxy());
         options.tls = Some(Tls::Disabled);
@@ -147,8 +151,8 @@ impl<'a> ConnectOptions<'a> {
         options.heartbeat_freq = options.heartbeat_freq.map(|pause| pause.max(MIN_GUARDED_HEARTBEAT));
         // Otherwise a server may send as many answers to one look as it likes.
         options.server_monitoring_mode = Some(ServerMonitoringMode::Poll);
-        // A DNS record is asked for again and again.
-        options.srv_max_hosts.get_or_insert(MAX_HOSTS);
+        // A DNS record is asked for again and again, and 0 would mean that it may name any number.
+        options.srv_max_hosts = options.srv_max_hosts.filter(|most| *most > 0).or(Some(MAX_HOSTS));
         Ok(Pool { client: client(options)?, guard: Some(guard) })
     }
 
@@ -173,6 +177,14 @@ impl<'a> ConnectOptions<'a> {
         check_database(&database)?;
         Ok((uri, TargetId::new(hosts, database)))
     }
+}
+
+/// Tells one login from another, and neither the user nor the password.
+fn digest(credential: Option<&Credential>) -> String {
+    let of = |text: Option<&String>| Sha256::digest(text.map(String::as_bytes).unwrap_or_default());
+    let credential =
+        credential.map(|login| [of(login.username.as_ref()), of(login.password.as_ref())].concat());
+    hex(Sha256::digest(credential.unwrap_or_default()).iter().take(8))
 }
 
 /// Checks what a DNS record may have added: with `mongodb+srv://` the servers, and from a TXT record `authSource`,

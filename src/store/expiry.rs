@@ -95,7 +95,17 @@ impl ExpiringOrders {
 #[derive(Clone, Debug, Default)]
 pub struct RejectedOrders(Vec<Bson>);
 
+/// The most rejected orders that a log line names: how many there are is the database's choice.
+const NAMED: usize = 5;
+
 impl RejectedOrders {
+    /// The ids of the first few.
+    #[must_use]
+    pub fn named(&self) -> String {
+        let ids: Vec<_> = self.0.iter().take(NAMED).map(|id| on_one_line(&id.to_string())).collect();
+        ids.join(", ")
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -172,7 +182,8 @@ impl Store {
 
     /// Like [`Store::expire`], after that failed because the database rejects the update of some of the orders, such as
     /// one whose version is a string: finds these by bisection, cancels all others, and returns those that were
-    /// rejected, which need manual repair.
+    /// rejected, which need manual repair. When it has found more than `most`, it gives up: then the reason is not in
+    /// particular orders.
     ///
     /// # Errors
     /// When the database is unavailable.
@@ -181,6 +192,7 @@ impl Store {
         expiring: &ExpiringOrders,
         cutoff: Timestamp,
         grace: Duration,
+        most: usize,
     ) -> Result<(u64, RejectedOrders), StoreError> {
         let (mut expired, mut rejected) = (0, RejectedOrders::default());
         let mut parts = vec![expiring.due_ids.as_slice()];
@@ -188,11 +200,12 @@ impl Store {
             match self.expire_by_id(ids, cutoff, grace).await {
                 Ok(count) => expired = u64::saturating_add(expired, count),
                 Err(error) if error.is_unavailable() => return Err(error),
-                Err(error) => match ids {
+                Err(_) => match ids {
                     [id] => {
-                        let order = on_one_line(&id.to_string());
-                        tracing::warn!(order, %error, "cannot cancel this order; leaving it out for a while");
                         rejected.0.push(id.clone());
+                        if rejected.count() > most {
+                            break;
+                        }
                     }
                     ids => parts.extend(<[_; 2]>::from(ids.split_at(ids.len() / 2))),
                 },

@@ -35,17 +35,25 @@ impl Store {
     /// When stored orders violate the unique index, the server is too old for it, another index conflicts with it, or
     /// the database is unavailable.
     pub async fn ensure_indexes(&self) -> Result<(), StoreError> {
-        let existing = self.existing_indexes().await?;
-        self.see_events_in(&existing);
-        for index in self.wanted_indexes() {
-            // The same index under another name serves as well; under that name, one that is being built is waited for.
-            let description = index.description();
-            let same = find_same(&existing, &Definition::of(&description));
-            let name = same.map_or(index.name, name_of);
+        for (index, name) in self.named_indexes().await? {
             // If the time limit passes, the server goes on, and the next attempt waits for the same index again.
-            retry::within(retry::SLOW_DEADLINE, MAKING, self.create(&index, name)).await?;
+            retry::within(retry::SLOW_DEADLINE, MAKING, self.create(&index, &name)).await?;
         }
         self.check_indexes().await
+    }
+
+    /// The indexes that must be there, each with the name under which it is made. What the server lists is not kept while
+    /// they are made, which may take long.
+    async fn named_indexes(&self) -> Result<Vec<(OwnIndex, String)>, StoreError> {
+        let existing = self.existing_indexes().await?;
+        self.see_events_in(&existing);
+        // The same index under another name serves as well; under that name, one that is being built is waited for.
+        let named = |index: OwnIndex| {
+            let same = find_same(&existing, &Definition::of(&index.description()));
+            let name = same.map_or(index.name, name_of).to_owned();
+            (index, name)
+        };
+        Ok(self.wanted_indexes().into_iter().map(named).collect())
     }
 
     /// Checks that the indexes are there and in use, and that nothing is in their way. It shows also that the database
@@ -126,7 +134,8 @@ impl Store {
         // The first batch has them all: MongoDB allows 64.
         let batch = listed.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
         let indexes = batch.into_iter().flatten().take(MAX_INDEXES).filter_map(Bson::as_document);
-        Ok(indexes.filter(|index| name_of(index).len() <= MAX_NAME).cloned().collect())
+        let is_one = |index: &&Document| name_of(index).len() <= MAX_NAME && fields(index) <= MAX_FIELDS;
+        Ok(indexes.filter(is_one).cloned().collect())
     }
 
     async fn create(&self, index: &OwnIndex, name: &str) -> Result<(), StoreError> {
@@ -173,8 +182,12 @@ impl Store {
     }
 }
 
-/// The most indexes of a collection that are looked at.
-const MAX_INDEXES: usize = 1000;
+/// The most indexes of a collection that are looked at: as many as MongoDB allows.
+const MAX_INDEXES: usize = 64;
+
+/// The most fields of the description of an index that is looked at, those of documents within it included. One of 32 keys
+/// with a collation has about 60.
+const MAX_FIELDS: usize = 200;
 
 /// The longest name of an index that is kept, in bytes. MongoDB's limit is lower.
 const MAX_NAME: usize = 255;
@@ -184,6 +197,19 @@ const ATTEMPTS: u32 = 8;
 
 pub(super) fn name_of(index: &Document) -> &str {
     index.get_str("name").unwrap_or_default()
+}
+
+/// How many fields a description has.
+fn fields(index: &Document) -> usize {
+    index.values().map(of_value).sum()
+}
+
+fn of_value(value: &Bson) -> usize {
+    match value {
+        Bson::Document(inner) => 1 + fields(inner),
+        Bson::Array(list) => 1 + list.iter().map(of_value).sum::<usize>(),
+        _ => 1,
+    }
 }
 
 fn find_same<'a>(existing: &'a [Document], wanted: &Definition<'_>) -> Option<&'a Document> {

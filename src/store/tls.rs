@@ -20,6 +20,7 @@ use tokio_rustls::{
     TlsConnector,
     rustls::{
         ClientConfig, RootCertStore,
+        client::Resumption,
         crypto::ring,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     },
@@ -105,7 +106,7 @@ pub(super) fn connector(tls: Option<&ClientTls>) -> Result<TlsConnector, StoreEr
         .with_safe_default_protocol_versions()
         .map_err(|_| invalid("this program has no version of TLS"))?
         .with_root_certificates(roots);
-    let config = match tls.and_then(|tls| tls.certificate.as_deref()) {
+    let mut config = match tls.and_then(|tls| tls.certificate.as_deref()) {
         Some(pem) => {
             let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
             let chain = chain.map_err(|_| invalid("the client certificate cannot be parsed"))?;
@@ -118,6 +119,8 @@ pub(super) fn connector(tls: Option<&ClientTls>) -> Result<TlsConnector, StoreEr
         }
         None => config.with_no_client_auth(),
     };
+    // What a server hands out for the next connection would be kept, by each name that it is called by, with its certificates.
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config).into())
 }
 

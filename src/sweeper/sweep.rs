@@ -389,13 +389,18 @@ impl Sweep {
             Err(error) if !error.is_unavailable() => error,
             result => return result,
         };
-        let (expired, others) = self.store.expire_bisecting(look, cutoff, self.grace).await?;
+        let (refused, _) = self.refused.get_or_insert_with(|| (RejectedOrders::default(), Instant::now()));
+        let most = MAX_REFUSED.saturating_sub(refused.count());
+        let (expired, others) = self.store.expire_bisecting(look, cutoff, self.grace, most).await?;
         metrics.failed(reason_of(&error));
         let all = others.count() == look.due().len() && others.count() > 1;
-        let (refused, _) = self.refused.get_or_insert_with(|| (RejectedOrders::default(), Instant::now()));
         // If all of them are refused, the reason is not in particular orders.
-        if all || refused.count() + others.count() > MAX_REFUSED {
+        if all || others.count() > most {
             return Err(error);
+        }
+        if others.count() > 0 {
+            let (count, orders) = (others.count(), others.named());
+            tracing::warn!(count, orders, %error, "some orders cannot be cancelled; leaving them out for a while");
         }
         refused.add(others);
         Ok(expired)

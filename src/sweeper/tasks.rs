@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(15);
 /// How many databases of one namespace on one server may cancel backlogs at the same time. A permit is held for one batch, so they take
 /// turns; a database without a backlog needs none.
 const BACKLOGS_PER_SERVER: usize = 2;
+
+/// How many databases of one namespace may do so, on whatever servers: how many of them there are is the namespace's choice.
+const BACKLOGS_PER_NAMESPACE: usize = 8;
 
 /// The progress of a target since this process started, for the reports in its resources' statuses.
 #[derive(Debug)]
@@ -105,6 +108,8 @@ pub struct Sweeps {
     progress: HashMap<TargetKey, Arc<Progress>>,
     /// The permits for backlogs, by [`TargetKey::servers`].
     backlog_permits: HashMap<(Option<String>, Vec<String>), Arc<Semaphore>>,
+    /// The same by namespace, which may give one server any number of names.
+    namespace_permits: HashMap<Option<String>, Arc<Semaphore>>,
     pools: Arc<Pools>,
     metrics: Metrics,
     peers: watch::Receiver<Arc<Peers>>,
@@ -133,6 +138,7 @@ impl Sweeps {
             running: HashMap::new(),
             progress: HashMap::new(),
             backlog_permits: HashMap::new(),
+            namespace_permits: HashMap::new(),
             pools: Arc::new(Pools::guarded()),
             metrics,
             peers,
@@ -169,6 +175,7 @@ impl Sweeps {
             keep
         });
         self.backlog_permits.retain(|servers, _| targets.keys().any(|key| key.servers() == *servers));
+        self.namespace_permits.retain(|namespace, _| targets.keys().any(|key| key.namespace == *namespace));
         for (key, target) in targets {
             if !self.running.contains_key(&key) {
                 tracing::info!(target = %key, resources = target.resources.join(","), suspended = target.suspended, "sweep started");
@@ -181,6 +188,7 @@ impl Sweeps {
 
     fn start(&mut self, target: Target) -> Running {
         let permits = self.backlog_permits.entry(target.key.servers());
+        let of_namespace = self.namespace_permits.entry(target.key.namespace.clone());
         let (sender, health) = watch::channel(TargetHealth::Unknown);
         let cancel = self.shutdown.child_token();
         let task = Task {
@@ -190,6 +198,9 @@ impl Sweeps {
             progress: self.progress.entry(target.key.clone()).or_default().clone(),
             peers: self.peers.clone(),
             backlog_permits: permits.or_insert_with(|| Arc::new(Semaphore::new(BACKLOGS_PER_SERVER))).clone(),
+            namespace_permits: of_namespace
+                .or_insert_with(|| Arc::new(Semaphore::new(BACKLOGS_PER_NAMESPACE)))
+                .clone(),
             pools: self.pools.clone(),
             max_sleep: self.max_sleep,
             failures: 0,
@@ -244,6 +255,7 @@ struct Task {
     progress: Arc<Progress>,
     peers: watch::Receiver<Arc<Peers>>,
     backlog_permits: Arc<Semaphore>,
+    namespace_permits: Arc<Semaphore>,
     pools: Arc<Pools>,
     max_sleep: Duration,
     /// Consecutive ones.
@@ -253,6 +265,12 @@ struct Task {
 }
 
 impl Task {
+    /// Waits for its turn among the backlogs of its servers, and of its namespace.
+    async fn turn(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let of_servers = self.backlog_permits.clone().acquire_owned().await.ok()?;
+        Some((of_servers, self.namespace_permits.clone().acquire_owned().await.ok()?))
+    }
+
     /// Sweeps forever and publishes the health. While the database is unavailable it is tried again with backoff.
     async fn run(mut self) {
         if self.target.suspended {
@@ -267,7 +285,7 @@ impl Task {
             self.metrics.rank(rank);
             let schedule = Schedule::of_rank(rank, self.max_sleep);
             // For one batch; then another database may have its turn.
-            let permit = if is_backlog { self.backlog_permits.acquire().await.ok() } else { None };
+            let permit = if is_backlog { self.turn().await } else { None };
             let step = async {
                 let sweep = match &mut sweep {
                     Some(sweep) => sweep,

@@ -19,11 +19,20 @@ pub(super) enum Command {
 /// command.
 const BEFORE_NAME: usize = 4 + 1 + 4 + 1;
 
+/// Whether a login begins with the request that begins like this.
+pub(super) fn is_first_of_login(start: &[u8]) -> bool {
+    name(start) == b"saslStart"
+}
+
+fn name(start: &[u8]) -> &[u8] {
+    let name = start.get(BEFORE_NAME..).and_then(|rest| rest.split(|byte| *byte == 0).next());
+    name.unwrap_or_default()
+}
+
 impl Command {
     /// The one of a request that begins like this, after the header.
     pub(super) fn of(start: &[u8]) -> Self {
-        let name = start.get(BEFORE_NAME..).and_then(|rest| rest.split(|byte| *byte == 0).next());
-        match name.unwrap_or_default() {
+        match name(start) {
             b"hello" | b"isMaster" | b"ismaster" => Self::Hello,
             b"saslStart" | b"saslContinue" | b"authenticate" => Self::Login,
             b"killCursors" | b"endSessions" | b"ping" => Self::Brief,

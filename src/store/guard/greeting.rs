@@ -97,15 +97,15 @@ pub(super) struct Greeting {
     pub(super) hosts: Vec<String>,
     /// Salt and rounds of a login, if it names them.
     pub(super) salt: Option<String>,
-    /// Whether a login is over, and has succeeded.
-    pub(super) is_login_done: bool,
+    /// Whether the request has begun a login.
+    begins_login: bool,
 }
 
 impl Greeting {
-    /// Makes the answer to a command anew.
-    pub(super) fn of(command: Command, answer: &RawDocument) -> Result<Self, Refusal> {
+    /// Makes the answer to a command anew, which may have begun a login.
+    pub(super) fn of(command: Command, begins_login: bool, answer: &RawDocument) -> Result<Self, Refusal> {
         let mut greeting =
-            Self { document: RawDocumentBuf::new(), hosts: Vec::new(), salt: None, is_login_done: false };
+            Self { document: RawDocumentBuf::new(), hosts: Vec::new(), salt: None, begins_login };
         let fields = if command == Command::Login { OF_LOGIN.as_slice() } else { OF_HELLO.as_slice() };
         greeting.document = greeting.rebuilt(answer, fields)?;
         Ok(greeting)
@@ -131,6 +131,8 @@ impl Greeting {
             let wrong = || Refusal::new(format_args!("its field {known} is none that a database has"));
             match kind {
                 Kind::Hosts => members.named = hosts(value).ok_or_else(wrong)?,
+                // The driver has no use for one that it has not asked for.
+                Kind::Login if !self.begins_login => {}
                 Kind::Login => {
                     let login = value.as_document().ok_or_else(wrong)?;
                     let login = self.rebuilt(login, &OF_LOGIN)?;
@@ -140,9 +142,6 @@ impl Greeting {
                     let value = self.admitted(*kind, value)?.ok_or_else(wrong)?;
                     if let (Kind::Host, RawBson::String(host)) = (kind, &value) {
                         members.first.push(host.clone());
-                    }
-                    if *known == "done" && value == RawBson::Boolean(true) {
-                        self.is_login_done = true;
                     }
                     append(&mut document, name, value);
                 }
@@ -196,6 +195,9 @@ impl Greeting {
 
     fn checked_payload(&mut self, payload: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
         if let Some(salt) = scram::check(payload).map_err(Refusal::login)? {
+            if !self.begins_login {
+                return Err(Refusal::login("it names a salt where no login begins"));
+            }
             self.salt = Some(salt);
         }
         Ok((payload.len() <= MAX_PAYLOAD).then(|| payload.to_vec()))
@@ -252,9 +254,12 @@ mod tests {
 
     use super::*;
 
+    /// A first message of a server's.
+    const FIRST: &str = "r=nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn,s=c2FsdA==,i=15000";
+
     fn made(command: Command, answer: &Document) -> Result<(Document, Greeting), Refusal> {
         let answer = serialize_to_raw_document_buf(answer).unwrap();
-        let greeting = Greeting::of(command, &answer)?;
+        let greeting = Greeting::of(command, true, &answer)?;
         Ok((Document::try_from(greeting.document.as_ref()).unwrap(), greeting))
     }
 
@@ -283,7 +288,7 @@ mod tests {
         wanted.insert("hosts", vec!["a.example:27017", "b.example:1", "[::1]:5"]);
         assert_eq!(made, wanted);
         assert_eq!(greeting.hosts, ["a.example:27017", "b.example:1", "[::1]:5"]);
-        assert_eq!((greeting.salt, greeting.is_login_done), (None, false));
+        assert_eq!(greeting.salt, None);
     }
 
     #[test]
@@ -297,16 +302,16 @@ mod tests {
 
     #[test]
     fn of_a_login_the_conversation_is_left_and_an_error_is_cut() {
-        let payload = || binary("r=x,s=c2FsdA==,i=15000");
+        let payload = || binary(FIRST);
         let answer = doc! { "conversationId": 1, "done": false, "payload": payload(), "hosts": ["/tmp/x.sock"], "ok": 1 };
         let wanted = doc! { "conversationId": 1, "done": false, "payload": payload(), "ok": 1 };
         let (made_anew, greeting) = made(Command::Login, &answer).unwrap();
         assert_eq!((made_anew, greeting.salt.as_deref()), (wanted.clone(), Some("c2FsdA==,15000")));
         let (_, greeting) = made(Command::Hello, &doc! { "speculativeAuthenticate": wanted }).unwrap();
         assert_eq!(greeting.salt.as_deref(), Some("c2FsdA==,15000"));
-        let (_, greeting) =
-            made(Command::Login, &doc! { "done": true, "payload": binary("v=x"), "ok": 1 }).unwrap();
-        assert!(greeting.is_login_done && greeting.salt.is_none());
+        let last = doc! { "done": true, "payload": binary("v=x"), "ok": 1 };
+        let (made_anew, greeting) = made(Command::Login, &last).unwrap();
+        assert_eq!((made_anew, greeting.salt), (last, None));
         let failed =
             doc! { "ok": 0, "code": 18, "codeName": "AuthenticationFailed", "errmsg": "n\no".repeat(9000) };
         let (failed, _) = made(Command::Login, &failed).unwrap();
@@ -314,8 +319,23 @@ mod tests {
     }
 
     #[test]
+    fn a_login_that_nobody_has_begun_is_left_out_and_a_salt_in_the_middle_of_one_is_refused() {
+        let unasked = |command, answer: &Document| {
+            let answer = serialize_to_raw_document_buf(answer).unwrap();
+            let greeting = Greeting::of(command, false, &answer)?;
+            Ok::<_, Refusal>((Document::try_from(greeting.document.as_ref()).unwrap(), greeting.salt))
+        };
+        let hello = doc! { "ok": 1, "speculativeAuthenticate": { "payload": binary(FIRST), "done": true } };
+        assert_eq!(unasked(Command::Hello, &hello).unwrap(), (doc! { "ok": 1 }, None));
+        let goes_on = doc! { "payload": binary("v=x"), "done": true, "ok": 1 };
+        assert_eq!(unasked(Command::Login, &goes_on).unwrap(), (goes_on, None));
+        let refused = unasked(Command::Login, &doc! { "payload": binary(FIRST) }).unwrap_err();
+        assert!(refused.message.contains("no login begins"), "{refused:?}");
+    }
+
+    #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        let hostile = || binary("r=x,s=c2FsdA==,i=2147483647");
+        let hostile = || binary(&FIRST.replace("15000", "2147483647"));
         for (command, answer) in [
             (Command::Login, doc! { "payload": hostile() }),
             (Command::Hello, doc! { "speculativeAuthenticate": { "payload": hostile() } }),
@@ -334,12 +354,12 @@ mod tests {
             assert!(made(command, &answer).is_err(), "{answer}");
         }
         let mut twice = RawDocumentBuf::new();
-        for text in ["r=x,s=c2FsdA==,i=1", "r=x,s=c2FsdA==,i=2147483647"] {
-            let bytes = text.as_bytes().to_vec();
+        for rounds in ["1", "2147483647"] {
+            let bytes = FIRST.replace("15000", rounds).into_bytes();
             let name = mongodb::bson::raw::cstr!("payload");
             append(&mut twice, name, RawBson::Binary(Binary { subtype: BinarySubtype::Generic, bytes }));
         }
-        let refused = Greeting::of(Command::Login, &twice).unwrap_err();
+        let refused = Greeting::of(Command::Login, true, &twice).unwrap_err();
         assert!(refused.message.contains("payload twice"), "{refused:?}");
     }
 
@@ -349,12 +369,12 @@ mod tests {
             at in 0_usize..300, byte in any::<u8>(), size in 0_usize..300, hosts in 0_usize..51,
         ) {
             let answer = doc! { "ok": 1, "setName": "x".repeat(size), "hosts": vec!["host.example:27017"; hosts],
-                                "speculativeAuthenticate": { "payload": binary("r=x,s=c2FsdA==,i=15000") }, "me": "host.example:27017" };
+                                "speculativeAuthenticate": { "payload": binary(FIRST) }, "me": "host.example:27017" };
             let mut bytes = mongodb::bson::serialize_to_vec(&answer).unwrap();
             let length = bytes.len();
             bytes[at % length] = byte;
             if let Ok(document) = RawDocument::from_bytes(&bytes)
-                && let Ok(greeting) = Greeting::of(Command::Hello, document)
+                && let Ok(greeting) = Greeting::of(Command::Hello, true, document)
             {
                 let document = greeting.document;
                 prop_assert!(document.as_bytes().len() < 8192);

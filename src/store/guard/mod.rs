@@ -76,6 +76,7 @@ pub(super) struct Guards {
 
 impl Guards {
     /// A guard for the servers that a namespace names. Each connection must be there, TLS included, within `timeout`.
+    /// `login` is a digest of who logs in.
     ///
     /// # Errors
     /// When there is no port or no random number, or this machine has no settings for the DNS.
@@ -84,10 +85,11 @@ impl Guards {
         namespace: Option<&str>,
         tls: Option<TlsConnector>,
         timeout: Duration,
+        login: String,
     ) -> io::Result<Guard> {
         let dialer =
             Dialer { namespace: namespace.map(str::to_owned), tls, timeout, resolver: self.resolver()? };
-        Guard::start(dialer, self.budgets.of(namespace))
+        Guard::start(dialer, self.budgets.of(namespace), login)
     }
 
     fn resolver(&self) -> io::Result<TokioResolver> {
@@ -111,7 +113,7 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Listens on the loopback interface, and connects with `dialer` to whatever the driver asks for, within `budget`.
-    fn start(dialer: Dialer, budget: Arc<Budget>) -> io::Result<Self> {
+    fn start(dialer: Dialer, budget: Arc<Budget>, login: String) -> io::Result<Self> {
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
         let listener = StdTcpListener::bind(&loopback[..])?;
@@ -129,6 +131,7 @@ impl Guard {
             dialer,
             budget: budget.clone(),
             hosts: Names::at_most(MAX_HOSTS_EVER),
+            login,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::new(relay))));
         Ok(Self { address, password, budget, _task: task })
@@ -193,7 +196,7 @@ mod tests {
     type Client = Socks5Stream<TcpStream>;
 
     fn guard() -> Guard {
-        Guards::default().start(None, None, Duration::from_secs(5)).unwrap()
+        Guards::default().start(None, None, Duration::from_secs(5), String::new()).unwrap()
     }
 
     async fn connect(guard: &Guard, password: &str, port: u16) -> Result<Client, String> {
@@ -288,11 +291,13 @@ mod tests {
     async fn begins_login(guard: &Guard, salt: &str, ends: bool) -> bool {
         let payload = |text: String| Binary { subtype: BinarySubtype::Generic, bytes: text.into_bytes() };
         let (mut server, mut client) = pair(guard).await;
-        let answer = doc! { "ok": 1, "payload": payload(format!("r=x,s={salt},i=1")) };
+        let answer = doc! { "ok": 1, "payload": payload(format!("r={},s={salt},i=1", "n".repeat(48))) };
         let answer = ask(&mut client, &mut server, "saslStart", &answer).await;
         if ends && answer.get_str("errmsg").is_err() {
             let done = doc! { "ok": 1, "done": true, "payload": payload("v=x".into()) };
             assert_eq!(ask(&mut client, &mut server, "saslContinue", &done).await, done);
+            // Only by this it shows that the driver takes it for ended.
+            assert_eq!(ask(&mut client, &mut server, "find", &doc! { "ok": 1 }).await, doc! { "ok": 1 });
         }
         answer.get_str("errmsg").is_err()
     }
@@ -303,7 +308,7 @@ mod tests {
         for number in 0..300 {
             assert_eq!(begins_login(&guard, &number.to_string(), true).await, number < 256, "{number}");
         }
-        let guard = Guards::default().start(None, None, Duration::from_secs(5)).unwrap();
+        let guard = Guards::default().start(None, None, Duration::from_secs(5), String::new()).unwrap();
         let mut passed = 0;
         while begins_login(&guard, "same", false).await {
             passed += 1;

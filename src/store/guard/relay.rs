@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     answer::{self, HEADER, OP_MSG, Refusal},
     budget::Budget,
-    command::Command,
+    command::{self, Command},
     dial::{Connection, Dialer},
     greeting::Greeting,
     named::Names,
@@ -35,6 +35,15 @@ const MESSAGE: Duration = Duration::from_secs(10);
 /// How much of a request tells which command it is.
 const START: usize = 64;
 
+/// The most of a greeting of the driver's that is read before it is passed on; they have less than a tenth of it.
+const WHOLE: usize = 16 << 10;
+
+/// The flags, and the kind of the section.
+const BEFORE_DOCUMENT: usize = 4 + 1;
+
+/// The field of a greeting with which a login begins.
+const LOGIN: &str = "speculativeAuthenticate";
+
 /// The answer of SOCKS5 that the connection is there, from an address that is nobody's business.
 const SUCCEEDED: [u8; 10] = [5, 0, 0, 1, 0, 0, 0, 0, 0, 0];
 
@@ -47,6 +56,8 @@ pub(super) struct Relay {
     pub(super) budget: Arc<Budget>,
     /// The servers that were named.
     pub(super) hosts: Names,
+    /// Who logs in, as a digest.
+    pub(super) login: String,
 }
 
 impl Relay {
@@ -77,14 +88,18 @@ impl Relay {
     }
 
     async fn exchange(&self, mut driver: TcpStream, mut server: Connection) -> io::Result<()> {
+        let mut is_logging_in = false;
         loop {
             let request = tokio::select! {
                 request = Request::read(&mut driver) => request?,
                 // Between an answer and the next request a server has nothing to say.
                 _ = server.read_u8() => return Ok(()),
             };
-            // The driver writes a request in two parts, and waits with the second until the first is acknowledged.
-            driver.set_quickack(true)?;
+            if is_logging_in && request.command != Command::Login {
+                // What the server has said of a login proves nothing; that the driver goes on does.
+                self.budget.logins.finish();
+                is_logging_in = false;
+            }
             timeout(MESSAGE, request.forward(&mut driver, &mut server)).await??;
             let patience = request.command.patience();
             let answer = tokio::select! {
@@ -93,7 +108,10 @@ impl Relay {
                 _ = driver.read_u8() => return Ok(()),
             };
             match answer {
-                Ok(answer) => driver.write_all(&answer).await?,
+                Ok(Answer { message, has_salt }) => {
+                    is_logging_in |= has_salt;
+                    driver.write_all(&message).await?;
+                }
                 Err(refusal) => {
                     tracing::debug!(refusal.message, "an answer of a database is refused");
                     return driver.write_all(&request.refused(&refusal)).await;
@@ -107,7 +125,7 @@ impl Relay {
         &self,
         server: &mut Connection,
         request: &Request,
-    ) -> io::Result<Result<Vec<u8>, Refusal>> {
+    ) -> io::Result<Result<Answer, Refusal>> {
         let first = server.read_u8().await?;
         // From here on, it is the server's turn.
         timeout(MESSAGE, async {
@@ -129,33 +147,39 @@ impl Relay {
                 Err(refusal) => Err(refusal),
             };
             drop(permit);
-            Ok(checked.map(|made| made.unwrap_or(message)))
+            Ok(checked.map(|made| made.unwrap_or(Answer { message, has_salt: false })))
         })
         .await?
     }
 
     /// Checks an answer further by the command that it belongs to. Returns the message that takes its place, if one does.
-    fn admit(&self, request: &Request, document: &RawDocument) -> Result<Option<Vec<u8>>, Refusal> {
+    fn admit(&self, request: &Request, document: &RawDocument) -> Result<Option<Answer>, Refusal> {
         if !matches!(request.command, Command::Hello | Command::Login) {
             return Ok(None);
         }
-        let greeting = Greeting::of(request.command, document)?;
+        let greeting = Greeting::of(request.command, request.begins_login, document)?;
         if !self.hosts.admit(greeting.hosts.iter().map(String::as_str)) {
             return Err(Refusal::new("it names ever new servers"));
         }
         if let Some(salt) = &greeting.salt {
-            if !self.budget.salts.admit([salt.as_str()]) {
+            // The driver remembers each with the password.
+            if !self.budget.salts.admit([format!("{},{salt}", self.login).as_str()]) {
                 return Err(Refusal::login("the databases of this namespace name ever new salts"));
             }
             if !self.budget.logins.begin() {
                 return Err(Refusal::login("the logins of this namespace do not end"));
             }
         }
-        if greeting.is_login_done {
-            self.budget.logins.finish();
-        }
-        Ok(Some(request.answered(&greeting.document)))
+        let message = request.answered(&greeting.document);
+        Ok(Some(Answer { message, has_salt: greeting.salt.is_some() }))
     }
+}
+
+/// An answer that is passed on.
+struct Answer {
+    message: Vec<u8>,
+    /// Whether the driver goes on with a login.
+    has_salt: bool,
 }
 
 async fn header(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Header> {
@@ -170,6 +194,8 @@ struct Request {
     /// The first bytes after the header.
     start: Vec<u8>,
     command: Command,
+    /// Whether a login begins with it.
+    begins_login: bool,
 }
 
 impl Request {
@@ -178,8 +204,20 @@ impl Request {
         let header = header(driver).await?;
         let mut start = vec![0; START.min(body_length(&header))];
         driver.read_exact(&mut start).await?;
+        // The driver writes a request in two parts, and waits with the second until the first is acknowledged.
+        driver.set_quickack(true)?;
         let command = Command::of(&start);
-        Ok(Self { header, start, command })
+        let begins_login = match command {
+            Command::Hello => {
+                let read = start.len();
+                start.resize(body_length(&header).min(WHOLE), 0);
+                driver.read_exact(&mut start[read..]).await?;
+                has_login(&start)
+            }
+            Command::Login => command::is_first_of_login(&start),
+            _ => false,
+        };
+        Ok(Self { header, start, command, begins_login })
     }
 
     /// Passes it on, with the rest of it.
@@ -209,6 +247,12 @@ impl Request {
         message.extend(document);
         message
     }
+}
+
+/// Whether a login comes with this greeting.
+fn has_login(body: &[u8]) -> bool {
+    let document = body.get(BEFORE_DOCUMENT..).and_then(|document| RawDocument::from_bytes(document).ok());
+    document.is_some_and(|document| matches!(document.get(LOGIN), Ok(Some(_))))
 }
 
 /// The length of what follows a header of the driver's.
