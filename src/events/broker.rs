@@ -56,9 +56,9 @@ pub(super) enum BrokerError {
     )]
     SubjectWithoutStream { subject: String, stream: String },
     #[error(
-        "the consumer {durable} of the stream {stream} is for other subjects, so it is another's; name one of your own by NATS_DURABLE, or delete it"
+        "the consumer {durable} of the stream {stream} {problem}, so it is another's; name one of your own by NATS_DURABLE, or delete it"
     )]
-    ConsumerOfOthers { durable: String, stream: String },
+    ConsumerOfOthers { durable: String, stream: String, problem: &'static str },
     #[error("while {doing}: {detail}")]
     Failed { doing: &'static str, detail: String },
     #[error("while {doing}: no answer in time")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{
     AckKind, Message as Delivered,
-    consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
+    consumer::{self, AckPolicy, DeliverPolicy, PullConsumer, pull},
 };
 use futures::{StreamExt, future::try_join_all};
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use super::{
     broker::BrokerError,
     client_error::failed,
     connection::Connection,
-    handle::{Handler, PAUSES, Received, Verdict},
+    handle::{Handler, PAUSES, Received, Refusals, Verdict},
     jetstream::JetStream,
     metrics::Metrics,
     wire::Subject,
@@ -31,6 +31,7 @@ use crate::{
 
 const JOINING: &str = "joining the consumers of a stream";
 const HEARING: &str = "waiting for messages";
+const ANSWERING: &str = "answering a payment";
 
 /// The most messages that a pod takes at once.
 const BATCH: usize = 200;
@@ -52,11 +53,16 @@ pub(super) async fn run(
     metrics: &Metrics,
     stop: &CancellationToken,
 ) {
-    if let Err(error) = store.ensure_dead_letters().await {
-        tracing::warn!(%error, "old dead letters are not deleted");
-    }
     let mut attempts = Attempts::new(PAUSES);
+    let mut are_letters_bounded = false;
     while !stop.is_cancelled() {
+        if !are_letters_bounded {
+            let bounded = store.ensure_dead_letters().await;
+            are_letters_bounded = bounded.is_ok();
+            if let Err(error) = bounded {
+                tracing::warn!(%error, "old dead letters are not deleted");
+            }
+        }
         attempts.begin();
         let Err(error) = connected(store, settings, terms, metrics, stop).await else { return };
         let is_new = attempts.fail(error.reason());
@@ -80,7 +86,7 @@ async fn connected(
 ) -> Result<(), BrokerError> {
     let connection = Connection::open(settings).await?;
     let broker = JetStream::open(&connection, settings).await?;
-    let handler = Handler { store, broker: &broker, terms, metrics };
+    let handler = Handler { store, broker: &broker, terms, metrics, refusals: Refusals::default() };
     let streams = broker.streams_of(&Subject::HEARD);
     let mut hearing = Vec::new();
     for (stream, names) in streams {
@@ -138,13 +144,27 @@ async fn join(
     has.sort_unstable();
     let mut wanted = names;
     wanted.sort_unstable();
-    if has == wanted {
-        Ok(consumer)
-    } else {
-        Err(BrokerError::ConsumerOfOthers {
+    let problem = if has == wanted { unfit(known) } else { Some("is for other subjects") };
+    match problem {
+        None => Ok(consumer),
+        Some(problem) => Err(BrokerError::ConsumerOfOthers {
             durable: durable.to_owned(),
             stream: consumer.cached_info().stream_name.clone(),
-        })
+            problem,
+        }),
+    }
+}
+
+/// Why messages would be lost with a consumer that somebody else has made; none if they would not.
+fn unfit(config: &consumer::Config) -> Option<&'static str> {
+    if config.ack_policy != AckPolicy::Explicit {
+        Some("does not wait for the acknowledgement of each message")
+    } else if config.max_deliver > 0 {
+        Some("delivers a message only a number of times")
+    } else if config.headers_only {
+        Some("delivers headers only")
+    } else {
+        None
     }
 }
 
@@ -160,19 +180,30 @@ async fn hear(
         let request = consumer.batch().max_messages(BATCH).max_bytes(bytes).expires(EXPIRES);
         let messages = request.messages().await.map_err(|error| failed(HEARING, &error))?;
         let mut ready = messages.ready_chunks(BATCH);
+        let mut is_first = true;
         loop {
             let next = tokio::select! {
                 next = timeout(EXPIRES + GRACE, ready.next()) => next,
                 () = stop.cancelled() => return Ok(()),
             };
             let Some(chunk) = next.map_err(|_| BrokerError::TimedOut { doing: HEARING })? else { break };
-            let mut delivered = Vec::with_capacity(chunk.len());
+            let (mut delivered, mut ended) = (Vec::with_capacity(chunk.len()), None);
             for message in chunk {
-                let message = message
-                    .map_err(|error| BrokerError::Failed { doing: HEARING, detail: error.to_string() })?;
-                delivered.push(message);
+                match message {
+                    Ok(message) => delivered.push(message),
+                    Err(error) => ended = Some(error),
+                }
             }
             let is_done = take(&delivered, settings, handler, failures).await?;
+            if let Some(error) = ended {
+                // The client calls it an error too that the next message does not fit into what was asked for. What is one
+                // comes again, without a message.
+                if is_first && delivered.is_empty() {
+                    return Err(BrokerError::Failed { doing: HEARING, detail: error.to_string() });
+                }
+                break;
+            }
+            is_first = false;
             if is_done {
                 failures = 0;
             } else {
@@ -203,10 +234,17 @@ async fn take(
     for (message, verdict) in delivered.iter().zip(&verdicts) {
         let told = match verdict {
             Verdict::Done => message.ack().await,
-            Verdict::Later => message.ack_with(later).await,
+            Verdict::Later | Verdict::Unanswered => message.ack_with(later).await,
         };
         // It is delivered again, which changes nothing.
         told.map_err(|error| BrokerError::Failed { doing: HEARING, detail: error.to_string() })?;
+    }
+    if verdicts.contains(&Verdict::Unanswered) {
+        // By another connection, which looks for the streams again.
+        return Err(BrokerError::Failed {
+            doing: ANSWERING,
+            detail: "the broker does not keep the answer".into(),
+        });
     }
     Ok(verdicts.iter().all(|verdict| *verdict == Verdict::Done))
 }
@@ -224,6 +262,5 @@ fn read(message: &Delivered, settings: &Settings) -> Result<Received, BrokerErro
         sequence: info.stream_sequence,
         published: Timestamp::from_nanosecond(info.published.unix_timestamp_nanos())
             .unwrap_or(Timestamp::MAX),
-        deliveries: u64::try_from(info.delivered).unwrap_or(1),
     })
 }

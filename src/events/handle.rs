@@ -1,7 +1,11 @@
 //! What is done with the messages of the neighbours. Each is a conditional write, so one that comes twice changes nothing;
 //! and it is acknowledged only after that write.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -19,8 +23,11 @@ use crate::{
 /// How many payments are settled at the same time.
 const PAYMENTS: usize = 8;
 
-/// After how many deliveries a message that the database refuses is a dead letter.
-const MAX_DELIVERIES: u64 = 5;
+/// How often the database must have refused a message for it to be a dead letter.
+const MAX_REFUSALS: u32 = 5;
+
+/// The most messages of which that is counted; none are forgotten that are few.
+const MOST_COUNTED: usize = 10_000;
 
 /// A message, as a broker delivers it.
 #[derive(Clone, Debug)]
@@ -30,8 +37,6 @@ pub(super) struct Received {
     pub(super) stream: String,
     pub(super) sequence: u64,
     pub(super) published: Timestamp,
-    /// How often it was delivered, this time included.
-    pub(super) deliveries: u64,
 }
 
 /// What is to become of a message.
@@ -39,9 +44,46 @@ pub(super) struct Received {
 pub(super) enum Verdict {
     /// It is done with, and acknowledged.
     Done,
-    /// It comes again: the database is away, or the broker of the answer.
+    /// It comes again: the database is away.
     Later,
+    /// It comes again: the broker does not take the answer.
+    Unanswered,
 }
+
+/// How often the database has refused a message, by its place on the broker. How often that has delivered it says nothing:
+/// the database may have been away.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<HashMap<(String, u64), u32>>);
+
+impl Refusals {
+    /// Counts one more, and returns how many there are.
+    fn count(&self, message: &Received) -> u32 {
+        // No code panics while it holds the lock.
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counted.len() >= MOST_COUNTED {
+            counted.clear();
+        }
+        let count = counted.entry((message.stream.clone(), message.sequence)).or_default();
+        *count += 1;
+        *count
+    }
+
+    fn forget(&self, message: &Received) {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.remove(&(message.stream.clone(), message.sequence));
+    }
+}
+
+/// Why a payment that was refused without a note in its order is kept: a word, and the same in a sentence.
+const NO_ORDER: (&str, &str) =
+    (PAYMENT_REFUSED[0], "the order of this payment never was; the payment was refused");
+const TOO_MANY: (&str, &str) = (
+    PAYMENT_REFUSED[1],
+    "so many payments were refused for this order that no more are noted; this one was refused too",
+);
+
+/// The reasons of those letters, whose payments were answered: what else happens to them must not contradict the answer.
+pub(super) const PAYMENT_REFUSED: [&str; 2] = ["order-not-found", "too-many-payments"];
 
 /// Handles messages.
 pub(super) struct Handler<'a, B> {
@@ -49,6 +91,7 @@ pub(super) struct Handler<'a, B> {
     pub(super) broker: &'a B,
     pub(super) terms: &'a ReservationTerms,
     pub(super) metrics: &'a Metrics,
+    pub(super) refusals: Refusals,
 }
 
 impl<B: Broker> Handler<'_, B> {
@@ -140,15 +183,11 @@ impl<B: Broker> Handler<'_, B> {
                 tracing::warn!(%order, reason = refusal.as_str(), "a payment is refused");
                 Outcome::Refused
             }
-            Ok(Settled::OrderNotFound) => return self.without_order(message, &payment).await,
-            Ok(Settled::TooManyRefused) => {
-                return self
-                    .dead(
-                        message,
-                        "too-many-payments",
-                        "so many payments were refused for this order that no more are noted",
-                    )
-                    .await;
+            Ok(Settled::OrderNotFound) => {
+                return self.answer(message, &payment, Refusal::OrderNotFound, NO_ORDER).await;
+            }
+            Ok(Settled::TooManyRefused(refusal)) => {
+                return self.answer(message, &payment, refusal, TOO_MANY).await;
             }
             Err(error) => return self.refused_by_database(message, &error).await,
         };
@@ -156,17 +195,24 @@ impl<B: Broker> Handler<'_, B> {
         Verdict::Done
     }
 
-    /// There is no order in which the refusal could be noted, so it is told before the payment is acknowledged.
-    async fn without_order(&self, message: &Received, payment: &PaymentCreated) -> Verdict {
-        let event = PaymentRefused::new(&payment.id, payment.order, Refusal::OrderNotFound);
+    /// There is no order in which the refusal could be noted, or no room in it; so it is told before the payment is
+    /// acknowledged.
+    async fn answer(
+        &self,
+        message: &Received,
+        payment: &PaymentCreated,
+        refusal: Refusal,
+        (reason, detail): (&'static str, &str),
+    ) -> Verdict {
+        let event = PaymentRefused::new(&payment.id, payment.order, refusal);
         let Ok(data) = event.data() else { return Verdict::Later };
         let answer = Message { subject: Subject::PaymentRefused, id: event.message_id(), data };
         if let Err(error) = self.broker.publish(&answer).await {
             tracing::debug!(%error, "a refusal is not published");
             self.metrics.consumed(message.subject, Outcome::Retried);
-            return Verdict::Later;
+            return Verdict::Unanswered;
         }
-        self.dead(message, Refusal::OrderNotFound.as_str(), "the order of this payment never was").await
+        self.dead(message, reason, detail).await
     }
 
     async fn malformed(&self, message: &Received, error: &Malformed) -> Verdict {
@@ -175,11 +221,12 @@ impl<B: Broker> Handler<'_, B> {
 
     /// The database is away, or it does not take what follows from this message.
     async fn refused_by_database(&self, message: &Received, error: &StoreError) -> Verdict {
-        if error.is_unavailable() || message.deliveries < MAX_DELIVERIES {
+        if error.is_unavailable() || self.refusals.count(message) < MAX_REFUSALS {
             tracing::debug!(%error, subject = message.subject.as_str(), "a message is not handled; it comes again");
             self.metrics.consumed(message.subject, Outcome::Retried);
             return Verdict::Later;
         }
+        self.refusals.forget(message);
         self.dead(message, "refused-by-database", &error.remedy()).await
     }
 

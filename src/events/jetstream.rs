@@ -3,7 +3,10 @@
 //! Streams are found by their subjects, and one that is there is never altered: it is somebody else's. Subjects that no
 //! stream has get one of ours.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use async_nats::jetstream::{
     Context, ErrorCode,
@@ -24,6 +27,10 @@ use crate::store::Positions;
 
 /// The most messages that wait for their acknowledgement.
 pub(super) const IN_FLIGHT: usize = 2000;
+
+/// How long our stream knows a message again: longer than a server keeps the connection of a process that is frozen, which
+/// may send what it has begun to send when it wakes.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(15 * 60);
 
 const FINDING: &str = "looking for the streams";
 const MAKING: &str = "making the stream";
@@ -77,6 +84,7 @@ impl JetStream {
             storage: StorageType::File,
             num_replicas: settings.replicas,
             max_age: settings.max_age,
+            duplicate_window: DUPLICATE_WINDOW,
             ..Config::default()
         };
         if let Err(error) = self.context.create_stream(config).await {

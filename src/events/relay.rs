@@ -135,7 +135,8 @@ impl<B: Broker> Relay<'_, B> {
             .into_iter()
             .map(|(stream, end)| {
                 let position = known.get(&stream).copied().unwrap_or(end);
-                (stream, position)
+                // Beyond its end: it was made anew, and has begun at 1 again.
+                (stream, if position > end { 0 } else { position })
             })
             .collect();
         if positions != known {

@@ -60,8 +60,8 @@ pub(super) fn price(value: RawBsonRef<'_>) -> Option<f64> {
     price.is_finite().then_some(price)
 }
 
-/// The id of a user, by mongoose's cast to `String`.
-pub(super) fn user(value: RawBsonRef<'_>) -> Option<String> {
+/// The id of a user or of a payment, by mongoose's cast to `String`.
+pub(super) fn id(value: RawBsonRef<'_>) -> Option<String> {
     match value {
         RawBsonRef::String(text) => Some(text.to_owned()),
         RawBsonRef::ObjectId(id) => Some(id.to_hex()),
@@ -72,7 +72,7 @@ pub(super) fn user(value: RawBsonRef<'_>) -> Option<String> {
     }
 }
 
-/// Every value that [`user`] reads as this id.
+/// Every value that [`id()`] reads as this id.
 pub(super) fn forms_of_user(id: &str) -> Vec<Bson> {
     let mut forms = vec![Bson::String(id.to_owned())];
     // Not in upper case, in which no ObjectId is read.
@@ -141,7 +141,7 @@ mod tests {
         fn the_forms_of_a_user_are_read_as_that_user(id in "[0-9]{1,3}|-?[0-9]{1,20}|[0-9a-f]{24}|[0-9A-F]{24}|.{1,30}") {
             for form in forms_of_user(&id) {
                 let raw = RawBson::try_from(form).unwrap();
-                prop_assert_eq!(user(raw.as_raw_bson_ref()), Some(id.clone()));
+                prop_assert_eq!(super::id(raw.as_raw_bson_ref()), Some(id.clone()));
             }
         }
 

@@ -44,7 +44,7 @@ pub(super) fn from_order(order: &Order) -> Document {
 pub(super) fn to_order(document: &RawDocument) -> Result<Order, StoreError> {
     let fields = Fields { collection: ORDERS, document };
     let status = fields.text("status")?;
-    let user = cast::user(fields.required("userId")?)
+    let user = cast::id(fields.required("userId")?)
         .ok_or_else(|| fields.malformed("userId", "it is not the id of a user"))?;
     Ok(Order {
         id: OrderId::from_bytes(fields.object_id("_id")?.bytes()),

@@ -99,7 +99,7 @@ async fn find_for_all(
     let mut by_user: HashMap<_, Vec<RawDocumentBuf>> =
         users.into_iter().filter(|user| is_whole(user)).map(|user| (user.to_owned(), Vec::new())).collect();
     for order in found {
-        let user = order.get("userId").ok().flatten().and_then(cast::user);
+        let user = order.get("userId").ok().flatten().and_then(cast::id);
         if let Some(orders) = user.and_then(|user| by_user.get_mut(&user)) {
             orders.push(order);
         }

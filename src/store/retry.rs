@@ -160,3 +160,16 @@ pub(super) async fn backoff(attempt: u32) {
     let max = 8_u64 << attempt.min(6);
     sleep(Duration::from_millis(fastrand::u64(1..=max))).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_the_driver_is_an_error() {
+        let text = String::from("x");
+        let work = async { Ok::<_, StoreError>(text.split_at(9).0.len()) };
+        let error = within(DEADLINE, "asking", work).await.unwrap_err();
+        assert!(error.to_string().contains("the driver panicked at an answer"), "{error}");
+    }
+}

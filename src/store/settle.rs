@@ -6,11 +6,12 @@
 
 use jiff::Timestamp;
 use mongodb::{
-    bson::{Bson, Document, RawDocumentBuf, doc},
+    bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc},
     options::ReturnDocument,
 };
 
 use super::{
+    cast,
     database::Store,
     document::{date, object_id, statuses, to_order},
     error::StoreError,
@@ -42,8 +43,8 @@ pub enum Settled {
     Repeated,
     /// There is no such order.
     OrderNotFound,
-    /// So many payments were refused for this order that no more are noted.
-    TooManyRefused,
+    /// It is refused. So many payments were refused for this order that no more are noted.
+    TooManyRefused(Refusal),
 }
 
 impl Store {
@@ -76,7 +77,7 @@ impl Store {
                 let order = to_order(&found)?;
                 let refusal = match order.status {
                     OrderStatus::Cancelled => Refusal::OrderCancelled,
-                    OrderStatus::Complete if found.get_str(PAYMENT_ID).is_ok() => Refusal::AlreadyPaid,
+                    OrderStatus::Complete if has_payment(&found) => Refusal::AlreadyPaid,
                     // The Node service does not keep which payment it was.
                     OrderStatus::Complete => {
                         if self.name_payment(id, payment).await? {
@@ -92,7 +93,7 @@ impl Store {
                     }
                 };
                 if refused(&found).count() >= MAX_REFUSED {
-                    return Ok(Settled::TooManyRefused);
+                    return Ok(Settled::TooManyRefused(refusal));
                 }
                 if self.refuse(id, payment, refusal).await? {
                     return Ok(Settled::Refused(refusal));
@@ -139,7 +140,8 @@ impl Store {
         let filter = doc! {
             "_id": object_id(id.bytes()),
             "status": OrderStatus::Complete.as_str(),
-            PAYMENT_ID: { "$exists": false },
+            // Missing or null.
+            PAYMENT_ID: Bson::Null,
             REFUSED_PAYMENTS: { "$ne": payment },
         };
         self.update_once(filter, doc! { "$set": { PAYMENT_ID: payment } }).await
@@ -173,8 +175,17 @@ impl Store {
 
 /// Whether the order has this payment, or has refused it.
 fn is_known(order: &RawDocumentBuf, payment: &str) -> bool {
-    order.get_str(PAYMENT_ID).is_ok_and(|known| known == payment)
-        || refused(order).any(|known| known == payment)
+    payment_of(order).is_some_and(|known| known == payment) || refused(order).any(|known| known == payment)
+}
+
+/// Whether anything is named as the payment of the order.
+fn has_payment(order: &RawDocumentBuf) -> bool {
+    !matches!(order.get(PAYMENT_ID), Ok(None | Some(RawBsonRef::Null)))
+}
+
+/// The payment that an order was completed by, if it names one.
+pub(super) fn payment_of(order: &RawDocument) -> Option<String> {
+    cast::id(order.get(PAYMENT_ID).ok().flatten()?)
 }
 
 fn refused(order: &RawDocumentBuf) -> impl Iterator<Item = &str> {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use super::{
-    answer::at_most,
+    answer::{at_most, on_one_line},
     code,
     database::Store,
     document::{self, TICKETS, number, object_id, ticket_version, to_ticket},
@@ -27,6 +27,10 @@ pub struct Upserted {
 }
 
 const WRITING: &str = "writing tickets";
+
+/// How often the server may say that a ticket is there which is not there, nor another version of it: another unique index
+/// refuses it.
+const MAX_DUPLICATES: u32 = 5;
 
 impl Store {
     /// One ticket; `None` when it is not stored.
@@ -53,6 +57,7 @@ impl Store {
         retry::patiently(WRITING, || async {
             let mut total = Upserted::default();
             let mut remaining: Vec<&Ticket> = tickets.iter().collect();
+            let mut duplicates = 0;
             for attempt in 1.. {
                 let stored = self.versions(&remaining).await?;
                 let (missing, present): (Vec<_>, Vec<_>) =
@@ -66,6 +71,12 @@ impl Store {
                 // An update that matched nothing found a ticket that another process has brought up to date meanwhile.
                 let unmatched = ((older.len() - updated.retry.len()) as u64).saturating_sub(updated.written);
                 total.unchanged += current.len() as u64 + unmatched;
+                if let Some(detail) = inserted.duplicate.or(updated.duplicate) {
+                    duplicates += 1;
+                    if duplicates > MAX_DUPLICATES {
+                        return Err(StoreError::Failed { doing: WRITING, detail });
+                    }
+                }
                 remaining = inserted.retry;
                 remaining.extend(updated.retry);
                 if remaining.is_empty() {
@@ -107,9 +118,9 @@ impl Store {
         let command = statement.command(tickets);
         let reply =
             retry::transient(WRITING, || async { self.database.run_command(command.clone()).await }).await?;
-        let WriteReply { written, retry } = WriteReply::parse(&reply)?;
+        let WriteReply { written, retry, duplicate } = WriteReply::parse(&reply)?;
         let retry = retry.iter().filter_map(|index| tickets.get(*index).copied()).collect();
-        Ok(Written { written, retry })
+        Ok(Written { written, retry, duplicate })
     }
 }
 
@@ -119,6 +130,8 @@ struct Written<'t> {
     written: u64,
     /// Tickets to examine again.
     retry: Vec<&'t Ticket>,
+    /// What the server says of one whose key another document has.
+    duplicate: Option<String>,
 }
 
 enum Statement {
@@ -167,6 +180,8 @@ struct WriteReply {
     written: u64,
     /// The indexes of the statements whose tickets are to be examined again.
     retry: Vec<usize>,
+    /// What the server says of one whose key another document has.
+    duplicate: Option<String>,
 }
 
 impl WriteReply {
@@ -183,6 +198,9 @@ impl WriteReply {
             if code != code::DUPLICATE_KEY && !is_transient_code(code, message) {
                 let detail = format!("{message} (code {code})");
                 return Err(StoreError::Failed { doing: WRITING, detail });
+            }
+            if code == code::DUPLICATE_KEY {
+                reply.duplicate = Some(on_one_line(message));
             }
             reply.retry.push(usize::try_from(count(error, "index")).unwrap_or(usize::MAX));
         }
@@ -215,6 +233,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!((reply.written, reply.retry), (3, vec![1, 4, 5]));
+        assert_eq!(reply.duplicate.as_deref(), Some("duplicate key"));
     }
 
     #[test]

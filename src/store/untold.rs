@@ -23,7 +23,7 @@ use super::{
     outbox::{CREATED, OUTBOX, REFUSED, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
     retry,
-    settle::PAYMENT_ID,
+    settle::{PAYMENT_ID, payment_of},
 };
 use crate::order::{Order, OrderId, OrderStatus, Refusal, TicketId, Version};
 
@@ -158,7 +158,7 @@ impl Store {
         let orders = self.acknowledged_orders();
         retry::patiently(LOOKING, || async {
             retry::transient(LOOKING, || async {
-                let find = orders.find(filter.clone()).hint(Hint::Keys(untold_keys()));
+                let find = orders.find(filter.clone()).projection(needed()).hint(Hint::Keys(untold_keys()));
                 at_most(limit, find.limit(i64::from(limit)).batch_size(limit).await?).await
             })
             .await
@@ -285,16 +285,29 @@ struct OfTickets {
 /// not known.
 fn complete(first: Vec<UntoldOrder>, second: OfTickets, tickets: &HashSet<TicketId>) -> Vec<UntoldOrder> {
     let in_first: HashSet<_> = first.iter().map(|untold| untold.order.id).collect();
+    let in_second: HashSet<_> = second.orders.iter().map(|untold| untold.order.id).collect();
     let mut orders: HashMap<_, _> = first.into_iter().map(|untold| (untold.order.id, untold)).collect();
     orders.extend(second.orders.into_iter().map(|untold| (untold.order.id, untold)));
     let may_be_told = |untold: &UntoldOrder| {
-        // One that is over, or whose making is known, comes before the active one.
+        // One whose making is known comes before the active one.
         !untold.is_being_made_known()
-            || untold.order.status == OrderStatus::Cancelled
-            // The one before it may have been read before it was cancelled.
-            || in_first.contains(&untold.order.id) && tickets.contains(&untold.ticket) && !second.is_cut
+            // After an election the second look may have been at an older state than the first. If it has this order, it has
+            // the end of the one before it too.
+            || in_second.contains(&untold.order.id)
+                // One that is over comes before the active one.
+                && (untold.order.status == OrderStatus::Cancelled
+                    // The one before it may have been read before it was cancelled.
+                    || in_first.contains(&untold.order.id) && tickets.contains(&untold.ticket) && !second.is_cut)
     };
     orders.into_values().filter(may_be_told).collect()
+}
+
+/// The fields that are read. Others may have put in more.
+fn needed() -> Document {
+    ["userId", "status", "version", "expiresAt", "ticket", OUTBOX, PAYMENT_ID]
+        .into_iter()
+        .map(|field| (field.to_owned(), Bson::Int32(1)))
+        .collect()
 }
 
 /// Parses an order of which something is to be told.
@@ -339,7 +352,7 @@ fn to_untold(document: &RawDocumentBuf) -> Result<UntoldOrder, StoreError> {
             refused.push(entry.ok_or_else(|| malformed("outbox.refused: it has an entry that is none"))?);
         }
     }
-    let payment = document.get_str(PAYMENT_ID).ok().map(str::to_owned);
+    let payment = payment_of(document);
     Ok(UntoldOrder { order, ticket, payment, changes, refused, since })
 }
 
@@ -449,6 +462,8 @@ mod tests {
         assert_eq!(told(vec![new(3)], vec![new(3), new(4)], false), [3]);
         // There may be more before it.
         assert_eq!(told(vec![new(3)], vec![ended(1), brief(2), new(3)], true), [1, 2]);
+        // The second look was at an older state, which lacks the end of another order too.
+        assert_eq!(told(vec![ended(1), brief(2), new(3)], vec![ended(1)], false), [1]);
         // The second look is the newer one.
         assert_eq!(
             complete(vec![new(3)], OfTickets { orders: vec![brief(3)], is_cut: false }, &tickets),

@@ -68,6 +68,24 @@ async fn letters_are_listed_shown_replayed_once_they_are_mended_and_dropped() {
     assert_eq!((code, text.contains("the ticket is written")), (Some(0), true), "{text}");
     assert!(store.ticket(ticket.parse().unwrap()).await.unwrap().is_some());
 
+    // Its payment was answered, so nothing is done with it unless somebody insists.
+    let paid_again = json!({"id": "p9", "orderId": order}).to_string();
+    let answered = DeadLetter {
+        subject: "payment:created",
+        data: paid_again.as_bytes(),
+        reason: "order-not-found",
+        detail: "the order of this payment never was; the payment was refused",
+        stream: "s",
+        sequence: 4,
+        published,
+    };
+    store.keep_dead_letter(&answered).await.unwrap();
+    let fourth = "s:4:1795368564464";
+    let (code, text) = dead_letters(&system, &["replay", fourth]).await;
+    assert_eq!((code, text.contains("its payment was refused")), (Some(3), true), "{text}");
+    let (code, text) = dead_letters(&system, &["replay", "--even-refused", fourth]).await;
+    assert_eq!((code, text.contains("the payment is refused: already-paid")), (Some(0), true), "{text}");
+
     assert_eq!(dead_letters(&system, &["drop", &third]).await.0, Some(0));
     assert_eq!(dead_letters(&system, &["drop", &third]).await.0, Some(3));
     assert_eq!(dead_letters(&system, &["list"]).await, (Some(0), String::new()));

@@ -351,7 +351,7 @@ fn every_flag_that_a_page_names_is_there() {
         ("docs/operations.md", &controller, [].as_slice()),
         ("docs/sweeper.md", &sweeper, &["set"]),
         ("docs/routes.md", &both, &[]),
-        ("docs/events.md", &serve, &["with"]),
+        ("docs/events.md", &serve, &["with", "even-refused"]),
     ] {
         let text = read(page);
         let is_part = |c: char| c.is_ascii_lowercase() || c == '-';

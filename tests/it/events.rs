@@ -368,6 +368,38 @@ async fn a_pod_that_ends_hands_over_at_once_and_one_that_is_killed_after_its_lea
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_made_anew_is_known_from_its_beginning() {
+    let system = System::new().await;
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    for _ in 0..5 {
+        reserve(&pod, "ada", system.database.ticket().await).await.unwrap();
+    }
+    system.all_told().await;
+    drop(pod);
+    let streams = system.streams().await;
+    streams.0.delete_stream(&system.stream).await.unwrap();
+    streams.make_forgetful(&system.stream, system.subjects()).await;
+
+    let next = system.pod();
+    next.wait_until_ready(true).await;
+    for _ in 0..2 {
+        reserve(&next, "ada", system.database.ticket().await).await.unwrap();
+    }
+    system.all_told().await;
+    // Otherwise whoever leads next would read all of the stream, each time, until it is as long as the last one was.
+    eventually("the place in the new stream is noted", || async {
+        let leases = system.database.command(doc! { "find": "relays" }).await;
+        let lease = leases.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].clone();
+        let places = lease.as_document().unwrap().get_array("positions").unwrap().clone();
+        let place = places[0].as_document().unwrap().get("sequence").cloned();
+        (place.and_then(|place| place.as_i64()) == Some(2)).then_some(())
+    })
+    .await;
+    assert_eq!(system.heard().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_frozen_past_its_lease_tells_nothing_again_when_it_wakes() {
     let system = System::new().await;
     // A duplicate would show.

@@ -8,7 +8,11 @@ use std::{
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use futures::TryStreamExt;
-use mongodb::bson::{Document, doc, oid::ObjectId};
+use mongodb::{
+    IndexModel,
+    bson::{Document, doc, oid::ObjectId},
+    options::IndexOptions,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -271,20 +275,77 @@ async fn a_pod_that_is_killed_before_it_acknowledges_changes_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_messages_are_heard_a_few_at_a_time() {
+    let neighbours = Neighbours::new().await;
+    let ids: Vec<_> = (0..12).map(|_| id()).collect();
+    for id in &ids {
+        let event =
+            json!({ "id": id, "version": 0, "title": "concert", "price": 1, "picture": "x".repeat(900_000) });
+        neighbours.send("ticket:created", event.to_string()).await;
+    }
+    let pod = neighbours.system.pod();
+    pod.wait_until_ready(true).await;
+    neighbours.all_heard().await;
+    for id in &ids {
+        assert!(neighbours.stored_ticket(id).await.is_some());
+    }
+    // The broker ends a request when the next message is too large for what is left of it, which is no failure.
+    let metrics = pod.metrics().await;
+    assert!(!metrics.contains("orders_events_failures_total{"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_another_index_refuses_delays_no_other() {
+    let neighbours = Neighbours::new().await;
+    let unique = IndexModel::builder()
+        .keys(doc! { "title": 1 })
+        .options(IndexOptions::builder().unique(true).build())
+        .build();
+    neighbours.system.database.tickets().create_index(unique).await.unwrap();
+    let ids: Vec<_> = (0..4).map(|_| id()).collect();
+    // The third has the title of the second.
+    for (id, version) in ids.iter().zip([0, 1, 1, 2]) {
+        neighbours.ticket(id, version, 20.0).await;
+    }
+    let pod = neighbours.system.pod();
+    pod.wait_until_ready(true).await;
+    neighbours.all_heard().await;
+    let mut stored = 0;
+    for id in &ids {
+        stored += usize::from(neighbours.stored_ticket(id).await.is_some());
+    }
+    let letters = neighbours.dead_letters().await;
+    assert_eq!((stored, letters.len()), (3, 1));
+    assert_eq!(letters[0].get_str("reason").ok(), Some("refused-by-database"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_of_others_is_left_alone_and_named() {
+    let others = |subject: String| pull::Config { filter_subject: subject, ..pull::Config::default() };
+    is_left_alone("is for other subjects", |neighbours| others(neighbours.system.subject("order:created")))
+        .await;
+    let ours = |neighbours: &Neighbours| {
+        let heard = ["payment:created", "ticket:created", "ticket:updated"];
+        let filter_subjects = heard.map(|name| neighbours.system.subject(name)).to_vec();
+        pull::Config { filter_subjects, ..pull::Config::default() }
+    };
+    let few_times = |neighbours: &Neighbours| pull::Config { max_deliver: 5, ..ours(neighbours) };
+    is_left_alone("only a number of times", few_times).await;
+    let unacknowledged =
+        |neighbours: &Neighbours| pull::Config { ack_policy: AckPolicy::None, ..ours(neighbours) };
+    is_left_alone("does not wait for the acknowledgement", unacknowledged).await;
+}
+
+async fn is_left_alone(problem: &str, config: impl Fn(&Neighbours) -> pull::Config) {
     let neighbours = Neighbours::new().await;
     let stream = neighbours.streams.0.get_stream(&neighbours.system.stream).await.unwrap();
-    let config = pull::Config {
-        durable_name: Some("orders-service".into()),
-        filter_subject: neighbours.system.subject("order:created"),
-        ..pull::Config::default()
-    };
+    let config = pull::Config { durable_name: Some("orders-service".into()), ..config(&neighbours) };
     stream.create_consumer(config).await.unwrap();
     let pod = neighbours.system.pod();
     pod.wait_until_ready(true).await;
     eventually("the log names the reason", || {
         let line = pod.lines.try_iter().find(|line| line.contains("ConsumerOfOthers"));
-        async move { line.filter(|line| line.contains("NATS_DURABLE")) }
+        async move { line.filter(|line| line.contains("NATS_DURABLE") && line.contains(problem)) }
     })
     .await;
     // What is told does not depend on it.

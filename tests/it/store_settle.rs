@@ -113,11 +113,32 @@ async fn whether_a_payment_is_in_time_depends_on_when_it_was_published() {
 #[tokio::test]
 async fn an_order_that_the_node_service_has_completed_takes_the_payment_that_it_knows_not() {
     let shop = Shop::new().await;
-    let order = shop.order().await;
-    shop.set(order, doc! { "status": "complete", "version": 1 }).await;
-    assert_eq!(shop.settle(order, "p1").await, Settled::Repeated);
-    assert_eq!(shop.stored(order).await.get_str("paymentId").ok(), Some("p1"));
-    assert_eq!(shop.settle(order, "p2").await, Settled::Refused(Refusal::AlreadyPaid));
+    for payment in [doc! {}, doc! { "paymentId": Bson::Null }] {
+        let order = shop.order().await;
+        let mut complete = doc! { "status": "complete", "version": 1 };
+        complete.extend(payment);
+        shop.set(order, complete).await;
+        assert_eq!(shop.settle(order, "p1").await, Settled::Repeated);
+        assert_eq!(shop.stored(order).await.get_str("paymentId").ok(), Some("p1"));
+        assert_eq!(shop.settle(order, "p2").await, Settled::Refused(Refusal::AlreadyPaid));
+    }
+}
+
+#[tokio::test]
+async fn the_payment_of_an_order_is_read_in_whatever_form_somebody_has_written_it() {
+    let shop = Shop::new().await;
+    let id = ObjectId::new();
+    for (stored, known) in [
+        (Bson::ObjectId(id), id.to_hex()),
+        (Bson::Int32(7), "7".into()),
+        (Bson::Boolean(true), "none".into()),
+    ] {
+        let order = shop.order().await;
+        shop.set(order, doc! { "status": "complete", "version": 1, "paymentId": stored.clone() }).await;
+        let again = if known == "none" { Settled::Refused(Refusal::AlreadyPaid) } else { Settled::Repeated };
+        assert_eq!(shop.settle(order, &known).await, again, "{stored}");
+        assert_eq!(shop.settle(order, "p2").await, Settled::Refused(Refusal::AlreadyPaid), "{stored}");
+    }
 }
 
 #[tokio::test]
@@ -158,7 +179,7 @@ async fn an_order_does_not_grow_without_bound() {
     shop.cancel(order).await;
     let many: Vec<Bson> = (0..100).map(|number| Bson::String(format!("old-{number}"))).collect();
     shop.set(order, doc! { "refusedPayments": many }).await;
-    assert_eq!(shop.settle(order, "p1").await, Settled::TooManyRefused);
+    assert_eq!(shop.settle(order, "p1").await, Settled::TooManyRefused(Refusal::OrderCancelled));
     assert_eq!(shop.settle(order, "old-5").await, Settled::Repeated);
 }
 

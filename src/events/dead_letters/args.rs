@@ -51,6 +51,10 @@ pub enum Action {
         #[arg(long, value_name = "FILE")]
         with: Option<PathBuf>,
 
+        /// Also those whose payment was refused, for which the money may have been given back
+        #[arg(long)]
+        even_refused: bool,
+
         /// How much longer an order can be paid for once its payment has begun, in seconds; as the pods have it
         #[arg(long, env = "PAYMENT_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=604_800))]
         payment_grace_seconds: u32,

@@ -10,7 +10,10 @@ use super::{
     error::DeadLettersError,
 };
 use crate::{
-    events::wire::{PaymentCreated, Subject, TicketEvent},
+    events::{
+        handle::PAYMENT_REFUSED,
+        wire::{PaymentCreated, Subject, TicketEvent},
+    },
     order::ReservationTerms,
     runtime::Escape,
     store::{ConnectOptions, Settled, Store, StoreError, StoredLetter},
@@ -63,7 +66,7 @@ async fn act(store: &Store, action: Action) -> Result<(), DeadLettersError> {
             }
             if left == 0 { Ok(()) } else { Err(DeadLettersError::Left(left)) }
         }
-        Action::Replay { ids, with, payment_grace_seconds } => {
+        Action::Replay { ids, with, even_refused, payment_grace_seconds } => {
             if with.is_some() && ids.len() != 1 {
                 return Err(DeadLettersError::ManyWith(ids.len()));
             }
@@ -74,7 +77,7 @@ async fn act(store: &Store, action: Action) -> Result<(), DeadLettersError> {
             store.look_for_events().await?;
             let mut left = 0;
             for id in ids {
-                let outcome = replay(store, &id, data.as_deref(), &terms).await?;
+                let outcome = replay(store, &id, data.as_deref(), even_refused, &terms).await?;
                 print(&format!("{id}: {}", outcome.text));
                 left += usize::from(!outcome.is_done);
             }
@@ -110,9 +113,15 @@ async fn replay(
     store: &Store,
     id: &str,
     data: Option<&[u8]>,
+    even_refused: bool,
     terms: &ReservationTerms,
 ) -> Result<Outcome, StoreError> {
     let Some(letter) = store.dead_letter(id).await? else { return Ok(left("there is no such letter")) };
+    if !even_refused && PAYMENT_REFUSED.contains(&letter.reason.as_str()) {
+        return Ok(left(
+            "its payment was refused, so the money may have been given back; --even-refused replays it all the same",
+        ));
+    }
     if data.is_none() && letter.is_cut() {
         return Ok(left("only its beginning is kept: give what was sent by --with"));
     }
@@ -157,7 +166,7 @@ async fn handle(
                 Settled::Repeated => done("the payment had come before"),
                 Settled::Refused(refusal) => done(&format!("the payment is refused: {}", refusal.as_str())),
                 Settled::OrderNotFound => left("there is no such order"),
-                Settled::TooManyRefused => {
+                Settled::TooManyRefused(_) => {
                     left("so many payments were refused for this order that no more are noted")
                 }
             })
