@@ -23,9 +23,6 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 test: lints docs ## Check format and lints, then run every test against a real API server and database
 	@$(BED) up api spare-api mongo spare nats planes
 	@$(call cargo,the tests,240,test --locked --no-run)
-	@$(MAKE) --no-print-directory --jobs=2 suite dependencies
-
-suite:
 	$(BED) exec -- dev/locked cargo test --locked --quiet
 
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
@@ -40,7 +37,7 @@ lints:
 docs:
 	@export RUSTDOCFLAGS="-D warnings"; $(call cargo,the docs,30,doc --locked --no-deps --lib)
 
-# Beside the suite, since cargo-deny is built for it where it is not in the cache.
+# A part of `check`, not of `test`: cargo-deny is built for it where it is not in the cache.
 dependencies:
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
