@@ -57,7 +57,7 @@ def parser():
     logs.add_argument("part", choices=PARTS)
     logs.add_argument("-f", "--follow", action="store_true")
     command("down", "stop everything of this checkout").add_argument("--all", action="store_true", help="of every checkout")
-    command("tool", "print the path of a tool, built if it is not there").add_argument("tool", choices=[*tools.VERSIONS["cargo"], *tools.VERSIONS["go"]])
+    command("tool", "print the path of a tool, built if it is not there").add_argument("tool", choices=[*tools.VERSIONS["cargo"], *tools.VERSIONS["go"], *tools.VERSIONS["pypi"]])
     command("files", "print the folder with the files of Debian packages, fetched if they are not there").add_argument("name", choices=tools.VERSIONS["debian"])
     compile_command = command("cargo", "run a command of cargo's, and tell how far it is")
     compile_command.add_argument("title", help="what it does, for the person who waits")
@@ -224,7 +224,8 @@ def command_down(options, bed):
 
 
 def command_tool(options, _bed):
-    print((tools.cargo_tool if options.tool in tools.VERSIONS["cargo"] else tools.go_tool)(options.tool))
+    kinds = {"cargo": tools.cargo_tool, "go": tools.go_tool, "pypi": tools.pypi_tool}
+    print(next(get for kind, get in kinds.items() if options.tool in tools.VERSIONS[kind])(options.tool))
 
 
 def command_files(options, _bed):

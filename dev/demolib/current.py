@@ -55,6 +55,8 @@ class Current:
 
     def apply_examples(self):
         other = {"localhost/stand-in:dev": self.images.stand_in, "className: traefik": f"className: {self.ingress_class}"}
+        if image := os.environ.get("NATS_IMAGE"):
+            other[re.search(r"image: nats:\S+", (ROOT / "examples" / "15-nats.yaml").read_text())[0]] = f"image: {image}"
         if self.mongo_uri:
             # A JSON string is a YAML string too.
             other["mongodb://orders-mongo:27017/orders"] = json.dumps(self.mongo_uri)

@@ -26,15 +26,23 @@ class OwnBed:
             story.step("bed up", lambda: run(BED, "up", "mongo", "node", "ingress", quiet=False) and None)
         self.environment = environment()
         self.cluster = Cluster(self.environment)
-        story.chapter("The images: the operator's, and the stand-ins' for the services beside it")
+        story.chapter("The images: the operator's, the stand-ins' for the services beside it, and that of NATS")
         story.step("operator image built and loaded", self._load, compiling)
         story.step("stand-in image built and loaded", lambda: run("dev/stand-in/build", env=self.environment, quiet=False) and None)
+        story.step("NATS image built and loaded", self._load_nats)
 
     def _load(self, compiling):
         self.image = compiling.result().splitlines()[-1]
         run(BED, "image", "load", self.image, env=self.environment)
         binary = Path(self.environment["CARGO_TARGET_DIR"]) / "image-stage" / "out" / "orders-operator"
         return f"{self.image}, one static file of {binary.stat().st_size / 1e6:.1f} MB"
+
+    def _load_nats(self):
+        # By the name that the examples have, as if it had been pulled.
+        image = re.search(r"image: (nats:\S+)", (ROOT / "examples/15-nats.yaml").read_text())[1]
+        folder = Path(run(BED, "tool", "nats-server", env=self.environment)).parent
+        run(BED, "image", "build", f"docker.io/library/{image}", "dev/nats", "--build-context", f"build={folder}", env=self.environment, quiet=False)
+        return image
 
     def install(self):
         return self.cluster.install(self.image)

@@ -1,4 +1,4 @@
-"""The story: an installation, and two buyers who go through the ingress by host name. Each step is checked."""
+"""The story: an installation, a seller and two buyers who go through the ingress by host name. Each step is checked."""
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +24,9 @@ def tell(place, chaos):
     story.step("kubectl apply -f examples/", place.apply_examples)
     story.step("kubectl wait --for=condition=Ready osvc/orders", cluster.wait_ready)
     story.step("routes in order, the client last", cluster.routes)
-    ticket, other, *crowd = (secrets.token_hex(12) for _ in range(6))
+    crowd = [secrets.token_hex(12) for _ in range(4)]
     story.step("orders-operator tickets import", lambda: cluster.import_tickets(
-        place.image, [(ticket, "Concert"), (other, "Theatre"), *((each, "Match") for each in crowd)], place.database))
+        place.image, [(each, "Match") for each in crowd], place.database))
 
     story.chapter(f"The story, through the ingress at http://{HOST}")
     web = Web(place.address())
@@ -46,15 +46,31 @@ def tell(place, chaos):
     buyers = {}
 
     def sign_in():
-        for name in ("alice", "bob"):
+        for name in ("alice", "bob", "carol"):
             buyers[name] = web.sign_in(f"{name}@{HOST}")
         return "by the auth service's cookie"
 
-    story.step("alice and bob sign in", sign_in)
+    story.step("alice, bob and carol sign in", sign_in)
+    offered = {}
+
+    def offer():
+        for title in ("Concert", "Theatre"):
+            offered[title] = until(60, lambda: buyers["carol"].neighbour(201, "tickets", "POST", "/api/tickets", {"title": title, "price": 20}),
+                                   "tickets to offer")["id"]
+        return "201, and an event ticket:created for each"
+
+    story.step("carol offers a concert and a theatre at the tickets service", offer)
+    ticket, other = offered["Concert"], offered["Theatre"]
+
+    def tickets_heard(wanted, order):
+        """What the tickets service knows of a ticket: the order that holds it, if any."""
+        until(20, lambda: web.neighbour(200, "tickets", "GET", f"/api/tickets/{wanted}").get("orderId") == order,
+              f"the tickets service to hear that the ticket is {f'held by {order}' if order else 'free'}")
+
     held = {}
 
     def reserve():
-        order = buyers["alice"].reserve(ticket)
+        order = until(20, lambda: buyers["alice"].reserve(ticket), "a reservation, once the event has arrived")
         if order["status"] != "created" or order["ticket"]["id"] != ticket:
             raise Failed(f"an order of another kind: {order}")
         held.update(order)
@@ -62,6 +78,7 @@ def tell(place, chaos):
         return f"201, order {order['id']}, {left:.0f} s to pay"
 
     story.step("alice reserves the concert", reserve)
+    story.step("the tickets service hears of it", tickets_heard, ticket, held["id"])
     story.step("bob is refused",
                lambda: "400 " + buyers["bob"].expect(400, "POST", "/api/orders", {"ticketId": ticket})[1])
     story.step("bob cannot see alice's order",
@@ -83,15 +100,33 @@ def tell(place, chaos):
         return f"seen {late:.1f} s after it expired"
 
     story.step("alice does not pay; her order is cancelled", expired)
-    story.step("bob gets the ticket",
-               lambda: "201, order " + until(10, lambda: buyers["bob"].reserve(ticket), "a reservation")["id"])
+    story.step("the tickets service hears of it", tickets_heard, ticket, None)
+    bought = {}
+
+    def get():
+        bought.update(until(10, lambda: buyers["bob"].reserve(ticket), "a reservation"))
+        return f"201, order {bought['id']}"
+
+    story.step("bob gets the ticket", get)
+
+    def pay():
+        payment = until(20, lambda: buyers["bob"].neighbour(201, "payments", "POST", "/api/payments", {"orderId": bought["id"]}),
+                        "a payment, once the payments service has heard of the order")
+        until(20, lambda: buyers["bob"].order(bought["id"])["status"] == "complete", "bob's order complete")
+        return f"201, payment {payment['id']}, and his order is complete"
+
+    story.step("bob pays at the payments service", pay)
+    story.step("alice, whose order is cancelled, cannot pay any more", lambda: "400 " + buyers["alice"].expect(
+        400, "POST", "/api/payments", {"orderId": held["id"]})[1].strip())
     story.step("alice is refused now",
                lambda: "400 " + buyers["alice"].expect(400, "POST", "/api/orders", {"ticketId": ticket})[1])
 
     def cancel():
         order = buyers["alice"].reserve(other)
+        tickets_heard(other, order["id"])
         buyers["alice"].expect(204, "DELETE", f"/api/orders/{order['id']}")
-        return f"204, then {buyers['alice'].order(order['id'])['status']}"
+        tickets_heard(other, None)
+        return f"204, then {buyers['alice'].order(order['id'])['status']}; the tickets service hears of both"
 
     story.step("alice reserves the theatre and cancels", cancel)
     if chaos:

@@ -46,6 +46,13 @@ class Web:
         headers, _ = self.expect(200, "POST", "/api/users/signin", {"email": email})
         return Web(self.base, headers["Set-Cookie"].split(";")[0])
 
+    def neighbour(self, status, who, method, path, body=None):
+        """An answer of a neighbour of the orders API, as JSON."""
+        headers, text = self.expect(status, method, path, body)
+        if headers.get("X-Stand-In") != who:
+            raise Failed(f"{method} {path}: expected an answer of {who}, got one of {headers.get('X-Stand-In', 'somebody')}")
+        return json.loads(text)
+
     def orders_api(self, status, method, path, body=None):
         """An answer of the orders API, as JSON; without its route, the client's page would be the answer."""
         headers, text = self.expect(status, method, path, body)

@@ -1,15 +1,12 @@
 // A stand-in for the services that the orders service works beside: it names itself in every answer.
 //
-// NAME says whose place it takes; "client" shows a page, the others answer with JSON. With JWT_KEY it
-// also signs users in, with the very cookie of the system's auth service: base64 of {"jwt": "..."}.
+// NAME says whose place it takes: "client" shows a page, "auth" signs users in with the very cookie of the system's auth
+// service (base64 of {"jwt": "..."}, signed with JWT_KEY), "tickets" and "payments" sell tickets and take payments. With
+// NATS_URL these two speak with the orders service by the system's events; what they know is what they have heard.
 package main
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,63 +15,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 )
-
-type user struct {
-	ID    string `json:"id"`
-	Email string `json:"email"`
-}
-
-type claims struct {
-	user
-	IssuedAt int64 `json:"iat"`
-}
-
-const jwtHeader = `{"alg":"HS256","typ":"JWT"}`
-
-func signature(key, content string) string {
-	mac := hmac.New(sha256.New, []byte(key))
-	mac.Write([]byte(content))
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-}
-
-func sign(key string, who user) (string, error) {
-	payload, err := json.Marshal(claims{who, time.Now().Unix()})
-	if err != nil {
-		return "", err
-	}
-	encode := base64.RawURLEncoding.EncodeToString
-	content := encode([]byte(jwtHeader)) + "." + encode(payload)
-	session, err := json.Marshal(map[string]string{"jwt": content + "." + signature(key, content)})
-	return base64.StdEncoding.EncodeToString(session), err
-}
-
-// currentUser reads the session; anything wrong with it means that nobody is signed in.
-func currentUser(key string, request *http.Request) *user {
-	cookie, err := request.Cookie("session")
-	if err != nil {
-		return nil
-	}
-	session := struct{ JWT string }{}
-	text, err := base64.StdEncoding.DecodeString(cookie.Value)
-	if err != nil || json.Unmarshal(text, &session) != nil {
-		return nil
-	}
-	end := strings.LastIndex(session.JWT, ".")
-	if end < 0 || !hmac.Equal([]byte(signature(key, session.JWT[:end])), []byte(session.JWT[end+1:])) {
-		return nil
-	}
-	_, payload, _ := strings.Cut(session.JWT[:end], ".")
-	who := user{}
-	text, err = base64.RawURLEncoding.DecodeString(payload)
-	if err != nil || json.Unmarshal(text, &who) != nil {
-		return nil
-	}
-	return &who
-}
 
 func answer(writer http.ResponseWriter, status int, body any) {
 	writer.Header().Set("Content-Type", "application/json")
@@ -84,29 +27,24 @@ func answer(writer http.ResponseWriter, status int, body any) {
 	}
 }
 
-func handler(name, key string) http.Handler {
+func refuse(writer http.ResponseWriter, status int, message string) {
+	answer(writer, status, map[string]string{"message": message})
+}
+
+func read(writer http.ResponseWriter, request *http.Request, body any) bool {
+	return json.NewDecoder(http.MaxBytesReader(writer, request.Body, 10_000)).Decode(body) == nil
+}
+
+func handler(name, key string, neighbours *events) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(writer http.ResponseWriter, _ *http.Request) { fmt.Fprintln(writer, "ok") })
-	if key != "" {
-		mux.HandleFunc("POST /api/users/signin", func(writer http.ResponseWriter, request *http.Request) {
-			who := user{}
-			if json.NewDecoder(http.MaxBytesReader(writer, request.Body, 10_000)).Decode(&who) != nil || who.Email == "" {
-				answer(writer, http.StatusBadRequest, map[string]string{"message": `write {"email": "you@ticketing.dev"}`})
-				return
-			}
-			digest := sha256.Sum256([]byte(who.Email))
-			who.ID = hex.EncodeToString(digest[:12])
-			session, err := sign(key, who)
-			if err != nil {
-				answer(writer, http.StatusInternalServerError, map[string]string{"message": err.Error()})
-				return
-			}
-			http.SetCookie(writer, &http.Cookie{Name: "session", Value: session, Path: "/", HttpOnly: true})
-			answer(writer, http.StatusOK, who)
-		})
-		mux.HandleFunc("GET /api/users/currentuser", func(writer http.ResponseWriter, request *http.Request) {
-			answer(writer, http.StatusOK, map[string]*user{"currentUser": currentUser(key, request)})
-		})
+	switch {
+	case name == "auth" && key != "":
+		signsIn(mux, key)
+	case name == "tickets" && neighbours != nil:
+		sellsTickets(mux, key, neighbours)
+	case name == "payments" && neighbours != nil:
+		takesPayments(mux, key, neighbours)
 	}
 	mux.HandleFunc("/", func(writer http.ResponseWriter, request *http.Request) {
 		if name == "client" {
@@ -128,9 +66,13 @@ func main() {
 	if port == "" {
 		port = "3000"
 	}
-	server := &http.Server{Addr: ":" + port, Handler: handler(os.Getenv("NAME"), os.Getenv("JWT_KEY")), ReadHeaderTimeout: 5 * time.Second}
 	ended, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	name, neighbours := os.Getenv("NAME"), (*events)(nil)
+	if url := os.Getenv("NATS_URL"); url != "" {
+		neighbours = listen(ended, url, name)
+	}
+	server := &http.Server{Addr: ":" + port, Handler: handler(name, os.Getenv("JWT_KEY"), neighbours), ReadHeaderTimeout: 5 * time.Second}
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)

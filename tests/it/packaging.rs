@@ -214,6 +214,16 @@ fn every_service_that_the_example_s_routes_name_is_among_the_examples() {
 }
 
 #[test]
+fn the_nats_of_the_examples_is_the_one_that_the_bed_has() {
+    let versions = std::fs::read_to_string(root().join("dev/versions.toml")).unwrap();
+    let pinned = versions.lines().find_map(|line| line.strip_prefix("nats-server = ")).unwrap();
+    let deployment = file("examples/15-nats.yaml").remove(0);
+    let image = deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap();
+    let version = image.strip_prefix("nats:").unwrap();
+    assert!(pinned.contains(&format!("version = \"{version}\"")), "{image} and {pinned}");
+}
+
+#[test]
 fn the_host_policy_of_the_chart_reaches_the_controller() {
     for (arguments, expected) in
         [(vec![], "shared"), (vec!["--set", "controller.hostPolicy=namespace"], "namespace")]
