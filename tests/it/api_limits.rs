@@ -2,7 +2,10 @@
 //!
 //! The same attacks, for longer and in a control group with as much memory as a pod has: `make attack`.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Bytes,
@@ -181,7 +184,7 @@ async fn heads_of_many_small_headers_that_cost_their_client_nothing_are_refused_
                 let headers = if number % 2 == 0 { 900 } else { 100 };
                 let (response, body) = client.send_request(request(headers), false).unwrap();
                 attack.push(tokio::spawn(async move {
-                    let status = response.await.unwrap().status().as_u16();
+                    let status = response.await.ok().map(|response| response.status().as_u16());
                     drop(body);
                     (headers, status)
                 }));
@@ -196,11 +199,15 @@ async fn heads_of_many_small_headers_that_cost_their_client_nothing_are_refused_
     let attack = is_served_during(&process, &database, begin).await;
     let grown = peak_memory(&process).saturating_sub(before);
     assert!(grown < 120_000, "{grown} kB more for 4,000 heads of a few hundred bytes");
-    for answered in attack {
-        let (headers, status) = answered.await.unwrap();
+    let mut answered = HashSet::new();
+    for answer in attack {
+        // The connection of a client that takes nothing may be ended before it is answered.
+        let (headers, Some(status)) = answer.await.unwrap() else { continue };
+        answered.insert(headers);
         let expected: &[u16] = if headers > 100 { &[431] } else { &[401, 408] };
         assert!(expected.contains(&status), "{headers} headers: {status}");
     }
+    assert_eq!(answered, HashSet::from([100, 900]), "each kind was answered");
 }
 
 #[tokio::test]
