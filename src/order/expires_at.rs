@@ -101,6 +101,17 @@ mod tests {
         assert_eq!((text.time(), text.iso().as_deref()), (None, Some("1970-01-01T00:00:00.000Z")));
     }
 
+    #[test]
+    fn every_day_of_400_years_is_that_of_jiff() {
+        // After which the Gregorian calendar repeats itself.
+        let start = jiff::civil::date(1800, 1, 1);
+        let first = start.duration_since(jiff::civil::date(1970, 1, 1)).as_hours() / 24;
+        for (days, there) in (first..first + 146_097).zip(start.series(jiff::Span::new().days(1))) {
+            let there = (there.year().into(), there.month().into(), there.day().into());
+            assert_eq!(date_of(days), there);
+        }
+    }
+
     proptest! {
         #[test]
         fn the_calendar_is_that_of_jiff_where_both_have_the_day(millis in -377_000_000_000_000_i64..253_000_000_000_000) {
