@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use tracing::Instrument;
 
 use super::{
@@ -67,8 +67,10 @@ impl ExpiryQuery {
 pub struct ExpiringOrders {
     due_ids: Vec<Bson>,
     due: Vec<Timestamp>,
+    expires_at: Vec<Timestamp>,
     next: Option<Timestamp>,
     is_full: bool,
+    unreadable: RejectedOrders,
 }
 
 impl ExpiringOrders {
@@ -76,6 +78,18 @@ impl ExpiringOrders {
     #[must_use]
     pub fn due(&self) -> &[Timestamp] {
         &self.due
+    }
+
+    /// The `expiresAt` of these, to which the grace period of a payment is added.
+    #[must_use]
+    pub fn expires_at(&self) -> &[Timestamp] {
+        &self.expires_at
+    }
+
+    /// Orders that the query matches, and of which it cannot be said when they are due.
+    #[must_use]
+    pub fn unreadable(&self) -> &RejectedOrders {
+        &self.unreadable
     }
 
     /// When the next of the orders that were read becomes due.
@@ -112,9 +126,10 @@ impl RejectedOrders {
         self.0.len()
     }
 
-    /// Adds `others`.
-    pub fn add(&mut self, others: Self) {
-        self.0.extend(others.0);
+    /// Adds `others`, up to `most` in all.
+    pub fn add(&mut self, others: &Self, most: usize) {
+        let room = most.saturating_sub(self.0.len());
+        self.0.extend(others.0.iter().take(room).cloned());
     }
 }
 
@@ -137,7 +152,7 @@ impl Store {
     pub async fn find_expiring(&self, query: &ExpiryQuery) -> Result<ExpiringOrders, StoreError> {
         let (orders, filter) = (self.raw_orders(), query.filter());
         let (limit, grace) = (query.limit, query.grace);
-        let found: Vec<Option<(Bson, Timestamp)>> = retry::transient(LOOKING, || async {
+        let found: Vec<Found> = retry::transient(LOOKING, || async {
             let cursor = orders
                 .find(filter.clone())
                 .projection(doc! { "_id": 1, "expiresAt": 1, "status": 1 })
@@ -150,12 +165,17 @@ impl Store {
         .await?;
         let is_full = found.len() as u64 >= u64::from(limit);
         let mut expiring = ExpiringOrders { is_full, ..ExpiringOrders::default() };
-        for (id, at) in found.into_iter().flatten() {
-            if at <= query.cutoff {
-                expiring.due_ids.push(id);
-                expiring.due.push(at);
-            } else {
-                expiring.next = Some(expiring.next.map_or(at, |next| next.min(at)));
+        for found in found {
+            match found {
+                Found::Order { id, expires_at, due } if due <= query.cutoff => {
+                    expiring.due_ids.push(id);
+                    expiring.expires_at.push(expires_at);
+                    expiring.due.push(due);
+                }
+                Found::Order { due, .. } => {
+                    expiring.next = Some(expiring.next.map_or(due, |next| next.min(due)));
+                }
+                Found::Unreadable(id) => expiring.unreadable.0.extend(id),
             }
         }
         Ok(expiring)
@@ -270,28 +290,53 @@ impl Store {
         retry::transient(COUNTING, || async { orders.count_documents(filter.clone()).limit(limit).await })
             .await
     }
+
+    /// The number of all orders that are due at `cutoff`, however many there are, for somebody who waits for it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_all_due(&self, cutoff: Timestamp, grace: Duration) -> Result<u64, StoreError> {
+        let (orders, filter) = (self.orders(), due(cutoff, grace));
+        retry::slow(COUNTING, || async { orders.count_documents(filter.clone()).await }).await
+    }
 }
 
 /// The filter for open orders that never become due.
 fn no_due_time() -> Document {
     doc! {
         "status": { "$in": statuses(&OrderStatus::OPEN) },
-        "expiresAt": { "$not": { "$type": "date" } },
+        // Whatever is no date, as an index can find it: no range of `$type` can be looked up.
+        "expiresAt": { "$not": { "$gte": DateTime::MIN } },
     }
 }
 
-/// The id of an open order, and when it is due. None for one that is no order of ours, or whose id is so large that
-/// thousands of its kind could not be kept.
-fn due_of(order: &RawDocumentBuf, grace: Duration) -> Option<(Bson, Timestamp)> {
-    if order.as_bytes().len() > MAX_PROJECTED {
-        return None;
+/// What a query for open orders has found.
+enum Found {
+    Order {
+        id: Bson,
+        expires_at: Timestamp,
+        due: Timestamp,
+    },
+    /// No order of ours, by its id unless that is so large that thousands of its kind could not be kept.
+    Unreadable(Option<Bson>),
+}
+
+fn due_of(order: &RawDocumentBuf, grace: Duration) -> Found {
+    let is_small = order.as_bytes().len() <= MAX_PROJECTED;
+    let id = || order.get("_id").ok().flatten().filter(|_| is_small)?.try_into().ok();
+    match (id(), times(order, grace)) {
+        (Some(id), Some((expires_at, due))) => Found::Order { id, expires_at, due },
+        (id, _) => Found::Unreadable(id),
     }
-    let id = order.get("_id").ok()??.try_into().ok()?;
+}
+
+/// The `expiresAt` of an open order, and when it is due.
+fn times(order: &RawDocumentBuf, grace: Duration) -> Option<(Timestamp, Timestamp)> {
     let expires_at = ExpiresAt::At(order.get_datetime("expiresAt").ok()?.timestamp_millis()).time()?;
     let is_paying =
         order.get_str("status").is_ok_and(|status| status == OrderStatus::AwaitingPayment.as_str());
     let grace = if is_paying { grace } else { Duration::ZERO };
-    Some((id, expires_at.checked_add(grace).unwrap_or(Timestamp::MAX)))
+    Some((expires_at, expires_at.checked_add(grace).unwrap_or(Timestamp::MAX)))
 }
 
 /// The filter for orders that are due at `cutoff`. The conditions on status and `expiresAt` are those of the partial

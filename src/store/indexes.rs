@@ -33,13 +33,21 @@ impl Store {
     ///
     /// # Errors
     /// When stored orders violate the unique index, the server is too old for it, another index conflicts with it, or
-    /// the database is unavailable.
+    /// the database is unavailable. An index that cannot be made does not keep the others from being made.
     pub async fn ensure_indexes(&self) -> Result<(), StoreError> {
+        let mut first = None;
         for (index, name) in self.named_indexes().await? {
             // If the time limit passes, the server goes on, and the next attempt waits for the same index again.
-            retry::within(retry::SLOW_DEADLINE, MAKING, self.create(&index, &name)).await?;
+            match retry::within(retry::SLOW_DEADLINE, MAKING, self.create(&index, &name)).await {
+                Err(error) if error.is_unavailable() && !error.is_of_an_index() => return Err(error),
+                Err(error) => first = first.or(Some(error)),
+                Ok(()) => {}
+            }
         }
-        self.check_indexes().await
+        match first {
+            Some(error) => Err(error),
+            None => self.check_indexes().await,
+        }
     }
 
     /// The indexes that must be there, each with the name under which it is made. What the server lists is not kept while
@@ -106,6 +114,23 @@ impl Store {
     /// The indexes that must be there.
     fn wanted_indexes(&self) -> Vec<OwnIndex> {
         own_indexes().into_iter().chain(self.outbox.is_wanted().then(untold_orders)).collect()
+    }
+
+    /// Looks whether all indexes are listed, and sees whether events are on for the database. Costs the server nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingIndex`] when one is not; or when the database fails.
+    pub async fn has_indexes(&self) -> Result<(), StoreError> {
+        let existing = self.existing_indexes().await?;
+        self.see_events_in(&existing);
+        for index in self.wanted_indexes() {
+            let description = index.description();
+            let wanted = Definition::of(&description);
+            if find_same(&existing, &wanted).is_none() {
+                return Err(missing(&existing, index.name, &wanted));
+            }
+        }
+        Ok(())
     }
 
     /// Sees whether events are on for the database.

@@ -41,14 +41,15 @@ impl OwnIndex {
     }
 }
 
-/// The indexes that the orders need.
+/// The indexes that the orders need. The first one is the sweeper's, which may not wait for those that stored orders can be in
+/// the way of.
 pub(super) fn own_indexes() -> [OwnIndex; 5] {
     [
+        open_orders_by_expiry(),
         user_orders(),
         one_active_order_per_ticket(),
         one_order_per_idempotency_key(),
         one_order_per_list_position(),
-        open_orders_by_expiry(),
     ]
 }
 

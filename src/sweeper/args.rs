@@ -147,6 +147,7 @@ impl SweeperArgs {
         Ok(Some(Target {
             key: TargetKey { namespace: None, id },
             uri: uri.to_owned(),
+            database: self.database.clone(),
             tls,
             grace: Duration::from_secs(self.payment_grace.into()),
             max_per_second: self.max_per_second,

@@ -51,11 +51,15 @@ impl Cursor {
         (length > SHORTEST).then(|| Self { length: scaled(length, 1.0 / MAX_FACTOR), ..self })
     }
 
-    /// The cursor after a range that had `count` orders, where a batch should have `wanted`.
+    /// The cursor after a range up to `end` that had `count` orders, where a batch should have `wanted`; none at the end,
+    /// since what becomes due from then on may be behind it.
     #[must_use]
-    pub fn advanced(self, range: Range, count: u64, wanted: u32) -> Self {
+    pub fn advanced(self, range: Range, end: Timestamp, count: u64, wanted: u32) -> Option<Self> {
+        if range.until >= end {
+            return None;
+        }
         let factor = (f64::from(wanted) / count as f64).clamp(1.0 / MAX_FACTOR, MAX_FACTOR);
-        Self { position: range.until, length: scaled(range.until.duration_since(range.after), factor) }
+        Some(Self { position: range.until, length: scaled(range.until.duration_since(range.after), factor) })
     }
 }
 
@@ -93,7 +97,8 @@ mod tests {
             }
             due.retain(|due| !within(due));
             batches.push(count);
-            cursor = cursor.advanced(range, count, wanted);
+            let Some(next) = cursor.advanced(range, at(end), count, wanted) else { break };
+            cursor = next;
         }
         (batches, queries, due)
     }
@@ -148,6 +153,6 @@ mod tests {
         let cursor = Cursor::new(&[Timestamp::from_second(0).unwrap(), Timestamp::MAX], 10_000).unwrap();
         let range = cursor.next(Timestamp::MAX).unwrap();
         assert_eq!(range.until, Timestamp::MAX);
-        assert_eq!(cursor.advanced(range, 0, 1).next(Timestamp::MAX), None);
+        assert_eq!(cursor.advanced(range, Timestamp::MAX, 0, 1), None);
     }
 }

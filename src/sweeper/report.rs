@@ -35,6 +35,10 @@ use crate::{
 /// The longest that one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The longest that all writes of a round may take: what is left is written in the next one. The process counts as hanging
+/// when its rounds take longer than two minutes.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How many writes are sent at the same time.
 const CONCURRENCY: usize = 8;
 
@@ -101,10 +105,11 @@ impl Reporter {
             .iter()
             .filter_map(|guarded| self.update(guarded.0.as_ref().ok()?, resolver, sweeps, flush))
             .collect();
-        let (client, events) = (&self.client, &self.events);
+        let (client, events, ends) = (&self.client, &self.events, Instant::now() + ROUND_TIMEOUT);
         let written: Vec<_> = stream::iter(updates)
             .map(|update| async move {
-                let written = tokio::time::timeout(WRITE_TIMEOUT, write(client, events, &update)).await;
+                let left = WRITE_TIMEOUT.min(ends.saturating_duration_since(Instant::now()));
+                let written = tokio::time::timeout(left, write(client, events, &update)).await;
                 match written {
                     Ok(Ok(())) => return Some((update.key, update.expired, update.expiry.is_some())),
                     // The controller or another sweeper has written it meanwhile; its watch event starts another round.

@@ -14,7 +14,10 @@ use super::{
     peers::Schedule,
     targets::Target,
 };
-use crate::store::{ExpiringOrders, ExpiryQuery, Pools, RejectedOrders, ServerClock, Store, StoreError};
+use crate::{
+    runtime::exponential,
+    store::{ExpiringOrders, ExpiryQuery, Pools, RejectedOrders, ServerClock, Store, StoreError},
+};
 
 /// The most orders that one write cancels, whatever the server says: each is observed, and added to what operators sum up.
 /// A range has at most two batches, and a few more that were inserted after it was counted.
@@ -50,8 +53,15 @@ const EVENTS_INTERVAL: Duration = Duration::from_secs(30);
 /// How often it is looked whether events flow, where a resource has them.
 const FLOW_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How soon the creation of missing indexes is tried again.
-const INDEX_RETRY: Duration = Duration::from_secs(30);
+/// How soon the creation of missing indexes is tried again, at first and at the latest: each attempt may read all orders.
+const INDEX_RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+
+/// How long a backlog is cancelled by ranges before the oldest orders are looked at again: some become due behind the
+/// position, since their payment has begun or somebody has edited them.
+const PASS: Duration = Duration::from_secs(2);
+
+/// If the database refuses so many orders and cancels none, the reason is not in particular orders.
+const FEW: usize = 20;
 
 /// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,18 +154,21 @@ pub struct Sweep {
     counted: Option<Instant>,
     /// The position in a backlog that is cancelled by ranges.
     cursor: Option<Cursor>,
+    /// When it was at the oldest orders.
+    cursor_since: Instant,
     /// When the database refused to cancel a whole range; for a while after that, orders are cancelled by their ids.
     range_refused: Option<Instant>,
-    /// Why an index is missing, and when its creation was last tried.
-    missing_index: Option<(StoreError, Instant)>,
+    /// Why an index is missing, when its creation was last tried, and how many attempts have failed.
+    missing_index: Option<(StoreError, Instant, u32)>,
     /// Orders that the database refuses to cancel, and since when they are left out.
     refused: Option<(RejectedOrders, Instant)>,
     /// Orders without a due time, and when they were counted.
     without_due_time: Option<(WithoutDueTime, Instant)>,
     /// When it was last looked whether events are on.
     looked_for_events: Instant,
-    /// Whether events flow, and when that was looked at.
-    events: Option<(EventsState, Instant)>,
+    /// Whether events flow, as far as it is known, and when that was looked at.
+    events: Option<EventsState>,
+    looked_at_events: Option<Instant>,
 }
 
 impl Sweep {
@@ -200,19 +213,22 @@ impl Sweep {
             oldest_open: None,
             counted: None,
             cursor: None,
+            cursor_since: Instant::now(),
             range_refused: None,
             missing_index: None,
             refused: None,
             without_due_time: None,
             looked_for_events: Instant::now(),
             events: None,
+            looked_at_events: None,
         })
     }
 
     /// Creates missing indexes. A failure is remembered and does not stop the sweep, which is correct without
     /// indexes, only slower.
     async fn ensure_indexes(&mut self, target: &Target) -> Result<(), StoreError> {
-        let was_missing = self.missing_index.take().is_some();
+        let failures = self.missing_index.take().map(|(.., failures)| failures);
+        let was_missing = failures.is_some();
         match self.store.ensure_indexes().await {
             Ok(()) if was_missing => tracing::info!(target = %target.key, "all indexes exist now"),
             Ok(()) => {}
@@ -221,15 +237,31 @@ impl Sweep {
                 if !was_missing {
                     tracing::warn!(target = %target.key, %error, "an index is missing");
                 }
-                self.missing_index = Some((error, Instant::now()));
+                self.missing_index = Some((error, Instant::now(), failures.unwrap_or_default() + 1));
             }
         }
         Ok(())
     }
 
+    /// Tries once in a while to create indexes that are missing.
+    ///
+    /// # Errors
+    /// When the database is unavailable.
+    pub async fn repair_indexes(&mut self, target: &Target) -> Result<(), StoreError> {
+        let is_time = |(_, tried, failures): &(StoreError, Instant, u32)| {
+            let pause = exponential(INDEX_RETRY.0, INDEX_RETRY.1, failures.saturating_sub(1));
+            tried.elapsed() > pause
+        };
+        if self.missing_index.as_ref().is_some_and(is_time) {
+            self.ensure_indexes(target).await
+        } else {
+            Ok(())
+        }
+    }
+
     /// Why an index is missing.
     pub fn missing_index(&self) -> Option<&StoreError> {
-        self.missing_index.as_ref().map(|(error, _)| error)
+        self.missing_index.as_ref().map(|(error, ..)| error)
     }
 
     /// The orders that never become due, if there are any.
@@ -249,13 +281,7 @@ impl Sweep {
     /// # Errors
     /// When the database is unavailable; trying again is always safe.
     pub async fn step(&mut self, target: &Target, metrics: &TargetMetrics) -> Result<StepResult, StoreError> {
-        if self.missing_index.as_ref().is_some_and(|(_, tried)| tried.elapsed() > INDEX_RETRY) {
-            self.ensure_indexes(target).await?;
-        }
-        if self.looked_for_events.elapsed() > EVENTS_INTERVAL {
-            self.store.look_for_events().await?;
-            self.looked_for_events = Instant::now();
-        }
+        self.look_at_indexes(target).await;
         let clock = self.clock(metrics).await?;
         let started = Instant::now();
         let cutoff = self.cutoff(&clock, started);
@@ -279,15 +305,20 @@ impl Sweep {
         }
 
         let now = Instant::now();
-        let is_backlog = batch.is_full() && batch.is_due();
+        let has_left_out = self.leave_out_unreadable(&batch, target);
+        let is_backlog = batch.is_full() && (batch.is_due() || has_left_out);
         let overdue = if is_backlog { self.overdue(now) } else { Duration::ZERO };
         let next = batch.next();
         if !is_backlog {
             self.oldest_open = next;
         }
-        self.count_backlog(cutoff, is_backlog, metrics).await?;
-        self.count_without_due_time(target, metrics).await?;
-        self.look_at_events(target).await?;
+        // None of these may keep orders from being cancelled.
+        let counted = self.count_backlog(cutoff, is_backlog, metrics).await;
+        self.only_log("the backlog is not counted", target, counted);
+        let counted = self.count_without_due_time(target, metrics).await;
+        self.only_log("orders without a due time are not counted", target, counted);
+        let looked = self.look_at_events(target).await;
+        self.only_log("it is not known whether events flow", target, looked);
         metrics.overdue(overdue);
         let worked = (attempted > 0).then(|| started.elapsed());
         let sleep = if batch.is_full() && attempted > 0 {
@@ -318,6 +349,9 @@ impl Sweep {
     ) -> Result<Batch, StoreError> {
         self.refused = self.refused.take().filter(|(_, since)| since.elapsed() < REFUSED_FOR);
         self.range_refused = self.range_refused.filter(|since| since.elapsed() < REFUSED_FOR);
+        if self.cursor_since.elapsed() > PASS {
+            self.cursor = None;
+        }
         while let Some((cursor, range)) = self.cursor.and_then(|cursor| Some((cursor, cursor.next(cutoff)?)))
         {
             let most = size.saturating_mul(2);
@@ -325,7 +359,7 @@ impl Sweep {
             let in_range = ExpiryQuery { after: Some(range.after), until: range.until, ..due };
             let count = self.store.count_due(&in_range).await?;
             if count <= u64::from(most) {
-                self.cursor = Some(cursor.advanced(range, count, size));
+                self.cursor = cursor.advanced(range, cutoff, count, size);
                 if count > 0 {
                     return Ok(Batch::Range(in_range, count));
                 }
@@ -343,7 +377,8 @@ impl Sweep {
         self.cursor = None;
         let look = self.store.find_expiring(&ExpiryQuery { until, ..self.query(cutoff, size) }).await?;
         if look.is_full() && look.next().is_none() && self.limit.is_none() && self.range_refused.is_none() {
-            self.cursor = Cursor::new(look.due(), size);
+            self.cursor = Cursor::new(look.expires_at(), size);
+            self.cursor_since = Instant::now();
         }
         Ok(Batch::Listed(look))
     }
@@ -362,8 +397,8 @@ impl Sweep {
     ) -> Result<(u64, u64), StoreError> {
         match batch {
             Batch::Listed(look) => {
-                let expired = self.expire_listed(look, cutoff, metrics).await?;
-                let attempted = look.due().len() as u64;
+                let (expired, refused) = self.expire_listed(look, cutoff, metrics).await?;
+                let attempted = look.due().len().saturating_sub(refused) as u64;
                 Ok((attempted, expired.min(attempted)))
             }
             Batch::Range(query, count) => match self.store.expire_matching(query).await {
@@ -384,16 +419,17 @@ impl Sweep {
         look: &ExpiringOrders,
         cutoff: Timestamp,
         metrics: &TargetMetrics,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(u64, usize), StoreError> {
         let error = match self.store.expire(look, cutoff, self.grace).await {
             Err(error) if !error.is_unavailable() => error,
-            result => return result,
+            result => return result.map(|expired| (expired, 0)),
         };
-        let (refused, _) = self.refused.get_or_insert_with(|| (RejectedOrders::default(), Instant::now()));
+        let (refused, since) =
+            self.refused.get_or_insert_with(|| (RejectedOrders::default(), Instant::now()));
         let most = MAX_REFUSED.saturating_sub(refused.count());
         let (expired, others) = self.store.expire_bisecting(look, cutoff, self.grace, most).await?;
         metrics.failed(reason_of(&error));
-        let all = others.count() == look.due().len() && others.count() > 1;
+        let all = others.count() == look.due().len() && others.count() > FEW;
         // If all of them are refused, the reason is not in particular orders.
         if all || others.count() > most {
             return Err(error);
@@ -402,8 +438,54 @@ impl Sweep {
             let (count, orders) = (others.count(), others.named());
             tracing::warn!(count, orders, %error, "some orders cannot be cancelled; leaving them out for a while");
         }
-        refused.add(others);
-        Ok(expired)
+        refused.add(&others, MAX_REFUSED);
+        *since = Instant::now();
+        Ok((expired, others.count()))
+    }
+
+    /// Orders that the query matches and nobody can read, such as those with several times, would fill each batch. Whether
+    /// there were any, and room to remember them.
+    fn leave_out_unreadable(&mut self, batch: &Batch, target: &Target) -> bool {
+        let Batch::Listed(look) = batch else { return false };
+        let unreadable = look.unreadable();
+        if !look.is_full() || unreadable.count() == 0 {
+            return false;
+        }
+        let (count, orders) = (unreadable.count(), unreadable.named());
+        tracing::warn!(
+            target = %target.key, count, orders,
+            "of these open orders it cannot be said when they are due; leaving them out for a while"
+        );
+        let (refused, since) =
+            self.refused.get_or_insert_with(|| (RejectedOrders::default(), Instant::now()));
+        let before = refused.count();
+        refused.add(unreadable, MAX_REFUSED);
+        *since = Instant::now();
+        refused.count() > before
+    }
+
+    /// Looks whether events are on, and whether all indexes are still there.
+    async fn look_at_indexes(&mut self, target: &Target) {
+        if self.looked_for_events.elapsed() <= EVENTS_INTERVAL {
+            return;
+        }
+        self.looked_for_events = Instant::now();
+        match self.store.has_indexes().await {
+            Ok(()) => {}
+            // Somebody has dropped it; it is made at once.
+            Err(error) if error.is_of_an_index() && self.missing_index.is_none() => {
+                tracing::warn!(target = %target.key, %error, "an index is missing");
+                let tried = Instant::now().checked_sub(INDEX_RETRY.1).unwrap_or_else(Instant::now);
+                self.missing_index = Some((error, tried, 1));
+            }
+            result => self.only_log("the indexes are not looked at", target, result),
+        }
+    }
+
+    fn only_log(&self, what: &'static str, target: &Target, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            tracing::debug!(target = %target.key, %error, "{what}");
+        }
     }
 
     /// By how much the oldest known order is overdue. Known also while the database is unavailable.
@@ -415,10 +497,11 @@ impl Sweep {
     /// How many orders are due and not cancelled. Changes nothing.
     ///
     /// # Errors
-    /// When the database is unavailable.
+    /// When the database is not the one that is meant, or is unavailable.
     pub async fn count_overdue(&mut self, metrics: &TargetMetrics) -> Result<u64, StoreError> {
+        self.store.check_choice().await?;
         let cutoff = self.clock(metrics).await?.reached(Instant::now());
-        self.store.count_due(&ExpiryQuery::due(cutoff, self.grace, u32::MAX)).await
+        self.store.count_all_due(cutoff, self.grace).await
     }
 
     fn cutoff(&self, clock: &ServerClock, at: Instant) -> Timestamp {
@@ -443,25 +526,27 @@ impl Sweep {
             metrics.backlog(0);
         } else if self.counted.is_none_or(|last| last.elapsed() > COUNT_INTERVAL) {
             // Not the first time, as most backlogs are gone after the next batch.
-            if self.counted.is_some() {
+            let is_first = self.counted.is_none();
+            self.counted = Some(Instant::now());
+            if !is_first {
                 metrics
                     .backlog(self.store.count_due(&ExpiryQuery::due(cutoff, self.grace, COUNT_LIMIT)).await?);
             }
-            self.counted = Some(Instant::now());
         }
         Ok(())
     }
 
     /// Whether events flow, where a resource has them.
     pub fn events(&self) -> Option<&EventsState> {
-        self.events.as_ref().map(|(state, _)| state)
+        self.events.as_ref()
     }
 
     /// Looks whether events flow; once for all sweepers is enough.
     async fn look_at_events(&mut self, target: &Target) -> Result<(), StoreError> {
-        let is_recent = self.events.as_ref().is_some_and(|(_, looked)| looked.elapsed() < FLOW_INTERVAL);
+        let is_recent = self.looked_at_events.is_some_and(|looked| looked.elapsed() < FLOW_INTERVAL);
         if target.events && !is_recent && self.schedule.delay.is_zero() {
-            self.events = Some(((&self.store.events_health().await?).into(), Instant::now()));
+            self.looked_at_events = Some(Instant::now());
+            self.events = Some((&self.store.events_health().await?).into());
         }
         Ok(())
     }
@@ -482,16 +567,10 @@ impl Sweep {
         if !self.schedule.delay.is_zero() {
             return Ok(());
         }
-        let mut found = match self.store.without_due_time(WithoutDueTime::LIMIT).await {
-            Err(error) if !error.is_unavailable() => {
-                tracing::warn!(target = %target.key, %error, "cannot count orders without a due time");
-                // What is known of them stays.
-                let known = self.without_due_time.take().map(|(known, _)| known).unwrap_or_default();
-                self.without_due_time = Some((known, Instant::now()));
-                return Ok(());
-            }
-            found => found?,
-        };
+        // What is known of them stays, if they cannot be counted.
+        let known = self.without_due_time.take().map(|(known, _)| known).unwrap_or_default();
+        self.without_due_time = Some((known, Instant::now()));
+        let mut found = self.store.without_due_time(WithoutDueTime::LIMIT).await?;
         let count = found.len() as u64;
         // The same of them each time, as long as they stay the same.
         found.sort_unstable();

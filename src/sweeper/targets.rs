@@ -45,6 +45,8 @@ pub struct Target {
     pub key: TargetKey,
     /// The connection string from the Secret.
     pub uri: String,
+    /// The database's name, unless the connection string is to say it, or a default to be used.
+    pub database: Option<String>,
     /// The CA and the client certificate.
     pub tls: Option<ClientTls>,
     /// How much later orders expire whose payment has begun.
@@ -66,15 +68,15 @@ impl Target {
     /// database makes no difference.
     pub fn is_swept_like(&self, other: &Self) -> bool {
         let numbers = |target: &Self| (target.grace, target.max_per_second, target.suspended, target.events);
-        (&self.key, &self.uri, &self.tls, numbers(self))
-            == (&other.key, &other.uri, &other.tls, numbers(other))
+        (&self.key, &self.uri, &self.database, &self.tls, numbers(self))
+            == (&other.key, &other.uri, &other.database, &other.tls, numbers(other))
     }
 
     /// How to connect to it.
     pub fn connect_options(&self) -> ConnectOptions<'_> {
         ConnectOptions {
             uri: &self.uri,
-            database: Some(&self.key.id.database),
+            database: self.database.as_deref(),
             namespace: self.key.namespace.as_deref(),
             tls: self.tls.as_ref(),
         }
@@ -111,6 +113,7 @@ pub fn merge(targets: impl IntoIterator<Item = Target>) -> HashMap<TargetKey, Ta
                 merged.insert(target.key.clone(), target);
             }
             Some(same) => {
+                same.database = same.database.take().or(target.database);
                 same.suspended |= target.suspended;
                 same.events |= target.events;
                 same.grace = same.grace.max(target.grace);
@@ -134,6 +137,7 @@ mod tests {
                 id: TargetId { hosts: vec!["mongo:27017".into()], database: database.into() },
             },
             uri: format!("mongodb://user:hunter2@mongo/{database}"),
+            database: None,
             tls: None,
             grace: Duration::from_secs(grace),
             max_per_second: if grace > 0 { Some(grace as u32) } else { None },

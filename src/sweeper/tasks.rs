@@ -279,11 +279,16 @@ impl Task {
             return std::future::pending().await;
         }
         let key = self.target.key.to_string();
-        let (mut sweep, mut is_backlog) = (None, false);
+        let (mut sweep, mut is_backlog) = (None::<Sweep>, false);
         loop {
             let rank = self.peers.borrow_and_update().rank(&key);
             self.metrics.rank(rank);
             let schedule = Schedule::of_rank(rank, self.max_sleep);
+            if let Some(sweep) = &mut sweep
+                && let Err(error) = sweep.repair_indexes(&self.target).await
+            {
+                tracing::debug!(target = %key, %error, "the indexes are not repaired");
+            }
             // For one batch; then another database may have its turn.
             let permit = if is_backlog { self.turn().await } else { None };
             let step = async {

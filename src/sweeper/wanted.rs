@@ -74,6 +74,7 @@ pub fn target(service: &OrdersService, resource: &str, secrets: &ReadSecrets) ->
     let mut target = Target {
         key: TargetKey { namespace: Some(namespace.clone()), id: Default::default() },
         uri: uri.trim().to_owned(),
+        database: service.spec.database.name.clone(),
         tls: tls.transpose()?,
         grace: Duration::from_secs(u64::try_from(expiration.payment_grace_seconds).unwrap_or(0)),
         max_per_second: expiration.max_per_second.and_then(|most| u32::try_from(most).ok()),
@@ -82,7 +83,6 @@ pub fn target(service: &OrdersService, resource: &str, secrets: &ReadSecrets) ->
         warnings: Vec::new(),
         resources: vec![resource.to_owned()],
     };
-    target.key.id.database = service.spec.database.name.clone().unwrap_or_default();
     let options = target.connect_options();
     let found = options.target().and_then(|id| Ok((id, options.warnings()?)));
     let (id, warnings) = found

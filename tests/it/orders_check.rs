@@ -199,6 +199,18 @@ async fn orders_where_mongoose_would_have_stored_them_are_noticed_before_anythin
     };
     let (code, printed) = eventually("it is checked", checked).await;
     assert!(code == Some(3) && printed.contains("orders in another database"), "{printed}");
+    for mode in ["--once", "--dry-run"] {
+        let swept = || async {
+            let mut sweeper = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+            sweeper.args(["sweeper", mode]).env("SWEEPER_URI", &uri).env("KUBECONFIG", "/nonexistent");
+            let output = spawn_blocking(move || sweeper.output().unwrap()).await.unwrap();
+            let printed = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{printed}");
+            printed.contains("mongodb://HOST/test").then_some(())
+        };
+        eventually("the sweeper says which option to set", swept).await;
+    }
+    assert_eq!(eventually("the collections are listed", made).await, Vec::<String>::new());
 
     // Either is used once it is named.
     for name in ["test", "orders"] {

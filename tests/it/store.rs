@@ -55,6 +55,11 @@ async fn two_active_orders_on_one_ticket_are_reported_and_two_without_a_ticket_a
     let error = database.store.ensure_indexes().await.unwrap_err();
     assert!(matches!(error, StoreError::DuplicateActiveOrders(_)), "{error}");
     assert!(error.to_string().contains(&ticket.to_hex()), "{error}");
+    // It keeps no other from being made, such as the one by which orders expire.
+    let names = database.orders().list_index_names().await.unwrap();
+    for name in ["open_orders_by_expiry", "one_order_per_list_position", "one_order_per_idempotency_key"] {
+        assert!(names.iter().any(|made| made == name), "{names:?}");
+    }
 }
 
 #[tokio::test]

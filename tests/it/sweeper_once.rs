@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mongodb::bson::{Bson, DateTime, doc, oid::ObjectId};
+use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
@@ -71,6 +71,42 @@ async fn it_ends_its_sessions_before_it_ends_itself_but_does_not_wait_for_ever()
     assert!(swept.status.success() && swept.stderr.is_empty(), "{swept:?}");
     assert_eq!(held.happened(), 1);
     assert!(started.elapsed() >= Duration::from_secs(2), "it did not wait for the database");
+}
+
+#[tokio::test]
+async fn orders_that_nobody_can_read_or_cancel_delay_no_other() {
+    let database = TestDatabase::bare().await;
+    let target = ["--uri", &uri(), "--database", &database.name, "--once", "--max-per-second", "8"];
+    // By these the query is answered first, and it cannot be said when they are due.
+    let (long_ago, late) = (DateTime::from_millis(0), DateTime::from_millis(1000));
+    let mut left = Vec::new();
+    for _ in 0..2 {
+        left.push(database.mongoose_order(doc! { "expiresAt": [Bson::DateTime(long_ago)] }).await);
+        left.push(database.mongoose_order(doc! { "expiresAt": long_ago, "version": "one" }).await);
+    }
+    let due = database.mongoose_order(doc! { "expiresAt": late }).await;
+    let swept = sweeper(&target).await;
+    let log = String::from_utf8_lossy(&swept.stderr);
+    assert!(printed(&swept).contains("1 order expired in 1 database, 0 failed"), "{swept:?}");
+    assert_eq!(database.stored(&due).await.get_str("status").unwrap(), "cancelled");
+    for id in left {
+        assert!(log.contains(&id), "{log}");
+        assert_eq!(database.stored(&id).await.get_str("status").unwrap(), "created");
+    }
+}
+
+#[tokio::test]
+async fn what_is_only_counted_keeps_no_order_from_being_cancelled() {
+    let database = TestDatabase::bare().await;
+    database.store.ensure_indexes().await.unwrap();
+    let (overdue, proxy) = (order(&database, "created", -60_000).await, FaultProxy::start().await);
+    // As if there were so many orders that the server does not find those without a due time in time.
+    let counts = |command: &Document| command.to_string().contains("$not");
+    let held = proxy.when("find", usize::MAX, counts, Fault::HoldReply);
+    let swept = sweeper(&["--uri", &proxy.uri, "--database", &database.name, "--once"]).await;
+    assert!(held.happened() > 0);
+    assert!(printed(&swept).contains("1 order expired in 1 database, 0 failed"), "{swept:?}");
+    cancelled(&database, overdue).await;
 }
 
 #[tokio::test]
