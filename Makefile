@@ -21,7 +21,7 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: lints docs ## Check format and lints, then run every test against a real API server and database
-	@$(BED) up api spare-api mongo spare nats planes
+	@$(BED) up api spare-api mongo spare nats stan planes
 	@$(call cargo,the tests,240,test --locked --no-run)
 	$(BED) exec -- dev/locked cargo test --locked --quiet
 

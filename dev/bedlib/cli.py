@@ -23,6 +23,7 @@ EXAMPLES = """parts:
   mongo      a database that speaks MongoDB's protocol, on 127.0.0.1
   spare      a second one, which tests may restart
   nats       NATS with JetStream, on 127.0.0.1
+  stan       NATS Streaming, on 127.0.0.1
   node       a cluster of one node with a kubelet, in namespaces of its own
   ingress    Traefik in that cluster, published on 127.0.0.1 (brings up the node too)
   planes     the programs Traefik and nginx, which tests start themselves

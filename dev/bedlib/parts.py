@@ -141,6 +141,44 @@ class Nats:
         self.server.stop()
 
 
+class Stan:
+    """NATS Streaming. It keeps everything in memory, and as many channels as tests make."""
+
+    name = "stan"
+    needs_root, compiled = False, False
+
+    def __init__(self, bed):
+        self.bed, self.server = bed, bed.process("stan", "nats-streaming-server")
+
+    def build(self):
+        tools.go_tool("nats-streaming-server")
+
+    def healthy(self):
+        return self.server.alive()
+
+    def environment(self):
+        return {"TEST_STREAMING_URL": f"nats://127.0.0.1:{self.bed.port('stan')}",
+                "TEST_STREAMING_MONITOR": f"http://127.0.0.1:{self.bed.port('stan-monitor')}",
+                "NATS_STREAMING_SERVER": str(tools.go_tool("nats-streaming-server"))}
+
+    def up(self):
+        self.build()
+        folder = self.bed.part_folder("stan")
+        if not self.server.alive():
+            for port in ("stan", "stan-monitor"):
+                self.bed.renew_port(port)
+            # Its port answers before it knows clusters; the log has that of the runs before, too.
+            self.server.log.unlink(missing_ok=True)
+            self.server.start(tools.go_tool("nats-streaming-server"), "--addr", "127.0.0.1", "--port", self.bed.port("stan"),
+                              "--http_port", self.bed.port("stan-monitor"), "--cluster_id", "ticketing", "--max_channels", 0,
+                              "--pid", folder / "number")
+        wait_for("stan", "nats-streaming-server", lambda: "Streaming Server is ready" in self.server.log.read_text(), 20,
+                 self.server.log, self.server.alive)
+
+    def down(self):
+        self.server.stop()
+
+
 class Ingress:
     """Traefik in the node's namespaces, published on a port of the host's loopback."""
 
@@ -216,7 +254,7 @@ class Planes:
 
 
 # In the order in which they come up; they go down in the other.
-PARTS = {part.name: part for part in (Api, SpareApi, BareApi, Kwok, Mongo, Spare, Nats, Node, Ingress, Planes)}
+PARTS = {part.name: part for part in (Api, SpareApi, BareApi, Kwok, Mongo, Spare, Nats, Stan, Node, Ingress, Planes)}
 NEEDS = {"ingress": ["node"]}
 
 

@@ -191,7 +191,7 @@ class Bed:
 
 BED_PROGRAMS = {name.encode() for name in (
     "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "containerd",
-    "containerd-shim-runc-v2", "coredns", "traefik", "socat", "ferretdb", "kwok", "nats-server")}
+    "containerd-shim-runc-v2", "coredns", "traefik", "socat", "ferretdb", "kwok", "nats-server", "nats-streaming-server")}
 
 
 def free_port(taken):

@@ -22,6 +22,9 @@ from .state import CACHE, locked
 DEV = Path(__file__).resolve().parent.parent
 VERSIONS = tomllib.loads((DEV / "versions.toml").read_text())
 CLUSTER_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl", "coredns")
+# Nobody debugs what is built from Go: without debug information both compiling and linking take less. All have the same, so
+# that what they share is compiled once.
+WITHOUT_DEBUG, STRIPPED = ("-gcflags=all=-dwarf=false",), ("-s", "-w")
 # Held within this process, where a lock file would tell of another run.
 building = defaultdict(threading.Lock)
 
@@ -128,8 +131,7 @@ def cluster():
     # The version that helm calls itself, and that of Kubernetes which `helm template` takes for granted.
     variables |= {f"helm.sh/helm/v3/{name}": value for name, value in (
         ("internal/version.version", f"v{pin['helm']}"), ("pkg/chartutil.k8sVersionMajor", major), ("pkg/chartutil.k8sVersionMinor", minor))}
-    # Nobody debugs them: without debug information both compiling and linking take less.
-    flags = ["-buildvcs=false", "-gcflags=all=-dwarf=false", stamp(variables, "-s", "-w")]
+    flags = ["-buildvcs=false", *WITHOUT_DEBUG, stamp(variables, *STRIPPED)]
     programs = [".", "helm.sh/helm/v3/cmd/helm", "github.com/FerretDB/FerretDB/v2/cmd/ferretdb"]
 
     def build(folder):
@@ -159,7 +161,7 @@ def go_tool(name):
         environment = {**os.environ, "GOBIN": str(folder), "GOTOOLCHAIN": "local"}
         environment.pop("GOFLAGS", None)
         with step(f"building {name} {pin['version']}", seconds=pin["seconds"]):
-            run(name, ["go", "install", f"{pin['module']}@{pin['version']}"], log_of(name), env=environment)
+            run(name, ["go", "install", *WITHOUT_DEBUG, stamp({}, *STRIPPED), f"{pin['module']}@{pin['version']}"], log_of(name), env=environment)
 
     return cached(f"tools/{name}-{pin['version']}", build) / name
 

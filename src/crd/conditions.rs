@@ -180,7 +180,7 @@ reasons! {
     FallingBehind,
     /// The pods do not reach the broker of events, or it does not answer in time.
     BrokerUnreachable,
-    /// The broker refuses the pods, or has no JetStream.
+    /// The broker refuses the pods, or is not the one that the spec names.
     BrokerRefused,
     /// No stream has a subject, and the one that is named has others.
     SubjectWithoutStream,

@@ -22,13 +22,20 @@ pub const SUBJECTS: [&str; 8] = [
 /// The broker by which other services hear of orders, and tell of tickets and payments.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.jetStream) || !has(self.streaming)")
+    .message("events.jetStream and events.streaming cannot be set together: remove that of the broker that you do not have"))]
 pub struct EventsSpec {
     /// The NATS servers.
     pub nats: Nats,
 
-    /// The stream and the consumer of JetStream.
-    #[serde(default)]
-    pub jet_stream: JetStream,
+    /// The stream and the consumer of JetStream, which is the broker unless streaming is set. Default: the defaults of its
+    /// fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jet_stream: Option<JetStream>,
+
+    /// NATS Streaming, the broker of older copies of the course, in place of JetStream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<Streaming>,
 
     /// Other names of subjects, such as orders.created for order:created. Default: those of the course.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -42,7 +49,7 @@ pub struct EventsSpec {
     pub subjects: BTreeMap<String, String>,
 }
 
-/// NATS servers with JetStream.
+/// NATS servers.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("(has(self.servers) && self.servers.size() > 0) != has(self.urlSecretRef)")
@@ -113,4 +120,19 @@ impl Default for JetStream {
             max_age_seconds: defaults::stream_max_age_seconds(),
         }
     }
+}
+
+/// A cluster of NATS Streaming. Each pod is a client by its own name.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Streaming {
+    /// Id of the cluster, which its servers were started with; ticketing in the course.
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[-_A-Za-z0-9]+$"))]
+    pub cluster_id: String,
+
+    /// Name of the durable queue group by which all pods hear of tickets and payments. Default: orders-service, that of the
+    /// Node.js service, so that it goes on where that stopped.
+    #[serde(default = "defaults::durable")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[-_A-Za-z0-9]+$"))]
+    pub durable: String,
 }

@@ -41,7 +41,7 @@ pub use apply::{ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, status_pa
 pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
 pub use database::{CaSecretRef, ClientCertificateSecretRef, Database, DatabaseTls, UriSecretRef};
 pub use definition::{CrdError, crd_yaml};
-pub use events::{EventsSpec, JetStream, Nats, NatsUrlSecretRef, SUBJECTS};
+pub use events::{EventsSpec, JetStream, Nats, NatsUrlSecretRef, SUBJECTS, Streaming};
 pub use gateway::{GatewaySpec, ParentRef};
 pub use ingress::{IngressSpec, IngressTlsSpec};
 pub use routes::{Backend, Host, RouteSpec};

@@ -58,6 +58,11 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
         [json!({"servers": ["nats://h:4222", "tls://[::1]"]}), json!({"urlSecretRef": {"name": "nats"}})]
     {
         service(events(json!({"nats": nats}))).validate_cel().unwrap();
+        for broker in [json!({"jetStream": {}}), json!({"streaming": {"clusterId": "ticketing"}})] {
+            let mut with = json!({"nats": nats});
+            json_patch::merge(&mut with, &broker);
+            service(events(with)).validate_cel().unwrap();
+        }
     }
     service(renamed(json!({"order:created": "orders.created", "ticket:created": "tickets.created"})))
         .validate_cel()
@@ -80,6 +85,12 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
         ),
         (events(json!({"nats": {"servers": ["nats://u:p@h"]}})), "belongs into a Secret"),
         (events(json!({"nats": {"servers": ["http://h:4222"]}})), "nats://HOST:4222"),
+        (
+            events(json!({
+                "nats": {"servers": ["nats://h"]}, "jetStream": {}, "streaming": {"clusterId": "ticketing"},
+            })),
+            "cannot be set together",
+        ),
         (renamed(json!({"order:made": "x"})), "the subjects are ticket:created"),
         (renamed(json!({"order:created": "a b"})), "cannot be a subject"),
         (renamed(json!({"order:created": "orders.*"})), "cannot be a subject"),

@@ -5,8 +5,8 @@ use std::{fmt, path::PathBuf, time::Duration};
 use clap::Args;
 use thiserror::Error;
 
-use super::wire::{InvalidSubjects, Subjects};
-use crate::runtime::percent_decoded;
+use super::wire::{InvalidSubjects, Subject, Subjects};
+use crate::runtime::{is_nats_subject, percent_decoded};
 
 /// Events, which are off unless a server is named.
 #[derive(Args, Clone)]
@@ -20,6 +20,14 @@ pub struct EventsArgs {
     #[arg(long, env = "NATS_CA_FILE", value_name = "FILE", help_heading = "Events")]
     pub nats_ca_file: Option<PathBuf>,
 
+    /// Id of a NATS Streaming cluster, which is used in place of JetStream then
+    #[arg(long, env = "NATS_CLUSTER_ID", value_name = "ID", help_heading = "Events")]
+    pub nats_cluster_id: Option<String>,
+
+    /// Name of this process to NATS Streaming, such as the pod's; no other may be connected by it. Default: a random one
+    #[arg(long, env = "NATS_CLIENT_ID", value_name = "ID", help_heading = "Events")]
+    pub nats_client_id: Option<String>,
+
     /// Name of the JetStream stream that is made for those subjects that no stream has
     #[arg(
         long,
@@ -30,7 +38,8 @@ pub struct EventsArgs {
     )]
     pub nats_stream: String,
 
-    /// Name of the durable consumer by which all pods of this service hear of tickets and payments
+    /// Name of the durable consumer, or of the durable queue group of NATS Streaming, by which all pods of this service hear of
+    /// tickets and payments
     #[arg(
         long,
         env = "NATS_DURABLE",
@@ -66,11 +75,31 @@ pub struct Settings {
     pub(super) servers: Vec<String>,
     pub(super) login: Option<Login>,
     pub(super) ca: Option<PathBuf>,
-    pub(super) stream: String,
+    pub(super) way: Way,
     pub(super) durable: String,
+    pub(super) subjects: Subjects,
+}
+
+/// Which of the two brokers it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    JetStream(Stream),
+    Streaming(Cluster),
+}
+
+/// The stream that is made for subjects that have none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stream {
+    pub(super) name: String,
     pub(super) replicas: usize,
     pub(super) max_age: Duration,
-    pub(super) subjects: Subjects,
+}
+
+/// A cluster of NATS Streaming, and who this process is to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cluster {
+    pub(super) id: String,
+    pub(super) client_id: String,
 }
 
 /// Who this process is to the servers.
@@ -97,6 +126,15 @@ pub enum InvalidSettings {
     /// A name of a consumer that is none.
     #[error("NATS_DURABLE is {0:?}, and a consumer's name has no space, no dot, no *, no > and no slash")]
     Durable(String),
+    /// An id of a cluster that is none.
+    #[error("NATS_CLUSTER_ID is {0:?}, and the id of a cluster has no space, no *, no > and no slash")]
+    ClusterId(String),
+    /// An id of a client that is none.
+    #[error("NATS_CLIENT_ID is {0:?}, and NATS Streaming takes letters, digits, - and _ only, up to 255")]
+    ClientId(String),
+    /// A name that is none to NATS Streaming.
+    #[error("{0:?} cannot be a name in NATS Streaming, where a durable has no colon and a subject no slash")]
+    Streaming(String),
     /// Subjects that cannot work.
     #[error("NATS_SUBJECTS: {0}")]
     Subjects(#[from] InvalidSubjects),
@@ -108,15 +146,12 @@ impl EventsArgs {
     /// # Errors
     /// When they cannot work.
     pub fn settings(&self) -> Result<Option<Settings>, InvalidSettings> {
-        let Some(url) = self.nats_url.as_deref().filter(|url| !url.trim().is_empty()) else {
-            return Ok(None);
-        };
+        let Some(url) = named(self.nats_url.as_deref()) else { return Ok(None) };
         let named = url.split(',').map(str::trim).filter(|server| !server.is_empty());
         let parsed: Result<Vec<_>, _> = (1..).zip(named).map(|(at, server)| address(at, server)).collect();
         let (servers, logins): (Vec<_>, Vec<_>) = parsed?.into_iter().unzip();
-        if !is_stream(&self.nats_stream) {
-            return Err(InvalidSettings::Stream(self.nats_stream.clone()));
-        }
+        let subjects: Subjects = self.nats_subjects.parse()?;
+        let way = self.way(&subjects)?;
         if !is_stream(&self.nats_durable) {
             return Err(InvalidSettings::Durable(self.nats_durable.clone()));
         }
@@ -125,12 +160,40 @@ impl EventsArgs {
             // One for all, as the client has it.
             login: logins.into_iter().flatten().next(),
             ca: self.nats_ca_file.clone().filter(|path| !path.as_os_str().is_empty()),
-            stream: self.nats_stream.clone(),
+            way,
             durable: self.nats_durable.clone(),
-            replicas: usize::try_from(self.nats_stream_replicas).unwrap_or(1),
-            max_age: Duration::from_secs(self.nats_stream_max_age_seconds.into()),
-            subjects: self.nats_subjects.parse()?,
+            subjects,
         }))
+    }
+
+    /// NATS Streaming if its cluster is named, as in the manifests of the Node.js service.
+    fn way(&self, subjects: &Subjects) -> Result<Way, InvalidSettings> {
+        let Some(id) = named(self.nats_cluster_id.as_deref()) else {
+            if !is_stream(&self.nats_stream) {
+                return Err(InvalidSettings::Stream(self.nats_stream.clone()));
+            }
+            return Ok(Way::JetStream(Stream {
+                name: self.nats_stream.clone(),
+                replicas: usize::try_from(self.nats_stream_replicas).unwrap_or(1),
+                max_age: Duration::from_secs(self.nats_stream_max_age_seconds.into()),
+            }));
+        };
+        if !is_nats_subject(id) || id.contains('/') {
+            return Err(InvalidSettings::ClusterId(id.to_owned()));
+        }
+        let random = || format!("orders-operator-{:016x}", fastrand::u64(..));
+        let client_id = named(self.nats_client_id.as_deref()).map_or_else(random, str::to_owned);
+        if !is_client_id(&client_id) {
+            return Err(InvalidSettings::ClientId(client_id));
+        }
+        let mut names = Subject::ALL.into_iter().map(|subject| subjects.name(subject));
+        if let Some(name) = names.find(|name| name.contains('/')) {
+            return Err(InvalidSettings::Streaming(name.to_owned()));
+        }
+        if self.nats_durable.contains(':') {
+            return Err(InvalidSettings::Streaming(self.nats_durable.clone()));
+        }
+        Ok(Way::Streaming(Cluster { id: id.to_owned(), client_id }))
     }
 }
 
@@ -139,7 +202,7 @@ impl fmt::Debug for Settings {
         // Without the login.
         f.debug_struct("Settings")
             .field("servers", &self.servers)
-            .field("stream", &self.stream)
+            .field("way", &self.way)
             .field("subjects", &self.subjects)
             .finish_non_exhaustive()
     }
@@ -185,6 +248,15 @@ fn is_stream(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && name.bytes().all(is_allowed)
 }
 
+fn is_client_id(id: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    id.len() <= 255 && id.bytes().all(is_allowed)
+}
+
+fn named(value: Option<&str>) -> Option<&str> {
+    value.map(str::trim).filter(|value| !value.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -226,6 +298,40 @@ mod tests {
         assert!(login("nats://u:p%40%25@a,nats://b") == user("u", "p@%"));
         assert!(login("nats://a,nats://u:p@b") == user("u", "p"));
         assert!(login("nats://s3cret@a") == Some(Login::Token("s3cret".into())));
+    }
+
+    #[test]
+    fn a_cluster_id_selects_nats_streaming_as_in_the_manifests_of_the_node_service() {
+        let way = |more: &[&str]| {
+            let arguments = [&["--nats-url", "http://nats-srv:4222"], more].concat();
+            settings(&arguments).unwrap().unwrap().way
+        };
+        assert!(matches!(way(&["--nats-cluster-id", ""]), Way::JetStream(_)));
+        let Way::Streaming(cluster) =
+            way(&["--nats-cluster-id", "ticketing", "--nats-client-id", "orders-7d4f-x2x"])
+        else {
+            panic!("it is JetStream")
+        };
+        assert_eq!((cluster.id.as_str(), cluster.client_id.as_str()), ("ticketing", "orders-7d4f-x2x"));
+        // No two processes have the same.
+        assert_ne!(way(&["--nats-cluster-id", "a"]), way(&["--nats-cluster-id", "a"]));
+        // A stream is nothing to it.
+        way(&["--nats-cluster-id", "a", "--nats-stream", "a.b"]);
+    }
+
+    #[test]
+    fn names_that_nats_streaming_does_not_take_are_refused() {
+        for (more, wanted) in [
+            (["--nats-cluster-id", "a b"], "NATS_CLUSTER_ID is \"a b\""),
+            (["--nats-client-id", "pod.1"], "NATS_CLIENT_ID is \"pod.1\""),
+            (["--nats-subjects", "order:created=a/b"], "\"a/b\" cannot be"),
+            (["--nats-durable", "a:b"], "\"a:b\" cannot be"),
+        ] {
+            let cluster = ["--nats-url", "h", "--nats-cluster-id", "ticketing"];
+            let arguments = if more[0] == "--nats-cluster-id" { &cluster[..2] } else { &cluster[..] };
+            let error = settings(&[arguments, &more[..]].concat()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! What is asked of a broker: that it keeps what is published, and tells what was.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use thiserror::Error;
 
 use super::wire::Subject;
 use crate::store::Positions;
+
+/// The most messages that wait for their acknowledgement.
+pub(super) const IN_FLIGHT: usize = 2000;
 
 /// One event, on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +22,8 @@ pub(super) struct Message {
 /// That a broker keeps a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ack {
-    pub(super) stream: String,
-    pub(super) sequence: u64,
+    /// The stream and the sequence, where the broker says them.
+    pub(super) place: Option<(String, u64)>,
     /// Whether it had the message already.
     pub(super) is_duplicate: bool,
 }
@@ -30,14 +33,19 @@ pub(super) trait Broker: Sync {
     /// Publishes a message, and waits until the broker keeps it.
     fn publish(&self, message: &Message) -> impl Future<Output = Result<Ack, BrokerError>> + Send;
 
-    /// Where the streams of our events end.
+    /// Where the streams of our events end; nothing where what was published is not found by its place.
     fn ends(&self) -> impl Future<Output = Result<Positions, BrokerError>> + Send;
 
-    /// The ids of the messages that were published after `positions`.
+    /// The ids of the messages that were published after `positions`, or, where there are none, within `age`: so long ago
+    /// the oldest change was made that may not be noted as told.
     fn published_since(
         &self,
         positions: &Positions,
+        age: Duration,
     ) -> impl Future<Output = Result<HashSet<String>, BrokerError>> + Send;
+
+    /// Takes leave, once everything that was sent has arrived.
+    fn close(&self) -> impl Future<Output = Result<(), BrokerError>> + Send;
 }
 
 /// Why a broker cannot be used. What a server says is for the log only.
@@ -48,9 +56,19 @@ pub(super) enum BrokerError {
     #[error("the NATS servers refuse the connection; check the user and the password, or the token: {0}")]
     Refused(String),
     #[error(
-        "the NATS server has no JetStream; start it with --jetstream (NATS Streaming is another program, and is not supported)"
+        "the NATS server has no JetStream; start it with --jetstream, or name its cluster by NATS_CLUSTER_ID if it is a NATS Streaming server"
     )]
     NoJetStream,
+    #[error(
+        "no NATS Streaming server has the cluster id {0}; correct NATS_CLUSTER_ID, or leave it out if the NATS server has JetStream"
+    )]
+    NoStreaming(String),
+    #[error(
+        "another process is connected as {0}, and answers; give each its own NATS_CLIENT_ID, such as the pod's name"
+    )]
+    ClientIdTaken(String),
+    #[error("the NATS Streaming server does not know this connection any more: {0}")]
+    Forgotten(String),
     #[error(
         "no stream has the subject {subject}, and the stream {stream}, which is never altered, has other subjects; add it there, or name another stream"
     )]
@@ -70,10 +88,12 @@ impl BrokerError {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "BrokerUnreachable",
-            Self::Refused(_) | Self::NoJetStream => "BrokerRefused",
+            Self::Refused(_) | Self::NoJetStream | Self::NoStreaming(_) | Self::ClientIdTaken(_) => {
+                "BrokerRefused"
+            }
             Self::SubjectWithoutStream { .. } => "SubjectWithoutStream",
             Self::ConsumerOfOthers { .. } => "ConsumerOfOthers",
-            Self::Failed { .. } => "BrokerFailed",
+            Self::Failed { .. } | Self::Forgotten(_) => "BrokerFailed",
             Self::TimedOut { .. } => "BrokerTooSlow",
         }
     }

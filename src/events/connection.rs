@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,13 +31,32 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// A connection, and whether it is lost.
 pub(super) struct Connection {
     pub(super) client: Client,
-    lost: CancellationToken,
+    pub(super) loss: Loss,
+}
+
+/// Whether a connection is lost, and why. Clones share it.
+#[derive(Clone)]
+pub(super) struct Loss {
+    is_lost: CancellationToken,
+    why: Arc<OnceLock<BrokerError>>,
+}
+
+impl Loss {
+    fn new() -> Self {
+        Self { is_lost: CancellationToken::new(), why: Arc::default() }
+    }
+
+    /// Has the connection given up. The first reason counts.
+    pub(super) fn report(&self, why: BrokerError) {
+        drop(self.why.set(why));
+        self.is_lost.cancel();
+    }
 }
 
 impl Connection {
     pub(super) async fn open(settings: &Settings) -> Result<Self, BrokerError> {
-        let lost = CancellationToken::new();
-        let (on_event, was_connected) = (lost.clone(), Arc::new(AtomicBool::new(false)));
+        let loss = Loss::new();
+        let (on_event, was_connected) = (loss.clone(), Arc::new(AtomicBool::new(false)));
         let (is_again, has_reported) = (was_connected.clone(), Arc::new(AtomicBool::new(false)));
         let mut options = ConnectOptions::new()
             .name("orders-operator")
@@ -50,10 +69,12 @@ impl Connection {
                 if is_again.load(Ordering::SeqCst) { REQUEST_TIMEOUT * 2 } else { Duration::ZERO }
             })
             .event_callback(move |event| {
-                let (lost, has_reported) = (on_event.clone(), has_reported.clone());
+                let (loss, has_reported) = (on_event.clone(), has_reported.clone());
                 async move {
                     match event {
-                        Event::Disconnected | Event::Closed | Event::Draining => lost.cancel(),
+                        Event::Disconnected | Event::Closed | Event::Draining => {
+                            loss.report(BrokerError::Unreachable("the connection is lost".into()))
+                        }
                         // Once for a connection: one about rights comes again and again.
                         Event::ServerError(error) if !has_reported.swap(true, Ordering::SeqCst) => {
                             tracing::warn!(%error, "the NATS server reports an error")
@@ -85,11 +106,13 @@ impl Connection {
             Err(_) => return Err(BrokerError::Unreachable("no answer in time".into())),
         };
         was_connected.store(true, Ordering::SeqCst);
-        Ok(Self { client, lost })
+        Ok(Self { client, loss })
     }
 
     /// Waits until the connection is lost.
-    pub(super) async fn lost(&self) {
-        self.lost.cancelled().await;
+    pub(super) async fn lost(&self) -> BrokerError {
+        self.loss.is_lost.cancelled().await;
+        let why = self.loss.why.get().cloned();
+        why.unwrap_or_else(|| BrokerError::Unreachable("the connection is lost".into()))
     }
 }

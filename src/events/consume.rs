@@ -1,27 +1,20 @@
-//! Hears what the neighbours tell, by durable consumers that all pods share. While the database is away nothing is
+//! Hears what the neighbours tell, by durable subscriptions that all pods share. While the database is away nothing is
 //! acknowledged, so nothing is lost; the broker delivers it again.
 
-use std::time::Duration;
-
-use async_nats::jetstream::{
-    AckKind, Message as Delivered,
-    consumer::{self, AckPolicy, DeliverPolicy, PullConsumer, pull},
-};
-use futures::{StreamExt, future::try_join_all};
-use jiff::Timestamp;
-use tokio::time::{sleep, timeout};
+use futures::future::try_join_all;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    args::Settings,
+    args::{Settings, Way},
     attempts::Attempts,
-    broker::BrokerError,
-    client_error::failed,
+    broker::{Broker, BrokerError},
     connection::Connection,
-    handle::{Handler, PAUSES, Received, Refusals, Verdict},
+    handle::{Handler, PAUSES, Refusals, Verdict},
+    inbox::Inbox,
     jetstream::JetStream,
     metrics::Metrics,
-    wire::Subject,
+    streaming::Streaming,
 };
 use crate::{
     order::ReservationTerms,
@@ -29,21 +22,7 @@ use crate::{
     store::{EventsTask, Store},
 };
 
-const JOINING: &str = "joining the consumers of a stream";
-const HEARING: &str = "waiting for messages";
 const ANSWERING: &str = "answering a payment";
-
-/// The most messages that a pod takes at once.
-const BATCH: usize = 200;
-
-/// How long the broker waits for an acknowledgement before it delivers a message again.
-const ACK_WAIT: Duration = Duration::from_secs(30);
-
-/// How long one request for messages waits.
-const EXPIRES: Duration = Duration::from_secs(5);
-
-/// How much longer than that the broker may take to say that there are none.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// Hears until `stop`; what was taken by then is finished.
 pub(super) async fn run(
@@ -85,159 +64,81 @@ async fn connected(
     stop: &CancellationToken,
 ) -> Result<(), BrokerError> {
     let connection = Connection::open(settings).await?;
-    let broker = JetStream::open(&connection, settings).await?;
-    let handler = Handler { store, broker: &broker, terms, metrics, refusals: Refusals::default() };
-    let streams = broker.streams_of(&Subject::HEARD);
-    let mut hearing = Vec::new();
-    for (stream, names) in streams {
-        let heard = hear_stream(&broker, &handler, settings, stream, names, stop);
-        hearing.push(heard);
+    let refusals = Refusals::default();
+    match &settings.way {
+        Way::JetStream(stream) => {
+            let broker = JetStream::open(&connection, settings, stream).await?;
+            let inboxes = broker.inboxes(&settings.durable).await?;
+            let handler = Handler { store, broker: &broker, terms, metrics, refusals };
+            hear_all(&connection, &handler, inboxes, stop).await
+        }
+        Way::Streaming(cluster) => {
+            let broker = Streaming::open(&connection, settings, cluster, &cluster.client_id).await?;
+            let inboxes = broker.inboxes(&settings.durable).await?;
+            let handler = Handler { store, broker: &broker, terms, metrics, refusals };
+            hear_all(&connection, &handler, inboxes, stop).await
+        }
     }
-    let lost = || BrokerError::Unreachable("the connection is lost".into());
-    tokio::select! {
-        heard = try_join_all(hearing) => drop(heard?),
-        () = connection.lost() => return Err(lost()),
-    }
-    // The last acknowledgements.
-    connection.client.flush().await.map_err(|_| lost())
 }
 
-async fn hear_stream(
-    broker: &JetStream,
-    handler: &Handler<'_, JetStream>,
-    settings: &Settings,
-    stream: &str,
-    names: Vec<String>,
+/// Hears from all of `inboxes`, and lets the broker have the last acknowledgements.
+async fn hear_all<B: Broker, I: Inbox>(
+    connection: &Connection,
+    handler: &Handler<'_, B>,
+    inboxes: Vec<I>,
     stop: &CancellationToken,
 ) -> Result<(), BrokerError> {
-    let consumer = join(broker, stream, names, &settings.durable).await?;
-    hear(&consumer, settings, handler, most_bytes(broker), stop).await
-}
-
-/// The most bytes that are asked for at once: more than any one message has.
-fn most_bytes(broker: &JetStream) -> usize {
-    broker.context.client().max_payload().max(1 << 20) * 2
-}
-
-/// The durable consumer of these subjects, which is made if there is none.
-async fn join(
-    broker: &JetStream,
-    stream: &str,
-    names: Vec<String>,
-    durable: &str,
-) -> Result<PullConsumer, BrokerError> {
-    let stream = broker.context.get_stream(stream).await.map_err(|error| failed(JOINING, &error))?;
-    let config = pull::Config {
-        durable_name: Some(durable.to_owned()),
-        description: Some("The orders service, by orders-operator".into()),
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: ACK_WAIT,
-        filter_subjects: names.clone(),
-        ..pull::Config::default()
-    };
-    let consumer: PullConsumer =
-        stream.get_or_create_consumer(durable, config).await.map_err(|error| failed(JOINING, &error))?;
-    let known = &consumer.cached_info().config;
-    let mut has: Vec<_> = known.filter_subjects.iter().chain([&known.filter_subject]).cloned().collect();
-    has.retain(|subject| !subject.is_empty());
-    has.sort_unstable();
-    let mut wanted = names;
-    wanted.sort_unstable();
-    let problem = if has == wanted { unfit(known) } else { Some("is for other subjects") };
-    match problem {
-        None => Ok(consumer),
-        Some(problem) => Err(BrokerError::ConsumerOfOthers {
-            durable: durable.to_owned(),
-            stream: consumer.cached_info().stream_name.clone(),
-            problem,
-        }),
+    let hearing = inboxes.into_iter().map(|inbox| hear(inbox, handler, stop));
+    tokio::select! {
+        heard = try_join_all(hearing) => drop(heard?),
+        error = connection.lost() => return Err(error),
     }
+    handler.broker.close().await
 }
 
-/// Why messages would be lost with a consumer that somebody else has made; none if they would not.
-fn unfit(config: &consumer::Config) -> Option<&'static str> {
-    if config.ack_policy != AckPolicy::Explicit {
-        Some("does not wait for the acknowledgement of each message")
-    } else if config.max_deliver > 0 {
-        Some("delivers a message only a number of times")
-    } else if config.headers_only {
-        Some("delivers headers only")
-    } else {
-        None
-    }
-}
-
-async fn hear(
-    consumer: &PullConsumer,
-    settings: &Settings,
-    handler: &Handler<'_, JetStream>,
-    bytes: usize,
+async fn hear<B: Broker, I: Inbox>(
+    mut inbox: I,
+    handler: &Handler<'_, B>,
     stop: &CancellationToken,
 ) -> Result<(), BrokerError> {
     let mut failures = 0;
     while !stop.is_cancelled() {
-        let request = consumer.batch().max_messages(BATCH).max_bytes(bytes).expires(EXPIRES);
-        let messages = request.messages().await.map_err(|error| failed(HEARING, &error))?;
-        let mut ready = messages.ready_chunks(BATCH);
-        let mut is_first = true;
-        loop {
-            let next = tokio::select! {
-                next = timeout(EXPIRES + GRACE, ready.next()) => next,
+        let delivered = tokio::select! {
+            delivered = inbox.next() => delivered?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        if delivered.is_empty() {
+            continue;
+        }
+        if take(&inbox, &delivered, handler, failures).await? {
+            failures = 0;
+        } else {
+            tokio::select! {
+                () = sleep(exponential(PAUSES.0, PAUSES.1, failures)) => {}
                 () = stop.cancelled() => return Ok(()),
-            };
-            let Some(chunk) = next.map_err(|_| BrokerError::TimedOut { doing: HEARING })? else { break };
-            let (mut delivered, mut ended) = (Vec::with_capacity(chunk.len()), None);
-            for message in chunk {
-                match message {
-                    Ok(message) => delivered.push(message),
-                    Err(error) => ended = Some(error),
-                }
             }
-            let is_done = take(&delivered, settings, handler, failures).await?;
-            if let Some(error) = ended {
-                // The client calls it an error too that the next message does not fit into what was asked for. What is one
-                // comes again, without a message.
-                if is_first && delivered.is_empty() {
-                    return Err(BrokerError::Failed { doing: HEARING, detail: error.to_string() });
-                }
-                break;
-            }
-            is_first = false;
-            if is_done {
-                failures = 0;
-            } else {
-                tokio::select! {
-                    () = sleep(exponential(PAUSES.0, PAUSES.1, failures)) => {}
-                    () = stop.cancelled() => return Ok(()),
-                }
-                failures += 1;
-            }
+            failures += 1;
         }
     }
     Ok(())
 }
 
 /// Handles messages, and tells the broker what has become of them. Whether all are done with.
-async fn take(
-    delivered: &[Delivered],
-    settings: &Settings,
-    handler: &Handler<'_, JetStream>,
+async fn take<B: Broker, I: Inbox>(
+    inbox: &I,
+    delivered: &[I::Delivered],
+    handler: &Handler<'_, B>,
     failures: u32,
 ) -> Result<bool, BrokerError> {
-    let mut received = Vec::with_capacity(delivered.len());
-    for message in delivered {
-        received.push(read(message, settings)?);
-    }
-    let verdicts = handler.handle(&received).await;
-    let later = AckKind::Nak(Some(exponential(PAUSES.0, PAUSES.1, failures)));
+    let received: Result<Vec<_>, _> = delivered.iter().map(|message| inbox.read(message)).collect();
+    let verdicts = handler.handle(&received?).await;
+    let pause = exponential(PAUSES.0, PAUSES.1, failures);
     for (message, verdict) in delivered.iter().zip(&verdicts) {
-        let told = match verdict {
-            Verdict::Done => message.ack().await,
-            Verdict::Later | Verdict::Unanswered => message.ack_with(later).await,
-        };
-        // It is delivered again, which changes nothing.
-        told.map_err(|error| BrokerError::Failed { doing: HEARING, detail: error.to_string() })?;
+        // If the broker does not hear of it, the message comes again, which changes nothing.
+        match verdict {
+            Verdict::Done => inbox.acknowledge(message).await?,
+            Verdict::Later | Verdict::Unanswered => inbox.postpone(message, pause).await?,
+        }
     }
     if verdicts.contains(&Verdict::Unanswered) {
         // By another connection, which looks for the streams again.
@@ -247,20 +148,4 @@ async fn take(
         });
     }
     Ok(verdicts.iter().all(|verdict| *verdict == Verdict::Done))
-}
-
-fn read(message: &Delivered, settings: &Settings) -> Result<Received, BrokerError> {
-    let broken = |detail: String| BrokerError::Failed { doing: HEARING, detail };
-    let info = message.info().map_err(|error| broken(error.to_string()))?;
-    let subject = settings.subjects.find(&message.subject).ok_or_else(|| {
-        broken(format!("a message has the subject {}, which was not asked for", message.subject))
-    })?;
-    Ok(Received {
-        subject,
-        data: message.payload.to_vec(),
-        stream: info.stream.to_owned(),
-        sequence: info.stream_sequence,
-        published: Timestamp::from_nanosecond(info.published.unix_timestamp_nanos())
-            .unwrap_or(Timestamp::MAX),
-    })
 }

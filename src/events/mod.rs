@@ -4,17 +4,18 @@
 //! noted, and notes that it has been told once the broker has acknowledged it. So every change is told at least once, each
 //! order's changes by version, and the orders of a ticket one after the other; whatever process is killed, and when.
 //!
-//! The only module that names the `async_nats` crate.
+//! The only module that names the crates `async_nats` and `prost`.
 //!
 //! ```text
 //! wire         the JSON of every event
 //!
-//! args         the settings: servers, stream, subjects
+//! args         the settings: servers, stream or cluster, subjects
 //! broker       what is asked of a broker
+//! inbox        what a broker delivers
 //! client_error what an error of its client means
 //! connection   a connection to NATS, which is not repaired but made again
 //! jetstream    JetStream as a broker
-//! read_back    what a stream has of our events
+//! streaming    NATS Streaming as a broker
 //!
 //! attempts     the pauses between attempts, and which failures are logged
 //! lead         being the one who tells
@@ -36,13 +37,14 @@ mod connection;
 mod consume;
 pub mod dead_letters;
 mod handle;
+mod inbox;
 mod jetstream;
 mod lead;
 mod metrics;
 mod plan;
-mod read_back;
 mod relay;
 mod run;
+mod streaming;
 pub mod wire;
 
 pub use args::{EventsArgs, InvalidSettings, Settings};

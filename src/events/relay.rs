@@ -15,8 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    broker::{Ack, Broker, BrokerError},
-    jetstream::IN_FLIGHT,
+    broker::{Ack, Broker, BrokerError, IN_FLIGHT},
     lead::Lead,
     metrics::Metrics,
     plan::{self, Note, Step},
@@ -146,7 +145,10 @@ impl<B: Broker> Relay<'_, B> {
                 return Err(RelayError::LeaseLost);
             }
         }
-        Ok(self.broker.published_since(&positions).await?)
+        match self.store.oldest_untold().await? {
+            Some(age) => Ok(self.broker.published_since(&positions, age).await?),
+            None => Ok(HashSet::new()),
+        }
     }
 
     async fn round(&self, published: &HashSet<String>) -> Result<Round, RelayError> {
@@ -216,9 +218,9 @@ impl<B: Broker> Relay<'_, B> {
     /// Everything that was published up to these acknowledgements is noted as told.
     fn advance(&self, acks: &[Ack]) {
         let mut positions = self.lead.positions();
-        for ack in acks {
-            let position = positions.entry(ack.stream.clone()).or_default();
-            *position = ack.sequence.max(*position);
+        for (stream, sequence) in acks.iter().filter_map(|ack| ack.place.clone()) {
+            let position = positions.entry(stream).or_default();
+            *position = sequence.max(*position);
         }
         self.lead.set_positions(positions);
     }

@@ -10,15 +10,16 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    args::Settings,
+    args::{Settings, Way},
     attempts::Attempts,
-    broker::BrokerError,
+    broker::Broker,
     connection::Connection,
     consume,
     jetstream::JetStream,
     lead::Lead,
     metrics::Metrics,
     relay::{Relay, RelayError},
+    streaming::Streaming,
 };
 use crate::{
     order::ReservationTerms,
@@ -78,7 +79,7 @@ async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, stop: &Canc
     }
 }
 
-/// Leads, or waits until it may, while one connection lasts.
+/// Connects to the broker, and tells by it.
 async fn connected(
     store: &Store,
     settings: &Settings,
@@ -87,23 +88,62 @@ async fn connected(
     stop: &CancellationToken,
 ) -> Result<(), RelayError> {
     let connection = Connection::open(settings).await?;
-    let broker = JetStream::open(&connection, settings).await?;
-    metrics.connected(true);
-    tracing::info!("connected to the broker of events");
-    let wakes = Wakes::new(&connection.client, store);
-    let lost = || RelayError::from(BrokerError::Unreachable("the connection is lost".into()));
-    while !stop.is_cancelled() {
-        let Some(lead) = Lead::take(store, holder).await? else {
-            tokio::select! {
-                () = wakes.wait_for_turn(store) => {}
-                () = connection.lost() => return Err(lost()),
-                () = stop.cancelled() => {}
+    let connected = Connected { store, connection: &connection, metrics, holder, stop };
+    match &settings.way {
+        Way::JetStream(stream) => {
+            connected.tell(&JetStream::open(&connection, settings, stream).await?).await
+        }
+        Way::Streaming(cluster) => {
+            // The id itself is that of the connection that hears: one id is for one connection.
+            let client_id = format!("{}-relay", cluster.client_id);
+            connected.tell(&Streaming::open(&connection, settings, cluster, &client_id).await?).await
+        }
+    }
+}
+
+/// A process whose relay has a connection.
+struct Connected<'a> {
+    store: &'a Store,
+    connection: &'a Connection,
+    metrics: &'a Metrics,
+    holder: &'a str,
+    stop: &'a CancellationToken,
+}
+
+impl Connected<'_> {
+    /// Leads, or waits until it may, while the connection lasts.
+    async fn tell<B: Broker>(&self, broker: &B) -> Result<(), RelayError> {
+        self.metrics.connected(true);
+        tracing::info!("connected to the broker of events");
+        let wakes = Wakes::new(&self.connection.client, self.store);
+        while !self.stop.is_cancelled() {
+            let Some(lead) = Lead::take(self.store, self.holder).await? else {
+                tokio::select! {
+                    () = wakes.wait_for_turn(self.store) => {}
+                    error = self.connection.lost() => return Err(error.into()),
+                    () = self.stop.cancelled() => {}
+                }
+                continue;
+            };
+            self.metrics.leads(true);
+            tracing::info!("this pod publishes the events of orders");
+            let result = self.lead(broker, &lead, &wakes).await;
+            self.metrics.leads(false);
+            // Also after a failure: another pod may reach the broker.
+            if let Err(error) = lead.release().await {
+                tracing::debug!(%error, "the lease of the relay is not released");
             }
-            continue;
-        };
-        metrics.leads(true);
-        tracing::info!("this pod publishes the events of orders");
-        let relay = Relay { store, broker: &broker, lead: &lead, metrics };
+            wakes.tell_free().await;
+            result?;
+        }
+        if let Err(error) = broker.close().await {
+            tracing::debug!(%error, "the broker does not know that this process ends");
+        }
+        Ok(())
+    }
+
+    async fn lead<B: Broker>(&self, broker: &B, lead: &Lead, wakes: &Wakes<'_>) -> Result<(), RelayError> {
+        let relay = Relay { store: self.store, broker, lead, metrics: self.metrics };
         let changes = wakes.changes().await;
         let woken = || async {
             match &changes {
@@ -111,20 +151,12 @@ async fn connected(
                 None => std::future::pending().await,
             }
         };
-        let result = tokio::select! {
-            result = relay.run(woken, stop) => result,
+        tokio::select! {
+            result = relay.run(woken, self.stop) => result,
             () = lead.keep() => Err(RelayError::LeaseLost),
-            () = connection.lost() => Err(lost()),
-        };
-        metrics.leads(false);
-        // Also after a failure: another pod may reach the broker.
-        if let Err(error) = lead.release().await {
-            tracing::debug!(%error, "the lease of the relay is not released");
+            error = self.connection.lost() => Err(error.into()),
         }
-        wakes.tell_free().await;
-        result?;
     }
-    Ok(())
 }
 
 /// Messages between the pods of one database, so that they need not look for each other's changes: whoever gets none

@@ -35,6 +35,8 @@ pub(super) const UPDATED: &str = "outbox.updated";
 
 /// The payments that were refused, each with the reason.
 pub(super) const REFUSED: &str = "outbox.refused";
+/// When each of these was refused.
+pub(super) const REFUSED_SINCE: &str = "outbox.refused.since";
 
 /// Whether events are on, and whether there are new ones. Clones share it.
 #[derive(Clone, Debug, Default)]

@@ -5,7 +5,10 @@
 //! clocks: an order is made only after the one before it is cancelled. So whoever sees that an order is to be told of, and
 //! then reads what else is to be told of its ticket, sees all that comes before it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use mongodb::{
@@ -20,7 +23,7 @@ use super::{
     database::Store,
     document::{self, ORDERS, object_id, timestamp, to_order},
     error::StoreError,
-    outbox::{CREATED, OUTBOX, REFUSED, SINCE, UPDATED},
+    outbox::{CREATED, OUTBOX, REFUSED, REFUSED_SINCE, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
     retry,
     settle::{PAYMENT_ID, payment_of},
@@ -111,6 +114,11 @@ pub struct Told {
 }
 
 impl UntoldOrder {
+    /// The time of the oldest thing that is to be told.
+    fn oldest(&self) -> Option<Timestamp> {
+        self.refused.iter().map(|refused| refused.since).chain([self.since]).flatten().min()
+    }
+
     fn is_being_made_known(&self) -> bool {
         self.changes.iter().any(|change| matches!(change.kind, ChangeKind::Created { .. }))
     }
@@ -262,6 +270,34 @@ impl Store {
         let orders = self.orders();
         retry::transient(LOOKING, || async {
             orders.count_documents(is_untold()).hint(Hint::Keys(untold_keys())).limit(limit).await
+        })
+        .await
+    }
+
+    /// How long ago the oldest change was made that is to be told, or a little longer; none if nothing is to be told.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn oldest_untold(&self) -> Result<Option<Duration>, StoreError> {
+        let mut oldest: Option<Timestamp> = None;
+        // A change and a refusal have a time each.
+        for field in [SINCE, REFUSED_SINCE] {
+            if let Some(document) = self.find_oldest(field).await? {
+                let since = to_untold(&document).ok().and_then(|untold| untold.oldest());
+                let since = since.unwrap_or(Timestamp::MIN);
+                oldest = Some(oldest.map_or(since, |known| known.min(since)));
+            }
+        }
+        let Some(oldest) = oldest else { return Ok(None) };
+        let now = self.clock().await?.not_passed(Instant::now());
+        Ok(Some(Duration::try_from(now.duration_since(oldest)).unwrap_or_default()))
+    }
+
+    async fn find_oldest(&self, field: &'static str) -> Result<Option<RawDocumentBuf>, StoreError> {
+        let (orders, mut filter) = (self.acknowledged_orders(), is_untold());
+        filter.insert(field, doc! { "$exists": true });
+        retry::transient(LOOKING, || async {
+            orders.find_one(filter.clone()).sort(doc! { field: 1 }).hint(Hint::Keys(untold_keys())).await
         })
         .await
     }

@@ -65,8 +65,9 @@ fn reason_of(trouble: &EventsTrouble) -> Reason {
 fn message(reason: Reason) -> &'static str {
     match reason {
         Reason::BrokerRefused => {
-            "the NATS servers refuse the pods, or have no JetStream: check the login in the Secret, and that the servers run \
-             with --jetstream; the pods' log has the server's words. What is to be told waits in the database"
+            "the NATS servers refuse the pods, or are not the broker of spec.events: check the login in the Secret, and that \
+             the servers run with --jetstream, or are NATS Streaming of the cluster of spec.events.streaming; the pods' log \
+             has the server's words. What is to be told waits in the database"
         }
         Reason::SubjectWithoutStream => {
             "no stream has one of the subjects, and the stream of spec.events.jetStream, which is never altered, has others: \

@@ -32,9 +32,10 @@ const CONTROLLER_ROOMS: [(&str, &[&str]); 6] = [
 ];
 
 /// Crates that only some modules may name, as path prefixes in code.
-const MAY_USE_CRATE: [(&str, &[&str]); 5] = [
+const MAY_USE_CRATE: [(&str, &[&str]); 6] = [
     ("mongodb::", &["store"]),
     ("async_nats::", &["events"]),
+    ("prost::", &["events"]),
     ("axum::", &["api", "runtime"]),
     ("kube::Client", &["controller", "sweeper", "runtime"]),
     ("kube::Api", &["controller", "sweeper", "runtime"]),

@@ -152,6 +152,14 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
             "spec.events.jetStream.stream",
         ),
         (
+            json!({"events": {"nats": {"servers": ["nats://h"]}, "streaming": {"clusterId": "a b"}}}),
+            "spec.events.streaming.clusterId",
+        ),
+        (
+            json!({"events": {"nats": {"servers": ["nats://h"]}, "jetStream": {}, "streaming": {"clusterId": "a"}}}),
+            "cannot be set together",
+        ),
+        (
             json!({"events": {"nats": {"servers": ["nats://h"]}, "subjects": {"order:made": "x"}}}),
             "the subjects are ticket:created",
         ),
@@ -266,7 +274,8 @@ async fn the_database_of_a_resource_cannot_be_changed() {
 }
 
 /// The fields of the spec that are in no resource together with the others.
-const ELSEWHERE: [&str; 4] = ["gateway.client", "gateway.path", "gateway.routes", "replicas"];
+const ELSEWHERE: [&str; 5] =
+    ["events.streaming", "gateway.client", "gateway.path", "gateway.routes", "replicas"];
 
 fn schema_of_spec() -> Value {
     let mut crd = serde_json::to_value(OrdersService::crd()).unwrap();
@@ -356,6 +365,12 @@ async fn every_field_of_the_spec_is_stored_as_written() {
     let mut expected = wanted["spec"].clone();
     expected.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     assert_contains(&stored["spec"], &expected, "spec");
+    let streaming = json!({
+        "nats": {"servers": ["nats://nats-srv:4222"]}, "streaming": {"clusterId": "ticketing", "durable": "orders"},
+    });
+    let wanted = namespace.service("streaming", json!({"events": streaming}));
+    let stored = serde_json::to_value(namespace.apply(&wanted).await.unwrap()).unwrap();
+    assert_eq!(stored["spec"]["events"], streaming);
     namespace.remove().await;
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ use crate::{
     fault_proxy::{Fault, FaultProxy},
     mongo::{TestDatabase, answer, uri},
     nats::{Event, Nats, Streams},
+    streaming::{CLUSTER, Channels},
 };
 
 const SUBJECTS: [&str; 8] = [
@@ -35,11 +37,27 @@ const SUBJECTS: [&str; 8] = [
     "payment:refused",
 ];
 
-/// A database, and a stream of its own on a server that others use too.
+/// The two brokers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    JetStream,
+    Streaming,
+}
+
+/// Plays a scenario on both brokers.
+pub(crate) async fn on_both<F: Future<Output = ()>>(scenario: impl Fn(Kind) -> F) {
+    futures::future::join(scenario(Kind::JetStream), scenario(Kind::Streaming)).await;
+}
+
+/// A database, and subjects of its own on a server that others use too.
 pub(crate) struct System {
     pub(crate) database: TestDatabase,
     pub(crate) url: String,
+    pub(crate) kind: Kind,
+    /// The stream of these subjects, on JetStream.
     pub(crate) stream: String,
+    /// The channels of these subjects, on NATS Streaming.
+    pub(crate) channels: Channels,
 }
 
 impl System {
@@ -50,7 +68,24 @@ impl System {
     pub(crate) async fn with(url: String) -> Self {
         let database = TestDatabase::bare().await;
         let stream = format!("stream-{}", database.name);
-        Self { database, url, stream }
+        Self { database, url, kind: Kind::JetStream, stream, channels: Channels::shared() }
+    }
+
+    /// On the server of this kind that others use too. A duplicate shows there.
+    pub(crate) async fn on(kind: Kind) -> Self {
+        match kind {
+            Kind::JetStream => {
+                let system = Self::new().await;
+                system.streams().await.make_forgetful(&system.stream, system.subjects()).await;
+                system
+            }
+            Kind::Streaming => Self::streaming(setting("TEST_STREAMING_URL"), Channels::shared()).await,
+        }
+    }
+
+    /// On a NATS Streaming server.
+    pub(crate) async fn streaming(url: String, channels: Channels) -> Self {
+        Self { kind: Kind::Streaming, channels, ..Self::with(url).await }
     }
 
     /// The name that a subject has here.
@@ -64,9 +99,12 @@ impl System {
 
     fn settings(&self) -> Vec<(String, String)> {
         let renamed: Vec<_> = SUBJECTS.iter().map(|name| format!("{name}={}", self.subject(name))).collect();
-        let pairs =
-            [("NATS_URL", &self.url), ("NATS_STREAM", &self.stream), ("NATS_SUBJECTS", &renamed.join(","))];
-        pairs.map(|(name, value)| (name.to_owned(), value.clone())).into()
+        let of_kind = match self.kind {
+            Kind::JetStream => ("NATS_STREAM", self.stream.as_str()),
+            Kind::Streaming => ("NATS_CLUSTER_ID", CLUSTER),
+        };
+        let pairs = [("NATS_URL", self.url.as_str()), ("NATS_SUBJECTS", &renamed.join(",")), of_kind];
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 
     pub(crate) fn pod(&self) -> Process {
@@ -74,8 +112,13 @@ impl System {
     }
 
     pub(crate) fn pod_by(&self, uri: &str) -> Process {
+        self.pod_with(uri, &[])
+    }
+
+    pub(crate) fn pod_with(&self, uri: &str, more: &[(&str, &str)]) -> Process {
         let settings = self.settings();
-        let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let settings = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let settings: Vec<_> = settings.chain(more.iter().copied()).collect();
         Process::start(uri, &self.database.name, &settings)
     }
 
@@ -102,9 +145,40 @@ impl System {
         .await;
     }
 
+    /// Everything that was told of orders, and on JetStream what was told by others, oldest first.
+    pub(crate) async fn events(&self) -> Vec<Event> {
+        match self.kind {
+            Kind::JetStream => self.streams().await.events_or_text(&self.stream).await,
+            Kind::Streaming => self.channels.events(&self.url, &self.told()).await,
+        }
+    }
+
+    /// The subjects of what is told.
+    fn told(&self) -> Vec<String> {
+        SUBJECTS[3..].iter().map(|name| self.subject(name)).collect()
+    }
+
+    /// Waits until so much was told.
+    pub(crate) async fn wait_for(&self, count: u64) {
+        eventually(&format!("{count} messages are told"), || async {
+            let known = match self.kind {
+                Kind::JetStream => self.streams().await.count(&self.stream).await,
+                Kind::Streaming => {
+                    let (mut known, told) = (0, self.told());
+                    for channel in &told {
+                        known += self.channels.count(channel).await;
+                    }
+                    known
+                }
+            };
+            (known >= count).then_some(())
+        })
+        .await;
+    }
+
     /// The events without what makes them this system's.
     pub(crate) async fn heard(&self) -> Vec<(String, String)> {
-        let events = self.streams().await.events(&self.stream).await;
+        let events = self.events().await;
         let prefix = format!("{}.", self.database.name);
         let short = |event: Event| {
             let subject = event.subject.strip_prefix(&prefix).unwrap().to_owned();
@@ -197,12 +271,12 @@ async fn what_a_sweeper_cancels_is_told_though_it_has_no_settings_of_events() {
 /// the other.
 pub(crate) async fn check_history(system: &System, may_repeat: bool) {
     system.all_told().await;
-    let events = system.streams().await.events(&system.stream).await;
+    let events = system.events().await;
     let (mut heard, mut open) = (BTreeMap::<String, Vec<u64>>::new(), BTreeMap::<String, String>::new());
     let mut seen = HashSet::new();
     let of_orders = |event: &&Event| event.subject.contains(".order:");
     for event in events.iter().filter(of_orders) {
-        if !seen.insert(event.id.clone().unwrap()) {
+        if !seen.insert((event.data["id"].to_string(), event.data["version"].to_string())) {
             assert!(may_repeat, "{event:?} is told twice");
             continue;
         }
@@ -233,20 +307,25 @@ pub(crate) async fn check_history(system: &System, may_repeat: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_tickets_that_change_hands_quickly_the_orders_are_told_one_after_the_other() {
-    let system = System::new().await;
+    on_both(tickets_change_hands_quickly).await;
+}
+
+async fn tickets_change_hands_quickly(kind: Kind) {
+    let system = System::on(kind).await;
     let pods = [system.pod(), system.pod(), system.pod()];
     for pod in &pods {
         pod.wait_until_ready(true).await;
     }
     let tickets = [system.database.ticket().await, system.database.ticket().await];
-    let until = Instant::now() + Duration::from_secs(6);
+    let (until, made) = (Instant::now() + Duration::from_secs(6), AtomicUsize::new(0));
     let buyers = (0..8).map(|number: usize| {
-        let (pods, ticket) = (&pods, tickets[number % 2]);
+        let (pods, ticket, made) = (&pods, tickets[number % 2], &made);
         async move {
             let (user, mut turns) = (format!("u{number}"), number);
-            while Instant::now() < until {
+            while Instant::now() < until || made.load(Ordering::Relaxed) < 20 {
                 turns += 1;
                 if let Some(id) = reserve(&pods[turns % 3], &user, ticket).await {
+                    made.fetch_add(1, Ordering::Relaxed);
                     cancel(&pods[(turns + 1) % 3], &user, &id).await;
                 }
             }
@@ -254,8 +333,6 @@ async fn of_tickets_that_change_hands_quickly_the_orders_are_told_one_after_the_
     });
     futures::future::join_all(buyers).await;
     check_history(&system, false).await;
-    let orders = system.database.orders().count_documents(doc! {}).await.unwrap();
-    assert!(orders > 20, "{orders}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,9 +363,11 @@ async fn while_the_broker_is_away_orders_are_made_and_once_it_is_back_all_are_to
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_killed_before_it_notes_what_the_broker_has_leaves_no_duplicate() {
-    let system = System::new().await;
-    let streams = system.streams().await;
-    streams.make_forgetful(&system.stream, system.subjects()).await;
+    on_both(a_pod_is_killed_before_it_notes).await;
+}
+
+async fn a_pod_is_killed_before_it_notes(kind: Kind) {
+    let system = System::on(kind).await;
     let ticket = system.database.ticket().await;
     let proxy = FaultProxy::start().await;
     let pod = system.pod_by(&proxy.uri);
@@ -301,7 +380,7 @@ async fn a_pod_that_is_killed_before_it_notes_what_the_broker_has_leaves_no_dupl
     let is_note = |command: &mongodb::bson::Document| command.to_string().contains("$unset");
     let held = proxy.when("update", usize::MAX, is_note, Fault::HoldRequest);
     let second = reserve(&pod, "ada", ticket).await.unwrap();
-    streams.wait_for(&system.stream, 3).await;
+    system.wait_for(3).await;
     held.wait(1).await;
     // Drop kills it, without a signal that it could handle.
     drop(pod);
@@ -324,7 +403,11 @@ async fn a_pod_that_is_killed_before_it_notes_what_the_broker_has_leaves_no_dupl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_noted_by_a_pod_that_is_gone_is_told_by_the_next_one() {
-    let system = System::new().await;
+    on_both(the_next_pod_tells).await;
+}
+
+async fn the_next_pod_tells(kind: Kind) {
+    let system = System::on(kind).await;
     let silent = system.silent_store().await;
     let mut wanted = Vec::new();
     for _ in 0..30 {
@@ -344,7 +427,11 @@ async fn what_was_noted_by_a_pod_that_is_gone_is_told_by_the_next_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_ends_hands_over_at_once_and_one_that_is_killed_after_its_lease() {
-    let system = System::new().await;
+    on_both(pods_hand_over).await;
+}
+
+async fn pods_hand_over(kind: Kind) {
+    let system = System::on(kind).await;
     let mut pods = vec![system.pod(), system.pod(), system.pod()];
     for pod in &pods {
         pod.wait_until_ready(true).await;
@@ -401,9 +488,11 @@ async fn a_stream_that_was_made_anew_is_known_from_its_beginning() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_frozen_past_its_lease_tells_nothing_again_when_it_wakes() {
-    let system = System::new().await;
-    // A duplicate would show.
-    system.streams().await.make_forgetful(&system.stream, system.subjects()).await;
+    on_both(a_pod_is_frozen).await;
+}
+
+async fn a_pod_is_frozen(kind: Kind) {
+    let system = System::on(kind).await;
     let mut pods = vec![system.pod(), system.pod()];
     for pod in &pods {
         pod.wait_until_ready(true).await;

@@ -19,32 +19,53 @@ use serde_json::{Value, json};
 use crate::{
     api_process::Process,
     cluster::eventually,
-    events::{System, cancel, check_history, reserve},
+    events::{Kind, System, cancel, check_history, on_both, reserve},
     fault_proxy::{Fault, FaultProxy},
     mongo::{answer, uri},
     nats::Streams,
+    streaming::Neighbour,
 };
 
-/// A system whose stream is there, so that neighbours can publish before any pod runs.
+/// The subjects of what is heard.
+const HEARD: [&str; 3] = ["ticket:created", "ticket:updated", "payment:created"];
+
+/// A system whose neighbours can publish before any pod runs.
 struct Neighbours {
     system: System,
-    streams: Streams,
-    /// The sequence of the last message that was sent.
-    sent: AtomicU64,
+    sender: Sender,
+}
+
+/// Who publishes.
+enum Sender {
+    /// To a stream, and the sequence of the last message that was sent.
+    Stream(Streams, AtomicU64),
+    /// A service of the course.
+    Course(Neighbour),
 }
 
 impl Neighbours {
-    async fn new() -> Self {
-        let system = System::new().await;
-        let streams = system.streams().await;
-        streams.make_forgetful(&system.stream, system.subjects()).await;
-        Self { system, streams, sent: AtomicU64::default() }
+    async fn on(kind: Kind) -> Self {
+        let system = System::on(kind).await;
+        let sender = match kind {
+            Kind::JetStream => Sender::Stream(system.streams().await, AtomicU64::default()),
+            Kind::Streaming => {
+                let name = format!("neighbours-{}", system.database.name);
+                Sender::Course(Neighbour::start(&system.url, &name, &name, &[]).await)
+            }
+        };
+        Self { system, sender }
     }
 
-    async fn send(&self, subject: &str, data: impl Into<Vec<u8>>) {
+    async fn send(&self, subject: &str, data: &[u8]) {
         let subject = self.system.subject(subject);
-        let ack = self.streams.0.publish(subject, data.into().into()).await.unwrap().await.unwrap();
-        self.sent.fetch_max(ack.sequence, Ordering::SeqCst);
+        match &self.sender {
+            Sender::Stream(streams, sent) => {
+                let data = data.to_vec().into();
+                let ack = streams.0.publish(subject, data).await.unwrap().await.unwrap();
+                sent.fetch_max(ack.sequence, Ordering::SeqCst);
+            }
+            Sender::Course(neighbour) => neighbour.publish_bytes(&subject, data).await,
+        }
     }
 
     async fn ticket(&self, id: &str, version: u32, price: f64) {
@@ -52,26 +73,34 @@ impl Neighbours {
         let event =
             json!({ "id": id, "version": version, "title": title, "price": price, "userId": "seller" });
         let subject = if version == 0 { "ticket:created" } else { "ticket:updated" };
-        self.send(subject, event.to_string()).await;
+        self.send(subject, event.to_string().as_bytes()).await;
     }
 
     async fn pay(&self, payment: &str, order: &str) {
         let event = json!({ "id": payment, "orderId": order, "stripeId": "ch_1" });
-        self.send("payment:created", event.to_string()).await;
+        self.send("payment:created", event.to_string().as_bytes()).await;
     }
 
-    /// How many messages are not acknowledged yet, and up to which all are. A consumer counts a new one some time after it
-    /// was stored.
-    async fn unacknowledged(&self) -> (u64, u64) {
-        let stream = self.streams.0.get_stream(&self.system.stream).await.unwrap();
-        let Ok(info) = stream.consumer_info("orders-service").await else { return (u64::MAX, 0) };
-        (info.num_pending + info.num_ack_pending as u64, info.ack_floor.stream_sequence)
+    /// How many messages are not acknowledged yet; none if that is not known.
+    async fn unacknowledged(&self) -> Option<u64> {
+        let Sender::Stream(streams, sent) = &self.sender else {
+            let mut count = 0;
+            for name in HEARD {
+                let channel = self.system.subject(name);
+                count += self.system.channels.unacknowledged(&channel, "orders-service").await?;
+            }
+            return Some(count);
+        };
+        let stream = streams.0.get_stream(&self.system.stream).await.unwrap();
+        let info = stream.consumer_info("orders-service").await.ok()?;
+        let count = info.num_pending + info.num_ack_pending as u64;
+        // A consumer counts a new message some time after it was stored.
+        (count > 0 || info.ack_floor.stream_sequence >= sent.load(Ordering::SeqCst)).then_some(count)
     }
 
     async fn all_heard(&self) {
         eventually("everything is acknowledged", || async {
-            let (count, up_to) = self.unacknowledged().await;
-            (count == 0 && up_to >= self.sent.load(Ordering::SeqCst)).then_some(())
+            (self.unacknowledged().await == Some(0)).then_some(())
         })
         .await;
     }
@@ -82,14 +111,12 @@ impl Neighbours {
     }
 
     async fn dead_letters(&self) -> Vec<Document> {
-        let found =
-            self.system.database.dead_letters().find(doc! {}).sort(doc! { "sequence": 1 }).await.unwrap();
-        found.try_collect().await.unwrap()
+        self.system.database.dead_letters().find(doc! {}).await.unwrap().try_collect().await.unwrap()
     }
 
     /// The payments that were refused, as payment and reason.
     async fn refused(&self) -> Vec<(String, String)> {
-        let events = self.streams.events_or_text(&self.system.stream).await;
+        let events = self.system.events().await;
         let subject = self.system.subject("payment:refused");
         let refused = events.into_iter().filter(|event| event.subject == subject);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -108,7 +135,11 @@ async fn status(pod: &Process, user: &str, order: &str) -> (String, i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tickets_arrive_by_event_and_the_newest_version_counts_in_whatever_order_they_come() {
-    let neighbours = Neighbours::new().await;
+    on_both(tickets_arrive).await;
+}
+
+async fn tickets_arrive(kind: Kind) {
+    let neighbours = Neighbours::on(kind).await;
     let [late, shuffled] = [id(), id()];
     // Before there is any pod.
     neighbours.ticket(&late, 0, 20.0).await;
@@ -137,7 +168,11 @@ async fn tickets_arrive_by_event_and_the_newest_version_counts_in_whatever_order
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_completes_its_order_and_whoever_listens_hears_of_it_and_of_those_that_are_refused() {
-    let neighbours = Neighbours::new().await;
+    on_both(payments_complete_orders).await;
+}
+
+async fn payments_complete_orders(kind: Kind) {
+    let neighbours = Neighbours::on(kind).await;
     let pod = neighbours.system.pod();
     pod.wait_until_ready(true).await;
     let [first, second] =
@@ -145,8 +180,11 @@ async fn a_payment_completes_its_order_and_whoever_listens_hears_of_it_and_of_th
     let paid = reserve(&pod, "ada", first).await.unwrap();
     let cancelled = reserve(&pod, "ada", second).await.unwrap();
     assert_eq!(cancel(&pod, "ada", &cancelled).await, StatusCode::NO_CONTENT);
+    // Those that arrive together are settled together, whichever comes first.
+    neighbours.pay("p1", &paid).await;
+    neighbours.all_heard().await;
     for (payment, order) in
-        [("p1", &paid), ("p1", &paid), ("p2", &paid), ("p3", &cancelled), ("p2", &paid), ("p3", &cancelled)]
+        [("p1", &paid), ("p2", &paid), ("p3", &cancelled), ("p2", &paid), ("p3", &cancelled)]
     {
         neighbours.pay(payment, order).await;
     }
@@ -163,7 +201,7 @@ async fn a_payment_completes_its_order_and_whoever_listens_hears_of_it_and_of_th
     let letters = neighbours.dead_letters().await;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].get_str("reason").ok(), Some("order-not-found"));
-    let events = neighbours.streams.events_or_text(&neighbours.system.stream).await;
+    let events = neighbours.system.events().await;
     let completed = neighbours.system.subject("order:completed");
     let completed: Vec<_> =
         events.iter().filter(|event| event.subject == completed).map(|event| &event.data).collect();
@@ -176,7 +214,11 @@ async fn a_payment_completes_its_order_and_whoever_listens_hears_of_it_and_of_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_can_read_is_kept_and_delays_nobody() {
-    let neighbours = Neighbours::new().await;
+    on_both(nobody_can_read).await;
+}
+
+async fn nobody_can_read(kind: Kind) {
+    let neighbours = Neighbours::on(kind).await;
     let pod = neighbours.system.pod();
     pod.wait_until_ready(true).await;
     let good = id();
@@ -193,7 +235,7 @@ async fn what_nobody_can_read_is_kept_and_delays_nobody() {
         ("payment:created", json!({ "id": {}, "orderId": good }).to_string().into()),
     ];
     let count = spoilt.len();
-    for (subject, data) in spoilt.clone() {
+    for (subject, data) in &spoilt {
         neighbours.send(subject, data).await;
     }
     neighbours.ticket(&good, 0, 20.0).await;
@@ -201,9 +243,12 @@ async fn what_nobody_can_read_is_kept_and_delays_nobody() {
     assert!(neighbours.stored_ticket(&good).await.is_some(), "what comes after them is heard");
     let letters = neighbours.dead_letters().await;
     assert_eq!(letters.len(), count);
-    for ((subject, data), letter) in spoilt.iter().zip(&letters) {
-        assert_eq!(letter.get_str("subject").ok(), Some(*subject));
-        assert_eq!(letter.get_binary_generic("data").unwrap(), data);
+    for (subject, data) in &spoilt {
+        let is_it = |letter: &&Document| {
+            letter.get_str("subject").is_ok_and(|kept| kept == *subject)
+                && letter.get_binary_generic("data").is_ok_and(|kept| kept == data)
+        };
+        let letter = letters.iter().find(is_it).expect("it is kept");
         assert!(letter.get_str("detail").is_ok_and(|detail| !detail.is_empty()), "{letter}");
     }
     let page = pod.metrics().await;
@@ -215,7 +260,11 @@ async fn what_nobody_can_read_is_kept_and_delays_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_database_is_away_nothing_is_acknowledged_and_once_it_is_back_all_is_done() {
-    let neighbours = Neighbours::new().await;
+    on_both(the_database_is_away).await;
+}
+
+async fn the_database_is_away(kind: Kind) {
+    let neighbours = Neighbours::on(kind).await;
     let proxy = FaultProxy::start().await;
     let pod = neighbours.system.pod_by(&proxy.uri);
     pod.wait_until_ready(true).await;
@@ -229,7 +278,7 @@ async fn while_the_database_is_away_nothing_is_acknowledged_and_once_it_is_back_
     neighbours.ticket(&ticket, 0, 20.0).await;
     neighbours.pay("p1", &order).await;
     rules[0].wait(3).await;
-    eventually("both are waiting", || async { (neighbours.unacknowledged().await.0 == 2).then_some(()) })
+    eventually("both are waiting", || async { (neighbours.unacknowledged().await == Some(2)).then_some(()) })
         .await;
     for rule in &rules {
         rule.lift();
@@ -243,20 +292,27 @@ async fn while_the_database_is_away_nothing_is_acknowledged_and_once_it_is_back_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_killed_before_it_acknowledges_changes_nothing_twice() {
-    let neighbours = Neighbours::new().await;
-    let stream = neighbours.streams.0.get_stream(&neighbours.system.stream).await.unwrap();
-    // As the pods make it, but that it does not wait for long.
-    let names = ["ticket:created", "ticket:updated", "payment:created"];
-    let config = pull::Config {
-        durable_name: Some("orders-service".into()),
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: Duration::from_secs(1),
-        filter_subjects: names.map(|name| neighbours.system.subject(name)).into(),
-        ..pull::Config::default()
-    };
-    stream.create_consumer(config).await.unwrap();
+    on_both(a_pod_is_killed_before_it_acknowledges).await;
+}
+
+async fn a_pod_is_killed_before_it_acknowledges(kind: Kind) {
+    let neighbours = Neighbours::on(kind).await;
+    if let Sender::Stream(streams, _) = &neighbours.sender {
+        let stream = streams.0.get_stream(&neighbours.system.stream).await.unwrap();
+        // As the pods make it, but that it does not wait for long.
+        let config = pull::Config {
+            durable_name: Some("orders-service".into()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: Duration::from_secs(1),
+            filter_subjects: HEARD.map(|name| neighbours.system.subject(name)).into(),
+            ..pull::Config::default()
+        };
+        stream.create_consumer(config).await.unwrap();
+    }
     let proxy = FaultProxy::start().await;
-    let pod = neighbours.system.pod_by(&proxy.uri);
+    // NATS Streaming sees by the name that it is the same pod again.
+    let name = [("NATS_CLIENT_ID", neighbours.system.database.name.as_str())];
+    let pod = neighbours.system.pod_with(&proxy.uri, &name);
     pod.wait_until_ready(true).await;
     let order = reserve(&pod, "ada", neighbours.system.database.ticket().await).await.unwrap();
     let settles = |command: &Document| command.to_string().contains("paymentId");
@@ -265,7 +321,7 @@ async fn a_pod_that_is_killed_before_it_acknowledges_changes_nothing_twice() {
     held.wait(1).await;
     drop(pod);
 
-    let next = neighbours.system.pod_by(&uri());
+    let next = neighbours.system.pod_with(&uri(), &name);
     next.wait_until_ready(true).await;
     neighbours.all_heard().await;
     neighbours.system.all_told().await;
@@ -276,12 +332,16 @@ async fn a_pod_that_is_killed_before_it_acknowledges_changes_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_messages_are_heard_a_few_at_a_time() {
-    let neighbours = Neighbours::new().await;
+    on_both(large_messages).await;
+}
+
+async fn large_messages(kind: Kind) {
+    let neighbours = Neighbours::on(kind).await;
     let ids: Vec<_> = (0..12).map(|_| id()).collect();
     for id in &ids {
         let event =
             json!({ "id": id, "version": 0, "title": "concert", "price": 1, "picture": "x".repeat(900_000) });
-        neighbours.send("ticket:created", event.to_string()).await;
+        neighbours.send("ticket:created", event.to_string().as_bytes()).await;
     }
     let pod = neighbours.system.pod();
     pod.wait_until_ready(true).await;
@@ -296,7 +356,11 @@ async fn large_messages_are_heard_a_few_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_that_another_index_refuses_delays_no_other() {
-    let neighbours = Neighbours::new().await;
+    on_both(another_index_refuses).await;
+}
+
+async fn another_index_refuses(kind: Kind) {
+    let neighbours = Neighbours::on(kind).await;
     let unique = IndexModel::builder()
         .keys(doc! { "title": 1 })
         .options(IndexOptions::builder().unique(true).build())
@@ -325,8 +389,7 @@ async fn a_consumer_of_others_is_left_alone_and_named() {
     is_left_alone("is for other subjects", |neighbours| others(neighbours.system.subject("order:created")))
         .await;
     let ours = |neighbours: &Neighbours| {
-        let heard = ["payment:created", "ticket:created", "ticket:updated"];
-        let filter_subjects = heard.map(|name| neighbours.system.subject(name)).to_vec();
+        let filter_subjects = HEARD.map(|name| neighbours.system.subject(name)).to_vec();
         pull::Config { filter_subjects, ..pull::Config::default() }
     };
     let few_times = |neighbours: &Neighbours| pull::Config { max_deliver: 5, ..ours(neighbours) };
@@ -337,8 +400,9 @@ async fn a_consumer_of_others_is_left_alone_and_named() {
 }
 
 async fn is_left_alone(problem: &str, config: impl Fn(&Neighbours) -> pull::Config) {
-    let neighbours = Neighbours::new().await;
-    let stream = neighbours.streams.0.get_stream(&neighbours.system.stream).await.unwrap();
+    let neighbours = Neighbours::on(Kind::JetStream).await;
+    let streams = neighbours.system.streams().await;
+    let stream = streams.0.get_stream(&neighbours.system.stream).await.unwrap();
     let config = pull::Config { durable_name: Some("orders-service".into()), ..config(&neighbours) };
     stream.create_consumer(config).await.unwrap();
     let pod = neighbours.system.pod();

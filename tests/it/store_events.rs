@@ -168,6 +168,28 @@ async fn what_changes_while_it_is_told_is_still_to_be_told() {
 }
 
 #[tokio::test]
+async fn the_oldest_change_or_refusal_that_is_to_be_told_says_how_far_back_to_look() {
+    let (database, store) = with_events().await;
+    assert_eq!(store.oldest_untold().await.unwrap(), None);
+    let id = reserve(&store, database.ticket().await).await;
+    let age = store.oldest_untold().await.unwrap().unwrap();
+    assert!(age < Duration::from_secs(60), "{age:?}");
+    let hour_ago = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
+    let ages = |age: Duration| (age.as_secs() + 60) / 3600;
+    let older = doc! { "$set": { "outbox.since": hour_ago } };
+    database.orders().update_one(doc! {}, older).await.unwrap();
+    reserve(&store, database.ticket().await).await;
+    assert_eq!(store.oldest_untold().await.unwrap().map(ages), Some(1), "not the newer one");
+    cancel(&store, id).await;
+    store.note_told(&[told(id, 0), told(id, 1)]).await.unwrap();
+    // A refusal has a time of its own.
+    store.settle(id, "p1", Timestamp::now(), &ReservationTerms::default()).await.unwrap();
+    let older = doc! { "$set": { "outbox.refused.0.since": hour_ago } };
+    database.orders().update_one(doc! { "outbox.refused": { "$exists": true } }, older).await.unwrap();
+    assert_eq!(store.oldest_untold().await.unwrap().map(ages), Some(1));
+}
+
+#[tokio::test]
 async fn whatever_comes_before_an_order_is_read_with_it_however_small_the_batch() {
     let (database, store) = with_events().await;
     let ticket = database.ticket().await;

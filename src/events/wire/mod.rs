@@ -1,20 +1,23 @@
 //! The wire: one JSON object per event, with exactly the names and fields that the neighbours use. Pure.
 //!
 //! ```text
-//! subject   the subjects, and those by other names
-//! outgoing  what is told of orders
-//! refused   what is told of payments
-//! incoming  what the neighbours tell
-//! number    numbers as they come from JavaScript
+//! subject     the subjects, and those by other names
+//! outgoing    what is told of orders
+//! refused     what is told of payments
+//! message_id  by what an event is recognized if it is told again
+//! incoming    what the neighbours tell
+//! number      numbers as they come from JavaScript
 //! ```
 
 mod incoming;
+mod message_id;
 mod number;
 mod outgoing;
 mod refused;
 mod subject;
 
 pub use incoming::{Malformed, PaymentCreated, TicketEvent};
+pub use message_id::message_id;
 pub use outgoing::OrderEvent;
 pub use refused::PaymentRefused;
 pub use subject::{InvalidSubjects, Subject, Subjects};

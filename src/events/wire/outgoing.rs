@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::subject::Subject;
+use super::{message_id, subject::Subject};
 use crate::{
     order::{OrderId, OrderStatus, TicketId, UserId, javascript_number},
     store::{Change, ChangeKind, UntoldOrder},
@@ -85,7 +85,7 @@ impl<'a> OrderEvent<'a> {
     /// The id by which a broker recognizes it if it is told again.
     #[must_use]
     pub fn message_id(&self) -> String {
-        format!("{}:{}", self.order.order.id, self.change.version)
+        message_id::of_change(self.order.order.id, self.change.version)
     }
 
     /// The JSON.

@@ -1,12 +1,9 @@
 //! What is told of payments that an order does not take, so that the money can be given back.
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use crate::{
-    order::{OrderId, Refusal},
-    runtime::hex,
-};
+use super::message_id;
+use crate::order::{OrderId, Refusal};
 
 /// `payment:refused`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,12 +22,10 @@ impl<'a> PaymentRefused<'a> {
         Self { id: payment, order_id, reason: refusal.as_str(), message: refusal.message() }
     }
 
-    /// The id by which a broker recognizes it if it is told again. A payment's own id may have characters that no header
-    /// may have.
+    /// The id by which a broker recognizes it if it is told again.
     #[must_use]
     pub fn message_id(&self) -> String {
-        let digest = hex(Sha256::digest(self.id).iter().take(12));
-        format!("{}:refused:{digest}", self.order_id)
+        message_id::of_refusal(self.order_id, self.id)
     }
 
     /// The JSON.

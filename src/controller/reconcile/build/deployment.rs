@@ -11,8 +11,9 @@ use k8s_openapi::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
             Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-            LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-            SeccompProfile, SecretKeySelector, SecurityContext, TopologySpreadConstraint,
+            LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+            ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
+            TopologySpreadConstraint,
         },
     },
     apimachinery::pkg::{
@@ -26,7 +27,7 @@ use super::metadata::{filled, labels, metadata, selector_labels};
 use crate::{
     controller::reconcile::validate::{
         pods::Replicas,
-        validated::{ADMIN_PORT, SecretKey, Servers, ValidatedEvents, ValidatedOrdersService},
+        validated::{ADMIN_PORT, Broker, SecretKey, Servers, ValidatedEvents, ValidatedOrdersService},
     },
     crd::CHECKSUM_ANNOTATION,
 };
@@ -189,17 +190,34 @@ fn events_env(events: &ValidatedEvents) -> Vec<EnvVar> {
             Servers::Listed(servers) => plain_env("NATS_URL", servers.clone()),
             Servers::Secret(secret) => secret_env("NATS_URL", secret),
         },
-        plain_env("NATS_STREAM", events.stream.clone()),
         plain_env("NATS_DURABLE", events.durable.clone()),
-        plain_env("NATS_STREAM_REPLICAS", events.replicas.to_string()),
-        plain_env("NATS_STREAM_MAX_AGE_SECONDS", events.max_age_seconds.to_string()),
     ];
+    match &events.broker {
+        Broker::JetStream { stream, replicas, max_age_seconds } => env.extend([
+            plain_env("NATS_STREAM", stream.clone()),
+            plain_env("NATS_STREAM_REPLICAS", replicas.to_string()),
+            plain_env("NATS_STREAM_MAX_AGE_SECONDS", max_age_seconds.to_string()),
+        ]),
+        Broker::Streaming { cluster_id } => {
+            env.extend([plain_env("NATS_CLUSTER_ID", cluster_id.clone()), pod_name_env("NATS_CLIENT_ID")]);
+        }
+    }
     env.extend(events.subjects.iter().map(|subjects| plain_env("NATS_SUBJECTS", subjects.clone())));
     env
 }
 
 fn plain_env(name: &str, value: String) -> EnvVar {
     EnvVar { name: name.into(), value: Some(value), ..EnvVar::default() }
+}
+
+/// The name of the pod itself.
+fn pod_name_env(name: &str) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: "metadata.name".into(), ..ObjectFieldSelector::default() };
+    EnvVar {
+        name: name.into(),
+        value_from: Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() }),
+        ..EnvVar::default()
+    }
 }
 
 fn secret_env(name: &str, secret: &SecretKey) -> EnvVar {

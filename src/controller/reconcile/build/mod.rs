@@ -312,8 +312,8 @@ mod tests {
         let variable = |name: &str, value: &str| json!({"name": name, "value": value});
         let wanted = [
             variable("NATS_URL", "nats://a:4222,nats://b:4222"),
-            variable("NATS_STREAM", "shop"),
             variable("NATS_DURABLE", "orders"),
+            variable("NATS_STREAM", "shop"),
             variable("NATS_STREAM_REPLICAS", "3"),
             variable("NATS_STREAM_MAX_AGE_SECONDS", "7200"),
             variable("NATS_SUBJECTS", "order:created=orders.created"),
@@ -322,6 +322,18 @@ mod tests {
         assert_eq!(listed, wanted);
         let ca = json!({"name": "nats-ca", "items": [{"key": "CA", "path": "nats-ca.crt"}]});
         assert_eq!(pod["volumes"][0]["projected"]["sources"][0]["secret"], ca);
+
+        let (streaming, _) = env(json!({
+            "nats": {"servers": ["nats://nats-srv:4222"]}, "streaming": {"clusterId": "ticketing"},
+        }));
+        let pod_name = json!({"fieldRef": {"fieldPath": "metadata.name"}});
+        let wanted = [
+            variable("NATS_URL", "nats://nats-srv:4222"),
+            variable("NATS_DURABLE", "orders-service"),
+            variable("NATS_CLUSTER_ID", "ticketing"),
+            json!({"name": "NATS_CLIENT_ID", "valueFrom": pod_name}),
+        ];
+        assert_eq!(streaming, wanted);
 
         let (secret, pod) = env(json!({"nats": {"urlSecretRef": {"name": "nats"}}}));
         let reference = json!({"secretKeyRef": {"name": "nats", "key": "NATS_URL"}});

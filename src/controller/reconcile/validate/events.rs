@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::validated::{SecretKey, Servers, ValidatedEvents};
+use super::validated::{Broker, SecretKey, Servers, ValidatedEvents};
 use crate::{
-    crd::{EventsSpec, OrdersServiceSpec, SUBJECTS},
+    crd::{EventsSpec, JetStream, OrdersServiceSpec, SUBJECTS},
     runtime::is_nats_subject,
 };
 
@@ -22,15 +22,25 @@ pub(super) fn validate(
     };
     let renamed = events.subjects.iter().map(|(subject, name)| format!("{subject}={name}"));
     let subjects = renamed.collect::<Vec<_>>().join(",");
+    let (broker, durable) = broker(events);
     Some(ValidatedEvents {
         servers,
         ca: nats.ca_secret_ref.as_ref().map(|ca| SecretKey { name: ca.name.clone(), key: ca.key.clone() }),
-        stream: events.jet_stream.stream.clone(),
-        durable: events.jet_stream.durable.clone(),
-        replicas: events.jet_stream.replicas,
-        max_age_seconds: events.jet_stream.max_age_seconds,
+        broker,
+        durable,
         subjects: Some(subjects).filter(|subjects| !subjects.is_empty()),
     })
+}
+
+/// The broker, and what its durable subscription is named.
+fn broker(events: &EventsSpec) -> (Broker, String) {
+    if let Some(streaming) = &events.streaming {
+        let broker = Broker::Streaming { cluster_id: streaming.cluster_id.clone() };
+        return (broker, streaming.durable.clone());
+    }
+    let JetStream { stream, durable, replicas, max_age_seconds } =
+        events.jet_stream.clone().unwrap_or_default();
+    (Broker::JetStream { stream, replicas, max_age_seconds }, durable)
 }
 
 fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
@@ -48,12 +58,23 @@ fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
              belongs into a Secret, see urlSecretRef"
         ));
     }
-    let jet_stream = &events.jet_stream;
-    for (field, name) in [("stream", &jet_stream.stream), ("durable", &jet_stream.durable)] {
+    if events.jet_stream.is_some() && events.streaming.is_some() {
+        invalid(
+            "spec.events.jetStream and spec.events.streaming cannot be set together: remove that of the broker that you do \
+             not have"
+                .into(),
+        );
+    }
+    let jet_stream = events.jet_stream.clone().unwrap_or_default();
+    let mut names =
+        vec![("jetStream.stream", &jet_stream.stream), ("jetStream.durable", &jet_stream.durable)];
+    if let Some(streaming) = &events.streaming {
+        names.push(("streaming.clusterId", &streaming.cluster_id));
+        names.push(("streaming.durable", &streaming.durable));
+    }
+    for (field, name) in names {
         if !is_name(name) {
-            invalid(format!(
-                "spec.events.jetStream.{field} is {name:?}: write letters, digits, - and _, up to 255"
-            ));
+            invalid(format!("spec.events.{field} is {name:?}: write letters, digits, - and _, up to 255"));
         }
     }
     if !(1..=5).contains(&jet_stream.replicas) {
@@ -126,8 +147,14 @@ mod tests {
             events.subjects.as_deref(),
             Some("order:cancelled=order:created,order:created=orders.created")
         );
-        assert_eq!((events.stream.as_str(), events.durable.as_str()), ("ticketing", "orders-service"));
-        assert_eq!((events.replicas, events.max_age_seconds), (1, 1_209_600));
+        let jet_stream =
+            Broker::JetStream { stream: "ticketing".into(), replicas: 1, max_age_seconds: 1_209_600 };
+        assert_eq!((events.broker, events.durable.as_str()), (jet_stream, "orders-service"));
+        let streaming = json!({"nats": {"servers": servers}, "streaming": {"clusterId": "ticketing"}});
+        let (events, problems) = validated(streaming);
+        let (events, streaming) = (events.unwrap(), Broker::Streaming { cluster_id: "ticketing".into() });
+        assert_eq!((events.broker, events.durable.as_str()), (streaming, "orders-service"));
+        assert_eq!(problems, [""; 0]);
         let (events, problems) = validated(json!({"nats": {"urlSecretRef": {"name": "nats"}}}));
         let secret = SecretKey { name: "nats".into(), key: "NATS_URL".into() };
         assert_eq!((events.unwrap().servers, problems.len()), (Servers::Secret(secret), 0));
@@ -157,6 +184,15 @@ mod tests {
             (with(servers(), json!({"jetStream": {"durable": ""}})), "jetStream.durable is \"\""),
             (with(servers(), json!({"jetStream": {"replicas": 6}})), "jetStream.replicas is 6"),
             (with(servers(), json!({"jetStream": {"maxAgeSeconds": 60}})), "jetStream.maxAgeSeconds is 60"),
+            (with(servers(), json!({"streaming": {"clusterId": "a b"}})), "streaming.clusterId is \"a b\""),
+            (
+                with(servers(), json!({"streaming": {"clusterId": "a", "durable": "a:b"}})),
+                "streaming.durable is \"a:b\"",
+            ),
+            (
+                with(servers(), json!({"streaming": {"clusterId": "a"}, "jetStream": {}})),
+                "cannot be set together",
+            ),
             (
                 with(servers(), json!({"subjects": {"order:made": "x"}})),
                 "\"order:made\", which is no subject",

@@ -79,16 +79,31 @@ pub struct ValidatedEvents {
     pub servers: Servers,
     /// Secret and key of their CA.
     pub ca: Option<SecretKey>,
-    /// The stream that is made for subjects that have none.
-    pub stream: String,
-    /// The durable consumer.
+    /// Which of the two it is.
+    pub broker: Broker,
+    /// The durable consumer, or the durable queue group.
     pub durable: String,
-    /// How many servers keep each event.
-    pub replicas: i32,
-    /// How long, in seconds.
-    pub max_age_seconds: i32,
     /// Other names of subjects, as the pods read them.
     pub subjects: Option<String>,
+}
+
+/// Which of the two brokers it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Broker {
+    /// JetStream.
+    JetStream {
+        /// The stream that is made for subjects that have none.
+        stream: String,
+        /// How many servers keep each event.
+        replicas: i32,
+        /// How long, in seconds.
+        max_age_seconds: i32,
+    },
+    /// NATS Streaming.
+    Streaming {
+        /// The id of its cluster.
+        cluster_id: String,
+    },
 }
 
 /// Where the URLs of the servers are.

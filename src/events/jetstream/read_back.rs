@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 };
 use futures::{StreamExt, TryStreamExt};
 
-use super::{broker::BrokerError, client_error::failed, connection::REQUEST_TIMEOUT};
+use crate::events::{broker::BrokerError, client_error::failed, connection::REQUEST_TIMEOUT};
 
 const READING: &str = "reading what was published";
 

@@ -15,18 +15,17 @@ use async_nats::jetstream::{
     stream::{Config, StorageType},
 };
 
-use super::{
-    args::Settings,
-    broker::{Ack, Broker, BrokerError, Message},
-    client_error::failed,
-    connection::{Connection, REQUEST_TIMEOUT},
-    read_back,
-    wire::{Subject, Subjects},
+use super::read_back;
+use crate::{
+    events::{
+        args::{Settings, Stream},
+        broker::{Ack, Broker, BrokerError, IN_FLIGHT, Message},
+        client_error::failed,
+        connection::{Connection, REQUEST_TIMEOUT},
+        wire::{Subject, Subjects},
+    },
+    store::Positions,
 };
-use crate::store::Positions;
-
-/// The most messages that wait for their acknowledgement.
-pub(super) const IN_FLIGHT: usize = 2000;
 
 /// How long our stream knows a message again: longer than a server keeps the connection of a process that is frozen, which
 /// may send what it has begun to send when it wakes.
@@ -36,18 +35,23 @@ const FINDING: &str = "looking for the streams";
 const MAKING: &str = "making the stream";
 const ASKING: &str = "asking for the end of a stream";
 const PUBLISHING: &str = "publishing an event";
+const CLOSING: &str = "sending the last acknowledgements";
 
 /// The streams of our subjects.
-pub(super) struct JetStream {
+pub(in crate::events) struct JetStream {
     pub(super) context: Context,
-    subjects: Subjects,
+    pub(super) subjects: Subjects,
     /// By subject, the stream that has it.
     streams: BTreeMap<Subject, String>,
 }
 
 impl JetStream {
     /// Finds the streams, and makes one for the subjects that none has.
-    pub(super) async fn open(connection: &Connection, settings: &Settings) -> Result<Self, BrokerError> {
+    pub(in crate::events) async fn open(
+        connection: &Connection,
+        settings: &Settings,
+        stream: &Stream,
+    ) -> Result<Self, BrokerError> {
         let context = ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .max_ack_inflight(IN_FLIGHT)
@@ -61,7 +65,7 @@ impl JetStream {
             }
         }
         if !without.is_empty() {
-            this.make_stream(&without, settings).await?;
+            this.make_stream(&without, stream).await?;
         }
         Ok(this)
     }
@@ -76,9 +80,9 @@ impl JetStream {
         }
     }
 
-    async fn make_stream(&mut self, subjects: &[Subject], settings: &Settings) -> Result<(), BrokerError> {
+    async fn make_stream(&mut self, subjects: &[Subject], settings: &Stream) -> Result<(), BrokerError> {
         let config = Config {
-            name: settings.stream.clone(),
+            name: settings.name.clone(),
             description: Some("Events of a ticketing system, made by orders-operator".into()),
             subjects: subjects.iter().map(|subject| self.subjects.name(*subject).to_owned()).collect(),
             storage: StorageType::File,
@@ -94,7 +98,7 @@ impl JetStream {
                 _ => return Err(failed(MAKING, &error)),
             }
         } else {
-            tracing::info!(stream = settings.stream, subjects = subjects.len(), "made a stream for events");
+            tracing::info!(stream = settings.name, subjects = subjects.len(), "made a stream for events");
         }
         for subject in subjects {
             match self.find_stream(*subject).await? {
@@ -102,7 +106,7 @@ impl JetStream {
                 None => {
                     return Err(BrokerError::SubjectWithoutStream {
                         subject: self.subjects.name(*subject).to_owned(),
-                        stream: settings.stream.clone(),
+                        stream: settings.name.clone(),
                     });
                 }
             }
@@ -128,7 +132,7 @@ impl Broker for JetStream {
         let subject = self.subjects.name(message.subject).to_owned();
         let ack = async { self.context.send_publish(subject.clone(), publish).await?.await };
         match ack.await {
-            Ok(ack) => Ok(Ack { stream: ack.stream, sequence: ack.sequence, is_duplicate: ack.duplicate }),
+            Ok(ack) => Ok(Ack { place: Some((ack.stream, ack.sequence)), is_duplicate: ack.duplicate }),
             Err(error) => Err(match error.kind() {
                 PublishErrorKind::TimedOut => BrokerError::TimedOut { doing: PUBLISHING },
                 // It was there a while ago.
@@ -150,13 +154,21 @@ impl Broker for JetStream {
         Ok(ends)
     }
 
-    async fn published_since(&self, positions: &Positions) -> Result<HashSet<String>, BrokerError> {
+    async fn published_since(
+        &self,
+        positions: &Positions,
+        _age: Duration,
+    ) -> Result<HashSet<String>, BrokerError> {
         let mut published = HashSet::new();
         for (stream, subjects) in self.streams_of(&Subject::TOLD) {
             let after = positions.get(stream).copied().unwrap_or_default();
             published.extend(read_back::ids(&self.context, stream, subjects, after).await?);
         }
         Ok(published)
+    }
+
+    async fn close(&self) -> Result<(), BrokerError> {
+        self.context.client().flush().await.map_err(|error| failed(CLOSING, &error))
     }
 }
 

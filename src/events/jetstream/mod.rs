@@ -1,0 +1,13 @@
+//! JetStream, which is part of a NATS server.
+//!
+//! ```text
+//! streams    the streams of our subjects, and publishing to them
+//! read_back  what a stream has of our events
+//! pull       the durable consumer of a stream, by which this service hears
+//! ```
+
+mod pull;
+mod read_back;
+mod streams;
+
+pub(super) use streams::JetStream;

@@ -1,0 +1,231 @@
+//! NATS Streaming for tests: a server that a test can kill, what the channels of a server have, and neighbours in Node.js
+//! with the base classes of the course.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use crate::{
+    bed::setting,
+    cluster::{eventually, root},
+    nats::Event,
+    server::{Server, free_port},
+    watchdog,
+};
+
+/// The cluster of every server here.
+pub const CLUSTER: &str = "ticketing";
+
+/// A server of a test's own, which forgets everything when it is killed, as the course's does.
+pub struct StreamingServer {
+    port: u16,
+    monitor: u16,
+    server: Option<Server>,
+}
+
+impl StreamingServer {
+    pub async fn start() -> Self {
+        let mut this = Self { port: free_port(), monitor: free_port(), server: None };
+        this.restart().await;
+        this
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub fn channels(&self) -> Channels {
+        Channels(format!("http://127.0.0.1:{}", self.monitor))
+    }
+
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    pub async fn restart(&mut self) {
+        let (port, monitor) = (self.port, self.monitor);
+        self.server = Some(Server::run("nats-streaming", port, |_| {
+            let mut command = Command::new(setting("NATS_STREAMING_SERVER"));
+            command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--cluster_id", CLUSTER]);
+            command.args(["--http_port", &monitor.to_string()]);
+            command
+        }));
+        let channels = self.channels();
+        eventually("the NATS Streaming server is ready", || async {
+            let server = channels.ask("serverz").await?;
+            (server["state"] == "STANDALONE").then_some(())
+        })
+        .await;
+    }
+}
+
+/// The channels of a server, by its monitoring endpoint.
+pub struct Channels(String);
+
+impl Channels {
+    /// Those of the server that all tests share.
+    pub fn shared() -> Self {
+        Self(setting("TEST_STREAMING_MONITOR"))
+    }
+
+    async fn ask(&self, path: &str) -> Option<Value> {
+        let response = reqwest::get(format!("{}/streaming/{path}", self.0)).await.ok()?;
+        response.error_for_status().ok()?.json().await.ok()
+    }
+
+    async fn channel(&self, channel: &str) -> Value {
+        let channel = channel.replace(':', "%3A");
+        self.ask(&format!("channelsz?channel={channel}&subs=1")).await.unwrap_or_default()
+    }
+
+    /// How many messages a channel has had.
+    pub async fn count(&self, channel: &str) -> u64 {
+        self.channel(channel).await["last_seq"].as_u64().unwrap_or_default()
+    }
+
+    /// How many messages of a channel a durable queue group has not acknowledged; none if there is no such group.
+    pub async fn unacknowledged(&self, channel: &str, group: &str) -> Option<u64> {
+        let found = self.channel(channel).await;
+        let name = format!("{group}:{group}");
+        let members = found["subscriptions"].as_array()?.iter().filter(|member| member["queue_name"] == name);
+        let of_member = |member: &Value| {
+            (member["last_sent"].as_u64().unwrap_or_default(), member["pending_count"].as_u64().unwrap_or(1))
+        };
+        let members: Vec<_> = members.map(of_member).collect();
+        let sent = members.iter().map(|(sent, _)| *sent).max()?;
+        let waiting: u64 = members.iter().map(|(_, pending)| *pending).sum();
+        Some(found["last_seq"].as_u64().unwrap_or_default().saturating_sub(sent) + waiting)
+    }
+
+    /// How many members a durable queue group has that are connected.
+    pub async fn members(&self, channel: &str, group: &str) -> usize {
+        let found = self.channel(channel).await;
+        let name = format!("{group}:{group}");
+        let members = found["subscriptions"].as_array().cloned().unwrap_or_default();
+        members.iter().filter(|member| member["queue_name"] == name && member["is_offline"] == false).count()
+    }
+
+    /// All that some channels have, oldest first, as a neighbour hears it.
+    pub async fn events(&self, url: &str, channels: &[String]) -> Vec<Event> {
+        let mut wanted = 0;
+        for channel in channels {
+            wanted += self.count(channel).await;
+        }
+        let name = format!("reader-{:016x}", fastrand::u64(..));
+        let reader = Neighbour::start(url, &name, &name, channels).await;
+        let mut heard = reader.wait_for(usize::try_from(wanted).unwrap()).await;
+        heard.sort_by(|one, other| one.published.total_cmp(&other.published));
+        heard.into_iter().map(|heard| Event { subject: heard.subject, id: None, data: heard.data }).collect()
+    }
+}
+
+/// What a neighbour has heard.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub subject: String,
+    pub data: Value,
+    published: f64,
+}
+
+/// A service of the course, in Node.js.
+pub struct Neighbour {
+    child: Child,
+    input: Mutex<Option<ChildStdin>>,
+    lines: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Neighbour {
+    /// Starts one that hears of `subjects` as a member of the queue group `queue`.
+    pub async fn start(url: &str, client: &str, queue: &str, subjects: &[String]) -> Self {
+        watchdog::watch();
+        let mut child = Command::new("node")
+            .arg(root().join("tests/mongoose/streaming.js"))
+            .args([url, CLUSTER, client, queue])
+            .args(subjects)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node is installed");
+        let (input, output) = (child.stdin.take(), child.stdout.take().unwrap());
+        let lines = Arc::<Mutex<Vec<Value>>>::default();
+        let into = lines.clone();
+        std::thread::spawn(move || {
+            // The classes of the course print lines of their own.
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                into.lock()
+                    .unwrap()
+                    .extend(serde_json::from_str::<Value>(&line).ok().filter(Value::is_object));
+            }
+        });
+        let this = Self { child, input: Mutex::new(input), lines };
+        eventually("the neighbour is connected", || async { this.count("connected").checked_sub(1) }).await;
+        this
+    }
+
+    fn count(&self, kind: &str) -> usize {
+        self.lines.lock().unwrap().iter().filter(|line| line.get(kind).is_some()).count()
+    }
+
+    async fn send(&self, line: Value) {
+        let known = self.count("published");
+        self.input.lock().unwrap().as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+        eventually("it is published", || async { (self.count("published") > known).then_some(()) }).await;
+    }
+
+    /// Publishes as the course does.
+    pub async fn publish(&self, subject: &str, data: &Value) {
+        self.send(json!({ "subject": subject, "data": data })).await;
+    }
+
+    /// Publishes what the course may not.
+    pub async fn publish_bytes(&self, subject: &str, data: &[u8]) {
+        self.send(json!({ "subject": subject, "base64": STANDARD.encode(data) })).await;
+    }
+
+    /// What it has heard, each message once.
+    pub fn heard(&self) -> Vec<Heard> {
+        let mut known = BTreeSet::new();
+        let lines = self.lines.lock().unwrap();
+        let heard = lines.iter().filter_map(|line| {
+            let (subject, sequence) = (line["heard"].as_str()?.to_owned(), line["sequence"].as_u64()?);
+            known.insert((subject.clone(), sequence)).then(|| Heard {
+                subject,
+                data: line["data"].clone(),
+                published: line["published"].as_f64().unwrap(),
+            })
+        });
+        heard.collect()
+    }
+
+    /// Waits until it has heard so much.
+    pub async fn wait_for(&self, count: usize) -> Vec<Heard> {
+        eventually(&format!("the neighbour hears {count} messages"), || async {
+            let heard = self.heard();
+            (heard.len() >= count).then_some(heard)
+        })
+        .await
+    }
+
+    /// Has it take its leave, as the course's services do when they are told to end.
+    pub async fn close(mut self) {
+        drop(self.input.lock().unwrap().take());
+        eventually("the neighbour ends", || {
+            let status = self.child.try_wait().unwrap();
+            async move { status }
+        })
+        .await;
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
