@@ -224,6 +224,27 @@ fn the_nats_of_the_examples_is_the_one_that_the_bed_has() {
 }
 
 #[test]
+fn the_examples_have_both_brokers_and_the_older_one_keeps_the_names_of_the_course() {
+    let rendered = std::process::Command::new(env!("CARGO_BIN_EXE_orders-operator"))
+        .args(["render", "examples/nats-streaming/orders.yaml", "--default-image", "i"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+    let objects = yaml_documents(&String::from_utf8(rendered.stdout).unwrap());
+    let [deployment] = of_kind(&objects, "Deployment")[..] else { panic!("no Deployment") };
+    let env = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+    let value_of = |name: &str| {
+        let variable = env.as_array().unwrap().iter().find(|variable| variable["name"] == name);
+        variable.map(|variable| variable["value"].clone())
+    };
+    let server = file("examples/nats-streaming/nats-streaming.yaml").remove(0);
+    let arguments = &server["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert_eq!(value_of("NATS_CLUSTER_ID").as_ref(), arguments.as_array().unwrap().last());
+    assert_eq!(value_of("NATS_URL").unwrap(), "nats://nats-srv:4222");
+}
+
+#[test]
 fn the_host_policy_of_the_chart_reaches_the_controller() {
     for (arguments, expected) in
         [(vec![], "shared"), (vec!["--set", "controller.hostPolicy=namespace"], "namespace")]
