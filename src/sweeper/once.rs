@@ -49,12 +49,12 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     });
     lines.extend(results.buffer_unordered(CONCURRENCY).collect::<Vec<_>>().await);
     lines.sort_by(|left, right| left.name.cmp(&right.name));
-    let summary = Summary(lines);
+    let summary = Summary { lines, only_counted: args.dry_run };
     // That the reader has closed the pipe is not an error.
     drop(writeln!(io::stdout(), "{summary}"));
     match summary.failed() {
         0 => Ok(()),
-        failed => Err(SweeperError::Incomplete { failed, all: summary.0.len() }),
+        failed => Err(SweeperError::Incomplete { failed, all: summary.lines.len() }),
     }
 }
 
@@ -143,18 +143,22 @@ struct Line {
 }
 
 #[derive(Debug)]
-struct Summary(Vec<Line>);
+struct Summary {
+    lines: Vec<Line>,
+    /// Whether nothing was to be cancelled.
+    only_counted: bool,
+}
 
 impl Summary {
     fn failed(&self) -> usize {
-        self.0.iter().filter(|line| matches!(line.result, TargetResult::Failed(_))).count()
+        self.lines.iter().filter(|line| matches!(line.result, TargetResult::Failed(_))).count()
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut expired, mut due, mut counted) = (0, 0, false);
-        for Line { name, result } in &self.0 {
+        let (mut expired, mut due) = (0, 0);
+        for Line { name, result } in &self.lines {
             match result {
                 TargetResult::Swept { expired: now, conflicts, took } => {
                     expired += now;
@@ -165,16 +169,19 @@ impl fmt::Display for Summary {
                     writeln!(f)?;
                 }
                 TargetResult::Counted(now) => {
-                    (due, counted) = (due + now, true);
+                    due += now;
                     writeln!(f, "{name}: {} due", orders(*now))?;
                 }
                 TargetResult::Suspended => writeln!(f, "{name}: suspended, left alone")?,
                 TargetResult::Failed(why) => writeln!(f, "{name}: failed: {why}")?,
             }
         }
-        let what =
-            if counted { format!("{} due", orders(due)) } else { format!("{} expired", orders(expired)) };
-        let (all, failed) = (self.0.len(), self.failed());
+        let what = if self.only_counted {
+            format!("{} due", orders(due))
+        } else {
+            format!("{} expired", orders(expired))
+        };
+        let (all, failed) = (self.lines.len(), self.failed());
         write!(f, "{what} in {all} {}, {failed} failed", if all == 1 { "database" } else { "databases" })
     }
 }
@@ -191,11 +198,9 @@ mod tests {
     fn the_summary_has_a_line_for_each_database_and_a_total() {
         let line = |name: &str, result| Line { name: name.into(), result };
         let swept = TargetResult::Swept { expired: 1, conflicts: 2, took: Duration::from_millis(1250) };
-        let summary = Summary(vec![
-            line("a/orders", swept),
-            line("b/orders", TargetResult::Suspended),
-            line("c/orders", TargetResult::Failed("the database is away".into())),
-        ]);
+        let failed = || line("c/orders", TargetResult::Failed("the database is away".into()));
+        let lines = vec![line("a/orders", swept), line("b/orders", TargetResult::Suspended), failed()];
+        let summary = Summary { lines, only_counted: false };
         assert_eq!(
             summary.to_string(),
             "a/orders: 1 order expired in 1.2 s, 2 orders moved meanwhile\n\
@@ -203,7 +208,10 @@ mod tests {
              c/orders: failed: the database is away\n\
              1 order expired in 3 databases, 1 failed"
         );
-        let counted = Summary(vec![line("a/orders", TargetResult::Counted(12))]);
-        assert_eq!(counted.to_string(), "a/orders: 12 orders due\n12 orders due in 1 database, 0 failed");
+        let counted = |lines| Summary { lines, only_counted: true }.to_string();
+        let twelve = vec![line("a/orders", TargetResult::Counted(12))];
+        assert_eq!(counted(twelve), "a/orders: 12 orders due\n12 orders due in 1 database, 0 failed");
+        let away = "c/orders: failed: the database is away\n0 orders due in 1 database, 1 failed";
+        assert_eq!(counted(vec![failed()]), away);
     }
 }

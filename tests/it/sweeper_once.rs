@@ -211,6 +211,9 @@ async fn an_error_ends_it_with_a_message_about_the_remedy() {
     let away = sweeper(&["--uri", "mongodb://127.0.0.1:1/orders", "--once"]).await;
     assert_eq!(away.status.code(), Some(1));
     assert!(printed(&away).contains("127.0.0.1:1/orders: failed: the database is away"), "{away:?}");
+    let uncounted = sweeper(&["--uri", "mongodb://127.0.0.1:1/orders", "--dry-run"]).await;
+    assert_eq!(uncounted.status.code(), Some(1));
+    assert!(printed(&uncounted).ends_with("0 orders due in 1 database, 1 failed\n"), "{uncounted:?}");
 
     let (garbage, nowhere) = (sweeper(&["--uri", "localhost/orders"]).await, sweeper(&["--once"]).await);
     assert_eq!(garbage.status.code(), Some(2));
