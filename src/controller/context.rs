@@ -9,6 +9,7 @@ use super::{
     api_server::ApiServer,
     children::{observed::ObservedChildren, served::Served},
     claims::registry::ClaimRegistry,
+    known_services::KnownServices,
     metrics::Metrics,
     resource_state::ResourceStates,
     secrets::references::Secrets,
@@ -29,6 +30,8 @@ pub struct Context {
     pub states: ResourceStates,
     /// Who claims which routes.
     pub claims: ClaimRegistry,
+    /// Which Services there are.
+    pub known_services: KnownServices,
     /// Copies of the Secrets that OrdersServices refer to.
     pub secrets: Secrets,
     /// Whether the API server serves HTTPRoutes.

@@ -16,6 +16,7 @@
 //! resource_state      what is remembered of one OrdersService between reconciles
 //! services            the OrdersServices that the watches show
 //! raw_orders_service  one of them, not parsed yet
+//! known_services      the Services that the watches show, by name
 //! index               the state machine that every watch shares
 //! api_server          requests: bounded, counted, and only the leader's if they write
 //! problem             a reason and a message, for conditions and events
@@ -35,6 +36,7 @@ mod context;
 #[cfg(test)]
 mod fixture;
 mod index;
+mod known_services;
 mod metrics;
 mod object_key;
 mod problem;

@@ -25,6 +25,7 @@ use super::{
         registry::ClaimRegistry,
     },
     context::Context,
+    known_services::KnownServices,
     metrics::Metrics,
     raw_orders_service::RawOrdersService,
     reconcile::{ReconcileError, error_policy, reconcile},
@@ -104,6 +105,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
     let (trigger, queues) = Trigger::new(&namespaces, metrics.clone());
     let watches = Watches {
         config: args.watch.config(),
+    let known_services = KnownServices::default();
         api: &api,
         observed: &observed,
         states: &states,
@@ -111,6 +113,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         gateway_api: &gateway_api,
         ingress_classes: args.ingress_classes,
         trigger: &trigger,
+        known_services: &known_services,
         metrics: &metrics,
     }
     .start(&namespaces);
@@ -123,6 +126,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         secrets: Secrets::new(max_age),
         gateway_api,
         initial_lists: watches.initial_lists,
+        known_services,
         trigger,
         events: Events::new(client, "orders-operator"),
         metrics: metrics.clone(),

@@ -118,6 +118,8 @@ reasons! {
     IngressClassNotFound,
     /// A warning: the Secret of the certificate does not exist.
     TLSSecretMissing,
+    /// A warning: a route goes to a Service that does not exist.
+    ServiceNotFound,
     /// A warning: another object has a wildcard that covers the host, or a host that the wildcard covers.
     WildcardOverlap,
     /// A Secret that the spec refers to does not exist.
@@ -148,6 +150,12 @@ reasons! {
     RolloutInProgress,
     /// A rollout makes no progress.
     ProgressDeadlineExceeded,
+    /// A warning: the autoscaler has no metrics to decide by, so the number of pods stays as it is.
+    AutoscalerWithoutMetrics,
+    /// The sweeper has not reported on this generation of the resource yet.
+    AwaitingSweeper,
+    /// The connection string has changed, and its database was not reached yet.
+    DatabasePending,
     /// The database cannot be reached, is too busy, or has no primary; or the Secret with its address is missing.
     DatabaseUnreachable,
     /// The database is connected to, but does not answer in time.

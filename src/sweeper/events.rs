@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
+use super::status::is_written;
 use crate::{
-    crd::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition},
+    crd::{ConditionType, NewCondition, Reason, find_condition, set_condition},
     store::{EventsHealth, EventsTrouble},
 };
 
@@ -97,6 +98,7 @@ pub fn with_events(
     new: Option<Vec<Condition>>,
     events: Option<&EventsState>,
     has_events: bool,
+    is_other_database: bool,
     old: &[Condition],
     generation: Option<i64>,
     now: Timestamp,
@@ -111,15 +113,12 @@ pub fn with_events(
             set_condition(&mut flowing, old, condition, now);
         }
         // It is not known now.
-        None if has_events => flowing.extend(known.cloned()),
+        None if has_events && !is_other_database => flowing.extend(known.cloned()),
         None => {}
     }
     let is_same = match (known, flowing.first()) {
         (None, None) => true,
-        (Some(old), Some(new)) => {
-            let is_told_again = is_true(new) && old.message != new.message;
-            (&old.status, &old.reason) == (&new.status, &new.reason) && !is_told_again
-        }
+        (Some(old), Some(new)) => is_written(new, std::slice::from_ref(old)),
         _ => false,
     };
     if is_same && new.is_none() {
@@ -193,7 +192,7 @@ mod tests {
             })
         };
         let written = |state: Option<&EventsState>, has_events, old: &[Condition]| {
-            with_events(None, state, has_events, old, Some(1), at(5))
+            with_events(None, state, has_events, false, old, Some(1), at(5))
         };
         assert_eq!(written(None, false, &[]), None);
         assert_eq!(written(Some(&state(0)), false, &[]), None, "another resource has them");
@@ -210,7 +209,9 @@ mod tests {
         other.type_ = "Sweeping".into();
         let both = written(Some(&state(0)), true, std::slice::from_ref(&other)).unwrap();
         assert_eq!(both.iter().map(|c| c.type_.as_str()).collect::<Vec<_>>(), ["Sweeping", "EventsFlowing"]);
-        let kept = with_events(Some(vec![other]), None, true, &first, Some(1), at(6)).unwrap();
-        assert_eq!(kept.len(), 2);
+        let beside = |is_other| {
+            with_events(Some(vec![other.clone()]), None, true, is_other, &first, Some(1), at(6)).unwrap()
+        };
+        assert_eq!((beside(false).len(), beside(true).len()), (2, 1), "it was about another database");
     }
 }

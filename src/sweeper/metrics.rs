@@ -3,7 +3,11 @@
 //! A target is labelled with its namespace, its servers and its database, so the number of series is that of the databases. Reasons are
 //! a fixed set.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use prometheus_client::{
@@ -55,6 +59,17 @@ pub struct Metrics {
     last_look: Family<Labels, Seconds>,
     clock_offset: Family<Labels, Seconds>,
     clock_error: Family<Labels, Seconds>,
+    /// The targets that have series.
+    known: Arc<Mutex<HashMap<Labels, Known>>>,
+}
+
+/// What is known of a target that has series.
+#[derive(Default)]
+struct Known {
+    /// How many sweeps of it there are: one that was restarted may overlap with the one before.
+    sweeps: usize,
+    /// Whether no resource names it any more.
+    is_gone: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -91,6 +106,7 @@ impl Metrics {
             last_look: Family::default(),
             clock_offset: Family::default(),
             clock_error: Family::default(),
+            known: Arc::default(),
         };
         let of = metrics.clone();
         let all = registry.sub_registry_with_prefix("orders_operator_sweeper");
@@ -121,7 +137,7 @@ impl Metrics {
         let help = "Open orders that never become due, counted up to 1,000";
         all.register("without_due_time", help, of.without_due_time);
         all.register("rank", "0 for the owner of the target; standbys have higher ranks", of.rank);
-        let help = "Unix time at which the database last answered";
+        let help = "Unix time at which the database last answered, or the sweep of it began";
         all.register_with_unit("last_look_timestamp", help, Unit::Seconds, of.last_look);
         let help = "How far the database's clock is ahead of this machine's";
         all.register_with_unit("clock_offset", help, Unit::Seconds, of.clock_offset);
@@ -132,18 +148,60 @@ impl Metrics {
 
     /// The metrics of one target. Its gauges exist as long as this value does.
     pub fn of(&self, target: &TargetKey) -> TargetMetrics {
-        TargetMetrics { all: self.clone(), labels: Labels { target: target.to_string() } }
+        let labels = Labels { target: target.to_string() };
+        let mut all = self.known();
+        let known = all.entry(labels.clone()).or_default();
+        known.sweeps += 1;
+        known.is_gone = false;
+        drop(all);
+        TargetMetrics { all: self.clone(), labels }
     }
 
     /// Removes the counters of a target that no resource names any more, so that they do not add up for ever.
     pub fn forget(&self, target: &TargetKey) {
         let labels = Labels { target: target.to_string() };
+        let mut all = self.known();
+        match all.get_mut(&labels) {
+            // Its sweep, which is about to end, could make them again.
+            Some(known) if known.sweeps > 0 => known.is_gone = true,
+            _ => {
+                all.remove(&labels);
+                self.remove_counters(&labels);
+            }
+        }
+    }
+
+    fn ended(&self, labels: &Labels) {
+        let mut all = self.known();
+        let Some(known) = all.get_mut(labels) else { return };
+        known.sweeps -= 1;
+        if known.sweeps > 0 {
+            return;
+        }
+        for gauges in [&self.overdue, &self.last_look, &self.clock_offset, &self.clock_error] {
+            gauges.remove(labels);
+        }
+        for gauges in [&self.backlog, &self.without_due_time, &self.rank] {
+            gauges.remove(labels);
+        }
+        // Else they stay: the sweep may only be started again.
+        if known.is_gone {
+            all.remove(labels);
+            self.remove_counters(labels);
+        }
+    }
+
+    fn remove_counters(&self, labels: &Labels) {
         for counters in [&self.expired, &self.conflicts, &self.looks] {
-            counters.remove(&labels);
+            counters.remove(labels);
         }
         for category in ErrorCategory::ALL {
             self.errors.remove(&ErrorLabels { target: labels.target.clone(), reason: category.as_str() });
         }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Labels, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts an error of a watch.
@@ -169,6 +227,16 @@ pub struct TargetMetrics {
 }
 
 impl TargetMetrics {
+    /// The sweep begins at `now`. All that alerts are about is there from here on, even if the database never answers.
+    pub fn begin(&self, now: Timestamp) {
+        for counters in [&self.all.expired, &self.all.conflicts, &self.all.looks] {
+            drop(counters.get_or_create(&self.labels));
+        }
+        self.all.last_look.get_or_create(&self.labels).set(now.as_duration().as_secs_f64());
+        self.overdue(Duration::ZERO);
+        self.backlog(0);
+    }
+
     /// Counts a query for due orders, which the database answered at `now`.
     pub fn looked(&self, now: Timestamp) {
         self.all.looks.get_or_create(&self.labels).inc();
@@ -223,15 +291,52 @@ impl TargetMetrics {
     }
 }
 
-/// Removes the gauges. The counters stay while the target does: its sweep may only be started again.
 impl Drop for TargetMetrics {
     fn drop(&mut self) {
-        for gauges in [&self.all.overdue, &self.all.last_look, &self.all.clock_offset, &self.all.clock_error]
-        {
-            gauges.remove(&self.labels);
+        self.all.ended(&self.labels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::TargetId;
+
+    #[test]
+    fn a_target_has_series_from_the_start_of_its_sweep_until_it_is_gone() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let page = || {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            text.lines().filter(|line| line.contains("target=")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let id = TargetId { hosts: vec!["mongo:27017".into()], database: "a".into() };
+        let key = TargetKey { namespace: Some("shop".into()), id };
+        let begin = || {
+            let of = metrics.of(&key);
+            of.begin(Timestamp::UNIX_EPOCH);
+            of
+        };
+        let first = begin();
+        let gauges = ["last_look_timestamp_seconds", "oldest_overdue_seconds", "backlog"];
+        let has = |name: &str| page().iter().any(|line| line.contains(name));
+        for name in gauges.iter().chain(&["expired_total", "looks_total", "conflicts_total"]) {
+            assert!(has(name), "{name}");
         }
-        for gauges in [&self.all.backlog, &self.all.without_due_time, &self.all.rank] {
-            gauges.remove(&self.labels);
-        }
+        // It is restarted with other settings, and the former sweep ends a moment later.
+        let second = begin();
+        drop(first);
+        assert!(gauges.iter().all(|name| has(name)), "{:?}", page());
+        drop(second);
+        assert!(!gauges.iter().any(|name| has(name)) && has("expired_total"));
+        let third = begin();
+        metrics.forget(&key);
+        third.failed(Reason::DatabaseUnreachable);
+        drop(third);
+        assert_eq!(page(), Vec::<String>::new());
+        drop(begin());
+        metrics.forget(&key);
+        assert_eq!(page(), Vec::<String>::new());
     }
 }

@@ -24,7 +24,7 @@ use super::{
     health::{DatabaseProblem, TargetHealth},
     resolve::Resolver,
     status::{Transition, conditions, expiry, transitions},
-    targets::resource_key,
+    targets::{TargetKey, resource_key},
     tasks::Sweeps,
 };
 use crate::{
@@ -59,6 +59,10 @@ pub struct Reporter {
 #[derive(Default)]
 struct Reported {
     uid: Option<String>,
+    /// Its database, once that is known.
+    target: Option<TargetKey>,
+    /// Whether what is written is still about another database, which it had before.
+    is_about_former: bool,
     /// How many of the orders that this process has cancelled in its database are in its `expiredTotal`.
     expired: u64,
     /// When its `status.expiry` was last written.
@@ -84,17 +88,22 @@ impl Reporter {
     }
 
     /// Tracks new resources, and stops tracking those that are gone. Orders that were cancelled in a database before
-    /// the resource existed do not count for it.
+    /// the resource existed, or had that database, do not count for it.
     pub fn track(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps) {
         let mut before = std::mem::take(&mut self.reported);
         for service in services.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
             let (key, uid) = (resource_key(service), service.uid());
-            let reported = before.remove(&key).filter(|reported| reported.uid == uid);
-            let expired = || match resolver.target_of(&key) {
-                Some(Ok(target)) => sweeps.progress(&target.key).map_or(0, |progress| progress.expired()),
-                _ => 0,
-            };
-            let reported = reported.unwrap_or_else(|| Reported { uid, expired: expired(), at: None });
+            let mut reported = before
+                .remove(&key)
+                .filter(|reported| reported.uid == uid)
+                .unwrap_or_else(|| Reported { uid, ..Reported::default() });
+            if let Some(Ok(target)) = resolver.target_of(&key)
+                && reported.target.as_ref() != Some(&target.key)
+            {
+                reported.is_about_former |= reported.target.is_some();
+                reported.expired = sweeps.progress(&target.key).map_or(0, |progress| progress.expired());
+                reported.target = Some(target.key.clone());
+            }
             self.reported.insert(key, reported);
         }
     }
@@ -131,7 +140,9 @@ impl Reporter {
             .collect()
             .await;
         for (key, expired, has_expiry) in written.into_iter().flatten() {
-            if let Some(reported) = self.reported.get_mut(&key).filter(|_| has_expiry) {
+            let Some(reported) = self.reported.get_mut(&key) else { continue };
+            reported.is_about_former = false;
+            if has_expiry {
                 (reported.expired, reported.at) = (expired, Some(Instant::now()));
             }
         }
@@ -158,22 +169,25 @@ impl Reporter {
             }
         };
         let reported = self.reported.get(&key)?;
-        if rank > 0 || health == TargetHealth::Unknown {
+        let is_unknown = health == TargetHealth::Unknown;
+        if rank > 0 || (is_unknown && !reported.is_about_former) {
             return None;
         }
         let status = service.status.clone().unwrap_or_default();
         let now = Timestamp::now();
         let expired = progress.as_ref().map_or(reported.expired, |progress| progress.expired());
         let overdue = progress.as_ref().map_or(0, |progress| progress.overdue_seconds());
-        let new = conditions(&health, overdue, &status.conditions, service.metadata.generation, now);
+        let (old, generation) = (&status.conditions, service.metadata.generation);
+        let is_other = reported.is_about_former;
+        let new = conditions(&health, is_other, overdue, old, generation, now);
         let events = progress.as_ref().and_then(|progress| progress.events());
-        let (has_events, old) = (service.spec.events.is_some(), &status.conditions);
-        let new = with_events(new, events.as_ref(), has_events, old, service.metadata.generation, now);
+        let has_events = service.spec.events.is_some();
+        let new = with_events(new, events.as_ref(), has_events, is_other, old, generation, now);
         let transitions = new.as_ref().map_or(Vec::new(), |new| transitions(&status.conditions, new));
         let due = flush || new.is_some() || reported.at.is_none_or(|at| at.elapsed() >= EXPIRY_INTERVAL);
         let mut written = reported.expired;
         let mut next = status.expiry.clone();
-        if progress.is_some() && due {
+        if progress.is_some() && due && !is_unknown {
             let changed =
                 expiry(status.expiry.as_ref(), expired.saturating_sub(reported.expired), overdue, now);
             if changed.is_none() && new.is_none() {

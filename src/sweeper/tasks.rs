@@ -278,6 +278,7 @@ impl Task {
             tracing::info!(target = %self.target.key, "suspended: overdue orders stay as they are");
             return std::future::pending().await;
         }
+        self.metrics.begin(jiff::Timestamp::now());
         let key = self.target.key.to_string();
         let (mut sweep, mut is_backlog) = (None::<Sweep>, false);
         loop {

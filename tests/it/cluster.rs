@@ -162,8 +162,17 @@ impl TestNamespace {
         .await
     }
 
+    /// Waits until it is ready, warnings aside: the Services that it routes to are rarely there.
     pub async fn ready(&self, name: &str) {
-        self.condition(name, ConditionType::Ready, "True", "AsExpected").await;
+        eventually(&format!("{name}: Ready"), || async {
+            let service: OrdersService = self.api().get_status(name).await.unwrap();
+            let status = service.status.unwrap_or_default();
+            let is_current = status.observed_generation == service.metadata.generation;
+            find_condition(&status.conditions, ConditionType::Ready)
+                .filter(|ready| is_current && ready.status == "True")
+                .map(drop)
+        })
+        .await;
     }
 
     /// Runs a subcommand of the product in this namespace, with exactly the rights that the chart gives it.

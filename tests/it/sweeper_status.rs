@@ -218,6 +218,52 @@ async fn a_corrected_secret_and_resolved_duplicates_are_noticed_without_a_restar
     namespace.remove().await;
 }
 
+#[tokio::test]
+async fn no_condition_speaks_of_a_former_database_or_generation_and_ready_waits_for_the_sweeper() {
+    let namespace = TestNamespace::create("former").await;
+    let database = TestDatabase::new().await;
+    let (way, opened) = stuck_way().await;
+    namespace.secrets(&uri()).await;
+    namespace.secret("stuck", "MONGO_URI", &way).await;
+    namespace.apply(&service(&namespace, "orders", &database, json!({}))).await.unwrap();
+    let sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    namespace.condition("orders", Sweeping, "True", "AsExpected").await;
+    namespace.ready("orders").await;
+    let by_stuck_way = json!({"database": {"uriSecretRef": {"name": "stuck"}}});
+    namespace.apply(&service(&namespace, "orders", &database, by_stuck_way)).await.unwrap();
+    namespace.condition("orders", DatabaseReady, "False", "DatabasePending").await;
+    let series = "orders_operator_sweeper_last_look_timestamp_seconds{";
+    eventually("the former one has no series any more, and this one has", || async {
+        let page = sweeper.admin("/metrics").await;
+        (page.lines().filter(|line| line.starts_with(series)).count() == 1).then_some(())
+    })
+    .await;
+    namespace.condition("orders", DatabaseReady, "False", "DatabaseUnreachable").await;
+    opened.send_replace(true);
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
+    namespace.ready("orders").await;
+    // A change that the sweeper need not act on.
+    let unprotected = json!({
+        "database": {"uriSecretRef": {"name": "stuck"}}, "networkPolicy": false
+    });
+    namespace.apply(&service(&namespace, "orders", &database, unprotected)).await.unwrap();
+    namespace.ready("orders").await;
+    let now: OrdersService = namespace.api().get("orders").await.unwrap();
+    let generations: BTreeSet<_> =
+        now.status.unwrap().conditions.iter().map(|condition| condition.observed_generation).collect();
+    assert_eq!(generations, BTreeSet::from([now.metadata.generation]));
+    // Nobody would say it.
+    assert_eq!(sweeper.terminate().await.code(), Some(0));
+    let other = json!({
+        "database": {"uriSecretRef": {"name": "stuck"}}, "networkPolicy": true
+    });
+    namespace.apply(&service(&namespace, "orders", &database, other)).await.unwrap();
+    let message = namespace.condition("orders", Ready, "False", "AwaitingSweeper").await;
+    assert!(message.contains("check that a sweeper runs"), "{message}");
+    namespace.remove().await;
+}
+
 /// The names of the sweeper's metrics in a text, without the suffixes of samples.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     let names = text.match_indices("orders_operator_sweeper_").map(|(at, _)| {

@@ -1,5 +1,6 @@
 //! The kinds of children, listed once. The compiler makes whoever handles children by type handle every kind.
 
+use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -14,9 +15,10 @@ use kube::Resource;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    autoscaler,
     httproute::{HTTPRoute, HTTPRouteSpec, HTTPRouteStatus, MAX_ROUTES},
     httproute_status,
-    partial::{Omitted, Partial, Projection, Scale},
+    partial::{Omitted, Partial, Projection, Scale, Scaling},
     rollout::Rollout,
 };
 use crate::controller::problem::Problem;
@@ -39,6 +41,11 @@ pub trait Child:
     /// What Gateways report against it; nothing for what no Gateway serves.
     fn route_problems(_: &Partial<Self>) -> Vec<Problem> {
         Vec::new()
+    }
+
+    /// Since when it has had no metrics to scale by; none for what does not scale.
+    fn unmeasured_since(_: &Partial<Self>) -> Option<Timestamp> {
+        None
     }
 }
 
@@ -101,7 +108,11 @@ kinds!(
     Service: Omitted, Omitted, {};
     // The Ingresses of others claim routes.
     Ingress: IngressSpec, Omitted, {};
-    HorizontalPodAutoscaler: Omitted, Omitted, {};
+    HorizontalPodAutoscaler: Omitted, Scaling, {
+        fn unmeasured_since(autoscaler: &Partial<Self>) -> Option<Timestamp> {
+            autoscaler::unmeasured_since(autoscaler)
+        }
+    };
     PodDisruptionBudget: Omitted, Omitted, {};
     ServiceAccount: Omitted, Omitted, {};
     NetworkPolicy: Omitted, Omitted, {};

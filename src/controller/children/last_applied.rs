@@ -216,6 +216,7 @@ mod tests {
             owned_fields: object::<Service>(version, fields).owned_fields,
             rollout: None,
             route_problems: Vec::new(),
+            unmeasured_since: None,
         }
     }
 

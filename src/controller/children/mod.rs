@@ -10,6 +10,7 @@
 //! last_applied      what was applied, and whether the observed child still is that
 //! rollout           how far a Deployment is
 //! rollout_tracker   since when a Deployment is incomplete, and when to look at its pods
+//! autoscaler        since when an autoscaler has no metrics
 //! httproute         the HTTPRoute of the Gateway API, as far as it is written and read
 //! httproute_status  what Gateways report about one
 //! served            whether the API server serves a kind that not every cluster has
@@ -17,6 +18,7 @@
 //!
 //! Nothing here sends a request, and nothing here knows the other rooms of the controller.
 
+pub mod autoscaler;
 pub mod fingerprint;
 pub mod httproute;
 pub mod httproute_status;

@@ -10,6 +10,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::{
     fingerprint::Fingerprint,
     kind::{Child, ChildKind},
@@ -37,6 +39,8 @@ pub struct ObservedChild {
     pub rollout: Option<Box<Rollout>>,
     /// What Gateways report against it, for an HTTPRoute.
     pub route_problems: Vec<Problem>,
+    /// Since when it has had no metrics to scale by, for a HorizontalPodAutoscaler.
+    pub unmeasured_since: Option<Timestamp>,
 }
 
 impl ObservedChild {
@@ -51,13 +55,23 @@ impl ObservedChild {
             owned_fields: child.owned_fields,
             rollout: K::rollout(child).map(Box::new),
             route_problems: K::route_problems(child),
+            unmeasured_since: K::unmeasured_since(child),
         })
     }
 
     /// Whether nothing that matters has changed since `before`. What others write to a child beside our fields, as an
     /// autoscaler does every 15 s, changes its version only.
     pub fn is_equivalent_to(&self, before: &Self) -> bool {
-        let Self { uid, version: _, owner, is_deleting, owned_fields, rollout, route_problems } = self;
+        let Self {
+            uid,
+            version: _,
+            owner,
+            is_deleting,
+            owned_fields,
+            rollout,
+            route_problems,
+            unmeasured_since,
+        } = self;
         // Unless it is known which fields are ours, a new version can mean anything.
         owned_fields.is_some()
             && *owned_fields == before.owned_fields
@@ -66,6 +80,7 @@ impl ObservedChild {
             && *is_deleting == before.is_deleting
             && *rollout == before.rollout
             && *route_problems == before.route_problems
+            && *unmeasured_since == before.unmeasured_since
     }
 }
 

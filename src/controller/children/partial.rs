@@ -6,7 +6,10 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt::Debug};
 
 use k8s_openapi::{
-    api::{apps::v1::DeploymentStatus, networking::v1::IngressSpec},
+    api::{
+        apps::v1::DeploymentStatus, autoscaling::v2::HorizontalPodAutoscalerCondition,
+        networking::v1::IngressSpec,
+    },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
 use kube::Resource;
@@ -60,8 +63,16 @@ pub struct Scale {
     pub replicas: Option<i32>,
 }
 
+/// What is read of a HorizontalPodAutoscaler's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Scaling {
+    /// Its conditions.
+    pub conditions: Option<Vec<HorizontalPodAutoscalerCondition>>,
+}
+
 impl Content for Scale {}
 impl Content for DeploymentStatus {}
+impl Content for Scaling {}
 impl Content for IngressSpec {}
 impl Content for HTTPRouteSpec {}
 impl Content for HTTPRouteStatus {}

@@ -188,7 +188,13 @@ fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
         let valid = validate(service, &found, Some("image:1")).unwrap();
         let ingress = serde_json::to_vec(&build(&valid).ingress).unwrap();
         let applied = applied.clone();
-        let outcome = Ok(Completed { valid, applied, pod_problem: None, requeue_after: None });
+        let outcome = Ok(Completed {
+            valid,
+            applied,
+            pod_problem: None,
+            autoscaler_warning: None,
+            requeue_after: None,
+        });
         let status = status::compute(service, &outcome, "shop/lease", Timestamp::UNIX_EPOCH);
         (me.to_string(), (ingress, serde_json::to_vec(&status).unwrap()))
     };

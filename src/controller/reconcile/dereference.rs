@@ -1,6 +1,9 @@
 //! Step 1: reads what the spec refers to. The only step that reads objects of others.
 
+use std::time::Duration;
+
 use futures::future::join_all;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -13,7 +16,7 @@ use crate::{
         problem::Problem,
         secrets::{
             references::{SecretUse, ValueHashes},
-            refresh::requeue_users,
+            refresh::{RETRY_INTERVAL, requeue_users},
         },
     },
     crd::{ConditionType, DatabaseTls, OrdersService, Reason, find_condition, is_true},
@@ -34,6 +37,8 @@ pub struct Dereferenced {
     pub no_default_class: bool,
     /// The Secret of the certificate, if it does not exist.
     pub missing_certificate: Option<String>,
+    /// Services that routes go to and that do not exist.
+    pub missing_services: Vec<String>,
     /// Which of the requested routes other objects hold.
     pub verdicts: Verdicts,
 }
@@ -84,9 +89,8 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
         let itself = service.metadata.uid.as_deref();
         requeue_users(&context.services, &context.trigger, usage, &key(name), itself);
     };
-    // Whoever changed the spec may have changed the Secret a moment before.
     let started = Instant::now();
-    let since = needs_fresh_copies(service).then_some(started);
+    let since = max_age(service).and_then(|age| started.checked_sub(age));
     let (api, secrets) = (&context.api, &context.secrets);
     let values = values_of(service);
     let copies = join_all(values.iter().map(|(_, name, _)| {
@@ -115,6 +119,12 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
         // A class in the annotation need not exist as an object.
         found.no_default_class = ingress_class(ingress) == EntryPoint::Class(None)
             && context.claims.has_default_class() == Some(false);
+        let backends = ingress.routes.iter().map(|route| &route.service);
+        let backends = backends.chain(ingress.client.iter().map(|client| &client.service));
+        // Its own Service is made together with the routes to it.
+        let own = service.metadata.name.as_ref();
+        let others = backends.filter(|name| Some(*name) != own).map(String::as_str);
+        found.missing_services = context.known_services.missing(&ObjectKey::of(&service.metadata), others);
         if let Some(certificate) = ingress.tls.as_ref().map(|tls| &tls.secret_name) {
             let read = async |since| {
                 let copy = secrets.exists(api, &key(certificate), since).await?;
@@ -152,13 +162,25 @@ fn values_of(service: &OrdersService) -> Vec<(SecretValue, &str, &str)> {
     values
 }
 
-/// Whether the Secrets must be read again instead of taken from the cache: the spec has just changed, or something was
-/// wrong.
-fn needs_fresh_copies(service: &OrdersService) -> bool {
+/// How old the copies of the Secrets may be, where that is less than usual.
+fn max_age(service: &OrdersService) -> Option<Duration> {
     let status = service.status.as_ref();
     let reconciled = status.and_then(|status| find_condition(&status.conditions, ConditionType::Reconciled));
-    status.and_then(|status| status.observed_generation) != service.metadata.generation
-        || !reconciled.is_some_and(is_true)
+    let is_current = status.and_then(|status| status.observed_generation) == service.metadata.generation;
+    if !is_current || !reconciled.is_some_and(is_true) {
+        // Whoever changed the spec may have changed the Secret a moment before; or a Secret was missing.
+        return Some(Duration::ZERO);
+    }
+    status.is_some_and(|status| may_need_another_value(&status.conditions)).then_some(RETRY_INTERVAL / 2)
+}
+
+/// Whether something is amiss that another value in a Secret may mend: pods that do not serve, or a database or a broker
+/// that is not reached.
+pub fn may_need_another_value(conditions: &[Condition]) -> bool {
+    [ConditionType::Available, ConditionType::DatabaseReady, ConditionType::EventsFlowing]
+        .into_iter()
+        .filter_map(|kind| find_condition(conditions, kind))
+        .any(|condition| !is_true(condition))
 }
 
 /// The hash of the value under `key`.
@@ -198,11 +220,11 @@ mod tests {
     use super::*;
     use crate::controller::secrets::references::hashes;
 
-    fn secret(uid: &str) -> ValueHashes {
+    fn secret(name: &str, uid: &str) -> ValueHashes {
         let data =
             [("OTHER".to_owned(), ByteString(b"x".to_vec())), ("EMPTY".to_owned(), ByteString(vec![]))];
         let mut secret = Secret { data: Some(data.into()), ..Secret::default() };
-        secret.metadata.uid = Some(uid.into());
+        (secret.metadata.name, secret.metadata.uid) = (Some(name.into()), Some(uid.into()));
         hashes(&secret)
     }
 
@@ -210,7 +232,7 @@ mod tests {
     fn a_missing_secret_and_a_missing_key_have_different_reasons() {
         let absent = look_up(None, "shop", JWT, "jwt", "JWT_KEY").unwrap_err();
         assert_eq!(absent.reason, Reason::SecretNotFound);
-        let secret = secret("u");
+        let secret = secret("jwt", "u");
         let other = look_up(Some(&secret), "shop", JWT, "jwt", "JWT_KEY").unwrap_err();
         assert_eq!(other.reason, Reason::SecretKeyMissing);
         assert!(other.message.contains("[EMPTY, OTHER]"), "{}", other.message);
@@ -219,8 +241,8 @@ mod tests {
     }
 
     #[test]
-    fn the_same_value_in_another_secret_has_another_hash() {
-        assert_eq!(secret("u"), secret("u"));
-        assert_ne!(secret("u")["OTHER"], secret("v")["OTHER"]);
+    fn the_same_value_in_another_secret_has_another_hash_and_in_the_same_one_made_anew_the_same() {
+        assert_eq!(secret("jwt", "u"), secret("jwt", "v"));
+        assert_ne!(secret("jwt", "u")["OTHER"], secret("mongo", "u")["OTHER"]);
     }
 }

@@ -31,9 +31,9 @@ use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use self::{
-    apply::apply,
+    apply::{Applied, apply},
     build::build,
-    dereference::dereference,
+    dereference::{dereference, may_need_another_value},
     outcome::{Completed, Outcome, Stopped},
     status::update::update_status,
     validate::validate,
@@ -196,14 +196,21 @@ async fn reconcile_parsed(service: &OrdersService, context: &Context) -> Result<
         // The Deployment's watch event will requeue us; this is in case none comes.
         return Ok(Action::requeue(at_most));
     }
+    let mut reads_secrets_again = None;
     if !matches!(outcome, Err(Stopped::AnotherOperator { is_reported: true, .. })) {
-        report(context, service, &outcome).await.map_err(|error| {
+        let next = report(context, service, &outcome).await.map_err(|error| {
             let reason = error.write_reason();
             ReconcileError::Request { error, reason }
         })?;
+        let sweepers = service.status.iter().flat_map(|status| &status.conditions);
+        let conditions: Vec<_> = next.conditions.iter().chain(sweepers).cloned().collect();
+        reads_secrets_again = may_need_another_value(&conditions).then(soon);
     }
     match outcome {
-        Ok(completed) => Ok(completed.requeue_after.map_or(Action::await_change(), Action::requeue)),
+        Ok(completed) => {
+            let again = completed.requeue_after.into_iter().chain(reads_secrets_again).min();
+            Ok(again.map_or(Action::await_change(), Action::requeue))
+        }
         Err(Stopped::ReadFailed(error)) => {
             let reason = error.read_reason();
             Err(ReconcileError::Request { error, reason })
@@ -254,11 +261,30 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
     };
 
     let (pod_problem, requeue_after) = follow_rollout(context, &owner, applied.rollout()).await?;
-    // No watch shows Secrets, and one for the certificate is missing. With jitter, so that many resources do not ask together.
-    let retry_certificate =
-        found.missing_certificate.map(|_| RETRY_INTERVAL.mul_f64(0.8 + 0.4 * fastrand::f64()));
-    let requeue_after = requeue_after.into_iter().chain(retry_certificate).min();
-    Ok(Completed { valid, applied, pod_problem, requeue_after })
+    // One for the certificate is missing.
+    let retry_certificate = found.missing_certificate.map(|_| soon());
+    let (autoscaler_warning, judge_again) = autoscaler_warning(&applied);
+    let requeue_after = requeue_after.into_iter().chain(retry_certificate).chain(judge_again).min();
+    Ok(Completed { valid, applied, pod_problem, autoscaler_warning, requeue_after })
+}
+
+/// Warns of an autoscaler that has had no metrics for long; or gives when to judge that. Those of new pods take a while.
+fn autoscaler_warning(applied: &Applied) -> (Option<Problem>, Option<Duration>) {
+    const MEASURED_WITHIN: Duration = Duration::from_secs(90);
+    let Some(since) = applied.unmeasured_since() else { return (None, None) };
+    let elapsed = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+    if elapsed < MEASURED_WITHIN {
+        return (None, Some(MEASURED_WITHIN - elapsed));
+    }
+    let message = "the autoscaler has no metrics to decide by, so the number of pods stays as it is: see kubectl describe hpa, \
+                   and check that the cluster has a metrics server";
+    (Some(Problem::new(Reason::AutoscalerWithoutMetrics, message)), None)
+}
+
+/// When to read again a Secret that may be mended, since no watch shows it. With jitter, so that many resources do not ask
+/// together.
+fn soon() -> Duration {
+    RETRY_INTERVAL.mul_f64(0.75 + 0.25 * fastrand::f64())
 }
 
 /// Whether children that have lost their owner are taken over, with the consent of whoever wrote the resource.
@@ -328,11 +354,15 @@ async fn follow_rollout(
     }
 }
 
-/// Writes the status, and an event if `Ready` has changed.
-async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -> Result<(), RequestError> {
+/// Writes the status, and an event if `Ready` has changed. Gives the status.
+async fn report(
+    context: &Context,
+    service: &OrdersService,
+    outcome: &Outcome,
+) -> Result<OrdersServiceStatus, RequestError> {
     let next = status::compute(service, outcome, &context.identity, Timestamp::now());
     let update = update_status(&context.api, service, &next).instrument(traces::step("status"));
-    let Some(response) = update.await? else { return Ok(()) };
+    let Some(response) = update.await? else { return Ok(next) };
     if let Some(version) = response.metadata.resource_version.as_deref() {
         context
             .states
@@ -348,16 +378,23 @@ async fn report(context: &Context, service: &OrdersService, outcome: &Outcome) -
     if let Some((is_ready, reason, message)) = now.filter(|now| before.as_ref() != Some(now)) {
         let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
         tracing::info!(namespace, name, ready = is_ready, reason, message, "status changed");
-        let is_rolling_out = [Reason::MinimumReplicasUnavailable, Reason::RolloutInProgress]
-            .iter()
-            .any(|rolling| reason == rolling.as_str());
-        if !is_rolling_out {
-            let reason = if is_ready { "Ready" } else { &reason };
-            let event = EventContent { is_warning: !is_ready, reason, note: &message, action: ACTION };
+        let is_any_of = |reasons: &[Reason]| reasons.iter().any(|expected| reason == expected.as_str());
+        let is_rolling_out = is_any_of(&[
+            Reason::MinimumReplicasUnavailable,
+            Reason::RolloutInProgress,
+            Reason::AwaitingSweeper,
+            Reason::DatabasePending,
+        ]);
+        let is_all_well = is_ready && is_any_of(&[Reason::AsExpected]);
+        // The words of a warning may change, and it is still the same.
+        let is_told = before.is_some_and(|(was_ready, former, _)| is_ready && was_ready && former == reason);
+        if !is_rolling_out && !is_told {
+            let reason = if is_all_well { "Ready" } else { &reason };
+            let event = EventContent { is_warning: !is_all_well, reason, note: &message, action: ACTION };
             publish_event(context, service, &event).await;
         }
     }
-    Ok(())
+    Ok(next)
 }
 
 /// Publishes a Kubernetes event. A failure is only logged: it must not fail the reconcile.

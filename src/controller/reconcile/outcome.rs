@@ -17,6 +17,8 @@ pub struct Completed {
     pub applied: Applied,
     /// What keeps the pods from running, if that is known.
     pub pod_problem: Option<Problem>,
+    /// What is probably unintended about the autoscaler.
+    pub autoscaler_warning: Option<Problem>,
     /// When to reconcile again if no watch event comes first.
     pub requeue_after: Option<Duration>,
 }

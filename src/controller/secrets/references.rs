@@ -102,13 +102,15 @@ impl Secrets {
     }
 }
 
-/// Hashes the values of a Secret, salted with its UID: the hashes end up in an annotation that more people may read than
-/// the Secret, and must not let them guess a weak value.
+/// Hashes the values of a Secret, salted with its name. Not with its UID: a Secret that is deleted and made anew with the
+/// same values must roll no pod. What ends up in an annotation is one hash over those of all values that the pods get, so
+/// whoever may read that, but not the Secrets, would have to guess all of them at once.
 pub(crate) fn hashes(secret: &Secret) -> ValueHashes {
-    let uid = secret.metadata.uid.as_deref().unwrap_or_default();
+    let [namespace, name] = [&secret.metadata.namespace, &secret.metadata.name]
+        .map(|text| text.as_deref().unwrap_or_default().as_bytes());
     let hash = |value: &[u8]| {
         let mut hash = Sha256::new();
-        for part in [uid.as_bytes(), value] {
+        for part in [namespace, name, value] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }

@@ -19,7 +19,10 @@ use futures::{
     FutureExt, Stream, StreamExt,
     future::{BoxFuture, join_all},
 };
-use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::api::{
+    core::v1::Service,
+    networking::v1::{Ingress, IngressClass},
+};
 use kube::{
     Api, Resource,
     runtime::{
@@ -41,6 +44,7 @@ use super::{
     },
     claims::registry::ClaimRegistry,
     index::{Index, Indexer},
+    known_services::KnownServices,
     metrics::Metrics,
     raw_orders_service::RawOrdersService,
     resource_state::ResourceStates,
@@ -63,6 +67,8 @@ pub struct Watches<'a> {
     pub states: &'a ResourceStates,
     /// Who claims which routes.
     pub claims: &'a ClaimRegistry,
+    /// Which Services there are.
+    pub known_services: &'a KnownServices,
     /// Whether HTTPRoutes are served.
     pub gateway_api: &'a Served,
     /// Whether to watch IngressClasses.
@@ -172,6 +178,15 @@ impl Watches<'_> {
         self.watch(kind, lists.required(kind), index).run(watch::events(api, self.config.clone())).boxed()
     }
 
+    /// The Services are watched for their owners, and because routes go to those of others.
+    fn services(&self, namespace: Option<&str>, lists: &mut Lists) -> BoxFuture<'static, ()> {
+        let kind = ChildKind::Service.as_str();
+        let api = watch::api::<Partial<Service>>(&self.api.client, namespace);
+        let names = self.known_services.index(namespace);
+        let index = (names, ChildFeed::new(self.observed, self.states, namespace));
+        self.watch(kind, lists.required(kind), index).run(watch::events(api, self.config.clone())).boxed()
+    }
+
     /// The HTTPRoutes are watched likewise, while they are served. Their initial list is complete at once where they are
     /// not.
     fn http_routes(&self, namespace: Option<&str>, lists: &mut Lists) -> BoxFuture<'static, ()> {
@@ -215,8 +230,8 @@ impl KindVisitor for WatchChildren<'_> {
         match K::KIND {
             ChildKind::Ingress => watches.ingresses(namespace, lists),
             ChildKind::HTTPRoute => watches.http_routes(namespace, lists),
+            ChildKind::Service => watches.services(namespace, lists),
             ChildKind::Deployment
-            | ChildKind::Service
             | ChildKind::HorizontalPodAutoscaler
             | ChildKind::PodDisruptionBudget
             | ChildKind::ServiceAccount

@@ -351,7 +351,7 @@ async fn the_class_may_be_an_annotation_and_without_any_the_condition_says_so() 
         .apply(&with(json!({"annotations": {"kubernetes.io/ingress.class": "by-annotation"}})))
         .await
         .unwrap();
-    namespace.condition("orders", IngressReady, "True", "AsExpected").await;
+    namespace.condition("orders", IngressReady, "True", "ServiceNotFound").await;
     let ingress = namespace.api::<Ingress>().get("orders").await.unwrap();
     assert_eq!(ingress.annotations()["kubernetes.io/ingress.class"], "by-annotation");
     let service = namespace.api::<OrdersService>().get("orders").await.unwrap();

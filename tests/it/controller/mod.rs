@@ -26,7 +26,9 @@ mod hosts;
 mod outage;
 mod ownership;
 mod pods;
+mod secrets;
 mod steady;
+mod warnings;
 
 const MONGO: &str = "mongodb://127.0.0.1:1/orders";
 

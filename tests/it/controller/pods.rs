@@ -219,7 +219,7 @@ async fn the_pods_pass_a_namespace_that_enforces_the_restricted_standard() {
 }
 
 /// Marks every pod of `orders` as a kubelet does whose probes succeed.
-async fn serve(namespace: &TestNamespace) {
+pub(super) async fn serve(namespace: &TestNamespace) {
     let pods = namespace.api::<Pod>();
     let of_orders = ListParams::default().labels("app.kubernetes.io/instance=orders");
     for pod in pods.list(&of_orders).await.unwrap() {

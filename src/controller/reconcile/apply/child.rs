@@ -2,6 +2,7 @@
 
 use k8s_openapi::{
     NamespaceResourceScope, api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    jiff::Timestamp,
 };
 use kube::{
     Api, Resource,
@@ -37,6 +38,8 @@ pub(super) struct ChildOutcome {
     pub(super) rollout: Option<Rollout>,
     /// What Gateways report against it, for HTTPRoutes.
     pub(super) route_problems: Vec<Problem>,
+    /// Since when it has had no metrics, for the HorizontalPodAutoscaler.
+    pub(super) unmeasured_since: Option<Timestamp>,
 }
 
 /// Writes the children of one OrdersService.
@@ -58,6 +61,11 @@ impl ChildWriter<'_> {
         self.context.observed.get(id.kind, &self.key(id))
     }
 
+    /// Whether the watches show this child, and it is ours.
+    pub(super) fn has(&self, id: ChildId) -> bool {
+        matches!(self.observed(id), Observation::Present(child) if *child.owner == *self.owner && !child.is_deleting)
+    }
+
     /// Applies the children of one kind that are not in sync, and deletes those that are not desired.
     pub(super) async fn sync_kind<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
         let mut all = ChildOutcome::default();
@@ -67,6 +75,7 @@ impl ChildWriter<'_> {
                     let outcome = self.sync(index, child).await?;
                     all.rollout = all.rollout.or(outcome.rollout);
                     all.route_problems.extend(outcome.route_problems);
+                    all.unmeasured_since = all.unmeasured_since.or(outcome.unmeasured_since);
                 }
                 None => self.delete_if_ours::<K>(index).await?,
             }
@@ -116,14 +125,16 @@ impl ChildWriter<'_> {
         let in_sync =
             |last: &LastApplied| match (last.sync_state(self.owner, id, desired, observed), observed) {
                 // The watch may not have shown the response yet.
-                (SyncState::Unchanged, _) => Some(ChildOutcome {
+                (SyncState::Unchanged, Observation::Present(child)) => Some(ChildOutcome {
                     rollout: last.rollout().filter(|_| id.kind == ChildKind::Deployment).cloned(),
                     route_problems: last.route_problems(id).to_vec(),
+                    unmeasured_since: child.unmeasured_since,
                 }),
                 // A status update, most likely.
                 (SyncState::OthersChanged, Observation::Present(child)) => Some(ChildOutcome {
                     rollout: child.rollout.as_deref().cloned(),
                     route_problems: child.route_problems.clone(),
+                    unmeasured_since: child.unmeasured_since,
                 }),
                 _ => None,
             };
@@ -140,7 +151,11 @@ impl ChildWriter<'_> {
         self.context
             .states
             .with(self.owner, |state| state.last_applied.applied(index, fingerprint, response));
-        ChildOutcome { rollout: K::rollout(response), route_problems: K::route_problems(response) }
+        ChildOutcome {
+            rollout: K::rollout(response),
+            route_problems: K::route_problems(response),
+            unmeasured_since: K::unmeasured_since(response),
+        }
     }
 
     /// Sends a Deployment of which the number of pods may be someone else's; gives what was decided about that.
@@ -394,6 +409,7 @@ mod tests {
             api_server::ApiServer,
             children::{observed::ObservedChildren, served::Served},
             claims::registry::ClaimRegistry,
+            known_services::KnownServices,
             fixture::owner,
             metrics::Metrics,
             resource_state::ResourceStates,
@@ -436,6 +452,7 @@ mod tests {
             observed: ObservedChildren::default(),
             states: ResourceStates::default(),
             claims: ClaimRegistry::new(HostPolicy::Shared),
+            known_services: KnownServices::default(),
             secrets: Secrets::new(Duration::from_secs(300)),
             gateway_api: Served::default(),
             initial_lists: CacheSyncBuilder::default().seal(),

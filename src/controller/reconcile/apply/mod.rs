@@ -13,6 +13,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
+use k8s_openapi::{api::networking::v1::Ingress, jiff::Timestamp};
 
 use self::child::{ChildOutcome, ChildWriter};
 use super::build::prepared::{Prepared, PreparedVisitor};
@@ -37,6 +38,8 @@ use crate::{
 pub struct Applied {
     rollout: Rollout,
     route_problems: Vec<Problem>,
+    unmeasured_since: Option<Timestamp>,
+    keeps_ingress: bool,
     digest: Option<String>,
 }
 
@@ -51,6 +54,16 @@ impl Applied {
         &self.route_problems
     }
 
+    /// Since when the autoscaler has had no metrics.
+    pub fn unmeasured_since(&self) -> Option<Timestamp> {
+        self.unmeasured_since
+    }
+
+    /// Whether the Ingress was left as it is, so that the routes of before are served.
+    pub fn keeps_ingress(&self) -> bool {
+        self.keeps_ingress
+    }
+
     /// The digest of what was applied, for the controller that starts next.
     pub fn digest(&self) -> Option<&str> {
         self.digest.as_deref()
@@ -59,7 +72,8 @@ impl Applied {
     /// What [`apply`] would give.
     #[cfg(test)]
     pub(crate) fn for_test(rollout: Rollout, route_problems: Vec<Problem>) -> Self {
-        Self { rollout, route_problems, digest: Some("digest".into()) }
+        let digest = Some("digest".into());
+        Self { rollout, route_problems, unmeasured_since: None, keeps_ingress: false, digest }
     }
 }
 
@@ -83,7 +97,8 @@ pub async fn apply(
     if let Some(recorded) = recorded {
         restore(&writer, prepared, recorded);
     }
-    let mut plan = Plan { writer: &writer, prepared, phases: Default::default() };
+    let keeps_ingress = prepared.keeps_ingress && writer.has(ChildId::of::<Ingress>(0));
+    let mut plan = Plan { writer: &writer, prepared, keeps_ingress, phases: Default::default() };
     prepared.visit(&mut plan);
     let mut outcomes = Vec::new();
     for phase in plan.phases {
@@ -92,11 +107,13 @@ pub async fn apply(
     // Of several problems the Deployment's comes first: it is what the others are for.
     outcomes.sort_by_key(|(kind, _)| *kind != ChildKind::Deployment);
     let (mut rollout, mut route_problems, mut problems) = (None, Vec::new(), Vec::new());
+    let mut unmeasured_since = None;
     for (_, outcome) in outcomes {
         match outcome {
             Ok(outcome) => {
                 rollout = rollout.or(outcome.rollout);
                 route_problems.extend(outcome.route_problems);
+                unmeasured_since = unmeasured_since.or(outcome.unmeasured_since);
             }
             Err(problem) => problems.push(problem),
         }
@@ -104,7 +121,7 @@ pub async fn apply(
     match rollout {
         Some(rollout) if problems.is_empty() => {
             let digest = context.states.with(owner, |state| state.last_applied.digest()).flatten();
-            Ok(Applied { rollout, route_problems, digest })
+            Ok(Applied { rollout, route_problems, unmeasured_since, keeps_ingress, digest })
         }
         _ => Err(problems),
     }
@@ -146,17 +163,20 @@ type SyncKind<'a> = BoxFuture<'a, (ChildKind, Result<ChildOutcome, Problem>)>;
 struct Plan<'a> {
     writer: &'a ChildWriter<'a>,
     prepared: &'a Prepared,
+    /// Whether the Ingress is left as it is.
+    keeps_ingress: bool,
     phases: [Vec<SyncKind<'a>>; 3],
 }
 
 impl<'a> PreparedVisitor<'a> for Plan<'a> {
     fn visit<K: Child>(&mut self, children: &'a [K]) {
-        let Self { writer, prepared, .. } = *self;
+        let Self { writer, prepared, keeps_ingress, .. } = *self;
         let sync = async move {
             let outcome = match K::KIND {
                 ChildKind::Deployment => {
                     writer.sync_deployment(&prepared.deployment, prepared.replicas).await
                 }
+                ChildKind::Ingress if keeps_ingress => Ok(ChildOutcome::default()),
                 kind if !writer.is_served(kind) && children.is_empty() => Ok(ChildOutcome::default()),
                 kind if !writer.is_served(kind) => Ok(not_served(kind)),
                 _ => writer.sync_kind(children).await,

@@ -36,6 +36,7 @@ pub fn build(service: &ValidatedOrdersService) -> Prepared {
         service: service::build_service(service),
         replicas: service.replicas,
         ingress: service.ingress.as_ref().and_then(|ingress| ingress::build_ingress(service, ingress)),
+        keeps_ingress: service.ingress.as_ref().is_some_and(|ingress| ingress.lacks_class),
         routes: service
             .gateway
             .as_ref()

@@ -26,6 +26,8 @@ pub struct Prepared {
     pub service: Service,
     /// The ordered routes.
     pub ingress: Option<Ingress>,
+    /// Whether an Ingress that exists is left as it is, since the class that this one names does not exist.
+    pub keeps_ingress: bool,
     /// The same routes at Gateways, split where one HTTPRoute would have too many rules.
     pub routes: Vec<HTTPRoute>,
     /// Sets the number of pods.
@@ -54,6 +56,7 @@ impl Prepared {
             replicas: _,
             service,
             ingress,
+            keeps_ingress: _,
             routes,
             autoscaler,
             budget,

@@ -117,10 +117,14 @@ pub fn compute(
             set(ConditionType::Reconciled, false, reason, Problem::join(problems));
             routes::describe(&mut status, valid, &[]);
         }
-        Ok(Completed { valid, applied, pod_problem, .. }) => {
+        Ok(Completed { valid, applied, pod_problem, autoscaler_warning, .. }) => {
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied".into());
-            let (available, reason, message) = availability(applied.rollout(), pod_problem.as_ref());
+            let (available, mut reason, mut message) = availability(applied.rollout(), pod_problem.as_ref());
+            if let Some(warning) = autoscaler_warning.as_ref().filter(|_| available) {
+                reason = warning.reason;
+                message = format!("{message}; {}", warning.message);
+            }
             set(ConditionType::Available, available, reason, message);
             if valid.ingress.is_some() || valid.gateway.is_some() {
                 let (ready, reason, message) = routes::readiness(valid, applied.route_problems());
@@ -131,7 +135,9 @@ pub fn compute(
             status.replicas = Some(rollout.replicas);
             status.ready_replicas = Some(rollout.ready);
             status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.desired));
-            routes::describe(&mut status, valid, applied.route_problems());
+            if !applied.keeps_ingress() {
+                routes::describe(&mut status, valid, applied.route_problems());
+            }
         }
     }
     // Conditions that this outcome says nothing about stay as they were.
@@ -142,7 +148,7 @@ pub fn compute(
             }
         }
     }
-    let (is_ready, reason, message) = readiness(&conditions, &old.conditions);
+    let (is_ready, reason, message) = readiness(&conditions, &old.conditions, generation);
     let ready = NewCondition { kind: ConditionType::Ready, status: is_ready, reason, message, generation };
     if !is_ready {
         let kind = if is_stalled(&ready.reason, &conditions) {
@@ -160,21 +166,40 @@ pub fn compute(
 }
 
 /// `Ready`: status, reason and message of the first condition that is false, the controller's before the sweeper's; but
-/// pods that only wait are the consequence of a database that is not ready, so that is told first.
-fn readiness(ours: &[Condition], on_object: &[Condition]) -> (bool, String, String) {
+/// pods that only wait are the consequence of a database that is not ready, so that is told first. What the sweeper says of
+/// a former generation does not count; it is waited for. If all are true, those that warn are told.
+fn readiness(ours: &[Condition], on_object: &[Condition], generation: Option<i64>) -> (bool, String, String) {
     let [_, order @ ..] = ConditionType::CONTROLLER;
     let own = order.iter().filter_map(|kind| find_condition(ours, *kind));
     let others = ConditionType::SWEEPER.iter().filter_map(|kind| find_condition(on_object, *kind));
-    let failing: Vec<_> = own.chain(others).filter(|condition| !is_true(condition)).collect();
-    let Some(first) = failing.first() else {
-        return (true, Reason::AsExpected.as_str().into(), "everything is in place".into());
-    };
-    let waits =
-        [Reason::MinimumReplicasUnavailable, Reason::RolloutInProgress, Reason::ProgressDeadlineExceeded];
-    let is_consequence = waits.iter().any(|reason| first.reason == reason.as_str());
-    let database = failing.iter().find(|condition| condition.type_ == ConditionType::DatabaseReady.as_str());
-    let cause = database.filter(|_| is_consequence).unwrap_or(first);
-    (false, cause.reason.clone(), cause.message.clone())
+    let is_former =
+        |condition: &&Condition| condition.observed_generation.is_some_and(|of| Some(of) < generation);
+    let (former, current): (Vec<_>, Vec<_>) = others.partition(is_former);
+    let all: Vec<_> = own.chain(current).collect();
+    let mut failing = all.iter().filter(|condition| !is_true(condition)).peekable();
+    if let Some(first) = failing.peek().copied() {
+        let waits =
+            [Reason::MinimumReplicasUnavailable, Reason::RolloutInProgress, Reason::ProgressDeadlineExceeded];
+        let is_consequence = waits.iter().any(|reason| first.reason == reason.as_str());
+        let database = failing.find(|condition| condition.type_ == ConditionType::DatabaseReady.as_str());
+        let cause = database.filter(|_| is_consequence).unwrap_or(first);
+        return (false, cause.reason.clone(), cause.message.clone());
+    }
+    if let Some(of) = former.iter().filter_map(|condition| condition.observed_generation).min() {
+        let message = format!(
+            "the sweeper has not reported on this generation yet, only on {of}: if that lasts, check that a sweeper runs"
+        );
+        return (false, Reason::AwaitingSweeper.as_str().into(), message);
+    }
+    let warnings: Vec<_> =
+        all.into_iter().filter(|condition| condition.reason != Reason::AsExpected.as_str()).collect();
+    match warnings.first() {
+        None => (true, Reason::AsExpected.as_str().into(), "everything is in place".into()),
+        Some(first) => {
+            let messages: Vec<_> = warnings.iter().map(|warning| warning.message.as_str()).collect();
+            (true, first.reason.clone(), messages.join("; "))
+        }
+    }
 }
 
 /// Whether what is not ready for this reason stays so until someone changes the spec.
@@ -213,7 +238,7 @@ mod tests {
 
     fn completed(valid: &ValidatedOrdersService, applied: &Applied) -> Outcome {
         let (valid, applied) = (valid.clone(), applied.clone());
-        Ok(Completed { valid, applied, pod_problem: None, requeue_after: None })
+        Ok(Completed { valid, applied, pod_problem: None, autoscaler_warning: None, requeue_after: None })
     }
 
     fn available(ready: i32) -> Applied {
@@ -355,6 +380,36 @@ mod tests {
             "PodCreationFailed",
             "pods that cannot be created do not wait for a database"
         );
+    }
+
+    #[test]
+    fn what_the_sweeper_says_of_a_former_generation_is_waited_for_and_what_warns_is_told() {
+        let mut service = service(json!({}));
+        service.metadata.generation = Some(2);
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        let mut told = |status: bool, reason: &str, generation| {
+            let (reason, message) = (reason.to_owned(), "the words".to_owned());
+            let kind = ConditionType::DatabaseReady;
+            let said = NewCondition { kind, status, reason, message, generation: Some(generation) };
+            let mut conditions = Vec::new();
+            set_condition(&mut conditions, &[], said, at(1));
+            service.status = Some(OrdersServiceStatus { conditions, ..OrdersServiceStatus::default() });
+            let status = compute(&service, &completed(&valid, &available(2)), "shop/lease", at(2));
+            let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap().clone();
+            (ready.status, ready.reason, ready.message)
+        };
+        for is_ready in [true, false] {
+            let (status, reason, message) = told(is_ready, "DatabaseUnreachable", 1);
+            assert_eq!((status.as_str(), reason.as_str()), ("False", "AwaitingSweeper"));
+            assert!(!message.contains("the words"), "{message}");
+        }
+        let said = |status: &str, reason: &str, message: &str| (status.into(), reason.into(), message.into());
+        assert_eq!(told(true, "AsExpected", 2), said("True", "AsExpected", "everything is in place"));
+        assert_eq!(
+            told(true, "DatabaseOptionIgnored", 2),
+            said("True", "DatabaseOptionIgnored", "the words")
+        );
+        assert_eq!(told(false, "DatabaseTooSlow", 2), said("False", "DatabaseTooSlow", "the words"));
     }
 
     #[test]

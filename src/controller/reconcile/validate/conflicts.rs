@@ -34,7 +34,7 @@ pub(super) fn missing_class(class: &str) -> Problem {
         Reason::IngressClassNotFound,
         format!(
             "spec.ingress.className names IngressClass {class:?}, which does not exist: name one that `kubectl get \
-             ingressclass` lists, or create it"
+             ingressclass` lists, or create it; until it is there, an Ingress that exists is left as it is"
         ),
     )
 }
@@ -181,6 +181,15 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namesp
              that takes every Ingress serves these routes: set spec.ingress.className to one that `kubectl get \
              ingressclass` lists, or mark one as the default",
         ));
+    }
+    if !found.missing_services.is_empty() {
+        let names: Vec<_> = found.missing_services.iter().map(|name| format!("{name:?}")).collect();
+        let message = format!(
+            "routes go to Services that are not in the namespace of this resource ({}): create them, or correct the names; \
+             until then the ingress controller answers their requests with an error",
+            names.join(", ")
+        );
+        warnings.push(Problem::new(Reason::ServiceNotFound, message));
     }
     warnings
 }

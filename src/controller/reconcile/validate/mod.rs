@@ -174,6 +174,7 @@ fn validated_ingress(
         own_path: requested.own_path,
     }
 }
+        lacks_class: found.missing_class.is_some(),
 
 /// The routes at Gateways, without those that other objects have there.
 fn validated_gateway(

@@ -131,6 +131,8 @@ pub struct ValidatedIngress {
     /// Why some routes are not rendered; the others are.
     pub problems: Vec<Problem>,
     /// What is probably unintended but does not keep any route from being rendered.
+    /// Whether that does not exist.
+    pub lacks_class: bool,
     pub warnings: Vec<Problem>,
 }
 

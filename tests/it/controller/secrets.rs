@@ -1,0 +1,55 @@
+//! Secrets that change, that are made anew, and whose value is what was amiss.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
+use kube::api::DeleteParams;
+use orders_operator::crd::ConditionType::*;
+use serde_json::json;
+
+use super::MONGO;
+use crate::cluster::{TestNamespace, eventually};
+
+/// The annotation of the pods that changes with a value.
+async fn checksum(namespace: &TestNamespace) -> String {
+    let deployment = namespace.api::<Deployment>().get("orders").await.unwrap();
+    let template = deployment.spec.unwrap().template.metadata.unwrap();
+    template.annotations.unwrap()["ticketing.dev/secrets-checksum"].clone()
+}
+
+#[tokio::test]
+async fn a_value_that_is_mended_is_noticed_soon_while_pods_do_not_serve() {
+    let namespace = TestNamespace::create("mended").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    // There is no node, so these never serve, as they would with a wrong value.
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
+    namespace.condition("orders", Available, "False", "MinimumReplicasUnavailable").await;
+    let before = checksum(&namespace).await;
+    let mended = Instant::now();
+    namespace.secrets("mongodb://127.0.0.1:2/orders").await;
+    eventually("the pods are rolled", || async { (checksum(&namespace).await != before).then_some(()) })
+        .await;
+    // Read every five minutes while all is well, less a quarter at most.
+    assert!(mended.elapsed() < Duration::from_secs(75), "{:?}", mended.elapsed());
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_made_anew_with_the_same_values_rolls_no_pod() {
+    let namespace = TestNamespace::create("anew").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.ready("orders").await;
+    let before = checksum(&namespace).await;
+    namespace.api::<Secret>().delete("orders-mongo", &DeleteParams::default()).await.unwrap();
+    // A change of the spec has the Secrets read at once; this one changes no pod.
+    let annotated = json!({"ingress": {"annotations": {"a": "b"}}});
+    namespace.apply(&namespace.service("orders", annotated.clone())).await.unwrap();
+    namespace.condition("orders", Reconciled, "False", "SecretNotFound").await;
+    namespace.secrets(MONGO).await;
+    namespace.ready("orders").await;
+    assert_eq!(checksum(&namespace).await, before);
+    namespace.remove().await;
+}
