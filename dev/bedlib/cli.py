@@ -49,7 +49,11 @@ def parser():
 
     for name, text in (("up", "bring parts up, or find that they are"), ("build", "only fetch and build what parts need")):
         command(name, text).add_argument("parts", nargs="*", type=part_name, metavar="PART")
-    command("restart", "kill a part's processes, and bring it up again with its data").add_argument("part", type=part_name, metavar="PART")
+    again = command("restart", "kill a part's processes, and bring it up again with its data")
+    again.add_argument("part", type=part_name, metavar="PART")
+    data = again.add_mutually_exclusive_group()
+    data.add_argument("--save", action="store_true", help="of a control plane: keep a copy of what its etcd has")
+    data.add_argument("--restore", action="store_true", help="of a control plane: with that copy, as from a backup")
     command("status", "say what is up").add_argument("--json", action="store_true", help="for programs")
     command("env", "print the environment as shell commands")
     execute = command("exec", "run a command with that environment")
@@ -141,6 +145,12 @@ def command_restart(options, bed):
     with bed.lock():
         # Not as `down` does it: what comes without a warning is what restarts are tried for.
         signal_and_wait([pid for process in bed.processes(options.part) if (pid := process.pid())], first=signal.SIGKILL)
+        data, copy = (bed.folder / options.part / name for name in ("etcd", "etcd-saved"))
+        if (options.save or options.restore) and not (copy if options.restore else data).exists():
+            raise BedError(f"{options.part}: there is nothing to {'restore' if options.restore else 'save'}")
+        for source, target in ([(data, copy)] if options.save else [(copy, data)] if options.restore else []):
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(source, target)
     options.parts = [options.part]
     command_up(options, bed)
 

@@ -53,7 +53,9 @@ class SpareApi(Api):
     compaction = "1s"
 
     def environment(self):
-        return {"SPARE_KUBECONFIG": str(self.plane.kubeconfig), "SPARE_API_RESTART": restart_command(self.bed, self.name)}
+        return {"SPARE_KUBECONFIG": str(self.plane.kubeconfig), "SPARE_API_RESTART": restart_command(self.bed, self.name),
+                "SPARE_API_SAVE": f"{restart_command(self.bed, self.name)} --save",
+                "SPARE_API_RESTORE": f"{restart_command(self.bed, self.name)} --restore"}
 
 
 class BareApi(Api):

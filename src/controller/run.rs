@@ -37,7 +37,7 @@ use super::{
 };
 use crate::runtime::{
     Process, RunError,
-    admin::{Health, Heartbeat},
+    admin::{Health, Heartbeat, Readiness},
     cache_sync::CacheSync,
     cluster,
     events::Events,
@@ -48,6 +48,9 @@ use crate::runtime::{
 /// How long a reconcile may take before the process counts as stuck. Each of its requests is bounded, and together they
 /// take some minutes in the worst case.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
+
+/// For how long nobody may lead before that counts as wrong. A crashed leader is replaced within half of this.
+const LEADERLESS: Duration = Duration::from_secs(30);
 
 /// How many requests to the API server may be in flight for each reconcile that may run. A reconcile that creates every
 /// child could use more, but each takes a connection, which is kept for as long as it may be needed again.
@@ -78,7 +81,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), ControllerError> {
 
 async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result<(), RunError> {
     let health = Health::default();
-    let ready = health.readiness("caches");
+    let (ready, is_led) = (health.readiness("caches"), health.readiness("leader"));
     let ticking = health.heartbeat("runtime", Duration::from_secs(60));
     let reconciling = health.heartbeat("reconciles", Duration::from_secs(60));
     let mut registry = Registry::default();
@@ -102,18 +105,18 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
     if let Some(file) = &hosts_file {
         claims.set_allowed(file.allowed().clone());
     }
+    let known_services = KnownServices::default();
     let (trigger, queues) = Trigger::new(&namespaces, metrics.clone());
     let watches = Watches {
         config: args.watch.config(),
-    let known_services = KnownServices::default();
         api: &api,
         observed: &observed,
         states: &states,
         claims: &claims,
+        known_services: &known_services,
         gateway_api: &gateway_api,
         ingress_classes: args.ingress_classes,
         trigger: &trigger,
-        known_services: &known_services,
         metrics: &metrics,
     }
     .start(&namespaces);
@@ -123,10 +126,10 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         observed,
         states,
         claims,
+        known_services,
         secrets: Secrets::new(max_age),
         gateway_api,
         initial_lists: watches.initial_lists,
-        known_services,
         trigger,
         events: Events::new(client, "orders-operator"),
         metrics: metrics.clone(),
@@ -195,6 +198,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         () = lists_complete => Err(RunError::Ended),
         () = leading => Err(RunError::Ended),
         () = beat(&ticking, &reconciling, &metrics) => Err(RunError::Ended),
+        () = follow_leader(&leadership, &is_led, &args) => Err(RunError::Ended),
     };
     // Not earlier, since nothing is written from here on.
     hand_over.cancel();
@@ -256,6 +260,34 @@ async fn beat(runtime: &Heartbeat, reconciles: &Heartbeat, metrics: &Metrics) {
             reconciles.beat();
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+/// Keeps the readiness that tells whether somebody leads: without a leader nothing is reconciled, and no condition can say
+/// so.
+async fn follow_leader(leadership: &Leadership, is_led: &Readiness, args: &ControllerArgs) {
+    const LOOK: Duration = Duration::from_secs(1);
+    const SAID_AGAIN: u32 = 60;
+    let namespace = args.lease_namespace.as_deref().unwrap_or_default();
+    let missing = format!(
+        "nobody leads, so nothing is reconciled: check that this account has its rights on Lease {namespace}/{}, as the \
+         chart gives them, and that the API server takes writes",
+        args.lease_name
+    );
+    let mut silent_for = SAID_AGAIN;
+    loop {
+        if leadership.vacant_for() < LEADERLESS {
+            is_led.set(Ok(()));
+            silent_for = SAID_AGAIN;
+        } else {
+            is_led.set(Err(missing.clone()));
+            if silent_for >= SAID_AGAIN {
+                tracing::error!("{missing}; the log has the reason");
+                silent_for = 0;
+            }
+            silent_for += 1;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -32,7 +32,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::watch::WatchBackoff;
+use super::{history::History, watch::WatchBackoff};
 
 /// Creates the Lease; the candidates then write it by updates.
 const FIELD_MANAGER: &str = "orders-operator";
@@ -68,10 +68,19 @@ impl LeaseSettings {
     }
 }
 
-/// Leadership was lost: another candidate holds the lease, or it could not be renewed in time.
+/// Why a candidate ends its process.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("the lease was lost: {0}; this process ends, so that there is only one writer")]
-pub struct LeaseLost(String);
+pub enum LeaseLost {
+    /// It was the leader, and another candidate holds the lease, or it could not be renewed in time.
+    #[error("the lease was lost: {0}; this process ends, so that there is only one writer")]
+    Lost(String),
+    /// Nothing that was read before holds any more.
+    #[error(
+        "the API server shows an earlier state than before, as after a backup was restored; this process ends, to read \
+         everything anew"
+    )]
+    WentBack,
+}
 
 /// Whether this process leads. Clones share one state.
 #[derive(Clone, Debug)]
@@ -79,6 +88,8 @@ pub struct Leadership {
     leads: watch::Receiver<bool>,
     /// Until when it may write, in milliseconds after `epoch`.
     until: Arc<AtomicU64>,
+    /// When it was last seen that somebody leads, this process or another, in milliseconds after `epoch`.
+    led: Arc<AtomicU64>,
     epoch: Instant,
 }
 
@@ -86,7 +97,8 @@ impl Leadership {
     /// The leadership of a process that runs without an election.
     pub fn alone() -> Self {
         let (_, leads) = watch::channel(true);
-        Self { leads, until: Arc::new(AtomicU64::new(u64::MAX)), epoch: Instant::now() }
+        let (until, led) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(u64::MAX)));
+        Self { leads, until, led, epoch: Instant::now() }
     }
 
     /// Waits until this process leads, possibly forever.
@@ -95,6 +107,16 @@ impl Leadership {
             // The candidate is gone without having become the leader.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// For how long, as far as this process can see, nobody has been leading.
+    pub fn vacant_for(&self) -> Duration {
+        self.epoch.elapsed().saturating_sub(Duration::from_millis(self.led.load(Ordering::Acquire)))
+    }
+
+    /// Somebody leads at this moment.
+    fn somebody_leads(&self) {
+        self.led.store(self.epoch.elapsed().as_millis() as u64, Ordering::Release);
     }
 
     /// Whether this process may write now. If it was frozen for longer than its lease, this is the first to know.
@@ -110,6 +132,7 @@ pub struct Candidate {
     leads: watch::Sender<bool>,
     leadership: Leadership,
     observed: Option<ObservedRecord>,
+    history: History,
 }
 
 /// The record of another holder, and when it last changed.
@@ -130,25 +153,37 @@ enum Attempt {
     HeldBy(String),
     /// Another candidate wrote at the same time; the next attempt shows what.
     Conflict,
+    /// The Lease is at an earlier version than before.
+    WentBack,
 }
 
 impl Candidate {
     /// A candidate that does not lead yet, and a handle to its leadership.
     pub fn new(client: Client, settings: LeaseSettings) -> (Self, Leadership) {
         let (leads, receiver) = watch::channel(false);
-        let leadership =
-            Leadership { leads: receiver, until: Arc::new(AtomicU64::new(0)), epoch: Instant::now() };
+        let (until, led) = (Arc::default(), Arc::default());
+        let leadership = Leadership { leads: receiver, until, led, epoch: Instant::now() };
         let api = Api::namespaced(client, &settings.namespace);
-        (Self { api, settings, leads, leadership: leadership.clone(), observed: None }, leadership)
+        (
+            Self {
+                api,
+                settings,
+                leads,
+                leadership: leadership.clone(),
+                observed: None,
+                history: History::default(),
+            },
+            leadership,
+        )
     }
 
     /// Acquires the lease when possible, renews it, and releases it when `stop` is cancelled.
     ///
     /// # Errors
-    /// When it was the leader and has lost the lease.
+    /// When it was the leader and has lost the lease, or when the API server has forgotten what it showed before.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LeaseLost> {
         let mut renewed = None;
-        let mut known_holder = String::new();
+        let (mut known_holder, mut refusals) = (String::new(), EveryMinute::default());
         let mut changes = self.changes();
         loop {
             let mut stand_by = false;
@@ -163,6 +198,7 @@ impl Candidate {
             };
             match attempt {
                 Ok(Ok(Attempt::Held)) => {
+                    self.leadership.somebody_leads();
                     // Counted from before the attempt, since the other candidates count from after it.
                     self.extend_until(started + self.settings.renew_deadline);
                     if renewed.replace(started).is_none() {
@@ -183,11 +219,18 @@ impl Candidate {
                         known_holder = holder;
                     }
                     stand_by = true;
+                    self.leadership.somebody_leads();
                 }
                 Ok(Ok(Attempt::Conflict)) => {}
-                Ok(Err(error)) => {
+                Ok(Ok(Attempt::WentBack)) => {
+                    self.resign();
+                    return Err(LeaseLost::WentBack);
+                }
+                // It is tried every two seconds; whoever does not lead need not say so each time.
+                Ok(Err(error)) if renewed.is_some() || refusals.is_due() => {
                     tracing::warn!(lease = self.settings.name, %error, "cannot acquire or renew the lease")
                 }
+                Ok(Err(_)) => {}
                 Err(_) => tracing::warn!(lease = self.settings.name, "the API server did not answer in time"),
             }
             if renewed.is_some_and(|renewed| renewed.elapsed() >= self.settings.renew_deadline) {
@@ -235,7 +278,9 @@ impl Candidate {
             };
             let Some(spec) = lease.and_then(|lease| lease.spec) else { return };
             match spec.holder_identity.clone() {
-                Some(holder) if !holder.is_empty() && !self.is_expired(&holder, &spec) => {}
+                Some(holder) if !holder.is_empty() && !self.is_expired(&holder, &spec) => {
+                    self.leadership.somebody_leads();
+                }
                 _ => return,
             }
         }
@@ -247,13 +292,22 @@ impl Candidate {
             Some(lease) => lease,
             None => self.create().await?,
         };
+        if self.history.went_back(lease.metadata.resource_version.as_deref()) {
+            return Ok(Attempt::WentBack);
+        }
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
         if holder != self.settings.identity && !holder.is_empty() && !self.is_expired(&holder, &spec) {
             return Ok(Attempt::HeldBy(holder));
         }
         let ours = Lease { spec: Some(self.record(&spec)), ..lease };
-        attempted(self.api.replace(&self.settings.name, &PostParams::default(), &ours).await)
+        let written = self.api.replace(&self.settings.name, &PostParams::default(), &ours).await;
+        if let Ok(written) = &written
+            && self.history.went_back(written.metadata.resource_version.as_deref())
+        {
+            return Ok(Attempt::WentBack);
+        }
+        attempted(written)
     }
 
     /// Creates the Lease, held by nobody, unless another candidate has just done so. By server-side apply, since RBAC
@@ -306,9 +360,13 @@ impl Candidate {
     }
 
     fn lost(&self, why: String) -> LeaseLost {
+        self.resign();
+        LeaseLost::Lost(why)
+    }
+
+    fn resign(&self) {
         self.leadership.until.store(0, Ordering::Release);
         self.leads.send_replace(false);
-        LeaseLost(why)
     }
 
     /// Releases the lease, so that the next leader need not wait until it expires.
@@ -335,6 +393,20 @@ impl Candidate {
             Err(_) => tracing::warn!(lease = self.settings.name, "could not release the lease in time"),
         }
         Ok(())
+    }
+}
+
+/// Lets through what is to be said at once, and then once a minute.
+#[derive(Debug, Default)]
+struct EveryMinute(Option<Instant>);
+
+impl EveryMinute {
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|said| said.elapsed() >= Duration::from_secs(60));
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
     }
 }
 

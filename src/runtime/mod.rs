@@ -12,6 +12,7 @@
 //! escape         escapes control characters in what is logged and printed
 //! traces         OpenTelemetry spans and their export
 //! lease          leader election
+//! history        notices that the API server shows an earlier state
 //! watch          watches on the API server: flags, scope, restarts
 //! cache_sync     waits for the initial lists of watches
 //! secret_cache   copies of Secrets, which no watch keeps fresh
@@ -29,6 +30,7 @@ pub mod client;
 mod escape;
 pub mod events;
 mod hex;
+pub mod history;
 pub mod lease;
 mod log_writer;
 mod nats_subject;

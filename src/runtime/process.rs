@@ -33,7 +33,7 @@ pub enum RunError {
     /// Signal handlers cannot be installed.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
-    /// Another process is the leader now.
+    /// Another process is the leader now, or what was read before holds no more.
     #[error(transparent)]
     LeaseLost(#[from] LeaseLost),
     /// The watches ended by themselves.

@@ -24,7 +24,9 @@ use crate::{
     runtime::{
         Process, RunError,
         admin::{Health, Heartbeat, Readiness},
-        cluster, watch,
+        cluster,
+        lease::LeaseLost,
+        watch,
     },
 };
 
@@ -63,10 +65,16 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
 
     let client = cluster(&args.client, &args.watch).await?;
     let (sweeping, leave) = (CancellationToken::new(), CancellationToken::new());
+    let went_back = CancellationToken::new();
     let (peers, membership) = match &args.lease_namespace {
         Some(namespace) => {
-            let (membership, peers) =
-                Membership::new(client.clone(), namespace, &args.lease_name, metrics.clone());
+            let (membership, peers) = Membership::new(
+                client.clone(),
+                namespace,
+                &args.lease_name,
+                metrics.clone(),
+                went_back.clone(),
+            );
             (peers, Some(membership.join(args.watch.config(), sweeping.clone(), leave.clone()).await))
         }
         None => (alone(), None),
@@ -79,8 +87,10 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
         sweeping,
     };
     tracing::info!(namespaces = watch::described(&args.namespace), "sweeper started");
-    let result =
-        sweeper.run(&client, args, &mut process, &changed, peers, &metrics, &ready, &heartbeat).await;
+    let result = tokio::select! {
+        result = sweeper.run(&client, args, &mut process, &changed, peers, &metrics, &ready, &heartbeat) => result,
+        () = went_back.cancelled() => Err(LeaseLost::WentBack.into()),
+    };
     sweeper.stop(leave, membership).await;
     Ok(result?)
 }

@@ -30,7 +30,7 @@ use super::{
     metrics::Metrics,
     peers::{PeerLease, Peers},
 };
-use crate::runtime::watch::events;
+use crate::runtime::{history::History, watch::events};
 
 /// How often a sweeper renews its entry.
 const RENEW_INTERVAL: Duration = Duration::from_secs(3);
@@ -58,6 +58,9 @@ pub struct Membership {
     peer_leases: HashMap<String, PeerLease>,
     peers: watch::Sender<Arc<Peers>>,
     metrics: Metrics,
+    history: History,
+    /// Cancelled when the API server has forgotten what it showed before.
+    went_back: CancellationToken,
 }
 
 impl Membership {
@@ -67,6 +70,7 @@ impl Membership {
         namespace: &str,
         lease: &str,
         metrics: Metrics,
+        went_back: CancellationToken,
     ) -> (Self, watch::Receiver<Arc<Peers>>) {
         let me = format!("{:08x}", fastrand::u32(..));
         let (peers, receiver) = watch::channel(Arc::new(Peers::new(me.clone(), Vec::new())));
@@ -79,6 +83,8 @@ impl Membership {
             peer_leases: HashMap::new(),
             peers,
             metrics,
+            history: History::default(),
+            went_back,
         };
         (this, receiver)
     }
@@ -204,6 +210,9 @@ impl Membership {
         let entry = json!({"name": self.lease, "annotations": {key(&self.me): json!(spec).to_string()}});
         match tokio::time::timeout(CALL_TIMEOUT, self.apply(entry)).await {
             Ok(Ok(lease)) => {
+                if self.history.went_back(lease.metadata.resource_version.as_deref()) {
+                    self.went_back.cancel();
+                }
                 self.peer_leases.values_mut().for_each(PeerLease::count_own_renewal);
                 return Some(lease);
             }

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
+use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, rbac::v1::Role};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use orders_operator::{
     crd::ConditionType,
     runtime::lease::{Candidate, Leadership, LeaseSettings},
@@ -211,5 +215,47 @@ async fn at_most_one_of_many_candidates_leads_at_any_time_and_each_leads_once() 
     assert_eq!(led.len(), 4);
     let lease = namespace.api::<Lease>().get("lease").await.unwrap().spec.unwrap();
     assert_eq!(lease.lease_transitions, Some(4));
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn where_nobody_can_lead_no_controller_is_ready_and_the_log_says_why() {
+    let namespace = TestNamespace::create("nobody").await;
+    let limited = namespace.chart_client("controller").await;
+    let (roles, name) = (namespace.api::<Role>(), format!("{}-orders-operator-lease", namespace.name));
+    let mut whole = roles.get(&name).await.unwrap();
+    roles.delete(&name, &DeleteParams::default()).await.unwrap();
+    eventually("the right is gone", || async {
+        let leases = Api::<Lease>::namespaced(limited.clone(), &namespace.name);
+        leases
+            .get(&format!("{}-orders-operator-controller", namespace.name))
+            .await
+            .err()
+            .filter(|error| matches!(error, kube::Error::Api(status) if status.code == 403))
+    })
+    .await;
+    let controller = namespace.run_elected().await;
+    eventually("the caches are filled", || async {
+        controller.admin("/readyz").await.contains("[+]caches ok").then_some(())
+    })
+    .await;
+    let page = eventually("it is not ready", || async {
+        Some(controller.admin("/readyz").await).filter(|page| page.contains("[-]leader"))
+    })
+    .await;
+    assert!(page.contains("nobody leads"), "{page}");
+    assert_eq!(controller.metric("orders_operator_controller_leading").await, 0.0);
+    eventually("the log says so", || async {
+        let log = controller.log();
+        (log.contains("nobody leads") && log.contains("cannot acquire or renew the lease")).then_some(())
+    })
+    .await;
+    whole.metadata.resource_version = None;
+    roles.create(&PostParams::default(), &whole).await.unwrap();
+    eventually("it leads", || async {
+        controller.admin("/readyz").await.contains("[+]leader ok").then_some(())
+    })
+    .await;
+    assert_eq!(controller.metric("orders_operator_controller_leading").await, 1.0);
     namespace.remove().await;
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Service},
+    api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::Service},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -152,5 +152,54 @@ async fn an_object_that_does_not_match_the_schema_is_reported_and_does_not_hold_
     services.replace("garbage", &PostParams::default(), &corrected).await.unwrap();
     namespace.condition("garbage", Reconciled, "True", "AsExpected").await;
     assert!(controller.admin("/livez").await.ends_with("ok\n"));
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_was_restored_from_a_backup_is_noticed_and_what_it_brought_back_is_repaired() {
+    let _alone = SPARE.lock().await;
+    let namespace = TestNamespace::create_at("backup", &setting("SPARE_KUBECONFIG")).await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run_elected().await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    assert_eq!(controller.terminate().await.code(), Some(0));
+    restart("SPARE_API_SAVE").await;
+
+    let controller = namespace.run_elected().await;
+    let sweeper = namespace.run_sweeper().await;
+    let name = format!("{}-orders-operator-sweeper", namespace.name);
+    eventually("both have written their Leases", || async {
+        let leading = controller.metric("orders_operator_controller_leading").await;
+        let lease = namespace.api::<Lease>().get_opt(&name).await.unwrap();
+        (leading > 0.0 && lease.is_some()).then_some(())
+    })
+    .await;
+    let standby = namespace.run_elected().await;
+    eventually("it stands by", || async { standby.log().contains("standing by").then_some(()) }).await;
+    // So much is written that the numbers are not reached again.
+    for number in 0..300 {
+        namespace.secret("news", "of", &number.to_string()).await;
+    }
+    restart("SPARE_API_RESTORE").await;
+    // The leader may also have lost its lease while the API server was away.
+    assert_eq!(controller.ended().await.code(), Some(1));
+    for process in [standby, sweeper] {
+        eventually("it notices", || async {
+            process.log().contains("shows an earlier state than before").then_some(())
+        })
+        .await;
+        assert_eq!(process.ended().await.code(), Some(1));
+    }
+    // As the kubelet does.
+    let _controller = namespace.run_elected().await;
+    let edited = json!({"spec": {"selector": {"app.kubernetes.io/name": "mine"}}});
+    let services = namespace.api::<Service>();
+    services.patch("orders", &PatchParams::default(), &Patch::Merge(&edited)).await.unwrap();
+    eventually("drift is repaired", || async {
+        let selector = services.get("orders").await.unwrap().spec?.selector?;
+        (selector["app.kubernetes.io/name"] == "orders-service").then_some(())
+    })
+    .await;
     namespace.remove().await;
 }
