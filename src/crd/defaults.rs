@@ -10,6 +10,10 @@ pub(super) fn port() -> i32 {
     3000
 }
 
+pub(super) fn drain_seconds() -> i32 {
+    5
+}
+
 pub(super) fn jwt_key() -> String {
     "JWT_KEY".into()
 }

@@ -90,6 +90,13 @@ pub struct OrdersServiceSpec {
     #[x_kube(validation = Rule::new("self != 8081").message("port 8081 is the admin port of the pods (probes and metrics): choose another, such as 3000"))]
     pub port: i32,
 
+    /// How long a pod that is to end goes on accepting requests, until load balancers no longer send it any, in seconds.
+    /// It then has 25 seconds more to finish those that it has. Where a load balancer sends requests to the addresses of
+    /// pods, as one of AWS does with IP targets, it may need 30 to 120. Default: 5.
+    #[serde(default = "defaults::drain_seconds")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub drain_seconds: i32,
+
     /// How sessions are verified.
     pub auth: Auth,
 

@@ -303,7 +303,7 @@ async fn every_field_of_the_spec_is_stored_as_written() {
         "autoscaling": {"minReplicas": 3, "maxReplicas": 10, "targetCPUUtilizationPercentage": 60},
         "podDisruptionBudget": {"maxUnavailable": "25%"},
         "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": "1000m", "memory": "64Mi"}},
-        "networkPolicy": false, "suspend": true,
+        "networkPolicy": false, "drainSeconds": 30, "suspend": true,
         "database": {"name": "shop", "tls": {
             "caSecretRef": {"name": "ca", "key": "ca.pem"}, "clientCertificateSecretRef": {"name": "certificate"},
         }},
@@ -388,7 +388,7 @@ async fn a_minimal_resource_gets_the_defaults() {
             "auth": {"jwtSecretRef": {"name": "jwt", "key": "JWT_KEY"}},
             "database": {"uriSecretRef": {"name": "mongo", "key": "MONGO_URI"}},
             "expiration": {"windowSeconds": 900, "paymentGraceSeconds": 0, "suspend": false},
-            "imagePullPolicy": "IfNotPresent", "port": 3000, "networkPolicy": true, "suspend": false,
+            "imagePullPolicy": "IfNotPresent", "port": 3000, "networkPolicy": true, "drainSeconds": 5, "suspend": false,
             "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         })
     );

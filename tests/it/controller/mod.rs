@@ -39,12 +39,14 @@ fn rules(ingress: &Ingress) -> Vec<String> {
         .flat_map(|rule| {
             rule.http.iter().flat_map(|http| &http.paths).map(|path| {
                 let service = path.backend.service.as_ref().unwrap();
+                let port = service.port.as_ref().unwrap();
+                let port = port.name.clone().or(port.number.map(|number| number.to_string()));
                 format!(
                     "{}{} {}:{} {}",
                     rule.host.as_deref().unwrap(),
                     path.path.as_deref().unwrap(),
                     service.name,
-                    service.port.as_ref().unwrap().number.unwrap(),
+                    port.unwrap(),
                     path.path_type
                 )
             })
@@ -136,7 +138,7 @@ async fn an_orders_service_becomes_its_children_with_the_client_last_and_the_sta
     assert_eq!(
         rules(&namespace.api().get("orders").await.unwrap()),
         [
-            "ticketing.dev/api/orders orders:4000 Prefix",
+            "ticketing.dev/api/orders orders:http Prefix",
             "ticketing.dev/api/users auth-srv:80 Prefix",
             "ticketing.dev/ws ws-srv:3000 Prefix",
             "ticketing.dev/ client-srv:3000 Prefix",

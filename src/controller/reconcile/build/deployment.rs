@@ -27,16 +27,16 @@ use super::metadata::{filled, labels, metadata, selector_labels};
 use crate::{
     controller::reconcile::validate::{
         pods::Replicas,
-        validated::{ADMIN_PORT, Broker, SecretKey, Servers, ValidatedEvents, ValidatedOrdersService},
+        validated::{
+            ADMIN_PORT, ADMIN_PORT_NAME, API_PORT, Broker, SecretKey, Servers, ValidatedEvents,
+            ValidatedOrdersService,
+        },
     },
     crd::CHECKSUM_ANNOTATION,
 };
 
-/// Seconds that a stopping pod goes on accepting requests, until load balancers have taken it out.
-const DRAIN_SECONDS: i64 = 5;
-
-/// Seconds that a stopping pod may take in all: the drain, then the requests in flight.
-const GRACE_SECONDS: i64 = 30;
+/// Seconds that a stopping pod may take after the drain, for the requests in flight.
+const FINISH_SECONDS: i64 = 25;
 
 pub(super) fn build_deployment(service: &ValidatedOrdersService) -> Deployment {
     let selector = selector_labels(&service.name);
@@ -89,7 +89,7 @@ fn pod(service: &ValidatedOrdersService, selector: BTreeMap<String, String>) -> 
         automount_service_account_token: Some(false),
         // Variables such as ORDERS_PORT, made for each Service, could be taken for settings.
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        termination_grace_period_seconds: Some(i64::from(service.drain_seconds) + FINISH_SECONDS),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(65532),
@@ -141,7 +141,7 @@ fn container(service: &ValidatedOrdersService, certificates: Option<&Certificate
         plain_env("PAYMENT_GRACE_SECONDS", service.payment_grace_seconds.to_string()),
         plain_env("PORT", service.port.to_string()),
         plain_env("ADMIN_PORT", ADMIN_PORT.to_string()),
-        plain_env("DRAIN_SECONDS", DRAIN_SECONDS.to_string()),
+        plain_env("DRAIN_SECONDS", service.drain_seconds.to_string()),
     ];
     env.extend(service.database.iter().map(|name| plain_env("MONGO_DATABASE", name.clone())));
     env.extend(service.events.iter().flat_map(events_env));
@@ -158,7 +158,10 @@ fn container(service: &ValidatedOrdersService, certificates: Option<&Certificate
         image_pull_policy: Some(service.image_pull_policy.as_str().into()),
         args: Some(vec!["serve".into()]),
         env: Some(env),
-        ports: Some(vec![container_port("http", service.port), container_port("admin", ADMIN_PORT)]),
+        ports: Some(vec![
+            container_port(API_PORT, service.port),
+            container_port(ADMIN_PORT_NAME, ADMIN_PORT),
+        ]),
         volume_mounts: certificates.map(|certificates| vec![certificates.mount()]),
         // Up to a minute to start; from then on, liveness only fails when the process is stuck, so
         // that an unreachable database restarts no pod.
@@ -242,7 +245,7 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.into()),
-            port: IntOrString::String("admin".into()),
+            port: IntOrString::String(ADMIN_PORT_NAME.into()),
             scheme: Some("HTTP".into()),
             ..HTTPGetAction::default()
         }),

@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::{
 
 use super::metadata::{filled, metadata};
 use crate::{
-    controller::reconcile::validate::{validated::ValidatedIngress, validated::ValidatedOrdersService},
+    controller::reconcile::validate::validated::{API_PORT, ValidatedIngress, ValidatedOrdersService},
     routing::Route,
 };
 
@@ -22,7 +22,9 @@ pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &Validate
         .iter()
         .map(|host| IngressRule {
             host: Some(host.host.to_string()),
-            http: Some(HTTPIngressRuleValue { paths: host.routes.iter().map(path).collect() }),
+            http: Some(HTTPIngressRuleValue {
+                paths: host.routes.iter().map(|route| path(service, route)).collect(),
+            }),
         })
         .collect();
     let tls = ingress
@@ -43,15 +45,19 @@ pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &Validate
     })
 }
 
-fn path(route: &Route) -> HTTPIngressPath {
+fn path(service: &ValidatedOrdersService, route: &Route) -> HTTPIngressPath {
+    // Its own Service's by name: a change of its number must not depend on which of the two is changed first.
+    let is_own = (&route.backend.service, route.backend.port) == (&service.name, service.port);
+    let port = if is_own {
+        ServiceBackendPort { number: None, name: Some(API_PORT.into()) }
+    } else {
+        ServiceBackendPort { number: Some(route.backend.port), name: None }
+    };
     HTTPIngressPath {
         path: Some(route.path.to_string()),
         path_type: "Prefix".into(),
         backend: IngressBackend {
-            service: Some(IngressServiceBackend {
-                name: route.backend.service.clone(),
-                port: Some(ServiceBackendPort { number: Some(route.backend.port), name: None }),
-            }),
+            service: Some(IngressServiceBackend { name: route.backend.service.clone(), port: Some(port) }),
             resource: None,
         },
     }

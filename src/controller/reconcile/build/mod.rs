@@ -238,11 +238,35 @@ mod tests {
     fn anyone_may_reach_the_port_and_pods_of_the_cluster_the_admin_port() {
         let policy = json!(built(json!({"port": 4000})).network_policy);
         let rules = policy["spec"]["ingress"].as_array().unwrap();
-        assert_eq!(rules[0], json!({"ports": [{"port": 4000, "protocol": "TCP"}]}));
-        assert_eq!(rules[1]["ports"], json!([{"port": 8081, "protocol": "TCP"}]));
+        assert_eq!(rules[0], json!({"ports": [{"port": "http", "protocol": "TCP"}]}));
+        assert_eq!(rules[1]["ports"], json!([{"port": "admin", "protocol": "TCP"}]));
         assert!(rules[1]["from"][0].get("namespaceSelector").is_some() && rules.len() == 2);
         assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]), "what the pods call is left open");
         assert_eq!(built(json!({"networkPolicy": false})).network_policy, None);
+    }
+
+    #[test]
+    fn what_leads_to_the_pods_names_their_port_so_that_its_number_may_change() {
+        let [before, after] = [3000, 4000].map(|port| built(json!({"port": port})));
+        assert_eq!(before.network_policy, after.network_policy);
+        assert_eq!(before.ingress, after.ingress);
+        let backend = &json!(after.ingress)["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
+        assert_eq!(*backend, json!({"name": "orders", "port": {"name": "http"}}));
+        let port = &json!(after.service)["spec"]["ports"][0];
+        assert_eq!(*port, json!({"name": "http", "port": 4000, "targetPort": "http", "protocol": "TCP"}));
+        let container = &json!(after.deployment)["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["ports"][0], json!({"name": "http", "containerPort": 4000, "protocol": "TCP"}));
+    }
+
+    #[test]
+    fn a_pod_has_its_drain_and_time_for_the_requests_in_flight() {
+        for (patch, drain, grace) in [(json!({}), "5", 30), (json!({"drainSeconds": 120}), "120", 145)] {
+            let deployment = json!(built(patch).deployment);
+            let pod = &deployment["spec"]["template"]["spec"];
+            assert_eq!(pod["terminationGracePeriodSeconds"], grace);
+            let env = pod["containers"][0]["env"].as_array().unwrap();
+            assert!(env.contains(&json!({"name": "DRAIN_SECONDS", "value": drain})), "{env:?}");
+        }
     }
 
     #[test]

@@ -16,11 +16,12 @@ use k8s_openapi::{
 };
 
 use super::metadata::{metadata, selector_labels};
-use crate::controller::reconcile::validate::{validated::ADMIN_PORT, validated::ValidatedOrdersService};
+use crate::controller::reconcile::validate::validated::{ADMIN_PORT_NAME, API_PORT, ValidatedOrdersService};
 
 pub(super) fn build_network_policy(service: &ValidatedOrdersService) -> Option<NetworkPolicy> {
-    let port = |number| NetworkPolicyPort {
-        port: Some(IntOrString::Int(number)),
+    // By name: while spec.port is changed, old pods and new ones have different numbers.
+    let port = |name: &str| NetworkPolicyPort {
+        port: Some(IntOrString::String(name.into())),
         protocol: Some("TCP".into()),
         end_port: None,
     };
@@ -46,8 +47,11 @@ pub(super) fn build_network_policy(service: &ValidatedOrdersService) -> Option<N
             }),
             policy_types: Some(vec!["Ingress".into()]),
             ingress: Some(vec![
-                NetworkPolicyIngressRule { ports: Some(vec![port(service.port)]), from: None },
-                NetworkPolicyIngressRule { ports: Some(vec![port(ADMIN_PORT)]), from: Some(vec![any_pod]) },
+                NetworkPolicyIngressRule { ports: Some(vec![port(API_PORT)]), from: None },
+                NetworkPolicyIngressRule {
+                    ports: Some(vec![port(ADMIN_PORT_NAME)]),
+                    from: Some(vec![any_pod]),
+                },
             ]),
             egress: None,
         }),

@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 
 use super::metadata::{metadata, selector_labels};
-use crate::controller::reconcile::validate::validated::ValidatedOrdersService;
+use crate::controller::reconcile::validate::validated::{API_PORT, ValidatedOrdersService};
 
 pub(super) fn build_service(service: &ValidatedOrdersService) -> Service {
     Service {
@@ -15,9 +15,9 @@ pub(super) fn build_service(service: &ValidatedOrdersService) -> Service {
             type_: Some("ClusterIP".into()),
             selector: Some(selector_labels(&service.name)),
             ports: Some(vec![ServicePort {
-                name: Some("http".into()),
+                name: Some(API_PORT.into()),
                 port: service.port,
-                target_port: Some(IntOrString::String("http".into())),
+                target_port: Some(IntOrString::String(API_PORT.into())),
                 // Always set: server-side apply merges ports by number and protocol.
                 protocol: Some("TCP".into()),
                 ..ServicePort::default()

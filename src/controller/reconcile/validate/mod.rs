@@ -75,6 +75,10 @@ pub fn validate(
             spec.port
         ));
     }
+    let drain = spec.drain_seconds;
+    if !(0..=3600).contains(&drain) {
+        invalid(format!("spec.drainSeconds is {drain}: write seconds from 0 to 3600"));
+    }
     let (window, grace) = (spec.expiration.window_seconds, spec.expiration.payment_grace_seconds);
     if !(1..=604_800).contains(&window) {
         invalid(format!(
@@ -131,6 +135,7 @@ pub fn validate(
         pods: validated_pods,
         network_policy: spec.network_policy,
         port: spec.port,
+        drain_seconds: drain,
         jwt_secret: SecretKey {
             name: spec.auth.jwt_secret_ref.name.clone(),
             key: spec.auth.jwt_secret_ref.key.clone(),
@@ -169,12 +174,12 @@ fn validated_ingress(
         warnings: conflicts::warnings(&requested, found, namespace),
         hosts: conflicts::hosts(&requested, found),
         class_name: ingress.class_name.clone(),
+        lacks_class: found.missing_class.is_some(),
         annotations: ingress.annotations.clone(),
         tls_secret: ingress.tls.as_ref().map(|tls| tls.secret_name.clone()),
         own_path: requested.own_path,
     }
 }
-        lacks_class: found.missing_class.is_some(),
 
 /// The routes at Gateways, without those that other objects have there.
 fn validated_gateway(

@@ -14,6 +14,13 @@ use crate::{
 /// The port of the pods' probes and metrics.
 pub const ADMIN_PORT: i32 = 8081;
 
+/// The name of the API's port, of the containers and of the Service. Old pods and new ones may have different numbers
+/// under it, so what refers to it by name serves through both while `spec.port` is changed.
+pub const API_PORT: &str = "http";
+
+/// The name of [`ADMIN_PORT`].
+pub const ADMIN_PORT_NAME: &str = "admin";
+
 /// A spec that passed validation: everything that the children are built from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidatedOrdersService {
@@ -39,6 +46,8 @@ pub struct ValidatedOrdersService {
     pub network_policy: bool,
     /// Port of the container and of the Service.
     pub port: i32,
+    /// Seconds that a stopping pod goes on accepting requests.
+    pub drain_seconds: i32,
     /// Secret and key of the session signing key.
     pub jwt_secret: SecretKey,
     /// Secret and key of the connection string.
@@ -122,6 +131,8 @@ pub struct ValidatedIngress {
     pub hosts: Vec<HostRoutes>,
     /// Name of the IngressClass; none for the cluster's default.
     pub class_name: Option<String>,
+    /// Whether that does not exist.
+    pub lacks_class: bool,
     /// Annotations for the ingress controller.
     pub annotations: BTreeMap<String, String>,
     /// Secret of the certificate.
@@ -131,8 +142,6 @@ pub struct ValidatedIngress {
     /// Why some routes are not rendered; the others are.
     pub problems: Vec<Problem>,
     /// What is probably unintended but does not keep any route from being rendered.
-    /// Whether that does not exist.
-    pub lacks_class: bool,
     pub warnings: Vec<Problem>,
 }
 
