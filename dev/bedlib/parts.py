@@ -226,7 +226,8 @@ class Ingress:
 
 
 class Planes:
-    """Traefik and nginx as programs, and the Gateway API, for tests that start their own and ask them for routes."""
+    """Traefik and nginx as programs, and the Gateway API, for tests that start their own and ask them for routes; and
+    kstatus, by which Flux and others wait."""
 
     name = "planes"
     needs_root, compiled = False, False
@@ -239,13 +240,14 @@ class Planes:
         tools.pypi_tool("traefik")
         tools.debian_files("nginx")
         tools.go_files("gateway-api")
+        tools.go_program("kstatus")
 
     def healthy(self):
         return True
 
     def environment(self):
         return {"TRAEFIK": str(tools.pypi_tool("traefik")), "NGINX": str(tools.debian_files("nginx") / "usr/sbin/nginx"),
-                "GATEWAY_API_CRDS": str(tools.go_files("gateway-api"))}
+                "GATEWAY_API_CRDS": str(tools.go_files("gateway-api")), "KSTATUS": str(tools.go_program("kstatus"))}
 
     def up(self):
         self.build()

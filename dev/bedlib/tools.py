@@ -166,6 +166,19 @@ def go_tool(name):
     return cached(f"tools/{name}-{pin['version']}", build) / name
 
 
+def go_program(name):
+    """The path of a program whose source is the folder dev/NAME."""
+    source = DEV / name
+
+    def build(folder):
+        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+        with step(f"building {name}", seconds=60):
+            run(name, ["go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", folder / name, "."], log_of(name), cwd=source, env=environment)
+
+    content = b"".join(file.read_bytes() for file in sorted(source.iterdir()))
+    return cached(f"tools/{name}-{hashlib.sha256(content).hexdigest()[:8]}", build) / name
+
+
 def go_files(name):
     """A folder of files that a Go module holds."""
     pin = VERSIONS["go-files"][name]

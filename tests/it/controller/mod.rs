@@ -23,6 +23,7 @@ mod children;
 mod conflicts;
 mod gateway;
 mod hosts;
+mod kstatus;
 mod outage;
 mod ownership;
 mod pods;
