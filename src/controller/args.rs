@@ -28,6 +28,18 @@ pub struct ControllerArgs {
     #[arg(long, env = "SECRET_REFRESH_SECONDS", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub secret_refresh: u32,
 
+    /// When the default image is a new one: how many OrdersServices that name none are moved to it at the same time
+    #[arg(long, env = "ROLLOUT_MAX_CONCURRENT", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub rollout_max_concurrent: u16,
+
+    /// For how many seconds one of these must have been ready before the next one is moved
+    #[arg(long, env = "ROLLOUT_PAUSE_SECONDS", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub rollout_pause: u32,
+
+    /// How many of these that do not become ready keep the others from being moved
+    #[arg(long, env = "ROLLOUT_STOP_AFTER_FAILURES", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub rollout_stop_after_failures: u16,
+
     /// Who may have routes on a host: every namespace, or the one that was first to claim it, a wildcard above it
     /// or a host below it
     #[arg(long, env = "HOST_POLICY", value_name = "POLICY", value_enum, default_value_t)]

@@ -15,6 +15,7 @@ use super::{
     secrets::references::Secrets,
     services::OrdersServices,
     trigger::Trigger,
+    upgrades::Upgrades,
 };
 use crate::runtime::{cache_sync::CacheSync, events::Events};
 
@@ -50,6 +51,6 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// Who this operator is: in the status, and for another operator on the same resources.
     pub identity: String,
-    /// The image of the controller itself, for OrdersServices that name none.
-    pub default_image: Option<String>,
+    /// Which image those OrdersServices have that name none.
+    pub upgrades: Upgrades,
 }

@@ -35,6 +35,28 @@ pub struct Metrics {
     objects: Gauge,
     leading: Gauge,
     hosts_file_broken: Gauge,
+    upgrades: Family<StateLabels, Gauge>,
+    upgrade_stopped: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+/// Where the OrdersServices that name no image are on the way to the operator's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UpgradeCounts {
+    /// Those that have it.
+    pub there: usize,
+    /// Those that have another still.
+    pub waiting: usize,
+    /// Those that are not ready with it yet.
+    pub moving: usize,
+    /// Those that do not become ready with it.
+    pub failed: usize,
+    /// Whether the latter keep others from being moved.
+    pub is_stopped: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -77,6 +99,8 @@ impl Metrics {
             objects: Gauge::default(),
             leading: Gauge::default(),
             hosts_file_broken: Gauge::default(),
+            upgrades: Family::default(),
+            upgrade_stopped: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("orders_operator_controller");
         registry.register(
@@ -107,6 +131,16 @@ impl Metrics {
             "hosts_file_broken",
             "1 while the file of allowed hosts cannot be used and what it allowed before stays in force, else 0",
             metrics.hosts_file_broken.clone(),
+        );
+        registry.register(
+            "image_upgrades",
+            "OrdersServices that name no image, by where they are on the way to the operator's: current, waiting, moving, failed",
+            metrics.upgrades.clone(),
+        );
+        registry.register(
+            "image_upgrade_stopped",
+            "1 while OrdersServices that do not become ready keep others from getting the operator's image, else 0",
+            metrics.upgrade_stopped.clone(),
         );
         metrics
     }
@@ -160,6 +194,18 @@ impl Metrics {
     /// Sets whether the file of allowed hosts cannot be used.
     pub fn set_hosts_file_broken(&self, is_broken: bool) {
         self.hosts_file_broken.set(i64::from(is_broken));
+    }
+
+    /// Sets where the OrdersServices are on the way to the operator's image.
+    pub fn set_upgrades(&self, counts: &UpgradeCounts) {
+        let UpgradeCounts { there, waiting, moving, failed, is_stopped } = *counts;
+        for (state, count) in
+            [("current", there), ("waiting", waiting), ("moving", moving), ("failed", failed)]
+        {
+            let gauge = self.upgrades.get_or_create(&StateLabels { state });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.upgrade_stopped.set(i64::from(is_stopped));
     }
 
     /// Counts a request to the API server.

@@ -19,6 +19,7 @@
 //! known_services      the Services that the watches show, by name
 //! index               the state machine that every watch shares
 //! api_server          requests: bounded, counted, and only the leader's if they write
+//! upgrades            moves resources to the operator's new image, a few at a time
 //! problem             a reason and a message, for conditions and events
 //! contention          two operators on one resource
 //! backoff, metrics, object_key
@@ -48,6 +49,7 @@ mod run;
 mod secrets;
 mod services;
 mod trigger;
+mod upgrades;
 mod watches;
 
 pub use args::{ControllerArgs, HostPolicy};

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
@@ -59,6 +59,14 @@ impl RawOrdersService {
                 .map_err(|error| error.to_string())?,
         };
         Ok(OrdersService { metadata: self.metadata.clone(), spec, status })
+    }
+
+    /// The part of spec and status that `T` has.
+    ///
+    /// # Errors
+    /// When it does not match.
+    pub fn glance<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_str(&self.json)
     }
 
     /// Its namespace and name.

@@ -33,6 +33,7 @@ use super::{
     secrets::{references::Secrets, refresh::Refresh},
     services::OrdersServices,
     trigger::Trigger,
+    upgrades::{Limits, Mover, Upgrades},
     watches::{Watches, gateway_api},
 };
 use crate::runtime::{
@@ -136,7 +137,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         slots: Semaphore::new(concurrency),
         shutdown: shutdown.clone(),
         identity: identity(&args),
-        default_image: args.default_image.clone(),
+        upgrades: Upgrades::new(args.default_image.clone(), limits(&args)),
     });
     tracing::info!(namespaces = watch::described(&args.namespace), "controller started");
 
@@ -170,6 +171,15 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         trigger: &context.trigger,
         max_age,
     };
+    let mover = Mover {
+        upgrades: &context.upgrades,
+        api: &api,
+        services: &context.services,
+        initial_lists: &context.initial_lists,
+        trigger: &context.trigger,
+        events: &context.events,
+        metrics: &metrics,
+    };
     let follow_hosts = async {
         match hosts_file {
             Some(file) => file.follow(&context.claims, &context.trigger, &metrics).await,
@@ -194,6 +204,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
             Err(RunError::Ended)
         }
         () = refresh.run() => Err(RunError::Ended),
+        () = mover.run() => Err(RunError::Ended),
         () = follow_hosts => Err(RunError::Ended),
         () = lists_complete => Err(RunError::Ended),
         () = leading => Err(RunError::Ended),
@@ -238,6 +249,15 @@ fn elect(
     let settings = LeaseSettings::new(namespace, &args.lease_name, &identity);
     let (candidate, leadership) = Candidate::new(client.clone(), settings);
     (leadership, tokio::spawn(candidate.run(hand_over)))
+}
+
+/// How OrdersServices are moved to a new image.
+fn limits(args: &ControllerArgs) -> Limits {
+    Limits {
+        concurrent: args.rollout_max_concurrent.into(),
+        pause: Duration::from_secs(args.rollout_pause.into()),
+        failures: args.rollout_stop_after_failures.into(),
+    }
 }
 
 /// The operator's name for others: the Lease, which the replicas of one installation share.

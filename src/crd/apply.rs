@@ -15,6 +15,9 @@ pub const SWEEPER_MANAGER: &str = "orders-operator/sweeper";
 /// that have no owner any more.
 pub const ADOPT_ANNOTATION: &str = "ticketing.dev/adopt";
 
+/// The annotation of an OrdersService, `"now"`, by which it gets the operator's new image before it is its turn.
+pub const UPGRADE_ANNOTATION: &str = "ticketing.dev/upgrade";
+
 /// The patch that applies `status`, or a part of it, to `service`. It carries the UID, so the API server rejects it
 /// if the resource was deleted and recreated under the same name meanwhile.
 pub fn status_patch(service: &OrdersService, status: &impl Serialize) -> serde_json::Value {

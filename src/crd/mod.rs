@@ -37,7 +37,7 @@ mod spec;
 mod status;
 mod workload;
 
-pub use apply::{ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, status_patch};
+pub use apply::{ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, UPGRADE_ANNOTATION, status_patch};
 pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
 pub use database::{CaSecretRef, ClientCertificateSecretRef, Database, DatabaseTls, UriSecretRef};
 pub use definition::{CrdError, crd_yaml};

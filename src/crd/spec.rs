@@ -36,7 +36,7 @@ use super::{
     printcolumn(name = "Host", type_ = "string", json_path = ".status.routes[0].host", description = "The first host name"),
     printcolumn(name = "Expired", type_ = "integer", json_path = ".status.expiry.expiredTotal", description = "Number of orders that the sweeper has moved to cancelled"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", description = "Image of the pods; empty for the operator's own image", priority = 1),
+    printcolumn(name = "Image", type_ = "string", json_path = ".status.image", description = "Image of the pods", priority = 1),
     printcolumn(name = "Window", type_ = "integer", json_path = ".spec.expiration.windowSeconds", description = "How long a reservation lasts, in seconds", priority = 1),
     printcolumn(name = "Events", type_ = "string", json_path = ".status.conditions[?(@.type==\"EventsFlowing\")].status", description = "True while other services hear of orders; empty without spec.events", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is not ready", priority = 1),
@@ -55,7 +55,8 @@ use super::{
     .message("with spec.ingress the Gateways serve its routes: remove path, routes and client from spec.gateway"))]
 #[serde(rename_all = "camelCase")]
 pub struct OrdersServiceSpec {
-    /// Container image of the orders API. Default: the image that the controller itself runs.
+    /// Container image of the orders API. Default: the image that the controller itself runs. When that is a new one, the
+    /// resources that name none get it a few at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,

@@ -36,6 +36,20 @@ pub struct OrdersServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RenderedRoute>,
 
+    /// Image of the pods as last applied. A resource whose spec names none keeps it when the operator has a new one, until
+    /// it is its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+
+    /// The image before, from when the operator gave the pods its new one until the resource is ready with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_image: Option<String>,
+
+    /// Hash of the Deployment as last applied, and of what it was made from. While the resource keeps its image, a
+    /// Deployment that still has this hash is left as it is, even if a new operator would make another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
+
     /// Hash of the children as last applied, and of the fields that the controller manages. A controller that has
     /// just started compares it and skips the apply when nothing has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -124,6 +124,11 @@ impl LastApplied {
         self.children.is_empty()
     }
 
+    /// Which fields of a child were ours when it was applied.
+    pub fn owned_fields(&self, id: ChildId) -> Option<Fingerprint> {
+        self.get(id)?.owned_fields
+    }
+
     /// How the Deployment was when it was applied.
     pub fn rollout(&self) -> Option<&Rollout> {
         self.rollout.as_deref()

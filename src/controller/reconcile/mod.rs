@@ -31,7 +31,7 @@ use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use self::{
-    apply::{Applied, apply},
+    apply::{Applied, apply, held::HeldDeployment},
     build::build,
     dereference::{dereference, may_need_another_value},
     outcome::{Completed, Outcome, Stopped},
@@ -40,7 +40,7 @@ use self::{
 };
 use super::{
     api_server::RequestError,
-    children::{owner::Owner, rollout::Rollout, rollout_tracker::RolloutStep},
+    children::{fingerprint::Fingerprint, owner::Owner, rollout::Rollout, rollout_tracker::RolloutStep},
     context::Context,
     metrics::ReconcileResult,
     problem::Problem,
@@ -239,9 +239,10 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
         .await
         .map_err(Stopped::ReadFailed)?;
 
-    let image = context.default_image.as_deref();
-    let valid =
-        traces::step("validate").in_scope(|| validate(service, &found, image)).map_err(|problems| {
+    let (image, keeps_image) = context.upgrades.image_for(service);
+    let mut valid = traces::step("validate")
+        .in_scope(|| validate(service, &found, image.as_deref()))
+        .map_err(|problems| {
             if let Some(first) = problems.first() {
                 Span::current().record("reason", first.reason.as_str());
             }
@@ -251,7 +252,10 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
     let prepared = traces::step("build").in_scope(|| build(&valid));
 
     let owner = Owner::from_metadata(&service.metadata);
-    let applied = apply(context, &owner, adopts(service), &prepared, recorded_digest(service));
+    let inputs = Fingerprint::of(&(service.metadata.generation, &valid.secrets_checksum));
+    let held = service.status.as_ref().and_then(|status| status.deployment.clone()).filter(|_| keeps_image);
+    let held = HeldDeployment { inputs, held };
+    let applied = apply(context, &owner, adopts(service), &prepared, recorded_digest(service), &held);
     let applied = match applied.instrument(traces::step("apply")).await {
         Ok(applied) => applied,
         Err(problems) if problems.iter().any(|problem| problem.reason == Reason::InvalidSpec) => {

@@ -29,6 +29,7 @@ mod ownership;
 mod pods;
 mod secrets;
 mod steady;
+mod upgrade;
 mod warnings;
 
 const MONGO: &str = "mongodb://127.0.0.1:1/orders";

@@ -10,7 +10,10 @@ use kube::{
 };
 use serde_json::json;
 
-use super::replicas::{self, Decision, HAND_OVER_MANAGER};
+use super::{
+    held::HeldDeployment,
+    replicas::{self, Decision, HAND_OVER_MANAGER},
+};
 use crate::{
     controller::{
         api_server::RequestError,
@@ -48,6 +51,8 @@ pub(super) struct ChildWriter<'a> {
     pub(super) owner: &'a Owner,
     /// Whether children that have lost their owner are taken over.
     pub(super) adopts: bool,
+    /// Whether the Deployment is left as it is.
+    pub(super) held: &'a HeldDeployment,
 }
 
 impl ChildWriter<'_> {
@@ -101,6 +106,16 @@ impl ChildWriter<'_> {
     ) -> Result<ChildOutcome, Problem> {
         let (id, fingerprint) = (ChildId::of::<Deployment>(0), Fingerprint::of(deployment));
         let observed = self.observed(id);
+        if let Observation::Present(child) = &observed
+            && self.has(id)
+            && self.held.holds(child.owned_fields)
+        {
+            self.context.states.with(self.owner, |state| state.last_applied.remove(id));
+            return Ok(ChildOutcome {
+                rollout: child.rollout.as_deref().cloned(),
+                ..ChildOutcome::default()
+            });
+        }
         if let Some(outcome) = self.outcome_if_in_sync(id, fingerprint, &observed) {
             return Ok(outcome);
         }
@@ -407,15 +422,19 @@ mod tests {
     use crate::{
         controller::{
             api_server::ApiServer,
-            children::{observed::ObservedChildren, served::Served},
+            children::{
+                observed::{ObservedChild, ObservedChildren},
+                served::Served,
+            },
             claims::registry::ClaimRegistry,
+            fixture::{child, owner},
             known_services::KnownServices,
-            fixture::owner,
             metrics::Metrics,
             resource_state::ResourceStates,
             secrets::references::Secrets,
             services::OrdersServices,
             trigger::Trigger,
+            upgrades::{Limits, Upgrades},
         },
         routing::HostPolicy,
         runtime::{cache_sync::CacheSyncBuilder, events::Events, lease::Leadership},
@@ -462,7 +481,7 @@ mod tests {
             slots: Semaphore::new(1),
             shutdown: CancellationToken::new(),
             identity: "shop/lease".into(),
-            default_image: None,
+            upgrades: Upgrades::new(None, Limits { concurrent: 1, pause: Duration::ZERO, failures: 1 }),
         }
     }
 
@@ -488,7 +507,8 @@ mod tests {
         for (answers, released) in [(merged, true), (conflict, false)] {
             let (client, requests) = api_server(answers);
             let (context, owner) = (context(client), owner("u"));
-            let writer = ChildWriter { context: &context, owner: &owner, adopts: true };
+            let held = HeldDeployment::default();
+            let writer = ChildWriter { context: &context, owner: &owner, adopts: true, held: &held };
             let account = ServiceAccount {
                 metadata: ObjectMeta { name: Some("orders".into()), ..ObjectMeta::default() },
                 ..ServiceAccount::default()
@@ -503,6 +523,41 @@ mod tests {
                 let nothing = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"uid": "x"}});
                 assert_eq!(patches[1].1, nothing);
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deployment_that_is_held_is_left_as_it_is_until_someone_changes_it_or_what_it_is_made_from() {
+        let deployment: Deployment = serde_json::from_value(
+            json!({"metadata": {"name": "orders"}, "spec": {"selector": {}, "template": {}}}),
+        )
+        .unwrap();
+        let inputs = |generation: i64| Fingerprint::of(&generation);
+        let fields = |field: &str| child::<Deployment>("9", field, "2026-01-01T00:00:00Z");
+        let hash = |field: &str, generation| {
+            let of = HeldDeployment { inputs: inputs(generation), held: None };
+            of.hash(fields(field).owned_fields).unwrap()
+        };
+        for (held, is_left) in [
+            (hash("f:a", 1), true),
+            // Someone else has taken a field over; the spec or a Secret has changed.
+            (hash("f:b", 1), false),
+            (hash("f:a", 2), false),
+        ] {
+            let (client, requests) = api_server(vec![(200, json!({"metadata": {"name": "orders"}}))]);
+            let (context, owner) = (context(client), owner("u"));
+            let mut live = fields("f:a");
+            live.metadata.owner_references = Some(vec![serde_json::from_value(json!({
+                "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "name": "orders", "uid": "u",
+                "controller": true
+            }))
+            .unwrap()]);
+            let observed = ObservedChild::of(&live).unwrap();
+            context.observed.put(ChildKind::Deployment, &owner.key, observed);
+            let held = HeldDeployment { inputs: inputs(1), held: Some(held) };
+            let writer = ChildWriter { context: &context, owner: &owner, adopts: false, held: &held };
+            writer.sync_deployment(&deployment, Replicas::Fixed(1)).await.unwrap();
+            assert_eq!(requests.lock().unwrap().is_empty(), is_left);
         }
     }
 }

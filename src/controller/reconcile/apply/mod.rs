@@ -3,19 +3,27 @@
 //!
 //! ```text
 //! child     one child: compare, apply, delete
+//! held      a Deployment that is left as it is
 //! replicas  who sets the Deployment's number of pods
 //! ```
 
 mod child;
+pub mod held;
 mod replicas;
 
 use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
-use k8s_openapi::{api::networking::v1::Ingress, jiff::Timestamp};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, networking::v1::Ingress},
+    jiff::Timestamp,
+};
 
-use self::child::{ChildOutcome, ChildWriter};
+use self::{
+    child::{ChildOutcome, ChildWriter},
+    held::HeldDeployment,
+};
 use super::build::prepared::{Prepared, PreparedVisitor};
 use crate::{
     controller::{
@@ -41,6 +49,7 @@ pub struct Applied {
     unmeasured_since: Option<Timestamp>,
     keeps_ingress: bool,
     digest: Option<String>,
+    deployment: Option<String>,
 }
 
 impl Applied {
@@ -69,11 +78,23 @@ impl Applied {
         self.digest.as_deref()
     }
 
+    /// The hash of the Deployment, and of what it was made from.
+    pub fn deployment(&self) -> Option<&str> {
+        self.deployment.as_deref()
+    }
+
     /// What [`apply`] would give.
     #[cfg(test)]
     pub(crate) fn for_test(rollout: Rollout, route_problems: Vec<Problem>) -> Self {
         let digest = Some("digest".into());
-        Self { rollout, route_problems, unmeasured_since: None, keeps_ingress: false, digest }
+        Self {
+            rollout,
+            route_problems,
+            unmeasured_since: None,
+            keeps_ingress: false,
+            digest,
+            deployment: None,
+        }
     }
 }
 
@@ -81,7 +102,7 @@ impl Applied {
 /// the others from being applied.
 ///
 /// `recorded` is the digest in the status, if it is about this very generation: if it matches what is observed, a
-/// controller that has just started sends nothing. With `adopts`, children that have lost their owner are taken
+/// controller that has just started sends nothing. A Deployment that is `held` is left as it is. With `adopts`, children that have lost their owner are taken
 /// over.
 ///
 /// # Errors
@@ -92,8 +113,9 @@ pub async fn apply(
     adopts: bool,
     prepared: &Prepared,
     recorded: Option<&str>,
+    held: &HeldDeployment,
 ) -> Result<Applied, Vec<Problem>> {
-    let writer = ChildWriter { context, owner, adopts };
+    let writer = ChildWriter { context, owner, adopts, held };
     if let Some(recorded) = recorded {
         restore(&writer, prepared, recorded);
     }
@@ -121,7 +143,10 @@ pub async fn apply(
     match rollout {
         Some(rollout) if problems.is_empty() => {
             let digest = context.states.with(owner, |state| state.last_applied.digest()).flatten();
-            Ok(Applied { rollout, route_problems, unmeasured_since, keeps_ingress, digest })
+            let id = ChildId::of::<Deployment>(0);
+            let owned = context.states.with(owner, |state| state.last_applied.owned_fields(id)).flatten();
+            let deployment = held.hash(owned).or_else(|| held.held.clone());
+            Ok(Applied { rollout, route_problems, unmeasured_since, keeps_ingress, digest, deployment })
         }
         _ => Err(problems),
     }

@@ -55,6 +55,9 @@ pub fn compute(
         ready_of_wanted: old.ready_of_wanted.clone(),
         // Only set while every child is in sync.
         applied: None,
+        image: old.image.clone(),
+        previous_image: old.previous_image.clone(),
+        deployment: old.deployment.clone(),
         operator: Some(operator.to_owned()),
         // Owned by the sweeper.
         expiry: None,
@@ -132,6 +135,13 @@ pub fn compute(
             }
             let rollout = applied.rollout();
             status.applied = applied.digest().map(str::to_owned);
+            status.deployment = applied.deployment().map(str::to_owned);
+            status.previous_image = match &old.image {
+                _ if service.spec.image.is_some() => None,
+                Some(before) if *before != valid.image => Some(before.clone()),
+                _ => old.previous_image.clone(),
+            };
+            status.image = Some(valid.image.clone());
             status.replicas = Some(rollout.replicas);
             status.ready_replicas = Some(rollout.ready);
             status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.desired));
@@ -150,7 +160,9 @@ pub fn compute(
     }
     let (is_ready, reason, message) = readiness(&conditions, &old.conditions, generation);
     let ready = NewCondition { kind: ConditionType::Ready, status: is_ready, reason, message, generation };
-    if !is_ready {
+    if is_ready {
+        status.previous_image = None;
+    } else {
         let kind = if is_stalled(&ready.reason, &conditions) {
             ConditionType::Stalled
         } else {

@@ -1,0 +1,234 @@
+//! An upgrade of the operator: its new image reaches a few resources at a time, and no more once one cannot run it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use orders_operator::crd::{OrdersService, UPGRADE_ANNOTATION};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::MONGO;
+use crate::cluster::{Process, TestNamespace, eventually};
+
+const OLD: &str = "registry.example/orders-operator:1";
+const NEW: &str = "registry.example/orders-operator:2";
+
+/// How many resources there are.
+const FLEET: usize = 50;
+
+/// What a kubelet does with the pods of a namespace. Those of some resources cannot pull the new image.
+struct Kubelet {
+    cannot: Arc<Mutex<Vec<String>>>,
+    /// The most resources that have ever had a pod with the new image that did not serve yet.
+    most_at_once: Arc<AtomicUsize>,
+    stop: CancellationToken,
+}
+
+impl Kubelet {
+    fn run(namespace: &TestNamespace, cannot: &[&str]) -> Self {
+        let cannot = cannot.iter().map(|name| (*name).to_owned()).collect();
+        let this = Self {
+            cannot: Arc::new(Mutex::new(cannot)),
+            most_at_once: Arc::default(),
+            stop: CancellationToken::new(),
+        };
+        let (pods, cannot) = (namespace.api::<Pod>(), this.cannot.clone());
+        let (stop, most) = (this.stop.clone(), this.most_at_once.clone());
+        tokio::spawn(async move {
+            let mut looks = tokio::time::interval(Duration::from_millis(100));
+            while !stop.is_cancelled() {
+                looks.tick().await;
+                let listed = pods.list(&ListParams::default()).await.unwrap().items;
+                let mut starting = BTreeSet::new();
+                for pod in &listed {
+                    if image(pod) == NEW && !serves(pod) {
+                        starting.insert(pod.labels()["app.kubernetes.io/instance"].clone());
+                    }
+                }
+                most.fetch_max(starting.len(), Ordering::SeqCst);
+                for pod in
+                    listed.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some() || !serves(pod))
+                {
+                    let is_stuck = image(pod) == NEW
+                        && cannot.lock().unwrap().contains(&pod.labels()["app.kubernetes.io/instance"]);
+                    tend(&pods, pod, is_stuck).await;
+                }
+            }
+        });
+        this
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn image(pod: &Pod) -> &str {
+    pod.spec.as_ref().unwrap().containers[0].image.as_deref().unwrap()
+}
+
+fn serves(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+async fn tend(pods: &Api<Pod>, pod: &Pod, is_stuck: bool) {
+    let name = pod.name_any();
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    let state = json!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}});
+    let container = json!({
+        "name": "orders-api", "image": image(pod), "imageID": "", "ready": false, "restartCount": 0, "state": state
+    });
+    let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    let status = if is_stuck {
+        json!({"phase": "Pending", "containerStatuses": [container]})
+    } else {
+        json!({"phase": "Running", "conditions": ready})
+    };
+    let status = Patch::Strategic(json!({"status": status}));
+    let done = if pod.metadata.deletion_timestamp.is_some() {
+        pods.delete(&name, &at_once).await.map(drop)
+    } else {
+        pods.patch_status(&name, &PatchParams::default(), &status).await.map(drop)
+    };
+    match done {
+        Ok(()) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("orders-{number:02}")
+}
+
+/// The image of each resource, as its status has it.
+async fn images(namespace: &TestNamespace) -> BTreeMap<String, String> {
+    let services = namespace.api::<OrdersService>().list(&ListParams::default()).await.unwrap();
+    let image = |service: OrdersService| Some((service.name_any(), service.status?.image?));
+    services.into_iter().filter_map(image).collect()
+}
+
+/// The generation of each Deployment.
+async fn generations(namespace: &TestNamespace) -> BTreeMap<String, i64> {
+    let deployments = namespace.api::<Deployment>().list(&ListParams::default()).await.unwrap();
+    deployments.iter().map(|each| (each.name_any(), each.metadata.generation.unwrap())).collect()
+}
+
+async fn controller(namespace: &TestNamespace, image: &str) -> Process {
+    let flags = ["--default-image", image, "--rollout-max-concurrent", "3", "--rollout-pause", "0"];
+    namespace.run_with("controller", &flags).await
+}
+
+/// The number of resources in this state.
+async fn count(controller: &Process, state: &str) -> usize {
+    let name = format!("orders_operator_controller_image_upgrades{{state=\"{state}\"}}");
+    controller.metric(&name).await as usize
+}
+
+#[tokio::test]
+async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_that_cannot_run_it() {
+    let namespace = TestNamespace::create("upgrade").await;
+    namespace.secrets(MONGO).await;
+    let cannot = [name(10), name(40), name(45)];
+    let kubelet = Kubelet::run(&namespace, &[&cannot[0], &cannot[1], &cannot[2]]);
+    let before = controller(&namespace, OLD).await;
+    for number in 0..FLEET {
+        let mut service = namespace.service(&name(number), json!({"replicas": 1}));
+        let spec = service["spec"].as_object_mut().unwrap();
+        spec.remove("image");
+        spec.remove("ingress");
+        namespace.apply(&service).await.unwrap();
+    }
+    for number in 0..FLEET {
+        namespace.ready(&name(number)).await;
+    }
+    assert!(images(&namespace).await.values().all(|image| image == OLD));
+    let untouched = generations(&namespace).await;
+    before.kill();
+
+    let after = controller(&namespace, NEW).await;
+    let stopped = || async {
+        (after.metric("orders_operator_controller_image_upgrade_stopped").await == 1.0).then_some(())
+    };
+    eventually("it stops", stopped).await;
+    eventually("nothing is on its way any more", || async {
+        (count(&after, "moving").await == 0 && count(&after, "failed").await == 1).then_some(())
+    })
+    .await;
+    let moved = |images: &BTreeMap<String, String>| images.values().filter(|image| *image == NEW).count();
+    let at_the_stop = images(&namespace).await;
+    // In their order, and that it cannot pull its image is seen some seconds later.
+    assert!((11..40).contains(&moved(&at_the_stop)), "{at_the_stop:?}");
+    assert_eq!(count(&after, "waiting").await, FLEET - moved(&at_the_stop));
+    let generations_now = generations(&namespace).await;
+    for (name, _) in at_the_stop.iter().filter(|(_, image)| *image == OLD) {
+        assert_eq!(generations_now[name], untouched[name], "{name} was touched");
+    }
+    assert!(kubelet.most_at_once.load(Ordering::SeqCst) <= 3);
+    let message = namespace
+        .condition(&cannot[0], orders_operator::crd::ConditionType::Ready, "False", "ImagePullFailed")
+        .await;
+    assert!(message.contains(NEW), "{message}");
+    let events = namespace.dynamic("Event", "events.k8s.io/v1");
+    eventually("an event says that the others wait", || async {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        events
+            .iter()
+            .any(|event| {
+                event.data["reason"] == "UpgradeStopped" && event.data["regarding"]["name"] == cannot[0]
+            })
+            .then_some(())
+    })
+    .await;
+
+    // One that is in a hurry.
+    let last = name(FLEET - 1);
+    let hurry = Patch::Merge(json!({"metadata": {"annotations": {UPGRADE_ANNOTATION: "now"}}}));
+    namespace.api::<OrdersService>().patch(&last, &PatchParams::default(), &hurry).await.unwrap();
+    eventually("it has the new image", || async { (images(&namespace).await[&last] == NEW).then_some(()) })
+        .await;
+    // Another controller finds it as it is.
+    after.kill();
+    let after = controller(&namespace, NEW).await;
+    eventually("it is still stopped", || async {
+        (after.metric("orders_operator_controller_image_upgrade_stopped").await == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(moved(&images(&namespace).await), moved(&at_the_stop) + 1);
+
+    // One goes its own way, the others are mended.
+    let own = Patch::Merge(json!({"spec": {"image": OLD}}));
+    namespace.api::<OrdersService>().patch(&cannot[0], &PatchParams::default(), &own).await.unwrap();
+    eventually("the next one stops it", || async {
+        (images(&namespace).await[&cannot[1]] == NEW && count(&after, "failed").await >= 1).then_some(())
+    })
+    .await;
+    kubelet.cannot.lock().unwrap().clear();
+    eventually("all others have the new image", || async {
+        (moved(&images(&namespace).await) == FLEET - 1).then_some(())
+    })
+    .await;
+    for number in 0..FLEET {
+        namespace.ready(&name(number)).await;
+    }
+    assert!(kubelet.most_at_once.load(Ordering::SeqCst) <= 4, "three, and the one in a hurry");
+    eventually("nobody waits", || async {
+        (count(&after, "current").await == FLEET - 1 && count(&after, "waiting").await == 0).then_some(())
+    })
+    .await;
+    namespace.remove().await;
+}
