@@ -1,11 +1,6 @@
 //! The `serve` subcommand: its arguments, start-up and graceful shutdown.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use clap::Args;
 use prometheus_client::registry::Registry;
@@ -23,7 +18,7 @@ use crate::{
         Resources,
         admin::{self, Health, Readiness},
         on_signal,
-        server::{self, GracefulStop, Limits},
+        server::{self, GracefulStop, Limits, ListenArgs},
         telemetry::{self, LogArgs},
     },
     store::{ConnectOptions, StoreError, TlsArgs},
@@ -67,9 +62,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub events: EventsArgs,
 
-    /// Address that the API and the admin endpoints listen on
-    #[arg(long, env = "LISTEN_ADDRESS", default_value = "0.0.0.0")]
-    pub address: IpAddr,
+    /// Where the ports are opened
+    #[command(flatten)]
+    pub listen: ListenArgs,
 
     /// Port of the API
     #[arg(long, env = "PORT", default_value_t = 3000)]
@@ -177,7 +172,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
             events::run(store, events, stop).await;
         })
     });
-    let listener = server::listen(SocketAddr::new(args.address, args.port))?;
+    let listener = server::listen(args.listen.at(args.port))?;
     tracing::info!(
         address = %listener.local_addr()?, connections = limits.connections, open_files = resources.open_files,
         memory = resources.memory, "serving the orders API"
@@ -186,12 +181,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
 
     // The admin endpoints outlive the API, so that probes are answered until the drain is over.
     let admin_stop = CancellationToken::new();
-    let admin = admin::serve(
-        SocketAddr::new(args.address, args.admin_port),
-        health,
-        Arc::new(registry),
-        admin_stop.clone(),
-    );
+    let admin = admin::serve(args.listen.at(args.admin_port), health, Arc::new(registry), admin_stop.clone());
     let api = async {
         let server = |stop| server::serve(listener, routes(state), limits, metrics.server(), stop);
         serve_until_drained(server, shutdown, serving, args.drain_seconds).await;

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use crate::{
     routing,
-    runtime::{client::ClientArgs, telemetry::LogArgs, watch::WatchArgs},
+    runtime::{client::ClientArgs, server::ListenArgs, telemetry::LogArgs, watch::WatchArgs},
 };
 
 /// Reconciles OrdersServices: creates their children, and keeps these as the spec says
@@ -15,6 +15,11 @@ pub struct ControllerArgs {
     /// Image for OrdersServices that name none; usually the image that this controller itself runs
     #[arg(long, env = "DEFAULT_IMAGE", value_name = "IMAGE")]
     pub default_image: Option<String>,
+
+    /// Whether the pods of OrdersServices that do not say otherwise name no user and no group, since the cluster assigns
+    /// them, as OpenShift does
+    #[arg(long, env = "USER_FROM_CLUSTER", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    pub user_from_cluster: bool,
 
     /// Namespace to watch; repeat it, or separate several by commas. Default: all
     #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
@@ -67,6 +72,10 @@ pub struct ControllerArgs {
     /// Port of /livez, /readyz and /metrics
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8081)]
     pub admin_port: u16,
+
+    /// Where that port is opened
+    #[command(flatten)]
+    pub listen: ListenArgs,
 
     /// How to reach the API server
     #[command(flatten)]

@@ -53,4 +53,6 @@ pub struct Context {
     pub identity: String,
     /// Which image those OrdersServices have that name none.
     pub upgrades: Upgrades,
+    /// Whether this cluster assigns the users of pods.
+    pub user_from_cluster: bool,
 }

@@ -87,7 +87,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
     let reconciling = health.heartbeat("reconciles", Duration::from_secs(60));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let mut process = Process::start(args.admin_port, health, registry)?;
+    let mut process = Process::start(args.listen.at(args.admin_port), health, registry)?;
 
     let (client, shutdown) = (cluster(&args.client, &args.watch).await?, process.shutdown.clone());
     let hand_over = CancellationToken::new();
@@ -138,6 +138,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         shutdown: shutdown.clone(),
         identity: identity(&args),
         upgrades: Upgrades::new(args.default_image.clone(), limits(&args)),
+        user_from_cluster: args.user_from_cluster,
     });
     tracing::info!(namespaces = watch::described(&args.namespace), "controller started");
 

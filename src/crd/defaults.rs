@@ -1,6 +1,6 @@
 //! The defaults of the fields, as the schema shows them.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString};
 
 pub(super) fn replicas() -> i32 {
     2
@@ -64,4 +64,16 @@ pub(super) fn target_cpu_utilization() -> i32 {
 
 pub(super) fn max_unavailable() -> IntOrString {
     IntOrString::Int(1)
+}
+
+pub(super) fn size_limit() -> Quantity {
+    Quantity("64Mi".into())
+}
+
+pub(super) fn read_only_root_filesystem() -> bool {
+    true
+}
+
+pub(super) fn root_path() -> String {
+    "/".into()
 }

@@ -8,7 +8,9 @@
 //! events       spec.events
 //! ingress      spec.ingress
 //! gateway      spec.gateway
-//! workload     the pods: number, resources, placement, disruption budget, autoscaling
+//! workload     the pods: number, image, resources, environment, disruption budget, autoscaling
+//! containers   what else is in the pods: volumes, init containers, sidecars
+//! pod_template  spec.podTemplate
 //! schema       bounded schemas for the Kubernetes types in the spec
 //! spec         the spec, and the custom resource itself
 //! status       the status
@@ -23,12 +25,14 @@
 
 mod apply;
 mod conditions;
+mod containers;
 mod database;
 mod defaults;
 mod definition;
 mod events;
 mod gateway;
 mod ingress;
+mod pod_template;
 mod routes;
 mod schema;
 #[cfg(test)]
@@ -39,17 +43,17 @@ mod workload;
 
 pub use apply::{ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, UPGRADE_ANNOTATION, status_patch};
 pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
+pub use containers::{
+    API_CONTAINER, CERTIFICATES_VOLUME, ContainerProbe, CsiVolume, EmptyDir, FileOfKey, InitContainer,
+    Medium, Mount, NamedFiles, OWN_FOLDER, PodVolume, Projected, RestartPolicy, SecretFiles, Source,
+};
 pub use database::{CaSecretRef, ClientCertificateSecretRef, Database, DatabaseTls, UriSecretRef};
 pub use definition::{CrdError, crd_yaml};
 pub use events::{EventsSpec, JetStream, Nats, NatsUrlSecretRef, SUBJECTS, Streaming};
 pub use gateway::{GatewaySpec, ParentRef};
 pub use ingress::{IngressSpec, IngressTlsSpec};
+pub use pod_template::{CHECKSUM_ANNOTATION, PodTemplate, RESERVED_ENV, RESERVED_LABELS};
 pub use routes::{Backend, Host, RouteSpec};
-pub use spec::{
-    Auth, Expiration, ImagePullPolicy, JwtSecretRef, LocalSecret, OrdersService, OrdersServiceSpec,
-};
+pub use spec::{Auth, Expiration, JwtSecretRef, Mesh, OrdersService, OrdersServiceSpec};
 pub use status::{ExpiryStatus, OrdersServiceStatus, RenderedRoute};
-pub use workload::{
-    Autoscaling, CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, PodTemplate, RESERVED_ENV, RESERVED_LABELS,
-    Resources,
-};
+pub use workload::{Autoscaling, DisruptionBudget, ExtraEnv, ImagePullPolicy, LocalSecret, Resources};

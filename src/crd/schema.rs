@@ -25,15 +25,26 @@ pub(super) fn bounded<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema 
     schema
 }
 
-/// The schema of a map from resource names to quantities.
-pub(super) fn amounts(generator: &mut SchemaGenerator) -> Schema {
+/// The schema of a quantity.
+pub(super) fn amount(generator: &mut SchemaGenerator) -> Schema {
     let mut quantity = generator.subschema_for::<Quantity>();
     if let Some(fields) = quantity.as_object_mut() {
         fields.insert("description".into(), json!("An amount, such as 500m (half a core) or 128Mi (bytes)."));
         fields.insert("pattern".into(), json!(QUANTITY));
         fields.insert("maxLength".into(), json!(32));
     }
+    quantity
+}
+
+/// The schema of a map from resource names to quantities.
+pub(super) fn amounts(generator: &mut SchemaGenerator) -> Schema {
+    let quantity = amount(generator);
     json_schema!({"type": "object", "additionalProperties": quantity, "maxProperties": 16})
+}
+
+/// The schema of a command, or of its arguments.
+pub(super) fn words(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": {"type": "string", "maxLength": 4096}, "maxItems": MAX_ITEMS})
 }
 
 /// The schema of a number of pods, or of a percentage of them.

@@ -5,8 +5,8 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 use super::{
+    pod_template::{CHECKSUM_ANNOTATION, RESERVED_ENV, RESERVED_LABELS},
     spec::OrdersService,
-    workload::{CHECKSUM_ANNOTATION, RESERVED_ENV, RESERVED_LABELS},
 };
 
 fn service(patch: Value) -> OrdersService {
@@ -67,7 +67,64 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
     service(renamed(json!({"order:created": "orders.created", "ticket:created": "tickets.created"})))
         .validate_cel()
         .unwrap();
+    let template = |template: Value| json!({"spec": {"podTemplate": template}});
+    let volume = |source: Value| {
+        let mut volume = json!({"name": "v"});
+        json_patch::merge(&mut volume, &source);
+        template(json!({"volumes": [volume]}))
+    };
+    let mount = |path: &str, sub_path: &str| {
+        let mount = json!({"name": "v", "mountPath": path, "subPath": sub_path});
+        template(json!({"volumes": [{"name": "v", "emptyDir": {}}], "extraVolumeMounts": [mount]}))
+    };
+    let container = |patch: Value| {
+        let mut container = json!({"name": "c", "image": "i"});
+        json_patch::merge(&mut container, &patch);
+        template(json!({"initContainers": [container]}))
+    };
+    for good in [
+        volume(json!({"csi": {"driver": "secrets-store.csi.k8s.io"}})),
+        volume(json!({"projected": {"sources": [{"secret": {"name": "s"}}]}})),
+        mount("/var/cache", "a/..b/c"),
+        container(json!({"restartPolicy": "Always", "startupProbe": {"tcpSocket": {"port": 1}}})),
+    ] {
+        service(good).validate_cel().unwrap();
+    }
     for (patch, expected) in [
+        (volume(json!({})), "exactly one of emptyDir, configMap, secret, projected and csi"),
+        (volume(json!({"hostPath": {"path": "/"}})), "such as hostPath, are not allowed"),
+        (volume(json!({"emptyDir": {}, "csi": {"driver": "d"}})), "exactly one of emptyDir"),
+        (volume(json!({"name": "database-certificates", "emptyDir": {}})), "the operator's own volume"),
+        (
+            volume(json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}})),
+            "serviceAccountToken is not allowed",
+        ),
+        (
+            volume(json!({"configMap": {"name": "c", "items": [{"key": "k", "path": "../k"}]}})),
+            "does not begin with / and has no ..",
+        ),
+        (mount("cache", "a"), "mountPath must be absolute"),
+        (mount("/a:b", "a"), "mountPath must be absolute"),
+        (mount("/a/../b", "a"), "mountPath must be absolute"),
+        (mount("/a", "b/.."), "does not begin with / and has no .."),
+        (mount("/etc/orders-operator/database", "a"), "the operator's own folder"),
+        (
+            template(json!({"extraVolumeMounts": [{"name": "v", "mountPath": "/a"}]})),
+            "not in podTemplate.volumes",
+        ),
+        (
+            container(json!({"volumeMounts": [{"name": "v", "mountPath": "/a"}]})),
+            "not in podTemplate.volumes",
+        ),
+        (container(json!({"name": "orders-api"})), "orders-api is the container of the API itself"),
+        (container(json!({"livenessProbe": {"tcpSocket": {"port": 1}}})), "set restartPolicy to Always"),
+        (container(json!({"restartPolicy": "Always", "livenessProbe": {}})), "exactly one of exec, httpGet"),
+        (
+            container(
+                json!({"restartPolicy": "Always", "livenessProbe": {"httpGet": {"path": "x", "port": 1}}}),
+            ),
+            "the path of a probe must begin with /",
+        ),
         (json!({"metadata": {"name": "a".repeat(53)}}), "at most 52 characters"),
         (json!({"spec": {"port": 8081}}), "admin port"),
         (json!({"spec": {"replicas": 2, "autoscaling": {"maxReplicas": 3}}}), "cannot be set together"),

@@ -9,8 +9,9 @@ use super::{
     events::EventsSpec,
     gateway::GatewaySpec,
     ingress::IngressSpec,
+    pod_template::PodTemplate,
     status::OrdersServiceStatus,
-    workload::{Autoscaling, DisruptionBudget, PodTemplate, Resources},
+    workload::{Autoscaling, DisruptionBudget, ImagePullPolicy, LocalSecret, Resources},
 };
 
 /// The desired state: the orders API and its pods, its database, and the routes to it and to the other services.
@@ -126,7 +127,7 @@ pub struct OrdersServiceSpec {
     #[serde(default)]
     pub resources: Resources,
 
-    /// Labels, annotations and environment variables to add to the pods, and where the pods run.
+    /// What to add to the pods: labels, annotations, environment variables, volumes, containers; and where they run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
 
@@ -135,43 +136,24 @@ pub struct OrdersServiceSpec {
     #[serde(default = "defaults::network_policy")]
     pub network_policy: bool,
 
+    /// The service mesh that the pods are in: IstioAmbient or Linkerd. The NetworkPolicy then lets its proxies through:
+    /// port 15008 and the probes of Istio's ambient mode, port 4143 of Linkerd. Whom the mesh lets through is for
+    /// its own policies to say. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<Mesh>,
+
     /// Whether the controller leaves the children as they are and applies no changes. Default: false.
     #[serde(default)]
     pub suspend: bool,
 }
 
-/// When the kubelet pulls an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub enum ImagePullPolicy {
-    /// Every time a container starts.
-    Always,
-    /// When the node does not have the image.
-    #[default]
-    IfNotPresent,
-    /// Never: the node must have the image.
-    Never,
-}
-
-impl ImagePullPolicy {
-    /// The value as the Pod API writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "Always",
-            Self::IfNotPresent => "IfNotPresent",
-            Self::Never => "Never",
-        }
-    }
-}
-
-/// A Secret of this namespace, by name.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LocalSecret {
-    /// Name of the Secret.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
-    pub name: String,
+/// A service mesh whose proxies take connections in place of the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Mesh {
+    /// Istio in ambient mode. With sidecars Istio needs no rule.
+    IstioAmbient,
+    /// Linkerd.
+    Linkerd,
 }
 
 /// How sessions are verified.

@@ -6,7 +6,7 @@ use clap::Args;
 use thiserror::Error;
 
 use super::wire::{InvalidSubjects, Subject, Subjects};
-use crate::runtime::{is_nats_subject, percent_decoded};
+use crate::runtime::{is_nats_subject, percent_decoded, telemetry::path_or_nothing};
 
 /// Events, which are off unless a server is named.
 #[derive(Args, Clone)]
@@ -17,7 +17,7 @@ pub struct EventsArgs {
     pub nats_url: Option<String>,
 
     /// File with the CA that the certificates of the NATS servers must be signed by, as PEM. Default: the public CAs
-    #[arg(long, env = "NATS_CA_FILE", value_name = "FILE", help_heading = "Events")]
+    #[arg(long, env = "NATS_CA_FILE", value_name = "FILE", value_parser = path_or_nothing(), help_heading = "Events")]
     pub nats_ca_file: Option<PathBuf>,
 
     /// Id of a NATS Streaming cluster, which is used in place of JetStream then

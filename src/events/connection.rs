@@ -11,13 +11,17 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event,
+    rustls::{ClientConfig, crypto::ring},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     args::{Login, Settings},
     broker::BrokerError,
 };
+use crate::runtime::public_cas;
 
 /// The longest that it may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -88,9 +92,11 @@ impl Connection {
             Some(Login::Token(token)) => options = options.token(token),
             None => {}
         }
-        if let Some(ca) = &settings.ca {
-            options = options.add_root_certificates(ca.clone());
-        }
+        options = match &settings.ca {
+            Some(ca) => options.add_root_certificates(ca.clone()),
+            // The client would look for those of the machine.
+            None => options.tls_client_config(tls()?),
+        };
         let connecting = options.connect(&settings.servers[..]);
         let client = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(client)) => client,
@@ -115,4 +121,12 @@ impl Connection {
         let why = self.loss.why.get().cloned();
         why.unwrap_or_else(|| BrokerError::Unreachable("the connection is lost".into()))
     }
+}
+
+/// TLS to servers whose certificate is signed by a public CA.
+fn tls() -> Result<ClientConfig, BrokerError> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BrokerError::Unreachable(error.to_string()))?;
+    Ok(config.with_root_certificates(public_cas()).with_no_client_auth())
 }

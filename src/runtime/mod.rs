@@ -15,6 +15,7 @@
 //! history        notices that the API server shows an earlier state
 //! watch          watches on the API server: flags, scope, restarts
 //! cache_sync     waits for the initial lists of watches
+//! public_cas     the certificate authorities of the program
 //! secret_cache   copies of Secrets, which no watch keeps fresh
 //! events         Kubernetes Events
 //! backoff        exponential backoff
@@ -36,6 +37,7 @@ mod log_writer;
 mod nats_subject;
 mod percent;
 mod process;
+mod public_cas;
 mod resources;
 pub mod secret_cache;
 pub mod server;
@@ -50,5 +52,6 @@ pub use hex::hex;
 pub use nats_subject::is_nats_subject;
 pub use percent::percent_decoded;
 pub use process::{Process, RunError, cluster};
+pub use public_cas::public_cas;
 pub use resources::Resources;
 pub use shutdown::on_signal;

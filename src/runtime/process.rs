@@ -1,6 +1,6 @@
 //! How a long-running subcommand starts: signals, the admin server, a client of the cluster.
 
-use std::{io, net::Ipv4Addr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -60,16 +60,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the admin server on `admin_port`.
+    /// Starts the admin server at `admin`.
     ///
     /// # Errors
     /// When the signal handlers cannot be installed.
-    pub fn start(admin_port: u16, health: Health, mut metrics: Registry) -> Result<Self, RunError> {
+    pub fn start(admin: SocketAddr, health: Health, mut metrics: Registry) -> Result<Self, RunError> {
         Resources::claim();
         telemetry::register(&mut metrics);
         let shutdown = on_signal().map_err(RunError::Signals)?;
-        let address = (Ipv4Addr::UNSPECIFIED, admin_port).into();
-        let admin = tokio::spawn(admin::serve(address, health, Arc::new(metrics), shutdown.clone()));
+        let admin = tokio::spawn(admin::serve(admin, health, Arc::new(metrics), shutdown.clone()));
         Ok(Self { shutdown, admin })
     }
 

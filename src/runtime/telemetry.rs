@@ -3,12 +3,16 @@
 use std::{
     io::{self, IsTerminal},
     panic,
+    path::PathBuf,
     sync::{LazyLock, OnceLock},
     time::Duration,
 };
 
 use axum::http::Uri;
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -58,6 +62,10 @@ pub struct LogArgs {
     /// OTLP (gRPC) endpoint to send traces to, such as http://otel-collector:4317. Default: no traces
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", value_parser = parse_endpoint, help_heading = "Tracing")]
     pub otlp_endpoint: Option<String>,
+
+    /// PEM file with the CA that the certificate of an https:// endpoint must be signed by. Default: the public CAs
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_CERTIFICATE", value_name = "FILE", value_parser = path_or_nothing(), help_heading = "Tracing")]
+    pub otlp_certificate: Option<PathBuf>,
 }
 
 /// Rejects on the command line what the subscriber would reject later.
@@ -65,6 +73,11 @@ fn parse_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text)
         .map(|_| text.to_owned())
         .map_err(|error| format!("{error}; write a level such as \"info\""))
+}
+
+/// A path, which may be empty as an environment variable may be, and then is none.
+pub fn path_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// An empty value, such as that of an empty environment variable, means no endpoint.
@@ -111,7 +124,9 @@ pub fn init(args: &LogArgs, service: &'static str) -> io::Result<Option<Traces>>
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let endpoint = args.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty());
-    let (traces, unusable) = match endpoint.map(|endpoint| Traces::export_to(endpoint, service)).transpose() {
+    let ca = args.otlp_certificate.as_deref().filter(|path| !path.as_os_str().is_empty());
+    let exporting = endpoint.map(|endpoint| Traces::export_to(endpoint, ca, service)).transpose();
+    let (traces, unusable) = match exporting {
         Ok(traces) => (traces, None),
         Err(error) => (None, Some(error)),
     };
@@ -120,7 +135,7 @@ pub fn init(args: &LogArgs, service: &'static str) -> io::Result<Option<Traces>>
         tracing::debug!("a log subscriber is already installed");
     }
     if let Some(error) = unusable {
-        tracing::warn!(%error, "traces are off: the OTLP endpoint is not usable");
+        tracing::warn!(%error, "traces are off");
     }
     Ok(traces)
 }

@@ -5,7 +5,8 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, fs, io,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -13,7 +14,8 @@ use std::{
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use opentelemetry::{propagation::TextMapPropagator, trace::TracerProvider};
 use opentelemetry_otlp::{
-    SpanExporter, WithExportConfig, WithTonicConfig, tonic_types::transport::ClientTlsConfig,
+    ExporterBuildError, SpanExporter, WithExportConfig, WithTonicConfig,
+    tonic_types::transport::{Certificate, ClientTlsConfig},
 };
 use opentelemetry_sdk::{
     Resource,
@@ -21,9 +23,11 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{SdkTracerProvider, SpanData, SpanExporter as Exporter},
 };
+use thiserror::Error;
 use tracing::{Span, Subscriber, field::Empty, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
+use webpki_roots::TLS_SERVER_ROOTS;
 
 /// The target of every span that is part of a trace.
 pub const TARGET: &str = "orders_operator::traces";
@@ -34,25 +38,36 @@ const MAX_TEXT: usize = 512;
 /// How long the shutdown waits for the last traces to be exported.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Why traces cannot be exported.
+#[derive(Debug, Error)]
+pub enum TracesError {
+    /// The endpoint is not usable.
+    #[error("the OTLP endpoint is not usable: {0}")]
+    Endpoint(#[from] ExporterBuildError),
+    /// The file of the collector's CA cannot be read.
+    #[error("cannot read {0}, the CA of the OTLP endpoint: {1}")]
+    Unreadable(PathBuf, #[source] io::Error),
+    /// It has no certificate.
+    #[error("{0}, the CA of the OTLP endpoint, has no certificate in PEM")]
+    NoCertificate(PathBuf),
+}
+
 /// The trace exporter, to be flushed at the end of the process.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Exports traces to the collector at `endpoint` by gRPC. The service name is `service`, unless `OTEL_SERVICE_NAME`
-    /// sets another.
+    /// Exports traces to the collector at `endpoint` by gRPC. Its certificate must be signed by a CA of the file `ca`, or
+    /// else by a public one. The service name is `service`, unless `OTEL_SERVICE_NAME` sets another.
     ///
     /// Sampling, resource attributes, headers and batches are configured by OpenTelemetry's environment variables.
     ///
     /// # Errors
-    /// When the endpoint is not usable.
-    pub fn export_to(
-        endpoint: &str,
-        service: &'static str,
-    ) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
+    /// When the endpoint or the CA is not usable.
+    pub fn export_to(endpoint: &str, ca: Option<&Path>, service: &'static str) -> Result<Self, TracesError> {
         let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
         if endpoint.starts_with("https:") {
-            exporter = exporter.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
+            exporter = exporter.with_tls_config(tls(ca)?);
         }
         let exporter = LoggingExporter { exporter: exporter.build()?, failing: AtomicBool::new(false) };
         let mut resource = Resource::builder();
@@ -83,6 +98,19 @@ impl Traces {
             tracing::warn!(%error, "the last traces are lost");
         }
     }
+}
+
+/// TLS to a collector. The public CAs are those of the program, since its image has none.
+fn tls(ca: Option<&Path>) -> Result<ClientTlsConfig, TracesError> {
+    let Some(path) = ca else {
+        return Ok(ClientTlsConfig::new().trust_anchors(TLS_SERVER_ROOTS.iter().cloned()));
+    };
+    let text = fs::read(path).map_err(|error| TracesError::Unreadable(path.to_owned(), error))?;
+    let blocks = pem::parse_many(&text).unwrap_or_default();
+    if !blocks.iter().any(|block| block.tag() == "CERTIFICATE") {
+        return Err(TracesError::NoCertificate(path.to_owned()));
+    }
+    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(text)))
 }
 
 /// Logs when exports begin to fail and when they succeed again, and not for each batch.

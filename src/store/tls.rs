@@ -25,9 +25,9 @@ use tokio_rustls::{
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     },
 };
-use webpki_roots::TLS_SERVER_ROOTS;
 
 use super::error::StoreError;
+use crate::runtime::public_cas;
 
 /// What a certificate in PEM begins with.
 const BEGIN_CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
@@ -100,7 +100,7 @@ pub(super) fn connector(tls: Option<&ClientTls>) -> Result<TlsConnector, StoreEr
                 return Err(invalid("no certificate of the CA can be parsed"));
             }
         }
-        None => roots.extend(TLS_SERVER_ROOTS.iter().cloned()),
+        None => roots = public_cas(),
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

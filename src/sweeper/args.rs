@@ -9,7 +9,7 @@ use super::{
     targets::{Target, TargetKey},
 };
 use crate::{
-    runtime::{client::ClientArgs, telemetry::LogArgs, watch::WatchArgs},
+    runtime::{client::ClientArgs, server::ListenArgs, telemetry::LogArgs, watch::WatchArgs},
     store::{ConnectOptions, TlsArgs},
 };
 
@@ -80,6 +80,10 @@ pub struct SweeperArgs {
     /// Port of /livez, /readyz and /metrics; not opened with --once or --dry-run
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8082)]
     pub admin_port: u16,
+
+    /// Where that port is opened
+    #[command(flatten)]
+    pub listen: ListenArgs,
 
     /// How to reach the API server
     #[command(flatten)]

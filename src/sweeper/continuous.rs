@@ -47,7 +47,7 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     let heartbeat = health.heartbeat("targets", Duration::from_secs(120));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let mut process = Process::start(args.admin_port, health, registry)?;
+    let mut process = Process::start(args.listen.at(args.admin_port), health, registry)?;
     let changed = Arc::new(Notify::new());
     let sweeps = |peers| {
         Sweeps::new(metrics.clone(), peers, changed.clone(), process.shutdown.clone())

@@ -239,7 +239,7 @@ async fn a_head_of_http_2_that_does_not_end_and_a_flood_of_frames_have_a_bound()
 async fn connections_that_wait_for_their_clients_make_room_for_others() {
     let database = TestDatabase::new().await;
     // Of 256 files, 192 may be connections.
-    let process = Process::start_under(&["prlimit", "--nofile=256:256", "--"], &uri(), &database.name);
+    let process = Process::start_under(&["prlimit", "--nofile=256:256", "--"], &uri(), &database.name, &[]);
     process.wait_until_ready(true).await;
     let parts = [
         "",
@@ -261,7 +261,7 @@ async fn connections_that_wait_for_their_clients_make_room_for_others() {
 #[tokio::test]
 async fn where_files_run_out_it_says_so_and_goes_on() {
     let database = TestDatabase::new().await;
-    let mut process = Process::start_under(&["prlimit", "--nofile=44:44", "--"], &uri(), &database.name);
+    let mut process = Process::start_under(&["prlimit", "--nofile=44:44", "--"], &uri(), &database.name, &[]);
     process.wait_until_ready(true).await;
     let mut attack = Vec::new();
     for _ in 0..200 {
@@ -290,7 +290,7 @@ async fn where_files_run_out_it_says_so_and_goes_on() {
 #[tokio::test]
 async fn the_soft_limit_of_open_files_is_raised() {
     let database = TestDatabase::bare().await;
-    let process = Process::start_under(&["prlimit", "--nofile=64:1024", "--"], &uri(), &database.name);
+    let process = Process::start_under(&["prlimit", "--nofile=64:1024", "--"], &uri(), &database.name, &[]);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().filter(|word| *word == "1024").count(), 2, "{line}");

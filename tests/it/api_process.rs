@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use crate::cluster::{PATIENCE, eventually};
+use crate::machine::Container;
 use crate::mongo::{JWT_KEY, TestDatabase, answer, by_way_of, cookie, uri};
 
 fn command(settings: &[(&str, &str)]) -> Command {
@@ -51,9 +52,14 @@ impl Process {
     }
 
     /// Starts it by way of `wrapper`, a command that takes the program as its last arguments.
-    pub(crate) fn start_under(wrapper: &[&str], mongo_uri: &str, database: &str) -> Self {
+    pub(crate) fn start_under(
+        wrapper: &[&str],
+        mongo_uri: &str,
+        database: &str,
+        more: &[(&str, &str)],
+    ) -> Self {
         let (sender, lines) = channel();
-        Self::run(wrapper, mongo_uri, database, &[], lines, move |line| sender.send(line).is_ok())
+        Self::run(wrapper, mongo_uri, database, more, lines, move |line| sender.send(line).is_ok())
     }
 
     /// Starts it with a log that is read only as far as the test takes its lines.
@@ -331,6 +337,27 @@ async fn why_a_session_is_not_taken_is_in_the_log_and_counted() {
     }
     assert_eq!(answer(process.request(Method::GET, "/api/orders")).await.0, StatusCode::UNAUTHORIZED);
     assert!(process.metrics().await.contains("orders_api_unauthenticated_total{why=\"absent\"} 1\n"));
+}
+
+#[tokio::test]
+async fn our_image_serves_as_any_user_on_a_read_only_file_system_with_nothing_else_in_it() {
+    let database = TestDatabase::bare().await;
+    let shared = std::env::temp_dir().join(format!("orders-operator-shared-{:016x}", fastrand::u64(..)));
+    std::fs::create_dir(&shared).unwrap();
+    let container = Container::with(&shared);
+    let process = Process::start_under(&container.command(), &uri(), &database.name, &[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let ids = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(
+        (ids("Uid:").split('\t').next(), ids("Gid:").split('\t').next()),
+        (Some("1000650000"), Some("0"))
+    );
+    assert_eq!(ids("CapEff:").trim_matches('0'), "");
+    process.wait_until_ready(true).await;
+    let body = json!({ "ticketId": database.ticket().await.to_string() });
+    let reserved = answer(process.by("u1", Method::POST, "/api/orders").json(&body)).await;
+    assert_eq!(reserved.0, StatusCode::CREATED);
+    std::fs::remove_dir(shared).unwrap();
 }
 
 #[tokio::test]

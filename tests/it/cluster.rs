@@ -3,6 +3,7 @@
 use std::{
     fmt::Debug,
     future::Future,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
@@ -267,12 +268,15 @@ impl TestNamespace {
         cluster.server.as_ref().unwrap().parse().unwrap()
     }
 
-    /// Has the subcommand reach the API server at another address.
-    pub async fn lead(&self, subcommand: &str, server: &str) {
+    /// Has the subcommand reach the API server at another address, perhaps with a certificate of another CA.
+    pub async fn lead(&self, subcommand: &str, server: &str, ca: Option<&Path>) {
         let path = self.chart_account(subcommand).await;
         let mut config = Kubeconfig::read_from(&path).unwrap();
         for cluster in config.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
             cluster.server = Some(server.to_owned());
+            if let Some(ca) = ca {
+                cluster.certificate_authority = Some(ca.display().to_string());
+            }
         }
         std::fs::write(&path, serde_json::to_string(&config).unwrap()).unwrap();
     }
@@ -392,15 +396,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// What it serves on its admin port, such as `/metrics`.
-    pub async fn admin(&self, path: &str) -> String {
-        let address = eventually("the admin server listens", || async {
+    /// Where its admin port is.
+    pub async fn admin_address(&self) -> SocketAddr {
+        eventually("the admin server listens", || async {
             let log = self.log();
             let line = log.lines().find(|line| line.contains("serving the admin endpoints"))?;
-            line.rsplit_once("address=0.0.0.0:").map(|(_, port)| format!("http://127.0.0.1:{port}{path}"))
+            line.rsplit_once("address=")?.1.parse::<SocketAddr>().ok()
         })
-        .await;
-        reqwest::get(address).await.unwrap().text().await.unwrap()
+        .await
+    }
+
+    /// What it serves on its admin port, such as `/metrics`.
+    pub async fn admin(&self, path: &str) -> String {
+        let port = self.admin_address().await.port();
+        reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().text().await.unwrap()
     }
 
     /// What it has logged.

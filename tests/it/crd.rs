@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 use kube::{
     CustomResourceExt,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, DynamicObject, PostParams},
 };
 use orders_operator::{
     api::ServeArgs,
@@ -64,6 +64,19 @@ fn the_defaults_of_events_are_the_same_in_the_crd_and_in_the_flags() {
     assert_eq!(default_of("NATS_STREAM_REPLICAS"), replicas.to_string());
     assert_eq!(default_of("NATS_STREAM_MAX_AGE_SECONDS"), max_age_seconds.to_string());
     assert_eq!(Subject::ALL.map(Subject::as_str), SUBJECTS);
+}
+
+/// A spec with this volume, and one with this container before the API.
+fn volume(patch: Value) -> Value {
+    let mut volume = json!({"name": "v"});
+    json_patch::merge(&mut volume, &patch);
+    json!({"podTemplate": {"volumes": [volume]}})
+}
+
+fn container(patch: Value) -> Value {
+    let mut container = json!({"name": "c", "image": "i"});
+    json_patch::merge(&mut container, &patch);
+    json!({"podTemplate": {"initContainers": [container]}})
 }
 
 /// The numbers just outside of the bounds of a field, and those at them.
@@ -125,6 +138,10 @@ fn the_bounds_of_numbers_are_the_same_in_the_crd_in_the_validation_and_in_the_fl
 async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
     let namespace = TestNamespace::create("cel").await;
     let route = |path: &str| json!({"path": path, "service": "a-srv"});
+    let mount = |path: &str| {
+        let mounts = json!([{"name": "v", "mountPath": path}]);
+        json!({"podTemplate": {"volumes": [{"name": "v", "emptyDir": {}}], "extraVolumeMounts": mounts}})
+    };
     let cases: Vec<(Value, &str)> = vec![
         (json!({"replicas": -1}), "spec.replicas"),
         (json!({"autoscaling": {"maxReplicas": 3}}), "replicas and autoscaling cannot be set together"),
@@ -202,6 +219,36 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
             "duplicate entries for key",
         ),
         (json!({"networkPolicy": "yes"}), "spec.networkPolicy"),
+        (json!({"mesh": "Other"}), "spec.mesh"),
+        (volume(json!({})), "exactly one of emptyDir, configMap, secret, projected and csi"),
+        (volume(json!({"emptyDir": {}, "secret": {"secretName": "s"}})), "exactly one of emptyDir"),
+        (volume(json!({"name": "database-certificates", "emptyDir": {}})), "the operator's own volume"),
+        (volume(json!({"emptyDir": {"sizeLimit": "much"}})), "emptyDir.sizeLimit"),
+        (
+            volume(json!({"secret": {"secretName": "s", "items": [{"key": "k", "path": "../k"}]}})),
+            "does not begin with / and has no ..",
+        ),
+        (mount("cache"), "mountPath must be absolute"),
+        (mount("/etc/orders-operator"), "the operator's own folder"),
+        (
+            json!({"podTemplate": {"extraVolumeMounts": [{"name": "w", "mountPath": "/w"}]}}),
+            "names a volume that is not in podTemplate.volumes",
+        ),
+        (
+            container(json!({"volumeMounts": [{"name": "w", "mountPath": "/w"}]})),
+            "mounts a volume that is not in",
+        ),
+        (container(json!({"name": "orders-api"})), "orders-api is the container of the API itself"),
+        (container(json!({"image": null})), "spec.podTemplate.initContainers[0].image"),
+        (container(json!({"restartPolicy": "Never"})), "initContainers[0].restartPolicy"),
+        (container(json!({"runAsUser": 0})), "initContainers[0].runAsUser"),
+        (container(json!({"livenessProbe": {"tcpSocket": {"port": 1}}})), "set restartPolicy to Always"),
+        (
+            container(
+                json!({"restartPolicy": "Always", "livenessProbe": {"httpGet": {"path": "/", "port": 0}}}),
+            ),
+            "livenessProbe.httpGet.port",
+        ),
         (json!({"port": 8081}), "choose another, such as 3000"),
         (json!({"expiration": {"windowSeconds": 0}}), "spec.expiration.windowSeconds"),
         (json!({"expiration": {"windowSeconds": 604_801}}), "spec.expiration.windowSeconds"),
@@ -262,6 +309,53 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
 }
 
 #[tokio::test]
+async fn what_a_pod_may_not_have_cannot_be_written() {
+    let namespace = TestNamespace::create("privileges").await;
+    let source = |source: Value| volume(json!({"projected": {"sources": [source]}}));
+    let probe = |probe: Value| container(json!({"restartPolicy": "Always", "livenessProbe": probe}));
+    for (patch, field) in [
+        (volume(json!({"emptyDir": {}, "hostPath": {"path": "/"}})), "volumes[name=\"v\"].hostPath"),
+        (
+            volume(json!({"emptyDir": {}, "persistentVolumeClaim": {"claimName": "c"}})),
+            "persistentVolumeClaim",
+        ),
+        (
+            source(json!({"secret": {"name": "s"}, "serviceAccountToken": {"path": "t"}})),
+            "serviceAccountToken",
+        ),
+        (container(json!({"securityContext": {"privileged": true}})), "securityContext"),
+        (container(json!({"lifecycle": {"preStop": {"exec": {"command": ["x"]}}}})), "lifecycle"),
+        (container(json!({"ports": [{"containerPort": 80, "hostPort": 80}]})), "ports"),
+        (container(json!({"volumeDevices": []})), "volumeDevices"),
+        (probe(json!({"httpGet": {"port": 80, "host": "169.254.169.254"}})), "httpGet.host"),
+        (probe(json!({"tcpSocket": {"port": 80, "host": "10.0.0.1"}})), "tcpSocket.host"),
+        (json!({"podTemplate": {"hostNetwork": true}}), "podTemplate.hostNetwork"),
+        (json!({"podTemplate": {"hostPID": true}}), "podTemplate.hostPID"),
+        (json!({"podTemplate": {"automountServiceAccountToken": true}}), "automountServiceAccountToken"),
+        (json!({"podTemplate": {"containers": []}}), "podTemplate.containers"),
+    ] {
+        let said = refusal(namespace.apply(&namespace.service("orders", patch.clone())).await);
+        assert!(said.contains(field) && said.contains("not declared in schema"), "{patch}: {said}");
+    }
+    // Who does not ask for strictness gets the rest, without it.
+    let mut object = namespace.service("orders", volume(json!({"hostPath": {"path": "/"}})));
+    let services = namespace.api::<OrdersService>();
+    let create = |object: &Value| {
+        let object = serde_json::from_value::<DynamicObject>(object.clone()).unwrap();
+        let api = namespace.dynamic("OrdersService", "ticketing.dev/v1alpha1");
+        async move { api.create(&PostParams::default(), &object).await }
+    };
+    let said = refusal(create(&object).await);
+    assert!(said.contains("other kinds, such as hostPath, are not allowed"), "{said}");
+    object["spec"]["podTemplate"] =
+        container(json!({"securityContext": {"privileged": true}}))["podTemplate"].take();
+    create(&object).await.unwrap();
+    let stored = serde_json::to_string(&services.get("orders").await.unwrap()).unwrap();
+    assert!(stored.contains("initContainers") && !stored.contains("privileged"), "{stored}");
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn the_database_of_a_resource_cannot_be_changed() {
     let namespace = TestNamespace::create("immutable").await;
     for (before, after) in [(json!({}), json!({"name": "b"})), (json!({"name": "a"}), json!({"name": "b"}))] {
@@ -294,6 +388,41 @@ fn unnamed(path: &str, schema: &Value, object: &Value) -> Vec<String> {
         .collect()
 }
 
+/// Volumes of every kind, a container that ends before the API, and a sidecar.
+pub(crate) fn template() -> Value {
+    json!({
+        "volumes": [
+            {"name": "cache", "emptyDir": {"medium": "Memory", "sizeLimit": "1024Ki"}},
+            {"name": "config", "configMap": {"name": "c", "items": [{"key": "k", "path": "p/k"}], "optional": true}},
+            {"name": "keys", "secret": {"secretName": "s", "items": [{"key": "k", "path": "k"}], "optional": true}},
+            {"name": "all", "projected": {"sources": [
+                {"secret": {"name": "s", "items": [{"key": "k", "path": "s"}], "optional": true}},
+                {"configMap": {"name": "c", "optional": true}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            ]}},
+        ],
+        "extraVolumeMounts": [{"name": "keys", "mountPath": "/keys", "readOnly": true}],
+        "initContainers": [
+            {
+                "name": "migrate", "image": "migrate:1", "imagePullPolicy": "Always", "command": ["/migrate"],
+                "args": ["up"], "runAsUser": 1000, "readOnlyRootFilesystem": false,
+            },
+            {
+                "name": "proxy", "image": "proxy:1", "restartPolicy": "Always",
+                "env": [
+                    {"name": "MODE", "value": "tcp"},
+                    {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k", "optional": true}}},
+                ],
+                "volumeMounts": [{"name": "cache", "mountPath": "/cache", "subPath": "proxy"}],
+                "resources": {"requests": {"cpu": "1000m"}, "limits": {"memory": "64Mi"}},
+                "startupProbe": {"tcpSocket": {"port": 5000}, "periodSeconds": 1, "failureThreshold": 60},
+                "readinessProbe": {"httpGet": {"path": "/ready", "port": 5001}, "timeoutSeconds": 2},
+                "livenessProbe": {"exec": {"command": ["/check"]}},
+            },
+        ],
+    })
+}
+
 #[tokio::test]
 async fn every_field_of_the_spec_is_stored_as_written() {
     let namespace = TestNamespace::create("whole").await;
@@ -303,7 +432,7 @@ async fn every_field_of_the_spec_is_stored_as_written() {
         "autoscaling": {"minReplicas": 3, "maxReplicas": 10, "targetCPUUtilizationPercentage": 60},
         "podDisruptionBudget": {"maxUnavailable": "25%"},
         "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": "1000m", "memory": "64Mi"}},
-        "networkPolicy": false, "drainSeconds": 30, "suspend": true,
+        "networkPolicy": false, "mesh": "Linkerd", "drainSeconds": 30, "suspend": true,
         "database": {"name": "shop", "tls": {
             "caSecretRef": {"name": "ca", "key": "ca.pem"}, "clientCertificateSecretRef": {"name": "certificate"},
         }},
@@ -336,6 +465,9 @@ async fn every_field_of_the_spec_is_stored_as_written() {
                 {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                 {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
             ],
+            "userFromCluster": true,
+            "volumes": template()["volumes"], "extraVolumeMounts": template()["extraVolumeMounts"],
+            "initContainers": template()["initContainers"],
         },
     });
     let wanted = namespace.service("orders", spec);

@@ -1,11 +1,5 @@
 //! TLS to the database: a CA of its own, and client certificates.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::Arc,
-};
-
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use orders_operator::{
@@ -17,135 +11,42 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        RootCertStore, ServerConfig,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-        server::WebPkiClientVerifier,
-    },
-};
 
 use crate::{
     api_process::Process,
     cluster::TestNamespace,
     mongo::{TestDatabase, by_way_of, uri},
+    pki::Pki,
     sweeper::{cancelled, order, service},
 };
 
-/// A CA, and certificates that it has signed for 127.0.0.1 and for a client.
-struct Pki(PathBuf);
+fn ca(pki: &Pki) -> ClientTls {
+    ClientTls::from_pem(Some(&pki.pem("ca.crt")), None).unwrap()
+}
 
-impl Pki {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("orders-operator-pki-{:016x}", fastrand::u64(..)));
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost").unwrap();
-        std::fs::write(folder.join("client.ext"), "extendedKeyUsage=clientAuth").unwrap();
-        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-        let ca =
-            ["req", "-x509", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test CA", "-days", "2"];
-        openssl(&folder, &[&ca, key.as_slice()].concat());
-        for name in ["server", "client"] {
-            let file = |end: &str| format!("{name}.{end}");
-            let (secret, request) = (file("key"), file("csr"));
-            let subject = format!("/CN={name}");
-            let asked = ["req", "-keyout", &secret, "-out", &request, "-subj", &subject];
-            openssl(&folder, &[&asked, key.as_slice()].concat());
-            let (certificate, extensions) = (file("crt"), file("ext"));
-            openssl(
-                &folder,
-                &[
-                    "x509",
-                    "-req",
-                    "-in",
-                    &request,
-                    "-CA",
-                    "ca.crt",
-                    "-CAkey",
-                    "ca.key",
-                    "-CAcreateserial",
-                    "-days",
-                    "2",
-                    "-extfile",
-                    &extensions,
-                    "-out",
-                    &certificate,
-                ],
-            );
+fn with_certificate(pki: &Pki) -> ClientTls {
+    let (certificate, key) = (pki.pem("client.crt"), pki.pem("client.key"));
+    ClientTls::from_pem(Some(&pki.pem("ca.crt")), Some((&certificate, &key))).unwrap()
+}
+
+/// The database behind TLS: the URI by this way. With `asks`, clients must present a certificate of the CA.
+async fn serve(pki: &Pki, asks: bool) -> String {
+    let acceptor = pki.acceptor(asks);
+    // On every address, since the certificate is for one of them only.
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let (uri, behind) = by_way_of(listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, behind) = (acceptor.clone(), behind.clone());
+            tokio::spawn(async move {
+                if let Ok(mut client) = acceptor.accept(client).await {
+                    let mut server = TcpStream::connect(behind).await.unwrap();
+                    drop(copy_bidirectional(&mut client, &mut server).await);
+                }
+            });
         }
-        Self(folder)
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.0.join(file)
-    }
-
-    fn pem(&self, file: &str) -> Vec<u8> {
-        std::fs::read(self.path(file)).unwrap()
-    }
-
-    fn text(&self, file: &str) -> String {
-        String::from_utf8(self.pem(file)).unwrap()
-    }
-
-    fn ca(&self) -> ClientTls {
-        ClientTls::from_pem(Some(&self.pem("ca.crt")), None).unwrap()
-    }
-
-    fn with_certificate(&self) -> ClientTls {
-        let (certificate, key) = (self.pem("client.crt"), self.pem("client.key"));
-        ClientTls::from_pem(Some(&self.pem("ca.crt")), Some((&certificate, &key))).unwrap()
-    }
-
-    /// The database behind TLS: the URI by this way. With `asks`, clients must present a certificate of the CA.
-    async fn serve(&self, asks: bool) -> String {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .unwrap();
-        let builder = if asks {
-            let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
-            builder.with_client_cert_verifier(verifier)
-        } else {
-            builder.with_no_client_auth()
-        };
-        let chain = vec![CertificateDer::from_pem_file(self.path("server.crt")).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(self.path("server.key")).unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));
-        // On every address, since the certificate is for one of them only.
-        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-        let (uri, behind) = by_way_of(listener.local_addr().unwrap().port());
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (acceptor, behind) = (acceptor.clone(), behind.clone());
-                tokio::spawn(async move {
-                    if let Ok(mut client) = acceptor.accept(client).await {
-                        let mut server = TcpStream::connect(behind).await.unwrap();
-                        drop(copy_bidirectional(&mut client, &mut server).await);
-                    }
-                });
-            }
-        });
-        uri
-    }
-}
-
-impl Drop for Pki {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-fn openssl(folder: &Path, arguments: &[&str]) {
-    let mut command = Command::new("openssl");
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    let output = command.output().expect("openssl is not on the PATH");
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    uri
 }
 
 async fn ping(uri: &str, tls: Option<&ClientTls>) -> Result<(), StoreError> {
@@ -162,24 +63,24 @@ fn failed(result: Result<(), StoreError>) -> String {
 #[tokio::test]
 async fn a_database_with_a_ca_of_its_own_is_reached_with_that_ca_only() {
     let (pki, other) = (Pki::new(), Pki::new());
-    let uri = pki.serve(false).await;
-    ping(&uri, Some(&pki.ca())).await.unwrap();
+    let uri = serve(&pki, false).await;
+    ping(&uri, Some(&ca(&pki))).await.unwrap();
     // Which does not depend on what the URI says.
-    ping(&format!("{uri}&tls=true"), Some(&pki.ca())).await.unwrap();
+    ping(&format!("{uri}&tls=true"), Some(&ca(&pki))).await.unwrap();
     failed(ping(&format!("{uri}&tls=true"), None).await);
-    failed(ping(&uri, Some(&other.ca())).await);
-    let contradicting = ping(&format!("{uri}&tls=false"), Some(&pki.ca())).await.unwrap_err();
+    failed(ping(&uri, Some(&ca(&other))).await);
+    let contradicting = ping(&format!("{uri}&tls=false"), Some(&ca(&pki))).await.unwrap_err();
     assert!(contradicting.is_misconfigured(), "{contradicting}");
     // The certificate is not for this name.
-    failed(ping(&uri.replace("127.0.0.1", "127.0.0.2"), Some(&pki.ca())).await);
+    failed(ping(&uri.replace("127.0.0.1", "127.0.0.2"), Some(&ca(&pki))).await);
 }
 
 #[tokio::test]
 async fn a_client_certificate_is_presented_to_a_database_that_asks_for_one() {
     let (pki, other) = (Pki::new(), Pki::new());
-    let uri = pki.serve(true).await;
-    ping(&uri, Some(&pki.with_certificate())).await.unwrap();
-    failed(ping(&uri, Some(&pki.ca())).await);
+    let uri = serve(&pki, true).await;
+    ping(&uri, Some(&with_certificate(&pki))).await.unwrap();
+    failed(ping(&uri, Some(&ca(&pki))).await);
     let (certificate, key) = (other.pem("client.crt"), other.pem("client.key"));
     let foreign = ClientTls::from_pem(Some(&pki.pem("ca.crt")), Some((&certificate, &key))).unwrap();
     failed(ping(&uri, Some(&foreign)).await);
@@ -191,7 +92,7 @@ async fn a_client_certificate_is_presented_to_a_database_that_asks_for_one() {
 #[tokio::test]
 async fn the_api_takes_the_certificates_from_files() {
     let pki = Pki::new();
-    let uri = pki.serve(true).await;
+    let uri = serve(&pki, true).await;
     let database = TestDatabase::bare().await;
     let files = ["ca.crt", "client.crt", "client.key"].map(|file| pki.path(file).display().to_string());
     let settings = [
@@ -217,7 +118,7 @@ async fn the_sweeper_takes_the_certificates_from_secrets_and_the_pods_get_them_m
     let (pki, other) = (Pki::new(), Pki::new());
     let database = TestDatabase::new().await;
     namespace.secrets(&uri()).await;
-    namespace.secret("by-tls", "MONGO_URI", &pki.serve(true).await).await;
+    namespace.secret("by-tls", "MONGO_URI", &serve(&pki, true).await).await;
     secret(&namespace, "ca", &[("ca.crt", &pki.text("ca.crt"))]).await;
     secret(&namespace, "other", &[("ca.crt", &other.text("ca.crt"))]).await;
     secret(

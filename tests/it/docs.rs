@@ -346,12 +346,14 @@ fn every_flag_that_a_page_names_is_there() {
     let render = flags::<orders_operator::controller::render::RenderArgs>();
     let serve = flags::<orders_operator::api::ServeArgs>();
     let both = controller.union(&render).cloned().collect();
-    // Beside those of the program, a page may name flags of `helm`, or of `events dead-letters`.
+    let every = [&controller, &sweeper, &serve, &render].into_iter().flatten().cloned().collect();
+    // Beside those of the program, a page may name flags of `helm`, of an API server, or of `events dead-letters`.
     for (page, known, others) in [
         ("docs/operations.md", &controller, [].as_slice()),
         ("docs/sweeper.md", &sweeper, &["set"]),
         ("docs/routes.md", &both, &[]),
         ("docs/events.md", &serve, &["with", "even-refused"]),
+        ("docs/clusters.md", &every, &["set", "emulated-version"]),
     ] {
         let text = read(page);
         let is_part = |c: char| c.is_ascii_lowercase() || c == '-';

@@ -21,8 +21,10 @@ use crate::{
     bed::setting,
     cluster::eventually,
     fault_proxy::{Fault, FaultProxy},
+    machine::Container,
     mongo::{TestDatabase, answer, uri},
     nats::{Event, Nats, Streams},
+    pki::Pki,
     streaming::{CLUSTER, Channels},
 };
 
@@ -584,4 +586,25 @@ async fn a_neighbour_in_node_js_hears_of_orders_by_its_own_client() {
     // What the course's tickets service does with them: the ticket is held, and then it is free again.
     let wanted = format!("{ticket} is held by {id}\n{ticket} is free\n");
     assert_eq!(printed, wanted, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_broker_with_a_ca_of_its_own_is_reached_from_our_image_with_that_ca_only() {
+    let (pki, database) = (Pki::new(), TestDatabase::bare().await);
+    let (nats, container) = (Nats::start_by_tls(&pki).await, Container::with(pki.folder()));
+    let ca = pki.path("ca.crt").display().to_string();
+    for (ca, is_trusted) in [(ca.as_str(), true), ("", false)] {
+        let settings = [("NATS_URL", nats.url()), ("NATS_CA_FILE", ca.to_owned())];
+        let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let pod = Process::start_under(&container.command(), &uri(), &database.name, &settings);
+        pod.wait_until_ready(true).await;
+        let outcome = if is_trusted {
+            "orders_events_connected"
+        } else {
+            // The public CAs are in the program, and this is none of theirs.
+            "orders_events_failures_total{reason=\"BrokerUnreachable\"}"
+        };
+        eventually(outcome, || async { (pod.metric(outcome).await > 0).then_some(()) }).await;
+        assert_eq!(pod.metric("orders_events_connected").await, u64::from(is_trusted));
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     bed::setting,
     cluster::eventually,
+    pki::Pki,
     server::{Server, free_port},
 };
 
@@ -17,18 +18,30 @@ pub struct Nats {
     port: u16,
     data: PathBuf,
     server: Option<Server>,
+    /// The folder of a CA, if it is reached by TLS.
+    pki: Option<PathBuf>,
 }
 
 impl Nats {
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts one that is reached by TLS only, with a certificate of this CA.
+    pub async fn start_by_tls(pki: &Pki) -> Self {
+        Self::start_with(Some(pki.folder().to_owned())).await
+    }
+
+    async fn start_with(pki: Option<PathBuf>) -> Self {
         let data = std::env::temp_dir().join(format!("orders-operator-jetstream-{:016x}", fastrand::u64(..)));
-        let mut this = Self { port: free_port(), data, server: None };
+        let mut this = Self { port: free_port(), data, server: None, pki };
         this.restart().await;
         this
     }
 
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        let scheme = if self.pki.is_some() { "tls" } else { "nats" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     pub fn kill(&mut self) {
@@ -41,9 +54,21 @@ impl Nats {
             let mut command = Command::new(setting("NATS_SERVER"));
             command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream"]);
             command.arg("--store_dir").arg(data);
+            if let Some(pki) = &self.pki {
+                command.arg("--tlscert").arg(pki.join("server.crt"));
+                command.arg("--tlskey").arg(pki.join("server.key")).arg("--tls");
+            }
             command
         }));
-        eventually("the NATS server answers", || async { async_nats::connect(self.url()).await.ok() }).await;
+        eventually("the NATS server answers", || async {
+            let options = async_nats::ConnectOptions::new();
+            let options = match &self.pki {
+                Some(pki) => options.add_root_certificates(pki.join("ca.crt")),
+                None => options,
+            };
+            options.connect(self.url()).await.ok()
+        })
+        .await;
     }
 }
 

@@ -190,6 +190,46 @@ fn only_the_admin_ports_of_the_operator_pods_can_be_reached_unless_the_chart_is_
 }
 
 #[test]
+fn a_mesh_reaches_the_operator_pods_for_those_who_may_reach_their_admin_ports() {
+    for (mesh, port) in [("IstioAmbient", 15008), ("Linkerd", 4143)] {
+        let objects =
+            chart(&["--set", &format!("networkPolicy.mesh={mesh},sweeper.separate=true")], "release");
+        for policy in of_kind(&objects, "NetworkPolicy") {
+            let rules = policy["spec"]["ingress"].as_array().unwrap();
+            assert_eq!(rules[0]["from"], serde_json::json!([{"podSelector": {}}]));
+            assert_eq!(rules[0]["ports"][1], serde_json::json!({"port": port, "protocol": "TCP"}));
+            assert_eq!(rules.len(), if mesh == "IstioAmbient" { 2 } else { 1 }, "{policy}");
+            if let Some(probes) = rules.get(1) {
+                assert_eq!(probes["from"][0]["ipBlock"]["cidr"], "169.254.7.127/32");
+                assert_eq!(probes["ports"].as_array().unwrap().len(), 1, "the admin port, and no other");
+                assert_eq!(probes["ports"][0], rules[0]["ports"][0]);
+            }
+        }
+    }
+    let refusal = refused_chart(&["--set", "networkPolicy.mesh=istio"]);
+    assert!(refusal.contains("write IstioAmbient or Linkerd"), "{refusal}");
+}
+
+#[test]
+fn the_cluster_assigns_the_users_of_all_pods_where_the_chart_is_told_so() {
+    for (set, is_fixed) in [("userFromCluster=false", true), ("userFromCluster=true", false)] {
+        for deployment in
+            of_kind(&chart(&["--set", &format!("{set},sweeper.separate=true")], "release"), "Deployment")
+        {
+            let context = &deployment["spec"]["template"]["spec"]["securityContext"];
+            assert_eq!(context["runAsNonRoot"], true);
+            for field in ["runAsUser", "runAsGroup"] {
+                assert_eq!(context.get(field).is_some(), is_fixed, "{context}");
+            }
+        }
+    }
+    let objects = chart(&["--set", "userFromCluster=true"], "release");
+    let env = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["env"];
+    let told = serde_json::json!({"name": "USER_FROM_CLUSTER", "value": "true"});
+    assert!(env.as_array().unwrap().contains(&told), "{env}");
+}
+
+#[test]
 fn every_rule_of_the_chart_says_why() {
     let text = std::fs::read_to_string(root().join("charts/orders-operator/templates/rbac.yaml")).unwrap();
     let lines: Vec<_> = text.lines().collect();
@@ -321,6 +361,36 @@ fn both_containers_send_traces_where_the_chart_is_told_and_nowhere_otherwise() {
     assert_eq!(endpoints(&["--set", &format!("otlp.endpoint={collector}")]), [collector, collector]);
 }
 
+#[test]
+fn both_containers_have_the_ca_of_the_collector_where_the_chart_names_one() {
+    for (set, source) in [
+        (
+            "otlp.ca.configMap=ca",
+            serde_json::json!({"configMap": {"name": "ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}),
+        ),
+        (
+            "otlp.ca.secret=ca,otlp.ca.key=CA",
+            serde_json::json!({"secret": {"secretName": "ca", "items": [{"key": "CA", "path": "ca.crt"}]}}),
+        ),
+    ] {
+        let objects = chart(&["--set", set], "release");
+        let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"];
+        let mut volumes = pod["volumes"].as_array().unwrap().iter();
+        let mut volume = volumes.find(|volume| volume["name"] == "otlp-ca").unwrap().clone();
+        volume.as_object_mut().unwrap().remove("name");
+        assert_eq!(volume, source);
+        for container in pod["containers"].as_array().unwrap() {
+            let mut mounts = container["volumeMounts"].as_array().unwrap().iter();
+            let folder =
+                mounts.find(|mount| mount["name"] == "otlp-ca").unwrap()["mountPath"].as_str().unwrap();
+            let file = serde_json::json!({"name": "OTEL_EXPORTER_OTLP_CERTIFICATE", "value": format!("{folder}/ca.crt")});
+            assert!(container["env"].as_array().unwrap().contains(&file), "{container}");
+        }
+    }
+    let both = refused_chart(&["--set", "otlp.ca.configMap=a,otlp.ca.secret=b"]);
+    assert!(both.contains("are both set: remove one"), "{both}");
+}
+
 /// The values of the chart that let a Prometheus of the operator's namespace have the metrics.
 const SCRAPED: &str =
     "monitoring.podMonitor.enabled=true,networkPolicy.from[0].podSelector.matchLabels.app=prometheus";
@@ -395,7 +465,7 @@ const TLS: [&str; 3] = ["MONGO_TLS_CA_FILE", "MONGO_TLS_CERT_FILE", "MONGO_TLS_K
 
 #[test]
 fn every_setting_reaches_its_container_and_no_container_has_one_that_nobody_reads() {
-    let set = "watchNamespaces={shop},otlp.endpoint=http://collector:4317,controller.hosts.shop={shop.dev}";
+    let set = "watchNamespaces={shop},otlp.endpoint=https://collector:4317,otlp.ca.secret=ca,controller.hosts.shop={shop.dev}";
     let objects = chart(&["--set", set], "release");
     let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
     let containers = &deployment["spec"]["template"]["spec"]["containers"];
@@ -420,7 +490,13 @@ fn every_setting_reaches_its_container_and_no_container_has_one_that_nobody_read
     let reserved = RESERVED_ENV.map(str::to_owned).into();
     assert_eq!(of_pods, reserved, "a user's variable must not replace one of ours");
     let mut of_serve = variables::<ServeArgs>();
-    for by_extra_env in ["LISTEN_ADDRESS", "LOG_FORMAT", "LOG_LEVEL", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+    for by_extra_env in [
+        "LISTEN_ADDRESS",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ] {
         assert!(of_serve.remove(by_extra_env), "{by_extra_env}");
     }
     assert_eq!(of_pods, of_serve);

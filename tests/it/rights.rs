@@ -271,7 +271,7 @@ async fn recorded(namespace: &TestNamespace, subcommand: &str) -> Used {
     let used = Used::default();
     let client = namespace.chart_client(subcommand).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    namespace.lead(subcommand, &format!("http://{}", listener.local_addr().unwrap())).await;
+    namespace.lead(subcommand, &format!("http://{}", listener.local_addr().unwrap()), None).await;
     let router = Router::new().fallback(forward).with_state((client, used.clone()));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     used

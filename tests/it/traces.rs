@@ -17,12 +17,17 @@ use opentelemetry_proto::tonic::{
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
+};
 
 use crate::{
     api_process::Process,
     cluster::{PATIENCE, TestNamespace, eventually},
+    machine::Container,
     mongo::{TestDatabase, answer, uri},
+    pki::Pki,
 };
 
 /// A collector: the spans that it received, each with the name of its service.
@@ -47,10 +52,20 @@ impl TraceService for Collector {
 
 impl Collector {
     async fn start() -> (Self, String) {
-        let (collector, listener) = (Self::default(), TcpListener::bind("127.0.0.1:0").await.unwrap());
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let server =
-            tonic::transport::Server::builder().add_service(TraceServiceServer::new(collector.clone()));
+        Self::start_at("127.0.0.1:0", None).await
+    }
+
+    /// Starts one at this address; by TLS, if there is a CA.
+    async fn start_at(address: &str, pki: Option<&Pki>) -> (Self, String) {
+        let (collector, listener) = (Self::default(), TcpListener::bind(address).await.unwrap());
+        let scheme = if pki.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let mut server = Server::builder();
+        if let Some(pki) = pki {
+            let identity = Identity::from_pem(pki.pem("server.crt"), pki.pem("server.key"));
+            server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+        }
+        let server = server.add_service(TraceServiceServer::new(collector.clone()));
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         (collector, endpoint)
     }
@@ -162,6 +177,60 @@ async fn an_unavailable_collector_delays_nothing_and_is_logged_once() {
         assert!(logged <= 1, "{logged}");
         // The other endpoint accepts connections, so its exports may not have timed out yet.
         assert!(logged == 1 || endpoint != refusing, "nothing was logged");
+    }
+}
+
+/// The log of an API pod in a container, once it has answered a request and ended.
+async fn traced(container: &Container, endpoint: &str, ca: &str) -> Vec<String> {
+    let database = TestDatabase::bare().await;
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", ca),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+    ];
+    let mut process = Process::start_under(&container.command(), &uri(), &database.name, &settings);
+    process.wait_until_ready(true).await;
+    assert_eq!(answer(process.by("u1", Method::GET, "/api/orders")).await.0, StatusCode::OK);
+    process.terminate();
+    assert_eq!(process.ended().await.code(), Some(0));
+    process.lines.iter().collect()
+}
+
+#[tokio::test]
+async fn a_collector_with_a_ca_of_its_own_is_reached_from_our_image_by_ipv4_and_by_ipv6() {
+    let pki = Pki::new();
+    let container = Container::with(pki.folder());
+    let ca = pki.path("ca.crt").display().to_string();
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let (collector, endpoint) = Collector::start_at(address, Some(&pki)).await;
+        let log = traced(&container, &endpoint, &ca).await;
+        assert!(!collector.spans().is_empty(), "{endpoint}: {log:#?}");
+        // The public CAs are in the program, and this is none of theirs.
+        let (collector, endpoint) = Collector::start_at(address, Some(&pki)).await;
+        let log = traced(&container, &endpoint, "").await;
+        assert!(collector.spans().is_empty());
+        assert!(log.iter().any(|line| line.contains("cannot export traces")), "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("traces are off")), "{log:#?}");
+    }
+}
+
+#[test]
+fn a_ca_of_the_collector_that_cannot_be_read_is_named_and_ends_nothing() {
+    let pki = Pki::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (file, why) in [("nowhere.crt", "No such file"), ("server.ext", "has no certificate in PEM")] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_orders-operator"))
+            .args(["serve", "--jwt-key", "k", "--mongo-uri", "mongodb://127.0.0.1:1/orders", "--port", &port])
+            .args(["--listen-address", "127.0.0.1", "--otlp-endpoint", "https://127.0.0.1:1"])
+            .arg("--otlp-certificate")
+            .arg(pki.path(file))
+            .output()
+            .unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        let said = |line: &&str| line.contains("traces are off") && line.contains(file);
+        assert!(log.lines().find(said).is_some_and(|line| line.contains(why)), "{log}");
+        assert!(log.contains("cannot listen on"), "it went on: {log}");
     }
 }
 

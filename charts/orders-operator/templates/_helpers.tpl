@@ -63,10 +63,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Environment variables of both containers. */}}
 {{- define "orders-operator.commonEnv" -}}
+- {name: LISTEN_ADDRESS, value: {{ .Values.listenAddress | quote }}}
 - {name: LOG_LEVEL, value: {{ .Values.log.level | quote }}}
 - {name: LOG_FORMAT, value: {{ .Values.log.format | quote }}}
 {{- with .Values.otlp.endpoint }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- if include "orders-operator.otlpCa" . }}
+- {name: OTEL_EXPORTER_OTLP_CERTIFICATE, value: /etc/orders-operator/otlp/ca.crt}
 {{- end }}
 {{- with .Values.watchNamespaces }}
 - {name: WATCH_NAMESPACE, value: {{ join "," . | quote }}}
@@ -104,6 +108,18 @@ capabilities: {drop: [ALL]}
       - downwardAPI: {items: [{path: namespace, fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}]}
 {{- end -}}
 
+{{/* The source of the volume with the CA of the OTLP endpoint, if there is one. */}}
+{{- define "orders-operator.otlpCa" -}}
+{{- $items := list (dict "key" .Values.otlp.ca.key "path" "ca.crt") -}}
+{{- if and .Values.otlp.ca.configMap .Values.otlp.ca.secret -}}
+{{- fail "otlp.ca.configMap and otlp.ca.secret are both set: remove one" -}}
+{{- else if .Values.otlp.ca.configMap -}}
+configMap: {{ dict "name" .Values.otlp.ca.configMap "items" $items | toJson }}
+{{- else if .Values.otlp.ca.secret -}}
+secret: {{ dict "secretName" .Values.otlp.ca.secret "items" $items | toJson }}
+{{- end -}}
+{{- end -}}
+
 {{/* What both containers have in common. Takes a list: the root, the container, its resources. */}}
 {{- define "orders-operator.container" -}}
 {{- $root := index . 0 }}{{ $name := index . 1 -}}
@@ -120,5 +136,8 @@ volumeMounts:
   {{- if and $root.Values.controller.hosts (eq $name "controller") }}
   # The whole folder: a single file of a ConfigMap would never change.
   - {name: hosts, mountPath: /etc/orders-operator/hosts, readOnly: true}
+  {{- end }}
+  {{- if include "orders-operator.otlpCa" $root }}
+  - {name: otlp-ca, mountPath: /etc/orders-operator/otlp, readOnly: true}
   {{- end }}
 {{- end -}}

@@ -41,6 +41,8 @@ pub struct Dereferenced {
     pub missing_services: Vec<String>,
     /// Which of the requested routes other objects hold.
     pub verdicts: Verdicts,
+    /// Whether this cluster assigns the users of pods, as the operator was told.
+    pub user_from_cluster: bool,
 }
 
 /// A value in a Secret that the spec refers to.
@@ -103,7 +105,7 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
             secret_changed(SecretUse::Value, name);
         }
     }
-    let mut found = Dereferenced::default();
+    let mut found = Dereferenced { user_from_cluster: context.user_from_cluster, ..Dereferenced::default() };
     let mut checksum = Sha256::new();
     for (copy, (value, name, key)) in copies.into_iter().zip(values) {
         match look_up(copy?.value.as_ref(), namespace, value, name, key) {

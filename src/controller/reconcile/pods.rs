@@ -15,7 +15,7 @@ use crate::{
         api_server::{ApiServer, RequestError},
         problem::Problem,
     },
-    crd::Reason,
+    crd::{API_CONTAINER, Reason},
 };
 
 /// How many pods are listed. Those of one template mostly fail for one reason.
@@ -57,7 +57,8 @@ fn diagnose(pods: &[Pod], now: Timestamp) -> Option<Problem> {
     for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let name = pod.name_any();
         let Some(status) = &pod.status else { continue };
-        let containers = status.container_statuses.iter().flatten();
+        // While one of the first does not end, or does not start, the others wait.
+        let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
         if let Some((severity, problem)) =
             containers.filter_map(|container| of_container(&name, container, now)).next()
         {
@@ -110,8 +111,9 @@ fn of_container(pod: &str, container: &ContainerStatus, now: Timestamp) -> Optio
             Problem::new(
                 Reason::CrashLoopBackOff,
                 format!(
-                    "pod {pod:?} with image {image:?} ends again and again{}: see kubectl logs {pod} --previous",
-                    last_termination(container)
+                    "pod {pod:?} with image {image:?} ends again and again{}: see kubectl logs {} --previous",
+                    last_termination(container),
+                    logs(pod, container)
                 ),
             ),
         )),
@@ -132,16 +134,29 @@ fn unready(pod: &str, container: &ContainerStatus, age: SignedDuration) -> Optio
     let has_restarted = container.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
     if has_restarted {
         let message = format!(
-            "pod {pod:?} with image {image:?} is not ready, and has ended before{}: see kubectl logs {pod} --previous",
-            last_termination(container)
+            "pod {pod:?} with image {image:?} is not ready, and has ended before{}: see kubectl logs {} --previous",
+            last_termination(container),
+            logs(pod, container)
         );
         return Some((Severity::Crash, Problem::new(Reason::CrashLoopBackOff, message)));
     }
-    let message = format!(
-        "pod {pod:?} with image {image:?} runs, but its readiness probe fails: see kubectl describe pod {pod}, and its logs"
-    );
+    let message = if container.name == API_CONTAINER {
+        format!(
+            "pod {pod:?} with image {image:?} runs, but its readiness probe fails: see kubectl describe pod {pod}, and its logs"
+        )
+    } else {
+        let (name, logs) = (&container.name, logs(pod, container));
+        format!(
+            "pod {pod:?} waits for its container {name:?} with image {image:?}, which has not ended, or as a sidecar is not ready: see kubectl logs {logs}"
+        )
+    };
     (age >= UNREADY_AFTER)
         .then(|| (Severity::Waiting, Problem::new(Reason::MinimumReplicasUnavailable, message)))
+}
+
+/// What `kubectl logs` is told of a container.
+fn logs(pod: &str, container: &ContainerStatus) -> String {
+    if container.name == API_CONTAINER { pod.to_owned() } else { format!("{pod} -c {}", container.name) }
 }
 
 /// The error of the last attempt. Between two attempts, the kubelet puts its own words before it.
@@ -258,6 +273,29 @@ mod tests {
         assert!(again_told.message.contains("with exit code 0 (Completed)"), "{again_told}");
         again["ready"] = json!(true);
         assert_eq!(told(again), None, "it serves now");
+    }
+
+    #[test]
+    fn a_container_before_the_api_is_named_where_it_does_not_end_and_where_it_fails() {
+        let told = |state: Value| {
+            let mut pod = waiting("p", "PodInitializing", "");
+            let mut container =
+                json!({"name": "migrate", "image": "m:1", "imageID": "", "ready": false, "restartCount": 0});
+            json_patch::merge(&mut container, &state);
+            pod.status.as_mut().unwrap().init_container_statuses =
+                serde_json::from_value(json!([container])).unwrap();
+            diagnose(&[pod])
+        };
+        let slow = told(json!({"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}})).unwrap();
+        assert!(slow.message.contains("\"migrate\"") && slow.message.contains("has not ended"), "{slow}");
+        let failed = json!({
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}
+        });
+        let failed = told(failed).unwrap();
+        assert_eq!(failed.reason, Reason::CrashLoopBackOff);
+        assert!(failed.message.ends_with("see kubectl logs p -c migrate --previous"), "{failed}");
+        let done = json!({"ready": true, "state": {"terminated": {"exitCode": 0}}});
+        assert_eq!(told(done), None);
     }
 
     #[test]

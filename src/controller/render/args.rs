@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use crate::controller::args::HostPolicy;
 
@@ -17,6 +17,10 @@ pub struct RenderArgs {
     /// Image for OrdersServices that name none, as the controller has it
     #[arg(long, env = "DEFAULT_IMAGE", value_name = "IMAGE")]
     pub default_image: Option<String>,
+
+    /// Whether pods name no user and no group by default, as the controller has it
+    #[arg(long, env = "USER_FROM_CLUSTER", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    pub user_from_cluster: bool,
 
     /// Namespace of resources that name none
     #[arg(long, value_name = "NAMESPACE", default_value = "default")]

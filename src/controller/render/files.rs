@@ -95,7 +95,8 @@ pub(super) fn parse_service(
         }
     };
     service.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
-    match validate(&service, &Dereferenced::default(), args.default_image.as_deref()) {
+    let found = Dereferenced { user_from_cluster: args.user_from_cluster, ..Dereferenced::default() };
+    match validate(&service, &found, args.default_image.as_deref()) {
         Ok(valid) => Some(ServiceInFile { file: file.to_owned(), service, valid }),
         Err(found) => {
             found.iter().for_each(|found| problem(found.message.clone()));

@@ -4,12 +4,7 @@
 //! long a slow client holds a connection; limits on the number of connections, on the size of a request's head and on the
 //! sockets' buffers bound the memory.
 
-use std::{
-    io::{self, ErrorKind},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -24,7 +19,7 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
     time::{interval, sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
@@ -40,13 +35,6 @@ use super::{
 };
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-
-/// How many connections the operating system keeps until they are accepted.
-const BACKLOG: u32 = 1024;
-
-/// The size of a socket's buffers in the kernel, which it doubles. It is the container's memory too, and by default a client
-/// that stops to read would have megabytes of it.
-const SOCKET_BUFFER: u32 = 64 * 1024;
 
 /// The pause after a connection could not be accepted, which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -99,23 +87,6 @@ pub struct GracefulStop {
     pub draining: CancellationToken,
     /// Once cancelled, no connection is accepted any more, and requests in flight are finished.
     pub closing: CancellationToken,
-}
-
-/// Opens a port; the error names the address.
-///
-/// # Errors
-/// When the address is in use or may not be bound.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let open = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        // Accepted sockets inherit them.
-        socket.set_send_buffer_size(SOCKET_BUFFER)?;
-        socket.set_recv_buffer_size(SOCKET_BUFFER)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    open().map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
 }
 
 /// Serves `routes` until `stop.closing`, and then until the last connection is closed.
@@ -261,7 +232,7 @@ async fn no_request_within_timeout(first_request: &CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::{convert::Infallible, net::SocketAddr};
 
     use axum::routing::get;
     use futures::stream;

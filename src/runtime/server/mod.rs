@@ -2,6 +2,7 @@
 //! what a client does not take makes room for others.
 //!
 //! ```text
+//! listen         opens the ports, for IPv6 and IPv4
 //! accept         accepts HTTP/1.1 and h2c connections, with timeouts, and closes them gracefully
 //! connections    the open connections: how many there may be, and which of them make room
 //! bodies         the bodies of requests and responses, which show whom a connection waits for
@@ -15,8 +16,10 @@ mod bodies;
 mod connections;
 mod header_blocks;
 mod limits;
+mod listen;
 mod streams;
 
-pub use accept::{GracefulStop, listen, serve};
+pub use accept::{GracefulStop, serve};
 pub use connections::ServerMetrics;
 pub use limits::Limits;
+pub use listen::{ListenArgs, listen};

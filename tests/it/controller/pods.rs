@@ -16,7 +16,10 @@ use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::{Value, json};
 
 use super::MONGO;
-use crate::cluster::{TestNamespace, eventually};
+use crate::{
+    cluster::{TestNamespace, eventually},
+    crd::template,
+};
 
 #[tokio::test]
 async fn pods_that_cannot_pull_their_image_or_crash_are_named_in_the_resource() {
@@ -206,15 +209,72 @@ async fn the_pods_pass_a_namespace_that_enforces_the_restricted_standard() {
     let _controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     namespace.ready("orders").await;
+    let mut pod = pod_of(&namespace).await;
+    try_out(&namespace, &pod).await.unwrap();
+    // The namespace does enforce it.
+    pod.spec.as_mut().unwrap().containers[0].security_context = None;
+    let refused = try_out(&namespace, &pod).await.unwrap_err().to_string();
+    assert!(refused.contains("violates PodSecurity"), "{refused}");
+
+    // So do those with volumes and containers of the spec, and those whose user the cluster assigns.
+    let mut whole = template();
+    whole["userFromCluster"] = json!(true);
+    namespace.apply(&namespace.service("orders", json!({"podTemplate": whole}))).await.unwrap();
+    eventually("its Deployment has them", || async {
+        let pod = pod_of(&namespace).await.spec.unwrap();
+        (pod.init_containers.is_some_and(|containers| containers.len() == 2)).then_some(())
+    })
+    .await;
+    let mut pod = pod_of(&namespace).await;
+    assert_eq!(pod.spec.as_ref().unwrap().security_context.as_ref().unwrap().run_as_user, None);
+    try_out(&namespace, &pod).await.unwrap();
+    // As OpenShift's restricted-v2 does.
+    let context = pod.spec.as_mut().unwrap().security_context.as_mut().unwrap();
+    (context.run_as_user, context.fs_group) = (Some(1_000_650_000), Some(1_000_650_000));
+    try_out(&namespace, &pod).await.unwrap();
+    namespace.remove().await;
+}
+
+/// A pod as the Deployment makes them.
+async fn pod_of(namespace: &TestNamespace) -> Pod {
     let template = namespace.api::<Deployment>().get("orders").await.unwrap().spec.unwrap().template;
     let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
     pod.metadata.name = Some("probe".into());
+    pod
+}
+
+/// Has the API server admit a pod, without making it.
+async fn try_out(namespace: &TestNamespace, pod: &Pod) -> Result<Pod, kube::Error> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    namespace.api::<Pod>().create(&dry, &pod).await.unwrap();
-    // The namespace does enforce it.
-    pod.spec.as_mut().unwrap().containers[0].security_context = None;
-    let refused = namespace.api::<Pod>().create(&dry, &pod).await.unwrap_err().to_string();
-    assert!(refused.contains("violates PodSecurity"), "{refused}");
+    namespace.api::<Pod>().create(&dry, pod).await
+}
+
+#[tokio::test]
+async fn a_container_that_keeps_the_api_from_starting_is_named_in_the_resource() {
+    let namespace = TestNamespace::create("init").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    let spec = json!({"replicas": 1, "podTemplate": template()});
+    namespace.apply(&namespace.service("orders", spec)).await.unwrap();
+    let pods = namespace.api::<Pod>();
+    let of_orders = ListParams::default().labels("app.kubernetes.io/instance=orders");
+    let pod = eventually("the Deployment makes a pod", || async {
+        pods.list(&of_orders).await.unwrap().items.pop()
+    })
+    .await;
+    // As the kubelet does; there is none here.
+    let status = |name: &str, state: Value| {
+        let image = format!("{name}:1");
+        json!({"name": name, "image": image, "imageID": "", "ready": false, "restartCount": 0, "state": state})
+    };
+    let waits = status("orders-api", json!({"waiting": {"reason": "PodInitializing"}}));
+    let fails = json!({"waiting": {"reason": "ErrImagePull", "message": "manifest unknown"}});
+    let whole = json!({"status": {
+        "initContainerStatuses": [status("migrate", fails)], "containerStatuses": [waits],
+    }});
+    pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(whole)).await.unwrap();
+    let message = namespace.condition("orders", Available, "False", "ImagePullFailed").await;
+    assert!(message.contains("migrate:1") && message.contains("manifest unknown"), "{message}");
     namespace.remove().await;
 }
 

@@ -14,7 +14,10 @@ use orders_operator::crd::{CONTROLLER_MANAGER, ConditionType::*, OrdersService};
 use serde_json::json;
 
 use super::{MONGO, chaos::rendered, settled, settled_of, versions};
-use crate::cluster::{TestNamespace, eventually};
+use crate::{
+    cluster::{TestNamespace, eventually},
+    crd::template,
+};
 
 #[tokio::test]
 async fn a_restarted_controller_sends_nothing_if_everything_is_in_place() {
@@ -36,6 +39,28 @@ async fn a_restarted_controller_sends_nothing_if_everything_is_in_place() {
     for (kind, patches) in [("Service", 2.0), ("Deployment", 1.0), ("Ingress", 1.0), ("NetworkPolicy", 1.0)] {
         let name = format!("orders_operator_controller_api_requests_total{{kind=\"{kind}\",verb=\"patch\"}}");
         assert_eq!(controller.metric(&name).await, patches, "{kind}: only the other's");
+    }
+    assert_eq!(versions(&namespace).await, before);
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn volumes_and_containers_of_the_spec_are_applied_as_the_api_server_stores_them() {
+    let namespace = TestNamespace::create("template").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run("controller").await;
+    let spec = json!({"mesh": "IstioAmbient", "podTemplate": template()});
+    namespace.apply(&namespace.service("orders", spec)).await.unwrap();
+    namespace.ready("orders").await;
+    let before = settled(&namespace).await;
+    controller.kill();
+    let controller = namespace.run("controller").await;
+    let reconciled = "orders_operator_controller_reconciles_total{result=\"ok\"}";
+    eventually("it is reconciled", || async { (controller.metric(reconciled).await > 0.0).then_some(()) })
+        .await;
+    for kind in ["Deployment", "NetworkPolicy"] {
+        let name = format!("orders_operator_controller_api_requests_total{{kind=\"{kind}\",verb=\"patch\"}}");
+        assert_eq!(controller.metric(&name).await, 0.0, "{kind}");
     }
     assert_eq!(versions(&namespace).await, before);
     namespace.remove().await;

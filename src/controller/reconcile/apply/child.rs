@@ -482,6 +482,7 @@ mod tests {
             shutdown: CancellationToken::new(),
             identity: "shop/lease".into(),
             upgrades: Upgrades::new(None, Limits { concurrent: 1, pause: Duration::ZERO, failures: 1 }),
+            user_from_cluster: false,
         }
     }
 

@@ -5,9 +5,11 @@ use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
 };
 
-use crate::{controller::reconcile::validate::validated::ValidatedOrdersService, crd::DatabaseTls};
+use crate::{
+    controller::reconcile::validate::validated::ValidatedOrdersService,
+    crd::{CERTIFICATES_VOLUME, DatabaseTls},
+};
 
-const VOLUME: &str = "database-certificates";
 const FOLDER: &str = "/etc/orders-operator/database";
 const CA: &str = "ca.crt";
 const NATS_CA: &str = "nats-ca.crt";
@@ -69,7 +71,7 @@ impl Certificates {
             ..VolumeProjection::default()
         });
         Volume {
-            name: VOLUME.into(),
+            name: CERTIFICATES_VOLUME.into(),
             projected: Some(ProjectedVolumeSource { sources: Some(sources.collect()), default_mode: None }),
             ..Volume::default()
         }
@@ -77,7 +79,7 @@ impl Certificates {
 
     pub(super) fn mount(&self) -> VolumeMount {
         VolumeMount {
-            name: VOLUME.into(),
+            name: CERTIFICATES_VOLUME.into(),
             mount_path: FOLDER.into(),
             read_only: Some(true),
             ..VolumeMount::default()

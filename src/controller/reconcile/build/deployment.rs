@@ -10,10 +10,9 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-            LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-            ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
-            TopologySpreadConstraint,
+            Affinity, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
+            ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+            SeccompProfile, SecretKeySelector, TopologySpreadConstraint,
         },
     },
     apimachinery::pkg::{
@@ -23,6 +22,7 @@ use k8s_openapi::{
 };
 
 use super::certificates::Certificates;
+use super::containers::{init_container, security_context, termination_message_policy};
 use super::metadata::{filled, labels, metadata, selector_labels};
 use crate::{
     controller::reconcile::validate::{
@@ -32,11 +32,14 @@ use crate::{
             ValidatedOrdersService,
         },
     },
-    crd::CHECKSUM_ANNOTATION,
+    crd::{API_CONTAINER, CHECKSUM_ANNOTATION},
 };
 
 /// Seconds that a stopping pod may take after the drain, for the requests in flight.
 const FINISH_SECONDS: i64 = 25;
+
+/// The user and the group of the pods, unless the cluster assigns them.
+const USER: i64 = 65532;
 
 pub(super) fn build_deployment(service: &ValidatedOrdersService) -> Deployment {
     let selector = selector_labels(&service.name);
@@ -81,8 +84,13 @@ fn pod(service: &ValidatedOrdersService, selector: BTreeMap<String, String>) -> 
     let pull_secrets: Vec<_> =
         service.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect();
     let certificates = Certificates::of(service);
+    let own_volume = certificates.iter().map(Certificates::volume);
+    let volumes: Vec<_> = own_volume.chain(service.pods.volumes.iter().cloned()).collect();
+    let init_containers: Vec<_> = service.pods.init_containers.iter().map(init_container).collect();
+    let user = (!service.pods.user_from_cluster).then_some(USER);
     PodSpec {
-        volumes: certificates.as_ref().map(|certificates| vec![certificates.volume()]),
+        volumes: Some(volumes).filter(|volumes| !volumes.is_empty()),
+        init_containers: Some(init_containers).filter(|containers| !containers.is_empty()),
         containers: vec![container(service, certificates.as_ref())],
         image_pull_secrets: Some(pull_secrets).filter(|secrets| !secrets.is_empty()),
         // The API calls no API server.
@@ -92,8 +100,8 @@ fn pod(service: &ValidatedOrdersService, selector: BTreeMap<String, String>) -> 
         termination_grace_period_seconds: Some(i64::from(service.drain_seconds) + FINISH_SECONDS),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
-            run_as_user: Some(65532),
-            run_as_group: Some(65532),
+            run_as_user: user,
+            run_as_group: user,
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
@@ -152,8 +160,10 @@ fn container(service: &ValidatedOrdersService, certificates: Option<&Certificate
             .map(|(name, path)| plain_env(name, path)),
     );
     env.extend(service.pods.extra_env.iter().cloned());
+    let own_mount = certificates.map(Certificates::mount).into_iter();
+    let mounts: Vec<_> = own_mount.chain(service.pods.volume_mounts.iter().cloned()).collect();
     Container {
-        name: "orders-api".into(),
+        name: API_CONTAINER.into(),
         image: Some(service.image.clone()),
         image_pull_policy: Some(service.image_pull_policy.as_str().into()),
         args: Some(vec!["serve".into()]),
@@ -162,26 +172,19 @@ fn container(service: &ValidatedOrdersService, certificates: Option<&Certificate
             container_port(API_PORT, service.port),
             container_port(ADMIN_PORT_NAME, ADMIN_PORT),
         ]),
-        volume_mounts: certificates.map(|certificates| vec![certificates.mount()]),
+        volume_mounts: Some(mounts).filter(|mounts| !mounts.is_empty()),
         // Up to a minute to start; from then on, liveness only fails when the process is stuck, so
         // that an unreachable database restarts no pod.
         startup_probe: Some(probe("/livez", 1, 60)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         liveness_probe: Some(probe("/livez", 10, 3)),
-        // The last lines of its log, where it wrote no message of its own: they are in the status if it ends.
-        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        termination_message_policy: termination_message_policy(),
         resources: Some(ResourceRequirements {
             requests: filled(service.pods.requests.clone()),
             limits: filled(service.pods.limits.clone()),
             ..ResourceRequirements::default()
         }),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            run_as_non_root: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(security_context()),
         ..Container::default()
     }
 }

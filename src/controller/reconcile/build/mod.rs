@@ -6,6 +6,7 @@
 //! account     the ServiceAccount
 //! autoscaler  the HorizontalPodAutoscaler
 //! budget      the PodDisruptionBudget
+//! containers  the containers before and beside the API
 //! certificates  how the pods get the certificates of the database
 //! deployment  the Deployment
 //! gateway     the HTTPRoutes
@@ -18,6 +19,7 @@ mod account;
 mod autoscaler;
 mod budget;
 mod certificates;
+mod containers;
 mod deployment;
 mod gateway;
 mod ingress;
@@ -113,6 +115,29 @@ mod tests {
                 "affinity": {}, "priorityClassName": "high",
                 "topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}],
                 "extraEnv": [{"name": "LOG_LEVEL", "value": "debug"}, {"name": "EMPTY", "value": ""}],
+                "volumes": [
+                    {"name": "cache", "emptyDir": {"medium": "Memory", "sizeLimit": "1024Ki"}},
+                    {"name": "config", "configMap": {"name": "c", "items": [{"key": "k", "path": "p/k"}], "optional": true}},
+                    {"name": "keys", "secret": {"secretName": "s", "items": []}},
+                    {"name": "all", "projected": {"sources": [
+                        {"secret": {"name": "s"}}, {"configMap": {"name": "c"}},
+                        {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+                    ]}},
+                    {"name": "vault", "csi": {"driver": "secrets-store.csi.k8s.io", "volumeAttributes": {}}},
+                ],
+                "extraVolumeMounts": [{"name": "keys", "mountPath": "/keys", "readOnly": true}],
+                "initContainers": [
+                    {"name": "migrate", "image": "migrate:1", "command": ["/migrate"], "args": ["up"]},
+                    {
+                        "name": "proxy", "image": "proxy:1", "restartPolicy": "Always", "runAsUser": 1000,
+                        "readOnlyRootFilesystem": false, "env": [{"name": "MODE", "value": "tcp"}],
+                        "volumeMounts": [{"name": "cache", "mountPath": "/cache", "subPath": "proxy"}],
+                        "resources": {"requests": {"cpu": "1000m"}},
+                        "startupProbe": {"tcpSocket": {"port": 5000}, "periodSeconds": 1},
+                        "readinessProbe": {"httpGet": {"port": 5001}},
+                        "livenessProbe": {"exec": {"command": ["/check"]}},
+                    },
+                ],
             },
         })
     }
@@ -222,6 +247,72 @@ mod tests {
             env.contains(&json!({"name": "LOG_LEVEL", "value": "debug"}))
                 && env.contains(&json!({"name": "EMPTY"}))
         );
+    }
+
+    fn pod(patch: Value) -> Value {
+        json!(built(patch).deployment)["spec"]["template"]["spec"].clone()
+    }
+
+    #[test]
+    fn volumes_and_containers_of_the_template_are_in_the_pods_without_any_privilege() {
+        let pod = pod(whole());
+        let names = |field: &str| -> Vec<String> {
+            let items = pod[field].as_array().unwrap().iter();
+            items.map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names("volumes"), ["database-certificates", "cache", "config", "keys", "all", "vault"]);
+        assert_eq!(pod["volumes"][1]["emptyDir"], json!({"medium": "Memory", "sizeLimit": "1Mi"}));
+        assert_eq!(pod["volumes"][3]["secret"], json!({"secretName": "s"}));
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        assert_eq!(mounts[1], json!({"name": "keys", "mountPath": "/keys", "readOnly": true}));
+        assert_eq!((names("initContainers"), mounts.len()), (vec!["migrate".into(), "proxy".into()], 2));
+        let [migrate, proxy] = pod["initContainers"].as_array().unwrap().as_slice() else { panic!("{pod}") };
+        assert!(migrate.get("restartPolicy").is_none() && migrate.get("env").is_none());
+        assert_eq!(migrate["resources"]["limits"], json!({"memory": "128Mi"}), "a bound by default");
+        assert_eq!(
+            (&proxy["restartPolicy"], &proxy["resources"]["requests"]["cpu"]),
+            (&json!("Always"), &json!("1"))
+        );
+        assert_eq!(proxy["readinessProbe"]["httpGet"], json!({"path": "/", "port": 5001, "scheme": "HTTP"}));
+        let security = |container: &Value| container["securityContext"].clone();
+        let api = security(&pod["containers"][0]);
+        assert_eq!(security(migrate), api);
+        let mut of_proxy = security(proxy);
+        assert_eq!(of_proxy["runAsUser"].take(), 1000);
+        of_proxy.as_object_mut().unwrap().remove("runAsUser");
+        of_proxy["readOnlyRootFilesystem"] = json!(true);
+        assert_eq!(of_proxy, api);
+    }
+
+    #[test]
+    fn the_cluster_assigns_the_user_of_the_pods_where_the_spec_or_the_operator_says_so() {
+        let users = |patch: Value, by_default: bool| {
+            let found = Dereferenced { user_from_cluster: by_default, ..Dereferenced::default() };
+            let deployment = json!(build(&validate(&service(patch), &found, Some("i")).unwrap()).deployment);
+            let context = deployment["spec"]["template"]["spec"]["securityContext"].clone();
+            assert!(context["runAsNonRoot"] == true && context.get("fsGroup").is_none(), "{context}");
+            (context.get("runAsUser").is_some(), context.get("runAsGroup").is_some())
+        };
+        let says = |value: Value| json!({"podTemplate": {"userFromCluster": value}});
+        assert_eq!(users(json!({}), false), (true, true));
+        assert_eq!(users(json!({}), true), (false, false));
+        assert_eq!(users(says(json!(true)), false), (false, false));
+        assert_eq!(users(says(json!(false)), true), (true, true));
+    }
+
+    #[test]
+    fn a_mesh_reaches_the_pods_by_its_port_and_the_probes_of_the_ambient_mode_come_through() {
+        let rules = |patch: Value| json!(built(patch).network_policy)["spec"]["ingress"].clone();
+        for (mesh, port, blocks) in [("IstioAmbient", 15008, 2), ("Linkerd", 4143, 0)] {
+            let with = rules(json!({"mesh": mesh}));
+            let ports = json!([{"port": 3000, "protocol": "TCP"}, {"port": port, "protocol": "TCP"}]);
+            assert_eq!((&with[0]["ports"], with[0].get("from")), (&ports, None), "{mesh}");
+            assert_eq!(with[1]["ports"], json!([{"port": 8081, "protocol": "TCP"}]));
+            let from = with[1]["from"].as_array().unwrap();
+            assert_eq!(from.iter().filter(|peer| peer.get("ipBlock").is_some()).count(), blocks);
+            assert_eq!(from[0], rules(json!({}))[1]["from"][0]);
+        }
+        assert_eq!(built(json!({"mesh": "Linkerd", "networkPolicy": false})).network_policy, None);
     }
 
     #[test]

@@ -4,10 +4,14 @@
 //! node, a load balancer, another service) cannot be known here. The admin port, with its metrics, is
 //! open to the pods of the cluster only, so that a Prometheus in any namespace can scrape it. Probes
 //! need no rule: a pod's own node always reaches it. What the pods call (the database, DNS) is left open.
+//!
+//! A mesh brings what pods of the mesh send to a port of its own, and says itself who may send what. In Istio's ambient
+//! mode the probes come from an address that is no node's.
 
 use k8s_openapi::{
     api::networking::v1::{
-        NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+        IPBlock, NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+        NetworkPolicySpec,
     },
     apimachinery::pkg::{
         apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
@@ -16,15 +20,25 @@ use k8s_openapi::{
 };
 
 use super::metadata::{metadata, selector_labels};
-use crate::controller::reconcile::validate::validated::{ADMIN_PORT_NAME, API_PORT, ValidatedOrdersService};
+use crate::{
+    controller::reconcile::validate::validated::{ADMIN_PORT_NAME, API_PORT, ValidatedOrdersService},
+    crd::Mesh,
+};
+
+/// From where Istio's ambient mode has the kubelet's probes come.
+const AMBIENT_PROBES: [&str; 2] = ["169.254.7.127/32", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128"];
+
+/// The port at which a pod takes what comes by its mesh.
+fn port_of(mesh: Mesh) -> i32 {
+    match mesh {
+        Mesh::IstioAmbient => 15008,
+        Mesh::Linkerd => 4143,
+    }
+}
 
 pub(super) fn build_network_policy(service: &ValidatedOrdersService) -> Option<NetworkPolicy> {
     // By name: while spec.port is changed, old pods and new ones have different numbers.
-    let port = |name: &str| NetworkPolicyPort {
-        port: Some(IntOrString::String(name.into())),
-        protocol: Some("TCP".into()),
-        end_port: None,
-    };
+    let by_name = |name: &str| port(IntOrString::String(name.into()));
     // Every namespace has this label. An empty selector would mean the same, but reads like a mistake.
     let any_namespace = LabelSelectorRequirement {
         key: "kubernetes.io/metadata.name".into(),
@@ -38,6 +52,17 @@ pub(super) fn build_network_policy(service: &ValidatedOrdersService) -> Option<N
         }),
         ..NetworkPolicyPeer::default()
     };
+    let mut admitted = vec![any_pod];
+    if service.mesh == Some(Mesh::IstioAmbient) {
+        admitted.extend(AMBIENT_PROBES.map(|cidr| NetworkPolicyPeer {
+            ip_block: Some(IPBlock { cidr: cidr.into(), except: None }),
+            ..NetworkPolicyPeer::default()
+        }));
+    }
+    let rule = |port, from| NetworkPolicyIngressRule { ports: Some(vec![port]), from };
+    let mut rules = vec![rule(by_name(API_PORT), None), rule(by_name(ADMIN_PORT_NAME), Some(admitted.clone()))];
+    // By it a mesh leads to every other port, so it is open to those to whom the admin port is.
+    rules.extend(service.mesh.map(|mesh| rule(port(IntOrString::Int(port_of(mesh))), Some(admitted))));
     service.network_policy.then(|| NetworkPolicy {
         metadata: metadata(service),
         spec: Some(NetworkPolicySpec {
@@ -46,14 +71,12 @@ pub(super) fn build_network_policy(service: &ValidatedOrdersService) -> Option<N
                 ..LabelSelector::default()
             }),
             policy_types: Some(vec!["Ingress".into()]),
-            ingress: Some(vec![
-                NetworkPolicyIngressRule { ports: Some(vec![port(API_PORT)]), from: None },
-                NetworkPolicyIngressRule {
-                    ports: Some(vec![port(ADMIN_PORT_NAME)]),
-                    from: Some(vec![any_pod]),
-                },
-            ]),
+            ingress: Some(rules),
             egress: None,
         }),
     })
+}
+
+fn port(port: IntOrString) -> NetworkPolicyPort {
+    NetworkPolicyPort { port: Some(port), protocol: Some("TCP".into()), end_port: None }
 }

@@ -13,6 +13,8 @@ pub(super) fn build_service(service: &ValidatedOrdersService) -> Service {
         metadata: metadata(service),
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".into()),
+            // An address of each family that the cluster has.
+            ip_family_policy: Some("PreferDualStack".into()),
             selector: Some(selector_labels(&service.name)),
             ports: Some(vec![ServicePort {
                 name: Some(API_PORT.into()),

@@ -6,6 +6,8 @@
 //! ```text
 //! validated  the result
 //! pods       the number, the size and the placement of the pods
+//! containers the containers before the API and beside it
+//! volumes    the volumes of the pods
 //! events     the broker
 //! conflicts  the routes that other objects have
 //! names      the names of Secrets and other objects
@@ -13,11 +15,13 @@
 //! ```
 
 mod conflicts;
+pub mod containers;
 mod events;
 mod names;
 pub mod pods;
 mod quantity;
 pub mod validated;
+mod volumes;
 
 use kube::ResourceExt;
 
@@ -68,7 +72,7 @@ pub fn validate(
     names::check(spec, &mut invalid);
     let replicas = pods::replicas(spec, &mut invalid);
     let max_unavailable = pods::max_unavailable(spec, replicas, &mut invalid);
-    let validated_pods = pods::validate(spec, &mut invalid);
+    let validated_pods = pods::validate(spec, found.user_from_cluster, &mut invalid);
     if !is_port(spec.port) || spec.port == ADMIN_PORT {
         invalid(format!(
             "spec.port is {}: write a port from 1 to 65535, but not {ADMIN_PORT}, the admin port",
@@ -134,6 +138,7 @@ pub fn validate(
         max_unavailable,
         pods: validated_pods,
         network_policy: spec.network_policy,
+        mesh: spec.mesh,
         port: spec.port,
         drain_seconds: drain,
         jwt_secret: SecretKey {

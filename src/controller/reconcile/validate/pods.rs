@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
-    api::core::v1::{Affinity, EnvVar, Toleration, TopologySpreadConstraint},
+    api::core::v1::{Affinity, EnvVar, Toleration, TopologySpreadConstraint, Volume, VolumeMount},
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
-use super::quantity::Amount;
+use super::{
+    containers::{self, ValidatedContainer},
+    volumes,
+};
 use crate::crd::{
     CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, OrdersServiceSpec, RESERVED_ENV, RESERVED_LABELS,
-    Resources,
 };
 
 /// The number of pods if nothing sets another.
@@ -70,6 +72,14 @@ pub struct ValidatedPods {
     pub service_account_name: Option<String>,
     /// Further environment variables.
     pub extra_env: Vec<EnvVar>,
+    /// Whether the cluster assigns their user.
+    pub user_from_cluster: bool,
+    /// Further volumes.
+    pub volumes: Vec<Volume>,
+    /// Further volumes of the API's container.
+    pub volume_mounts: Vec<VolumeMount>,
+    /// Containers that run before the API, or beside it.
+    pub init_containers: Vec<ValidatedContainer>,
 }
 
 pub(super) fn replicas(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) -> Replicas {
@@ -134,7 +144,11 @@ pub(super) fn max_unavailable(
     Some(max_unavailable)
 }
 
-pub(super) fn validate(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) -> ValidatedPods {
+pub(super) fn validate(
+    spec: &OrdersServiceSpec,
+    user_from_cluster: bool,
+    invalid: &mut impl FnMut(String),
+) -> ValidatedPods {
     let template = spec.pod_template.clone().unwrap_or_default();
     for key in template.labels.keys().filter(|key| RESERVED_LABELS.contains(&key.as_str())) {
         invalid(format!(
@@ -155,8 +169,12 @@ pub(super) fn validate(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String
             ));
         }
     }
-    let resources = resources(&spec.resources, invalid);
+    let resources = containers::canonical("spec.resources", &spec.resources, invalid);
     ValidatedPods {
+        user_from_cluster: template.user_from_cluster.unwrap_or(user_from_cluster),
+        volumes: volumes::volumes(&template, invalid),
+        volume_mounts: volumes::mounts_of_api(&template, invalid),
+        init_containers: containers::init_containers(&template, invalid),
         requests: resources.requests,
         limits: resources.limits,
         labels: template.labels,
@@ -167,44 +185,11 @@ pub(super) fn validate(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String
         topology_spread_constraints: template.topology_spread_constraints,
         priority_class_name: template.priority_class_name,
         service_account_name: template.service_account_name,
-        extra_env: environment(template.extra_env, invalid),
+        extra_env: environment_of_api(template.extra_env, invalid),
     }
 }
 
-/// The same amounts in canonical form.
-fn resources(resources: &Resources, invalid: &mut impl FnMut(String)) -> Resources {
-    let mut amounts = |field: &str, amounts: &BTreeMap<String, Quantity>| {
-        let mut parsed = BTreeMap::new();
-        for (name, quantity) in amounts {
-            match Amount::parse(quantity) {
-                Some(amount) => drop(parsed.insert(name.clone(), amount)),
-                None => invalid(format!(
-                    "spec.resources.{field}.{name} is {:?}: write an amount such as 500m or 128Mi",
-                    quantity.0
-                )),
-            }
-        }
-        parsed
-    };
-    let requests = amounts("requests", &resources.requests);
-    let limits = amounts("limits", &resources.limits);
-    for (name, request) in &requests {
-        if let Some(limit) = limits.get(name).filter(|limit| request.nanos() > limit.nanos()) {
-            invalid(format!(
-                "spec.resources.requests.{name} is {}, above its limit of {}: raise spec.resources.limits.{name}, or lower the request",
-                request.canonical().0,
-                limit.canonical().0
-            ));
-        }
-    }
-    let canonical = |amounts: BTreeMap<String, Amount>| {
-        amounts.into_iter().map(|(name, amount)| (name, amount.canonical())).collect()
-    };
-    Resources { requests: canonical(requests), limits: canonical(limits) }
-}
-
-fn environment(variables: Vec<ExtraEnv>, invalid: &mut impl FnMut(String)) -> Vec<EnvVar> {
-    let mut names = BTreeSet::new();
+fn environment_of_api(variables: Vec<ExtraEnv>, invalid: &mut impl FnMut(String)) -> Vec<EnvVar> {
     for variable in &variables {
         let name = variable.name.as_str();
         if RESERVED_ENV.contains(&name) {
@@ -212,24 +197,8 @@ fn environment(variables: Vec<ExtraEnv>, invalid: &mut impl FnMut(String)) -> Ve
                 "spec.podTemplate.extraEnv has {name:?}, which the operator sets itself from other fields: remove it"
             ));
         }
-        if !names.insert(name) {
-            invalid(format!("spec.podTemplate.extraEnv has {name:?} twice: remove one"));
-        }
-        if variable.value.is_some() && variable.value_from.is_some() {
-            invalid(format!(
-                "spec.podTemplate.extraEnv has {name:?} with value and valueFrom: remove one of them"
-            ));
-        }
     }
-    variables
-        .into_iter()
-        .map(|variable| EnvVar {
-            name: variable.name,
-            // The API server drops an empty value.
-            value: variable.value.filter(|value| !value.is_empty()),
-            value_from: variable.value_from,
-        })
-        .collect()
+    containers::environment("spec.podTemplate.extraEnv", variables, invalid)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::{apis::meta::v1::OwnerReference, util::intst
 use super::pods::{Replicas, ValidatedPods};
 use crate::{
     controller::problem::Problem,
-    crd::{ImagePullPolicy, ParentRef},
+    crd::{ImagePullPolicy, Mesh, ParentRef},
     routing::{CanonicalHost, CanonicalPath, RouteTable},
 };
 
@@ -44,6 +44,8 @@ pub struct ValidatedOrdersService {
     pub pods: ValidatedPods,
     /// Whether a NetworkPolicy protects them.
     pub network_policy: bool,
+    /// The mesh that it lets through.
+    pub mesh: Option<Mesh>,
     /// Port of the container and of the Service.
     pub port: i32,
     /// Seconds that a stopping pod goes on accepting requests.
