@@ -156,7 +156,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
     });
     let lists_complete = async {
         synced(&watches.required_lists).await;
-        context.initial_lists.synced().await;
+        synced(&context.initial_lists).await;
         ready.set(Ok(()));
         std::future::pending::<()>().await;
     };

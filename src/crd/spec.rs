@@ -69,6 +69,7 @@ pub struct OrdersServiceSpec {
     /// Secrets with the credentials of the image's registry, in the namespace of this resource.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub image_pull_secrets: Vec<LocalSecret>,
 
     /// Number of pods of the orders API. Default: 2, or the number that an autoscaler has left behind. Must be set

@@ -5,10 +5,13 @@
 //! keeps what its Ingress and its HTTPRoutes still serve. Of other Ingresses and HTTPRoutes, every path that is a prefix is
 //! a claim.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
 use k8s_openapi::{
-    api::networking::v1::{HTTPIngressPath, Ingress},
+    api::networking::v1::{HTTPIngressPath, Ingress, IngressRule},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
@@ -27,6 +30,10 @@ use crate::{
         Site, Verdict,
     },
 };
+
+/// How many claims are read of one Ingress or HTTPRoute that no OrdersService made. Tens of thousands of rules fit into an
+/// object, and each claim costs memory, and time in which nothing else happens.
+pub const MAX_CLAIMS: usize = 5_000;
 
 /// Which of the routes that an OrdersService requests other objects hold, by host and by what serves it.
 pub type Verdicts = BTreeMap<Site, Verdict>;
@@ -137,20 +144,52 @@ pub fn of_ingress(ingress: &Partial<Ingress>) -> Claims {
     if classes.is_empty() {
         classes.insert(None);
     }
-    let mut claims = BTreeSet::new();
-    for rule in spec.rules.iter().flatten() {
-        let Some(Ok(host)) = rule.host.as_deref().map(CanonicalHost::parse) else { continue };
-        for class in &classes {
+    let rules: Vec<_> = spec
+        .rules
+        .iter()
+        .flatten()
+        .filter_map(|rule| Some((CanonicalHost::parse(rule.host.as_deref()?).ok()?, rule)))
+        .collect();
+    let first = rules.iter().map(|(host, rule)| (host, rule, 0));
+    let others = rules.iter().flat_map(|(host, rule)| {
+        (1..rule.http.as_ref().map_or(1, |http| http.paths.len())).map(move |at| (host, rule, at))
+    });
+    let claims = first.chain(others).filter_map(|(host, rule, at)| Some((host, prefix_at(rule, at)?)));
+    let claims = claims.flat_map(|(host, prefix)| {
+        classes.iter().map(move |class| {
             let site = Site { entry_point: EntryPoint::Class(class.clone()), host: host.clone() };
-            let claim = |prefix| Claim { site: site.clone(), prefix, is_served: true };
-            match &rule.http {
-                Some(http) => claims.extend(http.paths.iter().map(|path| claim(prefix_of(path)))),
-                // A rule without paths sends every request for the host to the default backend.
-                None => drop(claims.insert(claim(Some(CanonicalPath::root())))),
-            }
-        }
+            Claim { site, prefix: prefix.clone(), is_served: true }
+        })
+    });
+    bounded(metadata, ClaimantKind::Ingress, claims)
+}
+
+/// What a rule claims by one of its paths, if it has so many.
+fn prefix_at(rule: &IngressRule, at: usize) -> Option<Option<CanonicalPath>> {
+    match &rule.http {
+        Some(http) => http.paths.get(at).map(prefix_of),
+        // A rule without paths sends every request for the host to the default backend.
+        None => Some(Some(CanonicalPath::root())),
     }
-    Claims::These(claims)
+}
+
+/// The first of the claims of an object that no OrdersService made. They must begin with one for each host: the hosts
+/// count before the paths. What comes later is no claim, so whoever writes too many gives up protection of his own, and
+/// takes nothing from others.
+fn bounded(metadata: &ObjectMeta, kind: ClaimantKind, claims: impl Iterator<Item = Claim>) -> Claims {
+    let mut read = BTreeSet::new();
+    for claim in claims {
+        if read.len() == MAX_CLAIMS && !read.contains(&claim) {
+            tracing::warn!(
+                object = %claimant(metadata, kind),
+                "it has rules for more than {MAX_CLAIMS} hosts and paths: the last of them do not count as claims; divide \
+                 it into several objects"
+            );
+            break;
+        }
+        read.insert(claim);
+    }
+    Claims::These(read)
 }
 
 /// The prefix of which a path takes every request; none for an exact path, or a regex that is no prefix.
@@ -175,16 +214,16 @@ pub fn of_http_route(route: &Partial<HTTPRoute>) -> Claims {
         [] => vec![CanonicalHost::any()],
         named => named.iter().filter_map(|text| CanonicalHost::parse(text).ok()).collect(),
     };
-    let mut claims = BTreeSet::new();
-    for host in &hosts {
-        for entry_point in &gateways {
-            let site = Site { entry_point: entry_point.clone(), host: host.clone() };
-            let claim = |prefix| Claim { site: site.clone(), prefix, is_served: true };
-            claims.insert(claim(None));
-            claims.extend(spec.rules.iter().flat_map(prefixes_of).map(|prefix| claim(Some(prefix))));
-        }
-    }
-    Claims::These(claims)
+    let sites = hosts.iter().flat_map(|host| {
+        gateways.iter().map(|entry_point| Site { entry_point: entry_point.clone(), host: host.clone() })
+    });
+    let sites: Vec<_> = sites.take(MAX_CLAIMS + 1).collect();
+    let prefixes = spec.rules.iter().flat_map(prefixes_of).map(Some);
+    // Each host by itself, and then with each prefix.
+    let claims = iter::once(None).chain(prefixes).flat_map(|prefix| {
+        sites.iter().map(move |site| Claim { site: site.clone(), prefix: prefix.clone(), is_served: true })
+    });
+    bounded(metadata, ClaimantKind::HTTPRoute, claims)
 }
 
 /// Whether a route is attached to a Gateway, and not to a Service, as in a mesh.

@@ -240,8 +240,14 @@ impl Index<IngressClass> for IngressClasses {
     }
 
     fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
-        self.0.lock().classes_synced = true;
-        self.change(|classes| classes.retain(|name, _| listed.contains(&ObjectKey::new("", name))))
+        let mut concerned =
+            self.change(|classes| classes.retain(|name, _| listed.contains(&ObjectKey::new("", name))));
+        let mut state = self.0.lock();
+        if !std::mem::replace(&mut state.classes_synced, true) {
+            // Until now no class was checked, for want of the right to read them.
+            concerned.extend(keys(state.index.at_classes()));
+        }
+        concerned
     }
 }
 
@@ -284,5 +290,25 @@ mod tests {
         watch.delete(&ObjectKey::of(&young.metadata));
         assert_eq!(registry.status_written(&young), []);
         assert!(!is_refused(&old), "it is gone");
+    }
+
+    #[test]
+    fn once_the_classes_can_be_read_every_resource_with_an_ingress_is_checked_again() {
+        let registry = ClaimRegistry::new(HostPolicy::Shared);
+        let mut watch = registry.of_services(None);
+        let (classless, mut named, mut at_gateway) = (resource("a", 1), resource("b", 2), resource("c", 3));
+        named.spec.ingress.as_mut().unwrap().class_name = Some("missing".into());
+        let gateway = json!({"hostnames": ["g.dev"], "parentRefs": [{"name": "public"}]});
+        at_gateway.spec.ingress = None;
+        at_gateway.spec.gateway = Some(serde_json::from_value(gateway).unwrap());
+        for service in [&classless, &named, &at_gateway] {
+            watch.apply(&raw(service));
+        }
+        assert_eq!((registry.has_class("missing"), registry.has_default_class()), (None, None));
+        let mut classes = registry.classes();
+        let with_ingress = [ObjectKey::of(&classless.metadata), ObjectKey::of(&named.metadata)];
+        assert_eq!(classes.retain(&HashSet::new()), with_ingress);
+        assert_eq!((registry.has_class("missing"), registry.has_default_class()), (Some(false), Some(false)));
+        assert_eq!(classes.retain(&HashSet::new()), [], "nothing has changed");
     }
 }

@@ -53,10 +53,10 @@ pub fn requested(service: &OrdersService) -> Result<Option<RequestedRoutes>, Vec
     let Some(ingress) = &service.spec.ingress else { return Ok(None) };
     let (hosts, mut problems) = hosts("spec.ingress.hosts", &ingress.hosts);
     for (name, value) in &ingress.annotations {
-        if makes_regexes(name, value) {
+        if changes_order(name, value) {
             let message = format!(
-                "spec.ingress.annotations has {name:?}, which makes ingress-nginx treat every path of the host as a regex, \
-                 in an order of its own: remove it; routes are plain prefixes"
+                "spec.ingress.annotations has {name:?}: {value:?}, by which an ingress controller treats paths as regexes, or \
+                 tries them in an order of its own: remove it; routes are plain prefixes, the client last"
             );
             problems.push(Problem::new(Reason::InvalidSpec, message));
         }
@@ -135,13 +135,29 @@ fn names_hosts(name: &str) -> bool {
     }
 }
 
-/// Whether this annotation makes ingress-nginx read paths as regexes.
-fn makes_regexes(name: &str, value: &str) -> bool {
-    match name.split_once("ingress.kubernetes.io/") {
-        Some((_, "use-regex")) => value == "true",
-        Some((_, "rewrite-target")) => true,
+/// Whether this annotation makes an ingress controller read paths as regexes, or gives all of them one priority.
+fn changes_order(name: &str, value: &str) -> bool {
+    match name.split_once('/') {
+        // Of ingress-nginx, which takes every spelling that Go takes for true.
+        Some((prefix, "use-regex")) if is_common(prefix) => !GO_FALSE.contains(&value),
+        Some((prefix, "rewrite-target")) if is_common(prefix) => true,
+        // Of HAProxy Ingress.
+        Some((prefix, "path-type")) if is_common(prefix) || prefix == "haproxy-ingress.github.io" => {
+            value.trim().eq_ignore_ascii_case("regex")
+        }
+        // Of F5 NGINX; each of its values means a regex or an exact path.
+        Some(("nginx.org", "path-regex")) => true,
+        Some(("traefik.ingress.kubernetes.io", "router.priority")) => true,
         _ => false,
     }
+}
+
+/// What Go's `strconv.ParseBool` takes for false.
+const GO_FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
+
+/// Whether annotations with this prefix may be of ingress-nginx or HAProxy Ingress, whose prefix is an option.
+fn is_common(prefix: &str) -> bool {
+    prefix.ends_with("ingress.kubernetes.io")
 }
 
 /// The routes that `spec.gateway` requests: those of `spec.ingress` if that is set, else its own. None if it is not set.

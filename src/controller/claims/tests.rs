@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde_json::{Value, json};
 
-use super::claimed::{Claims, claimant, of_http_route, of_ingress, of_service, verdicts_on};
+use super::claimed::{Claims, MAX_CLAIMS, claimant, of_http_route, of_ingress, of_service, verdicts_on};
 use crate::{
     controller::{
         children::rollout::Rollout,
@@ -56,6 +56,36 @@ fn of_an_ingress_each_path_counts_that_is_a_prefix_and_the_child_of_a_resource_n
     let owner = json!({"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "name": "o", "uid": "u", "controller": true});
     let child = json!({"metadata": {"ownerReferences": [owner]}, "spec": {"rules": [{"host": "t.dev"}]}});
     assert!(matches!(of_ingress(&serde_json::from_value(child).unwrap()), Claims::OfOwner));
+}
+
+#[test]
+fn of_an_object_with_too_many_rules_only_the_first_count_and_its_hosts_before_its_paths() {
+    let rule = |host: usize, paths: usize| {
+        let paths: Vec<_> = (0..paths)
+            .map(|path| json!({"path": format!("/{path}"), "pathType": "Prefix", "backend": {}}))
+            .collect();
+        json!({"host": format!("x{host}.t.dev"), "http": {"paths": paths}})
+    };
+    let of = |hosts: usize, paths: usize| {
+        let rules: Vec<_> = (0..hosts).map(|host| rule(host, paths)).collect();
+        ingress(json!({"metadata": {}, "spec": {"rules": rules}}))
+    };
+    let hosts = |claims: &BTreeSet<Claim>| {
+        claims.iter().map(|claim| claim.site.host.clone()).collect::<BTreeSet<_>>().len()
+    };
+    assert_eq!(of(10, MAX_CLAIMS / 10).len(), MAX_CLAIMS);
+    let many_paths = of(10, MAX_CLAIMS / 5);
+    assert_eq!((many_paths.len(), hosts(&many_paths)), (MAX_CLAIMS, 10));
+    let many_hosts = of(MAX_CLAIMS + 7, 2);
+    assert_eq!((many_hosts.len(), hosts(&many_hosts)), (MAX_CLAIMS, MAX_CLAIMS));
+    let matches: Vec<_> =
+        (0..MAX_CLAIMS).map(|path| json!({"path": {"value": format!("/{path}")}})).collect();
+    let route = json!({"metadata": {"namespace": "team", "name": "theirs"}, "spec": {
+        "parentRefs": [{"name": "one"}, {"name": "two"}], "hostnames": ["a.dev", "b.dev", "c.dev"],
+        "rules": [{"matches": matches, "backendRefs": [{"name": "s", "port": 80}]}],
+    }});
+    let Claims::These(claims) = of_http_route(&serde_json::from_value(route).unwrap()) else { panic!() };
+    assert_eq!((claims.len(), hosts(&claims)), (MAX_CLAIMS, 3));
 }
 
 #[test]
@@ -195,7 +225,7 @@ fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
             autoscaler_warning: None,
             requeue_after: None,
         });
-        let status = status::compute(service, &outcome, "shop/lease", Timestamp::UNIX_EPOCH);
+        let status = status::compute(service, &outcome, None, "shop/lease", Timestamp::UNIX_EPOCH);
         (me.to_string(), (ingress, serde_json::to_vec(&status).unwrap()))
     };
     crowd.iter().map(of_service).collect()

@@ -31,16 +31,19 @@ use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use self::{
-    apply::{Applied, apply, held::HeldDeployment},
+    apply::{Applied, Failures, apply, held::HeldDeployment},
     build::build,
     dereference::{dereference, may_need_another_value},
     outcome::{Completed, Outcome, Stopped},
     status::update::update_status,
-    validate::validate,
+    validate::{validate, validated::ValidatedOrdersService},
 };
 use super::{
     api_server::RequestError,
-    children::{fingerprint::Fingerprint, owner::Owner, rollout::Rollout, rollout_tracker::RolloutStep},
+    children::{
+        fingerprint::Fingerprint, kind::ChildKind, observed::Observation, owner::Owner, rollout::Rollout,
+        rollout_tracker::RolloutStep,
+    },
     context::Context,
     metrics::ReconcileResult,
     problem::Problem,
@@ -218,9 +221,8 @@ async fn reconcile_parsed(service: &OrdersService, context: &Context) -> Result<
         Err(Stopped::AnotherOperator { identity, pause, .. }) => {
             Err(ReconcileError::AnotherOperator { identity, pause })
         }
-        Err(Stopped::Invalid { problems, is_missing: true } | Stopped::NotApplied(_, problems)) => {
-            Err(ReconcileError::Problems(problems))
-        }
+        Err(Stopped::Invalid { problems, is_missing: true }) => Err(ReconcileError::Problems(problems)),
+        Err(Stopped::NotApplied(_, failures)) => Err(ReconcileError::Problems(failures.problems)),
         // Only a change of the spec can help, and its watch event requeues us.
         Err(
             Stopped::Suspended | Stopped::Invalid { .. } | Stopped::Rejected(..) | Stopped::AwaitObserved(_),
@@ -258,10 +260,7 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
     let applied = apply(context, &owner, adopts(service), &prepared, recorded_digest(service), &held);
     let applied = match applied.instrument(traces::step("apply")).await {
         Ok(applied) => applied,
-        Err(problems) if problems.iter().any(|problem| problem.reason == Reason::InvalidSpec) => {
-            return Err(Stopped::Rejected(Box::new(valid), problems));
-        }
-        Err(problems) => return Err(Stopped::NotApplied(Box::new(valid), problems)),
+        Err(failures) => return Err(not_applied(valid, failures)),
     };
 
     let (pod_problem, requeue_after) = follow_rollout(context, &owner, applied.rollout()).await?;
@@ -289,6 +288,14 @@ fn autoscaler_warning(applied: &Applied) -> (Option<Problem>, Option<Duration>) 
 /// together.
 fn soon() -> Duration {
     RETRY_INTERVAL.mul_f64(0.75 + 0.25 * fastrand::f64())
+}
+
+/// What became of children that could not all be applied. Only if every problem is one of the spec is there nothing to
+/// try again before that changes.
+fn not_applied(valid: ValidatedOrdersService, failures: Failures) -> Stopped {
+    let is_rejected = failures.problems.iter().all(|problem| problem.reason == Reason::InvalidSpec);
+    let stopped = if is_rejected { Stopped::Rejected } else { Stopped::NotApplied };
+    stopped(Box::new(valid), failures)
 }
 
 /// Whether children that have lost their owner are taken over, with the consent of whoever wrote the resource.
@@ -358,13 +365,30 @@ async fn follow_rollout(
     }
 }
 
+/// How far the Deployment is, as the watches show it; none if that is not known, or if there never was one.
+fn observed_rollout(context: &Context, service: &OrdersService) -> Option<Rollout> {
+    let owner = Owner::from_metadata(&service.metadata);
+    match context.observed.get(ChildKind::Deployment, &owner.key) {
+        Observation::NotSynced => None,
+        Observation::Present(child) if *child.owner == owner && !child.is_deleting => {
+            child.rollout.as_deref().cloned()
+        }
+        Observation::Present(_) | Observation::Absent => {
+            let conditions = &service.status.as_ref()?.conditions;
+            find_condition(conditions, ConditionType::Available)?;
+            Some(Rollout { is_observed: true, ..Rollout::default() })
+        }
+    }
+}
+
 /// Writes the status, and an event if `Ready` has changed. Gives the status.
 async fn report(
     context: &Context,
     service: &OrdersService,
     outcome: &Outcome,
 ) -> Result<OrdersServiceStatus, RequestError> {
-    let next = status::compute(service, outcome, &context.identity, Timestamp::now());
+    let observed = observed_rollout(context, service);
+    let next = status::compute(service, outcome, observed.as_ref(), &context.identity, Timestamp::now());
     let update = update_status(&context.api, service, &next).instrument(traces::step("status"));
     let Some(response) = update.await? else { return Ok(next) };
     if let Some(version) = response.metadata.resource_version.as_deref() {
@@ -439,7 +463,7 @@ pub fn error_policy(raw: Arc<RawOrdersService>, error: &ReconcileError, context:
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{apply::RoutesAfter, *};
 
     /// The size of what an async function returns.
     fn size<R>(_: impl FnOnce(Arc<RawOrdersService>, Arc<Context>) -> R) -> usize {
@@ -454,6 +478,27 @@ mod tests {
             let operator = operator.map(str::to_owned);
             service.status = Some(OrdersServiceStatus { operator, ..OrdersServiceStatus::default() });
             assert_eq!(status_of_another(&service, "a/b").map(|(_, identity)| identity), expected);
+        }
+    }
+
+    #[test]
+    fn a_child_that_is_rejected_does_not_keep_the_others_from_being_tried_again() {
+        let service = crate::controller::fixture::service(serde_json::json!({}));
+        let valid = validate(&service, &dereference::Dereferenced::default(), Some("i")).unwrap();
+        let stopped = |reasons: &[Reason]| {
+            let problems = reasons.iter().map(|reason| Problem::new(*reason, "m")).collect();
+            let failures = Failures { problems, route_problems: Vec::new(), routes: RoutesAfter::Wanted };
+            not_applied(valid.clone(), failures)
+        };
+        for (reasons, waits_for_the_spec) in [
+            (&[Reason::InvalidSpec][..], true),
+            (&[Reason::InvalidSpec, Reason::InvalidSpec], true),
+            (&[Reason::InvalidSpec, Reason::Forbidden], false),
+            (&[Reason::ApplyFailed, Reason::InvalidSpec], false),
+            (&[Reason::ApplyFailed], false),
+        ] {
+            let stopped = stopped(reasons);
+            assert_eq!(matches!(stopped, Stopped::Rejected(..)), waits_for_the_spec, "{reasons:?}");
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{apply::Applied, validate::validated::ValidatedOrdersService};
+use super::{
+    apply::{Applied, Failures},
+    validate::validated::ValidatedOrdersService,
+};
 use crate::controller::{api_server::RequestError, problem::Problem};
 
 /// The result of the steps.
@@ -46,10 +49,10 @@ pub enum Stopped {
         /// Whether the other has said so in the status already.
         is_reported: bool,
     },
-    /// The API server rejects a child as the spec has it.
-    Rejected(Box<ValidatedOrdersService>, Vec<Problem>),
+    /// The API server rejects children as the spec has them; all others were applied.
+    Rejected(Box<ValidatedOrdersService>, Failures),
     /// Some children could not be applied.
-    NotApplied(Box<ValidatedOrdersService>, Vec<Problem>),
+    NotApplied(Box<ValidatedOrdersService>, Failures),
     /// The Deployment controller has not observed the change yet; the reconcile waits for it, for this long at most.
     AwaitObserved(Duration),
 }

@@ -7,11 +7,13 @@
 //! orders_service  the index of OrdersServices
 //! child_feed      the index of one kind of children
 //! gateway_api     whether HTTPRoutes are served at all
+//! refusals        for how long the API server has refused something
 //! ```
 
 mod child_feed;
 pub mod gateway_api;
 mod orders_service;
+mod refusals;
 
 use std::pin::pin;
 
@@ -32,7 +34,7 @@ use kube::{
     },
 };
 
-use self::{child_feed::ChildFeed, orders_service::OrdersServiceIndex};
+use self::{child_feed::ChildFeed, orders_service::OrdersServiceIndex, refusals::Refusals};
 use super::{
     api_server::ApiServer,
     children::{
@@ -103,6 +105,9 @@ struct Lists {
 struct WatchLists {
     required: Option<InitialList>,
     any: Option<InitialList>,
+    /// Whether its objects claim routes. Nothing may be reconciled without knowing all claims, or a host could change hands
+    /// for good.
+    has_claims: bool,
 }
 
 impl Lists {
@@ -112,7 +117,7 @@ impl Lists {
 
     /// A list that the controller can do without if it is refused.
     fn optional(&mut self, name: &'static str) -> WatchLists {
-        WatchLists { required: None, any: Some(self.all.register(name)) }
+        WatchLists { any: Some(self.all.register(name)), ..WatchLists::default() }
     }
 }
 
@@ -121,8 +126,16 @@ impl WatchLists {
         self.required.iter().chain(&self.any).for_each(InitialList::settle);
     }
 
+    /// The list of objects that claim routes.
+    fn of_claims(self) -> Self {
+        Self { has_claims: true, ..self }
+    }
+
+    /// The list was refused, and that has lasted.
     fn refused(&self) {
-        self.any.iter().for_each(InitialList::settle);
+        if !self.has_claims {
+            self.any.iter().for_each(InitialList::settle);
+        }
     }
 }
 
@@ -165,7 +178,7 @@ impl Watches<'_> {
             watch::events(api, self.config.clone()).modify(watch::strip_unused_metadata).reflect(writer);
         let claims = self.claims.of_services(namespace);
         let index = OrdersServiceIndex::new(self.states, self.metrics, namespace);
-        let watch = self.watch(kind, lists.required(kind), (claims, index));
+        let watch = self.watch(kind, lists.required(kind).of_claims(), (claims, index));
         (store, watch.run(events).boxed())
     }
 
@@ -175,7 +188,8 @@ impl Watches<'_> {
         let api = watch::api::<Partial<Ingress>>(&self.api.client, namespace);
         let claims = self.claims.of_ingresses(namespace);
         let index = (claims, ChildFeed::new(self.observed, self.states, namespace));
-        self.watch(kind, lists.required(kind), index).run(watch::events(api, self.config.clone())).boxed()
+        let lists = lists.required(kind).of_claims();
+        self.watch(kind, lists, index).run(watch::events(api, self.config.clone())).boxed()
     }
 
     /// The Services are watched for their owners, and because routes go to those of others.
@@ -195,7 +209,8 @@ impl Watches<'_> {
         let (crd, config) = (self.gateway_api.clone(), self.config.clone());
         let claims = self.claims.of_http_routes(namespace);
         let index = (claims, ChildFeed::new(self.observed, self.states, namespace));
-        let watch = Watch { crd: Some(crd.clone()), ..self.watch(kind, lists.optional(kind), index) };
+        let lists = lists.optional(kind).of_claims();
+        let watch = Watch { crd: Some(crd.clone()), ..self.watch(kind, lists, index) };
         watch.run_while_served(crd, move || watch::events(api.clone(), config.clone())).boxed()
     }
 
@@ -207,7 +222,8 @@ impl Watches<'_> {
 
     fn watch<I>(&self, kind: &'static str, lists: WatchLists, index: I) -> Watch<I> {
         let (trigger, metrics) = (self.trigger.clone(), self.metrics.clone());
-        Watch { kind, lists, indexer: Indexer::new(index), crd: None, trigger, metrics }
+        let (indexer, refusals) = (Indexer::new(index), Refusals::default());
+        Watch { kind, lists, refusals, indexer, crd: None, trigger, metrics }
     }
 }
 
@@ -246,6 +262,7 @@ impl KindVisitor for WatchChildren<'_> {
 struct Watch<I> {
     kind: &'static str,
     lists: WatchLists,
+    refusals: Refusals,
     indexer: Indexer<I>,
     /// Whether its kind is served, if that depends on a CRD of others.
     crd: Option<Served>,
@@ -301,7 +318,7 @@ impl<I> Watch<I> {
         }
     }
 
-    fn failed(&self, error: &watcher::Error) {
+    fn failed(&mut self, error: &watcher::Error) {
         let code = status_code(error);
         if let (Some(404), Some(crd)) = (code, &self.crd) {
             // Its CRD was removed, which is not a failure.
@@ -310,9 +327,12 @@ impl<I> Watch<I> {
         }
         self.metrics.watch_failed(self.kind);
         tracing::warn!(kind = self.kind, %error, "a watch failed; it is started again");
-        // Without the right, or without the kind, the list will not come: there is no point in waiting for it.
-        if let Some(403 | 404) = code {
-            self.lists.refused();
+        // Without the right, or without the kind, the list will not come: there is no point in waiting for it. But a refusal may
+        // last for a moment only.
+        match code {
+            Some(403 | 404) if self.refusals.refused() => self.lists.refused(),
+            Some(403 | 404) => {}
+            _ => self.refusals.ended(),
         }
     }
 }
@@ -325,5 +345,65 @@ fn status_code(error: &watcher::Error) -> Option<u16> {
         | WatchFailed(kube::Error::Api(status)) => Some(status.code),
         WatchError(status) => Some(status.code),
         InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, time::Duration};
+
+    use futures::stream;
+    use k8s_openapi::api::networking::v1::IngressClass;
+    use kube::core::Status;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::controller::object_key::ObjectKey;
+
+    /// Of objects that concern nobody.
+    struct Nobody;
+
+    impl Index<IngressClass> for Nobody {
+        fn apply(&mut self, _: &IngressClass) -> Vec<ObjectKey> {
+            Vec::new()
+        }
+
+        fn delete(&mut self, _: &ObjectKey) -> Vec<ObjectKey> {
+            Vec::new()
+        }
+
+        fn retain(&mut self, _: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
+            Vec::new()
+        }
+    }
+
+    /// Whether everything is there to begin with, after one more refusal in each of these many seconds, and after a list
+    /// that comes at last.
+    async fn begins(of_claims: bool, seconds: u32) -> (bool, bool) {
+        let mut lists = Lists::default();
+        let list =
+            if of_claims { lists.required("Ingress").of_claims() } else { lists.optional("IngressClass") };
+        let all = lists.all.seal();
+        let metrics = Metrics::register(&mut Registry::default());
+        let (trigger, _queues) = Trigger::new(&[None], metrics.clone());
+        let (indexer, refusals) = (Indexer::new(Nobody), Refusals::default());
+        let mut watch = Watch { kind: "x", lists: list, refusals, indexer, crd: None, trigger, metrics };
+        let refused = stream::iter(0..seconds).then(|_| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let status = Status { code: 403, ..Status::default() };
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status))))
+        });
+        watch.handle::<IngressClass>(refused).await;
+        let after_refusals = all.is_synced();
+        watch.handle(stream::iter([Ok(Event::<IngressClass>::Init), Ok(Event::InitDone)])).await;
+        (after_refusals, all.is_synced())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_refused_is_waited_for_for_a_while_and_one_of_claims_as_long_as_it_takes() {
+        assert_eq!(begins(false, 5).await, (false, true));
+        assert_eq!(begins(false, 60).await, (true, true));
+        assert_eq!(begins(true, 5).await, (false, true));
+        assert_eq!(begins(true, 600).await, (false, true));
     }
 }

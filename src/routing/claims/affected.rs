@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     claim::{Claim, Claimant, HostPolicy, Site},
-    index::{ClaimIndex, Overlap, wildcard_above},
+    index::{ClaimIndex, Overlap, is_service, wildcard_above},
     owners::{Hold, Ownership},
     sorted::ByAge,
 };
@@ -21,27 +21,29 @@ impl ClaimIndex {
         if self.policy == HostPolicy::Namespace {
             self.snapshot_owners(touched, first, &mut snapshot);
         }
+        // Each site once: a wildcard is related to every host below it, of which one object may have tens of thousands.
+        let mut related = BTreeSet::new();
         for claim in touched {
             let site = &claim.site;
             if !snapshot.hosts.contains_key(site) {
                 snapshot.hosts.insert(site.clone(), self.winner(site, &CanonicalPath::root()).cloned());
-                let related = wildcard_above(site).into_iter().chain(
-                    self.hosts_under
-                        .get(site)
-                        .into_iter()
-                        .flatten()
-                        .map(|host| Site { entry_point: site.entry_point.clone(), host: host.clone() }),
-                );
-                for related in related {
-                    for claimant in self.sites.get(&related).into_iter().flat_map(|on| on.all.iter()) {
-                        let overlap = self.overlap(&claimant.id, &related);
-                        snapshot.overlaps.insert((related.clone(), claimant.clone()), overlap);
-                    }
-                }
+                related.extend(wildcard_above(site));
+                let below = self.hosts_under.get(site).into_iter().flatten();
+                let entry_point = &site.entry_point;
+                related
+                    .extend(below.map(|host| Site { entry_point: entry_point.clone(), host: host.clone() }));
             }
             if let Some(prefix) = &claim.prefix {
                 let winner = self.winner(site, prefix).cloned();
                 snapshot.winners.insert((site.clone(), prefix.clone()), winner);
+            }
+        }
+        for site in related {
+            // Others are told nothing.
+            let claimants = self.sites.get(&site).into_iter().flat_map(|on| on.all.iter());
+            for claimant in claimants.filter(|claimant| is_service(claimant)) {
+                let overlap = self.overlap(&claimant.id, &site);
+                snapshot.overlaps.insert((site.clone(), claimant.clone()), overlap);
             }
         }
         snapshot
@@ -51,18 +53,27 @@ impl ClaimIndex {
     fn snapshot_owners(&self, touched: &BTreeSet<Claim>, first: Option<&Hold>, snapshot: &mut Snapshot) {
         let hosts: BTreeSet<_> = touched.iter().map(|claim| &claim.site.host).collect();
         for host in hosts.into_iter().filter(|host| !host.is_any()) {
-            snapshot.owners.insert(host.clone(), self.owners.ownership(host));
+            self.snapshot_owner(host, snapshot);
             for (below, _) in self.owners.below(host) {
-                snapshot.owners.insert(below.clone(), self.owners.ownership(below));
+                self.snapshot_owner(below, snapshot);
             }
             for wildcard in host.wildcards_above() {
-                // To find a wildcard's rival takes a look at all hosts below it. A claim that is not before the owner's
-                // cannot be it.
+                if snapshot.owners.contains_key(&wildcard) {
+                    continue;
+                }
+                // A claim that is not before the owner's cannot be a wildcard's rival.
                 let owner = self.owners.owner(&wildcard);
                 if !self.owners.of(&wildcard).is_empty() && first < owner {
-                    snapshot.owners.insert(wildcard.clone(), self.owners.ownership(&wildcard));
+                    self.snapshot_owner(&wildcard, snapshot);
                 }
             }
+        }
+    }
+
+    /// The ownership of one host. To find a wildcard's rival takes a look at all hosts below it, so it is looked for once.
+    fn snapshot_owner(&self, host: &CanonicalHost, snapshot: &mut Snapshot) {
+        if !snapshot.owners.contains_key(host) {
+            snapshot.owners.insert(host.clone(), self.owners.ownership(host));
         }
     }
 

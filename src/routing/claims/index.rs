@@ -102,6 +102,11 @@ impl ClaimIndex {
         self.services_with(|claim| claim.site.entry_point == *entry_point)
     }
 
+    /// The OrdersServices that claim something at the ingress controller of any class.
+    pub fn at_classes(&self) -> BTreeSet<Arc<Claimant>> {
+        self.services_with(|claim| matches!(claim.site.entry_point, EntryPoint::Class(_)))
+    }
+
     /// The OrdersServices that have a claim for which `is_meant` is true.
     fn services_with(&self, is_meant: impl Fn(&Claim) -> bool) -> BTreeSet<Arc<Claimant>> {
         let services = self.claimants.values().filter(|(claimant, _)| is_service(claimant));
@@ -166,9 +171,9 @@ impl ClaimIndex {
         let after = self.snapshot(&touched, first.as_ref());
         let mut affected = self.affected(&before, &after);
         if self.policy == HostPolicy::Namespace {
-            for claim in touched.iter().filter(|claim| claim.site.host.is_any()) {
-                affected.extend(self.at(&claim.site.entry_point));
-            }
+            let of_any_host = touched.iter().filter(|claim| claim.site.host.is_any());
+            let entry_points: BTreeSet<_> = of_any_host.map(|claim| &claim.site.entry_point).collect();
+            entry_points.into_iter().for_each(|entry_point| affected.extend(self.at(entry_point)));
         }
         affected.retain(|claimant| claimant.id != *id && is_service(claimant));
         affected
@@ -189,7 +194,8 @@ impl ClaimIndex {
         for (host, hold) in self.holds(claimant, claims) {
             self.owners.remove(&host, &hold);
         }
-        for claim in claims {
+        // From the end, so that of a long list of prefixes the last is removed each time.
+        for claim in claims.iter().rev() {
             self.unindex_claim(claimant, self.resolved_claim(claim));
         }
     }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 
 use super::{fixture::*, *};
 
@@ -112,4 +112,34 @@ fn a_wildcard_and_a_host_under_it_overlap_unless_they_belong_to_one_object() {
             && index.owners.is_empty(),
         "nothing is left"
     );
+}
+
+/// With a look at every host for each host, these steps would take many minutes; they take seconds.
+#[test]
+fn an_ingress_with_tens_of_thousands_of_hosts_below_a_wildcard_of_its_own_costs_as_much_as_it_has_hosts() {
+    const HOSTS: usize = 30_000;
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        for policy in [HostPolicy::Shared, HostPolicy::Namespace] {
+            let mut index = ClaimIndex::new(policy);
+            index.put(claimant(1, "a", "wild"), claims("*.t.dev", &["/a"]));
+            index.put(claimant(2, "a", "exact"), claims("x7.t.dev", &["/a"]));
+            let huge = foreign(3, "b", "huge", ClaimantKind::Ingress);
+            let names_of = (0..HOSTS).map(|number| format!("x{number}.t.dev"));
+            let hosts: BTreeSet<_> =
+                names_of.chain(["*.t.dev".to_owned()]).map(|name| served(site(None, &name), "/a")).collect();
+            let came = index.put(huge.clone(), hosts);
+            let went = index.remove(&huge.id);
+            done.send((policy, names(&came).join(","), names(&went).join(","))).unwrap();
+        }
+    });
+    for policy in [HostPolicy::Shared, HostPolicy::Namespace] {
+        let seen = ended.recv_timeout(Duration::from_secs(150)).expect("it is soon done");
+        let told = match policy {
+            // There is a new first host below the wildcard, which overlaps with it.
+            HostPolicy::Shared => "wild",
+            HostPolicy::Namespace => "wild,exact",
+        };
+        assert_eq!(seen, (policy, told.to_owned(), told.to_owned()));
+    }
 }

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, networking::v1::Ingress, rbac::v1::Role};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Service, ServiceAccount},
+    networking::v1::Ingress,
+    rbac::v1::Role,
+};
 use kube::{
     ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -10,7 +15,7 @@ use kube::{
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::{Value, json};
 
-use super::{CHILDREN, MONGO, child_api, settled, whole};
+use super::{CHILDREN, MONGO, child_api, settled, settled_of, whole};
 use crate::cluster::{TestNamespace, eventually};
 
 #[tokio::test]
@@ -143,6 +148,29 @@ async fn no_kind_of_child_is_adopted_from_someone_else() {
         child_api(&namespace, child).delete("orders", &DeleteParams::background()).await.unwrap();
     }
     namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn an_account_is_kept_when_the_spec_names_it_and_one_that_others_made_is_used_as_it_is() {
+    let namespace = TestNamespace::create("account").await;
+    namespace.secrets(MONGO).await;
+    let accounts = namespace.api::<ServiceAccount>();
+    let theirs = json!({"metadata": {"name": "theirs"}, "automountServiceAccountToken": true});
+    let theirs =
+        accounts.create(&PostParams::default(), &serde_json::from_value(theirs).unwrap()).await.unwrap();
+    let _controller = namespace.run("controller").await;
+    let named = |name: &str| namespace.service(name, json!({"podTemplate": {"serviceAccountName": name}}));
+    namespace.apply(&namespace.service("ours", json!({}))).await.unwrap();
+    namespace.condition("ours", Reconciled, "True", "AsExpected").await;
+    let ours = accounts.get("ours").await.unwrap();
+    for name in ["ours", "theirs"] {
+        namespace.apply(&named(name)).await.unwrap();
+        namespace.condition(name, Reconciled, "True", "AsExpected").await;
+        settled_of(&[(&namespace, name)]).await;
+    }
+    assert_eq!(accounts.get("ours").await.unwrap().uid(), ours.uid());
+    assert_eq!(accounts.get("theirs").await.unwrap().resource_version(), theirs.resource_version());
     namespace.remove().await;
 }
 

@@ -327,6 +327,33 @@ async fn a_status_names_the_object_of_another_namespace_and_quotes_nothing_that_
 }
 
 #[tokio::test]
+async fn a_route_that_is_still_served_is_not_given_to_others_because_the_change_of_its_ingress_was_rejected()
+{
+    let namespace = TestNamespace::create("stays").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    let (former, wanted) = (host_of(&namespace), format!("new.{}", host_of(&namespace)));
+    namespace.apply(&claiming(&namespace, "first", &former, "/a", &[])).await.unwrap();
+    namespace.condition("first", IngressReady, "True", "MissingClient").await;
+    let mut moved = claiming(&namespace, "first", &wanted, "/a", &[]);
+    moved["spec"]["ingress"]["annotations"] = json!({"no key has a space": "x"});
+    namespace.apply(&moved).await.unwrap();
+    let message = namespace.condition("first", Valid, "False", "InvalidSpec").await;
+    assert!(message.contains("Ingress \"first\""), "{message}");
+    assert_eq!(served(&namespace, "first").await, [format!("{former}/a")]);
+    namespace.apply(&claiming(&namespace, "second", &former, "/a", &[])).await.unwrap();
+    let message = namespace.condition("second", IngressReady, "False", "HostPathConflict").await;
+    assert!(message.contains("/first"), "{message}");
+
+    moved["spec"]["ingress"]["annotations"] = json!({});
+    namespace.apply(&moved).await.unwrap();
+    namespace.condition("second", IngressReady, "True", "MissingClient").await;
+    assert_eq!(served(&namespace, "first").await, [format!("{wanted}/a")]);
+    assert_eq!(served(&namespace, "second").await, [format!("{former}/a")]);
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn a_suspended_winner_keeps_what_it_serves_and_a_restart_changes_nothing() {
     let namespace = TestNamespace::create("keeps").await;
     namespace.secrets(MONGO).await;

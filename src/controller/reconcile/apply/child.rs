@@ -88,6 +88,22 @@ impl ChildWriter<'_> {
         Ok(all)
     }
 
+    /// As [`Self::sync_kind`], for at most one child; an object of its name that is not ours is as good.
+    pub(super) async fn sync_unless_there<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
+        let is_ours = matches!(
+            self.observed(ChildId::of::<K>(0)),
+            Observation::Present(child) if child.owner.uid == self.owner.uid
+        );
+        if !children.is_empty()
+            && !is_ours
+            && let Some(live) = self.live_metadata::<K>(0).await?
+            && !self.may_apply(&live)
+        {
+            return Ok(ChildOutcome::default());
+        }
+        self.sync_kind(children).await
+    }
+
     async fn sync<K: Child>(&self, index: usize, child: &K) -> Result<ChildOutcome, Problem> {
         let (id, fingerprint) = (ChildId::of::<K>(index), Fingerprint::of(child));
         let observed = self.observed(id);

@@ -98,6 +98,45 @@ impl Applied {
     }
 }
 
+/// Children that could not be applied or deleted.
+#[derive(Clone, Debug)]
+pub struct Failures {
+    /// Why not; of each child, and of the Deployment first.
+    pub problems: Vec<Problem>,
+    /// Why Gateways do not serve the routes that were applied.
+    pub route_problems: Vec<Problem>,
+    /// Which routes are served now.
+    pub routes: RoutesAfter,
+}
+
+/// Which routes are served after an attempt to apply the children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoutesAfter {
+    /// Those that are wanted.
+    Wanted,
+    /// Those of before.
+    Former,
+    /// Those of before, or those that are wanted, or some of each: of Ingress and HTTPRoutes not all were applied, and of a
+    /// write without an answer nobody knows what became of it.
+    Either,
+}
+
+impl RoutesAfter {
+    fn of(prepared: &Prepared, outcomes: &[(ChildKind, Result<ChildOutcome, Problem>)]) -> Self {
+        let failure = |kind| {
+            outcomes.iter().find(|(of, _)| *of == kind).and_then(|(_, outcome)| outcome.as_ref().err())
+        };
+        let is_refused = |problem: &Problem| {
+            matches!(problem.reason, Reason::InvalidSpec | Reason::NotOwned | Reason::Forbidden)
+        };
+        match (failure(ChildKind::Ingress), failure(ChildKind::HTTPRoute)) {
+            (None, None) => Self::Wanted,
+            (Some(problem), None) if prepared.routes.is_empty() && is_refused(problem) => Self::Former,
+            _ => Self::Either,
+        }
+    }
+}
+
 /// Applies every child that is not in sync, and deletes those that are switched off. One child's failure does not keep
 /// the others from being applied.
 ///
@@ -114,7 +153,7 @@ pub async fn apply(
     prepared: &Prepared,
     recorded: Option<&str>,
     held: &HeldDeployment,
-) -> Result<Applied, Vec<Problem>> {
+) -> Result<Applied, Failures> {
     let writer = ChildWriter { context, owner, adopts, held };
     if let Some(recorded) = recorded {
         restore(&writer, prepared, recorded);
@@ -128,6 +167,7 @@ pub async fn apply(
     }
     // Of several problems the Deployment's comes first: it is what the others are for.
     outcomes.sort_by_key(|(kind, _)| *kind != ChildKind::Deployment);
+    let routes = RoutesAfter::of(prepared, &outcomes);
     let (mut rollout, mut route_problems, mut problems) = (None, Vec::new(), Vec::new());
     let mut unmeasured_since = None;
     for (_, outcome) in outcomes {
@@ -148,7 +188,7 @@ pub async fn apply(
             let deployment = held.hash(owned).or_else(|| held.held.clone());
             Ok(Applied { rollout, route_problems, unmeasured_since, keeps_ingress, digest, deployment })
         }
-        _ => Err(problems),
+        _ => Err(Failures { problems, route_problems, routes }),
     }
 }
 
@@ -204,6 +244,9 @@ impl<'a> PreparedVisitor<'a> for Plan<'a> {
                 ChildKind::Ingress if keeps_ingress => Ok(ChildOutcome::default()),
                 kind if !writer.is_served(kind) && children.is_empty() => Ok(ChildOutcome::default()),
                 kind if !writer.is_served(kind) => Ok(not_served(kind)),
+                ChildKind::ServiceAccount if prepared.account_is_named => {
+                    writer.sync_unless_there(children).await
+                }
                 _ => writer.sync_kind(children).await,
             };
             (K::KIND, outcome)
@@ -245,5 +288,59 @@ fn not_served(kind: ChildKind) -> ChildOutcome {
         | ChildKind::PodDisruptionBudget
         | ChildKind::ServiceAccount
         | ChildKind::NetworkPolicy => ChildOutcome::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::controller::{
+        fixture::service,
+        reconcile::{build::build, dereference::Dereferenced, validate::validate},
+    };
+
+    #[test]
+    fn the_routes_that_are_wanted_are_served_only_if_ingress_and_http_routes_were_applied() {
+        let prepared = |gateway: Value| {
+            let service = service(json!({"gateway": gateway}));
+            build(&validate(&service, &Dereferenced::default(), Some("i")).unwrap())
+        };
+        let ingress_only = prepared(Value::Null);
+        let both = prepared(json!({"hostnames": ["a.dev"], "parentRefs": [{"name": "g"}]}));
+        let failed = |kind: ChildKind, reason: Reason| (kind, Err(Problem::new(reason, "m")));
+        let applied = |kind: ChildKind| (kind, Ok(ChildOutcome::default()));
+        use ChildKind::{Deployment, HTTPRoute, Ingress};
+        for (prepared, outcomes, expected) in [
+            (
+                &both,
+                [failed(Deployment, Reason::ApplyFailed), applied(Ingress), applied(HTTPRoute)],
+                RoutesAfter::Wanted,
+            ),
+            (
+                &both,
+                [applied(Deployment), failed(Ingress, Reason::InvalidSpec), applied(HTTPRoute)],
+                RoutesAfter::Either,
+            ),
+            (
+                &both,
+                [applied(Deployment), applied(Ingress), failed(HTTPRoute, Reason::Forbidden)],
+                RoutesAfter::Either,
+            ),
+            // Nobody knows what became of a write that timed out.
+            (
+                &ingress_only,
+                [applied(Deployment), failed(Ingress, Reason::ApplyFailed), applied(HTTPRoute)],
+                RoutesAfter::Either,
+            ),
+            (
+                &ingress_only,
+                [applied(Deployment), failed(Ingress, Reason::InvalidSpec), applied(HTTPRoute)],
+                RoutesAfter::Former,
+            ),
+        ] {
+            assert_eq!(RoutesAfter::of(prepared, &outcomes), expected);
+        }
     }
 }

@@ -46,6 +46,7 @@ pub fn build(service: &ValidatedOrdersService) -> Prepared {
         autoscaler: autoscaler::build_autoscaler(service),
         budget: service.max_unavailable.as_ref().map(|most| budget::build_budget(service, most)),
         account: account::build_account(service),
+        account_is_named: service.pods.service_account_name.is_some(),
         network_policy: network::build_network_policy(service),
     }
 }
@@ -322,7 +323,10 @@ mod tests {
         assert_eq!(json!(own.account)["automountServiceAccountToken"], false);
         let named = built(json!({"podTemplate": {"serviceAccountName": "mine"}}));
         assert_eq!(json!(named.deployment)["spec"]["template"]["spec"]["serviceAccountName"], "mine");
-        assert_eq!(named.account, None);
+        assert_eq!((named.account, named.account_is_named), (None, true));
+        let own_by_name = built(json!({"podTemplate": {"serviceAccountName": "orders"}}));
+        assert_eq!((own_by_name.account, own_by_name.account_is_named), (own.account, true));
+        assert!(!own.account_is_named);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Prepared {
     pub budget: Option<PodDisruptionBudget>,
     /// The account of the pods.
     pub account: Option<ServiceAccount>,
+    /// Whether the spec names the account, so that one of that name serves whoever made it.
+    pub account_is_named: bool,
     /// Who may connect to them.
     pub network_policy: Option<NetworkPolicy>,
 }
@@ -61,6 +63,7 @@ impl Prepared {
             autoscaler,
             budget,
             account,
+            account_is_named: _,
             network_policy,
         } = self;
         visitor.visit(slice::from_ref(deployment));

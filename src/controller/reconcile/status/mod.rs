@@ -19,17 +19,19 @@ use super::{
     pods::selector,
 };
 use crate::{
-    controller::problem::Problem,
+    controller::{children::rollout::Rollout, problem::Problem},
     crd::{
         ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true,
         set_condition,
     },
 };
 
-/// The status after `outcome`, without the conditions that other managers own.
+/// The status after `outcome`, without the conditions that other managers own. If not every step was done, `observed` is
+/// how far the Deployment is, as far as that is known.
 pub fn compute(
     service: &OrdersService,
     outcome: &Outcome,
+    observed: Option<&Rollout>,
     operator: &str,
     now: Timestamp,
 ) -> OrdersServiceStatus {
@@ -108,17 +110,19 @@ pub fn compute(
             );
             set(ConditionType::Reconciled, false, Reason::AnotherOperator, message);
         }
-        Err(Stopped::Rejected(valid, problems)) => {
+        Err(Stopped::Rejected(valid, failures)) => {
+            let problems = &failures.problems;
             let rejected = problems.iter().filter(|problem| problem.reason == Reason::InvalidSpec);
             set(ConditionType::Valid, false, Reason::InvalidSpec, Problem::join(rejected));
             set(ConditionType::Reconciled, false, Reason::InvalidSpec, Problem::join(problems));
-            routes::describe(&mut status, valid, &[]);
+            routes::describe_after(&mut status, valid, failures);
         }
-        Err(Stopped::NotApplied(valid, problems)) => {
+        Err(Stopped::NotApplied(valid, failures)) => {
+            let problems = &failures.problems;
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
             set(ConditionType::Reconciled, false, reason, Problem::join(problems));
-            routes::describe(&mut status, valid, &[]);
+            routes::describe_after(&mut status, valid, failures);
         }
         Ok(Completed { valid, applied, pod_problem, autoscaler_warning, .. }) => {
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
@@ -142,19 +146,31 @@ pub fn compute(
                 _ => old.previous_image.clone(),
             };
             status.image = Some(valid.image.clone());
-            status.replicas = Some(rollout.replicas);
-            status.ready_replicas = Some(rollout.ready);
-            status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.desired));
+            count(&mut status, rollout);
             if !applied.keeps_ingress() {
                 routes::describe(&mut status, valid, applied.route_problems());
             }
         }
     }
-    // Conditions that this outcome says nothing about stay as they were.
     if outcome.is_err() {
+        let former = |kind| find_condition(&old.conditions, kind);
+        if let Some(rollout) = observed.filter(|rollout| rollout.is_observed) {
+            let (available, reason, message) = availability(rollout, None);
+            // The pods are of the generation that was applied last.
+            let generation = former(ConditionType::Available).map_or(generation, |of| of.observed_generation);
+            let (kind, reason) = (ConditionType::Available, reason.as_str().into());
+            let told = NewCondition { kind, status: available, reason, message, generation };
+            set_condition(&mut conditions, &old.conditions, told, now);
+            count(&mut status, rollout);
+        }
+        // Conditions that this outcome says nothing about stay as they were; but whether a former spec was valid says nothing
+        // about this one.
         for kind in [ConditionType::Valid, ConditionType::Available, ConditionType::IngressReady] {
+            let is_meant = |former: &&Condition| {
+                kind != ConditionType::Valid || former.observed_generation == generation
+            };
             if find_condition(&conditions, kind).is_none() {
-                conditions.extend(find_condition(&old.conditions, kind).cloned());
+                conditions.extend(former(kind).filter(is_meant).cloned());
             }
         }
     }
@@ -175,6 +191,13 @@ pub fn compute(
     conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
     status.conditions = conditions;
     status
+}
+
+/// Sets the numbers of pods.
+fn count(status: &mut OrdersServiceStatus, rollout: &Rollout) {
+    status.replicas = Some(rollout.replicas);
+    status.ready_replicas = Some(rollout.ready);
+    status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.desired));
 }
 
 /// `Ready`: status, reason and message of the first condition that is false, the controller's before the sweeper's; but
@@ -228,10 +251,10 @@ mod tests {
 
     use super::*;
     use crate::controller::{
-        children::{partial::Partial, rollout::Rollout},
+        children::partial::Partial,
         fixture::service,
         reconcile::{
-            apply::Applied,
+            apply::{Applied, Failures, RoutesAfter},
             dereference::Dereferenced,
             status::update::is_current,
             validate::{validate, validated::ValidatedOrdersService},
@@ -271,7 +294,7 @@ mod tests {
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
         let mut step = |applied: &Applied, second| {
-            let status = compute(&service, &completed(&valid, applied), "shop/lease", at(second));
+            let status = compute(&service, &completed(&valid, applied), None, "shop/lease", at(second));
             service.status = Some(status.clone());
             status
         };
@@ -293,7 +316,7 @@ mod tests {
         let gateway = json!({"parentRefs": [{"name": "g", "sectionName": "https"}], "hostnames": ["a.dev"]});
         let service = service(json!({"ingress": null, "gateway": gateway}));
         let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
-        let status = compute(&service, &completed(&valid, &available(2)), "shop/lease", at(1));
+        let status = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1));
         let told = find_condition(&status.conditions, ConditionType::IngressReady).unwrap();
         assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "MissingClient"));
         assert!(told.message.contains("requests for a.dev that no route takes"), "{}", told.message);
@@ -303,6 +326,7 @@ mod tests {
         let status = compute(
             &service,
             &completed(&valid, &Applied::for_test(available(2).rollout().clone(), missing)),
+            None,
             "shop/lease",
             at(1),
         );
@@ -374,7 +398,7 @@ mod tests {
         set_condition(&mut conditions, &[], unreachable, at(1));
         service.status = Some(OrdersServiceStatus { conditions, ..OrdersServiceStatus::default() });
         let told = |applied: &Applied| {
-            let status = compute(&service, &completed(&valid, applied), "shop/lease", at(2));
+            let status = compute(&service, &completed(&valid, applied), None, "shop/lease", at(2));
             let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap();
             ready.reason.clone()
         };
@@ -429,12 +453,13 @@ mod tests {
         let mut service = service(json!({}));
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
-        let before = compute(&service, &completed(&valid, &available(2)), "shop/lease", at(1));
+        let before = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1));
         service.status = Some(before.clone());
         let problem = [Problem::new(Reason::DuplicatePath, "two")];
         let status = compute(
             &service,
             &Err(Stopped::Invalid { problems: problem.to_vec(), is_missing: false }),
+            None,
             "shop/lease",
             at(2),
         );
@@ -444,6 +469,69 @@ mod tests {
             find_condition(&before.conditions, ConditionType::Available)
         );
         assert_eq!((status.ready_replicas, &status.routes), (Some(2), &before.routes));
+    }
+
+    #[test]
+    fn pods_are_told_of_as_they_are_whatever_keeps_the_steps_from_being_done() {
+        let mut service = service(json!({}));
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        let before = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1));
+        service.status = Some(before);
+        service.metadata.generation = Some(2);
+        let told = |observed: Option<&Rollout>| {
+            let status = compute(&service, &Err(Stopped::Suspended), observed, "shop/lease", at(2));
+            let of_pods = find_condition(&status.conditions, ConditionType::Available).unwrap().clone();
+            let numbers = (status.replicas, status.ready_replicas, status.ready_of_wanted);
+            (of_pods.status, of_pods.observed_generation, numbers)
+        };
+        let as_before = ("True".to_owned(), Some(1), (Some(2), Some(2), Some("2/2".to_owned())));
+        assert_eq!(told(None), as_before);
+        let failed = available(0);
+        let observed = failed.rollout();
+        assert_eq!(
+            told(Some(observed)),
+            ("False".to_owned(), Some(1), (Some(2), Some(0), Some("0/2".to_owned())))
+        );
+        let not_seen_yet = Rollout { is_observed: false, ..observed.clone() };
+        assert_eq!(told(Some(&not_seen_yet)), as_before);
+    }
+
+    #[test]
+    fn that_a_former_spec_was_valid_says_nothing_about_this_one() {
+        let mut service = service(json!({}));
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        service.status =
+            Some(compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1)));
+        let mut is_known = |generation| {
+            service.metadata.generation = Some(generation);
+            let status = compute(&service, &Err(Stopped::Suspended), None, "shop/lease", at(2));
+            find_condition(&status.conditions, ConditionType::Valid).is_some()
+        };
+        assert!(is_known(1) && !is_known(2));
+    }
+
+    #[test]
+    fn routes_that_may_still_be_served_are_not_given_up() {
+        let mut service = service(json!({"ingress": {"hosts": ["a.dev"], "routes": [], "client": null}}));
+        let was = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        let before = compute(&service, &completed(&was, &available(2)), None, "shop/lease", at(1));
+        service.status = Some(before.clone());
+        service.spec.ingress.as_mut().unwrap().hosts = vec![crate::crd::Host("b.dev".into())];
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        for (routes, hosts, url) in [
+            (RoutesAfter::Wanted, &["b.dev"][..], "http://b.dev/api/orders"),
+            (RoutesAfter::Former, &["a.dev"], "http://a.dev/api/orders"),
+            (RoutesAfter::Either, &["a.dev", "b.dev"], "http://a.dev/api/orders"),
+        ] {
+            let problems = vec![Problem::new(Reason::InvalidSpec, "m")];
+            let failures = Failures { problems, route_problems: Vec::new(), routes };
+            for stopped in [Stopped::Rejected, Stopped::NotApplied] {
+                let outcome = Err(stopped(Box::new(valid.clone()), failures.clone()));
+                let status = compute(&service, &outcome, None, "shop/lease", at(2));
+                let served: Vec<_> = status.routes.iter().map(|route| route.host.as_str()).collect();
+                assert_eq!((served.as_slice(), status.url.as_deref()), (hosts, Some(url)));
+            }
+        }
     }
 
     #[test]
@@ -458,7 +546,7 @@ mod tests {
         .unwrap();
         service.status =
             Some(OrdersServiceStatus { conditions: vec![theirs], ..OrdersServiceStatus::default() });
-        let status = compute(&service, &completed(&valid, &available(2)), "shop/lease", at(1));
+        let status = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1));
         assert_eq!(ready(&status).1, "DatabaseUnreachable");
         assert!(status.conditions.iter().all(|condition| condition.type_ != "DatabaseReady"));
     }

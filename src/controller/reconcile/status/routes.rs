@@ -3,7 +3,10 @@
 use crate::{
     controller::{
         problem::Problem,
-        reconcile::validate::validated::{HostRoutes, ValidatedOrdersService},
+        reconcile::{
+            apply::{Failures, RoutesAfter},
+            validate::validated::{HostRoutes, ValidatedOrdersService},
+        },
     },
     crd::{OrdersServiceStatus, Reason, RenderedRoute},
     routing::{CanonicalHost, Route, RouteTable},
@@ -90,6 +93,33 @@ pub(super) fn describe(
         routes.iter().map(rendered).collect::<Vec<_>>()
     };
     status.routes = tables.into_iter().flat_map(of_host).collect();
+}
+
+/// How many routes are kept at most while specs come and none can be applied; each asks for some hundreds at most.
+const MAX_KEPT: usize = 2_000;
+
+/// As [`describe`], if not every child was applied. What may still be served is kept, or another object could be given it.
+pub(super) fn describe_after(
+    status: &mut OrdersServiceStatus,
+    valid: &ValidatedOrdersService,
+    failures: &Failures,
+) {
+    let (routes, url) = (std::mem::take(&mut status.routes), status.url.take());
+    if failures.routes != RoutesAfter::Former {
+        describe(status, valid, &failures.route_problems);
+    }
+    if failures.routes == RoutesAfter::Wanted {
+        return;
+    }
+    let wanted = std::mem::replace(&mut status.routes, routes);
+    for route in wanted {
+        if status.routes.len() < MAX_KEPT
+            && !status.routes.iter().any(|known| (&known.host, &known.path) == (&route.host, &route.path))
+        {
+            status.routes.push(route);
+        }
+    }
+    status.url = url.or(status.url.take());
 }
 
 /// Whether the URL is HTTPS. Of a Gateway's listener only the name is known.

@@ -250,19 +250,32 @@ mod tests {
     }
 
     #[test]
-    fn annotations_that_make_prefixes_regexes_are_refused() {
+    fn annotations_that_make_prefixes_regexes_or_change_their_order_are_refused() {
         let with = |name: &str, value: &str| {
             let ingress = serde_json::json!({"ingress": {"annotations": {name: value}}});
             validate(&service(ingress), &Dereferenced::default(), Some("i"))
         };
         for (name, value) in [
             ("nginx.ingress.kubernetes.io/use-regex", "true"),
+            ("nginx.ingress.kubernetes.io/use-regex", "True"),
+            ("nginx.ingress.kubernetes.io/use-regex", "t"),
+            ("nginx.ingress.kubernetes.io/use-regex", "1"),
+            ("nginx.ingress.kubernetes.io/use-regex", " true"),
             ("nginx.ingress.kubernetes.io/rewrite-target", "/$1"),
+            ("nginx.org/path-regex", "case_insensitive"),
+            ("haproxy-ingress.github.io/path-type", "regex"),
+            ("haproxy-ingress.github.io/path-type", "Regex"),
+            ("ingress.kubernetes.io/path-type", "regex"),
+            ("traefik.ingress.kubernetes.io/router.priority", "42"),
         ] {
             let found = with(name, value).unwrap_err();
             assert!(found.len() == 1 && found[0].message.contains(name), "{found:?}");
         }
-        assert!(with("nginx.ingress.kubernetes.io/use-regex", "false").is_ok());
+        for value in ["false", "False", "FALSE", "f", "F", "0"] {
+            assert!(with("nginx.ingress.kubernetes.io/use-regex", value).is_ok(), "{value}");
+        }
+        assert!(with("haproxy-ingress.github.io/path-type", "prefix").is_ok());
+        assert!(with("traefik.ingress.kubernetes.io/router.entrypoints", "websecure").is_ok());
         assert!(with("nginx.ingress.kubernetes.io/proxy-body-size", "1m").is_ok());
     }
 

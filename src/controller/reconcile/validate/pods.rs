@@ -12,7 +12,8 @@ use super::{
     volumes,
 };
 use crate::crd::{
-    CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, OrdersServiceSpec, RESERVED_ENV, RESERVED_LABELS,
+    CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, LocalSecret, OrdersServiceSpec, RESERVED_ENV,
+    RESERVED_LABELS, Resources,
 };
 
 /// The number of pods if nothing sets another.
@@ -160,6 +161,12 @@ pub(super) fn validate(
             "spec.podTemplate.annotations has {CHECKSUM_ANNOTATION:?}, which the operator sets itself: remove it"
         ));
     }
+    let mut secrets = BTreeSet::new();
+    for LocalSecret { name } in &spec.image_pull_secrets {
+        if !secrets.insert(name) {
+            invalid(format!("spec.imagePullSecrets has {name:?} twice: remove one"));
+        }
+    }
     let mut constraints = BTreeSet::new();
     for constraint in &template.topology_spread_constraints {
         if !constraints.insert((&constraint.topology_key, &constraint.when_unsatisfiable)) {
@@ -242,6 +249,10 @@ mod tests {
             (json!({"podTemplate": {"annotations": {CHECKSUM_ANNOTATION: "x"}}}), "which the operator sets"),
             (json!({"podTemplate": {"extraEnv": [{"name": "PORT"}]}}), "\"PORT\", which the operator sets"),
             (json!({"podTemplate": {"extraEnv": [{"name": "A"}, {"name": "A"}]}}), "\"A\" twice"),
+            (
+                json!({"imagePullSecrets": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}),
+                "imagePullSecrets has \"a\" twice",
+            ),
             (
                 json!({"podTemplate": {"extraEnv": [{"name": "A", "value": "", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]}}),
                 "with value and valueFrom",
