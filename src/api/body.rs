@@ -2,7 +2,7 @@
 //!
 //! Malformed JSON is answered with 400 on every route, signed in or not, and a body over the limit with 413:
 //! the Node.js service checks in this order. A body of another content type is treated as absent. What is kept of bodies is
-//! part of the memory that clients can have; if there is none left, the session is looked at first.
+//! part of the memory that clients can have, unless it is small; if there is none left, the session is looked at first.
 
 use std::time::Duration;
 
@@ -21,7 +21,13 @@ use serde::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{budget::Account, error::ApiError, inflate::inflated, session::Sessions, state::ApiState};
+use super::{
+    budget::{Account, SMALL},
+    error::ApiError,
+    inflate::inflated,
+    session::Sessions,
+    state::ApiState,
+};
 
 /// 100 kB, as in the Node.js service.
 const LIMIT: usize = 100 * 1024;
@@ -43,7 +49,7 @@ pub(super) struct RequestFields {
 /// Middleware: reads the body and adds its fields to the request as an extension.
 pub(super) async fn read(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let mut head = state.budget.account();
-    if let Err(error) = head.count_head(&request, || state.sessions.user(request.headers()).is_ok()) {
+    if let Err(error) = head.count_head(&request, || state.sessions.user(request.headers()).ok()) {
         return refused(&state, error);
     }
     let (parts, body) = request.into_parts();
@@ -83,7 +89,7 @@ async fn in_time<T>(receive: impl Future<Output = Result<T, Refused>>) -> Result
     timeout(TIMEOUT, receive).await.unwrap_or(Err(Refused::Wrong(ApiError::BodyTooSlow)))
 }
 
-/// The body if it is JSON; what is received of it is counted.
+/// The body if it is JSON; what is received of it is counted, once it is not small.
 async fn receive(
     body: Body,
     headers: &HeaderMap,
@@ -93,9 +99,14 @@ async fn receive(
     if body.is_end_stream() {
         return Ok(Vec::new());
     }
-    let (is_kept, is_signed_in) = (is_json(headers), || sessions.user(headers).is_ok());
+    let (is_kept, user) = (is_json(headers), || sessions.user(headers).ok());
     let mut chunks = body.into_data_stream();
-    let (mut kept, mut received) = (Vec::new(), 0_usize);
+    let (mut kept, mut received, mut counted) = (Vec::new(), 0_usize, 0);
+    let mut count_to = |bytes: usize| {
+        let more = if bytes <= SMALL { 0 } else { bytes.saturating_sub(counted) };
+        counted += more;
+        account.count(more, user).map_err(Refused::NoRoom)
+    };
     // A body that breaks off is malformed, whatever its content type.
     while let Some(chunk) = chunks.try_next().await.map_err(|_| Refused::Wrong(ApiError::MalformedJson))? {
         received = received.saturating_add(chunk.len());
@@ -103,7 +114,7 @@ async fn receive(
             break;
         }
         if received <= LIMIT && is_kept {
-            account.count(chunk.len(), is_signed_in).map_err(Refused::NoRoom)?;
+            count_to(received)?;
             kept.reserve_exact(chunk.len());
             kept.extend_from_slice(&chunk);
         } else {
@@ -116,8 +127,8 @@ async fn receive(
     if kept.is_empty() {
         return Ok(kept);
     }
-    let (compressed, body) = (kept.len(), inflated(headers, kept, LIMIT).map_err(Refused::Wrong)?);
-    account.count(body.len().saturating_sub(compressed), is_signed_in).map_err(Refused::NoRoom)?;
+    let body = inflated(headers, kept, LIMIT).map_err(Refused::Wrong)?;
+    count_to(body.len())?;
     Ok(body)
 }
 
@@ -192,6 +203,23 @@ mod tests {
             in_time(receive(Body::from_stream(beginning), &headers, &sessions, &mut account)).await;
         assert_eq!(received, Err(Refused::Wrong(ApiError::BodyTooSlow)));
         assert_eq!(started.elapsed(), TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn while_others_have_all_the_memory_a_small_body_is_received_and_a_large_one_is_not() {
+        let (headers, sessions) = (json(), Sessions::new("a key"));
+        for (size, expected) in
+            [(40, Ok(40)), (SMALL, Ok(SMALL)), (SMALL + 1, Err(Refused::NoRoom(ApiError::NotAuthorized)))]
+        {
+            let mut account = Budget::new(0).account();
+            let chunks = vec![b' '; size]
+                .chunks(1000)
+                .map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec()))
+                .collect::<Vec<_>>();
+            let body = Body::from_stream(stream::iter(chunks));
+            let received = receive(body, &headers, &sessions, &mut account).await;
+            assert_eq!(received.map(|body| body.len()), expected);
+        }
     }
 
     fn ticket_id(body: &str) -> Result<Option<Value>, ApiError> {

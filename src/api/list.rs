@@ -1,26 +1,33 @@
-//! Handler of `GET /api/orders`: all orders of the user as a stream, or page by page.
+//! Handler of `GET /api/orders`: all orders of the user, or page by page.
+//!
+//! A list is read and written little by little, in memory that is taken before. What is large is streamed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use axum::{
     BoxError,
     body::{Body, Bytes},
     extract::{Query, State},
-    http::{HeaderName, StatusCode, Uri, header},
+    http::{StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use futures::{Stream, TryStreamExt, stream};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    budget::Account,
     error::ApiError,
-    response::{JSON, json},
+    metrics::Metrics,
+    reading::Reading,
+    response::{JSON, of_json},
     session::SignedIn,
     state::ApiState,
+    untaken::held,
     view::{DirectionView, OrderView, StatusView},
 };
 use crate::{
-    order::{OrderId, OrderStatus, Reservation, UserId},
-    store::{ListOrder, Listing, Page, Store},
+    order::{Order, OrderId, OrderStatus, UserId},
+    store::{ListOrder, Listing, Page, Store, StoreError},
 };
 
 /// The largest `limit`.
@@ -28,6 +35,19 @@ const MAX_LIMIT: u32 = 1000;
 
 /// How many orders of a list without a limit are read at a time, which bounds the memory of such a request.
 const CHUNK: u32 = 500;
+
+/// How many tickets are read at a time: with the longest titles that events and imports take, two megabytes.
+const TICKETS: usize = 250;
+
+/// How large a list or a page may be that is answered as a whole; others are streamed.
+const WHOLE: usize = 512 * 1024;
+
+/// How large a chunk of a stream may be, and one more order. Usually a chunk ends before that, with the orders that were read
+/// at a time.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What a stream takes until it is taken: a chunk, and orders that are read and not yet written.
+const STREAMED: usize = 384 * 1024;
 
 /// The parameters of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,75 +94,145 @@ pub(super) async fn list(
     SignedIn(user): SignedIn,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let parameters = parse(user, &uri)?;
-    let store = state.database.store()?;
-    let page = store.page(&parameters.listing, parameters.limit.unwrap_or(CHUNK)).await?;
-    Ok(match (page.next, parameters.limit) {
-        (None, _) => json(StatusCode::OK, &views(&page.orders))?,
-        (Some(next), Some(limit)) => {
-            let link: (HeaderName, String) = (header::LINK, next_link(limit, next, &parameters.kept));
-            ([link], json(StatusCode::OK, &views(&page.orders))?).into_response()
-        }
-        (Some(_), None) => {
-            let body = Body::from_stream(stream_orders(store.clone(), parameters.listing, page));
-            ([(header::CONTENT_TYPE, JSON)], body).into_response()
-        }
-    })
+    let ListParameters { listing, kept, limit } = parse(user, &uri)?;
+    let size = limit.unwrap_or(CHUNK);
+    // Until the orders are written, or counted with a stream.
+    let mut room = state.reading.orders(size as usize).await?;
+    let mut list = OrderList::new(state, listing)?;
+    list.read(size).await?;
+    room.keep_for_orders(list.orders.len());
+    let link = limit.and(list.next).map(|next| {
+        list.next = None;
+        [(header::LINK, next_link(size, next, &kept))]
+    });
+    list.write(if list.next.is_none() { WHOLE } else { CHUNK_BYTES }).await?;
+    let response = if list.is_written() {
+        held(of_json(StatusCode::OK, list.close()), list.account)
+    } else {
+        list.count(STREAMED)?;
+        ([(header::CONTENT_TYPE, JSON)], Body::from_stream(chunks(list))).into_response()
+    };
+    Ok((link, response).into_response())
 }
 
-fn views(orders: &[Reservation]) -> Vec<OrderView<'_>> {
-    orders.iter().map(OrderView::from).collect()
-}
-
-/// The orders of the first page and of all following ones, as one JSON array. An error aborts the connection before
-/// the array is closed, so that no client mistakes a part of the list for all of it.
-fn stream_orders(store: Store, listing: Listing, first: Page) -> impl Stream<Item = Result<Bytes, BoxError>> {
-    let start = OrderStream { store, listing, page: Some(first), is_array_open: false };
-    let chunks = stream::try_unfold(Some(start), |stream| async {
-        let Some(stream) = stream else { return Ok(None) };
-        stream.chunk().await.map(Some)
+/// A list as one JSON array, in chunks. An error aborts the connection before the array is closed, so that no client
+/// mistakes a part of the list for all of it.
+fn chunks(list: OrderList) -> impl Stream<Item = Result<Bytes, BoxError>> {
+    let chunks = stream::try_unfold(list, |list| async {
+        if list.is_closed {
+            return Ok(None);
+        }
+        // In a task of its own, so that it is done with what others wait for whether this is polled or not.
+        let chunk = AbortOnDropHandle::new(tokio::spawn(list.chunk())).await?;
+        chunk.map(Some).map_err(|error| error.message().into())
     });
     chunks
         .inspect_err(|error: &BoxError| tracing::warn!(%error, "a list of orders was aborted before its end"))
 }
 
-/// A list that is being streamed.
-struct OrderStream {
+/// A list that is being written.
+struct OrderList {
     store: Store,
+    reading: Reading,
+    metrics: Metrics,
+    /// What is counted of it until the client has taken all.
+    account: Account,
     listing: Listing,
-    /// The next page, if it is read already.
-    page: Option<Page>,
+    /// The orders that are read, and not yet written.
+    orders: VecDeque<Order>,
+    /// The order after which the next page begins.
+    next: Option<OrderId>,
+    /// For how many orders the tickets are read at a time.
+    at_a_time: usize,
+    /// What is written, and not yet handed over.
+    text: Vec<u8>,
     /// Whether the opening bracket and the first order are written.
     is_array_open: bool,
+    is_closed: bool,
 }
 
-impl OrderStream {
-    /// The next piece of the array, and the rest of the stream: none once the array is closed.
-    async fn chunk(mut self) -> Result<(Bytes, Option<Self>), BoxError> {
-        let mut text = Vec::new();
-        loop {
-            let page = match self.page.take() {
-                Some(page) => page,
-                None => self.store.page(&self.listing, CHUNK).await?,
-            };
-            for order in &page.orders {
-                text.push(if self.is_array_open { b',' } else { b'[' });
+impl OrderList {
+    fn new(state: ApiState, listing: Listing) -> Result<Self, ApiError> {
+        Ok(Self {
+            store: state.database.store()?.clone(),
+            reading: state.reading,
+            metrics: state.metrics,
+            account: state.budget.account_of(listing.user.clone()),
+            listing,
+            orders: VecDeque::new(),
+            next: None,
+            at_a_time: TICKETS,
+            text: Vec::new(),
+            is_array_open: false,
+            is_closed: false,
+        })
+    }
+
+    /// Reads a page.
+    async fn read(&mut self, limit: u32) -> Result<(), StoreError> {
+        let Page { orders, next } = self.store.page(&self.listing, limit).await?;
+        (self.orders, self.next) = (orders.into(), next);
+        Ok(())
+    }
+
+    /// Writes the orders that are read, until there are so many bytes.
+    async fn write(&mut self, most: usize) -> Result<(), ApiError> {
+        while !self.orders.is_empty() && self.text.len() < most {
+            let orders = || self.orders.iter().take(self.at_a_time);
+            let ids: BTreeSet<_> = orders().filter_map(|order| order.ticket).collect();
+            let _room = self.reading.tickets(ids.len()).await?;
+            let tickets = self.store.tickets(&ids).await?;
+            let mut written = 0;
+            for order in orders() {
+                if self.text.len() >= most {
+                    break;
+                }
+                self.text.push(if self.is_array_open { b',' } else { b'[' });
                 self.is_array_open = true;
-                serde_json::to_writer(&mut text, &OrderView::from(order))?;
+                let ticket = order.ticket.and_then(|id| tickets.get(&id));
+                serde_json::to_writer(&mut self.text, &OrderView::new(order, ticket))?;
+                written += 1;
             }
-            match page.next {
-                // None of the page's orders could be read; an empty chunk would be of no use.
-                Some(next) if text.is_empty() => self.listing.after = Some(next),
-                Some(next) => {
-                    self.listing.after = Some(next);
-                    return Ok((text.into(), Some(self)));
-                }
-                None => {
-                    text.extend_from_slice(if self.is_array_open { b"]" } else { b"[]" });
-                    return Ok((text.into(), None));
-                }
-            }
+            self.orders.drain(..written);
+            // Where tickets are so large that some were read for nothing, these are fewer the next time.
+            self.at_a_time = (2 * written).clamp(1, TICKETS);
+            self.count(self.text.len())?;
         }
+        Ok(())
+    }
+
+    /// The next chunk, which has something of the array.
+    async fn chunk(mut self) -> Result<(Bytes, Self), ApiError> {
+        loop {
+            if self.is_written() {
+                return Ok((self.close().into(), self));
+            }
+            if !self.text.is_empty() {
+                return Ok((std::mem::take(&mut self.text).into(), self));
+            }
+            if self.orders.is_empty() {
+                let _room = self.reading.orders(CHUNK as usize).await?;
+                self.listing.after = self.next;
+                self.read(CHUNK).await?;
+            }
+            // These orders are counted with the stream.
+            self.write(CHUNK_BYTES).await?;
+        }
+    }
+
+    fn is_written(&self) -> bool {
+        self.orders.is_empty() && self.next.is_none()
+    }
+
+    /// The end of the array, with what is not yet handed over.
+    fn close(&mut self) -> Vec<u8> {
+        self.is_closed = true;
+        self.text.extend_from_slice(if self.is_array_open { b"]" } else { b"[]" });
+        std::mem::take(&mut self.text)
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), ApiError> {
+        self.account.grow_to(bytes).inspect_err(|_| self.metrics.over_budget())
     }
 }
 

@@ -7,6 +7,7 @@
 //! hs256        HS256 signatures for session tokens
 //! session      authentication: who is signed in
 //! budget       the memory that clients can have, all together
+//! reading      the memory for lists that are being read
 //! inflate      compressed request bodies
 //! body         reads and parses request bodies: 413, "Malformed JSON"
 //! path         matches paths without regard to case or a trailing slash
@@ -36,6 +37,7 @@ mod observe;
 mod openapi;
 mod orders;
 mod path;
+mod reading;
 mod response;
 mod router;
 mod serve;

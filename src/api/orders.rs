@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::{
     body::RequestFields, error::ApiError, metrics::ReservationOutcome, response::json, session::SignedIn,
-    state::ApiState, view::OrderView,
+    state::ApiState, untaken::counted, view::OrderView,
 };
 use crate::{
     order::{IdempotencyKey, OrderId, TicketId, UserId},
@@ -57,7 +57,7 @@ pub(super) async fn create(
         Err(ApiError::Unavailable) => ReservationOutcome::Unavailable,
         Err(_) => ReservationOutcome::Failed,
     });
-    Ok(json(StatusCode::CREATED, &OrderView::from(result?.reservation()))?)
+    Ok(counted(&state, &user, json(StatusCode::CREATED, &OrderView::from(result?.reservation()))?))
 }
 
 /// The ticket to reserve; other fields are ignored.
@@ -117,7 +117,7 @@ pub(super) async fn show(
     if reservation.order.user != user {
         return Err(ApiError::NotAuthorized);
     }
-    Ok(json(StatusCode::OK, &OrderView::from(&reservation))?)
+    Ok(counted(&state, &user, json(StatusCode::OK, &OrderView::from(&reservation))?))
 }
 
 /// Cancels one of the user's orders

@@ -11,8 +11,16 @@ use prometheus_client::registry::Registry;
 use tower::ServiceExt;
 
 use super::{
-    body, budget::Budget, database::Database, error::ApiError, etag, list, metrics::Metrics, observe,
-    openapi, orders, path, session::Sessions, state::ApiState, untaken,
+    body,
+    budget::{self, Budget},
+    database::Database,
+    error::ApiError,
+    etag, list,
+    metrics::Metrics,
+    observe, openapi, orders, path,
+    reading::Reading,
+    session::Sessions,
+    state::ApiState,
 };
 use crate::{order::ReservationTerms, runtime::Resources, store::Store};
 
@@ -20,12 +28,14 @@ use crate::{order::ReservationTerms, runtime::Resources, store::Store};
 pub fn router(store: Store, jwt_key: &str, terms: ReservationTerms, registry: &mut Registry) -> Router {
     let database = Database::default();
     database.holds(store);
+    let bytes = budget::bytes_of(Resources::claim());
     routes(ApiState {
         database,
         sessions: Sessions::new(jwt_key),
         metrics: Metrics::new(registry),
         terms,
-        budget: Budget::of(Resources::claim()),
+        budget: Budget::new(bytes),
+        reading: Reading::new(bytes),
     })
 }
 
@@ -38,7 +48,6 @@ pub(super) fn routes(state: ApiState) -> Router {
             "/api/orders/{orderId}",
             get(orders::show).delete(orders::cancel).options(|| options("GET,HEAD,DELETE")),
         )
-        .route_layer(middleware::from_fn_with_state(state.clone(), untaken::count))
         .merge(openapi::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)

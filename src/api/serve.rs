@@ -9,7 +9,13 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    budget::Budget, database::Database, metrics::Metrics, router::routes, session::Sessions, state::ApiState,
+    budget::{self, Budget},
+    database::Database,
+    metrics::Metrics,
+    reading::Reading,
+    router::routes,
+    session::Sessions,
+    state::ApiState,
 };
 use crate::{
     events::{self, Events, EventsArgs, InvalidSettings},
@@ -141,7 +147,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     }
 
     let resources = Resources::claim();
-    let limits = Limits::of(resources);
+    let (limits, bytes) = (Limits::of(resources), budget::bytes_of(resources));
     let shutdown = on_signal()?;
     let (health, mut registry, database) = (Health::default(), Registry::default(), Database::default());
     let (serving, reachable) = (health.readiness("serving"), health.readiness("database"));
@@ -155,7 +161,8 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         database: database.clone(),
         sessions: Sessions::new(jwt_key),
         metrics: metrics.clone(),
-        budget: Budget::of(resources),
+        budget: Budget::new(bytes),
+        reading: Reading::new(bytes),
         terms,
     };
     let relay_stop = CancellationToken::new();

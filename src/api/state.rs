@@ -2,7 +2,7 @@
 
 use axum::extract::FromRef;
 
-use super::{budget::Budget, database::Database, metrics::Metrics, session::Sessions};
+use super::{budget::Budget, database::Database, metrics::Metrics, reading::Reading, session::Sessions};
 use crate::order::ReservationTerms;
 
 /// What every handler has access to.
@@ -13,6 +13,7 @@ pub(super) struct ApiState {
     pub(super) metrics: Metrics,
     pub(super) terms: ReservationTerms,
     pub(super) budget: Budget,
+    pub(super) reading: Reading,
 }
 
 impl FromRef<ApiState> for Sessions {

@@ -8,8 +8,6 @@ use std::{
 use axum::{
     Error,
     body::{Body, Bytes, HttpBody},
-    extract::{Request, State},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use hyper::body::{Frame, SizeHint};
@@ -18,29 +16,28 @@ use super::{
     budget::{Account, SMALL},
     state::ApiState,
 };
+use crate::order::UserId;
 
-/// What a response counts that is produced as the client takes it.
-const STREAMED: usize = 256 * 1024;
-
-/// Middleware: counts the response until the client has taken it.
-pub(super) async fn count(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
-    let bytes = match response.body().size_hint().exact() {
-        Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
-        None => STREAMED,
-    };
+/// Counts a response to `user`. Where there is no room for it, it is not sent.
+pub(super) fn counted(state: &ApiState, user: &UserId, response: Response) -> Response {
+    let size = response.body().size_hint().exact();
+    let bytes = size.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
     if bytes <= SMALL {
         return response;
     }
-    let mut account = state.budget.account();
-    // Nobody else gets an answer of this size here.
-    match account.count(bytes, || true) {
-        Ok(()) => response.map(|body| Body::new(Counted { body, _account: account })),
+    let mut account = state.budget.account_of(user.clone());
+    match account.grow_to(bytes) {
+        Ok(()) => held(response, account),
         Err(error) => {
             state.metrics.over_budget();
             error.into_response()
         }
     }
+}
+
+/// The response, with what is counted for it until its client has taken it.
+pub(super) fn held(response: Response, account: Account) -> Response {
+    response.map(|body| Body::new(Counted { body, _account: account }))
 }
 
 /// A body that is counted until it is dropped.

@@ -9,7 +9,7 @@ use utoipa::{
 };
 
 use crate::order::{
-    ExpiresAt, OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId, javascript_number,
+    ExpiresAt, Order, OrderId, OrderStatus, Reservation, Ticket, TicketId, UserId, javascript_number,
 };
 
 /// An order with its ticket nested, the fields in the order of the Node.js service.
@@ -85,12 +85,18 @@ impl ToSchema for DirectionView {
 
 impl<'a> From<&'a Reservation> for OrderView<'a> {
     fn from(reservation: &'a Reservation) -> Self {
-        let order = &reservation.order;
+        Self::new(&reservation.order, reservation.ticket.as_ref())
+    }
+}
+
+impl<'a> OrderView<'a> {
+    /// An order with its ticket.
+    pub(super) fn new(order: &'a Order, ticket: Option<&'a Ticket>) -> Self {
         Self {
             user_id: &order.user,
             status: order.status,
             expires_at: (order.expires_at != ExpiresAt::Missing).then(|| order.expires_at.iso()),
-            ticket: reservation.ticket.as_ref().map(TicketView::from),
+            ticket: ticket.map(TicketView::from),
             version: order.version.0,
             id: order.id,
         }
@@ -106,7 +112,7 @@ impl<'a> From<&'a Ticket> for TicketView<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::order::{Order, Version};
+    use crate::order::Version;
 
     #[test]
     fn an_order_is_serialized_as_the_node_service_does() {

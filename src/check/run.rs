@@ -121,6 +121,9 @@ fn plan(duplicate: &Duplicate) -> String {
     if kept.len() > 1 {
         line.push_str("; it was paid for more than once: refund all but one by hand");
     }
+    if duplicate.is_cut() {
+        line.push_str("; it may have more: check again afterwards");
+    }
     line
 }
 

@@ -52,11 +52,12 @@ fn id(fields: &Map<String, Value>) -> Result<TicketId, String> {
 
 fn title(fields: &Map<String, Value>) -> Result<String, String> {
     let value = fields.get("title");
-    value
-        .and_then(Value::as_str)
-        .filter(|title| !title.is_empty())
-        .map(str::to_owned)
-        .ok_or_else(|| format!("its title is {}; write a text", quoted(value)))
+    let title = value.and_then(Value::as_str).filter(|title| !title.is_empty());
+    let title = title.ok_or_else(|| format!("its title is {}; write a text", quoted(value)))?;
+    if title.len() > Ticket::MAX_TITLE {
+        return Err(format!("its title has {} bytes; write no more than {}", title.len(), Ticket::MAX_TITLE));
+    }
+    Ok(title.to_owned())
 }
 
 fn price(fields: &Map<String, Value>) -> Result<f64, String> {
@@ -153,6 +154,7 @@ mod tests {
             (line(r#""abcdefghijkl""#, r#""t""#, "1", "0"), "24 hexadecimal digits"),
             (line(&id, "7", "1", "0"), "its title is 7"),
             (line(&id, "\"\"", "1", "0"), "write a text"),
+            (line(&id, &format!("\"{}\"", "x".repeat(10_001)), "1", "0"), "no more than 10000"),
             (line(&id, r#""t""#, "\"20\"", "0"), "write a number"),
             (line(&id, r#""t""#, "-1", "0"), "at least 0"),
             (line(&id, r#""t""#, r#"{"$numberDouble":"NaN"}"#, "0"), "NaN"),

@@ -27,6 +27,9 @@ use crate::{
 /// for one command and the store's deadline.
 const BATCH: usize = 500;
 
+/// The most bytes of titles per command, and one more title.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
 /// How often progress is reported.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -70,6 +73,8 @@ struct Import<'a> {
     on_error: OnError,
     summary: ImportSummary,
     batch: Vec<Ticket>,
+    /// How long the titles of the batch are.
+    bytes: usize,
     last_progress: Instant,
 }
 
@@ -81,6 +86,7 @@ impl<'a> Import<'a> {
             on_error: args.on_error,
             summary: ImportSummary::default(),
             batch: Vec::with_capacity(BATCH),
+            bytes: 0,
             last_progress: Instant::now(),
         }
     }
@@ -92,10 +98,13 @@ impl<'a> Import<'a> {
             number += 1;
             match line.ticket(number) {
                 None => {}
-                Some(Ok(ticket)) => self.batch.push(ticket),
+                Some(Ok(ticket)) => {
+                    self.bytes += ticket.title.len();
+                    self.batch.push(ticket);
+                }
                 Some(Err(reason)) => self.bad(number, reason).await?,
             }
-            if self.batch.len() >= BATCH {
+            if self.batch.len() >= BATCH || self.bytes >= BATCH_BYTES {
                 self.flush().await?;
             }
         }
@@ -120,6 +129,7 @@ impl<'a> Import<'a> {
             .await
             .map_err(|source| ImportError::Store { source, before })?;
         self.batch.clear();
+        self.bytes = 0;
         self.summary.imported += done.written;
         self.summary.unchanged += done.unchanged;
         if self.last_progress.elapsed() >= PROGRESS {

@@ -127,6 +127,11 @@ pub struct Ticket {
     pub version: Version,
 }
 
+impl Ticket {
+    /// The longest title that is taken from another service, in bytes.
+    pub const MAX_TITLE: usize = 10_000;
+}
+
 /// An order and its ticket; `None` when the ticket is not stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reservation {

@@ -52,8 +52,10 @@ impl Holder {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Duplicate {
     ticket: Bson,
-    /// Its orders, oldest first.
+    /// Its orders: those that are paid for, then the others, each oldest first.
     pub holders: Vec<Holder>,
+    /// Whether it may have more of them.
+    is_cut: bool,
 }
 
 impl Duplicate {
@@ -74,10 +76,16 @@ impl Duplicate {
         self.holders.iter().filter(|holder| holder.status.is_open() && self.kept() != Some(holder))
     }
 
-    /// How many orders would still hold the ticket: more than one if it was paid for twice.
+    /// Whether it has more orders than are looked at, or perhaps has.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// How many orders would still hold the ticket: more than one if it was paid for twice, or has more than are looked at.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.holders.len() - self.cancelled().count()
+        self.holders.len() - self.cancelled().count() + usize::from(self.is_cut)
     }
 }
 
@@ -98,7 +106,7 @@ impl Store {
     pub async fn duplicates(&self) -> Result<Vec<Duplicate>, StoreError> {
         let active = doc! { "status": { "$in": statuses(&OrderStatus::ACTIVE) }, "ticket": { "$ne": null } };
         let pipeline = vec![
-            doc! { "$match": active.clone() },
+            doc! { "$match": active },
             doc! { "$group": { "_id": "$ticket", "orders": { "$sum": 1 } } },
             doc! { "$match": { "orders": { "$gt": 1 } } },
             doc! { "$sort": { "_id": 1 } },
@@ -110,27 +118,39 @@ impl Store {
         .await?;
         let mut duplicates = Vec::new();
         for ticket in groups.into_iter().filter_map(|mut group| group.remove("_id")) {
-            let mut of_ticket = active.clone();
-            of_ticket.insert("ticket", ticket.clone());
-            let holders: Vec<Document> = retry::slow(CHECKING, || async {
-                let find = orders.find(of_ticket.clone()).sort(doc! { "_id": 1 });
-                at_most(BATCH, find.projection(doc! { "status": 1 }).await?).await
-            })
-            .await?;
-            let holder = |order: Document| {
-                let status = order.get_str("status").ok()?.parse().ok()?;
-                Some(Holder { id: order.get("_id")?.clone(), status })
-            };
-            let holders: Vec<_> = holders.into_iter().filter_map(holder).collect();
+            // However many there are, what is paid for is among those that are looked at. It is asked for last: an order
+            // that is paid for between the two is then seen as paid for.
+            let open = self.holders_of(&ticket, &OrderStatus::OPEN).await?;
+            let mut holders = self.holders_of(&ticket, &[OrderStatus::Complete]).await?;
+            let is_cut = [&open, &holders].into_iter().any(|found| found.len() as u64 >= u64::from(BATCH));
+            let is_open = |holder: &Holder| !holders.iter().any(|paid| paid.id == holder.id);
+            let open: Vec<_> = open.into_iter().filter(is_open).collect();
+            holders.extend(open);
             // One may have been cancelled meanwhile.
             if holders.len() > 1 {
-                duplicates.push(Duplicate { ticket, holders });
+                duplicates.push(Duplicate { ticket, holders, is_cut });
             }
         }
         Ok(duplicates)
     }
 
-    /// Cancels `holder` if it is open and the order to keep still holds the ticket. Returns whether it did.
+    /// The oldest orders that hold `ticket` in one of `among`.
+    async fn holders_of(&self, ticket: &Bson, among: &[OrderStatus]) -> Result<Vec<Holder>, StoreError> {
+        let (orders, of_ticket) =
+            (self.orders(), doc! { "ticket": ticket, "status": { "$in": statuses(among) } });
+        let found: Vec<Document> = retry::slow(CHECKING, || async {
+            let find = orders.find(of_ticket.clone()).sort(doc! { "_id": 1 }).limit(i64::from(BATCH));
+            at_most(BATCH, find.projection(doc! { "status": 1 }).await?).await
+        })
+        .await?;
+        let holder = |order: Document| {
+            let status = order.get_str("status").ok()?.parse().ok()?;
+            Some(Holder { id: order.get("_id")?.clone(), status })
+        };
+        Ok(found.into_iter().filter_map(holder).collect())
+    }
+
+    /// Cancels `holder` if it is open and the order to keep still holds the ticket. Returns whether it is cancelled.
     ///
     /// # Errors
     /// When the database fails.
@@ -154,7 +174,13 @@ impl Store {
             update.write_concern(majority()).await
         })
         .await?;
-        Ok(cancelled.matched_count > 0)
+        if cancelled.matched_count > 0 {
+            return Ok(true);
+        }
+        // Perhaps by the same write, whose reply was lost.
+        let done = doc! { "_id": &holder.id, "status": OrderStatus::Cancelled.as_str() };
+        let is_done = retry::transient(CHECKING, || async { orders.find_one(done.clone()).await }).await?;
+        Ok(is_done.is_some())
     }
 
     /// Reads every order and every ticket, and calls `found` with the problem of each that cannot be read, or that does
@@ -229,7 +255,8 @@ mod tests {
 
     fn duplicate(statuses: &[OrderStatus]) -> Duplicate {
         let holder = |(id, status): (i32, &OrderStatus)| Holder { id: Bson::Int32(id), status: *status };
-        Duplicate { ticket: Bson::Int32(0), holders: (1..).zip(statuses).map(holder).collect() }
+        let holders = (1..).zip(statuses).map(holder).collect();
+        Duplicate { ticket: Bson::Int32(0), holders, is_cut: false }
     }
 
     #[test]
@@ -245,6 +272,8 @@ mod tests {
             assert_eq!(duplicate.kept().unwrap().id(), kept, "{statuses:?}");
             assert_eq!(duplicate.cancelled().map(Holder::id).collect::<Vec<_>>(), cancelled, "{statuses:?}");
             assert_eq!(duplicate.left(), left, "{statuses:?}");
+            let cut = Duplicate { is_cut: true, ..duplicate };
+            assert_eq!(cut.left(), left + 1, "not all of them are looked at");
         }
     }
 }

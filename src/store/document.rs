@@ -1,7 +1,7 @@
 //! Orders and tickets as BSON documents.
 //!
 //! Parsing accepts what mongoose reads, which casts most types to those of its schema (see `cast`): numbers may be int32,
-//! int64 or double, `version` may be missing (then it is 0), `expiresAt` may be anything, and other fields are ignored. A
+//! int64 or double, `version` may be missing (then it is 0, from which `$inc` counts too), `expiresAt` may be anything, and other fields are ignored. A
 //! document that cannot be parsed is an error with its `_id`, which does not affect any other document.
 
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub(super) fn to_order(document: &RawDocument) -> Result<Order, StoreError> {
         expires_at: cast::expires_at(fields.any("expiresAt")?),
         // An order whose ticket is missing, null or of another type is still shown, without a ticket.
         ticket: fields.object_id("ticket").ok().map(|id| TicketId::from_bytes(id.bytes())),
-        version: fields.version()?,
+        version: fields.countable_version()?,
     })
 }
 
@@ -215,6 +215,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A version to which 1 can be added: null is one for mongoose when it reads, and no server adds anything to it.
+    fn countable_version(&self) -> Result<Version, StoreError> {
+        match self.any("version")? {
+            Some(RawBsonRef::Null | RawBsonRef::Undefined) => Err(self.malformed("version", "it is null")),
+            _ => self.version(),
+        }
+    }
+
     fn malformed(&self, field: &str, why: impl std::fmt::Display) -> StoreError {
         let detail = format!("{field}: {why}");
         StoreError::Malformed { collection: self.collection, id: id(self.document), detail }
@@ -279,6 +287,8 @@ mod tests {
             ("version", Bson::Double(0.5)),
             ("version", Bson::Double(f64::NAN)),
             ("version", Bson::Int32(-1)),
+            ("version", Bson::Null),
+            ("version", Bson::Undefined),
         ] {
             let mut document = mongoose();
             document.insert(field, value);

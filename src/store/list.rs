@@ -1,4 +1,4 @@
-//! A user's orders, page by page: one query for the orders of a page and one for all of their tickets.
+//! A user's orders, page by page, without their tickets.
 //!
 //! Pagination is by id or by position (see `positions`) and not by offset, so orders that are cancelled meanwhile cause no
 //! duplicates and no gaps, and the server keeps no cursor open for a slow client.
@@ -7,18 +7,18 @@ use mongodb::bson::{RawDocumentBuf, raw::RawBsonRef};
 
 use super::{
     database::Store,
-    document::{object_id, skip_malformed, to_order, to_ticket},
+    document::{skip_malformed, to_order},
     error::StoreError,
     page_query::{LISTING, ListOrder, Listing, find},
     retry,
 };
-use crate::order::{Order, OrderId, Reservation};
+use crate::order::{Order, OrderId};
 
 /// One page of a user's orders.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
-    /// The orders with their tickets. Malformed orders are logged and left out.
-    pub orders: Vec<Reservation>,
+    /// The orders. Malformed orders are logged and left out.
+    pub orders: Vec<Order>,
     /// The id to continue after; `None` on the last page.
     pub next: Option<OrderId>,
 }
@@ -37,7 +37,7 @@ impl Store {
             found.truncate(limit);
             let next = if more { last_id(&found).or_else(|| first_id(listing)) } else { None };
             let orders = found.iter().filter_map(|document| skip_malformed(to_order(document))).collect();
-            Ok(Page { orders: self.with_tickets(orders).await?, next })
+            Ok(Page { orders, next })
         })
         .await
     }
@@ -52,17 +52,6 @@ impl Store {
             }
             ListOrder::OldestFirst | ListOrder::NewestFirst => find(&orders, listing, limit).await,
         }
-    }
-
-    async fn with_tickets(&self, orders: Vec<Order>) -> Result<Vec<Reservation>, StoreError> {
-        let tickets = orders.iter().filter_map(|order| order.ticket);
-        let ids = tickets.map(|ticket| object_id(ticket.bytes())).collect();
-        let mut tickets = self.ticket_loader.many(ids).await?.into_iter();
-        let with_ticket = |order: Order| {
-            let ticket = order.ticket.and_then(|_| tickets.next().flatten());
-            Reservation { order, ticket: ticket.and_then(|ticket| skip_malformed(to_ticket(&ticket))) }
-        };
-        Ok(orders.into_iter().map(with_ticket).collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads documents by their ids; concurrent reads share queries.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use mongodb::{
     Collection,
@@ -9,8 +9,9 @@ use mongodb::{
 
 use super::{answer::at_most, batcher::Batcher, error::StoreError, retry};
 
-/// The documents with the ids of one call, in the order of these ids; `None` for an id that is not stored.
-type Loaded = Result<Vec<Option<RawDocumentBuf>>, StoreError>;
+/// The documents with the ids of one call, in the order of these ids; `None` for an id that is not stored. All who ask for
+/// a document at the same time share it.
+type Loaded = Result<Vec<Option<Arc<RawDocumentBuf>>>, StoreError>;
 
 /// Loads documents of one collection by id. Clones share their queries.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ impl Loader {
     }
 
     /// The document with this id, if it is stored.
-    pub(super) async fn one(&self, id: ObjectId) -> Result<Option<RawDocumentBuf>, StoreError> {
+    pub(super) async fn one(&self, id: ObjectId) -> Result<Option<Arc<RawDocumentBuf>>, StoreError> {
         Ok(self.many(vec![id]).await?.pop().flatten())
     }
 
@@ -47,8 +48,11 @@ async fn find(
     doing: &'static str,
     calls: Vec<Vec<ObjectId>>,
 ) -> Vec<Loaded> {
+    let mut ids = calls.concat();
+    ids.sort_unstable();
+    ids.dedup();
     let found: Result<Vec<RawDocumentBuf>, _> = retry::transient(doing, || async {
-        match &calls.concat()[..] {
+        match &ids[..] {
             [id] => Ok(collection.find_one(doc! { "_id": id }).await?.into_iter().collect()),
             ids => {
                 let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
@@ -61,7 +65,8 @@ async fn find(
     .await;
     match found {
         Ok(found) => {
-            let with_id = |document: RawDocumentBuf| Some((document.get_object_id("_id").ok()?, document));
+            let with_id =
+                |document: RawDocumentBuf| Some((document.get_object_id("_id").ok()?, Arc::new(document)));
             let by_id: HashMap<_, _> = found.into_iter().filter_map(with_id).collect();
             calls.into_iter().map(|ids| Ok(ids.iter().map(|id| by_id.get(id).cloned()).collect())).collect()
         }

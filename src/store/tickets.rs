@@ -2,7 +2,10 @@
 //!
 //! A ticket is written only over an older version, so events and imports may arrive twice, late, or in any order.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 
@@ -10,7 +13,7 @@ use super::{
     answer::{at_most, on_one_line},
     code,
     database::Store,
-    document::{self, TICKETS, number, object_id, ticket_version, to_ticket},
+    document::{self, TICKETS, number, object_id, skip_malformed, ticket_version, to_ticket},
     driver_error::is_transient_code,
     error::StoreError,
     retry,
@@ -26,6 +29,7 @@ pub struct Upserted {
     pub unchanged: u64,
 }
 
+const READING: &str = "reading tickets";
 const WRITING: &str = "writing tickets";
 
 /// How often the server may say that a ticket is there which is not there, nor another version of it: another unique index
@@ -41,8 +45,19 @@ impl Store {
         self.raw_ticket(id).await?.map(|document| to_ticket(&document)).transpose()
     }
 
-    pub(super) async fn raw_ticket(&self, id: TicketId) -> Result<Option<RawDocumentBuf>, StoreError> {
+    pub(super) async fn raw_ticket(&self, id: TicketId) -> Result<Option<Arc<RawDocumentBuf>>, StoreError> {
         self.ticket_loader.one(object_id(id.bytes())).await
+    }
+
+    /// The tickets with these ids that are stored. Malformed ones are logged and left out.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn tickets(&self, ids: &BTreeSet<TicketId>) -> Result<HashMap<TicketId, Ticket>, StoreError> {
+        let ids: Vec<_> = ids.iter().map(|id| object_id(id.bytes())).collect();
+        let found = retry::patiently(READING, || self.ticket_loader.many(ids.clone())).await?;
+        let tickets = found.into_iter().flatten().filter_map(|found| skip_malformed(to_ticket(&found)));
+        Ok(tickets.map(|ticket| (ticket.id, ticket)).collect())
     }
 
     /// Writes each of `tickets` unless the same or a newer version is stored.

@@ -17,7 +17,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinHandle,
     time::timeout,
 };
@@ -156,6 +156,109 @@ async fn http_2_streams_that_take_nothing_of_a_response_cost_little_memory() {
     };
     timeout(Duration::from_secs(30), ended).await.expect("the streams are ended");
     assert_eq!(process.metric("orders_api_streams_stalled_total").await, 300);
+}
+
+/// A request for a list of `user`.
+fn list_of(user: &str, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: x\r\ncookie: {}\r\n\r\n", cookie(user)).into_bytes()
+}
+
+/// A connection whose client sends this, reads the status of the answer, and has little room for the rest.
+async fn unread(address: &str, request: &[u8]) -> (TcpStream, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    let mut connection = socket.connect(address.parse().unwrap()).await.unwrap();
+    connection.write_all(request).await.unwrap();
+    let mut status = [0; 12];
+    let read = timeout(PATIENT, connection.read_exact(&mut status)).await;
+    read.expect("it is answered").expect("the connection is open");
+    (connection, String::from_utf8_lossy(&status).into_owned())
+}
+
+fn with_status(attack: &[(TcpStream, String)], status: &str) -> usize {
+    attack.iter().filter(|(_, answer)| answer.ends_with(status)).count()
+}
+
+#[tokio::test]
+async fn large_pages_that_are_asked_for_at_the_same_time_cost_little_memory() {
+    let database = TestDatabase::new().await;
+    let title = "x".repeat(10_000);
+    let mut orders = database.orders_of_tickets("eve", 500, &title).await;
+    orders.reverse();
+    let process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    is_served(&process, &database).await;
+    let before = peak_memory(&process);
+    let path = "/api/orders?order=desc&limit=1000";
+    let request = list_of("eve", path);
+    let attack = join_all((0..60).map(|_| unread(&process.api, &request))).await;
+    is_served(&process, &database).await;
+    let grown = peak_memory(&process).saturating_sub(before);
+    assert!(grown < 80_000, "{grown} kB more for 60 pages of 5 MB");
+    let taken = with_status(&attack, "200");
+    assert!((1..20).contains(&taken), "{taken}");
+    assert_eq!(with_status(&attack, "503"), 60 - taken);
+    drop(attack);
+    // And whoever reads such a page gets all of it.
+    let page = eventually("there is room again", || async {
+        let (status, page) = answer(process.by("eve", Method::GET, path)).await;
+        (status == StatusCode::OK).then_some(page)
+    })
+    .await;
+    let page = page.as_array().unwrap();
+    assert!(page.iter().map(|order| &order["id"]).eq(orders.iter()));
+    assert!(page.iter().all(|order| order["ticket"]["title"] == title.as_str()));
+}
+
+#[tokio::test]
+async fn a_user_who_takes_nothing_of_their_lists_has_a_share_and_others_are_served() {
+    let database = TestDatabase::new().await;
+    for user in ["eve", "mallory"] {
+        database.orders_of_tickets(user, 900, &"x".repeat(250)).await;
+    }
+    let process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    let before = peak_memory(&process);
+    // Pages of 440 kB that are answered as a whole, and a longer list that is streamed.
+    let mut all = Vec::new();
+    for (user, path) in [("eve", "/api/orders?order=desc&limit=1000"), ("mallory", "/api/orders")] {
+        let request = list_of(user, path);
+        let attack = join_all((0..100).map(|_| unread(&process.api, &request))).await;
+        let taken = with_status(&attack, "200");
+        assert!((1..20).contains(&taken), "{path}: {taken}");
+        assert_eq!(with_status(&attack, "503"), 100 - taken, "{path}");
+        is_served(&process, &database).await;
+        // Also with a body that counts.
+        let body = json!({ "ticketId": database.ticket().await.to_string(), "more": "x".repeat(20_000) });
+        let (status, order) = answer(process.by("ada", Method::POST, "/api/orders").json(&body)).await;
+        assert_eq!(status, StatusCode::CREATED, "{path}: {order}");
+        all.extend(attack);
+    }
+    let grown = peak_memory(&process).saturating_sub(before);
+    assert!(grown < 80_000, "{grown} kB more");
+}
+
+#[tokio::test]
+async fn a_page_that_is_taken_late_is_whole_though_the_process_is_terminated() {
+    let database = TestDatabase::new().await;
+    database.orders_of_tickets("eve", 900, &"x".repeat(250)).await;
+    let mut process = Process::start(&uri(), &database.name, &[]);
+    process.wait_until_ready(true).await;
+    let (mut late, status) = unread(&process.api, &list_of("eve", "/api/orders?order=desc&limit=1000")).await;
+    assert_eq!(status, "HTTP/1.1 200");
+    // One that has sent half a request is ended a moment later than what is idle.
+    let half = b"GET /api/orders HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost:";
+    let (mut half, _) = unread(&process.api, half).await;
+    process.terminate();
+    drop(timeout(PATIENT, half.read_to_end(&mut Vec::new())).await.expect("it is ended"));
+    let mut rest = Vec::new();
+    late.read_to_end(&mut rest).await.unwrap();
+    let rest = String::from_utf8(rest).unwrap();
+    let (head, body) = rest.split_once("\r\n\r\n").unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    assert_eq!(body.len(), length.parse::<usize>().unwrap());
+    assert!(body.len() > 400_000, "{}", body.len());
+    assert_eq!(process.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -446,7 +446,7 @@ async fn whatever_is_in_an_order_it_is_cancelled_and_answered_as_such_or_neither
             assert_eq!(status_and_version, ("cancelled", 1), "{what}");
         }
         assert_documented(&rows);
-        for version in [Bson::Double(0.5), Bson::Int32(-1), "3".into()] {
+        for version in [Bson::Double(0.5), Bson::Int32(-1), Bson::Null, "3".into()] {
             let id = pair.order(vec![("version", Some(version.clone()))]).await;
             let here = answer(&pair.ours.api, &Request::by_u1("DELETE", &format!("/api/orders/{id}"))).await;
             let stored = pair.databases[0].stored(&id).await;

@@ -99,6 +99,18 @@ async fn a_file_of_many_batches_is_imported_completely() {
 }
 
 #[tokio::test]
+async fn titles_of_any_size_are_imported_or_named_and_none_stops_the_others() {
+    let database = TestDatabase::new().await;
+    let (longest, longer) = ("x".repeat(10_000), "x".repeat(40_000));
+    let with = |title: &str, count: usize| (0..count).map(|_| line(ticket_id(), title, 0) + "\n").collect();
+    let lines: [String; 3] = [with(&longer, 600), with(&longest, 600), with("t", 1)];
+    let done = run(&database, &lines.concat(), OnError::Skip).await.unwrap();
+    assert_eq!(done, summary(601, 0, 600));
+    let error = run(&database, &lines[0], OnError::Stop).await.unwrap_err();
+    assert!(error.to_string().contains("no more than 10000"), "{error}");
+}
+
+#[tokio::test]
 async fn a_bad_line_stops_the_import_after_the_lines_before_it_or_is_skipped() {
     let database = TestDatabase::new().await;
     let (a, b) = (ticket_id(), ticket_id());

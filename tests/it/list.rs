@@ -59,6 +59,33 @@ async fn a_list_longer_than_a_batch_is_complete_in_order_and_with_its_tickets() 
 }
 
 #[tokio::test]
+async fn lists_and_pages_are_complete_however_large_their_tickets_are() {
+    let api = TestApi::new().await;
+    // Written as JSON, each is six times as long.
+    let title = "\u{1}".repeat(10_000);
+    let small = api.orders_of_tickets("u1", 70, "concert").await;
+    let large = api.orders_of_tickets("u1", 60, &title).await;
+    let ticket = ObjectId::from(api.ticket().await.bytes());
+    let shared = api.many_orders("u1", 400, doc! { "ticket": ticket, "status": "cancelled" }).await;
+    let all = [&small[..], &large, &shared].concat();
+    for path in ["/api/orders", "/api/orders?limit=1000"] {
+        let response = api.by("u1", Method::GET, path).send().await.unwrap();
+        assert!(!response.headers().contains_key(header::ETAG), "{path}: it is streamed");
+        let (orders, _) = page_in(response).await;
+        assert!(ids(&orders).into_iter().eq(all.iter()), "{path}");
+        for (number, order) in orders.as_array().unwrap().iter().enumerate() {
+            let expected = if (70..130).contains(&number) { title.as_str() } else { "concert" };
+            assert!(order["ticket"]["title"] == expected, "{path}: {number}");
+        }
+    }
+    let (followed, pages) = follow(&api, "/api/orders?limit=120").await;
+    assert!(followed == all && pages == 5, "{pages}");
+    let whole = api.by("u1", Method::GET, "/api/orders?status=cancelled").send().await.unwrap();
+    assert!(whole.headers().contains_key(header::ETAG));
+    assert!(ids(&page_in(whole).await.0).into_iter().eq(shared.iter()));
+}
+
+#[tokio::test]
 async fn following_the_links_shows_each_order_once_also_when_orders_are_added_or_cancelled_meanwhile() {
     let api = TestApi::new().await;
     let mine = api.many_orders("u1", 10, doc! {}).await;

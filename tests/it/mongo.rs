@@ -147,6 +147,23 @@ impl TestDatabase {
         ids.into_iter().map(ObjectId::to_hex).collect()
     }
 
+    /// Stores `count` orders of `user`, each with a ticket of its own that has this title. Returns their ids, oldest first.
+    pub(crate) async fn orders_of_tickets(&self, user: &str, count: usize, title: &str) -> Vec<String> {
+        let ids: Vec<ObjectId> = (0..count).map(|_| ObjectId::new()).collect();
+        for ids in ids.chunks(200) {
+            let ticket = |id: &ObjectId| doc! { "_id": id, "title": title, "price": 20, "version": 0 };
+            self.tickets().insert_many(ids.iter().map(ticket)).await.unwrap();
+            let order = |id: &ObjectId| {
+                doc! {
+                    "_id": id, "userId": user, "status": "created", "ticket": id, "version": 0,
+                    "expiresAt": DateTime::from_millis(DateTime::now().timestamp_millis() + 900_000),
+                }
+            };
+            self.orders().insert_many(ids.iter().map(order)).await.unwrap();
+        }
+        ids.into_iter().map(ObjectId::to_hex).collect()
+    }
+
     /// Stores an order as the Node service writes it, with `changes` set. Returns its id.
     pub(crate) async fn mongoose_order(&self, changes: Document) -> String {
         let mut order = doc! {

@@ -13,6 +13,7 @@ use crate::{
     api_process::Process,
     bed::setting,
     cluster::eventually,
+    fault_proxy::{Fault, FaultProxy},
     mongo::{TestDatabase, uri},
 };
 
@@ -69,6 +70,7 @@ async fn each_kind_of_finding_is_named_and_nothing_is_changed() {
     }
     let unreadable = database.mongoose_order(doc! { "status": "completed" }).await;
     let by_text = database.mongoose_order(doc! { "ticket": ObjectId::new().to_hex() }).await;
+    let fixed = database.mongoose_order(doc! { "version": Bson::Null }).await;
     let never = database.mongoose_order(doc! { "expiresAt": Bson::Null }).await;
     let text = database.mongoose_order(doc! { "expiresAt": "2026-11-22T17:29:24.464Z" }).await;
     database.mongoose_order(doc! { "expiresAt": Bson::Null, "status": "complete" }).await;
@@ -87,6 +89,7 @@ async fn each_kind_of_finding_is_named_and_nothing_is_changed() {
         ),
         format!("the document {unreadable} in orders cannot be read: status:"),
         format!("the document {by_text} in orders does not hold its ticket"),
+        format!("the document {fixed} in orders cannot be read: version: it is null"),
         format!("the document {} in tickets cannot be read: price:", ticket.get_object_id("_id").unwrap()),
         format!("the order {never} never expires"),
         format!("the order {text} never expires"),
@@ -98,7 +101,7 @@ async fn each_kind_of_finding_is_named_and_nothing_is_changed() {
     let last = printed.lines().last().unwrap();
     assert_eq!(
         last,
-        "1 ticket with several active orders, 3 unusable documents, 2 orders without a due time, \
+        "1 ticket with several active orders, 4 unusable documents, 2 orders without a due time, \
          1 foreign unique index"
     );
     assert_eq!(contents(&database).await, before);
@@ -141,6 +144,35 @@ async fn duplicates_are_shown_first_and_all_but_one_are_cancelled_so_that_the_in
     }
     database.store.ensure_indexes().await.unwrap();
     assert_eq!(check(&database, &fix).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn of_more_orders_than_are_looked_at_the_one_that_is_paid_for_is_kept() {
+    let database = TestDatabase::bare().await;
+    let ticket = ObjectId::new();
+    let open = database.many_orders("u1", 1001, doc! { "ticket": ticket }).await;
+    let paid = database.mongoose_order(doc! { "ticket": ticket, "status": "complete" }).await;
+    let (code, printed) = check(&database, &["--fix-duplicates", "keep-oldest", "--dry-run"]).await;
+    let plan = format!("keep {paid} (complete); cancel {} (created), ", open[0]);
+    assert!(code == Some(3) && printed.contains(&plan), "{printed}");
+    assert!(printed.contains("it may have more: check again afterwards"), "{printed}");
+}
+
+#[tokio::test]
+async fn what_was_cancelled_by_a_write_whose_reply_was_lost_is_told_as_cancelled() {
+    let database = TestDatabase::bare().await;
+    let ticket = ObjectId::new();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        ids.push(database.mongoose_order(doc! { "ticket": ticket }).await);
+    }
+    let proxy = FaultProxy::start().await;
+    let lost = proxy.once("update", Fault::LoseReply);
+    let named = ["--uri", &proxy.uri, "--database", &database.name, "--fix-duplicates", "keep-oldest"];
+    let (code, printed, reported) = run(&[], &named).await;
+    assert_eq!((code, lost.happened()), (Some(0), 1), "{printed} {reported}");
+    assert!(printed.contains(&format!("cancelled {}", ids[1])), "{printed}");
+    assert_eq!(database.stored(&ids[1]).await.get_i32("version").unwrap(), 1);
 }
 
 #[tokio::test]

@@ -56,9 +56,6 @@ pub struct PaymentCreated {
     pub order: OrderId,
 }
 
-/// The longest title, in bytes.
-const MAX_TITLE: usize = 10_000;
-
 /// The longest id of a payment; an order keeps those that it has refused.
 const MAX_ID: usize = 255;
 
@@ -70,7 +67,7 @@ impl TicketEvent {
     pub fn parse(data: &[u8]) -> Result<Self, Malformed> {
         let fields = Fields::parse(data)?;
         let id: TicketId = fields.id("id")?;
-        let title = fields.text("title", MAX_TITLE)?;
+        let title = fields.text("title", Ticket::MAX_TITLE)?;
         let price = fields.get("price").ok_or_else(|| field("price", "it is missing"))?;
         let price = number::price(price).ok_or_else(|| field("price", "it is not a finite number"))?;
         let version = number::version(fields.get("version"))

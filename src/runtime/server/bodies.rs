@@ -63,6 +63,8 @@ pub(super) struct ResponseBody {
     rest: Bytes,
     /// For HTTP/2, where a client can take a connection's data and leave one stream's.
     progress: Option<Arc<Progress>>,
+    /// Whether nothing more is produced, and all of it is handed over.
+    is_ended: bool,
     busy: Busy,
     _request: InProgress,
 }
@@ -70,7 +72,8 @@ pub(super) struct ResponseBody {
 impl ResponseBody {
     pub(super) fn new(body: Body, progress: Option<Arc<Progress>>, request: InProgress) -> Self {
         let busy = Busy::new(request.connection.clone(), false);
-        Self { body, rest: Bytes::new(), progress, busy, _request: request }
+        let is_ended = body.is_end_stream();
+        Self { body, rest: Bytes::new(), progress, is_ended, busy, _request: request }
     }
 
     /// The next piece of what is produced. HTTP/2 keeps a piece until the client has room for its first byte, and sends it
@@ -98,6 +101,7 @@ impl HttpBody for ResponseBody {
         if self.rest.is_empty() {
             let frame = Pin::new(&mut self.body).poll_frame(context);
             self.busy.set(frame.is_pending());
+            self.is_ended |= matches!(frame, Poll::Ready(None));
             match frame {
                 Poll::Ready(Some(Ok(frame))) if self.progress.is_some() => match frame.into_data() {
                     Ok(data) => self.rest = data,
@@ -110,8 +114,10 @@ impl HttpBody for ResponseBody {
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
+    /// In HTTP/1.1 the end is not told together with the last data: with it hyper would drop this, and all that is held for
+    /// the response, while the data are in its buffer. In HTTP/2 the last data wait for the client until the last byte.
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.is_ended || self.progress.is_some() && self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
