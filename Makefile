@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 3 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test check lints docs dependencies suite soak mutants attack bench-api bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
+.PHONY: help demo test check lints docs dependencies suite soak mutants chaos-events attack bench-api bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -59,6 +59,9 @@ bench-api: ## Measure the API beside the database alone; SECONDS=4 ROUNDS=5 CONN
 attack: ## Attack the API's memory and connections in 128 MiB, and measure what other clients notice; as root; SECONDS=120
 	@$(call bench,attack)
 
+bench-events: ## Measure events beside the bare client, the bare driver and Node.js; PARTS=post,lag,drain,consume,idle SECONDS=10 ROUNDS=3 RATES=100,1000 PENDING=100000 TICKETS=100000
+	@$(BED) up nats && $(call bench,events)
+
 bench-import: ## Measure an import, and the list of a user with 100,000 orders; TICKETS=1000000
 	@$(call bench,import)
 
@@ -76,6 +79,11 @@ bench-twin: ## Measure the controller's twin in Go in the same way; CLUSTER, COU
 bench-sweeper: ## Measure the sweeper beside BullMQ and Agenda; PARTS=lateness,backlog,comparison,idle RATES=100,1000 SECONDS=15 BACKLOG=1000000 TARGETS=1,100,1000
 	@$(BED) up api mongo && $(BED) exec -- dev/locked \
 	  sh -c 'cargo build --release --locked && exec dev/bench-sweeper'
+
+chaos-events: ## Kill, freeze and restart what carries events, and judge what was told; SECONDS=600 SEED="1 2 3"
+	@$(BED) up mongo spare nats && for seed in $(or $(SEED),1 2 3); do \
+	  CHAOS_SEED=$$seed CHAOS_SECONDS=$(or $(SECONDS),600) $(BED) exec -- dev/locked \
+	    cargo test --locked --test it -- events_chaos --nocapture || exit 1; done
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, and docs/openapi.json
 	dev/locked cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml

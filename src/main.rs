@@ -10,7 +10,7 @@ use orders_operator::{
     api, check,
     controller::{self, render},
     crd,
-    events::dead_letters,
+    events::{dead_letters, publish},
     import,
     runtime::{telemetry, traces::Traces},
     sweeper,
@@ -33,7 +33,8 @@ use tokio::runtime::Builder;
   orders-operator serve --port 3000                                with JWT_KEY and MONGO_URI set
   orders-operator tickets import tickets.ndjson                    with MONGO_URI set
   orders-operator orders check                                     with MONGO_URI set
-  orders-operator events dead-letters list                         with MONGO_URI set"
+  orders-operator events dead-letters list                         with MONGO_URI set
+  orders-operator events publish --since 2026-11-22T17:00:00Z      the same"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -64,7 +65,7 @@ enum Command {
     Tickets(Tickets),
     /// Examine the orders of a database
     Orders(Orders),
-    /// Look at the events of other services
+    /// Look at the events of other services, and tell them again what they have lost
     Events(Events),
 }
 
@@ -78,6 +79,7 @@ struct Events {
 enum EventsCommand {
     // The help is that of the arguments.
     DeadLetters(dead_letters::DeadLettersArgs),
+    Publish(publish::PublishArgs),
 }
 
 #[derive(Args)]
@@ -170,6 +172,10 @@ async fn run(command: Command) -> ExitCode {
                 Err(error) => failed(&error, error.exit_code()),
             }
         }
+        Command::Events(Events { command: EventsCommand::Publish(args) }) => match publish::run(args).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error, error.exit_code()),
+        },
         Command::Events(Events { command: EventsCommand::DeadLetters(args) }) => {
             match dead_letters::run(args).await {
                 Ok(()) => ExitCode::SUCCESS,

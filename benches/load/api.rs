@@ -172,21 +172,24 @@ impl<'a> Bench<'a> {
             }
             Route::List => repeat(vec![head("GET", "/api/orders", &user(first, ORDERS_PER_USER))?]),
             Route::Anonymous => repeat(vec!["GET /api/orders HTTP/1.1\r\nhost: bench\r\n".into()]),
-            Route::Create => {
-                let (head, tickets) = (head("POST", "/api/orders", BUYER)?, tickets.clone());
-                Box::new(move |request| {
-                    let Some(ticket) = tickets.next() else { return false };
-                    let body = format!("{{\"ticketId\":\"{ticket}\"}}");
-                    request.extend_from_slice(head.as_bytes());
-                    let length = body.len();
-                    let rest =
-                        format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
-                    request.extend_from_slice(rest.as_bytes());
-                    true
-                })
-            }
+            Route::Create => reservations(tickets),
         })
     }
+}
+
+/// Reservations of free tickets by one user.
+pub fn reservations(tickets: &Tickets) -> Source {
+    let head = format!("POST /api/orders HTTP/1.1\r\nhost: bench\r\ncookie: {}\r\n", cookie(BUYER));
+    let tickets = tickets.clone();
+    Box::new(move |request| {
+        let Some(ticket) = tickets.next() else { return false };
+        let body = format!("{{\"ticketId\":\"{ticket}\"}}");
+        request.extend_from_slice(head.as_bytes());
+        let length = body.len();
+        let rest = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+        request.extend_from_slice(rest.as_bytes());
+        true
+    })
 }
 
 /// Requests without a body, in an endless loop.
@@ -201,7 +204,7 @@ fn repeat(heads: Vec<String>) -> Source {
 }
 
 /// The processes of the test bed's database; none for another database, whose CPU cannot be measured from here.
-fn database_processes() -> Vec<(&'static str, u32)> {
+pub fn database_processes() -> Vec<(&'static str, u32)> {
     let Some(bed) = env::var_os("BED_STATE") else { return Vec::new() };
     let pid = |name| {
         let file = Path::new(&bed).join("mongo").join(format!("{name}.pid"));

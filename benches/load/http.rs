@@ -32,6 +32,12 @@ impl Connection {
         Ok(Self { stream, source, expected, request: Vec::new(), response: Vec::new() })
     }
 
+    /// The body of the last response, which has a length.
+    pub fn body(&self) -> &[u8] {
+        let head = self.response.windows(4).position(|four| four == b"\r\n\r\n");
+        head.and_then(|head| self.response.get(head + 4..)).unwrap_or_default()
+    }
+
     /// The size of the last response, including its head.
     pub fn response_size(&self) -> usize {
         self.response.len()

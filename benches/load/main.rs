@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! api         every route over HTTP, and the same statements without the API, in turns
+//! events      what events cost, how late they are, how fast a backlog is worked off
 //! attack      what clients take that want too much, and what others notice of it
 //! import      large inputs: an import, a long list
 //! statements  compares ways to read orders with their tickets
@@ -15,6 +16,7 @@
 mod api;
 mod attack;
 mod database;
+mod events;
 mod http;
 mod import;
 mod measure;
@@ -52,6 +54,8 @@ enum What {
         #[arg(long, env = "ATTACKS", value_delimiter = ',')]
         attacks: Vec<String>,
     },
+    /// Measure events, beside the bare client, the bare driver and a listener in Node.js
+    Events(events::EventsLoad),
     /// Import tickets, and list a user's 100,000 orders
     Import {
         /// How many tickets
@@ -117,6 +121,7 @@ async fn measure(db: &Db, what: What) -> Result<()> {
     match what {
         What::Api(load) => api::run(db, &load).await,
         What::Attack { seconds, attacks } => attack::run(db, Duration::from_secs(seconds), &attacks).await,
+        What::Events(load) => events::run(db, &load).await,
         What::Import { tickets } => import::run(db, tickets).await,
         What::Statements(load) => statements::run(db, &load).await,
     }

@@ -85,6 +85,11 @@ pub async fn closed_loop<C: Client>(
 pub struct Processes(pub Vec<(&'static str, u32)>);
 
 impl Processes {
+    /// Seconds of CPU time that all have spent so far.
+    pub fn total(&self) -> f64 {
+        self.0.iter().map(|(_, pid)| self.cpu_of(*pid)).sum()
+    }
+
     /// Seconds of CPU time that each has spent so far, including its children unless they are listed themselves.
     fn cpu(&self) -> BTreeMap<&'static str, f64> {
         self.0.iter().map(|(name, pid)| (*name, self.cpu_of(*pid))).collect()

@@ -34,11 +34,20 @@ pub struct Serve {
 impl Serve {
     /// Starts it, and waits until it is ready and has created the indexes.
     pub async fn start() -> Result<Self> {
-        Self::start_under(&[]).await
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more settings.
+    pub async fn start_with(settings: &[(&str, String)]) -> Result<Self> {
+        Self::start_as(&[], settings).await
     }
 
     /// The same by way of `wrapper`, a command that takes the program as its last arguments.
     pub async fn start_under(wrapper: &[String]) -> Result<Self> {
+        Self::start_as(wrapper, &[]).await
+    }
+
+    async fn start_as(wrapper: &[String], settings: &[(&str, String)]) -> Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
         let file = folder()?.join("serve.log");
         let log = OpenOptions::new().create(true).append(true).open(&file)?;
@@ -48,6 +57,7 @@ impl Serve {
             .env("LISTEN_ADDRESS", address.ip().to_string())
             .env("PORT", address.port().to_string())
             .env("ADMIN_PORT", admin.port().to_string())
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stderr(log.try_clone()?)
             .spawn()?;
         let mut serve = Self { child, log, address };
@@ -76,6 +86,21 @@ impl Drop for Serve {
         // Fails if it has already ended, by an interrupt from the terminal.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A running sweeper of the benchmark's database, which is killed when this is dropped.
+pub struct Sweeper(#[allow(dead_code, reason = "it lives as long as this")] KillOnDrop);
+
+impl Sweeper {
+    pub fn start() -> Result<Self> {
+        let log = File::create(folder()?.join("sweeper.log"))?;
+        let child = product(&[], "sweeper")?
+            .env("SWEEPER_URI", database::uri()?)
+            .args(["--database", database::NAME, "--admin-port", "0"])
+            .stderr(log)
+            .spawn()?;
+        Ok(Self(KillOnDrop(child)))
     }
 }
 

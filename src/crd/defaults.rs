@@ -30,6 +30,10 @@ pub(super) fn nats_key() -> String {
     "NATS_URL".into()
 }
 
+pub(super) fn nats_creds_key() -> String {
+    "nats.creds".into()
+}
+
 pub(super) fn stream() -> String {
     "ticketing".into()
 }

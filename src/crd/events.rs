@@ -47,6 +47,18 @@ pub struct EventsSpec {
     #[x_kube(validation = Rule::new("self.all(k, self.exists_one(other, self[other] == self[k]))")
         .message("events.subjects gives two subjects the same name: give each its own"))]
     pub subjects: BTreeMap<String, String>,
+
+    /// The subject by which others tell that a ticket is gone, such as ticket:deleted: its copy goes, so that nobody can reserve it.
+    /// Default: that is not heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^$.*>,=\s][^.*>,=\s]*(\.[^.*>,=\s]+)*$"))]
+    pub ticket_deleted: Option<String>,
+
+    /// The subject by which others tell that a payment has begun, such as payment:started: its order becomes awaiting:payment, which
+    /// is told as order:updated. Default: that is not heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^$.*>,=\s][^.*>,=\s]*(\.[^.*>,=\s]+)*$"))]
+    pub payment_started: Option<String>,
 }
 
 /// NATS servers.
@@ -69,6 +81,26 @@ pub struct Nats {
     /// The Secret with the CA that the servers' certificates must be signed by, as PEM. Default: the public CAs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<CaSecretRef>,
+
+    /// The Secret with the credentials of a user, as nsc writes them (.creds: its JWT and its seed). Default: the user and the
+    /// password, or the token, of the URLs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creds_secret_ref: Option<NatsCredsSecretRef>,
+}
+
+/// A key of a Secret whose value is the credentials of a user of NATS.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatsCredsSecretRef {
+    /// Name of the Secret, in the namespace of this resource.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub name: String,
+    /// Key within the Secret. Default: nats.creds.
+    #[serde(default = "defaults::nats_creds_key")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
 }
 
 /// A key of a Secret whose value is the URLs of NATS servers.

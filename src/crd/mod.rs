@@ -49,7 +49,7 @@ pub use containers::{
 };
 pub use database::{CaSecretRef, ClientCertificateSecretRef, Database, DatabaseTls, UriSecretRef};
 pub use definition::{CrdError, crd_yaml};
-pub use events::{EventsSpec, JetStream, Nats, NatsUrlSecretRef, SUBJECTS, Streaming};
+pub use events::{EventsSpec, JetStream, Nats, NatsCredsSecretRef, NatsUrlSecretRef, SUBJECTS, Streaming};
 pub use gateway::{GatewaySpec, ParentRef};
 pub use ingress::{IngressSpec, IngressTlsSpec};
 pub use pod_template::{CHECKSUM_ANNOTATION, PodTemplate, RESERVED_ENV, RESERVED_LABELS};

@@ -26,7 +26,7 @@ pub const RESERVED_LABELS: [&str; 5] = [
 pub const CHECKSUM_ANNOTATION: &str = "ticketing.dev/secrets-checksum";
 
 /// Environment variables that the operator sets on the pods, from other fields of the spec.
-pub const RESERVED_ENV: [&str; 20] = [
+pub const RESERVED_ENV: [&str; 23] = [
     "JWT_KEY",
     "MONGO_URI",
     "MONGO_DATABASE",
@@ -47,6 +47,9 @@ pub const RESERVED_ENV: [&str; 20] = [
     "NATS_STREAM_REPLICAS",
     "NATS_STREAM_MAX_AGE_SECONDS",
     "NATS_SUBJECTS",
+    "NATS_CREDS_FILE",
+    "NATS_TICKET_DELETED",
+    "NATS_PAYMENT_STARTED",
 ];
 
 /// What to add to the pods, and where they run.
@@ -115,7 +118,7 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    #[x_kube(validation = Rule::new("!self.exists(e, e.name in ['JWT_KEY', 'MONGO_URI', 'MONGO_DATABASE', 'MONGO_TLS_CA_FILE', 'MONGO_TLS_CERT_FILE', 'MONGO_TLS_KEY_FILE', 'EXPIRATION_WINDOW_SECONDS', 'PAYMENT_GRACE_SECONDS', 'PORT', 'ADMIN_PORT', 'DRAIN_SECONDS', 'NATS_URL', 'NATS_CA_FILE', 'NATS_CLUSTER_ID', 'NATS_CLIENT_ID', 'NATS_STREAM', 'NATS_DURABLE', 'NATS_STREAM_REPLICAS', 'NATS_STREAM_MAX_AGE_SECONDS', 'NATS_SUBJECTS'])")
+    #[x_kube(validation = Rule::new("!self.exists(e, e.name in ['JWT_KEY', 'MONGO_URI', 'MONGO_DATABASE', 'MONGO_TLS_CA_FILE', 'MONGO_TLS_CERT_FILE', 'MONGO_TLS_KEY_FILE', 'EXPIRATION_WINDOW_SECONDS', 'PAYMENT_GRACE_SECONDS', 'PORT', 'ADMIN_PORT', 'DRAIN_SECONDS', 'NATS_URL', 'NATS_CA_FILE', 'NATS_CLUSTER_ID', 'NATS_CLIENT_ID', 'NATS_STREAM', 'NATS_DURABLE', 'NATS_STREAM_REPLICAS', 'NATS_STREAM_MAX_AGE_SECONDS', 'NATS_SUBJECTS', 'NATS_CREDS_FILE', 'NATS_TICKET_DELETED', 'NATS_PAYMENT_STARTED'])")
         .message("podTemplate.extraEnv has a variable that the operator sets itself, from spec.auth, database, events, expiration and port: use those fields"))]
     pub extra_env: Vec<ExtraEnv>,
 

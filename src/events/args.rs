@@ -28,6 +28,11 @@ pub struct EventsArgs {
     #[arg(long, env = "NATS_CLIENT_ID", value_name = "ID", help_heading = "Events")]
     pub nats_client_id: Option<String>,
 
+    /// File with the JWT and the seed of a user, as nsc writes it (.creds); read again for every connection. Default: the user
+    /// and the password, or the token, of NATS_URL
+    #[arg(long, env = "NATS_CREDS_FILE", value_name = "FILE", help_heading = "Events")]
+    pub nats_creds_file: Option<PathBuf>,
+
     /// Name of the JetStream stream that is made for those subjects that no stream has
     #[arg(
         long,
@@ -66,6 +71,15 @@ pub struct EventsArgs {
         help_heading = "Events"
     )]
     pub nats_subjects: String,
+
+    /// Subject by which others tell that a ticket is gone, such as ticket:deleted: its copy goes. Default: that is not heard
+    #[arg(long, env = "NATS_TICKET_DELETED", value_name = "SUBJECT", help_heading = "Events")]
+    pub nats_ticket_deleted: Option<String>,
+
+    /// Subject by which others tell that a payment has begun, such as payment:started: its order becomes awaiting:payment, which
+    /// is told as order:updated. Default: that is not heard
+    #[arg(long, env = "NATS_PAYMENT_STARTED", value_name = "SUBJECT", help_heading = "Events")]
+    pub nats_payment_started: Option<String>,
 }
 
 /// The settings, if events are on.
@@ -75,6 +89,7 @@ pub struct Settings {
     pub(super) servers: Vec<String>,
     pub(super) login: Option<Login>,
     pub(super) ca: Option<PathBuf>,
+    pub(super) credentials: Option<PathBuf>,
     pub(super) way: Way,
     pub(super) durable: String,
     pub(super) subjects: Subjects,
@@ -138,6 +153,14 @@ pub enum InvalidSettings {
     /// Subjects that cannot work.
     #[error("NATS_SUBJECTS: {0}")]
     Subjects(#[from] InvalidSubjects),
+    /// An optional subject that cannot work.
+    #[error("{variable}: {problem}")]
+    Subject {
+        /// The variable that names it.
+        variable: &'static str,
+        /// What is wrong with it.
+        problem: InvalidSubjects,
+    },
 }
 
 impl EventsArgs {
@@ -150,7 +173,7 @@ impl EventsArgs {
         let named = url.split(',').map(str::trim).filter(|server| !server.is_empty());
         let parsed: Result<Vec<_>, _> = (1..).zip(named).map(|(at, server)| address(at, server)).collect();
         let (servers, logins): (Vec<_>, Vec<_>) = parsed?.into_iter().unzip();
-        let subjects: Subjects = self.nats_subjects.parse()?;
+        let subjects = self.subjects()?;
         let way = self.way(&subjects)?;
         if !is_stream(&self.nats_durable) {
             return Err(InvalidSettings::Durable(self.nats_durable.clone()));
@@ -159,7 +182,8 @@ impl EventsArgs {
             servers,
             // One for all, as the client has it.
             login: logins.into_iter().flatten().next(),
-            ca: self.nats_ca_file.clone().filter(|path| !path.as_os_str().is_empty()),
+            ca: file(self.nats_ca_file.as_ref()),
+            credentials: file(self.nats_creds_file.as_ref()),
             way,
             durable: self.nats_durable.clone(),
             subjects,
@@ -186,7 +210,7 @@ impl EventsArgs {
         if !is_client_id(&client_id) {
             return Err(InvalidSettings::ClientId(client_id));
         }
-        let mut names = Subject::ALL.into_iter().map(|subject| subjects.name(subject));
+        let mut names = subjects.all().map(|subject| subjects.name(subject));
         if let Some(name) = names.find(|name| name.contains('/')) {
             return Err(InvalidSettings::Streaming(name.to_owned()));
         }
@@ -195,6 +219,25 @@ impl EventsArgs {
         }
         Ok(Way::Streaming(Cluster { id: id.to_owned(), client_id }))
     }
+
+    fn subjects(&self) -> Result<Subjects, InvalidSettings> {
+        let optional = [
+            (Subject::TicketDeleted, "NATS_TICKET_DELETED", &self.nats_ticket_deleted),
+            (Subject::PaymentStarted, "NATS_PAYMENT_STARTED", &self.nats_payment_started),
+        ];
+        let mut subjects: Subjects = self.nats_subjects.parse()?;
+        for (subject, variable, name) in optional {
+            if let Some(name) = name.as_deref().filter(|name| !name.trim().is_empty()) {
+                let with = subjects.with(subject, name);
+                subjects = with.map_err(|problem| InvalidSettings::Subject { variable, problem })?;
+            }
+        }
+        Ok(subjects)
+    }
+}
+
+fn file(path: Option<&PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty()).cloned()
 }
 
 impl fmt::Debug for Settings {
@@ -344,6 +387,8 @@ mod tests {
             (["--nats-stream", "a.b"], "NATS_STREAM is \"a.b\""),
             (["--nats-durable", "a b"], "NATS_DURABLE is \"a b\""),
             (["--nats-subjects", "order:made=x"], "NATS_SUBJECTS: \"order:made\" is no subject"),
+            (["--nats-ticket-deleted", "a b"], "NATS_TICKET_DELETED: \"a b\" cannot be a subject"),
+            (["--nats-payment-started", "order:created"], "is the name of two subjects"),
         ] {
             let arguments = [&["--nats-url", "nats://h"], &arguments[..]].concat();
             let arguments = if arguments[2] == "--nats-url" { &arguments[2..] } else { &arguments[..] };

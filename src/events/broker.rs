@@ -1,6 +1,10 @@
 //! What is asked of a broker: that it keeps what is published, and tells what was.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use thiserror::Error;
 
@@ -28,8 +32,18 @@ pub(super) struct Ack {
     pub(super) is_duplicate: bool,
 }
 
+/// The sequences of the last marks of those who have begun to publish, by subject.
+pub(super) type Marks = BTreeMap<String, u64>;
+
 /// A broker, by one connection to it. Every call ends; after an error the connection is not used again.
 pub(super) trait Broker: Sync {
+    /// The last marks of those who have begun to publish. They are read before the lease is taken.
+    fn marks(&self) -> impl Future<Output = Result<Marks, BrokerError>> + Send;
+
+    /// Marks that this process begins, if `known` are still the last marks. From then on what others have sent before is
+    /// refused when it arrives, where the broker can do that.
+    fn begin(&self, known: &Marks) -> impl Future<Output = Result<(), BrokerError>> + Send;
+
     /// Publishes a message, and waits until the broker keeps it.
     fn publish(&self, message: &Message) -> impl Future<Output = Result<Ack, BrokerError>> + Send;
 
@@ -53,8 +67,12 @@ pub(super) trait Broker: Sync {
 pub(super) enum BrokerError {
     #[error("the NATS servers cannot be reached: {0}")]
     Unreachable(String),
-    #[error("the NATS servers refuse the connection; check the user and the password, or the token: {0}")]
+    #[error(
+        "the NATS servers refuse the connection; check the credentials, the user and the password, or the token: {0}"
+    )]
     Refused(String),
+    #[error("the credentials in {} cannot be read: {detail}", file.display())]
+    Credentials { file: PathBuf, detail: String },
     #[error(
         "the NATS server has no JetStream; start it with --jetstream, or name its cluster by NATS_CLUSTER_ID if it is a NATS Streaming server"
     )]
@@ -77,6 +95,8 @@ pub(super) enum BrokerError {
         "the consumer {durable} of the stream {stream} {problem}, so it is another's; name one of your own by NATS_DURABLE, or delete it"
     )]
     ConsumerOfOthers { durable: String, stream: String, problem: &'static str },
+    #[error("another process has begun to publish since")]
+    Superseded,
     #[error("while {doing}: {detail}")]
     Failed { doing: &'static str, detail: String },
     #[error("while {doing}: no answer in time")]
@@ -88,9 +108,12 @@ impl BrokerError {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "BrokerUnreachable",
-            Self::Refused(_) | Self::NoJetStream | Self::NoStreaming(_) | Self::ClientIdTaken(_) => {
-                "BrokerRefused"
-            }
+            Self::Refused(_)
+            | Self::Credentials { .. }
+            | Self::NoJetStream
+            | Self::NoStreaming(_)
+            | Self::ClientIdTaken(_) => "BrokerRefused",
+            Self::Superseded => "LeaseLost",
             Self::SubjectWithoutStream { .. } => "SubjectWithoutStream",
             Self::ConsumerOfOthers { .. } => "ConsumerOfOthers",
             Self::Failed { .. } | Self::Forgotten(_) => "BrokerFailed",

@@ -87,7 +87,14 @@ impl Connection {
                     }
                 }
             });
-        match settings.login.clone() {
+        if let Some(file) = &settings.credentials {
+            // For every connection anew: what is in the file may have changed.
+            options = options.credentials_file(file).await.map_err(|error| BrokerError::Credentials {
+                file: file.clone(),
+                detail: error.to_string(),
+            })?;
+        }
+        match settings.login.clone().filter(|_| settings.credentials.is_none()) {
             Some(Login::User { name, password }) => options = options.user_and_password(name, password),
             Some(Login::Token(token)) => options = options.token(token),
             None => {}

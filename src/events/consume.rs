@@ -15,6 +15,7 @@ use super::{
     jetstream::JetStream,
     metrics::Metrics,
     streaming::Streaming,
+    wire::Subject,
 };
 use crate::{
     order::ReservationTerms,
@@ -64,18 +65,22 @@ async fn connected(
     stop: &CancellationToken,
 ) -> Result<(), BrokerError> {
     let connection = Connection::open(settings).await?;
+    let hears_of_deletions = settings.subjects.has(Subject::TicketDeleted);
+    if hears_of_deletions && let Err(error) = store.ensure_deleted_tickets().await {
+        tracing::warn!(%error, "tickets that are gone are never forgotten");
+    }
     let refusals = Refusals::default();
     match &settings.way {
         Way::JetStream(stream) => {
             let broker = JetStream::open(&connection, settings, stream).await?;
             let inboxes = broker.inboxes(&settings.durable).await?;
-            let handler = Handler { store, broker: &broker, terms, metrics, refusals };
+            let handler = Handler { store, broker: &broker, terms, metrics, refusals, hears_of_deletions };
             hear_all(&connection, &handler, inboxes, stop).await
         }
         Way::Streaming(cluster) => {
             let broker = Streaming::open(&connection, settings, cluster, &cluster.client_id).await?;
             let inboxes = broker.inboxes(&settings.durable).await?;
-            let handler = Handler { store, broker: &broker, terms, metrics, refusals };
+            let handler = Handler { store, broker: &broker, terms, metrics, refusals, hears_of_deletions };
             hear_all(&connection, &handler, inboxes, stop).await
         }
     }

@@ -13,15 +13,15 @@ use jiff::Timestamp;
 use super::{
     broker::{Broker, Message},
     metrics::{Metrics, Outcome},
-    wire::{Malformed, PaymentCreated, PaymentRefused, Subject, TicketEvent},
+    wire::{Malformed, PaymentCreated, PaymentRefused, PaymentStarted, Subject, TicketDeleted, TicketEvent},
 };
 use crate::{
     order::{Refusal, ReservationTerms, Ticket, TicketId},
-    store::{DeadLetter, Settled, Store, StoreError},
+    store::{DeadLetter, DeletedTicket, PaymentError, Settled, Store, StoreError, Transitioned, Upserted},
 };
 
-/// How many payments are settled at the same time.
-const PAYMENTS: usize = 8;
+/// How many messages about payments, or about tickets that are gone, are handled at the same time.
+const AT_ONCE: usize = 8;
 
 /// How often the database must have refused a message for it to be a dead letter.
 const MAX_REFUSALS: u32 = 5;
@@ -92,23 +92,24 @@ pub(super) struct Handler<'a, B> {
     pub(super) terms: &'a ReservationTerms,
     pub(super) metrics: &'a Metrics,
     pub(super) refusals: Refusals,
+    /// Whether tickets may be gone.
+    pub(super) hears_of_deletions: bool,
 }
 
 impl<B: Broker> Handler<'_, B> {
     /// Handles some messages, and says of each what is to become of it.
     pub(super) async fn handle(&self, messages: &[Received]) -> Vec<Verdict> {
         let mut verdicts = vec![Verdict::Done; messages.len()];
-        let indexed = || messages.iter().enumerate();
-        let (payments, tickets): (Vec<_>, Vec<_>) =
-            indexed().partition(|(_, message)| message.subject == Subject::PaymentCreated);
+        let is_ticket =
+            |message: &Received| matches!(message.subject, Subject::TicketCreated | Subject::TicketUpdated);
+        let (tickets, others): (Vec<_>, Vec<_>) =
+            messages.iter().enumerate().partition(|(_, message)| is_ticket(message));
         let mut decided = self.tickets(tickets).await;
-        let (places, payments): (Vec<_>, Vec<_>) = payments.into_iter().unzip();
-        let mut settling = Vec::new();
-        for message in payments {
-            settling.push(self.payment(message));
+        let mut deciding = Vec::new();
+        for (at, message) in others {
+            deciding.push(async move { (at, self.one(message).await) });
         }
-        let settled: Vec<_> = stream::iter(settling).buffered(PAYMENTS).collect().await;
-        decided.extend(places.into_iter().zip(settled));
+        decided.extend(stream::iter(deciding).buffered(AT_ONCE).collect::<Vec<_>>().await);
         for (at, verdict) in decided {
             if let Some(place) = verdicts.get_mut(at) {
                 *place = verdict;
@@ -131,7 +132,7 @@ impl<B: Broker> Handler<'_, B> {
             return decided;
         }
         let tickets = newest(parsed.iter().map(|(_, _, ticket)| ticket));
-        match self.store.upsert_tickets(&tickets).await {
+        match self.write(&tickets).await {
             Ok(written) => {
                 for (number, (at, message, _)) in (0..).zip(&parsed) {
                     let outcome =
@@ -150,7 +151,7 @@ impl<B: Broker> Handler<'_, B> {
             // One of them is at fault: each by itself.
             Err(_) => {
                 for (at, message, ticket) in &parsed {
-                    let written = self.store.upsert_tickets(std::slice::from_ref(ticket)).await;
+                    let written = self.write(std::slice::from_ref(ticket)).await;
                     let verdict = match written {
                         Ok(written) => {
                             let is_new = written.written > 0;
@@ -165,6 +166,57 @@ impl<B: Broker> Handler<'_, B> {
             }
         }
         decided
+    }
+
+    async fn write(&self, tickets: &[Ticket]) -> Result<Upserted, StoreError> {
+        if self.hears_of_deletions {
+            self.store.upsert_tickets_unless_deleted(tickets).await
+        } else {
+            self.store.upsert_tickets(tickets).await
+        }
+    }
+
+    async fn one(&self, message: &Received) -> Verdict {
+        match message.subject {
+            Subject::TicketDeleted => self.deletion(message).await,
+            Subject::PaymentStarted => self.start(message).await,
+            _ => self.payment(message).await,
+        }
+    }
+
+    async fn deletion(&self, message: &Received) -> Verdict {
+        let TicketDeleted { id, version } = match TicketDeleted::parse(&message.data) {
+            Ok(deleted) => deleted,
+            Err(error) => return self.malformed(message, &error).await,
+        };
+        let outcome = match self.store.delete_ticket(&DeletedTicket { id, version }).await {
+            Ok(true) => Outcome::Deleted,
+            Ok(false) => Outcome::Unchanged,
+            Err(error) => return self.refused_by_database(message, &error).await,
+        };
+        self.metrics.consumed(message.subject, outcome);
+        Verdict::Done
+    }
+
+    async fn start(&self, message: &Received) -> Verdict {
+        let PaymentStarted { order } = match PaymentStarted::parse(&message.data) {
+            Ok(started) => started,
+            Err(error) => return self.malformed(message, &error).await,
+        };
+        let outcome = match self.store.payment_started(order, message.published, self.terms).await {
+            Ok(Transitioned::Now(_) | Transitioned::NowUnreadable(_)) => Outcome::Started,
+            // What becomes of the payment is decided once it is made.
+            Ok(Transitioned::Already(_)) | Err(PaymentError::TooLate(_) | PaymentError::Refused { .. }) => {
+                Outcome::Unchanged
+            }
+            Err(PaymentError::NotFound(_)) => {
+                // No payment was made that could be refused.
+                return self.dead(message, "unknown-order", "the order of this payment never was").await;
+            }
+            Err(PaymentError::Store(error)) => return self.refused_by_database(message, &error).await,
+        };
+        self.metrics.consumed(message.subject, outcome);
+        Verdict::Done
     }
 
     async fn payment(&self, message: &Received) -> Verdict {

@@ -54,6 +54,10 @@ pub(super) enum Outcome {
     Written,
     /// It was known.
     Unchanged,
+    /// A ticket is gone.
+    Deleted,
+    /// A payment has begun.
+    Started,
     /// A payment has completed its order.
     Completed,
     /// A payment is refused.
@@ -67,6 +71,8 @@ impl Outcome {
         match self {
             Self::Written => "written",
             Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
+            Self::Started => "started",
             Self::Completed => "completed",
             Self::Refused => "refused",
             Self::Retried => "retried",

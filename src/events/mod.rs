@@ -25,6 +25,7 @@
 //! consume      hears it
 //!
 //! dead_letters what could not be read: the command `events dead-letters`
+//! publish      what neighbours have lost: the command `events publish`
 //! run          connects, leads or waits, for as long as the process runs
 //! metrics      the metrics of events
 //! ```
@@ -42,6 +43,7 @@ mod jetstream;
 mod lead;
 mod metrics;
 mod plan;
+pub mod publish;
 mod relay;
 mod run;
 mod streaming;

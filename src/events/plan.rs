@@ -45,27 +45,33 @@ pub(super) fn steps(
 }
 
 fn of_ticket(mut orders: Vec<&UntoldOrder>, published: &HashSet<String>) -> serde_json::Result<Vec<Step>> {
-    orders.sort_by_key(|untold| (place(untold), untold.order.id));
+    orders.sort_by_key(|untold| (place(untold, published), untold.order.id));
     let mut steps = Vec::new();
     for untold in orders {
         let id = untold.order.id;
+        let message_id = |known| message_id(untold, known);
         if untold.changes.is_empty() && untold.refused.is_empty() {
-            let note = Note::Told(Told { id, version: untold.order.version });
+            let again = untold.again.clone();
+            let note = Note::Told(Told { id, version: untold.order.version, again });
             steps.push(Step { note, message: None, since: None });
         }
         for change in &untold.changes {
             let event = OrderEvent::new(untold, *change);
-            let message = Message { subject: event.subject(), id: event.message_id(), data: event.data()? };
+            let message =
+                Message { subject: event.subject(), id: message_id(event.message_id()), data: event.data()? };
             steps.push(Step {
-                note: Note::Told(Told { id, version: change.version }),
+                note: Note::Told(Told { id, version: change.version, again: untold.again.clone() }),
                 message: Some(message).filter(|message| !published.contains(&message.id)),
                 since: untold.since,
             });
         }
         for refused in &untold.refused {
             let event = PaymentRefused::new(&refused.payment, id, refused.reason);
-            let message =
-                Message { subject: Subject::PaymentRefused, id: event.message_id(), data: event.data()? };
+            let message = Message {
+                subject: Subject::PaymentRefused,
+                id: message_id(event.message_id()),
+                data: event.data()?,
+            };
             steps.push(Step {
                 note: Note::Refused(id, refused.payment.clone()),
                 message: Some(message).filter(|message| !published.contains(&message.id)),
@@ -76,10 +82,22 @@ fn of_ticket(mut orders: Vec<&UntoldOrder>, published: &HashSet<String>) -> serd
     Ok(steps)
 }
 
+/// The id of a message about an order. The broker knows that of what was told before, so what is told again has another.
+fn message_id(untold: &UntoldOrder, known: String) -> String {
+    match &untold.again {
+        Some(again) => format!("{known}:{again}"),
+        None => known,
+    }
+}
+
 /// The place of an order among those of its ticket: first the one that the neighbours know already, then those that came and
 /// went, and last the one that holds the ticket.
-fn place(untold: &UntoldOrder) -> u8 {
-    let is_known = !untold.changes.iter().any(|change| matches!(change.kind, ChangeKind::Created { .. }));
+fn place(untold: &UntoldOrder, published: &HashSet<String>) -> u8 {
+    let is_known = !untold.changes.iter().any(|change| {
+        // Whoever has told it may not have noted that.
+        matches!(change.kind, ChangeKind::Created { .. })
+            && !published.contains(&message_id(untold, OrderEvent::new(untold, *change).message_id()))
+    });
     match untold.order.status {
         _ if is_known => 0,
         OrderStatus::Cancelled => 1,
@@ -110,7 +128,7 @@ mod tests {
             version: Version(u32::from(status != OrderStatus::Created)),
         };
         let changes = changes.iter().map(change).collect();
-        UntoldOrder { order, ticket, payment: None, changes, refused: Vec::new(), since: None }
+        UntoldOrder { order, ticket, payment: None, changes, refused: Vec::new(), since: None, again: None }
     }
 
     /// The steps as `order:version`, with a question mark for what is published already.
@@ -146,6 +164,23 @@ mod tests {
         assert_eq!(plan(std::slice::from_ref(&order), &[first]), [["2:0?", "2:1"]]);
         let nothing = untold(5, 9, OrderStatus::Cancelled, &[]);
         assert_eq!(plan(&[nothing], &[]), [["5:1?"]], "it is noted all the same");
+    }
+
+    #[test]
+    fn an_order_whose_making_is_published_and_not_noted_is_known_and_ends_before_others_begin() {
+        let known = untold(9, 7, OrderStatus::Cancelled, &[CREATED, CANCELLED]);
+        let brief = untold(1, 7, OrderStatus::Cancelled, &[CREATED, CANCELLED]);
+        let published = [format!("{}:0", known.order.id)];
+        assert_eq!(plan(&[brief, known], &published), [["9:0?", "9:1", "1:0", "1:1"]]);
+    }
+
+    #[test]
+    fn what_is_told_again_has_an_id_that_nobody_knows() {
+        let mut order = untold(2, 9, OrderStatus::Cancelled, &[CREATED, CANCELLED]);
+        order.again = Some("x".into());
+        let known = format!("{}:0", order.order.id);
+        assert_eq!(plan(std::slice::from_ref(&order), std::slice::from_ref(&known)), [["2:0", "2:1"]]);
+        assert_eq!(plan(&[order], &[format!("{known}:x")]), [["2:0?", "2:1"]]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    broker::{Ack, Broker, BrokerError, IN_FLIGHT},
+    broker::{Ack, Broker, BrokerError, IN_FLIGHT, Marks},
     lead::Lead,
     metrics::Metrics,
     plan::{self, Note, Step},
@@ -41,13 +41,24 @@ const LAST_ROUNDS: Duration = Duration::from_secs(2);
 #[derive(Debug, Error)]
 pub(super) enum RelayError {
     #[error(transparent)]
-    Broker(#[from] BrokerError),
+    Broker(BrokerError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("an event cannot be written: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("the lease was not renewed in time, so another pod may publish by now")]
+    #[error(
+        "another pod publishes by now, or may: the lease was not renewed in time, or the broker has refused an event"
+    )]
     LeaseLost,
+}
+
+impl From<BrokerError> for RelayError {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Superseded => Self::LeaseLost,
+            error => Self::Broker(error),
+        }
+    }
 }
 
 impl RelayError {
@@ -67,6 +78,8 @@ pub(super) struct Relay<'a, B> {
     pub(super) store: &'a Store,
     pub(super) broker: &'a B,
     pub(super) lead: &'a Lead,
+    /// The last marks before this process has taken the lease.
+    pub(super) marks: &'a Marks,
     pub(super) metrics: &'a Metrics,
 }
 
@@ -126,6 +139,8 @@ impl<B: Broker> Relay<'_, B> {
     /// The ids of what was published and may not be noted as told: a predecessor, or this process before its connection
     /// was lost, did not get that far.
     async fn catch_up(&self) -> Result<HashSet<String>, RelayError> {
+        // First of all: what a predecessor has sent is read back now, or refused when it arrives.
+        self.broker.begin(self.marks).await?;
         let known = self.lead.positions();
         let positions: Positions = self
             .broker

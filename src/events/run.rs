@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::{Settings, Way},
     attempts::Attempts,
-    broker::Broker,
+    broker::{Broker, Marks},
     connection::Connection,
     consume,
     jetstream::JetStream,
-    lead::Lead,
+    lead::{LASTS, Lead},
     metrics::Metrics,
     relay::{Relay, RelayError},
     streaming::Streaming,
@@ -117,7 +117,7 @@ impl Connected<'_> {
         tracing::info!("connected to the broker of events");
         let wakes = Wakes::new(&self.connection.client, self.store);
         while !self.stop.is_cancelled() {
-            let Some(lead) = Lead::take(self.store, self.holder).await? else {
+            let Some((lead, marks)) = take(self.store, broker, self.holder).await? else {
                 tokio::select! {
                     () = wakes.wait_for_turn(self.store) => {}
                     error = self.connection.lost() => return Err(error.into()),
@@ -127,7 +127,7 @@ impl Connected<'_> {
             };
             self.metrics.leads(true);
             tracing::info!("this pod publishes the events of orders");
-            let result = self.lead(broker, &lead, &wakes).await;
+            let result = self.lead(broker, (&lead, &marks), &wakes).await;
             self.metrics.leads(false);
             // Also after a failure: another pod may reach the broker.
             if let Err(error) = lead.release().await {
@@ -142,8 +142,13 @@ impl Connected<'_> {
         Ok(())
     }
 
-    async fn lead<B: Broker>(&self, broker: &B, lead: &Lead, wakes: &Wakes<'_>) -> Result<(), RelayError> {
-        let relay = Relay { store: self.store, broker, lead, metrics: self.metrics };
+    async fn lead<B: Broker>(
+        &self,
+        broker: &B,
+        (lead, marks): (&Lead, &Marks),
+        wakes: &Wakes<'_>,
+    ) -> Result<(), RelayError> {
+        let relay = Relay { store: self.store, broker, lead, marks, metrics: self.metrics };
         let changes = wakes.changes().await;
         let woken = || async {
             match &changes {
@@ -157,6 +162,20 @@ impl Connected<'_> {
             error = self.connection.lost() => Err(error.into()),
         }
     }
+}
+
+/// Takes the lease, if it is free.
+async fn take(
+    store: &Store,
+    broker: &impl Broker,
+    holder: &str,
+) -> Result<Option<(Lead, Marks)>, RelayError> {
+    if !store.is_relay_lease_free(holder, LASTS).await? {
+        return Ok(None);
+    }
+    // Before the lease: if it is lost again before anything is published, our own marks are refused.
+    let marks = broker.marks().await?;
+    Ok(Lead::take(store, holder).await?.map(|lead| (lead, marks)))
 }
 
 /// Messages between the pods of one database, so that they need not look for each other's changes: whoever gets none

@@ -74,6 +74,16 @@ impl Store {
         retry::patiently(CHECKING, || self.try_check_indexes()).await
     }
 
+    /// Whether changes of orders are noted for somebody to publish, as the database says.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn notes_events(&self) -> Result<bool, StoreError> {
+        let existing = retry::patiently(CHECKING, || self.existing_indexes()).await?;
+        self.see_events_in(&existing);
+        Ok(self.has_events())
+    }
+
     async fn try_check_indexes(&self) -> Result<(), StoreError> {
         let existing = self.existing_indexes().await?;
         self.see_events_in(&existing);

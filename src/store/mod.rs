@@ -38,12 +38,14 @@
 //! page_query   the query for one page
 //! first_pages  combines concurrent requests for first pages
 //! tickets      the local copies of tickets
+//! deleted_tickets  those that are gone
 //! audit        what in a database would surprise this program
 //!
 //! outbox       the field for what is to be told of an order, and whether it is used
 //! note         notes it there, in the write that changes the order
 //! settle       what a payment does to its order
 //! dead_letters what neighbours have sent and nobody can read
+//! retell       what neighbours have lost, to be told again
 //! untold       the orders of which something is to be told, and that it has been told
 //! relay_lease  who tells it
 //! events_health whether that goes on
@@ -74,6 +76,7 @@ mod code;
 mod connect;
 mod database;
 mod dead_letters;
+mod deleted_tickets;
 mod document;
 mod driver_error;
 mod duplicates;
@@ -99,6 +102,7 @@ mod positions;
 mod relay_lease;
 mod remedy;
 mod reserve;
+mod retell;
 mod retry;
 mod server_time;
 mod settle;
@@ -113,6 +117,7 @@ pub use clock::ServerClock;
 pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;
 pub use dead_letters::{DeadLetter, StoredLetter};
+pub use deleted_tickets::DeletedTicket;
 pub use error::{ErrorCategory, StoreError};
 pub use events_health::{EventsHealth, EventsTask, EventsTrouble};
 pub use expiry::{ExpiringOrders, ExpiryQuery, RejectedOrders};
@@ -122,6 +127,7 @@ pub use page_query::{ListOrder, Listing};
 pub use payments::PaymentError;
 pub use relay_lease::{Positions, RelayLease};
 pub use reserve::{ReserveError, Reserved};
+pub use retell::{LostOrder, LostTickets, NotedAgain};
 pub use retry::{DEADLINE, PATIENCE};
 pub use settle::Settled;
 pub use tickets::Upserted;

@@ -6,7 +6,10 @@
 //! (another pod, a sweeper, `orders check`) sees it when it lists the indexes.
 //!
 //! ```text
-//! outbox: { since: when the oldest change was made, created: price, updated: true, refused: [{ payment, reason, since }] }
+//! outbox: {
+//!     since: when the oldest change was made, created: price, updated: true, refused: [{ payment, reason, since }],
+//!     again: a mark, if it was told before and is to be told again
+//! }
 //! ```
 //!
 //! As little as possible, since it is written with every order: an order's last change is to be told if there is a
@@ -32,6 +35,9 @@ pub(super) const SINCE: &str = "outbox.since";
 pub(super) const CREATED: &str = "outbox.created";
 /// Set if the beginning of its payment is to be told.
 pub(super) const UPDATED: &str = "outbox.updated";
+
+/// Set if it is to be told again, since it was lost: a mark of that time.
+pub(super) const AGAIN: &str = "outbox.again";
 
 /// The payments that were refused, each with the reason.
 pub(super) const REFUSED: &str = "outbox.refused";

@@ -60,7 +60,21 @@ impl Store {
         id: OrderId,
         terms: &ReservationTerms,
     ) -> Result<Transitioned, PaymentError> {
-        self.pay(id, Transition::BeginPayment, terms).await
+        self.pay(id, Transition::BeginPayment, Timestamp::MAX, terms).await
+    }
+
+    /// Records that the payment of the order `id` has begun, as was published at `published` by the broker's clock: that
+    /// counts if the order is still open.
+    ///
+    /// # Errors
+    /// As [`Store::begin_payment`].
+    pub async fn payment_started(
+        &self,
+        id: OrderId,
+        published: Timestamp,
+        terms: &ReservationTerms,
+    ) -> Result<Transitioned, PaymentError> {
+        self.pay(id, Transition::BeginPayment, published, terms).await
     }
 
     /// Records that the order `id` is paid for. Repeating it changes nothing.
@@ -72,18 +86,19 @@ impl Store {
         id: OrderId,
         terms: &ReservationTerms,
     ) -> Result<Transitioned, PaymentError> {
-        self.pay(id, Transition::Complete, terms).await
+        self.pay(id, Transition::Complete, Timestamp::MAX, terms).await
     }
 
     async fn pay(
         &self,
         id: OrderId,
         transition: Transition,
+        published: Timestamp,
         terms: &ReservationTerms,
     ) -> Result<Transitioned, PaymentError> {
         retry::patiently(PAYING, || async {
             for _ in 0..ROUNDS {
-                let now = self.server_time().await?;
+                let now = self.server_time().await?.min(published);
                 if let Some(done) = self.transition(id, payable_at(now, terms), transition).await? {
                     return Ok(done);
                 }

@@ -39,6 +39,18 @@ pub struct RelayLease {
 }
 
 impl Store {
+    /// Whether `holder` may take the lease: nobody holds it, or whoever does has not renewed it for as long as `lasts`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_relay_lease_free(&self, holder: &str, lasts: Duration) -> Result<bool, StoreError> {
+        let leases = self.relay_leases();
+        let found =
+            retry::transient(TAKING, || async { leases.find_one(doc! { "_id": LEASE }).await }).await?;
+        let Some(found) = found else { return Ok(true) };
+        Ok(is_free(&found, holder, self.server_time().await?, lasts))
+    }
+
     /// Takes the lease for `holder`, if nobody holds it, or whoever does has not renewed it for as long as `lasts`.
     ///
     /// # Errors
@@ -72,7 +84,8 @@ impl Store {
         for field in ["holder", "renewed"] {
             filter.insert(field, found.get(field).cloned().unwrap_or(Bson::Null));
         }
-        let update = doc! { "$set": { "holder": holder }, "$currentDate": { "renewed": true } };
+        let update =
+            doc! { "$set": { "holder": holder }, "$currentDate": { "taken": true, "renewed": true } };
         let taken =
             retry::transient(TAKING, || async { leases.update_one(filter.clone(), update.clone()).await })
                 .await?;
@@ -104,7 +117,10 @@ impl Store {
     pub async fn release_relay_lease(&self, holder: &str, positions: &Positions) -> Result<(), StoreError> {
         let leases = self.relay_leases();
         let filter = doc! { "_id": LEASE, "holder": holder };
-        let update = doc! { "$set": { "holder": Bson::Null, "positions": position_list(positions) } };
+        let update = doc! {
+            "$set": { "holder": Bson::Null, "positions": position_list(positions) },
+            "$currentDate": { "released": true },
+        };
         retry::transient(RELEASING, || async { leases.update_one(filter.clone(), update.clone()).await })
             .await
             .map(drop)

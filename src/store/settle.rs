@@ -188,7 +188,8 @@ pub(super) fn payment_of(order: &RawDocument) -> Option<String> {
     cast::id(order.get(PAYMENT_ID).ok().flatten()?)
 }
 
-fn refused(order: &RawDocumentBuf) -> impl Iterator<Item = &str> {
+/// The payments that an order has refused.
+pub(super) fn refused(order: &RawDocumentBuf) -> impl Iterator<Item = &str> {
     let list = order.get_array(REFUSED_PAYMENTS).into_iter().flatten();
     list.filter_map(|payment| payment.ok()?.as_str())
 }

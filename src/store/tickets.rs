@@ -191,16 +191,16 @@ fn fields(ticket: &Ticket) -> Document {
 
 /// The server's reply to a command with several statements.
 #[derive(Debug, Default)]
-struct WriteReply {
+pub(super) struct WriteReply {
     written: u64,
     /// The indexes of the statements whose tickets are to be examined again.
-    retry: Vec<usize>,
+    pub(super) retry: Vec<usize>,
     /// What the server says of one whose key another document has.
     duplicate: Option<String>,
 }
 
 impl WriteReply {
-    fn parse(document: &Document) -> Result<Self, StoreError> {
+    pub(super) fn parse(document: &Document) -> Result<Self, StoreError> {
         if let Ok(concern) = document.get_document("writeConcernError") {
             // They are written, and may still be rolled back.
             let detail = concern.get_str("errmsg").unwrap_or("no majority has acknowledged them").to_owned();

@@ -23,7 +23,7 @@ use super::{
     database::Store,
     document::{self, ORDERS, object_id, timestamp, to_order},
     error::StoreError,
-    outbox::{CREATED, OUTBOX, REFUSED, REFUSED_SINCE, SINCE, UPDATED},
+    outbox::{AGAIN, CREATED, OUTBOX, REFUSED, REFUSED_SINCE, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
     retry,
     settle::{PAYMENT_ID, payment_of},
@@ -57,6 +57,8 @@ pub struct UntoldOrder {
     pub refused: Vec<RefusedPayment>,
     /// The time of the oldest of these changes, or a little earlier, by the database's clock.
     pub since: Option<Timestamp>,
+    /// If it was told before and is told again: a mark of that.
+    pub again: Option<String>,
 }
 
 /// A payment that was refused.
@@ -105,12 +107,14 @@ pub struct Untold {
 }
 
 /// An order of which everything up to a version has been told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// The order.
     pub id: OrderId,
     /// The version.
     pub version: Version,
+    /// The mark, if it was told again.
+    pub again: Option<String>,
 }
 
 impl UntoldOrder {
@@ -202,23 +206,32 @@ impl Store {
     /// # Errors
     /// When the database fails. Some of it may be noted then; calling again is safe.
     pub async fn note_told(&self, told: &[Told]) -> Result<(), StoreError> {
-        let mut by_version = BTreeMap::<Version, Vec<ObjectId>>::new();
+        let mut by_version = BTreeMap::<(Version, Option<&str>), Vec<ObjectId>>::new();
         for told in told {
-            by_version.entry(told.version).or_default().push(object_id(told.id.bytes()));
+            let key = (told.version, told.again.as_deref());
+            by_version.entry(key).or_default().push(object_id(told.id.bytes()));
         }
-        for (version, ids) in by_version {
+        for ((version, again), ids) in by_version {
             for ids in ids.chunks(PER_COMMAND) {
-                self.note_told_at(version, ids).await?;
+                self.note_told_at(version, again, ids).await?;
             }
         }
         Ok(())
     }
 
-    async fn note_told_at(&self, version: Version, ids: &[ObjectId]) -> Result<(), StoreError> {
+    async fn note_told_at(
+        &self,
+        version: Version,
+        again: Option<&str>,
+        ids: &[ObjectId],
+    ) -> Result<(), StoreError> {
         let told = document::version(version);
+        // What was noted again meanwhile is still to be told.
+        let again = again.map_or(Bson::from(doc! { "$exists": false }), Bson::from);
         let unchanged = |has_refused: bool| {
             doc! {
                 "_id": { "$in": ids }, "version": told.clone(), REFUSED: { "$exists": has_refused },
+                AGAIN: again.clone(),
             }
         };
         let all = self.update_told(unchanged(false), doc! { OUTBOX: "" }).await?;
@@ -226,7 +239,9 @@ impl Store {
             return Ok(());
         }
         self.update_told(unchanged(true), doc! { SINCE: "", CREATED: "", UPDATED: "" }).await?;
-        let changed = doc! { "_id": { "$in": ids }, "version": { "$gt": told }, OUTBOX: { "$exists": true } };
+        let changed = doc! {
+            "_id": { "$in": ids }, "version": { "$gt": told }, OUTBOX: { "$exists": true }, AGAIN: again,
+        };
         // Whatever begins with 0 is the making; the beginning of the payment comes after it.
         let mut fields = doc! { CREATED: "" };
         if version > Version(0) {
@@ -245,7 +260,12 @@ impl Store {
         self.update_untold(doc! { "_id": id, REFUSED: { "$exists": true } }, without).await?;
         // Of what is empty then, nothing may be left: the index would keep the order.
         self.update_told(doc! { "_id": id, REFUSED: { "$size": 0 } }, doc! { REFUSED: "" }).await?;
-        self.update_told(doc! { "_id": id, OUTBOX: {} }, doc! { OUTBOX: "" }).await.map(drop)
+        let mut nothing = doc! { "_id": id, OUTBOX: { "$exists": true } };
+        nothing.extend(
+            [SINCE, CREATED, UPDATED, REFUSED]
+                .map(|field| (field.to_owned(), doc! { "$exists": false }.into())),
+        );
+        self.update_told(nothing, doc! { OUTBOX: "" }).await.map(drop)
     }
 
     async fn update_told(&self, filter: Document, fields: Document) -> Result<u64, StoreError> {
@@ -389,7 +409,8 @@ fn to_untold(document: &RawDocumentBuf) -> Result<UntoldOrder, StoreError> {
         }
     }
     let payment = payment_of(document);
-    Ok(UntoldOrder { order, ticket, payment, changes, refused, since })
+    let again = field(AGAIN).and_then(|again| again.as_str()).map(str::to_owned);
+    Ok(UntoldOrder { order, ticket, payment, changes, refused, since, again })
 }
 
 fn to_refused(entry: &RawDocument) -> Option<RefusedPayment> {

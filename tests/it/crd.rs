@@ -437,7 +437,11 @@ async fn every_field_of_the_spec_is_stored_as_written() {
             "caSecretRef": {"name": "ca", "key": "ca.pem"}, "clientCertificateSecretRef": {"name": "certificate"},
         }},
         "events": {
-            "nats": {"urlSecretRef": {"name": "nats", "key": "URL"}, "caSecretRef": {"name": "nats-ca", "key": "ca.pem"}},
+            "nats": {
+                "urlSecretRef": {"name": "nats", "key": "URL"}, "caSecretRef": {"name": "nats-ca", "key": "ca.pem"},
+                "credsSecretRef": {"name": "nats-user", "key": "user.creds"},
+            },
+            "ticketDeleted": "ticket:deleted", "paymentStarted": "payment:started",
             "jetStream": {"stream": "shop", "durable": "orders", "replicas": 3, "maxAgeSeconds": 7200},
             "subjects": {"order:created": "orders.created"},
         },

@@ -13,7 +13,8 @@ use crate::{
     mongo::uri,
 };
 
-async fn dead_letters(system: &System, arguments: &[&str]) -> (Option<i32>, String) {
+/// Runs the command, and returns its exit code and what it prints.
+pub(crate) async fn dead_letters(system: &System, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
     command.args(["events", "dead-letters"]).args(arguments);
     command.env("MONGO_URI", uri()).env("MONGO_DATABASE", &system.database.name);

@@ -347,12 +347,14 @@ fn every_flag_that_a_page_names_is_there() {
     let serve = flags::<orders_operator::api::ServeArgs>();
     let both = controller.union(&render).cloned().collect();
     let every = [&controller, &sweeper, &serve, &render].into_iter().flatten().cloned().collect();
+    let publish = flags::<orders_operator::events::publish::PublishArgs>();
+    let of_events = serve.union(&publish).cloned().collect();
     // Beside those of the program, a page may name flags of `helm`, of an API server, or of `events dead-letters`.
     for (page, known, others) in [
         ("docs/operations.md", &controller, [].as_slice()),
         ("docs/sweeper.md", &sweeper, &["set"]),
         ("docs/routes.md", &both, &[]),
-        ("docs/events.md", &serve, &["with", "even-refused"]),
+        ("docs/events.md", &of_events, &["with", "even-refused"]),
         ("docs/clusters.md", &every, &["set", "emulated-version"]),
     ] {
         let text = read(page);

@@ -97,6 +97,11 @@ impl TestDatabase {
         self.raw.collection("deadLetters")
     }
 
+    /// Who publishes events.
+    pub(crate) fn relays(&self) -> Collection<Document> {
+        self.raw.collection("relays")
+    }
+
     /// The server's query plan for `command`.
     pub(crate) async fn explain(&self, command: Document) -> String {
         let explain = doc! { "explain": command, "verbosity": "queryPlanner" };

@@ -1,10 +1,14 @@
 //! A NATS server that a test can kill, and what the streams of a server have.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use async_nats::jetstream::{self, consumer, stream};
 use futures::TryStreamExt;
 use serde_json::Value;
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
     bed::setting,
@@ -24,16 +28,23 @@ pub struct Nats {
 
 impl Nats {
     pub async fn start() -> Self {
-        Self::start_with(None).await
+        Self::start_with("", None).await
+    }
+
+    /// A server with more in its configuration.
+    pub async fn with(config: &str) -> Self {
+        Self::start_with(config, None).await
     }
 
     /// Starts one that is reached by TLS only, with a certificate of this CA.
     pub async fn start_by_tls(pki: &Pki) -> Self {
-        Self::start_with(Some(pki.folder().to_owned())).await
+        Self::start_with("", Some(pki.folder().to_owned())).await
     }
 
-    async fn start_with(pki: Option<PathBuf>) -> Self {
+    async fn start_with(config: &str, pki: Option<PathBuf>) -> Self {
         let data = std::env::temp_dir().join(format!("orders-operator-jetstream-{:016x}", fastrand::u64(..)));
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::write(data.join("config"), config).unwrap();
         let mut this = Self { port: free_port(), data, server: None, pki };
         this.restart().await;
         this
@@ -42,6 +53,11 @@ impl Nats {
     pub fn url(&self) -> String {
         let scheme = if self.pki.is_some() { "tls" } else { "nats" };
         format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// A folder that is gone with the server.
+    pub fn folder(&self) -> &Path {
+        &self.data
     }
 
     pub fn kill(&mut self) {
@@ -53,7 +69,7 @@ impl Nats {
         self.server = Some(Server::run("nats", port, |_| {
             let mut command = Command::new(setting("NATS_SERVER"));
             command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream"]);
-            command.arg("--store_dir").arg(data);
+            command.arg("--config").arg(data.join("config")).arg("--store_dir").arg(data);
             if let Some(pki) = &self.pki {
                 command.arg("--tlscert").arg(pki.join("server.crt"));
                 command.arg("--tlskey").arg(pki.join("server.key")).arg("--tls");
@@ -61,12 +77,9 @@ impl Nats {
             command
         }));
         eventually("the NATS server answers", || async {
-            let options = async_nats::ConnectOptions::new();
-            let options = match &self.pki {
-                Some(pki) => options.add_root_certificates(pki.join("ca.crt")),
-                None => options,
-            };
-            options.connect(self.url()).await.ok()
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+            let mut begin = [0; 4];
+            stream.read_exact(&mut begin).await.ok().filter(|_| begin == *b"INFO")
         })
         .await;
     }
@@ -106,15 +119,15 @@ impl Streams {
         self.0.create_stream(config).await.unwrap();
     }
 
-    /// How many messages a stream has; none if there is no stream.
+    /// How many events a stream has; none if there is no stream.
     pub async fn count(&self, stream: &str) -> u64 {
-        match self.0.get_stream(stream).await {
-            Ok(stream) => stream.cached_info().state.messages,
-            Err(_) => 0,
+        if self.0.get_stream(stream).await.is_err() {
+            return 0;
         }
+        self.events_or_text(stream).await.len() as u64
     }
 
-    /// All that a stream has, oldest first.
+    /// All events that a stream has, oldest first.
     pub async fn events(&self, stream: &str) -> Vec<Event> {
         let events = self.events_or_text(stream).await;
         assert!(events.iter().all(|event| event.data.is_object()), "{events:?}");
@@ -129,8 +142,11 @@ impl Streams {
         let consumer = found.create_consumer(config).await.unwrap();
         let mut messages = consumer.messages().await.unwrap();
         let mut events = Vec::new();
-        while (events.len() as u64) < count {
+        for _ in 0..count {
             let message = messages.try_next().await.unwrap().unwrap();
+            if message.subject.starts_with("orders-operator.fence.") {
+                continue;
+            }
             let headers = message.headers.as_ref();
             events.push(Event {
                 subject: message.subject.to_string(),
@@ -141,9 +157,9 @@ impl Streams {
         events
     }
 
-    /// Waits until a stream has so many messages.
+    /// Waits until a stream has so many events, and returns them.
     pub async fn wait_for(&self, stream: &str, count: u64) -> Vec<Event> {
-        eventually(&format!("{stream} has {count} messages"), || async {
+        eventually(&format!("{stream} has {count} events"), || async {
             (self.count(stream).await >= count).then_some(())
         })
         .await;

@@ -399,7 +399,8 @@ const SCRAPED: &str =
 pub(crate) fn monitoring() -> Vec<Value> {
     let set = &format!("{SCRAPED},monitoring.alerts.enabled=true,monitoring.dashboard.enabled=true");
     let kinds = ["PodMonitor", "PrometheusRule", "ConfigMap"];
-    chart(&["--set", set, "--set", "monitoring.alerts.overdueSeconds=77"], "release")
+    let limits = "monitoring.alerts.overdueSeconds=77,monitoring.alerts.eventsLagSeconds=7";
+    chart(&["--set", set, "--set", limits], "release")
         .into_iter()
         .filter(|object| object["kind"].as_str().is_some_and(|kind| kinds.contains(&kind)))
         .collect()
@@ -411,7 +412,7 @@ fn monitoring_is_made_only_when_it_is_asked_for_and_is_whole() {
     assert!(plain.iter().all(|object| object["kind"] != "PodMonitor" && object["kind"] != "ConfigMap"));
     let objects = monitoring();
     let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
-    let (monitor, rule, dashboard) = (of_kind("PodMonitor"), of_kind("PrometheusRule"), of_kind("ConfigMap"));
+    let (monitor, rule) = (of_kind("PodMonitor"), of_kind("PrometheusRule"));
 
     let deployment = plain.iter().find(|object| object["kind"] == "Deployment").unwrap();
     let pod = &deployment["spec"]["template"];
@@ -423,29 +424,56 @@ fn monitoring_is_made_only_when_it_is_asked_for_and_is_whole() {
     let endpoints = monitor["spec"]["podMetricsEndpoints"].as_array().unwrap();
     assert_eq!(endpoints.iter().map(|e| e["port"].as_str().unwrap()).collect::<BTreeSet<_>>(), ports);
 
-    let page = std::fs::read_to_string(root().join("docs/sweeper.md")).unwrap();
-    let alerts = rule["spec"]["groups"][0]["rules"].as_array().unwrap();
-    for alert in alerts {
-        let name = alert["alert"].as_str().unwrap();
-        assert!(page.contains(&format!("| `{name}` |")), "docs/sweeper.md does not explain {name}");
-        for part in [
-            &alert["expr"],
-            &alert["for"],
-            &alert["labels"]["severity"],
-            &alert["annotations"]["description"],
-        ] {
-            assert!(part.as_str().is_some_and(|text| !text.is_empty()), "{alert}");
+    for (group, page) in ["docs/sweeper.md", "docs/events.md"].into_iter().enumerate() {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        for alert in rule["spec"]["groups"][group]["rules"].as_array().unwrap() {
+            let name = alert["alert"].as_str().unwrap();
+            assert!(text.contains(&format!("| `{name}` |")), "{page} does not explain {name}");
+            for part in [&alert["expr"], &alert["labels"]["severity"], &alert["annotations"]["description"]] {
+                assert!(part.as_str().is_some_and(|text| !text.is_empty()), "{alert}");
+            }
         }
     }
-    assert!(alerts.iter().any(|alert| alert["expr"].as_str().unwrap().ends_with("> 77")));
+    let all = rule.to_string();
+    assert!(all.contains("> 77") && all.contains("> 7\""), "{all}");
 
-    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
-    let json: Value =
-        serde_json::from_str(dashboard["data"]["orders-operator-sweeper.json"].as_str().unwrap()).unwrap();
-    for panel in json["panels"].as_array().unwrap() {
-        let text = |field: &str| panel[field].as_str().is_some_and(|text| !text.is_empty());
-        assert!(text("title") && text("description") && panel["targets"][0]["expr"].is_string(), "{panel}");
+    let dashboards: Vec<_> = objects.iter().filter(|object| object["kind"] == "ConfigMap").collect();
+    assert_eq!(dashboards.len(), 2);
+    for dashboard in dashboards {
+        assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+        let data = dashboard["data"].as_object().unwrap().values().next().unwrap();
+        let json: Value = serde_json::from_str(data.as_str().unwrap()).unwrap();
+        for panel in json["panels"].as_array().unwrap() {
+            let text = |field: &str| panel[field].as_str().is_some_and(|text| !text.is_empty());
+            assert!(
+                text("title") && text("description") && panel["targets"][0]["expr"].is_string(),
+                "{panel}"
+            );
+        }
     }
+}
+
+#[test]
+fn the_pods_of_the_orders_api_are_scraped_in_the_watched_namespaces_where_that_is_asked_for() {
+    let scraped = ["--set", "monitoring.ordersPodMonitor.enabled=true"];
+    let everywhere = chart(&scraped, "release");
+    let [monitor] = of_kind(&everywhere, "PodMonitor")[..] else { panic!("{everywhere:?}") };
+    assert_eq!(monitor["spec"]["namespaceSelector"], serde_json::json!({"any": true}));
+    let narrow = chart(&[&scraped[..], &["--set", "watchNamespaces={shop}"]].concat(), "release");
+    let selector = &of_kind(&narrow, "PodMonitor")[0]["spec"]["namespaceSelector"];
+    assert_eq!(*selector, serde_json::json!({"matchNames": ["shop"]}));
+
+    let render = ["render", "examples/", "--default-image", "orders:1"];
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+    let output = program.args(render).current_dir(root()).output().unwrap();
+    let children = yaml_documents(&String::from_utf8(output.stdout).unwrap());
+    let pod = &of_kind(&children, "Deployment")[0]["spec"]["template"];
+    for (name, value) in monitor["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(&pod["metadata"]["labels"][name], value);
+    }
+    let port = &monitor["spec"]["podMetricsEndpoints"][0]["port"];
+    let ports = pod["spec"]["containers"][0]["ports"].as_array().unwrap();
+    assert!(ports.iter().any(|named| named["name"] == *port), "{ports:?}");
 }
 
 /// The environment variables that a subcommand reads.

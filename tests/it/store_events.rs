@@ -57,7 +57,7 @@ async fn untold(store: &Store) -> Vec<(OrderId, Vec<(u32, ChangeKind)>)> {
 }
 
 fn told(id: OrderId, version: u32) -> Told {
-    Told { id, version: Version(version) }
+    Told { id, version: Version(version), again: None }
 }
 
 /// Makes an order overdue.

@@ -151,6 +151,7 @@ async fn what_is_told_of_refusals_and_of_changes_is_noted_apart() {
     let told = |version| orders_operator::store::Told {
         id: order,
         version: orders_operator::order::Version(version),
+        again: None,
     };
     // The changes are told, and the refusals are not.
     shop.store.note_told(&[told(1)]).await.unwrap();

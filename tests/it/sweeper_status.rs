@@ -264,9 +264,9 @@ async fn no_condition_speaks_of_a_former_database_or_generation_and_ready_waits_
     namespace.remove().await;
 }
 
-/// The names of the sweeper's metrics in a text, without the suffixes of samples.
-fn metrics_in(text: &str) -> BTreeSet<&str> {
-    let names = text.match_indices("orders_operator_sweeper_").map(|(at, _)| {
+/// The names of metrics in a text that begin with `prefix`, without the suffixes of samples.
+pub(crate) fn metrics_in<'t>(text: &'t str, prefix: &str) -> BTreeSet<&'t str> {
+    let names = text.match_indices(prefix).map(|(at, _)| {
         let rest = &text[at..];
         &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())]
     });
@@ -297,7 +297,7 @@ async fn the_metrics_of_the_dashboard_and_the_alerts_exist_and_are_documented() 
     let there: BTreeSet<_> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let asked = serde_json::to_string(&monitoring()).unwrap();
-    let asked = metrics_in(&asked);
+    let asked = metrics_in(&asked, "orders_operator_sweeper_");
     assert!(asked.len() > 10, "{asked:?}");
     assert!(asked.is_subset(&there), "{:?} are not there", asked.difference(&there));
     let docs = std::fs::read_to_string(root().join("docs/sweeper.md")).unwrap();

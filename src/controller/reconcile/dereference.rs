@@ -19,7 +19,7 @@ use crate::{
             refresh::{RETRY_INTERVAL, requeue_users},
         },
     },
-    crd::{ConditionType, DatabaseTls, OrdersService, Reason, find_condition, is_true},
+    crd::{ConditionType, DatabaseTls, Nats, OrdersService, Reason, find_condition, is_true},
     routing::EntryPoint,
     runtime::hex,
 };
@@ -76,6 +76,11 @@ const NATS_URL: SecretValue =
 const NATS_CA: SecretValue = SecretValue {
     field: "spec.events.nats.caSecretRef",
     what: "the CA of the NATS servers' certificates, as PEM",
+};
+
+const NATS_CREDS: SecretValue = SecretValue {
+    field: "spec.events.nats.credsSecretRef",
+    what: "the credentials of a user of NATS, as nsc writes them",
 };
 
 /// Finds the Secrets and the IngressClass that `service` refers to, and which of its routes other objects hold.
@@ -157,9 +162,10 @@ fn values_of(service: &OrdersService) -> Vec<(SecretValue, &str, &str)> {
         }
     }
     if let Some(events) = &service.spec.events {
-        let (url, ca) = (&events.nats.url_secret_ref, &events.nats.ca_secret_ref);
+        let Nats { url_secret_ref: url, ca_secret_ref: ca, creds_secret_ref: creds, .. } = &events.nats;
         values.extend(url.iter().map(|url| (NATS_URL, url.name.as_str(), url.key.as_str())));
         values.extend(ca.iter().map(|ca| (NATS_CA, ca.name.as_str(), ca.key.as_str())));
+        values.extend(creds.iter().map(|creds| (NATS_CREDS, creds.name.as_str(), creds.key.as_str())));
     }
     values
 }

@@ -39,11 +39,12 @@ pub fn secrets_of(service: &OrdersService, usage: SecretUse) -> impl Iterator<It
                 tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()).map(|secret| &secret.name),
                 nats.and_then(|nats| nats.url_secret_ref.as_ref()).map(|url| &url.name),
                 nats.and_then(|nats| nats.ca_secret_ref.as_ref()).map(|ca| &ca.name),
+                nats.and_then(|nats| nats.creds_secret_ref.as_ref()).map(|creds| &creds.name),
             ]
         }
         SecretUse::Certificate => {
             let tls = spec.ingress.as_ref().and_then(|ingress| ingress.tls.as_ref());
-            [tls.map(|tls| &tls.secret_name), None, None, None, None, None]
+            [tls.map(|tls| &tls.secret_name), None, None, None, None, None, None]
         }
     };
     names.into_iter().flatten().map(String::as_str)

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
+
 use super::{
     args::{Action, DeadLettersArgs},
     error::DeadLettersError,
@@ -12,11 +14,11 @@ use super::{
 use crate::{
     events::{
         handle::PAYMENT_REFUSED,
-        wire::{PaymentCreated, Subject, TicketEvent},
+        wire::{PaymentCreated, PaymentStarted, Subject, TicketDeleted, TicketEvent},
     },
     order::ReservationTerms,
     runtime::Escape,
-    store::{ConnectOptions, Settled, Store, StoreError, StoredLetter},
+    store::{ConnectOptions, DeletedTicket, PaymentError, Settled, Store, StoreError, StoredLetter},
 };
 
 /// Does what `args` say, and prints what came of it, a line each.
@@ -139,14 +141,13 @@ async fn handle(
     terms: &ReservationTerms,
 ) -> Result<Outcome, StoreError> {
     let done = |text: &str| Outcome { is_done: true, text: text.to_owned() };
-    let subject = Subject::ALL.into_iter().find(|subject| subject.as_str() == letter.subject);
-    match subject {
+    match Subject::parse(&letter.subject) {
         Some(Subject::TicketCreated | Subject::TicketUpdated) => {
             let event = match TicketEvent::parse(data) {
                 Ok(event) => event,
                 Err(error) => return Ok(left(error.to_string())),
             };
-            let written = store.upsert_tickets(&[event.ticket]).await?;
+            let written = store.upsert_tickets_unless_deleted(&[event.ticket]).await?;
             Ok(done(if written.written > 0 {
                 "the ticket is written"
             } else {
@@ -170,6 +171,29 @@ async fn handle(
                     left("so many payments were refused for this order that no more are noted")
                 }
             })
+        }
+        Some(Subject::TicketDeleted) => {
+            let TicketDeleted { id, version } = match TicketDeleted::parse(data) {
+                Ok(deleted) => deleted,
+                Err(error) => return Ok(left(error.to_string())),
+            };
+            let was_there = store.delete_ticket(&DeletedTicket { id, version }).await?;
+            Ok(done(if was_there { "the ticket is deleted" } else { "the ticket was gone already" }))
+        }
+        Some(Subject::PaymentStarted) => {
+            let order = match PaymentStarted::parse(data) {
+                Ok(started) => started.order,
+                Err(error) => return Ok(left(error.to_string())),
+            };
+            let published = letter.published.unwrap_or(Timestamp::MAX);
+            match store.payment_started(order, published, terms).await {
+                Ok(_) => Ok(done("the payment has begun")),
+                Err(PaymentError::NotFound(_)) => Ok(left("there is no such order")),
+                Err(PaymentError::TooLate(_) | PaymentError::Refused { .. }) => {
+                    Ok(done("the order can no longer be paid for"))
+                }
+                Err(PaymentError::Store(error)) => Err(error),
+            }
         }
         _ => Ok(left("nothing is done with its subject")),
     }

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! streams    the streams of our subjects, and publishing to them
+//! fence      marks, by which it refuses what a former leader has sent
 //! read_back  what a stream has of our events
 //! pull       the durable consumer of a stream, by which this service hears
 //! ```
 
+mod fence;
 mod pull;
 mod read_back;
 mod streams;

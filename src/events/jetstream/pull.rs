@@ -51,15 +51,22 @@ impl JetStream {
     pub(in crate::events) async fn inboxes(&self, durable: &str) -> Result<Vec<Pull>, BrokerError> {
         let bytes = self.context.client().max_payload().max(1 << 20) * 2;
         let mut inboxes = Vec::new();
-        for (stream, names) in self.streams_of(&Subject::HEARD) {
-            let consumer = self.join(stream, names, durable).await?;
-            inboxes.push(Pull {
-                consumer,
-                subjects: self.subjects.clone(),
-                bytes,
-                batch: None,
-                is_new: true,
-            });
+        let mut consumers = vec![(durable.to_owned(), Subject::HEARD.to_vec())];
+        for subject in Subject::OPTIONAL.into_iter().filter(|subject| self.subjects.has(*subject)) {
+            // One of its own, so that it can be named or not while other pods still run as before.
+            consumers.push((format!("{durable}-{}", subject.as_str().replace(':', "-")), vec![subject]));
+        }
+        for (durable, subjects) in &consumers {
+            for (stream, names) in self.streams_of(subjects) {
+                let consumer = self.join(stream, names, durable).await?;
+                inboxes.push(Pull {
+                    consumer,
+                    subjects: self.subjects.clone(),
+                    bytes,
+                    batch: None,
+                    is_new: true,
+                });
+            }
         }
         Ok(inboxes)
     }

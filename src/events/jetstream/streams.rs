@@ -12,14 +12,17 @@ use async_nats::jetstream::{
     Context, ErrorCode,
     context::{ContextBuilder, CreateStreamErrorKind, GetStreamByNameErrorKind, PublishErrorKind},
     message::PublishMessage,
-    stream::{Config, StorageType},
+    stream::{Config, StorageType, Stream as Found},
 };
 
-use super::read_back;
+use super::{
+    fence::{self, Fence},
+    read_back,
+};
 use crate::{
     events::{
         args::{Settings, Stream},
-        broker::{Ack, Broker, BrokerError, IN_FLIGHT, Message},
+        broker::{Ack, Broker, BrokerError, IN_FLIGHT, Marks, Message},
         client_error::failed,
         connection::{Connection, REQUEST_TIMEOUT},
         wire::{Subject, Subjects},
@@ -43,6 +46,8 @@ pub(in crate::events) struct JetStream {
     pub(super) subjects: Subjects,
     /// By subject, the stream that has it.
     streams: BTreeMap<Subject, String>,
+    /// By stream, its marks, if it can have any.
+    fences: BTreeMap<String, Fence>,
 }
 
 impl JetStream {
@@ -56,9 +61,14 @@ impl JetStream {
             .timeout(REQUEST_TIMEOUT)
             .max_ack_inflight(IN_FLIGHT)
             .build(connection.client.clone());
-        let mut this = Self { context, subjects: settings.subjects.clone(), streams: BTreeMap::new() };
+        let mut this = Self {
+            context,
+            subjects: settings.subjects.clone(),
+            streams: BTreeMap::new(),
+            fences: BTreeMap::new(),
+        };
         let mut without = Vec::new();
-        for subject in Subject::ALL {
+        for subject in settings.subjects.all() {
             match this.find_stream(subject).await? {
                 Some(stream) => drop(this.streams.insert(subject, stream)),
                 None => without.push(subject),
@@ -67,7 +77,30 @@ impl JetStream {
         if !without.is_empty() {
             this.make_stream(&without, stream).await?;
         }
+        this.find_fences().await?;
         Ok(this)
+    }
+
+    async fn find_fences(&mut self) -> Result<(), BrokerError> {
+        let mut fences = BTreeMap::new();
+        for (name, told) in self.streams_of(&Subject::TOLD) {
+            let stream = self.stream(name).await?;
+            let Some(told) = told.first() else { continue };
+            match Fence::find(&self.context, &stream, told).await {
+                Some(fence) => drop(fences.insert(name.to_owned(), fence)),
+                None => tracing::debug!(
+                    stream = name,
+                    subject = fence::subjects(told),
+                    "this stream has no subject for marks, so what arrives late is not refused"
+                ),
+            }
+        }
+        self.fences = fences;
+        Ok(())
+    }
+
+    async fn stream(&self, name: &str) -> Result<Found, BrokerError> {
+        self.context.get_stream(name).await.map_err(|error| failed(ASKING, &error))
     }
 
     async fn find_stream(&self, subject: Subject) -> Result<Option<String>, BrokerError> {
@@ -81,10 +114,14 @@ impl JetStream {
     }
 
     async fn make_stream(&mut self, subjects: &[Subject], settings: &Stream) -> Result<(), BrokerError> {
+        let name = |subject: &Subject| self.subjects.name(*subject);
+        let told =
+            Subject::TOLD.iter().find(|told| subjects.contains(told)).map(|told| fence::subjects(name(told)));
+        let names = subjects.iter().map(|subject| name(subject).to_owned()).chain(told).collect();
         let config = Config {
             name: settings.name.clone(),
             description: Some("Events of a ticketing system, made by orders-operator".into()),
-            subjects: subjects.iter().map(|subject| self.subjects.name(*subject).to_owned()).collect(),
+            subjects: names,
             storage: StorageType::File,
             num_replicas: settings.replicas,
             max_age: settings.max_age,
@@ -127,14 +164,39 @@ impl JetStream {
 }
 
 impl Broker for JetStream {
+    async fn marks(&self) -> Result<Marks, BrokerError> {
+        let mut marks = Marks::new();
+        for (name, fence) in &self.fences {
+            marks.extend(fence.marks(&self.stream(name).await?).await?);
+        }
+        Ok(marks)
+    }
+
+    async fn begin(&self, known: &Marks) -> Result<(), BrokerError> {
+        for fence in self.fences.values() {
+            fence.set(&self.context, known).await?;
+        }
+        Ok(())
+    }
+
     async fn publish(&self, message: &Message) -> Result<Ack, BrokerError> {
-        let publish = PublishMessage::build().payload(message.data.clone().into()).message_id(&message.id);
+        let fence = self.streams.get(&message.subject).and_then(|stream| self.fences.get(stream));
+        let condition = match fence {
+            Some(fence) => fence.condition().await,
+            None => None,
+        };
+        let mut publish =
+            PublishMessage::build().payload(message.data.clone().into()).message_id(&message.id);
+        if let Some(condition) = &condition {
+            publish = condition.on(publish);
+        }
         let subject = self.subjects.name(message.subject).to_owned();
         let ack = async { self.context.send_publish(subject.clone(), publish).await?.await };
         match ack.await {
             Ok(ack) => Ok(Ack { place: Some((ack.stream, ack.sequence)), is_duplicate: ack.duplicate }),
             Err(error) => Err(match error.kind() {
                 PublishErrorKind::TimedOut => BrokerError::TimedOut { doing: PUBLISHING },
+                PublishErrorKind::WrongLastSequence => BrokerError::Superseded,
                 // It was there a while ago.
                 PublishErrorKind::StreamNotFound => {
                     let stream = self.streams.get(&message.subject).cloned().unwrap_or_default();
@@ -148,7 +210,7 @@ impl Broker for JetStream {
     async fn ends(&self) -> Result<Positions, BrokerError> {
         let mut ends = Positions::new();
         for stream in self.streams_of(&Subject::TOLD).into_keys() {
-            let found = self.context.get_stream(stream).await.map_err(|error| failed(ASKING, &error))?;
+            let found = self.stream(stream).await?;
             ends.insert(stream.to_owned(), found.cached_info().state.last_sequence);
         }
         Ok(ends)

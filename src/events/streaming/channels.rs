@@ -6,7 +6,7 @@ use super::{read_back, session::Session};
 use crate::{
     events::{
         args::{Cluster, Settings},
-        broker::{Ack, Broker, BrokerError, Message},
+        broker::{Ack, Broker, BrokerError, Marks, Message},
         connection::Connection,
         wire::Subjects,
     },
@@ -33,6 +33,15 @@ impl Streaming {
 }
 
 impl Broker for Streaming {
+    async fn marks(&self) -> Result<Marks, BrokerError> {
+        // It knows no conditions.
+        Ok(Marks::new())
+    }
+
+    async fn begin(&self, _known: &Marks) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     async fn publish(&self, message: &Message) -> Result<Ack, BrokerError> {
         self.session.publish(self.subjects.name(message.subject), message.data.clone()).await?;
         Ok(Ack { place: None, is_duplicate: false })

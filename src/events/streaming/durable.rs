@@ -39,7 +39,8 @@ impl Streaming {
         let terms =
             Terms { durable: Some(durable), from: From::First, in_flight: IN_FLIGHT, ack_wait: ACK_WAIT };
         let mut inboxes = Vec::new();
-        for subject in Subject::HEARD {
+        let optional = Subject::OPTIONAL.into_iter().filter(|subject| self.subjects.has(*subject));
+        for subject in Subject::HEARD.into_iter().chain(optional) {
             let subscription = self.session.subscribe(self.subjects.name(subject), terms).await?;
             inboxes.push(Durable { subject, subscription });
         }

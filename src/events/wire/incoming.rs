@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::number;
-use crate::order::{InvalidId, OrderId, Ticket, TicketId};
+use crate::order::{InvalidId, OrderId, Ticket, TicketId, Version};
 
 /// Why an event cannot be read. It can never be, so it need not be tried again.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -56,6 +56,22 @@ pub struct PaymentCreated {
     pub order: OrderId,
 }
 
+/// `ticket:deleted`: the ticket is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TicketDeleted {
+    /// The ticket.
+    pub id: TicketId,
+    /// The version with which it went, if the event has one.
+    pub version: Option<Version>,
+}
+
+/// `payment:started`: the payment of an order has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentStarted {
+    /// The order.
+    pub order: OrderId,
+}
+
 /// The longest id of a payment; an order keeps those that it has refused.
 const MAX_ID: usize = 255;
 
@@ -70,8 +86,7 @@ impl TicketEvent {
         let title = fields.text("title", Ticket::MAX_TITLE)?;
         let price = fields.get("price").ok_or_else(|| field("price", "it is missing"))?;
         let price = number::price(price).ok_or_else(|| field("price", "it is not a finite number"))?;
-        let version = number::version(fields.get("version"))
-            .ok_or_else(|| field("version", "it is not a whole number from 0 on"))?;
+        let version = fields.version(fields.get("version"))?;
         Ok(Self { ticket: Ticket { id, title, price, version } })
     }
 }
@@ -84,6 +99,31 @@ impl PaymentCreated {
     pub fn parse(data: &[u8]) -> Result<Self, Malformed> {
         let fields = Fields::parse(data)?;
         Ok(Self { id: fields.text("id", MAX_ID)?, order: fields.id("orderId")? })
+    }
+}
+
+impl TicketDeleted {
+    /// Parses one.
+    ///
+    /// # Errors
+    /// When it can never be read.
+    pub fn parse(data: &[u8]) -> Result<Self, Malformed> {
+        let fields = Fields::parse(data)?;
+        let version = match fields.get("version") {
+            None => None,
+            version => Some(fields.version(version)?),
+        };
+        Ok(Self { id: fields.id("id")?, version })
+    }
+}
+
+impl PaymentStarted {
+    /// Parses one.
+    ///
+    /// # Errors
+    /// When it can never be read.
+    pub fn parse(data: &[u8]) -> Result<Self, Malformed> {
+        Ok(Self { order: Fields::parse(data)?.id("orderId")? })
     }
 }
 
@@ -114,6 +154,10 @@ impl Fields {
         text.parse().map_err(|error: InvalidId| field(name, &error.to_string()))
     }
 
+    fn version(&self, value: Option<&Value>) -> Result<Version, Malformed> {
+        number::version(value).ok_or_else(|| field("version", "it is not a whole number from 0 on"))
+    }
+
     /// A text, or a whole number, which mongoose casts to one.
     fn text(&self, name: &'static str, most: usize) -> Result<String, Malformed> {
         let value = self.identifier(name).ok_or_else(|| field(name, "it is missing"))?;
@@ -141,7 +185,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::order::Version;
 
     const ID: &str = "65f0c1d2a3b4c5d6e7f80912";
 
@@ -212,11 +255,27 @@ mod tests {
         assert!(parse(&long).unwrap_err().to_string().contains("longer"));
     }
 
+    #[test]
+    fn a_ticket_that_is_gone_may_have_a_version_and_a_payment_that_begins_has_none() {
+        let gone = |json: &str| TicketDeleted::parse(json.replace("ID", ID).as_bytes());
+        let wanted =
+            |version: Option<u32>| TicketDeleted { id: ID.parse().unwrap(), version: version.map(Version) };
+        assert_eq!(gone(r#"{"id":"ID"}"#), Ok(wanted(None)));
+        assert_eq!(gone(r#"{"_id":{"$oid":"ID"},"version":null}"#), Ok(wanted(None)));
+        assert_eq!(gone(r#"{"id":"ID","version":"3","userId":"u"}"#), Ok(wanted(Some(3))));
+        assert!(gone(r#"{"id":"ID","version":-1}"#).is_err() && gone(r#"{"version":1}"#).is_err());
+        let started = |json: &str| PaymentStarted::parse(json.replace("ID", ID).as_bytes());
+        assert_eq!(started(r#"{"orderId":"ID"}"#), Ok(PaymentStarted { order: ID.parse().unwrap() }));
+        assert!(started(r#"{"id":"ID"}"#).is_err());
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60), json in "[\\[\\]{}:,\"a-z0-9$.]{0,60}") {
             drop(TicketEvent::parse(&bytes));
+            drop(TicketDeleted::parse(&bytes));
             drop(PaymentCreated::parse(json.as_bytes()));
+            drop(PaymentStarted::parse(json.as_bytes()));
         }
     }
 }

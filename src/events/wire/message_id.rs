@@ -33,7 +33,11 @@ pub fn message_id(subject: Subject, data: &[u8]) -> Option<String> {
             Some(of_change(text("id")?.parse().ok()?, Version(u32::try_from(version).ok()?)))
         }
         Subject::PaymentRefused => Some(of_refusal(text("orderId")?.parse().ok()?, text("id")?)),
-        Subject::TicketCreated | Subject::TicketUpdated | Subject::PaymentCreated => None,
+        Subject::TicketCreated
+        | Subject::TicketUpdated
+        | Subject::TicketDeleted
+        | Subject::PaymentStarted
+        | Subject::PaymentCreated => None,
     }
 }
 

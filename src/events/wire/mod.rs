@@ -16,7 +16,7 @@ mod outgoing;
 mod refused;
 mod subject;
 
-pub use incoming::{Malformed, PaymentCreated, TicketEvent};
+pub use incoming::{Malformed, PaymentCreated, PaymentStarted, TicketDeleted, TicketEvent};
 pub use message_id::message_id;
 pub use outgoing::OrderEvent;
 pub use refused::PaymentRefused;

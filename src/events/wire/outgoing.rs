@@ -144,6 +144,7 @@ mod tests {
             changes: Vec::new(),
             refused: Vec::new(),
             since: None,
+            again: None,
         };
         let event = OrderEvent::new(&untold, Change { version: Version(version), kind });
         (event.subject(), event.message_id(), String::from_utf8(event.data().unwrap()).unwrap())

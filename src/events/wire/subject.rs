@@ -13,6 +13,10 @@ pub enum Subject {
     TicketCreated,
     /// A ticket has changed: to us.
     TicketUpdated,
+    /// A ticket is gone: to us, where it is named.
+    TicketDeleted,
+    /// The payment of an order has begun: to us, where it is named.
+    PaymentStarted,
     /// A payment was made: to us.
     PaymentCreated,
     /// An order was made: to all.
@@ -28,7 +32,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Every subject.
+    /// The subjects that every system has.
     pub const ALL: [Self; 8] = [
         Self::TicketCreated,
         Self::TicketUpdated,
@@ -40,6 +44,9 @@ impl Subject {
         Self::PaymentRefused,
     ];
 
+    /// Those that are heard only where they are named.
+    pub const OPTIONAL: [Self; 2] = [Self::TicketDeleted, Self::PaymentStarted];
+
     /// The subjects of what is told.
     pub const TOLD: [Self; 5] = [
         Self::OrderCreated,
@@ -49,7 +56,7 @@ impl Subject {
         Self::PaymentRefused,
     ];
 
-    /// The subjects of what is heard.
+    /// The subjects of what is always heard.
     pub const HEARD: [Self; 3] = [Self::TicketCreated, Self::TicketUpdated, Self::PaymentCreated];
 
     /// Its name.
@@ -58,6 +65,8 @@ impl Subject {
         match self {
             Self::TicketCreated => "ticket:created",
             Self::TicketUpdated => "ticket:updated",
+            Self::TicketDeleted => "ticket:deleted",
+            Self::PaymentStarted => "payment:started",
             Self::PaymentCreated => "payment:created",
             Self::OrderCreated => "order:created",
             Self::OrderUpdated => "order:updated",
@@ -65,6 +74,12 @@ impl Subject {
             Self::OrderCompleted => "order:completed",
             Self::PaymentRefused => "payment:refused",
         }
+    }
+
+    /// The subject of this name, one of the optional ones too.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().chain(Self::OPTIONAL).find(|subject| subject.as_str() == name)
     }
 }
 
@@ -91,7 +106,7 @@ pub enum InvalidSubjects {
     Twice(String),
 }
 
-/// The names of all subjects.
+/// The names of all subjects that a system has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subjects(BTreeMap<Subject, String>);
 
@@ -106,6 +121,44 @@ impl Subjects {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Subject> {
         self.0.iter().find(|(_, known)| *known == name).map(|(subject, _)| *subject)
+    }
+
+    /// The subjects.
+    pub fn all(&self) -> impl Iterator<Item = Subject> {
+        self.0.keys().copied()
+    }
+
+    /// Whether the system has this one.
+    #[must_use]
+    pub fn has(&self, subject: Subject) -> bool {
+        self.0.contains_key(&subject)
+    }
+
+    /// The same, with an optional subject by this name.
+    ///
+    /// # Errors
+    /// When it cannot be a subject, or is another's name.
+    pub fn with(mut self, subject: Subject, name: &str) -> Result<Self, InvalidSubjects> {
+        self.insert(subject, name.trim())?;
+        self.check()?;
+        Ok(self)
+    }
+
+    fn insert(&mut self, subject: Subject, name: &str) -> Result<(), InvalidSubjects> {
+        if !is_nats_subject(name) {
+            return Err(InvalidSubjects::NotAName(name.to_owned()));
+        }
+        self.0.insert(subject, name.to_owned());
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), InvalidSubjects> {
+        let mut names: Vec<_> = self.0.values().collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first()) {
+            Some(twice) => Err(InvalidSubjects::Twice((*twice).clone())),
+            None => Ok(()),
+        }
     }
 
     /// The name of one.
@@ -126,18 +179,10 @@ impl FromStr for Subjects {
                 pair.split_once('=').ok_or_else(|| InvalidSubjects::NotAPair(pair.to_owned()))?;
             let known = Subject::ALL.into_iter().find(|subject| subject.as_str() == name.trim());
             let subject = known.ok_or_else(|| InvalidSubjects::Unknown(name.trim().to_owned()))?;
-            let other = other.trim();
-            if !is_nats_subject(other) {
-                return Err(InvalidSubjects::NotAName(other.to_owned()));
-            }
-            subjects.0.insert(subject, other.to_owned());
+            subjects.insert(subject, other.trim())?;
         }
-        let mut names: Vec<_> = subjects.0.values().collect();
-        names.sort_unstable();
-        match names.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first()) {
-            Some(twice) => Err(InvalidSubjects::Twice((*twice).clone())),
-            None => Ok(subjects),
-        }
+        subjects.check()?;
+        Ok(subjects)
     }
 }
 
@@ -153,6 +198,20 @@ mod tests {
         assert_eq!(renamed.name(Subject::TicketCreated), "tickets.created");
         assert_eq!(renamed.name(Subject::OrderCancelled), "order:cancelled");
         assert_eq!("".parse(), Ok(Subjects::default()));
+    }
+
+    #[test]
+    fn an_optional_subject_is_there_only_where_it_is_named() {
+        let subjects = Subjects::default();
+        assert!(!subjects.has(Subject::TicketDeleted) && subjects.find("ticket:deleted").is_none());
+        let named = subjects.clone().with(Subject::TicketDeleted, " tickets.deleted ").unwrap();
+        assert_eq!(named.find("tickets.deleted"), Some(Subject::TicketDeleted));
+        assert_eq!((named.all().count(), subjects.all().count()), (9, 8));
+        let wrong = |name: &str| subjects.clone().with(Subject::PaymentStarted, name).unwrap_err();
+        assert_eq!(wrong("a b"), InvalidSubjects::NotAName("a b".into()));
+        assert_eq!(wrong("order:created"), InvalidSubjects::Twice("order:created".into()));
+        assert_eq!(Subject::parse("payment:started"), Some(Subject::PaymentStarted));
+        assert_eq!(Subject::parse("payment:ended"), None);
     }
 
     #[test]

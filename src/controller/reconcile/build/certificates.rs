@@ -1,5 +1,5 @@
-//! How the pods get the certificates of the database and of the broker: one read-only volume, from one to three Secrets,
-//! and the names of its files in the environment.
+//! How the pods get the certificates of the database and of the broker, and the credentials there: one read-only volume,
+//! from one to four Secrets, and the names of its files in the environment.
 
 use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
@@ -13,6 +13,7 @@ use crate::{
 const FOLDER: &str = "/etc/orders-operator/database";
 const CA: &str = "ca.crt";
 const NATS_CA: &str = "nats-ca.crt";
+const NATS_CREDS: &str = "nats.creds";
 
 /// The files and the Secrets that they come from.
 pub(super) struct Certificates(Vec<Certificate>);
@@ -46,13 +47,14 @@ impl Certificates {
                 key: key.to_owned(),
             })
         });
-        let nats_ca = service.events.iter().filter_map(|events| events.ca.as_ref()).map(|ca| Certificate {
-            variable: "NATS_CA_FILE",
-            file: NATS_CA,
-            secret: ca.name.clone(),
-            key: ca.key.clone(),
+        let nats = service.events.iter().flat_map(|events| {
+            [("NATS_CA_FILE", NATS_CA, &events.ca), ("NATS_CREDS_FILE", NATS_CREDS, &events.creds)]
         });
-        Some(Self(ca.chain(client).chain(nats_ca).collect())).filter(|found| !found.0.is_empty())
+        let nats = nats.filter_map(|(variable, file, secret)| {
+            let secret = secret.clone()?;
+            Some(Certificate { variable, file, secret: secret.name, key: secret.key })
+        });
+        Some(Self(ca.chain(client).chain(nats).collect())).filter(|found| !found.0.is_empty())
     }
 
     /// The environment variables with the paths.

@@ -189,7 +189,7 @@ fn container(service: &ValidatedOrdersService, certificates: Option<&Certificate
     }
 }
 
-/// The settings of events; the CA is a file.
+/// The settings of events; the CA and the credentials are files.
 fn events_env(events: &ValidatedEvents) -> Vec<EnvVar> {
     let mut env = vec![
         match &events.servers {
@@ -208,7 +208,12 @@ fn events_env(events: &ValidatedEvents) -> Vec<EnvVar> {
             env.extend([plain_env("NATS_CLUSTER_ID", cluster_id.clone()), pod_name_env("NATS_CLIENT_ID")]);
         }
     }
-    env.extend(events.subjects.iter().map(|subjects| plain_env("NATS_SUBJECTS", subjects.clone())));
+    let named = [
+        ("NATS_SUBJECTS", &events.subjects),
+        ("NATS_TICKET_DELETED", &events.ticket_deleted),
+        ("NATS_PAYMENT_STARTED", &events.payment_started),
+    ];
+    env.extend(named.into_iter().filter_map(|(name, value)| Some(plain_env(name, value.clone()?))));
     env
 }
 

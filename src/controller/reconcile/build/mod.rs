@@ -105,7 +105,10 @@ mod tests {
     fn whole() -> Value {
         json!({
             "database": {"tls": {"caSecretRef": {"name": "mongo-ca"}, "clientCertificateSecretRef": {"name": "mongo-client"}}},
-            "events": {"nats": {"servers": ["nats://nats"], "caSecretRef": {"name": "nats-ca"}}},
+            "events": {
+                "nats": {"servers": ["nats://nats"], "caSecretRef": {"name": "nats-ca"}, "credsSecretRef": {"name": "nats-user"}},
+                "ticketDeleted": "ticket:deleted", "paymentStarted": "payment:started",
+            },
             "imagePullSecrets": [{"name": "regcred"}],
             "ingress": {"annotations": {"a": "b"}, "tls": {"secretName": "tls"}, "className": "nginx"},
             "gateway": {"hostnames": ["a.dev"], "parentRefs": [{"name": "public"}]},
@@ -425,9 +428,13 @@ mod tests {
             (ours.collect::<Vec<_>>(), pod)
         };
         let (listed, pod) = env(json!({
-            "nats": {"servers": ["nats://a:4222", "nats://b:4222"], "caSecretRef": {"name": "nats-ca", "key": "CA"}},
+            "nats": {
+                "servers": ["nats://a:4222", "nats://b:4222"],
+                "caSecretRef": {"name": "nats-ca", "key": "CA"}, "credsSecretRef": {"name": "nats-user"},
+            },
             "jetStream": {"stream": "shop", "durable": "orders", "replicas": 3, "maxAgeSeconds": 7200},
             "subjects": {"order:created": "orders.created"},
+            "ticketDeleted": "ticket:deleted", "paymentStarted": "payments.started",
         }));
         let variable = |name: &str, value: &str| json!({"name": name, "value": value});
         let wanted = [
@@ -437,11 +444,16 @@ mod tests {
             variable("NATS_STREAM_REPLICAS", "3"),
             variable("NATS_STREAM_MAX_AGE_SECONDS", "7200"),
             variable("NATS_SUBJECTS", "order:created=orders.created"),
+            variable("NATS_TICKET_DELETED", "ticket:deleted"),
+            variable("NATS_PAYMENT_STARTED", "payments.started"),
             variable("NATS_CA_FILE", "/etc/orders-operator/database/nats-ca.crt"),
+            variable("NATS_CREDS_FILE", "/etc/orders-operator/database/nats.creds"),
         ];
         assert_eq!(listed, wanted);
         let ca = json!({"name": "nats-ca", "items": [{"key": "CA", "path": "nats-ca.crt"}]});
         assert_eq!(pod["volumes"][0]["projected"]["sources"][0]["secret"], ca);
+        let creds = json!({"name": "nats-user", "items": [{"key": "nats.creds", "path": "nats.creds"}]});
+        assert_eq!(pod["volumes"][0]["projected"]["sources"][1]["secret"], creds);
 
         let (streaming, _) = env(json!({
             "nats": {"servers": ["nats://nats-srv:4222"]}, "streaming": {"clusterId": "ticketing"},

@@ -26,9 +26,15 @@ pub(super) fn validate(
     Some(ValidatedEvents {
         servers,
         ca: nats.ca_secret_ref.as_ref().map(|ca| SecretKey { name: ca.name.clone(), key: ca.key.clone() }),
+        creds: nats
+            .creds_secret_ref
+            .as_ref()
+            .map(|creds| SecretKey { name: creds.name.clone(), key: creds.key.clone() }),
         broker,
         durable,
         subjects: Some(subjects).filter(|subjects| !subjects.is_empty()),
+        ticket_deleted: events.ticket_deleted.clone(),
+        payment_started: events.payment_started.clone(),
     })
 }
 
@@ -102,10 +108,19 @@ fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
             ));
         }
     }
+    let optional = [("ticketDeleted", &events.ticket_deleted), ("paymentStarted", &events.payment_started)];
+    for (field, name) in optional {
+        if let Some(name) = name.as_ref().filter(|name| !is_nats_subject(name)) {
+            invalid(format!(
+                "spec.events.{field} is {name:?}, which cannot be a subject: write one such as ticket:deleted, without spaces, \
+                 *, >, commas and ="
+            ));
+        }
+    }
     let mut taken = names;
-    for name in events.subjects.values() {
+    for name in events.subjects.values().chain(optional.iter().filter_map(|(_, name)| name.as_ref())) {
         if !taken.insert(name) {
-            invalid(format!("spec.events.subjects gives two subjects the name {name:?}: give each its own"));
+            invalid(format!("spec.events gives two subjects the name {name:?}: give each its own"));
         }
     }
 }
@@ -199,6 +214,8 @@ mod tests {
             ),
             (with(servers(), json!({"subjects": {"order:created": "a b"}})), "cannot be a subject"),
             (with(servers(), json!({"subjects": {"order:created": "order:cancelled"}})), "two subjects"),
+            (with(servers(), json!({"ticketDeleted": "a b"})), "ticketDeleted is \"a b\""),
+            (with(servers(), json!({"paymentStarted": "order:created"})), "two subjects"),
         ] {
             let (_, problems) = validated(events.clone());
             assert!(problems.iter().any(|problem| problem.contains(wanted)), "{events}: {problems:?}");

@@ -20,8 +20,10 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
     let nats = spec.events.as_ref().map(|events| &events.nats);
     let url = nats.and_then(|nats| nats.url_secret_ref.as_ref());
     let nats_ca = nats.and_then(|nats| nats.ca_secret_ref.as_ref());
+    let nats_creds = nats.and_then(|nats| nats.creds_secret_ref.as_ref());
     names.extend(url.map(|url| ("spec.events.nats.urlSecretRef.name", &url.name)));
     names.extend(nats_ca.map(|ca| ("spec.events.nats.caSecretRef.name", &ca.name)));
+    names.extend(nats_creds.map(|creds| ("spec.events.nats.credsSecretRef.name", &creds.name)));
     names.extend(spec.image_pull_secrets.iter().map(|secret| ("spec.imagePullSecrets[].name", &secret.name)));
     if let Some(ingress) = &spec.ingress {
         names.extend(ingress.tls.iter().map(|tls| ("spec.ingress.tls.secretName", &tls.secret_name)));
@@ -49,6 +51,7 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
     keys.extend(ca.map(|ca| ("spec.database.tls.caSecretRef.key", &ca.key)));
     keys.extend(url.map(|url| ("spec.events.nats.urlSecretRef.key", &url.key)));
     keys.extend(nats_ca.map(|ca| ("spec.events.nats.caSecretRef.key", &ca.key)));
+    keys.extend(nats_creds.map(|creds| ("spec.events.nats.credsSecretRef.key", &creds.key)));
     for (field, key) in keys {
         if !is_key(key) {
             invalid(format!(
@@ -113,6 +116,10 @@ mod tests {
             (
                 json!({"events": {"nats": {"urlSecretRef": {"name": "a", "key": " "}}}}),
                 "events.nats.urlSecretRef.key",
+            ),
+            (
+                json!({"events": {"nats": {"servers": ["nats://h"], "credsSecretRef": {"name": "a/b"}}}}),
+                "events.nats.credsSecretRef.name",
             ),
             (
                 json!({"events": {"nats": {"servers": ["nats://h"], "caSecretRef": {"name": "a/b"}}}}),

@@ -90,12 +90,18 @@ pub struct ValidatedEvents {
     pub servers: Servers,
     /// Secret and key of their CA.
     pub ca: Option<SecretKey>,
+    /// Secret and key of the credentials.
+    pub creds: Option<SecretKey>,
     /// Which of the two it is.
     pub broker: Broker,
     /// The durable consumer, or the durable queue group.
     pub durable: String,
     /// Other names of subjects, as the pods read them.
     pub subjects: Option<String>,
+    /// The subject by which a ticket is told to be gone, if that is heard.
+    pub ticket_deleted: Option<String>,
+    /// The subject by which a payment is told to have begun, if that is heard.
+    pub payment_started: Option<String>,
 }
 
 /// Which of the two brokers it is.

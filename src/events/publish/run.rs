@@ -1,0 +1,150 @@
+//! Notes again what is to be told again, ticket by ticket, and waits until it is told.
+//!
+//! No more is noted at a time than the pods tell in one round, so what happens meanwhile is told without delay.
+
+use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use super::{args::PublishArgs, error::PublishError};
+use crate::store::{ConnectOptions, LostTickets, Store, StoreError};
+
+/// How many orders are kept in memory.
+const IN_MEMORY: usize = 100_000;
+
+/// How many tickets are noted at once.
+const AT_ONCE: usize = 500;
+
+/// How many may be noted and not yet told.
+const PENDING: u64 = 2000;
+
+/// How often it is looked how many those are.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How often it is said how far it has come.
+const SAY: Duration = Duration::from_secs(5);
+
+/// What was done, or would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    tickets: usize,
+    orders: u64,
+    without_price: u64,
+    cancelled: u64,
+    completed: u64,
+    begun: u64,
+    refused: u64,
+}
+
+impl Counts {
+    fn add(&mut self, tickets: &LostTickets) {
+        self.tickets += tickets.len();
+        for order in tickets.values().flatten() {
+            self.orders += 1;
+            self.begun += u64::from(order.had_begun());
+            self.cancelled += u64::from(order.is_cancelled());
+            self.completed += u64::from(order.is_complete());
+            self.refused += order.refused.len() as u64;
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tickets, orders, cancelled, completed, begun, refused, .. } = self;
+        write!(f, "{orders} orders of {tickets} tickets: {orders} order:created, {begun} order:updated, ")?;
+        write!(f, "{cancelled} order:cancelled, {completed} order:completed, {refused} payment:refused")
+    }
+}
+
+/// Does what `args` say, and prints what came of it.
+///
+/// # Errors
+/// When the database cannot be used, or has no events.
+pub async fn run(args: PublishArgs) -> Result<(), PublishError> {
+    let uri = args.uri.as_deref().filter(|uri| !uri.trim().is_empty()).ok_or(PublishError::MissingUri)?;
+    let tls = args.tls.read()?;
+    let options =
+        ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
+    for warning in options.startup_warnings()? {
+        eprintln!("warning: {warning}");
+    }
+    let store = Store::connect(options).await?;
+    let done = if args.dry_run { count(&store, args.since).await } else { publish(&store, args.since).await };
+    store.shutdown().await;
+    done
+}
+
+async fn count(store: &Store, since: Timestamp) -> Result<(), PublishError> {
+    let (mut counts, mut after) = (Counts::default(), None);
+    loop {
+        let (tickets, is_last) = store.lost_since(since, after, IN_MEMORY).await?;
+        counts.add(&tickets);
+        after = tickets.last_key_value().map(|(ticket, _)| *ticket);
+        if is_last {
+            println!("would be told again: {counts}");
+            return Ok(());
+        }
+    }
+}
+
+async fn publish(store: &Store, since: Timestamp) -> Result<(), PublishError> {
+    if !store.notes_events().await? {
+        return Err(PublishError::EventsAreOff);
+    }
+    // Of this run: what a run before it has noted may be told by now, and the broker would take it for the same.
+    let again = format!("{:08x}", fastrand::u32(..));
+    let mut after = store.noted_up_to(since).await?;
+    if let Some(ticket) = after {
+        eprintln!("going on after the ticket {ticket}, where a run before this one has ended");
+    }
+    let (mut counts, mut said) = (Counts::default(), Instant::now());
+    loop {
+        let (mut tickets, is_last) = store.lost_since(since, after, IN_MEMORY).await?;
+        while !tickets.is_empty() {
+            let rest = tickets.keys().nth(AT_ONCE).copied();
+            let rest = rest.map(|ticket| tickets.split_off(&ticket)).unwrap_or_default();
+            wait_for(store, &again, PENDING, &counts, &mut said).await?;
+            counts.without_price += store.note_again(&tickets, &again).await?.without_price;
+            counts.add(&tickets);
+            after = tickets.last_key_value().map(|(ticket, _)| *ticket);
+            store.keep_noted_up_to(since, after).await?;
+            tickets = rest;
+        }
+        if is_last {
+            break;
+        }
+    }
+    wait_for(store, &again, 1, &counts, &mut said).await?;
+    store.keep_noted_up_to(since, None).await?;
+    if counts.without_price > 0 {
+        eprintln!(
+            "warning: {} of the orders are not told again, since there is no copy of their ticket that says its price",
+            counts.without_price
+        );
+    }
+    println!("told again: {counts}");
+    Ok(())
+}
+
+/// Waits until fewer than `most` are noted and not told.
+async fn wait_for(
+    store: &Store,
+    again: &str,
+    most: u64,
+    counts: &Counts,
+    said: &mut Instant,
+) -> Result<(), StoreError> {
+    loop {
+        let pending = store.count_noted_again(again, PENDING).await?;
+        if said.elapsed() > SAY {
+            *said = Instant::now();
+            eprintln!("noted so far: {counts}; not told yet: {pending}, by the pods, of which one must run");
+        }
+        if pending < most {
+            return Ok(());
+        }
+        sleep(LOOK).await;
+    }
+}

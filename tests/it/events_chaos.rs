@@ -1,0 +1,454 @@
+//! A chaos test of events: pods are killed, frozen past their lease and woken, the broker and the database are killed and
+//! restarted, while tickets change hands, payments and tickets arrive twice and out of order. A judge then reads the
+//! database and everything that the broker has.
+//!
+//! It prints its seed. `make chaos-events SEED=7 SECONDS=60` repeats it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    process::Command,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use fastrand::Rng;
+use futures::TryStreamExt;
+use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    api_process::Process,
+    bed::{number, restart, seed, setting},
+    cluster::eventually,
+    events::SUBJECTS,
+    events_judge::{Case, Order, Told},
+    mongo::{TestDatabase, cookie},
+    nats::{Event, Nats, Streams},
+    server::Server,
+};
+
+/// How long an order can be paid for.
+const WINDOW: &str = "2";
+
+/// How many tickets are on sale at the same time, and how many buyers compete for them.
+const ON_SALE: usize = 6;
+const BUYERS: usize = 12;
+
+/// How long a leader is frozen, at least: its lease is over by then, and another has begun.
+const FROZEN: Duration = Duration::from_millis(6_500);
+
+/// What is asked of a broker here. Its neighbours speak to it by clients of their own.
+trait Broker: Sync {
+    /// The settings by which pods reach it.
+    fn settings(&self) -> Vec<(String, String)>;
+
+    /// Kills it, and starts it again after a while with its data.
+    async fn kill_and_restart(&mut self, away: Duration);
+
+    /// Publishes as a neighbour does. It may fail, and may have arrived all the same.
+    fn publisher(&self) -> impl Publisher;
+
+    /// Whether everything that was published is acknowledged by us.
+    async fn is_all_heard(&self) -> bool;
+
+    /// All events, oldest first.
+    async fn events(&self) -> Vec<Event>;
+}
+
+trait Publisher: Clone + Send + Sync + 'static {
+    fn publish(&self, subject: &str, data: &Value) -> impl Future<Output = ()> + Send;
+}
+
+/// A server of its own with JetStream, and one stream that notices no duplicates.
+struct JetStream(Nats);
+
+const STREAM: &str = "ticketing";
+
+impl JetStream {
+    async fn start() -> Self {
+        let server = Nats::start().await;
+        let streams = Streams::of(&server.url()).await;
+        let mut subjects: Vec<_> = SUBJECTS.map(str::to_owned).into();
+        subjects.push("orders-operator.fence.order:created.*".into());
+        streams.make_forgetful(STREAM, subjects).await;
+        // As the pods make it, but that it does not wait for long for those that were killed.
+        let config = pull::Config {
+            durable_name: Some("orders-service".into()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: Duration::from_secs(2),
+            filter_subjects: ["ticket:created", "ticket:updated", "payment:created"]
+                .map(str::to_owned)
+                .into(),
+            ..pull::Config::default()
+        };
+        let stream = streams.0.get_stream(STREAM).await.unwrap();
+        stream.create_consumer(config).await.unwrap();
+        Self(server)
+    }
+}
+
+impl Broker for JetStream {
+    fn settings(&self) -> Vec<(String, String)> {
+        vec![("NATS_URL".into(), self.0.url())]
+    }
+
+    async fn kill_and_restart(&mut self, away: Duration) {
+        self.0.kill();
+        sleep(away).await;
+        self.0.restart().await;
+    }
+
+    fn publisher(&self) -> impl Publisher {
+        ToJetStream { url: self.0.url(), streams: Arc::default() }
+    }
+
+    async fn is_all_heard(&self) -> bool {
+        let streams = Streams::of(&self.0.url()).await;
+        let Ok(stream) = streams.0.get_stream(STREAM).await else { return false };
+        let Ok(consumer) = stream.consumer_info("orders-service").await else { return false };
+        consumer.num_pending == 0 && consumer.num_ack_pending == 0
+    }
+
+    async fn events(&self) -> Vec<Event> {
+        Streams::of(&self.0.url()).await.events(STREAM).await
+    }
+}
+
+#[derive(Clone)]
+struct ToJetStream {
+    url: String,
+    streams: Arc<tokio::sync::Mutex<Option<Arc<Streams>>>>,
+}
+
+impl Publisher for ToJetStream {
+    async fn publish(&self, subject: &str, data: &Value) {
+        let mut known = self.streams.lock().await;
+        if known.is_none()
+            && let Ok(client) = async_nats::connect(&self.url).await
+        {
+            *known = Some(Arc::new(Streams(async_nats::jetstream::new(client))));
+        }
+        let Some(streams) = known.clone() else { return };
+        drop(known);
+        if let Ok(ack) = streams.0.publish(subject.to_owned(), data.to_string().into()).await {
+            drop(ack.await);
+        }
+    }
+}
+
+/// What the load shares: where pods are, and what is on sale.
+struct Market<P> {
+    pods: Mutex<Vec<String>>,
+    tickets: Mutex<VecDeque<String>>,
+    publisher: P,
+    client: reqwest::Client,
+    end: Instant,
+}
+
+impl<P: Publisher> Market<P> {
+    fn is_open(&self) -> bool {
+        Instant::now() < self.end
+    }
+
+    /// Sells tickets, each of which then changes: its events come twice, and in any order.
+    async fn sell(self: Arc<Self>, mut random: Rng) {
+        while self.is_open() {
+            let id = ObjectId::new().to_hex();
+            let mut versions: Vec<u32> = (0..random.u32(1..4)).collect();
+            versions.extend((0..random.usize(0..3)).map(|_| random.u32(0..4)).filter(|version| *version < 3));
+            random.shuffle(&mut versions);
+            for version in versions {
+                let subject = if version == 0 { "ticket:created" } else { "ticket:updated" };
+                let price = f64::from(version) + 0.5;
+                let event = json!({ "id": id, "version": version, "title": "concert", "price": price, "userId": "s" });
+                self.publisher.publish(subject, &event).await;
+            }
+            {
+                let mut tickets = self.tickets.lock().unwrap();
+                tickets.push_back(id);
+                if tickets.len() > ON_SALE {
+                    tickets.pop_front();
+                }
+            }
+            sleep(Duration::from_millis(random.u64(100..600))).await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        user: &str,
+        random: &mut Rng,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Option<(StatusCode, Value)> {
+        let pod = random.choice(self.pods.lock().unwrap().iter()).cloned()?;
+        let request =
+            self.client.request(method, format!("http://{pod}{path}")).header("cookie", cookie(user));
+        let request = if body.is_null() { request } else { request.json(body) };
+        let response = request.send().await.ok()?;
+        let status = response.status();
+        Some((status, response.json().await.unwrap_or_default()))
+    }
+
+    /// Buys again and again, and then cancels, pays in time or too late, once or several times, or does nothing.
+    async fn buy(self: Arc<Self>, user: String, mut random: Rng) {
+        while self.is_open() {
+            sleep(Duration::from_millis(random.u64(0..60))).await;
+            let Some(ticket) = random.choice(self.tickets.lock().unwrap().iter()).cloned() else { continue };
+            let body = json!({ "ticketId": ticket });
+            let made = self.ask(&user, &mut random, Method::POST, "/api/orders", &body).await;
+            let Some((StatusCode::CREATED, order)) = made else { continue };
+            let id = order["id"].as_str().unwrap().to_owned();
+            let path = format!("/api/orders/{id}");
+            match random.u8(0..10) {
+                0..5 => drop(self.ask(&user, &mut random, Method::DELETE, &path, &Value::Null).await),
+                5..8 => {
+                    let (first, second) = (random.u32(..), random.u32(..));
+                    self.pay(first, &id).await;
+                    if random.bool() {
+                        self.pay(if random.bool() { first } else { second }, &id).await;
+                    }
+                    if random.bool() {
+                        drop(self.ask(&user, &mut random, Method::DELETE, &path, &Value::Null).await);
+                        self.pay(second, &id).await;
+                    }
+                }
+                8 => {
+                    sleep(Duration::from_millis(random.u64(1_500..2_500))).await;
+                    self.pay(random.u32(..), &id).await;
+                }
+                // Its time runs out.
+                _ => {}
+            }
+            if random.u8(0..50) == 0 {
+                self.pay(random.u32(..), &ObjectId::new().to_hex()).await;
+            }
+        }
+    }
+
+    async fn pay(&self, payment: u32, order: &str) {
+        let event = json!({ "id": format!("{payment:08x}"), "orderId": order, "stripeId": "ch_1" });
+        self.publisher.publish("payment:created", &event).await;
+    }
+}
+
+/// The pods, and what is done to them.
+struct Pods<'a, P> {
+    running: Vec<Process>,
+    database: &'a str,
+    settings: Vec<(String, String)>,
+    market: Arc<Market<P>>,
+    random: Rng,
+    done: BTreeMap<&'static str, u32>,
+}
+
+impl<P: Publisher> Pods<'_, P> {
+    fn start(&mut self) {
+        let mut settings: Vec<_> =
+            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        settings.push(("EXPIRATION_WINDOW_SECONDS", WINDOW));
+        settings.push(("DRAIN_SECONDS", "0"));
+        self.running.push(Process::start(&setting("SPARE_MONGO_URI"), self.database, &settings));
+        self.say();
+    }
+
+    fn say(&self) {
+        *self.market.pods.lock().unwrap() = self.running.iter().map(|pod| pod.api.clone()).collect();
+    }
+
+    /// The one that publishes, or any.
+    async fn leader(&mut self) -> usize {
+        for (at, pod) in self.running.iter().enumerate() {
+            if pod.metric("orders_events_leads").await == 1 {
+                return at;
+            }
+        }
+        self.random.usize(0..self.running.len())
+    }
+
+    async fn kill(&mut self) {
+        let at =
+            if self.random.bool() { self.leader().await } else { self.random.usize(0..self.running.len()) };
+        drop(self.running.swap_remove(at));
+        self.say();
+        sleep(Duration::from_millis(self.random.u64(0..1_500))).await;
+        self.start();
+    }
+
+    async fn freeze(&mut self) {
+        let at = self.leader().await;
+        let pod = self.running[at].id().to_string();
+        let signal =
+            |name: &str| assert!(Command::new("kill").args([name, &pod]).status().unwrap().success());
+        signal("-STOP");
+        let others = self.running.iter().enumerate().filter(|(other, _)| *other != at);
+        *self.market.pods.lock().unwrap() = others.map(|(_, pod)| pod.api.clone()).collect();
+        sleep(FROZEN + Duration::from_millis(self.random.u64(0..2_000))).await;
+        signal("-CONT");
+        self.say();
+    }
+
+    async fn roll(&mut self) {
+        self.start();
+        let mut ending = self.running.remove(0);
+        self.say();
+        ending.terminate();
+        ending.ended().await;
+    }
+
+    async fn disturb(&mut self, broker: &mut impl Broker) {
+        let what = match self.random.u8(0..10) {
+            0..3 => {
+                self.kill().await;
+                "killed"
+            }
+            3..5 => {
+                self.freeze().await;
+                "frozen"
+            }
+            5..7 => {
+                self.roll().await;
+                "rolled"
+            }
+            7..9 => {
+                broker.kill_and_restart(Duration::from_millis(self.random.u64(0..4_000))).await;
+                "broker"
+            }
+            _ => {
+                restart("SPARE_MONGO_RESTART").await;
+                "database"
+            }
+        };
+        *self.done.entry(what).or_default() += 1;
+    }
+}
+
+/// A sweeper of this database, without a cluster.
+fn sweeper(database: &str) -> Server {
+    Server::run("sweeper", 0, |_| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+        command.args(["sweeper", "--database", database, "--admin-port", "0"]);
+        command.env("SWEEPER_URI", setting("SPARE_MONGO_URI"));
+        command
+    })
+}
+
+async fn orders(database: &TestDatabase) -> Vec<Order> {
+    let found: Vec<Document> = database.orders().find(doc! {}).await.unwrap().try_collect().await.unwrap();
+    let list = |order: &Document| {
+        let refused = order.get_array("refusedPayments").cloned().unwrap_or_default();
+        refused.iter().map(|payment| payment.as_str().unwrap().to_owned()).collect()
+    };
+    let order = |order: &Document| Order {
+        id: order.get_object_id("_id").unwrap().to_hex(),
+        ticket: order.get_object_id("ticket").unwrap().to_hex(),
+        status: order.get_str("status").unwrap().to_owned(),
+        version: u64::try_from(order.get_i32("version").unwrap()).unwrap(),
+        payment: order.get_str("paymentId").ok().map(str::to_owned),
+        refused: list(order),
+    };
+    found.iter().map(order).collect()
+}
+
+async fn tickets(database: &TestDatabase) -> BTreeMap<String, u64> {
+    let found: Vec<Document> = database.tickets().find(doc! {}).await.unwrap().try_collect().await.unwrap();
+    let ticket = |ticket: &Document| {
+        let version = u64::try_from(ticket.get_i32("version").unwrap()).unwrap();
+        (ticket.get_object_id("_id").unwrap().to_hex(), version)
+    };
+    found.iter().map(ticket).collect()
+}
+
+/// Waits until nothing is left to expire, to be told or to be heard.
+async fn settled(database: &TestDatabase, broker: &impl Broker) {
+    eventually("nothing is left to do", || async {
+        let count = |filter: Document| async { database.orders().count_documents(filter).await.ok() };
+        let open = doc! { "$in": ["created", "awaiting:payment"] };
+        let due = doc! { "status": open, "expiresAt": { "$lt": DateTime::now() } };
+        let is_done = broker.is_all_heard().await
+            && count(due).await == Some(0)
+            && count(doc! { "outbox": { "$exists": true } }).await == Some(0)
+            && broker.is_all_heard().await;
+        is_done.then_some(())
+    })
+    .await;
+}
+
+async fn run<B: Broker>(database: &TestDatabase, mut broker: B) {
+    let (seed, length) = (seed(), Duration::from_secs(number("CHAOS_SECONDS", 60)));
+    eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={}", length.as_secs());
+    let mut random = Rng::with_seed(seed);
+    let market = Arc::new(Market {
+        pods: Mutex::default(),
+        tickets: Mutex::default(),
+        publisher: broker.publisher(),
+        client: reqwest::Client::builder().timeout(Duration::from_secs(8)).build().unwrap(),
+        end: Instant::now() + length,
+    });
+    let mut pods = Pods {
+        running: Vec::new(),
+        database: &database.name,
+        settings: broker.settings(),
+        market: market.clone(),
+        random: random.fork(),
+        done: BTreeMap::new(),
+    };
+    for _ in 0..3 {
+        pods.start();
+    }
+    pods.running[0].wait_until_ready(true).await;
+    let sweeper = sweeper(&database.name);
+    let mut load = JoinSet::new();
+    load.spawn(market.clone().sell(random.fork()));
+    for number in 0..BUYERS {
+        load.spawn(market.clone().buy(format!("u{number}"), random.fork()));
+    }
+    while market.is_open() {
+        sleep(Duration::from_millis(pods.random.u64(300..2_500))).await;
+        pods.disturb(&mut broker).await;
+    }
+    while let Some(done) = load.join_next().await {
+        done.unwrap();
+    }
+    // What is still open may have been made a moment ago.
+    eventually("all orders are over", || async {
+        let open = doc! { "status": { "$in": ["created", "awaiting:payment"] } };
+        (database.orders().count_documents(open).await.ok()? == 0).then_some(())
+    })
+    .await;
+    settled(database, &broker).await;
+    drop(sweeper);
+
+    let case = Case {
+        orders: orders(database).await,
+        tickets: tickets(database).await.into_iter().collect(),
+        told: broker.events().await.iter().map(|event| Told::read(event, "")).collect(),
+    };
+    let mut ended = BTreeMap::<&str, u32>::new();
+    for order in &case.orders {
+        *ended.entry(&order.status).or_default() += 1;
+    }
+    let refused: usize = case.orders.iter().map(|order| order.refused.len()).sum();
+    eprintln!(
+        "{:?}; orders {ended:?}, payments refused {refused}, events {}, told more than once {}",
+        pods.done,
+        case.told.len(),
+        case.duplicates()
+    );
+    let problems = case.problems();
+    assert!(problems.is_empty(), "{} problems: {:#?}", problems.len(), &problems[..problems.len().min(20)]);
+    assert!(
+        ended.get("cancelled") > Some(&50) && ended.get("complete") > Some(&5) && refused > 5,
+        "{ended:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_happens_every_change_is_told_in_order_and_every_payment_is_settled_once() {
+    let database = TestDatabase::at(setting("SPARE_MONGO_URI")).await;
+    run(&database, JetStream::start().await).await;
+}

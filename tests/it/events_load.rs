@@ -1,0 +1,149 @@
+//! Events under load: while the broker is away the API goes on, and pods are replaced one after the other.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use mongodb::bson::{Document, doc};
+use reqwest::StatusCode;
+use tokio::sync::RwLock;
+
+use crate::{
+    api_process::Process,
+    cluster::eventually,
+    events::{System, cancel, check_history, reserve},
+    nats::Nats,
+};
+
+const BUYERS: usize = 6;
+
+/// Buyers of tickets of their own, each of which is cancelled at once: every request must be answered as it should.
+struct Load {
+    pods: RwLock<Vec<Process>>,
+    answered: AtomicUsize,
+    is_over: AtomicUsize,
+}
+
+impl Load {
+    fn over(pods: Vec<Process>) -> Self {
+        Self { pods: RwLock::new(pods), answered: AtomicUsize::default(), is_over: AtomicUsize::default() }
+    }
+
+    async fn run(&self, system: &System) {
+        let buyers = (0..BUYERS).map(async |number| {
+            let (user, ticket) = (format!("u{number}"), system.database.ticket().await);
+            let mut turn = number;
+            while self.is_over.load(Ordering::SeqCst) == 0 {
+                turn += 1;
+                let pods = self.pods.read().await;
+                let pod = &pods[turn % pods.len()];
+                let id = reserve(pod, &user, ticket).await.expect("the ticket is free");
+                assert_eq!(cancel(pod, &user, &id).await, StatusCode::NO_CONTENT);
+                drop(pods);
+                self.answered.fetch_add(2, Ordering::SeqCst);
+            }
+        });
+        futures::future::join_all(buyers).await;
+    }
+
+    /// Waits until so many more requests are answered.
+    async fn more(&self, count: usize) {
+        let wanted = self.answered.load(Ordering::SeqCst) + count;
+        eventually("requests are answered", || async {
+            (self.answered.load(Ordering::SeqCst) >= wanted).then_some(())
+        })
+        .await;
+    }
+
+    fn end(&self) {
+        self.is_over.store(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_broker_is_away_under_load_every_request_is_answered_and_all_is_told_afterwards() {
+    let mut nats = Nats::start().await;
+    let system = System::with(nats.url()).await;
+    let pods = vec![system.pod(), system.pod()];
+    for pod in &pods {
+        pod.wait_until_ready(true).await;
+    }
+    let load = Load::over(pods);
+    let disturb = async {
+        load.more(100).await;
+        nats.kill();
+        load.more(300).await;
+        for pod in &*load.pods.read().await {
+            eventually("it is seen to be away", || async {
+                (pod.metric("orders_events_connected").await == 0).then_some(())
+            })
+            .await;
+            assert!(pod.readyz().await.0.is_success(), "the API does not depend on the broker");
+        }
+        load.more(100).await;
+        nats.restart().await;
+        load.more(100).await;
+        load.end();
+    };
+    tokio::join!(load.run(&system), disturb);
+    check_history(&system, false).await;
+}
+
+/// How long nobody had the lease when it was handed over last, by the database's clock; none if nobody has released it.
+async fn handover(system: &System) -> Option<Duration> {
+    let lease: Document = system.database.relays().find_one(doc! { "_id": "orders" }).await.unwrap()?;
+    let at =
+        |field: &str| Timestamp::from_millisecond(lease.get_datetime(field).ok()?.timestamp_millis()).ok();
+    Duration::try_from(at("taken")?.duration_since(at("released")?)).ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_update_under_load_loses_no_event_and_each_pod_hands_over_at_once() {
+    let system = System::new().await;
+    let load = Load::over(vec![system.pod(), system.pod()]);
+    for pod in &*load.pods.read().await {
+        pod.wait_until_ready(true).await;
+    }
+    let mut handovers = Vec::new();
+    let disturb = async {
+        for _ in 0..4 {
+            load.more(60).await;
+            let next = system.pod();
+            next.wait_until_ready(true).await;
+            let (mut ending, was_leading) = {
+                let mut pods = load.pods.write().await;
+                let mut at = 0;
+                for (number, pod) in pods.iter().enumerate() {
+                    if pod.metric("orders_events_leads").await == 1 {
+                        at = number;
+                    }
+                }
+                let leads = pods[at].metric("orders_events_leads").await == 1;
+                pods.push(next);
+                (pods.remove(at), leads)
+            };
+            ending.terminate();
+            assert!(ending.ended().await.success());
+            eventually("another pod publishes", || async {
+                for pod in &*load.pods.read().await {
+                    if pod.metric("orders_events_leads").await == 1 {
+                        return Some(());
+                    }
+                }
+                None
+            })
+            .await;
+            if was_leading {
+                handovers.extend(handover(&system).await);
+            }
+        }
+        load.end();
+    };
+    tokio::join!(load.run(&system), disturb);
+    check_history(&system, false).await;
+    // None has waited until the lease was over; how fast the others are depends on the machine.
+    let (least, most) = (handovers.iter().min().unwrap(), handovers.iter().max().unwrap());
+    assert!(*least < Duration::from_secs(1) && *most < Duration::from_secs(6), "{handovers:?}");
+}

@@ -1,0 +1,236 @@
+//! `orders-operator events publish`: neighbours that have lost events hear them again, each ticket's in order, while pods
+//! go on.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use futures::TryStreamExt;
+use jiff::{SignedDuration, Timestamp};
+use mongodb::bson::{Document, doc};
+use reqwest::StatusCode;
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    cluster::{eventually, root},
+    events::{System, cancel, check_history, reserve},
+    mongo::uri,
+};
+
+fn command(system: &System, since: Timestamp, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+    command.args(["events", "publish", "--since", &since.to_string()]).args(more);
+    command.env("MONGO_URI", uri()).env("MONGO_DATABASE", &system.database.name);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+async fn publish(system: &System, since: Timestamp, more: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = command(system, since, more);
+    let Output { status, stdout, stderr } = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// What a neighbour that keeps an order for each ticket has in the end, which is what the database says.
+async fn check_tickets(system: &System) {
+    let mut held = BTreeMap::new();
+    for event in system.streams().await.events(&system.stream).await {
+        let ticket = event.data["ticket"]["id"].as_str().unwrap_or_default().to_owned();
+        let id = event.data["id"].as_str().unwrap().to_owned();
+        if event.subject.ends_with("order:created") {
+            held.insert(ticket, id);
+        } else if event.subject.ends_with("order:cancelled") {
+            held.remove(&ticket);
+        }
+    }
+    let active = doc! { "status": { "$ne": "cancelled" } };
+    let found: Vec<Document> =
+        system.database.orders().find(active).await.unwrap().try_collect().await.unwrap();
+    let id = |order: &Document, field: &str| order.get_object_id(field).unwrap().to_hex();
+    let wanted: BTreeMap<_, _> = found.iter().map(|order| (id(order, "ticket"), id(order, "_id"))).collect();
+    assert_eq!(held, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_deleted_has_everything_again_and_a_listener_ends_with_what_holds() {
+    let since = Timestamp::now();
+    let system = System::new().await;
+    let pods = [system.pod(), system.pod()];
+    for pod in &pods {
+        pod.wait_until_ready(true).await;
+    }
+    let tickets =
+        [system.database.ticket().await, system.database.ticket().await, system.database.ticket().await];
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let id = reserve(&pods[0], "ada", tickets[0]).await.unwrap();
+        assert_eq!(cancel(&pods[1], "ada", &id).await, StatusCode::NO_CONTENT);
+        held.push(id);
+    }
+    held.push(reserve(&pods[0], "ada", tickets[0]).await.unwrap());
+    let paid = reserve(&pods[1], "bob", tickets[1]).await.unwrap();
+    system.all_told().await;
+    let streams = system.streams().await;
+    for payment in ["p1", "p2"] {
+        let event = json!({ "id": payment, "orderId": paid }).to_string();
+        let subject = system.subject("payment:created");
+        streams.0.publish(subject, event.into()).await.unwrap().await.unwrap();
+        // Both at once would be settled in any order.
+        eventually("it is settled", || async {
+            let settled = system.database.stored(&paid).await.to_string();
+            settled.contains(payment).then_some(())
+        })
+        .await;
+    }
+    streams.wait_for(&system.stream, 10).await;
+    system.all_told().await;
+
+    streams.0.delete_stream(&system.stream).await.unwrap();
+    // Something is told when the stream is there again.
+    let last = reserve(&pods[0], "cleo", tickets[2]).await.unwrap();
+    streams.wait_for(&system.stream, 1).await;
+    system.all_told().await;
+
+    let (code, printed, _) = publish(&system, since, &["--dry-run"]).await;
+    let counts = "5 orders of 3 tickets: 5 order:created, 0 order:updated, 2 order:cancelled, 1 order:completed, 1 payment:refused";
+    assert_eq!((code, printed), (Some(0), format!("would be told again: {counts}\n")));
+    assert_eq!(streams.events(&system.stream).await.len(), 1);
+    let (code, printed, error) = publish(&system, since, &[]).await;
+    assert_eq!((code, printed), (Some(0), format!("told again: {counts}\n")), "{error}");
+    // That of the last order comes twice, with nothing of its ticket between.
+    check_tickets(&system).await;
+    let events = streams.events(&system.stream).await;
+    assert_eq!(events.len(), 1 + 9, "{events:?}");
+    let refused: Vec<_> = events
+        .iter()
+        .filter(|event| event.subject.ends_with("payment:refused"))
+        .map(|event| &event.data["reason"])
+        .collect();
+    assert_eq!(refused, ["already-paid"]);
+    assert!(events.iter().any(|event| event.subject.ends_with("order:completed")
+        && event.data["paymentId"] == "p1"
+        && event.data["version"] == 1));
+
+    let mut node = Command::new("node");
+    node.arg(root().join("tests/mongoose/listener.js"))
+        .args([&system.url, &system.stream, "tickets-service", "8"])
+        .args([system.subject("order:created"), system.subject("order:cancelled")])
+        .stdin(Stdio::null());
+    let output = spawn_blocking(move || node.output().expect("node is installed")).await.unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let of = |ticket: &str| printed.lines().filter(|line| line.starts_with(ticket)).collect::<Vec<_>>();
+    let first = tickets[0].to_string();
+    let wanted = [
+        format!("{first} is held by {}", held[0]),
+        format!("{first} is free"),
+        format!("{first} is held by {}", held[1]),
+        format!("{first} is free"),
+        format!("{first} is held by {}", held[2]),
+    ];
+    assert_eq!(of(&first), wanted, "{}", String::from_utf8_lossy(&output.stderr));
+    let third = tickets[2].to_string();
+    assert_eq!(of(&third), [format!("{third} is held by {last}"), format!("{third} is held by {last}")]);
+    // And it goes on as before.
+    assert_eq!(cancel(&pods[0], "ada", &held[2]).await, StatusCode::NO_CONTENT);
+    system.all_told().await;
+    check_tickets(&system).await;
+}
+
+/// Starts the command, and kills it after a while.
+fn interrupted(system: &System, since: Timestamp, after: Duration) -> impl Future<Output = ()> + use<> {
+    let mut child: Child = command(system, since, &[]).spawn().unwrap();
+    async move {
+        tokio::time::sleep(after).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_pods_under_load_and_interrupted_every_ticket_ends_with_what_holds_it() {
+    let since = Timestamp::now();
+    let system = System::new().await;
+    let pods = [system.pod(), system.pod()];
+    for pod in &pods {
+        pod.wait_until_ready(true).await;
+    }
+    let mut tickets = Vec::new();
+    for _ in 0..12 {
+        tickets.push(system.database.ticket().await);
+    }
+    let until = Instant::now() + Duration::from_secs(8);
+    let buyers = (0..6).map(|number: usize| {
+        let (pods, tickets) = (&pods, &tickets);
+        async move {
+            let (user, mut turn) = (format!("u{number}"), number);
+            while Instant::now() < until {
+                turn += 1;
+                let ticket = tickets[turn * (number + 1) % tickets.len()];
+                if let Some(id) = reserve(&pods[turn % 2], &user, ticket).await
+                    && turn % 7 > 0
+                {
+                    cancel(&pods[(turn + 1) % 2], &user, &id).await;
+                }
+            }
+        }
+    });
+    let again = async {
+        for after in [300, 700, 1100] {
+            interrupted(&system, since, Duration::from_millis(after)).await;
+        }
+        publish(&system, since, &[]).await
+    };
+    let (_, (code, printed, error)) = tokio::join!(futures::future::join_all(buyers), again);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(printed.starts_with("told again: "), "{printed}");
+    system.all_told().await;
+    check_tickets(&system).await;
+
+    // Once more, when nothing else happens: all of it comes again, in order.
+    let before = system.streams().await.events(&system.stream).await.len();
+    let (code, ..) = publish(&system, since, &[]).await;
+    assert_eq!(code, Some(0));
+    check_tickets(&system).await;
+    let events = system.streams().await.events(&system.stream).await;
+    let mut versions = HashMap::<String, Vec<u64>>::new();
+    for event in &events[before..] {
+        let id = event.data["id"].as_str().unwrap().to_owned();
+        versions.entry(id).or_default().push(event.data["version"].as_u64().unwrap());
+    }
+    let count = system.database.orders().count_documents(doc! {}).await.unwrap();
+    assert_eq!(versions.len() as u64, count);
+    assert!(versions.values().all(|versions| *versions == [0] || *versions == [0, 1]), "{versions:?}");
+    // Nothing of it is left in the database.
+    let noted = system.database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await;
+    assert_eq!(noted.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_could_change_since_is_told_again_and_only_where_events_are_on() {
+    let system = System::new().await;
+    let later = Timestamp::now() + SignedDuration::from_hours(2);
+    let (code, _, error) = publish(&system, later, &[]).await;
+    assert!(code == Some(2) && error.contains("events are off"), "{code:?} {error}");
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    reserve(&pod, "ada", system.database.ticket().await).await.unwrap();
+    check_history(&system, false).await;
+    let nothing = "told again: 0 orders of 0 tickets: 0 order:created, 0 order:updated, 0 order:cancelled, 0 order:completed, 0 payment:refused\n";
+    assert_eq!(publish(&system, later, &[]).await.1, nothing);
+    check_history(&system, false).await;
+
+    // Of a ticket whose copy is gone nobody knows the price.
+    system.database.tickets().delete_many(doc! {}).await.unwrap();
+    let now = Timestamp::now();
+    let (code, _, error) = publish(&system, now, &[]).await;
+    assert!(code == Some(0) && error.contains("1 of the orders are not told again"), "{code:?} {error}");
+    eventually("nothing is left", || async {
+        (system.database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await.ok()? == 0)
+            .then_some(())
+    })
+    .await;
+    check_history(&system, false).await;
+}
