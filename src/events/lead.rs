@@ -67,6 +67,11 @@ impl Lead {
         Ok(is_ours)
     }
 
+    /// Publishes nothing more, whoever has the lease.
+    pub(super) fn stop_publishing(&self) {
+        self.state().valid_until = Instant::now();
+    }
+
     /// Whether nobody else can have begun.
     pub(super) fn may_publish(&self) -> bool {
         Instant::now() < self.state().valid_until

@@ -1,7 +1,7 @@
 //! Connects, leads or waits, for as long as the process runs. The broker may be away for any time: the API goes on, and
 //! what is to be told waits in the database.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use async_nats::{Client, Subscriber};
 use futures::{StreamExt, future::join};
@@ -29,6 +29,9 @@ use crate::{
 
 /// How often whoever does not lead asks whether it may.
 const ASK: Duration = Duration::from_secs(1);
+
+/// How long a relay that may not publish any more notes what it has published: its last requests are given up by then.
+const NOTING: Duration = Duration::from_secs(6);
 
 /// The least time between two messages that wake the one who leads.
 const WAKE: Duration = Duration::from_millis(20);
@@ -156,11 +159,18 @@ impl Connected<'_> {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            result = relay.run(woken, self.stop) => result,
-            () = lead.keep() => Err(RelayError::LeaseLost),
-            error = self.connection.lost() => Err(error.into()),
-        }
+        let stop = self.stop.child_token();
+        let mut running = pin!(relay.run(woken, &stop));
+        let error = tokio::select! {
+            result = &mut running => return result,
+            () = lead.keep() => RelayError::LeaseLost,
+            error = self.connection.lost() => error.into(),
+        };
+        // What the broker has acknowledged by now is noted: it may have forgotten it when the next one asks.
+        lead.stop_publishing();
+        stop.cancel();
+        drop(tokio::time::timeout(NOTING, running).await);
+        Err(error)
     }
 }
 

@@ -211,7 +211,8 @@ impl Store {
             let key = (told.version, told.again.as_deref());
             by_version.entry(key).or_default().push(object_id(told.id.bytes()));
         }
-        for ((version, again), ids) in by_version {
+        // The end of an order before the making of the next: if this is interrupted, the end alone must not be told again.
+        for ((version, again), ids) in by_version.into_iter().rev() {
             for ids in ids.chunks(PER_COMMAND) {
                 self.note_told_at(version, again, ids).await?;
             }

@@ -225,7 +225,7 @@ pub(crate) async fn reserve_in(store: &Store, ticket: TicketId) -> OrderId {
 }
 
 /// Waits until one of `pods` publishes, and returns which.
-async fn leader(pods: &[&Process]) -> usize {
+pub(crate) async fn leader(pods: &[&Process]) -> usize {
     eventually("a pod publishes", || async {
         for (at, pod) in pods.iter().enumerate() {
             if pod.metric("orders_events_leads").await == 1 {

@@ -12,7 +12,7 @@ use crate::{
     api_process::Process,
     bed::setting,
     cluster::eventually,
-    events::{Kind, System, cancel, check_history, reserve},
+    events::{Kind, System, cancel, check_history, leader, reserve},
     mongo::{answer, uri},
     streaming::{Heard, Neighbour, StreamingServer},
 };
@@ -204,6 +204,32 @@ async fn a_client_id_that_is_taken_and_a_cluster_that_is_not_there_are_named() {
         let order = reserve(&pod, "ada", system.database.ticket().await).await;
         assert!(order.is_some(), "the API goes on");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_over_ends_the_connection_of_the_last_leader_so_that_nothing_of_it_arrives_late() {
+    let system = System::on(Kind::Streaming).await;
+    let names = ["one", "two"].map(|name| named(&system, name));
+    let pods = names.clone().map(|name| system.pod_with(&uri(), &[("NATS_CLIENT_ID", &name)]));
+    for pod in &pods {
+        pod.wait_until_ready(true).await;
+    }
+    let at = leader(&pods.iter().collect::<Vec<_>>()).await;
+    let (frozen, other) = (&pods[at], &pods[1 - at]);
+    let relay = format!("{}-relay", names[at]);
+    reserve(other, "ada", system.database.ticket().await).await.unwrap();
+    system.all_told().await;
+    assert!(system.channels.knows(&relay).await);
+    let signal = |signal: &str| {
+        assert!(Command::new("kill").args([signal, &frozen.id().to_string()]).status().unwrap().success());
+    };
+    signal("-STOP");
+    reserve(other, "ada", system.database.ticket().await).await.unwrap();
+    system.all_told().await;
+    assert!(!system.channels.knows(&relay).await, "the server would take what it has sent");
+    signal("-CONT");
+    eventually("it connects again", || async { system.channels.knows(&relay).await.then_some(()) }).await;
+    check_history(&system, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,6 +84,11 @@ impl Channels {
         self.ask(&format!("channelsz?channel={channel}&subs=1")).await.unwrap_or_default()
     }
 
+    /// Whether the server knows a client by this id.
+    pub async fn knows(&self, client_id: &str) -> bool {
+        self.ask(&format!("clientsz?client={client_id}")).await.is_some()
+    }
+
     /// How many messages a channel has had.
     pub async fn count(&self, channel: &str) -> u64 {
         self.channel(channel).await["last_seq"].as_u64().unwrap_or_default()

@@ -22,7 +22,10 @@ const ACK_WAIT: Duration = Duration::from_secs(10);
 
 /// How many messages of one channel a pod has at once. Few, since each may have as much as the server takes, and its memory
 /// is small.
-const IN_FLIGHT: i32 = 50;
+const IN_FLIGHT: i32 = 16;
+
+/// How many bytes of messages make a batch, if one does not have more.
+const BYTES: usize = 2 << 20;
 
 /// The most that are looked at for one batch; the rest comes with the next.
 const MOST: usize = 100 * BATCH;
@@ -54,12 +57,14 @@ impl Inbox for Durable {
     /// A message that has come again while others were handled is taken once.
     async fn next(&mut self) -> Result<Vec<Delivered>, BrokerError> {
         let first = self.subscription.next().await?;
+        let mut bytes = first.data.len();
         let mut batch = BTreeMap::from([(first.sequence, first)]);
         for _ in 0..MOST {
-            if batch.len() >= BATCH {
+            if batch.len() >= BATCH || bytes >= BYTES {
                 break;
             }
             let Some(message) = self.subscription.ready() else { break };
+            bytes += message.data.len();
             batch.insert(message.sequence, message);
         }
         Ok(batch.into_values().collect())

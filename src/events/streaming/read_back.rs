@@ -14,11 +14,12 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
+    protocol::Delivered,
     session::Session,
     subscription::{From, Subscription, Terms},
 };
 use crate::events::{
-    broker::BrokerError,
+    broker::{self, BrokerError},
     connection::REQUEST_TIMEOUT,
     wire::{Subject, Subjects, message_id},
 };
@@ -34,8 +35,9 @@ const MARK: &str = "orders-operator looks at what was published before it publis
 /// How much further back than the oldest change is read.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// How many messages are sent before one is acknowledged.
-const IN_FLIGHT: i32 = 1000;
+/// How many messages are sent before one is acknowledged: more than a relay has on their way, so that whatever arrives before
+/// the mark is sent before it too.
+const IN_FLIGHT: i32 = 2 * broker::IN_FLIGHT as i32 + 1;
 
 /// Longer than anything is read, so that nothing comes twice.
 const ACK_WAIT: Duration = Duration::from_secs(3600);
@@ -52,10 +54,7 @@ pub(super) async fn ids(
         let last = session.subscribe(subjects.name(subject), terms(From::Last)).await?;
         lasts.push((subject, last));
     }
-    session.publish(MARKS, MARK.into()).await?;
-    let mut marks = session.subscribe(MARKS, terms(From::Last)).await?;
-    let (mark, marked) = (within(marks.next()).await?, Instant::now());
-    marks.close().await?;
+    let (mark, marked) = (mark(session).await?, Instant::now());
     let since = mark.published.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX));
     let mut ids = HashSet::new();
     for (subject, mut last) in lasts {
@@ -71,6 +70,15 @@ pub(super) async fn ids(
     Ok(ids)
 }
 
+/// Publishes a mark, and waits for it: what earlier subscriptions had then has arrived.
+pub(super) async fn mark(session: &Session) -> Result<Delivered, BrokerError> {
+    session.publish(MARKS, MARK.into()).await?;
+    let mut marks = session.subscribe(MARKS, terms(From::Last)).await?;
+    let mark = within(marks.next()).await?;
+    marks.close().await?;
+    Ok(mark)
+}
+
 /// Reads what a channel has up to a sequence.
 async fn read(
     mut channel: Subscription,
@@ -78,8 +86,17 @@ async fn read(
     up_to: u64,
     ids: &mut HashSet<String>,
 ) -> Result<(), BrokerError> {
+    let mut last = 0;
     loop {
         let message = within(channel.next()).await?;
+        if message.sequence <= last {
+            // Otherwise it could go on for ever.
+            return Err(BrokerError::Failed {
+                doing: READING,
+                detail: "its messages are not in order".into(),
+            });
+        }
+        last = message.sequence;
         channel.acknowledge(message.sequence).await?;
         ids.extend(message_id(subject, &message.data));
         if message.sequence >= up_to {
@@ -88,7 +105,7 @@ async fn read(
     }
 }
 
-fn terms(from: From) -> Terms<'static> {
+pub(super) fn terms(from: From) -> Terms<'static> {
     Terms { durable: None, from, in_flight: IN_FLIGHT, ack_wait: ACK_WAIT }
 }
 

@@ -126,6 +126,17 @@ impl Session {
         accepted(CLOSING, &answer.error)
     }
 
+    /// Ends the connection of another client, if there is one.
+    pub(super) async fn end(&self, client_id: &str) -> Result<(), BrokerError> {
+        let request = Close { client_id: client_id.to_owned() };
+        let answer: Answer = self.ask(CLOSING, self.places.close.clone(), &request).await?;
+        match accepted(CLOSING, &answer.error) {
+            // Who is not known has no connection.
+            Err(BrokerError::Forgotten(_)) => Ok(()),
+            ended => ended,
+        }
+    }
+
     /// Asks the server for something.
     pub(super) async fn ask<Q: Message, A: Message + Default>(
         &self,
