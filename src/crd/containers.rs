@@ -3,15 +3,13 @@
 //! An allow-list, so that pods stay within the restricted Pod Security Standard in every namespace: nothing of the node,
 //! no privileges, no token of a ServiceAccount.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     defaults, schema,
-    workload::{ExtraEnv, ImagePullPolicy, LocalSecret, Resources},
+    workload::{ExtraEnv, ImagePullPolicy, Resources},
 };
 
 /// The volume with the certificates of the database and of the broker.
@@ -25,8 +23,8 @@ pub const OWN_FOLDER: &str = "/etc/orders-operator";
 
 /// A volume of the pods: a folder that their containers mount.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("[has(self.emptyDir), has(self.configMap), has(self.secret), has(self.projected), has(self.csi)].filter(kind, kind).size() == 1")
-    .message("a volume is exactly one of emptyDir, configMap, secret, projected and csi; other kinds, such as hostPath, are not allowed"))]
+#[x_kube(validation = Rule::new("[has(self.emptyDir), has(self.configMap), has(self.secret), has(self.projected)].filter(kind, kind).size() == 1")
+    .message("a volume is exactly one of emptyDir, configMap, secret and projected; other kinds, such as hostPath and csi, are not allowed"))]
 #[serde(rename_all = "camelCase")]
 pub struct PodVolume {
     /// Name of the volume, by which containers mount it.
@@ -49,10 +47,6 @@ pub struct PodVolume {
     /// Files of several ConfigMaps, Secrets and fields of the pod in one folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projected: Option<Projected>,
-
-    /// What a CSI driver of the cluster provides for one pod, such as that of the Secrets Store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub csi: Option<CsiVolume>,
 }
 
 /// A folder that is empty when a pod starts.
@@ -66,6 +60,7 @@ pub struct EmptyDir {
     /// Most that it may hold; a pod whose folder has more is evicted. Default: 64Mi.
     #[serde(default = "defaults::size_limit")]
     #[schemars(schema_with = "schema::amount")]
+    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("emptyDir.sizeLimit must be more than 0, which would mean no limit"))]
     pub size_limit: Quantity,
 }
 
@@ -127,7 +122,7 @@ pub struct FileOfKey {
 
     /// Path of the file within the volume.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("!self.matches('^/|(^|/)[.][.](/|$)')").message("a path within a volume does not begin with / and has no .."))]
+    #[x_kube(validation = Rule::new("!self.matches('^/|^[.][.]|/[.][.](/|$)')").message("a path within a volume begins neither with / nor with .., and has no .."))]
     pub path: String,
 }
 
@@ -172,7 +167,7 @@ pub struct PodFields {
 pub struct FileOfField {
     /// Path of the file within the volume.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("!self.matches('^/|(^|/)[.][.](/|$)')").message("a path within a volume does not begin with / and has no .."))]
+    #[x_kube(validation = Rule::new("!self.matches('^/|^[.][.]|/[.][.](/|$)')").message("a path within a volume begins neither with / nor with .., and has no .."))]
     pub path: String,
 
     /// The field.
@@ -188,28 +183,6 @@ pub struct FieldRef {
     pub field_path: String,
 }
 
-/// A volume of a CSI driver, made for one pod.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CsiVolume {
-    /// Name of the driver, such as secrets-store.csi.k8s.io. The cluster has to allow it for such volumes.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?$"))]
-    pub driver: String,
-
-    /// Whether it is mounted read-only. Default: false.
-    #[serde(default)]
-    pub read_only: bool,
-
-    /// What the driver is told.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
-    pub volume_attributes: BTreeMap<String, String>,
-
-    /// A Secret that the driver gets, in the namespace of this resource.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_publish_secret_ref: Option<LocalSecret>,
-}
-
 /// Where a container has a volume.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -220,7 +193,7 @@ pub struct Mount {
 
     /// Path of the folder, or of the file, in the container.
     #[schemars(length(min = 2, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^/[^:]+$') && !self.matches('(^|/)[.][.](/|$)')").message("mountPath must be absolute, such as /var/cache, and have neither : nor .."))]
+    #[x_kube(validation = Rule::new("self.matches('^(/[^/:]+)+$') && !self.matches('/[.][.]?(/|$)')").message("mountPath must be absolute, such as /var/cache, and have no :, no . or .. between slashes, and no slash at its end"))]
     pub mount_path: String,
 
     /// Path within the volume. Default: the whole volume.

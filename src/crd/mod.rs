@@ -44,15 +44,17 @@ mod workload;
 pub use apply::{ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, UPGRADE_ANNOTATION, status_patch};
 pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
 pub use containers::{
-    API_CONTAINER, CERTIFICATES_VOLUME, ContainerProbe, CsiVolume, EmptyDir, FileOfKey, InitContainer,
-    Medium, Mount, NamedFiles, OWN_FOLDER, PodVolume, Projected, RestartPolicy, SecretFiles, Source,
+    API_CONTAINER, CERTIFICATES_VOLUME, ContainerProbe, EmptyDir, FileOfKey, InitContainer, Medium, Mount,
+    NamedFiles, OWN_FOLDER, PodVolume, Projected, RestartPolicy, SecretFiles, Source,
 };
 pub use database::{CaSecretRef, ClientCertificateSecretRef, Database, DatabaseTls, UriSecretRef};
 pub use definition::{CrdError, crd_yaml};
 pub use events::{EventsSpec, JetStream, Nats, NatsCredsSecretRef, NatsUrlSecretRef, SUBJECTS, Streaming};
 pub use gateway::{GatewaySpec, ParentRef};
 pub use ingress::{IngressSpec, IngressTlsSpec};
-pub use pod_template::{CHECKSUM_ANNOTATION, PodTemplate, RESERVED_ENV, RESERVED_LABELS};
+pub use pod_template::{
+    CHECKSUM_ANNOTATION, PodTemplate, REFUSED_ANNOTATIONS, RESERVED_ENV, RESERVED_LABELS,
+};
 pub use routes::{Backend, Host, RouteSpec};
 pub use spec::{Auth, Expiration, JwtSecretRef, Mesh, OrdersService, OrdersServiceSpec};
 pub use status::{ExpiryStatus, OrdersServiceStatus, RenderedRoute};

@@ -25,6 +25,14 @@ pub const RESERVED_LABELS: [&str; 5] = [
 /// of a Secret rolls the Deployment.
 pub const CHECKSUM_ANNOTATION: &str = "ticketing.dev/secrets-checksum";
 
+/// Annotations by which a pod would get other rights or other containers than the operator gives it: what they begin with.
+pub const REFUSED_ANNOTATIONS: [&str; 4] = [
+    "container.apparmor.security.beta.kubernetes.io/",
+    "sidecar.istio.io/userVolume",
+    "sidecar.istio.io/proxyImage",
+    "inject.istio.io/templates",
+];
+
 /// Environment variables that the operator sets on the pods, from other fields of the spec.
 pub const RESERVED_ENV: [&str; 23] = [
     "JWT_KEY",
@@ -72,6 +80,8 @@ pub struct PodTemplate {
     #[schemars(extend("maxProperties" = 64, "additionalProperties" = {"type": "string", "maxLength": 4096}))]
     #[x_kube(validation = Rule::new("!('ticketing.dev/secrets-checksum' in self)")
         .message("podTemplate.annotations has ticketing.dev/secrets-checksum, which the operator sets itself: remove it"))]
+    #[x_kube(validation = Rule::new("!self.exists(k, k.startsWith('container.apparmor.security.beta.kubernetes.io/') || k.startsWith('sidecar.istio.io/userVolume') || k == 'sidecar.istio.io/proxyImage' || k == 'inject.istio.io/templates')")
+        .message("podTemplate.annotations has one that changes what containers may do, or adds others (AppArmor profiles, sidecar.istio.io/userVolume, userVolumeMount and proxyImage, inject.istio.io/templates): remove it"))]
     pub annotations: BTreeMap<String, String>,
 
     /// Labels that a node must have to run the pods.
@@ -122,7 +132,7 @@ pub struct PodTemplate {
         .message("podTemplate.extraEnv has a variable that the operator sets itself, from spec.auth, database, events, expiration and port: use those fields"))]
     pub extra_env: Vec<ExtraEnv>,
 
-    /// Volumes for extraVolumeMounts and for initContainers: emptyDir, configMap, secret, projected or csi.
+    /// Volumes for extraVolumeMounts and for initContainers: emptyDir, configMap, secret or projected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -132,8 +142,8 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["mountPath".into()]))]
-    #[x_kube(validation = Rule::new("!self.exists(mount, mount.mountPath.startsWith('/etc/orders-operator'))")
-        .message("podTemplate.extraVolumeMounts: /etc/orders-operator is the operator's own folder: choose another mountPath"))]
+    #[x_kube(validation = Rule::new("!self.exists(mount, mount.mountPath == '/etc' || mount.mountPath == '/etc/orders-operator' || mount.mountPath.startsWith('/etc/orders-operator/'))")
+        .message("podTemplate.extraVolumeMounts: /etc/orders-operator is the operator's own folder, and /etc has it: choose another mountPath"))]
     pub extra_volume_mounts: Vec<Mount>,
 
     /// Containers that must end before the API starts, in this order, such as a migration; and sidecars, with restartPolicy

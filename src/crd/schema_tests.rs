@@ -83,7 +83,6 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
         template(json!({"initContainers": [container]}))
     };
     for good in [
-        volume(json!({"csi": {"driver": "secrets-store.csi.k8s.io"}})),
         volume(json!({"projected": {"sources": [{"secret": {"name": "s"}}]}})),
         mount("/var/cache", "a/..b/c"),
         container(json!({"restartPolicy": "Always", "startupProbe": {"tcpSocket": {"port": 1}}})),
@@ -91,9 +90,25 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
         service(good).validate_cel().unwrap();
     }
     for (patch, expected) in [
-        (volume(json!({})), "exactly one of emptyDir, configMap, secret, projected and csi"),
-        (volume(json!({"hostPath": {"path": "/"}})), "such as hostPath, are not allowed"),
-        (volume(json!({"emptyDir": {}, "csi": {"driver": "d"}})), "exactly one of emptyDir"),
+        (volume(json!({})), "exactly one of emptyDir, configMap, secret and projected"),
+        (volume(json!({"hostPath": {"path": "/"}})), "such as hostPath and csi, are not allowed"),
+        (volume(json!({"csi": {"driver": "d"}})), "such as hostPath and csi, are not allowed"),
+        (volume(json!({"emptyDir": {"sizeLimit": "0"}})), "must be more than 0"),
+        (mount("/etc//orders-operator/database/ca.crt", "a"), "have no :"),
+        (mount("/etc/./orders-operator", "a"), "have no :"),
+        (mount("/etc/", "a"), "have no :"),
+        (mount("/etc", "a"), "the operator's own folder"),
+        (
+            template(
+                json!({"annotations": {"container.apparmor.security.beta.kubernetes.io/orders-api": "unconfined"}}),
+            ),
+            "changes what containers may do",
+        ),
+        (
+            template(json!({"annotations": {"sidecar.istio.io/userVolumeMount": "[]"}})),
+            "changes what containers may do",
+        ),
+        (volume(json!({"emptyDir": {}, "secret": {"secretName": "d"}})), "exactly one of emptyDir"),
         (volume(json!({"name": "database-certificates", "emptyDir": {}})), "the operator's own volume"),
         (
             volume(json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}})),

@@ -220,7 +220,7 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
         ),
         (json!({"networkPolicy": "yes"}), "spec.networkPolicy"),
         (json!({"mesh": "Other"}), "spec.mesh"),
-        (volume(json!({})), "exactly one of emptyDir, configMap, secret, projected and csi"),
+        (volume(json!({})), "exactly one of emptyDir, configMap, secret and projected"),
         (volume(json!({"emptyDir": {}, "secret": {"secretName": "s"}})), "exactly one of emptyDir"),
         (volume(json!({"name": "database-certificates", "emptyDir": {}})), "the operator's own volume"),
         (volume(json!({"emptyDir": {"sizeLimit": "much"}})), "emptyDir.sizeLimit"),

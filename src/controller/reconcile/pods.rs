@@ -177,7 +177,9 @@ fn last_termination(container: &ContainerStatus) -> String {
         if let Some(reason) = terminated.reason.as_deref().filter(|reason| *reason != "Error") {
             text.push_str(&format!(" ({reason})"));
         }
-        if let Some(words) = terminated.message.as_deref().map(str::trim).filter(|words| !words.is_empty()) {
+        // What another program says may be anything, a password too, and more people read the status than logs.
+        let words = terminated.message.as_deref().filter(|_| container.name == API_CONTAINER);
+        if let Some(words) = words.map(str::trim).filter(|words| !words.is_empty()) {
             text.push_str(&format!(": {}", cut(words)));
         }
         text

@@ -127,7 +127,6 @@ mod tests {
                         {"secret": {"name": "s"}}, {"configMap": {"name": "c"}},
                         {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
                     ]}},
-                    {"name": "vault", "csi": {"driver": "secrets-store.csi.k8s.io", "volumeAttributes": {}}},
                 ],
                 "extraVolumeMounts": [{"name": "keys", "mountPath": "/keys", "readOnly": true}],
                 "initContainers": [

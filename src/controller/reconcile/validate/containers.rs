@@ -129,6 +129,9 @@ fn built_probe(probe: &ContainerProbe, field: &str, invalid: &mut impl FnMut(Str
     if kinds.iter().filter(|is_there| **is_there).count() != 1 {
         invalid(format!("{field} must be exactly one of exec, httpGet and tcpSocket"));
     }
+    if exec.as_ref().is_some_and(|exec| exec.command.is_empty()) {
+        invalid(format!("{field}.exec.command is empty: write the command"));
+    }
     if http_get.as_ref().is_some_and(|request| !request.path.starts_with('/')) {
         invalid(format!("{field}.httpGet.path must begin with /"));
     }

@@ -12,7 +12,7 @@ use super::{
     volumes,
 };
 use crate::crd::{
-    CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, LocalSecret, OrdersServiceSpec, RESERVED_ENV,
+    CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, LocalSecret, OrdersServiceSpec, REFUSED_ANNOTATIONS, RESERVED_ENV,
     RESERVED_LABELS, Resources,
 };
 
@@ -166,6 +166,12 @@ pub(super) fn validate(
         if !secrets.insert(name) {
             invalid(format!("spec.imagePullSecrets has {name:?} twice: remove one"));
         }
+    }
+    let is_refused = |key: &&String| REFUSED_ANNOTATIONS.iter().any(|refused| key.starts_with(refused));
+    for key in template.annotations.keys().filter(is_refused) {
+        invalid(format!(
+            "spec.podTemplate.annotations has {key:?}, which changes what containers may do, or adds others: remove it"
+        ));
     }
     let mut constraints = BTreeSet::new();
     for constraint in &template.topology_spread_constraints {

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    CSIVolumeSource, ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection,
-    DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, LocalObjectReference, ObjectFieldSelector,
-    ProjectedVolumeSource, SecretProjection, SecretVolumeSource, Volume, VolumeMount, VolumeProjection,
+    ConfigMapProjection, ConfigMapVolumeSource, DownwardAPIProjection, DownwardAPIVolumeFile,
+    EmptyDirVolumeSource, KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, SecretProjection,
+    SecretVolumeSource, Volume, VolumeMount, VolumeProjection,
 };
 
 use super::quantity::Amount;
 use crate::crd::{
-    CERTIFICATES_VOLUME, CsiVolume, EmptyDir, FileOfKey, Medium, Mount, NamedFiles, OWN_FOLDER, PodTemplate,
-    PodVolume, Source,
+    CERTIFICATES_VOLUME, EmptyDir, FileOfKey, Medium, Mount, NamedFiles, OWN_FOLDER, PodTemplate, PodVolume,
+    Source,
 };
 
 const VOLUMES: &str = "spec.podTemplate.volumes";
@@ -25,11 +25,18 @@ pub(super) fn volumes(template: &PodTemplate, invalid: &mut impl FnMut(String)) 
 /// The mounts of the API's container.
 pub(super) fn mounts_of_api(template: &PodTemplate, invalid: &mut impl FnMut(String)) -> Vec<VolumeMount> {
     let path = "spec.podTemplate.extraVolumeMounts";
-    for mount in template.extra_volume_mounts.iter().filter(|mount| mount.mount_path.starts_with(OWN_FOLDER))
-    {
+    for mount in template.extra_volume_mounts.iter().filter(|mount| touches_own(&mount.mount_path)) {
         invalid(format!("{path} has {:?}, and {OWN_FOLDER} is the operator's own folder", mount.mount_path));
     }
     mounts(path, &template.extra_volume_mounts, template, invalid)
+}
+
+/// Whether something mounted there would be in the operator's own folder, or around it.
+fn touches_own(path: &str) -> bool {
+    let is_in = |path: &str, folder: &str| {
+        path == folder || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+    };
+    is_in(path, OWN_FOLDER) || is_in(OWN_FOLDER, path)
 }
 
 /// Tells of names that come twice.
@@ -45,15 +52,14 @@ pub(super) fn unique<'a>(
 }
 
 fn volume(volume: &PodVolume, invalid: &mut impl FnMut(String)) -> Volume {
-    let PodVolume { name, empty_dir, config_map, secret, projected, csi } = volume;
+    let PodVolume { name, empty_dir, config_map, secret, projected } = volume;
     if name == CERTIFICATES_VOLUME {
         invalid(format!("{VOLUMES} has {name:?}, which is the operator's own: name yours otherwise"));
     }
-    let kinds =
-        [empty_dir.is_some(), config_map.is_some(), secret.is_some(), projected.is_some(), csi.is_some()];
+    let kinds = [empty_dir.is_some(), config_map.is_some(), secret.is_some(), projected.is_some()];
     if kinds.iter().filter(|is_there| **is_there).count() != 1 {
         invalid(format!(
-            "{VOLUMES}: {name:?} must be exactly one of emptyDir, configMap, secret, projected and csi; other kinds, such as hostPath, are not allowed"
+            "{VOLUMES}: {name:?} must be exactly one of emptyDir, configMap, secret and projected; other kinds, such as hostPath and csi, are not allowed"
         ));
     }
     let mut files = |items: &[FileOfKey]| file_items(items, name, invalid);
@@ -79,16 +85,16 @@ fn volume(volume: &PodVolume, invalid: &mut impl FnMut(String)) -> Volume {
         config_map,
         secret,
         projected,
-        csi: csi.as_ref().map(csi_volume),
         ..Volume::default()
     }
 }
 
 fn folder(folder: &EmptyDir, volume: &str, invalid: &mut impl FnMut(String)) -> EmptyDirVolumeSource {
-    let limit = Amount::parse(&folder.size_limit);
+    let limit = Amount::parse(&folder.size_limit).filter(|limit| limit.nanos() > 0);
     if limit.is_none() {
+        // 0 would mean no limit.
         invalid(format!(
-            "{VOLUMES}: the emptyDir.sizeLimit of {volume:?} is {:?}: write an amount such as 64Mi",
+            "{VOLUMES}: the emptyDir.sizeLimit of {volume:?} is {:?}: write an amount such as 64Mi, more than 0",
             folder.size_limit.0
         ));
     }
@@ -133,19 +139,6 @@ fn source(source: &Source, volume: &str, invalid: &mut impl FnMut(String)) -> Vo
     VolumeProjection { config_map, secret, downward_api, ..VolumeProjection::default() }
 }
 
-fn csi_volume(csi: &CsiVolume) -> CSIVolumeSource {
-    CSIVolumeSource {
-        driver: csi.driver.clone(),
-        read_only: set(csi.read_only),
-        volume_attributes: Some(csi.volume_attributes.clone()).filter(|attributes| !attributes.is_empty()),
-        node_publish_secret_ref: csi
-            .node_publish_secret_ref
-            .as_ref()
-            .map(|secret| LocalObjectReference { name: secret.name.clone() }),
-        fs_type: None,
-    }
-}
-
 fn file_items(items: &[FileOfKey], volume: &str, invalid: &mut impl FnMut(String)) -> Option<Vec<KeyToPath>> {
     let items: Vec<_> = items
         .iter()
@@ -172,13 +165,13 @@ pub(super) fn mounts(
             if !template.volumes.iter().any(|volume| volume.name == *name) {
                 invalid(format!("{path} names the volume {name:?}, which is not in {VOLUMES}: add it there"));
             }
-            if !mount_path.starts_with('/') || mount_path.len() < 2 || mount_path.contains(':') || leaves(mount_path) {
+            if !is_canonical(mount_path) {
                 invalid(format!(
-                    "{path} has mountPath {mount_path:?}: it must be absolute, such as /var/cache, and have neither : nor .."
+                    "{path} has mountPath {mount_path:?}: it must be absolute, such as /var/cache, and have no :, no . or .. between slashes, and no slash at its end"
                 ));
             }
-            if let Some(sub_path) = sub_path {
-                within_volume(path, sub_path, name, invalid);
+            if let Some(sub_path) = sub_path.as_ref().filter(|sub_path| !is_within(sub_path)) {
+                outside(path, sub_path, name, invalid);
             }
             VolumeMount {
                 name: name.clone(),
@@ -196,14 +189,25 @@ fn set(value: bool) -> Option<bool> {
     value.then_some(true)
 }
 
-fn leaves(path: &str) -> bool {
-    path.split('/').any(|part| part == "..")
+/// Whether there is no other way to write this absolute path, so that two that differ are two places.
+fn is_canonical(path: &str) -> bool {
+    let is_name = |part: &str| !["", ".", ".."].contains(&part) && !part.contains(':');
+    path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_name))
 }
 
+fn is_within(path: &str) -> bool {
+    !path.is_empty() && !path.starts_with('/') && path.split('/').all(|part| part != "..")
+}
+
+/// The path of a file that the kubelet makes, whose own names there begin with two dots.
 fn within_volume(field: &str, path: &str, volume: &str, invalid: &mut impl FnMut(String)) {
-    if path.is_empty() || path.starts_with('/') || leaves(path) {
-        invalid(format!(
-            "{field}: the path {path:?} within the volume {volume:?} must not begin with /, and have no .."
-        ));
+    if !is_within(path) || path.starts_with("..") {
+        outside(field, path, volume, invalid);
     }
+}
+
+fn outside(field: &str, path: &str, volume: &str, invalid: &mut impl FnMut(String)) {
+    invalid(format!(
+        "{field}: the path {path:?} within the volume {volume:?} must begin neither with / nor with .., and have no .."
+    ));
 }
