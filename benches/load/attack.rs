@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc,
@@ -41,6 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Orders that are stored, ten per user.
 const ORDERS: u64 = 1000;
 
+/// The orders of one user, which make a list of 5 MB.
+const LISTED: Range<u64> = 100_000..100_500;
+
 /// What the attackers do.
 #[derive(Clone, Copy, Debug)]
 enum Attack {
@@ -56,11 +60,13 @@ enum Attack {
     Files,
     /// 1,000 HTTP/1.1 connections that ask for the largest file again and again, and take nothing of it.
     Readers,
+    /// 1,000 HTTP/1.1 connections of one user that ask for a list of 5 MB again and again, and take nothing of it.
+    Lists,
 }
 
 impl Attack {
-    const ALL: [Self; 6] =
-        [Self::None, Self::Bodies, Self::Streams, Self::Connections, Self::Files, Self::Readers];
+    const ALL: [Self; 7] =
+        [Self::None, Self::Bodies, Self::Streams, Self::Connections, Self::Files, Self::Readers, Self::Lists];
 
     const fn files(self) -> u64 {
         if matches!(self, Self::Files) { 1024 } else { 20_000 }
@@ -74,7 +80,7 @@ impl Attack {
             Self::Bodies => 700,
             Self::Streams => 3,
             Self::Connections | Self::Files => 6000,
-            Self::Readers => 1000,
+            Self::Readers | Self::Lists => 1000,
         };
         for number in 0..count {
             attackers.spawn(async move {
@@ -83,7 +89,8 @@ impl Attack {
                     let _ = match self {
                         Self::Streams => take_nothing(address).await,
                         _ => {
-                            send_and_wait(address, &self.bytes(number), !matches!(self, Self::Readers)).await
+                            let reads = !matches!(self, Self::Readers | Self::Lists);
+                            send_and_wait(address, &self.bytes(number), reads).await
                         }
                     };
                     sleep(Duration::from_millis(1000 + number % 1000)).await;
@@ -101,6 +108,11 @@ impl Attack {
                 [head.as_bytes(), &[b' '; 102_399]].concat()
             }
             Self::Readers => format!("GET {FILE} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(100).into_bytes(),
+            Self::Lists => {
+                let session = cookie(&user(LISTED.start, LISTED.end - LISTED.start));
+                let path = "/api/orders?order=desc&limit=1000";
+                format!("GET {path} HTTP/1.1\r\nhost: x\r\ncookie: {session}\r\n\r\n").repeat(10).into_bytes()
+            }
             _ => match number % 3 {
                 0 => Vec::new(),
                 1 => b"GET /api/orders HTTP/1.1\r\nhost:".to_vec(),
@@ -287,6 +299,10 @@ pub async fn run(db: &Db, length: Duration, only: &[String]) -> Result<()> {
     for attack in Attack::ALL.into_iter().filter(wanted) {
         db.drop().await?;
         db.store_orders(0..ORDERS, 10).await?;
+        if matches!(attack, Attack::Lists) {
+            db.store_orders(LISTED, LISTED.end - LISTED.start).await?;
+            db.lengthen_titles(LISTED).await?;
+        }
         let tickets = length.as_millis() as u64 / PACE.as_millis() as u64 * BYSTANDERS;
         db.store_tickets(Kind::Free, 0..tickets).await?;
         let group = Group::new()?;

@@ -112,6 +112,14 @@ impl Db {
         insert(&self.tickets, "tickets", numbers, ticket).await
     }
 
+    /// Makes the titles of the sold tickets with these numbers as long as any that is taken.
+    pub async fn lengthen_titles(&self, numbers: Range<u64>) -> Result<()> {
+        let ids: Vec<_> = numbers.map(|number| id(Kind::Sold, number)).collect();
+        let title = doc! { "$set": { "title": "x".repeat(10_000) } };
+        self.tickets.update_many(doc! { "_id": { "$in": ids } }, title).await?;
+        Ok(())
+    }
+
     /// Deletes the reservations, so that every round begins with the same orders.
     pub async fn delete_reservations(&self) -> Result<()> {
         self.orders.delete_many(doc! { "userId": BUYER }).await?;

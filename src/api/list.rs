@@ -177,10 +177,11 @@ impl OrderList {
 
     /// Writes the orders that are read, until there are so many bytes.
     async fn write(&mut self, most: usize) -> Result<(), ApiError> {
+        // For all of them: whoever has begun is soon done, rather than everyone late.
+        let _room = self.reading.tickets(self.orders.len().min(TICKETS)).await?;
         while !self.orders.is_empty() && self.text.len() < most {
             let orders = || self.orders.iter().take(self.at_a_time);
             let ids: BTreeSet<_> = orders().filter_map(|order| order.ticket).collect();
-            let _room = self.reading.tickets(ids.len()).await?;
             let tickets = self.store.tickets(&ids).await?;
             let mut written = 0;
             for order in orders() {

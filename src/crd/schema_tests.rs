@@ -116,7 +116,7 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
         ),
         (
             volume(json!({"configMap": {"name": "c", "items": [{"key": "k", "path": "../k"}]}})),
-            "does not begin with / and has no ..",
+            "begins neither with / nor with ..",
         ),
         (mount("cache", "a"), "mountPath must be absolute"),
         (mount("/a:b", "a"), "mountPath must be absolute"),

@@ -160,7 +160,7 @@ impl Store {
         // The neighbours must hear of the one that holds the ticket after all others.
         for _ in 0..ROUNDS {
             let mut statements = Vec::new();
-            for (ticket, order) in self.holders_of(&ids).await? {
+            for (ticket, order) in self.active_orders_of(&ids).await? {
                 if let Some(price) = prices.get(&ticket)
                     && known.insert(order.id)
                 {
@@ -254,7 +254,7 @@ impl Store {
     }
 
     /// The orders that hold these tickets.
-    async fn holders_of(&self, tickets: &[ObjectId]) -> Result<Vec<(TicketId, LostOrder)>, StoreError> {
+    async fn active_orders_of(&self, tickets: &[ObjectId]) -> Result<Vec<(TicketId, LostOrder)>, StoreError> {
         let (orders, filter) = (
             self.raw_orders(),
             doc! { "ticket": { "$in": tickets }, "status": { "$in": statuses(&OrderStatus::ACTIVE) } },
@@ -333,11 +333,18 @@ fn notes(order: &LostOrder, price: f64, again: &str, now: Timestamp) -> Vec<Docu
     if order.had_begun() {
         set.insert(UPDATED, true);
     }
-    // What is still to be told of its making is told anyway.
-    let mut statements = vec![doc! {
-        "q": { "_id": order.id, CREATED: { "$exists": false } },
-        "u": { "$set": set, "$min": { SINCE: date(now) } },
-    }];
+    let mut statements = vec![
+        doc! {
+            "q": { "_id": order.id, CREATED: { "$exists": false } },
+            "u": { "$set": set, "$min": { SINCE: date(now) } },
+        },
+        // Its making is still to be told, or is told at this moment and not noted yet: then another order of its ticket, which is
+        // told again, would come after it.
+        doc! {
+            "q": { "_id": order.id, CREATED: { "$exists": true }, AGAIN: { "$ne": again } },
+            "u": { "$set": { AGAIN: again } },
+        },
+    ];
     if !order.refused.is_empty() {
         let reason = match order.status {
             OrderStatus::Cancelled => Refusal::OrderCancelled,
@@ -382,7 +389,7 @@ mod tests {
     fn an_order_is_noted_once_and_its_refusals_apart() {
         let now = Timestamp::from_second(5).unwrap();
         let mut paid = order(OrderStatus::Complete, 2);
-        assert_eq!(notes(&paid, 20.0, "x", now).len(), 1);
+        assert_eq!(notes(&paid, 20.0, "x", now).len(), 2);
         paid.refused = vec!["p1".into()];
         let statements = notes(&paid, 20.0, "x", now);
         let wanted = doc! {
@@ -390,7 +397,10 @@ mod tests {
             "$min": { "outbox.since": date(now) },
         };
         assert_eq!(statements[0].get_document("u").unwrap(), &wanted);
-        assert!(statements[1].to_string().contains("already-paid"));
+        let in_flight =
+            doc! { "_id": paid.id, "outbox.created": { "$exists": true }, "outbox.again": { "$ne": "x" } };
+        assert_eq!(statements[1].get_document("q").unwrap(), &in_flight);
+        assert!(statements[2].to_string().contains("already-paid"));
     }
 
     #[test]

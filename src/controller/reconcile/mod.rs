@@ -242,14 +242,14 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
         .map_err(Stopped::ReadFailed)?;
 
     let (image, keeps_image) = context.upgrades.image_for(service);
-    let mut valid = traces::step("validate")
-        .in_scope(|| validate(service, &found, image.as_deref()))
-        .map_err(|problems| {
+    let valid = traces::step("validate").in_scope(|| validate(service, &found, image.as_deref())).map_err(
+        |problems| {
             if let Some(first) = problems.first() {
                 Span::current().record("reason", first.reason.as_str());
             }
             Stopped::Invalid { problems, is_missing: !found.missing.is_empty() }
-        })?;
+        },
+    )?;
 
     let prepared = traces::step("build").in_scope(|| build(&valid));
 

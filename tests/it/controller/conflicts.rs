@@ -345,8 +345,7 @@ async fn a_route_that_is_still_served_is_not_given_to_others_because_the_change_
     let message = namespace.condition("second", IngressReady, "False", "HostPathConflict").await;
     assert!(message.contains("/first"), "{message}");
 
-    moved["spec"]["ingress"]["annotations"] = json!({});
-    namespace.apply(&moved).await.unwrap();
+    namespace.apply(&claiming(&namespace, "first", &wanted, "/a", &[])).await.unwrap();
     namespace.condition("second", IngressReady, "True", "MissingClient").await;
     assert_eq!(served(&namespace, "first").await, [format!("{wanted}/a")]);
     assert_eq!(served(&namespace, "second").await, [format!("{former}/a")]);

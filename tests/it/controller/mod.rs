@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     core::v1::{ResourceQuota, Secret, Service},
     events::v1::Event,
     networking::v1::Ingress,
+    policy::v1::PodDisruptionBudget,
     rbac::v1::{PolicyRule, Role},
 };
 use kube::{
@@ -282,15 +283,15 @@ async fn without_rules(namespace: &TestNamespace, keep: impl Fn(&PolicyRule) -> 
 async fn a_watch_that_fails_is_counted_by_kind_and_does_not_hold_up_others() {
     let namespace = TestNamespace::create("watch").await;
     namespace.secrets(MONGO).await;
-    let policies = |rule: &PolicyRule| {
+    let others = |rule: &PolicyRule| {
         let resources = rule.resources.iter().flatten();
-        !resources.into_iter().any(|resource| resource == "networkpolicies")
+        !resources.into_iter().any(|resource| resource == "poddisruptionbudgets")
     };
-    without_rules(&namespace, policies).await;
+    without_rules(&namespace, others).await;
     let limited = namespace.chart_client("controller").await;
     eventually("the right is gone", || async {
-        let ingresses = Api::<Ingress>::namespaced(limited.clone(), &namespace.name);
-        ingresses.list(&Default::default()).await.err()
+        let budgets = Api::<PodDisruptionBudget>::namespaced(limited.clone(), &namespace.name);
+        budgets.list(&Default::default()).await.err()
     })
     .await;
     let controller = namespace.run("controller").await;
@@ -298,11 +299,12 @@ async fn a_watch_that_fails_is_counted_by_kind_and_does_not_hold_up_others() {
         let name = format!("orders_operator_controller_watch_errors_total{{kind=\"{kind}\"}}");
         controller.metric(&name).await
     };
-    eventually("the watch fails", || async { (errors("NetworkPolicy").await >= 1.0).then_some(()) }).await;
+    eventually("the watch fails", || async { (errors("PodDisruptionBudget").await >= 1.0).then_some(()) })
+        .await;
     // What it can do it does, and it says what it cannot.
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "Forbidden").await;
-    assert!(message.contains("NetworkPolicy"), "{message}");
+    assert!(message.contains("PodDisruptionBudget"), "{message}");
     namespace.api::<Service>().delete("orders", &DeleteParams::background()).await.unwrap();
     eventually("drift is repaired", || async { namespace.api::<Service>().get_opt("orders").await.unwrap() })
         .await;

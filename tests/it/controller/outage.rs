@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::future::join_all;
 use k8s_openapi::{
     api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::Service},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -178,8 +179,12 @@ async fn an_api_server_that_was_restored_from_a_backup_is_noticed_and_what_it_br
     let standby = namespace.run_elected().await;
     eventually("it stands by", || async { standby.log().contains("standing by").then_some(()) }).await;
     // So much is written that the numbers are not reached again.
-    for number in 0..300 {
-        namespace.secret("news", "of", &number.to_string()).await;
+    for round in 0..100 {
+        join_all((0..20).map(|number| {
+            let (namespace, name) = (&namespace, format!("news-{number}"));
+            async move { namespace.secret(&name, "of", &round.to_string()).await }
+        }))
+        .await;
     }
     restart("SPARE_API_RESTORE").await;
     // The leader may also have lost its lease while the API server was away.

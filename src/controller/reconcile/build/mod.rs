@@ -263,7 +263,7 @@ mod tests {
             let items = pod[field].as_array().unwrap().iter();
             items.map(|item| item["name"].as_str().unwrap().to_owned()).collect()
         };
-        assert_eq!(names("volumes"), ["database-certificates", "cache", "config", "keys", "all", "vault"]);
+        assert_eq!(names("volumes"), ["database-certificates", "cache", "config", "keys", "all"]);
         assert_eq!(pod["volumes"][1]["emptyDir"], json!({"medium": "Memory", "sizeLimit": "1Mi"}));
         assert_eq!(pod["volumes"][3]["secret"], json!({"secretName": "s"}));
         let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
@@ -308,9 +308,11 @@ mod tests {
         let rules = |patch: Value| json!(built(patch).network_policy)["spec"]["ingress"].clone();
         for (mesh, port, blocks) in [("IstioAmbient", 15008, 2), ("Linkerd", 4143, 0)] {
             let with = rules(json!({"mesh": mesh}));
-            let ports = json!([{"port": 3000, "protocol": "TCP"}, {"port": port, "protocol": "TCP"}]);
-            assert_eq!((&with[0]["ports"], with[0].get("from")), (&ports, None), "{mesh}");
-            assert_eq!(with[1]["ports"], json!([{"port": 8081, "protocol": "TCP"}]));
+            let only = |port: Value| json!([{"port": port, "protocol": "TCP"}]);
+            assert_eq!((&with[0]["ports"], with[0].get("from")), (&only(json!("http")), None), "{mesh}");
+            assert_eq!(with[1]["ports"], only(json!("admin")));
+            assert_eq!(with[2]["ports"], only(json!(port)));
+            assert_eq!(with[1]["from"], with[2]["from"], "by it a mesh leads to the admin port too");
             let from = with[1]["from"].as_array().unwrap();
             assert_eq!(from.iter().filter(|peer| peer.get("ipBlock").is_some()).count(), blocks);
             assert_eq!(from[0], rules(json!({}))[1]["from"][0]);

@@ -60,7 +60,8 @@ pub(super) fn build_network_policy(service: &ValidatedOrdersService) -> Option<N
         }));
     }
     let rule = |port, from| NetworkPolicyIngressRule { ports: Some(vec![port]), from };
-    let mut rules = vec![rule(by_name(API_PORT), None), rule(by_name(ADMIN_PORT_NAME), Some(admitted.clone()))];
+    let mut rules =
+        vec![rule(by_name(API_PORT), None), rule(by_name(ADMIN_PORT_NAME), Some(admitted.clone()))];
     // By it a mesh leads to every other port, so it is open to those to whom the admin port is.
     rules.extend(service.mesh.map(|mesh| rule(port(IntOrString::Int(port_of(mesh))), Some(admitted))));
     service.network_policy.then(|| NetworkPolicy {

@@ -430,7 +430,7 @@ mod tests {
             let mut conditions = Vec::new();
             set_condition(&mut conditions, &[], said, at(1));
             service.status = Some(OrdersServiceStatus { conditions, ..OrdersServiceStatus::default() });
-            let status = compute(&service, &completed(&valid, &available(2)), "shop/lease", at(2));
+            let status = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(2));
             let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap().clone();
             (ready.status, ready.reason, ready.message)
         };

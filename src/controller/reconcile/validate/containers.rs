@@ -249,7 +249,7 @@ mod tests {
         };
         for (template, expected) in [
             (volume(json!({})), "exactly one of emptyDir"),
-            (volume(json!({"hostPath": {"path": "/"}})), "such as hostPath, are not allowed"),
+            (volume(json!({"hostPath": {"path": "/"}})), "such as hostPath and csi, are not allowed"),
             (volume(json!({"emptyDir": {}, "secret": {"secretName": "s"}})), "exactly one of emptyDir"),
             (volume(json!({"emptyDir": {"sizeLimit": "much"}})), "\"much\": write an amount such as 64Mi"),
             (volume(json!({"name": "database-certificates", "emptyDir": {}})), "the operator's own"),
@@ -258,8 +258,8 @@ mod tests {
                 volume(json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}})),
                 "the pods have no token",
             ),
-            (secret("../x"), "must not begin with /, and have no .."),
-            (secret("/x"), "must not begin with /, and have no .."),
+            (secret("../x"), "must begin neither with / nor with .."),
+            (secret("/x"), "must begin neither with / nor with .."),
             (
                 json!({"extraVolumeMounts": [{"name": "v", "mountPath": "/x"}]}),
                 "is not in spec.podTemplate.volumes",
@@ -278,7 +278,7 @@ mod tests {
             ),
             (
                 json!({"volumes": [v], "extraVolumeMounts": [{"name": "v", "mountPath": "/x", "subPath": "a/../.."}]}),
-                "must not begin with /, and have no ..",
+                "must begin neither with / nor with ..",
             ),
             (container(json!({"name": "orders-api"})), "which is the API itself"),
             (container(json!({"image": " "})), "initContainers.c.image is empty"),

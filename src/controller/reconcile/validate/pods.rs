@@ -12,8 +12,8 @@ use super::{
     volumes,
 };
 use crate::crd::{
-    CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, LocalSecret, OrdersServiceSpec, REFUSED_ANNOTATIONS, RESERVED_ENV,
-    RESERVED_LABELS, Resources,
+    CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, LocalSecret, OrdersServiceSpec, REFUSED_ANNOTATIONS,
+    RESERVED_ENV, RESERVED_LABELS,
 };
 
 /// The number of pods if nothing sets another.
