@@ -451,17 +451,21 @@ impl Sweep {
         if !look.is_full() || unreadable.count() == 0 {
             return false;
         }
-        let (count, orders) = (unreadable.count(), unreadable.named());
-        tracing::warn!(
-            target = %target.key, count, orders,
-            "of these open orders it cannot be said when they are due; leaving them out for a while"
-        );
         let (refused, since) =
             self.refused.get_or_insert_with(|| (RejectedOrders::default(), Instant::now()));
         let before = refused.count();
         refused.add(unreadable, MAX_REFUSED);
-        *since = Instant::now();
-        refused.count() > before
+        // Without room they come with each batch, which is neither to be logged each time nor to keep the others for ever.
+        let has_room = refused.count() > before;
+        if has_room {
+            *since = Instant::now();
+            let (count, orders) = (unreadable.count(), unreadable.named());
+            tracing::warn!(
+                target = %target.key, count, orders,
+                "of these open orders it cannot be said when they are due; leaving them out for a while"
+            );
+        }
+        has_room
     }
 
     /// Looks whether events are on, and whether all indexes are still there.

@@ -7,19 +7,9 @@ use async_nats::{
     jetstream::{self, Context, message::PublishMessage, stream},
 };
 use futures::{StreamExt, stream as streams};
+use orders_operator::crd::SUBJECTS;
 
 use crate::Result;
-
-const SUBJECTS: [&str; 8] = [
-    "ticket:created",
-    "ticket:updated",
-    "payment:created",
-    "order:created",
-    "order:updated",
-    "order:cancelled",
-    "order:completed",
-    "payment:refused",
-];
 
 /// As many as the product has waiting for their acknowledgement.
 const IN_FLIGHT: usize = 2000;
