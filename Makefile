@@ -20,7 +20,7 @@ help: ## Show this list
 demo: ## Run the whole story on a real one-node cluster, and leave it up to look around; CHAOS=1 kills pods half way; CLUSTER=current plays it on yours, see README
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
-test: lints docs ## Check format and lints, then run every test against a real API server and database
+test: ## Run every test, against a real API server and database; `check` has the lints
 	@$(BED) up api spare-api mongo spare nats stan planes
 	@$(call cargo,the tests,240,test --locked --no-run)
 	$(BED) exec -- dev/locked cargo test --locked --quiet
@@ -37,7 +37,7 @@ lints:
 docs:
 	@export RUSTDOCFLAGS="-D warnings"; $(call cargo,the docs,30,doc --locked --no-deps --lib)
 
-# A part of `check`, not of `test`: cargo-deny is built for it where it is not in the cache.
+# cargo-deny is built for it where it is not in the cache.
 dependencies:
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources

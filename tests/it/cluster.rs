@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Debug,
+    fmt::Display,
     future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -36,14 +37,26 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Asks again and again until `probe` gives something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
+    eventually_ok(what, || {
+        let found = probe();
+        async { found.await.ok_or("it is not") }
+    })
+    .await
+}
+
+/// The same, where `probe` says what is still missing.
+pub async fn eventually_ok<T, E: Display, F: Future<Output = Result<T, E>>>(
+    what: &str,
+    mut probe: impl FnMut() -> F,
+) -> T {
     let deadline = Instant::now() + PATIENCE;
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     loop {
         tick.tick().await;
-        if let Some(found) = probe().await {
-            return found;
+        match probe().await {
+            Ok(found) => return found,
+            Err(missing) => assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}: {missing}"),
         }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     api_process::Process,
     bed::{number, restart, seed, setting},
-    cluster::eventually,
+    cluster::{eventually, eventually_ok},
     events::SUBJECTS,
     events_judge::{Case, Order, Told},
     mongo::{TestDatabase, cookie},
@@ -51,8 +51,8 @@ trait Broker: Sync {
     /// Publishes as a neighbour does. It may fail, and may have arrived all the same.
     fn publisher(&self) -> impl Publisher;
 
-    /// Whether everything that was published is acknowledged by us.
-    async fn is_all_heard(&self) -> bool;
+    /// Whether everything that was published is acknowledged by us; what is missing if not.
+    async fn is_all_heard(&self) -> Result<(), String>;
 
     /// All events, oldest first.
     async fn events(&self) -> Vec<Event>;
@@ -105,11 +105,12 @@ impl Broker for JetStream {
         ToJetStream { url: self.0.url(), streams: Arc::default() }
     }
 
-    async fn is_all_heard(&self) -> bool {
+    async fn is_all_heard(&self) -> Result<(), String> {
         let streams = Streams::of(&self.0.url()).await;
-        let Ok(stream) = streams.0.get_stream(STREAM).await else { return false };
-        let Ok(consumer) = stream.consumer_info("orders-service").await else { return false };
-        consumer.num_pending == 0 && consumer.num_ack_pending == 0
+        let stream = streams.0.get_stream(STREAM).await.map_err(|error| error.to_string())?;
+        let consumer = stream.consumer_info("orders-service").await.map_err(|error| error.to_string())?;
+        let is_done = consumer.num_pending == 0 && consumer.num_ack_pending == 0;
+        if is_done { Ok(()) } else { Err(format!("{consumer:?}")) }
     }
 
     async fn events(&self) -> Vec<Event> {
@@ -365,15 +366,18 @@ async fn tickets(database: &TestDatabase) -> BTreeMap<String, u64> {
 
 /// Waits until nothing is left to expire, to be told or to be heard.
 async fn settled(database: &TestDatabase, broker: &impl Broker) {
-    eventually("nothing is left to do", || async {
-        let count = |filter: Document| async { database.orders().count_documents(filter).await.ok() };
-        let open = doc! { "$in": ["created", "awaiting:payment"] };
-        let due = doc! { "status": open, "expiresAt": { "$lt": DateTime::now() } };
-        let is_done = broker.is_all_heard().await
-            && count(due).await == Some(0)
-            && count(doc! { "outbox": { "$exists": true } }).await == Some(0)
-            && broker.is_all_heard().await;
-        is_done.then_some(())
+    let open = || doc! { "$in": ["created", "awaiting:payment"] };
+    let due = || doc! { "status": open(), "expiresAt": { "$lt": DateTime::now() } };
+    let untold = || doc! { "outbox": { "$exists": true } };
+    eventually_ok("nothing is left to do", || async {
+        broker.is_all_heard().await?;
+        for (what, filter) in [("due", due()), ("not told", untold())] {
+            let found = database.orders().find_one(filter).await.map_err(|error| error.to_string())?;
+            if let Some(order) = found {
+                return Err(format!("an order is {what}: {order}"));
+            }
+        }
+        broker.is_all_heard().await
     })
     .await;
 }
