@@ -11,11 +11,12 @@ SERVICE_RANGE = "10.96.0.0/16"
 
 class ControlPlane:
     """The processes of one control plane. `inside` is what a command must begin with to run where it does;
-    after `compaction`, etcd forgets what was before; `manager` are further flags of the controller manager."""
+    after `compaction`, etcd forgets what was before; `manager` are further flags of the controller manager; `gogc` is
+    by how many percent their heaps grow before they are cleaned up."""
 
-    def __init__(self, bed, part, address, ports, inside=(), compaction="5m", manager=()):
+    def __init__(self, bed, part, address, ports, inside=(), compaction="5m", manager=(), gogc=100):
         self.bed, self.part, self.address, self.ports, self.inside = bed, part, address, ports, list(inside)
-        self.compaction, self.manager = compaction, manager
+        self.compaction, self.manager, self.environment = compaction, manager, {"GOGC": str(gogc)}
         self.folder = bed.folder / part
         self.processes = [bed.process(part, name) for name in ("etcd", "kube-apiserver", "kube-controller-manager")]
 
@@ -41,7 +42,7 @@ class ControlPlane:
         if not etcd.alive():
             etcd.start(*self.inside, programs / "etcd", "--data-dir", self.folder / "etcd", "--listen-client-urls", url,
                        "--advertise-client-urls", url, "--listen-peer-urls", f"http://127.0.0.1:{self.ports['etcd-peer']}",
-                       "--unsafe-no-fsync", "--log-level", "warn")
+                       "--unsafe-no-fsync", "--log-level", "warn", env=self.environment)
         if not server.alive():
             server.start(
                 *self.inside, programs / "kube-apiserver", f"--etcd-servers={url}", f"--etcd-compaction-interval={self.compaction}", f"--secure-port={self.ports['api']}",
@@ -54,7 +55,7 @@ class ControlPlane:
                 "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
                 "--kubelet-preferred-address-types=InternalIP", f"--kubelet-client-certificate={pki}/admin.crt",
                 f"--kubelet-client-key={pki}/admin.key", "--endpoint-reconciler-type=none" if self.address == "127.0.0.1" else
-                "--endpoint-reconciler-type=lease")
+                "--endpoint-reconciler-type=lease", env=self.environment)
         wait_for(self.part, "the API server", self.ready, 90, server.log, lambda: server.alive() and etcd.alive())
         if not controllers.alive():
             controllers.start(
@@ -63,7 +64,8 @@ class ControlPlane:
                 f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key",
                 # By default it asks so slowly that a new cluster takes 5 s longer.
                 "--kube-api-qps=500", "--kube-api-burst=1000",
-                "--use-service-account-credentials=true", "--leader-elect=false", "--cluster-cidr=10.244.0.0/16")
+                "--use-service-account-credentials=true", "--leader-elect=false", "--cluster-cidr=10.244.0.0/16",
+                env=self.environment)
         wait_for(self.part, "the controller manager", lambda: self.kubectl("get", "sa", "default"), 60,
                  controllers.log, controllers.alive)
 

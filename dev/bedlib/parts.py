@@ -19,6 +19,8 @@ class Api:
     name = "api"
     needs_root, compiled = False, True
     compaction, manager = "5m", ()
+    # Nothing on this machine is measured while the tests run, and they have memory.
+    gogc = 400
 
     def __init__(self, bed):
         self.bed = bed
@@ -26,7 +28,8 @@ class Api:
     @property
     def plane(self):
         ports = {name: self.bed.port(f"{self.name}-{name}") for name in ("api", "etcd", "etcd-peer")}
-        return ControlPlane(self.bed, self.name, "127.0.0.1", ports, compaction=self.compaction, manager=self.manager)
+        return ControlPlane(self.bed, self.name, "127.0.0.1", ports, compaction=self.compaction, manager=self.manager,
+                            gogc=self.gogc)
 
     def build(self):
         tools.apt("api")
@@ -63,6 +66,7 @@ class BareApi(Api):
 
     name = "bare-api"
     manager = ("--controllers=garbage-collector-controller,namespace-controller,serviceaccount-controller",)
+    gogc = 100
 
     def environment(self):
         return {"BARE_KUBECONFIG": str(self.plane.kubeconfig)}
@@ -75,6 +79,7 @@ class Kwok(Api):
     nodes = 10
     # They do not tell often enough that they are alive.
     manager = ("--node-monitor-grace-period=24h",)
+    gogc = 100
 
     def __init__(self, bed):
         super().__init__(bed)

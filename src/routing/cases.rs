@@ -2,7 +2,7 @@
 
 use proptest::test_runner::Config;
 
-/// 10,000, unless `PROPTEST_CASES` says otherwise.
+/// 2,000, unless `PROPTEST_CASES` says otherwise.
 pub(super) fn cases() -> Config {
-    Config::with_cases(10_000)
+    Config::with_cases(2_000)
 }

@@ -1,8 +1,7 @@
 //! The API server that tests run against, and a namespace in it for each test.
 
 use std::{
-    fmt::Debug,
-    fmt::Display,
+    fmt::{Debug, Display},
     future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -29,6 +28,7 @@ use kube::{
 };
 use orders_operator::crd::{ConditionType, OrdersService, find_condition};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::{stranger, watchdog, way::Way};
 
@@ -49,14 +49,14 @@ pub async fn eventually_ok<T, E: Display, F: Future<Output = Result<T, E>>>(
     what: &str,
     mut probe: impl FnMut() -> F,
 ) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    let started = Instant::now();
     loop {
-        tick.tick().await;
         match probe().await {
             Ok(found) => return found,
-            Err(missing) => assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}: {missing}"),
+            Err(missing) => assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}: {missing}"),
         }
+        // The longer it takes, the less it matters when exactly; and all of these looks slow down what is waited for.
+        sleep((started.elapsed() / 8).clamp(Duration::from_millis(20), Duration::from_millis(400))).await;
     }
 }
 
