@@ -21,8 +21,8 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: ## Run every test, against a real API server and database; `check` has the lints
-	@$(BED) up api spare-api mongo spare nats stan planes
-	@$(call cargo,the tests,240,test --locked --no-run)
+	@$(BED) up api spare-api mongo spare nats stan planes & servers=$$!; \
+	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
 	$(BED) exec -- dev/locked cargo test --locked --quiet
 
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.

@@ -18,6 +18,7 @@ use kube::{
     api::{Patch, PatchParams},
     core::DeserializeGuard,
 };
+use tokio::time::timeout;
 
 use super::{
     events::with_events,
@@ -117,10 +118,18 @@ impl Reporter {
         let (client, events, ends) = (&self.client, &self.events, Instant::now() + ROUND_TIMEOUT);
         let written: Vec<_> = stream::iter(updates)
             .map(|update| async move {
-                let left = WRITE_TIMEOUT.min(ends.saturating_duration_since(Instant::now()));
-                let written = tokio::time::timeout(left, write(client, events, &update)).await;
-                match written {
-                    Ok(Ok(())) => return Some((update.key, update.expired, update.expiry.is_some())),
+                let left = || WRITE_TIMEOUT.min(ends.saturating_duration_since(Instant::now()));
+                match timeout(left(), write(client, &update)).await {
+                    Ok(Ok(())) => {
+                        // Whatever becomes of the events, the status is written, and must not be counted again.
+                        if timeout(left(), publish_all(events, &update)).await.is_err() {
+                            tracing::warn!(
+                                resource = update.key,
+                                "the API server did not accept its events in time"
+                            );
+                        }
+                        return Some((update.key, update.expired, update.expiry.is_some()));
+                    }
                     // The controller or another sweeper has written it meanwhile; its watch event starts another round.
                     Ok(Err(kube::Error::Api(status))) if [404, 409].contains(&status.code) => {}
                     // The next round tries again.
@@ -207,7 +216,7 @@ impl Reporter {
     }
 }
 
-async fn write(client: &Client, events: &Events, update: &StatusUpdate<'_>) -> kube::Result<()> {
+async fn write(client: &Client, update: &StatusUpdate<'_>) -> kube::Result<()> {
     let service = update.service;
     let api = Api::<OrdersService>::namespaced(client.clone(), &service.namespace().unwrap_or_default());
     let mut status = serde_json::json!({"conditions": update.conditions});
@@ -219,16 +228,14 @@ async fn write(client: &Client, events: &Events, update: &StatusUpdate<'_>) -> k
     patch["metadata"]["resourceVersion"] = service.resource_version().into();
     let params = PatchParams::apply(SWEEPER_MANAGER).force();
     api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch)).await?;
-    for transition in &update.transitions {
-        publish(events, service, transition).await;
-    }
     Ok(())
 }
 
-async fn publish(events: &Events, service: &OrdersService, transition: &Transition) {
-    let Transition { is_warning, reason, note } = transition;
-    let event = EventContent { is_warning: *is_warning, reason, note, action: "Sweep" };
-    if let Err(error) = events.publish(service, &event).await {
-        tracing::warn!(%error, reason, "cannot write an event");
+async fn publish_all(events: &Events, update: &StatusUpdate<'_>) {
+    for Transition { is_warning, reason, note } in &update.transitions {
+        let event = EventContent { is_warning: *is_warning, reason, note, action: "Sweep" };
+        if let Err(error) = events.publish(update.service, &event).await {
+            tracing::warn!(%error, reason, "cannot write an event");
+        }
     }
 }

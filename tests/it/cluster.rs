@@ -53,7 +53,9 @@ pub async fn eventually_ok<T, E: Display, F: Future<Output = Result<T, E>>>(
     loop {
         match probe().await {
             Ok(found) => return found,
-            Err(missing) => assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}: {missing}"),
+            Err(missing) => {
+                assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}: {missing}")
+            }
         }
         // The longer it takes, the less it matters when exactly; and all of these looks slow down what is waited for.
         sleep((started.elapsed() / 8).clamp(Duration::from_millis(20), Duration::from_millis(400))).await;

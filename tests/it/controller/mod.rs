@@ -1,6 +1,10 @@
 //! The controller, run as a process under exactly the rights of the chart, against a real API server.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -89,9 +93,12 @@ async fn versions(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<St
     versions
 }
 
+/// How long nothing may change before it counts as settled.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Waits until nothing changes any more in these resources and their Ingresses; gives their versions.
 async fn settled_of(resources: &[(&TestNamespace, &str)]) -> Vec<Option<String>> {
-    let seen = Mutex::new((Vec::new(), 0));
+    let seen = Mutex::new((Vec::new(), Instant::now()));
     eventually("nothing changes any more", || async {
         let mut now = Vec::new();
         for (namespace, name) in resources {
@@ -99,23 +106,25 @@ async fn settled_of(resources: &[(&TestNamespace, &str)]) -> Vec<Option<String>>
             let ingress = namespace.api::<Ingress>().get_opt(name).await.unwrap();
             now.extend([service.resource_version(), ingress.and_then(|ingress| ingress.resource_version())]);
         }
-        let (last, times) = &mut *seen.lock().unwrap();
-        *times = if *last == now { *times + 1 } else { 0 };
-        *last = now.clone();
-        (*times >= 20).then_some(now)
+        let (last, since) = &mut *seen.lock().unwrap();
+        if *last != now {
+            (*last, *since) = (now.clone(), Instant::now());
+        }
+        (since.elapsed() >= SETTLED).then_some(now)
     })
     .await
 }
 
 /// Waits until the cluster's own controllers have nothing more to write to the children.
 async fn settled(namespace: &TestNamespace) -> BTreeMap<&'static str, Option<String>> {
-    let seen = Mutex::new((BTreeMap::new(), 0));
+    let seen = Mutex::new((BTreeMap::new(), Instant::now()));
     eventually("nothing changes any more", || async {
         let now = versions(namespace).await;
-        let (last, times) = &mut *seen.lock().unwrap();
-        *times = if *last == now { *times + 1 } else { 0 };
-        *last = now.clone();
-        (*times >= 20).then_some(now)
+        let (last, since) = &mut *seen.lock().unwrap();
+        if *last != now {
+            (*last, *since) = (now.clone(), Instant::now());
+        }
+        (since.elapsed() >= SETTLED).then_some(now)
     })
     .await
 }
