@@ -41,6 +41,8 @@ pub(super) const AGAIN: &str = "outbox.again";
 
 /// The payments that were refused, each with the reason.
 pub(super) const REFUSED: &str = "outbox.refused";
+/// The first of them. The list may be empty, if whoever took out the last was interrupted: that is as if it were not there.
+pub(super) const FIRST_REFUSED: &str = "outbox.refused.0";
 /// When each of these was refused.
 pub(super) const REFUSED_SINCE: &str = "outbox.refused.since";
 

@@ -17,7 +17,7 @@ use super::{
     database::Store,
     document::{ORDERS, date, number, object_id, statuses, timestamp, to_order, to_ticket},
     error::StoreError,
-    outbox::{AGAIN, CREATED, REFUSED, SINCE, UPDATED},
+    outbox::{AGAIN, CREATED, FIRST_REFUSED, REFUSED, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
     retry,
     settle::refused,
@@ -356,7 +356,7 @@ fn notes(order: &LostOrder, price: f64, again: &str, now: Timestamp) -> Vec<Docu
         };
         let refused: Vec<_> = order.refused.iter().map(entry).collect();
         statements.push(doc! {
-            "q": { "_id": order.id, REFUSED: { "$exists": false } },
+            "q": { "_id": order.id, FIRST_REFUSED: { "$exists": false } },
             "u": { "$set": { REFUSED: refused, AGAIN: again } },
         });
     }

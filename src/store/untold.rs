@@ -23,7 +23,7 @@ use super::{
     database::Store,
     document::{self, ORDERS, object_id, timestamp, to_order},
     error::StoreError,
-    outbox::{AGAIN, CREATED, OUTBOX, REFUSED, REFUSED_SINCE, SINCE, UPDATED},
+    outbox::{AGAIN, CREATED, FIRST_REFUSED, OUTBOX, REFUSED, REFUSED_SINCE, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
     retry,
     settle::{PAYMENT_ID, payment_of},
@@ -231,7 +231,7 @@ impl Store {
         let again = again.map_or(Bson::from(doc! { "$exists": false }), Bson::from);
         let unchanged = |has_refused: bool| {
             doc! {
-                "_id": { "$in": ids }, "version": told.clone(), REFUSED: { "$exists": has_refused },
+                "_id": { "$in": ids }, "version": told.clone(), FIRST_REFUSED: { "$exists": has_refused },
                 AGAIN: again.clone(),
             }
         };
@@ -259,11 +259,10 @@ impl Store {
         let id = object_id(id.bytes());
         let without = doc! { "$pull": { REFUSED: { "payment": payment } } };
         self.update_untold(doc! { "_id": id, REFUSED: { "$exists": true } }, without).await?;
-        // Of what is empty then, nothing may be left: the index would keep the order.
-        self.update_told(doc! { "_id": id, REFUSED: { "$size": 0 } }, doc! { REFUSED: "" }).await?;
+        // If this is interrupted here, there is nothing left to tell of the order, which is noted as told then.
         let mut nothing = doc! { "_id": id, OUTBOX: { "$exists": true } };
         nothing.extend(
-            [SINCE, CREATED, UPDATED, REFUSED]
+            [SINCE, CREATED, UPDATED, FIRST_REFUSED]
                 .map(|field| (field.to_owned(), doc! { "$exists": false }.into())),
         );
         self.update_told(nothing, doc! { OUTBOX: "" }).await.map(drop)

@@ -1,13 +1,16 @@
 //! Payments that arrive as events: each completes its order or is refused, once.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use futures::future::{Either, join_all};
 use jiff::Timestamp;
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use orders_operator::{
-    order::{OrderId, Refusal, ReservationTerms, UserId},
-    store::{DeadLetter, Settled, Store},
+    order::{OrderId, Refusal, ReservationTerms, UserId, Version},
+    store::{DeadLetter, Settled, Store, Told},
 };
 
 use crate::{
@@ -59,6 +62,10 @@ impl Shop {
         let all = untold.into_iter().flat_map(|untold| untold.refused);
         all.map(|refused| (refused.payment, refused.reason)).collect()
     }
+}
+
+fn told(id: OrderId, version: u32) -> Told {
+    Told { id, version: Version(version), again: None }
 }
 
 #[tokio::test]
@@ -148,13 +155,8 @@ async fn what_is_told_of_refusals_and_of_changes_is_noted_apart() {
     shop.cancel(order).await;
     shop.settle(order, "p1").await;
     shop.settle(order, "p2").await;
-    let told = |version| orders_operator::store::Told {
-        id: order,
-        version: orders_operator::order::Version(version),
-        again: None,
-    };
     // The changes are told, and the refusals are not.
-    shop.store.note_told(&[told(1)]).await.unwrap();
+    shop.store.note_told(&[told(order, 1)]).await.unwrap();
     let untold = shop.store.untold(10).await.unwrap().orders;
     assert!(untold[0].changes.is_empty() && untold[0].refused.len() == 2, "{untold:?}");
     shop.store.note_refusal_told(order, "p1").await.unwrap();
@@ -169,8 +171,35 @@ async fn what_is_told_of_refusals_and_of_changes_is_noted_apart() {
     shop.store.note_refusal_told(other, "p3").await.unwrap();
     let untold = shop.store.untold(10).await.unwrap().orders;
     assert!(untold[0].changes.len() == 2 && untold[0].refused.is_empty(), "{untold:?}");
-    shop.store.note_told(&[orders_operator::store::Told { id: other, ..told(1) }]).await.unwrap();
+    shop.store.note_told(&[told(other, 1)]).await.unwrap();
     assert!(!shop.stored(other).await.contains_key("outbox"));
+}
+
+#[tokio::test]
+async fn whatever_write_of_a_note_is_the_last_before_a_pod_is_killed_the_next_one_finishes_it() {
+    let shop = Shop::new().await;
+    let proxy = FaultProxy::start().await;
+    let store = proxy.store(&shop.system.database).await.with_events();
+    let mut interrupted = 0;
+    for are_changes_told in [true, false] {
+        for writes in 0..3 {
+            let order = shop.order().await;
+            shop.cancel(order).await;
+            shop.settle(order, "p1").await;
+            if are_changes_told {
+                shop.store.note_told(&[told(order, 1)]).await.unwrap();
+            }
+            let done = AtomicUsize::new(0);
+            let is_next = move |_: &Document| done.fetch_add(1, Ordering::SeqCst) >= writes;
+            let refused = proxy.when("update", usize::MAX, is_next, Fault::error(13, "not allowed"));
+            interrupted += u32::from(store.note_refusal_told(order, "p1").await.is_err());
+            refused.lift();
+        }
+    }
+    assert!(interrupted >= 4, "{interrupted}");
+    let pod = shop.system.pod();
+    pod.wait_until_ready(true).await;
+    shop.system.all_told().await;
 }
 
 #[tokio::test]
