@@ -80,10 +80,11 @@ bench-sweeper: ## Measure the sweeper beside BullMQ and Agenda; PARTS=lateness,b
 	@$(BED) up api mongo && $(BED) exec -- dev/locked \
 	  sh -c 'cargo build --release --locked && exec dev/bench-sweeper'
 
-chaos-events: ## Kill, freeze and restart what carries events, and judge what was told; SECONDS=600 SEED="1 2 3"
-	@$(BED) up mongo spare nats && for seed in $(or $(SEED),1 2 3); do \
-	  CHAOS_SEED=$$seed CHAOS_SECONDS=$(or $(SECONDS),600) $(BED) exec -- dev/locked \
-	    cargo test --locked --test it -- events_chaos --nocapture || exit 1; done
+chaos-events: ## Kill, freeze and restart what carries events, and judge what was told; BROKER="jetstream nats_streaming" SECONDS=600 SEED="1 2 3"
+	@$(BED) up mongo spare nats stan && for broker in $(or $(BROKER),jetstream nats_streaming); do \
+	  for seed in $(or $(SEED),1 2 3); do \
+	    CHAOS_SEED=$$seed CHAOS_SECONDS=$(or $(SECONDS),600) $(BED) exec -- dev/locked \
+	      cargo test --locked --test it -- events_chaos::on_$$broker --nocapture || exit 1; done; done
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, and docs/openapi.json
 	dev/locked cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml

@@ -1,7 +1,7 @@
 //! The API server that tests run against, and a namespace in it for each test.
 
 use std::{
-    fmt::{Debug, Display},
+    fmt::Debug,
     future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -37,26 +37,12 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Asks again and again until `probe` gives something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
-    eventually_ok(what, || {
-        let found = probe();
-        async { found.await.ok_or("it is not") }
-    })
-    .await
-}
-
-/// The same, where `probe` says what is still missing.
-pub async fn eventually_ok<T, E: Display, F: Future<Output = Result<T, E>>>(
-    what: &str,
-    mut probe: impl FnMut() -> F,
-) -> T {
     let started = Instant::now();
     loop {
-        match probe().await {
-            Ok(found) => return found,
-            Err(missing) => {
-                assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}: {missing}")
-            }
+        if let Some(found) = probe().await {
+            return found;
         }
+        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         // The longer it takes, the less it matters when exactly; and all of these looks slow down what is waited for.
         sleep((started.elapsed() / 8).clamp(Duration::from_millis(20), Duration::from_millis(400))).await;
     }

@@ -39,6 +39,11 @@ impl Server {
         Self { child, folder, port }
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Runs Traefik on the cluster of `KUBECONFIG`; it logs each request in `requests`, as a line of JSON.
     pub fn traefik(providers: &[&str]) -> Self {
         let port = free_port();

@@ -4,8 +4,10 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Write},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -22,16 +24,39 @@ use crate::{
 /// The cluster of every server here.
 pub const CLUSTER: &str = "ticketing";
 
-/// A server of a test's own, which forgets everything when it is killed, as the course's does.
+/// How long a neighbour that may fail has for a connection, or for one event.
+const GIVEN_UP: Duration = Duration::from_secs(3);
+
+/// A server of a test's own.
 pub struct StreamingServer {
     port: u16,
     monitor: u16,
+    /// Where it keeps its data, if it does.
+    data: Option<PathBuf>,
+    /// The NATS server that it uses, if it is not its own.
+    nats: Option<String>,
     server: Option<Server>,
 }
 
 impl StreamingServer {
+    /// One that forgets everything when it is killed, as the course's does.
     pub async fn start() -> Self {
-        let mut this = Self { port: free_port(), monitor: free_port(), server: None };
+        Self::start_at(None, None).await
+    }
+
+    /// One that is a client of this NATS server.
+    pub async fn start_on(nats: &str) -> Self {
+        Self::start_at(None, Some(nats.to_owned())).await
+    }
+
+    /// One that keeps its data when it is killed.
+    pub async fn start_with_files() -> Self {
+        let name = format!("orders-operator-nats-streaming-{:016x}", fastrand::u64(..));
+        Self::start_at(Some(std::env::temp_dir().join(name)), None).await
+    }
+
+    async fn start_at(data: Option<PathBuf>, nats: Option<String>) -> Self {
+        let mut this = Self { port: free_port(), monitor: free_port(), data, nats, server: None };
         this.restart().await;
         this
     }
@@ -49,19 +74,51 @@ impl StreamingServer {
     }
 
     pub async fn restart(&mut self) {
+        self.run(&[]);
+        // Killed in the middle of a write, it ends at once unless it is told so.
+        if !self.is_ready().await {
+            self.run(&["--file_truncate_bad_eof"]);
+            assert!(self.is_ready().await, "the NATS Streaming server has ended");
+        }
+    }
+
+    fn run(&mut self, more: &[&str]) {
         let (port, monitor) = (self.port, self.monitor);
         self.server = Some(Server::run("nats-streaming", port, |_| {
             let mut command = Command::new(setting("NATS_STREAMING_SERVER"));
             command.args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--cluster_id", CLUSTER]);
             command.args(["--http_port", &monitor.to_string()]);
+            command.args(self.nats.iter().flat_map(|nats| ["--nats_server", nats]));
+            if let Some(data) = &self.data {
+                command.args(["--store", "file", "--dir"]).arg(data);
+            }
+            command.args(more);
             command
         }));
+    }
+
+    /// Waits until it is ready; not if it has ended before.
+    async fn is_ready(&mut self) -> bool {
         let channels = self.channels();
-        eventually("the NATS Streaming server is ready", || async {
-            let server = channels.ask("serverz").await?;
-            (server["state"] == "STANDALONE").then_some(())
+        eventually("the NATS Streaming server is ready", || {
+            let has_ended = self.server.as_mut().is_none_or(Server::has_ended);
+            let channels = &channels;
+            async move {
+                let is_ready =
+                    channels.ask("serverz").await.is_some_and(|server| server["state"] == "STANDALONE");
+                if is_ready { Some(true) } else { has_ended.then_some(false) }
+            }
         })
-        .await;
+        .await
+    }
+}
+
+impl Drop for StreamingServer {
+    fn drop(&mut self) {
+        self.server = None;
+        if let Some(data) = &self.data {
+            drop(std::fs::remove_dir_all(data));
+        }
     }
 }
 
@@ -148,6 +205,40 @@ pub struct Neighbour {
 impl Neighbour {
     /// Starts one that hears of `subjects` as a member of the queue group `queue`.
     pub async fn start(url: &str, client: &str, queue: &str, subjects: &[String]) -> Self {
+        let this = Self::spawn(url, client, queue, subjects);
+        eventually("the neighbour is connected", || async { this.count("connected").checked_sub(1) }).await;
+        this
+    }
+
+    /// Starts one that hears nothing; none if it does not get a connection.
+    pub async fn try_start(url: &str, client: &str) -> Option<Self> {
+        let mut this = Self::spawn(url, client, client, &[]);
+        this.says("connected", 0).await.then_some(this)
+    }
+
+    /// Publishes as the course does. Whether the server has acknowledged it; if not, it may have arrived all the same.
+    pub async fn try_publish(&mut self, subject: &str, data: &Value) -> bool {
+        let known = self.lines.lock().unwrap().len();
+        let line = format!("{}\n", json!({ "subject": subject, "data": data }));
+        let input = self.input.get_mut().unwrap();
+        input.as_mut().is_some_and(|input| input.write_all(line.as_bytes()).is_ok())
+            && self.says("published", known).await
+    }
+
+    /// Whether it says something of this kind after so many lines, before it ends or nobody would wait any longer.
+    async fn says(&mut self, kind: &str, after: usize) -> bool {
+        let until = Instant::now() + GIVEN_UP;
+        let mut tick = tokio::time::interval(Duration::from_millis(2));
+        while !self.lines.lock().unwrap()[after..].iter().any(|line| line.get(kind).is_some()) {
+            if Instant::now() > until || self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            tick.tick().await;
+        }
+        true
+    }
+
+    fn spawn(url: &str, client: &str, queue: &str, subjects: &[String]) -> Self {
         watchdog::watch();
         let mut child = Command::new("node")
             .arg(root().join("tests/mongoose/streaming.js"))
@@ -168,9 +259,7 @@ impl Neighbour {
                     .extend(serde_json::from_str::<Value>(&line).ok().filter(Value::is_object));
             }
         });
-        let this = Self { child, input: Mutex::new(input), lines };
-        eventually("the neighbour is connected", || async { this.count("connected").checked_sub(1) }).await;
-        this
+        Self { child, input: Mutex::new(input), lines }
     }
 
     fn count(&self, kind: &str) -> usize {
