@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::{
     broker::{Broker, Message},
+    dead_reason::DeadReason,
     metrics::{Metrics, Outcome},
     wire::{Malformed, PaymentCreated, PaymentRefused, PaymentStarted, Subject, TicketDeleted, TicketEvent},
 };
@@ -74,16 +75,13 @@ impl Refusals {
     }
 }
 
-/// Why a payment that was refused without a note in its order is kept: a word, and the same in a sentence.
-const NO_ORDER: (&str, &str) =
-    (PAYMENT_REFUSED[0], "the order of this payment never was; the payment was refused");
-const TOO_MANY: (&str, &str) = (
-    PAYMENT_REFUSED[1],
+/// Why a payment that was refused without a note in its order is kept, and the same in a sentence.
+const NO_ORDER: (DeadReason, &str) =
+    (DeadReason::OrderNotFound, "the order of this payment never was; the payment was refused");
+const TOO_MANY: (DeadReason, &str) = (
+    DeadReason::TooManyPayments,
     "so many payments were refused for this order that no more are noted; this one was refused too",
 );
-
-/// The reasons of those letters, whose payments were answered: what else happens to them must not contradict the answer.
-pub(super) const PAYMENT_REFUSED: [&str; 2] = ["order-not-found", "too-many-payments"];
 
 /// Handles messages.
 pub(super) struct Handler<'a, B> {
@@ -211,7 +209,9 @@ impl<B: Broker> Handler<'_, B> {
             }
             Err(PaymentError::NotFound(_)) => {
                 // No payment was made that could be refused.
-                return self.dead(message, "unknown-order", "the order of this payment never was").await;
+                return self
+                    .dead(message, DeadReason::UnknownOrder, "the order of this payment never was")
+                    .await;
             }
             Err(PaymentError::Store(error)) => return self.refused_by_database(message, &error).await,
         };
@@ -254,7 +254,7 @@ impl<B: Broker> Handler<'_, B> {
         message: &Received,
         payment: &PaymentCreated,
         refusal: Refusal,
-        (reason, detail): (&'static str, &str),
+        (reason, detail): (DeadReason, &str),
     ) -> Verdict {
         let event = PaymentRefused::new(&payment.id, payment.order, refusal);
         let Ok(data) = event.data() else { return Verdict::Later };
@@ -279,11 +279,12 @@ impl<B: Broker> Handler<'_, B> {
             return Verdict::Later;
         }
         self.refusals.forget(message);
-        self.dead(message, "refused-by-database", &error.remedy()).await
+        self.dead(message, DeadReason::RefusedByDatabase, &error.remedy()).await
     }
 
     /// Keeps a message that can never be handled, so that it delays no other.
-    async fn dead(&self, message: &Received, reason: &'static str, detail: &str) -> Verdict {
+    async fn dead(&self, message: &Received, reason: DeadReason, detail: &str) -> Verdict {
+        let reason = reason.as_str();
         let letter = DeadLetter {
             subject: message.subject.as_str(),
             data: &message.data,

@@ -23,6 +23,8 @@ pub struct Metrics {
     failures: Family<ReasonLabels, Counter>,
     connected: Gauge,
     leads: Gauge,
+    pending: Gauge,
+    oldest_pending: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -91,6 +93,8 @@ impl Metrics {
             failures: Family::default(),
             connected: Gauge::default(),
             leads: Gauge::default(),
+            pending: Gauge::default(),
+            oldest_pending: Gauge::default(),
         };
         let events = registry.sub_registry_with_prefix("orders_events");
         events.register(
@@ -121,6 +125,17 @@ impl Metrics {
             metrics.connected.clone(),
         );
         events.register("leads", "1 while this pod publishes", metrics.leads.clone());
+        events.register(
+            "pending",
+            "Orders of this pod's database of which something is to be told, up to 100000",
+            metrics.pending.clone(),
+        );
+        events.register_with_unit(
+            "oldest_pending",
+            "How long ago the oldest change was made that is to be told, 0 if there is none",
+            Unit::Seconds,
+            metrics.oldest_pending.clone(),
+        );
         metrics
     }
 
@@ -146,6 +161,11 @@ impl Metrics {
 
     pub(super) fn connected(&self, is_connected: bool) {
         self.connected.set(is_connected.into());
+    }
+
+    pub(super) fn waiting(&self, orders: u64, oldest: Duration) {
+        self.pending.set(i64::try_from(orders).unwrap_or(i64::MAX));
+        self.oldest_pending.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
 
     pub(super) fn leads(&self, leads: bool) {

@@ -21,12 +21,14 @@
 //! lead         being the one who tells
 //! plan         what is told one after the other
 //! relay        tells what is noted, and notes that it is told
+//! dead_reason  why a message can never be handled
 //! handle       what is done with what the neighbours tell
 //! consume      hears it
 //!
 //! dead_letters what could not be read: the command `events dead-letters`
 //! publish      what neighbours have lost: the command `events publish`
 //! run          connects, leads or waits, for as long as the process runs
+//! waiting      how much is to be told, for the metrics
 //! metrics      the metrics of events
 //! ```
 
@@ -37,6 +39,7 @@ mod client_error;
 mod connection;
 mod consume;
 pub mod dead_letters;
+mod dead_reason;
 mod handle;
 mod inbox;
 mod jetstream;
@@ -47,8 +50,10 @@ pub mod publish;
 mod relay;
 mod run;
 mod streaming;
+mod waiting;
 pub mod wire;
 
 pub use args::{EventsArgs, InvalidSettings, Settings};
+pub use dead_reason::DeadReason;
 pub use metrics::Metrics;
 pub use run::{Events, run};

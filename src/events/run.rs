@@ -4,7 +4,7 @@
 use std::{pin::pin, time::Duration};
 
 use async_nats::{Client, Subscriber};
-use futures::{StreamExt, future::join};
+use futures::{StreamExt, future::join3};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::{
     metrics::Metrics,
     relay::{Relay, RelayError},
     streaming::Streaming,
+    waiting,
 };
 use crate::{
     order::ReservationTerms,
@@ -56,7 +57,7 @@ pub async fn run(store: Store, events: Events, stop: CancellationToken) {
     let Events { settings, terms, metrics } = &events;
     let telling = tell(&store, settings, metrics, &stop);
     let hearing = consume::run(&store, settings, terms, metrics, &stop);
-    join(telling, hearing).await;
+    join3(telling, hearing, waiting::watch(&store, metrics, &stop)).await;
 }
 
 async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, stop: &CancellationToken) {

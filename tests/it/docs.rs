@@ -6,7 +6,10 @@ use std::{
 };
 
 use mongodb::bson::{doc, oid::ObjectId};
-use orders_operator::crd::{ConditionType, Reason};
+use orders_operator::{
+    crd::{ConditionType, Reason},
+    events::DeadReason,
+};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
@@ -118,6 +121,15 @@ fn the_page_about_conditions_explains_every_type_and_reason_and_no_others() {
     assert_eq!(declared.collect::<BTreeSet<_>>(), types, "each type has a writer");
     let reasons: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
     assert_eq!(first_column(&page, "reason"), reasons);
+}
+
+#[test]
+fn the_page_about_events_explains_why_a_message_is_kept_and_nothing_else() {
+    let reasons = DeadReason::ALL.map(|reason| reason.as_str().to_owned());
+    assert_eq!(first_column(&read("docs/events.md"), "reason"), BTreeSet::from(reasons));
+    for reason in DeadReason::ALL {
+        assert_eq!(DeadReason::parse(reason.as_str()), Some(reason));
+    }
 }
 
 #[test]

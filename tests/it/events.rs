@@ -377,9 +377,18 @@ async fn while_the_broker_is_away_orders_are_made_and_once_it_is_back_all_are_to
         assert_eq!(cancel(&pod, "ada", &id).await, StatusCode::NO_CONTENT);
     }
     assert!(pod.readyz().await.0.is_success(), "the API does not depend on the broker");
+    let pending = async |wanted| {
+        eventually("the pod knows how much waits", || async {
+            (pod.metric("orders_events_pending").await == wanted).then_some(())
+        })
+        .await;
+    };
+    pending(6).await;
     nats.restart().await;
     check_history(&system, false).await;
     assert_eq!(system.heard().await.len(), 12);
+    pending(0).await;
+    assert_eq!(pod.metric("orders_events_oldest_pending_seconds").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,15 +1,20 @@
-//! How pods show a NATS server who they are: by a user and a password, a token, or the credentials of an operator's user.
+//! How pods show a NATS server who they are: by a user and a password, a token, or the credentials of an operator's user; and
+//! the rights that such a user needs.
 
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use async_nats::{ConnectOptions, jetstream};
+use mongodb::bson::{doc, oid::ObjectId};
+use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::{
     api_process::Process,
     cluster::{eventually, root},
-    events::{System, reserve},
+    events::{System, cancel, reserve},
+    mongo::{TestDatabase, uri},
     nats::Nats,
+    streaming::{CLUSTER, Neighbour, StreamingServer},
 };
 
 /// Reserves something, and waits until the broker has acknowledged its event.
@@ -79,4 +84,88 @@ async fn the_credentials_of_an_operators_user_are_read_from_a_file_again_and_aga
     // Nothing of them is in the log.
     let seed = creds.lines().find(|line| line.starts_with("SU")).unwrap();
     assert!(!pod.lines.try_iter().any(|line| line.contains(seed)));
+}
+
+/// A server with a user who has the rights of the page, by the number of their block, and another who may do everything; and
+/// the URLs of both.
+async fn with_rights(block: usize) -> (Nats, [String; 2]) {
+    let page = std::fs::read_to_string(root().join("docs/events.md")).unwrap();
+    let blocks = page.split("```").skip(1).step_by(2).filter(|block| block.starts_with("\npermissions: {"));
+    let rights = blocks.collect::<Vec<_>>()[block];
+    let users =
+        format!("[{{ user: orders, password: secret, {rights} }}, {{ user: other, password: secret }}]");
+    let server = Nats::with(&format!("authorization {{ users: {users} }}")).await;
+    let urls = ["orders", "other"].map(|user| server.url().replace("//", &format!("//{user}:secret@")));
+    (server, urls)
+}
+
+/// Does all that pods do: they hear of tickets and payments, answer payments, tell of orders, and one takes over.
+async fn rights_are_enough<F: Future<Output = ()>>(
+    settings: &[(&str, &str)],
+    publish: impl Fn(&'static str, Value) -> F,
+) {
+    let database = TestDatabase::bare().await;
+    let told = || async {
+        let left = database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await.unwrap();
+        (left == 0).then_some(())
+    };
+    let mut lines = Vec::new();
+    for _ in 0..2 {
+        let mut pod = Process::start(&uri(), &database.name, settings);
+        pod.wait_until_ready(true).await;
+        eventually("it publishes", || async { (pod.metric("orders_events_leads").await == 1).then_some(()) })
+            .await;
+        let [ticket, unknown] = [ObjectId::new().to_hex(), ObjectId::new().to_hex()];
+        let event = json!({ "id": ticket, "version": 0, "title": "concert", "price": 20, "userId": "s" });
+        publish("ticket:created", event).await;
+        let ticket = ticket.parse().unwrap();
+        let order = eventually("the ticket is heard of", || reserve(&pod, "ada", ticket)).await;
+        cancel(&pod, "ada", &order).await;
+        for order in [&order, &unknown] {
+            publish("payment:created", json!({ "id": "p1", "orderId": order, "stripeId": "ch_1" })).await;
+        }
+        let answered =
+            "orders_events_dead_letters_total{subject=\"payment:created\",reason=\"order-not-found\"}";
+        eventually("it is answered", || async { (pod.metric(answered).await == 1).then_some(()) }).await;
+        eventually("all is told", told).await;
+        pod.terminate();
+        assert!(pod.ended().await.success());
+        lines.extend(pod.lines.try_iter());
+        // Whoever comes next has to read it all back.
+        let beginning = doc! { "positions": [{ "stream": "ticketing", "sequence": 0_i64 }] };
+        database.relays().update_one(doc! { "_id": "orders" }, doc! { "$set": beginning }).await.unwrap();
+        let again = doc! { "$set": { "outbox": { "since": mongodb::bson::DateTime::now() } } };
+        database.orders().update_many(doc! {}, again).await.unwrap();
+    }
+    let is_failure = |line: &&String| {
+        ["the NATS server reports an error", "trying again"].iter().any(|words| line.contains(words))
+    };
+    let failures: Vec<_> = lines.iter().filter(is_failure).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_on_the_page_are_enough_on_jetstream() {
+    let (server, [orders, _]) = with_rights(0).await;
+    let other = ConnectOptions::with_user_and_password("other".into(), "secret".into());
+    let streams = jetstream::new(other.connect(server.url()).await.unwrap());
+    rights_are_enough(&[("NATS_URL", &orders)], |subject, data| {
+        let streams = &streams;
+        async move {
+            streams.publish(subject, data.to_string().into()).await.unwrap().await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_on_the_page_are_enough_on_nats_streaming() {
+    let (_server, [orders, other]) = with_rights(1).await;
+    let _streaming = StreamingServer::start_on(&other).await;
+    let neighbour = Neighbour::start(&other, "neighbour", "neighbour", &[]).await;
+    rights_are_enough(&[("NATS_URL", &orders), ("NATS_CLUSTER_ID", CLUSTER)], |subject, data| {
+        let neighbour = &neighbour;
+        async move { neighbour.publish(subject, &data).await }
+    })
+    .await;
 }

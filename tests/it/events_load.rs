@@ -1,8 +1,13 @@
 //! Events under load: while the broker is away the API goes on, and pods are replaced one after the other.
+//!
+//! `AWAY_SECONDS=300` has the broker away for so long; what requests took before, meanwhile and afterwards is printed.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -12,6 +17,7 @@ use tokio::sync::RwLock;
 
 use crate::{
     api_process::Process,
+    bed::number,
     cluster::eventually,
     events::{System, cancel, check_history, reserve},
     nats::Nats,
@@ -24,11 +30,18 @@ struct Load {
     pods: RwLock<Vec<Process>>,
     answered: AtomicUsize,
     is_over: AtomicUsize,
+    /// What each request took since that was last asked.
+    took: Mutex<Vec<Duration>>,
 }
 
 impl Load {
     fn over(pods: Vec<Process>) -> Self {
-        Self { pods: RwLock::new(pods), answered: AtomicUsize::default(), is_over: AtomicUsize::default() }
+        Self {
+            pods: RwLock::new(pods),
+            answered: AtomicUsize::default(),
+            is_over: AtomicUsize::default(),
+            took: Mutex::default(),
+        }
     }
 
     async fn run(&self, system: &System) {
@@ -39,13 +52,24 @@ impl Load {
                 turn += 1;
                 let pods = self.pods.read().await;
                 let pod = &pods[turn % pods.len()];
+                let started = Instant::now();
                 let id = reserve(pod, &user, ticket).await.expect("the ticket is free");
+                let reserved = Instant::now();
                 assert_eq!(cancel(pod, &user, &id).await, StatusCode::NO_CONTENT);
+                self.took.lock().unwrap().extend([reserved - started, reserved.elapsed()]);
                 drop(pods);
                 self.answered.fetch_add(2, Ordering::SeqCst);
             }
         });
         futures::future::join_all(buyers).await;
+    }
+
+    /// How many requests there were since this was last asked, and within which time half and 99 % of them were answered.
+    fn times(&self) -> (usize, Duration, Duration) {
+        let mut took = std::mem::take(&mut *self.took.lock().unwrap());
+        took.sort_unstable();
+        let within = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default();
+        (took.len(), within(50), within(99))
     }
 
     /// Waits until so many more requests are answered.
@@ -73,7 +97,9 @@ async fn while_the_broker_is_away_under_load_every_request_is_answered_and_all_i
     let load = Load::over(pods);
     let disturb = async {
         load.more(100).await;
+        let before = load.times();
         nats.kill();
+        let away = Instant::now();
         load.more(300).await;
         for pod in &*load.pods.read().await {
             eventually("it is seen to be away", || async {
@@ -83,9 +109,17 @@ async fn while_the_broker_is_away_under_load_every_request_is_answered_and_all_i
             assert!(pod.readyz().await.0.is_success(), "the API does not depend on the broker");
         }
         load.more(100).await;
+        while away.elapsed() < Duration::from_secs(number("AWAY_SECONDS", 0)) {
+            load.more(100).await;
+        }
+        let meanwhile = load.times();
         nats.restart().await;
         load.more(100).await;
         load.end();
+        eprintln!(
+            "requests, p50, p99: before {before:?}, while the broker was away {meanwhile:?}, afterwards {:?}",
+            load.times()
+        );
     };
     tokio::join!(load.run(&system), disturb);
     check_history(&system, false).await;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     events::{
-        handle::PAYMENT_REFUSED,
+        dead_reason::DeadReason,
         wire::{PaymentCreated, PaymentStarted, Subject, TicketDeleted, TicketEvent},
     },
     order::ReservationTerms,
@@ -119,7 +119,7 @@ async fn replay(
     terms: &ReservationTerms,
 ) -> Result<Outcome, StoreError> {
     let Some(letter) = store.dead_letter(id).await? else { return Ok(left("there is no such letter")) };
-    if !even_refused && PAYMENT_REFUSED.contains(&letter.reason.as_str()) {
+    if !even_refused && DeadReason::parse(&letter.reason).is_some_and(DeadReason::is_payment_refused) {
         return Ok(left(
             "its payment was refused, so the money may have been given back; --even-refused replays it all the same",
         ));

@@ -7,7 +7,10 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::number;
-use crate::order::{InvalidId, OrderId, Ticket, TicketId, Version};
+use crate::{
+    events::dead_reason::DeadReason,
+    order::{InvalidId, OrderId, Ticket, TicketId, Version},
+};
 
 /// Why an event cannot be read. It can never be, so it need not be tried again.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -29,13 +32,13 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// One word for it, for metrics and dead letters.
+    /// The same in one word.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> DeadReason {
         match self {
-            Self::NotJson(_) => "not-json",
-            Self::NotAnObject => "not-an-object",
-            Self::Field { .. } => "malformed-field",
+            Self::NotJson(_) => DeadReason::NotJson,
+            Self::NotAnObject => DeadReason::NotAnObject,
+            Self::Field { .. } => DeadReason::MalformedField,
         }
     }
 }

@@ -1,0 +1,40 @@
+//! How much waits to be told, for the metrics. Each pod looks by itself, whoever leads: while the broker is away nobody does.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::Metrics;
+use crate::store::{Store, StoreError};
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The most orders that are counted.
+const MOST: u64 = 100_000;
+
+/// How many times as long as a look took nothing is asked: where much waits, a look must not be felt.
+const REST: u32 = 20;
+
+/// Looks until `stop`.
+pub(super) async fn watch(store: &Store, metrics: &Metrics, stop: &CancellationToken) {
+    while !stop.is_cancelled() {
+        let started = Instant::now();
+        match look(store).await {
+            Ok((orders, oldest)) => metrics.waiting(orders, oldest),
+            Err(error) => tracing::debug!(%error, "what waits to be told is not counted"),
+        }
+        tokio::select! {
+            () = sleep(LOOK.max(started.elapsed() * REST)) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// How many orders there are of which something is to be told, and how long ago the oldest change of them was made.
+async fn look(store: &Store) -> Result<(u64, Duration), StoreError> {
+    let orders = store.count_untold(MOST).await?;
+    let oldest = if orders == 0 { None } else { store.oldest_untold().await? };
+    Ok((orders, oldest.unwrap_or_default()))
+}
