@@ -86,12 +86,13 @@ chaos-events: ## Kill, freeze and restart what carries events, and judge what wa
 	    CHAOS_SEED=$$seed CHAOS_SECONDS=$(or $(SECONDS),600) $(BED) exec -- dev/locked \
 	      cargo test --locked --test it -- events_chaos::on_$$broker --nocapture || exit 1; done; done
 
-generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, and docs/openapi.json
+generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, docs/openapi.json, and what is made of the chart's values
 	dev/locked cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml
 	cp $(ORDERS_CACHE)/crd.yaml crds/ordersservices.yaml
 	mv $(ORDERS_CACHE)/crd.yaml charts/orders-operator/files/ordersservices.yaml
 	dev/locked cargo run --locked --quiet -- openapi > $(ORDERS_CACHE)/openapi.json
 	mv $(ORDERS_CACHE)/openapi.json docs/openapi.json
+	dev/chart write
 
 image: ## Build the image, and load it where the bed's node is up; PROFILE=demo compiles in a third of the time, and is slower
 	@dev/image

@@ -28,12 +28,15 @@ use kube::{
 };
 use orders_operator::crd::{ConditionType, OrdersService, find_condition};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::{sync::Mutex, time::sleep};
 
 use crate::{stranger, watchdog, way::Way};
 
 /// How long anything may take on a loaded machine before it counts as not happening.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The spare API server serves one test at a time.
+pub static SPARE_API: Mutex<()> = Mutex::const_new(());
 
 /// Asks again and again until `probe` gives something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
@@ -285,7 +288,7 @@ impl TestNamespace {
     /// The values of the chart of this test: it watches this namespace only, and the sweeper is separate, so that neither
     /// subcommand can do with the rights of the other.
     pub fn chart_values(&self) -> String {
-        let separate = "sweeper.separate=true".to_owned();
+        let separate = "sweeper.separate=true,rbac.aggregateClusterRoles=false".to_owned();
         let watched = format!("watchNamespaces={{{}}}", self.watched.join(","));
         [vec![separate, watched], self.values.clone()].concat().join(",")
     }
@@ -374,8 +377,8 @@ impl TestNamespace {
             let resource =
                 ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
             let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
-            for suffix in ["", "-sweeper", "-ingressclasses"] {
-                let name = format!("{}-orders-operator{suffix}", self.name);
+            for suffix in ["", "-sweeper", "-ingressclasses", "-view", "-edit"] {
+                let name = format!("{0}:{0}-orders-operator{suffix}", self.name);
                 drop(api.delete(&name, &DeleteParams::default()).await);
             }
         }

@@ -13,6 +13,8 @@ mod api_process;
 mod api_security;
 mod architecture;
 mod bed;
+mod chart;
+mod chart_installs;
 mod cluster;
 mod controller;
 mod course;

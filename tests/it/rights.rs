@@ -162,11 +162,11 @@ async fn each_account_may_do_what_the_page_about_security_says_in_each_kind_of_i
     ] {
         let namespace = TestNamespace::create(kind).await;
         let watched = if namespaced { vec![namespace.name.clone(), other.name.clone()] } else { Vec::new() };
+        let all = if namespaced { format!("{{{}}}", watched.join(",")) } else { "null".to_owned() };
         let installation = Installation {
             set: format!(
-                "watchNamespaces={{{}}},sweeper.separate={separate},ingressClasses.enabled={ingress_classes},\
-                 ownerReferencesPermissionEnforcement={enforces_owners}",
-                watched.join(",")
+                "watchNamespaces={all},sweeper.separate={separate},ingressClasses.enabled={ingress_classes},\
+                 ownerReferencesPermissionEnforcement={enforces_owners}"
             ),
             accounts: if separate {
                 &[("", &["controller"]), ("-sweeper", &["sweeper"])]

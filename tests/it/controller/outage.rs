@@ -13,17 +13,13 @@ use kube::{
 };
 use orders_operator::crd::ConditionType::*;
 use serde_json::json;
-use tokio::sync::Mutex;
 
 use super::MONGO;
 use crate::{
     bed::{restart, setting},
-    cluster::{Process, TestNamespace, eventually, install_crd},
+    cluster::{Process, SPARE_API, TestNamespace, eventually, install_crd},
     way::Way,
 };
-
-/// The spare API server serves one of these tests at a time.
-static SPARE: Mutex<()> = Mutex::const_new(());
 
 /// Errors of the watch on this kind so far.
 async fn watch_errors(controller: &Process, kind: &str) -> f64 {
@@ -40,7 +36,7 @@ async fn has_port(namespace: &TestNamespace, port: i32) {
 
 #[tokio::test]
 async fn the_controller_recovers_from_a_killed_api_server_and_from_one_that_has_lost_its_history() {
-    let _alone = SPARE.lock().await;
+    let _alone = SPARE_API.lock().await;
     let namespace = TestNamespace::create_at("outage", &setting("SPARE_KUBECONFIG")).await;
     namespace.secrets(MONGO).await;
     let controller = namespace.run("controller").await;
@@ -111,7 +107,7 @@ async fn a_watch_that_falls_silent_is_noticed_and_restarted() {
 
 #[tokio::test]
 async fn an_object_that_does_not_match_the_schema_is_reported_and_does_not_hold_up_others() {
-    let _alone = SPARE.lock().await;
+    let _alone = SPARE_API.lock().await;
     let namespace = TestNamespace::create_at("garbage", &setting("SPARE_KUBECONFIG")).await;
     namespace.secrets(MONGO).await;
     let crds = Api::<CustomResourceDefinition>::all(namespace.client.clone());
@@ -158,7 +154,7 @@ async fn an_object_that_does_not_match_the_schema_is_reported_and_does_not_hold_
 
 #[tokio::test]
 async fn an_api_server_that_was_restored_from_a_backup_is_noticed_and_what_it_brought_back_is_repaired() {
-    let _alone = SPARE.lock().await;
+    let _alone = SPARE_API.lock().await;
     let namespace = TestNamespace::create_at("backup", &setting("SPARE_KUBECONFIG")).await;
     namespace.secrets(MONGO).await;
     let controller = namespace.run_elected().await;

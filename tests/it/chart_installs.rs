@@ -1,0 +1,253 @@
+//! The chart by `helm install`: the commands of docs/installing.md, one after the other, on an API server that has nothing
+//! of ours; an upgrade from the last version, and back; and what people may do afterwards.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Namespace},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use orders_operator::crd::OrdersService;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    bed::setting,
+    cluster::{SPARE_API, TestNamespace, apply_any, eventually, root},
+};
+
+const CRD: &str = "ordersservices.ticketing.dev";
+
+/// The chart of the last version before this one: `released` in dev/versions.toml says which commit it is of.
+const FORMER: &str = "tests/chart/orders-operator-0.1.0.tgz";
+
+/// The commands of a page by the title of their section, without sections that have none.
+fn sections(page: &str) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        match (line, inside) {
+            ("```sh", _) => inside = true,
+            ("```", true) => inside = false,
+            (line, true) => all.last_mut().unwrap().1 += &format!("{line}\n"),
+            (line, false) => {
+                if let Some(title) = line.strip_prefix("## ").or_else(|| line.strip_prefix("### ")) {
+                    all.push((title.to_owned(), String::new()));
+                }
+            }
+        }
+    }
+    all.retain(|(_, commands)| !commands.is_empty());
+    all
+}
+
+/// Runs commands as someone does who has the spare API server, and `orders-operator` on the PATH.
+async fn shell(script: &str) -> Output {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_orders-operator"));
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]).current_dir(root());
+    command.env("KUBECONFIG", setting("SPARE_KUBECONFIG")).env("PATH", path);
+    spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+async fn done(script: &str) -> String {
+    let output = shell(script).await;
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{}{why}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn refused(script: &str) -> String {
+    let output = shell(script).await;
+    assert!(!output.status.success(), "{script}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// The namespaces that the page and these tests make.
+const NAMESPACES: [&str; 9] =
+    ["orders-operator", "ticketing", "ticketing-system", "shop-a", "shop-b", "shop-c", "team-a", "team-b", "live"];
+
+/// Removes every release in these namespaces, the namespaces and the CRD.
+async fn clear(client: &kube::Client) {
+    for namespace in NAMESPACES {
+        done(&format!(
+            "helm list --all --short --namespace {namespace} | xargs -r helm uninstall --namespace {namespace}"
+        ))
+        .await;
+    }
+    let crds = Api::<CustomResourceDefinition>::all(client.clone());
+    drop(crds.delete(CRD, &DeleteParams::default()).await);
+    eventually("the CRD is gone", || async { crds.get_opt(CRD).await.unwrap().is_none().then_some(()) }).await;
+    let namespaces = Api::<Namespace>::all(client.clone());
+    for name in NAMESPACES {
+        drop(namespaces.delete(name, &DeleteParams::background()).await);
+    }
+    for name in NAMESPACES {
+        eventually("the namespace is gone", || async { namespaces.get_opt(name).await.unwrap().is_none().then_some(()) })
+            .await;
+    }
+}
+
+/// The operator's Deployments, as NAMESPACE/NAME.
+async fn operators(client: &kube::Client) -> Vec<String> {
+    let all = Api::<Deployment>::all(client.clone()).list(&ListParams::default()).await.unwrap();
+    let named = |deployment: &Deployment| {
+        format!("{}/{}", deployment.namespace().unwrap_or_default(), deployment.name_any())
+    };
+    all.iter().filter(|deployment| deployment.labels().contains_key("helm.sh/chart")).map(named).collect()
+}
+
+/// Who owns the CRD as helm sees it: the name of the release. Nothing if there is no CRD or no owner.
+async fn owner(client: &kube::Client) -> Option<String> {
+    let crd = Api::<CustomResourceDefinition>::all(client.clone()).get_opt(CRD).await.unwrap()?;
+    crd.annotations().get("meta.helm.sh/release-name").cloned()
+}
+
+/// Makes an OrdersService in a namespace of its own, and gives what must stay of it.
+async fn order_service(client: &kube::Client) -> Value {
+    let spec = json!({"replicas": 0, "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+                      "database": {"uriSecretRef": {"name": "orders-mongo"}},
+                      "ingress": {"hosts": ["ticketing.dev"], "client": {"service": "client-srv"}}});
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "live"}});
+    apply_any(client, namespace).await;
+    let object = json!({"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+                        "metadata": {"name": "orders", "namespace": "live"}, "spec": spec});
+    apply_any(client, object).await;
+    state(client).await
+}
+
+/// What no installation, upgrade or removal of the chart may change of it.
+async fn state(client: &kube::Client) -> Value {
+    let api = Api::<OrdersService>::namespaced(client.clone(), "live");
+    let object = api.get("orders").await.unwrap();
+    json!({"uid": object.uid(), "generation": object.metadata.generation, "hosts": object.spec.ingress.map(|i| i.hosts)})
+}
+
+#[tokio::test]
+async fn every_command_of_the_page_about_installing_works() {
+    let _alone = SPARE_API.lock().await;
+    let namespace = TestNamespace::create_at("installing", &setting("SPARE_KUBECONFIG")).await;
+    let client = namespace.client.clone();
+    let page = std::fs::read_to_string(root().join("docs/installing.md")).unwrap();
+    let all = sections(&page);
+    let expected: &[(&str, &[&str], Option<&str>)] = &[
+        ("One installation", &["orders-operator/orders-operator"], Some("orders-operator")),
+        ("In some namespaces only", &["orders-operator/orders-operator"], Some("orders-operator")),
+        (
+            "Two installations",
+            &["team-a/orders-operator", "team-b/orders-operator", "team-b/shop-c-operator"],
+            Some("orders-operator"),
+        ),
+        ("Where the CRD is there already", &["orders-operator/orders-operator"], Some("orders-operator")),
+        ("A CRD of your own", &["orders-operator/orders-operator"], None),
+        ("With an older Helm", &["orders-operator/orders-operator"], Some("orders-operator")),
+        ("Under another name", &["ticketing-system/orders-orders-operator"], Some("orders")),
+        ("Upgrading", &["orders-operator/orders-operator"], Some("orders-operator")),
+        ("The way back", &["orders-operator/orders-operator"], Some("orders-operator")),
+        ("Removing it", &[], None),
+    ];
+    let titles: Vec<_> = all.iter().map(|(title, _)| title.as_str()).collect();
+    assert_eq!(titles, expected.iter().map(|(title, ..)| *title).collect::<Vec<_>>());
+    for ((title, commands), (_, deployments, of)) in all.iter().zip(expected) {
+        clear(&client).await;
+        done(commands).await;
+        let mut found = operators(&client).await;
+        found.sort_unstable();
+        assert_eq!(found, *deployments, "{title}");
+        assert_eq!(owner(&client).await.as_deref(), *of, "{title}");
+    }
+    clear(&client).await;
+    // What the page says helm says.
+    done("orders-operator crd | kubectl apply -f -").await;
+    let refusal =
+        refused("helm install orders-operator charts/orders-operator -n orders-operator --create-namespace").await;
+    assert!(refusal.contains("invalid ownership metadata") && page.contains("invalid ownership metadata"), "{refusal}");
+    clear(&client).await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource() {
+    let _alone = SPARE_API.lock().await;
+    let namespace = TestNamespace::create_at("upgrade", &setting("SPARE_KUBECONFIG")).await;
+    let client = namespace.client.clone();
+    clear(&client).await;
+    // With a value that had no effect, as nobody noticed.
+    done(&format!(
+        "helm install orders-operator {FORMER} -n orders-operator --create-namespace --set replicaCount=1,replicas=3"
+    ))
+    .await;
+    let before = order_service(&client).await;
+    let replicas = || async {
+        let api = Api::<Deployment>::namespaced(client.clone(), "orders-operator");
+        api.get("orders-operator").await.unwrap().spec.unwrap().replicas
+    };
+    let upgrade = "helm upgrade orders-operator charts/orders-operator -n orders-operator --reset-then-reuse-values";
+    let refusal = refused(upgrade).await;
+    assert!(refusal.contains("additional properties 'replicaCount' not allowed"), "{refusal}");
+    done(&format!("{upgrade} --set replicaCount=null")).await;
+    assert_eq!(state(&client).await, before);
+    assert_eq!(replicas().await, Some(3), "what was set stays");
+    let roles = "kubectl get clusterroles,clusterrolebindings -o name | grep orders-operator | sort";
+    let names = done(roles).await;
+    assert!(names.lines().all(|name| name.contains("/orders-operator:orders-operator")), "{names}");
+    assert_eq!(names.lines().count(), 6, "{names}");
+
+    done("helm rollback orders-operator -n orders-operator").await;
+    assert_eq!(state(&client).await, before);
+    let names = done(roles).await;
+    assert!(names.lines().all(|name| !name.contains(':')) && names.lines().count() >= 2, "{names}");
+    done("helm uninstall orders-operator -n orders-operator").await;
+    assert_eq!(state(&client).await, before, "the CRD stays, and what is of it");
+    clear(&client).await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn editors_of_a_namespace_write_its_resources_and_viewers_read_them() {
+    let namespace = TestNamespace::create("people").await;
+    namespace.install_rights("sweeper.separate=true").await;
+    let version = "rbac.authorization.k8s.io/v1";
+    for role in ["view", "edit", "admin"] {
+        let metadata = json!({"name": role, "namespace": namespace.name});
+        apply_any(&namespace.client, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})).await;
+        let binding = json!({"apiVersion": version, "kind": "RoleBinding", "metadata": metadata,
+                             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                             "subjects": [{"kind": "ServiceAccount", "name": role, "namespace": namespace.name}]});
+        apply_any(&namespace.client, binding).await;
+    }
+    let writes = |role: &str| role != "view";
+    for (verb, resource, may) in [
+        ("get", "ordersservices.ticketing.dev", &(|_: &str| true) as &dyn Fn(&str) -> bool),
+        ("watch", "ordersservices.ticketing.dev", &|_| true),
+        ("get", "ordersservices.ticketing.dev/status", &|_| true),
+        ("create", "ordersservices.ticketing.dev", &writes),
+        ("patch", "ordersservices.ticketing.dev", &writes),
+        ("deletecollection", "ordersservices.ticketing.dev", &writes),
+        ("update", "ordersservices.ticketing.dev/scale", &writes),
+        ("patch", "ordersservices.ticketing.dev/status", &|_| false),
+    ] {
+        for role in ["view", "edit", "admin"] {
+            let expected = if may(role) { "yes" } else { "no" };
+            let account = format!("system:serviceaccount:{}:{role}", namespace.name);
+            let arguments = ["auth", "can-i", verb, resource, "--namespace", &namespace.name, "--as", &account];
+            let arguments = arguments.map(str::to_owned);
+            eventually(&format!("{role}: {expected} to {verb} {resource}"), || async {
+                let arguments = arguments.clone();
+                let kubectl = move || Command::new("kubectl").args(arguments).output().unwrap().stdout;
+                let told = String::from_utf8(spawn_blocking(kubectl).await.unwrap()).unwrap();
+                (told.trim() == expected).then_some(())
+            })
+            .await;
+        }
+    }
+    namespace.remove().await;
+}
