@@ -9,6 +9,12 @@ RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
  && mkdir /out && cp "/build/$target/release/orders-operator" /out/
 
 FROM scratch
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="orders-operator" \
+      org.opencontainers.image.description="The orders service of a ticketing system on Kubernetes: its operator, its HTTP API and its expiry" \
+      org.opencontainers.image.version="0.2.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/orders-operator /orders-operator
 USER 65532:65532
 ENTRYPOINT ["/orders-operator"]

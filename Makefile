@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 3 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test check lints docs dependencies suite soak mutants chaos-events attack bench-api bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image down clean
+.PHONY: help demo test check lints docs dependencies workflows suite soak mutants chaos-events attack bench-api bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -42,6 +42,9 @@ dependencies:
 	@deny="$$($(BED) tool cargo-deny)" && echo "cargo deny check licenses bans sources" && \
 	  "$$deny" --locked --log-level error check --hide-inclusion-graph licenses bans sources
 	@dev/advisories
+
+workflows: ## Check .github/workflows by actionlint
+	@actionlint="$$($(BED) tool actionlint)" && "$$actionlint" -no-color .github/workflows/*.yml
 
 soak: ## Try every property of the tests with new cases; SOAK_CASES=1000000 SOAK_MINUTES=10 each, SOAK_SEED=, SOAK_ONLY=
 	@dev/locked dev/soak
@@ -96,6 +99,9 @@ generate: ## Write the generated files anew: the CRD, in crds/ and in the chart,
 
 image: ## Build the image, and load it where the bed's node is up; PROFILE=demo compiles in a third of the time, and is slower
 	@dev/image
+
+release: ## Make a release in dist/VERSION: chart, manifests, binaries, images, SBOM, checksums; REPOSITORY=registry.example/orders-operator ARCHS="amd64 arm64" PROFILE=release OUT=
+	@OUT="$(OUT)" REPOSITORY="$(REPOSITORY)" ARCHS="$(ARCHS)" PROFILE="$(PROFILE)" dev/release
 
 down: ## Stop whatever demo and test left running; nothing stays behind but the cache
 	@$(BED) down

@@ -19,15 +19,17 @@ def archive_of(image):
     return CACHE / "images" / (image.replace("/", "_").replace(":", "_") + ".tar")
 
 
-def build(image, folder, dockerfile=None, contexts=()):
-    """Builds `image` from a folder and keeps it as an archive, whose path it gives."""
+def build(image, folder, dockerfile=None, contexts=(), archive=None, options=()):
+    """Builds `image` from a folder and keeps it as an archive, whose path it gives: one of docker's in the cache, or one of
+    OCI's at `archive`."""
     tools.apt("node")
-    archive = archive_of(image)
+    kind, kept = ("oci-archive", True) if archive else ("docker-archive", False)
+    archive = archive or archive_of(image)
     archive.parent.mkdir(parents=True, exist_ok=True)
     temporary = archive.with_suffix(".new")
     # No root file system is needed beyond what COPY brings, so plain copies do for storage.
     storage = ["buildah", "--root", CACHE / "buildah", "--runroot", CACHE / "buildah-run", "--storage-driver", "vfs"]
-    command = [*storage, "bud", "--isolation", "chroot", "--quiet", "-t", image]
+    command = [*storage, "bud", "--isolation", "chroot", "--quiet", "-t", image, *options]
     for context in contexts:
         command += ["--build-context", context]
     if dockerfile:
@@ -37,9 +39,11 @@ def build(image, folder, dockerfile=None, contexts=()):
         tools.run("image", list(map(str, [*command, folder])), log)
         # Push refuses to overwrite an archive.
         temporary.unlink(missing_ok=True)
-        tools.run("image", list(map(str, [*storage, "push", "--quiet", image, f"docker-archive:{temporary}:{image}"])), log)
+        tools.run("image", list(map(str, [*storage, "push", "--quiet", image, f"{kind}:{temporary}:{image}"])), log)
         tools.run("image", list(map(str, [*storage, "rmi", "--force", image])), log)
         temporary.rename(archive)
+    if kept:
+        return archive
     # Every change of a program makes another tag; nobody asks for the old ones again.
     for old in archive.parent.glob(archive_of(image.rsplit(":", 1)[0]).stem + "_*.tar"):
         if old != archive and old.stat().st_mtime < time.time() - 3600:

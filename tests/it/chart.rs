@@ -33,7 +33,8 @@ fn the_readme_the_schema_and_the_rendered_value_sets_are_current() {
 #[test]
 fn helm_lint_finds_nothing_with_any_of_the_value_sets() {
     for values in value_sets() {
-        let output = run("helm", &["lint", "--strict", "--quiet", "charts/orders-operator", "--values", &values]);
+        let output =
+            run("helm", &["lint", "--strict", "--quiet", "charts/orders-operator", "--values", &values]);
         assert!(output.status.success(), "{values}: {}", String::from_utf8_lossy(&output.stdout));
     }
 }
@@ -44,18 +45,27 @@ fn what_the_chart_does_not_have_or_cannot_take_is_refused_with_its_name() {
         ("replicaCount=1", "additional properties 'replicaCount' not allowed"),
         ("controller.replicas=1", "at '/controller': additional properties 'replicas'"),
         ("controller.resources.limit.cpu=1", "at '/controller/resources': additional properties 'limit'"),
-        ("controller.hostPolicy=Namespace", "at '/controller/hostPolicy': value must be one of 'shared', 'namespace'"),
+        (
+            "controller.hostPolicy=Namespace",
+            "at '/controller/hostPolicy': value must be one of 'shared', 'namespace'",
+        ),
         ("networkPolicy.mesh=istio", "value must be one of '', 'IstioAmbient', 'Linkerd'"),
         ("replicas=two", "at '/replicas': got string, want integer"),
         ("crds.enabled=yes", "at '/crds/enabled': got string, want boolean"),
         ("controller.concurrency=0", "at '/controller/concurrency': minimum: got 0, want 1"),
         ("controller.concurrency=null", "at '/controller': missing property 'concurrency'"),
         ("image=null", "missing property 'image'"),
-        ("image.repository=registry.example/orders:1", "at '/image/repository': 'registry.example/orders:1' does not match"),
+        (
+            "image.repository=registry.example/orders:1",
+            "at '/image/repository': 'registry.example/orders:1' does not match",
+        ),
         ("image.digest=abc", "at '/image/digest': 'abc' does not match"),
         ("podAnnotations.safe=true", "at '/podAnnotations/safe': got boolean, want string"),
         ("extraEnv[0].name=A,extraEnv[0].value=5", "at '/extraEnv/0/value': got number, want string"),
-        ("extraEnv[0].name=LOG_LEVEL,extraEnv[0].value=x", "extraEnv has LOG_LEVEL, which the chart itself sets"),
+        (
+            "extraEnv[0].name=LOG_LEVEL,extraEnv[0].value=x",
+            "extraEnv has LOG_LEVEL, which the chart itself sets",
+        ),
         ("watchNamespaces={Shop}", "at '/watchNamespaces/0': 'Shop' does not match"),
         ("podDisruptionBudget.unhealthyPodEvictionPolicy=Always", "'AlwaysAllow', 'IfHealthyBudget'"),
         (
@@ -100,7 +110,9 @@ fn the_image_is_named_by_its_digest_or_its_tag_also_by_one_that_helm_takes_for_a
         let arguments = ["--values", values.to_str().unwrap()];
         match expected {
             Some(expected) => assert_eq!(images(&arguments), [&*format!("orders-operator:{expected}"); 3]),
-            None => assert!(refused_chart(&arguments).contains("at '/image/tag': got number, want string or integer")),
+            None => assert!(
+                refused_chart(&arguments).contains("at '/image/tag': got number, want string or integer")
+            ),
         }
     }
     std::fs::remove_file(values).unwrap();
@@ -135,9 +147,8 @@ fn identities(objects: &[Value]) -> Vec<String> {
 #[test]
 fn releases_that_differ_in_their_namespace_or_their_name_have_no_object_in_common() {
     let more = ["--set", "crds.enabled=false,sweeper.separate=true,controller.hosts.shop={shop.dev}"];
-    let of = |release: &str, namespace: &str| {
-        chart(&[&["--namespace", namespace], &more[..]].concat(), release)
-    };
+    let of =
+        |release: &str, namespace: &str| chart(&[&["--namespace", namespace], &more[..]].concat(), release);
     let all = [of("one", "a"), of("one", "b"), of("two", "a"), of("a", "one")];
     let mut identities: Vec<_> = all.iter().flat_map(|objects| identities(objects)).collect();
     let made = identities.len();
@@ -162,7 +173,10 @@ fn whoever_renames_the_objects_or_brings_accounts_has_them_bound_to_the_rights()
     for binding in objects.iter().filter(|object| object["kind"].as_str().unwrap().ends_with("Binding")) {
         let role = binding["roleRef"]["name"].as_str().unwrap();
         let account = if role.contains("sweeper") { "default" } else { "mine" };
-        assert_eq!(binding["subjects"], json!([{"kind": "ServiceAccount", "name": account, "namespace": "here"}]));
+        assert_eq!(
+            binding["subjects"],
+            json!([{"kind": "ServiceAccount", "name": account, "namespace": "here"}])
+        );
         bound += 1;
     }
     assert_eq!(bound, 5);

@@ -58,7 +58,7 @@ async fn shell(script: &str) -> Output {
     spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-async fn done(script: &str) -> String {
+pub(crate) async fn done(script: &str) -> String {
     let output = shell(script).await;
     let why = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}\n{}{why}", String::from_utf8_lossy(&output.stdout));
@@ -72,11 +72,25 @@ async fn refused(script: &str) -> String {
 }
 
 /// The namespaces that the page and these tests make.
-const NAMESPACES: [&str; 9] =
-    ["orders-operator", "ticketing", "ticketing-system", "shop-a", "shop-b", "shop-c", "team-a", "team-b", "live"];
+const NAMESPACES: [&str; 14] = [
+    "orders-operator",
+    "operators",
+    "ticketing",
+    "ticketing-system",
+    "shop-a",
+    "shop-b",
+    "shop-c",
+    "team-a",
+    "team-b",
+    "live",
+    "quickstart",
+    "gateways",
+    "team-red",
+    "team-blue",
+];
 
 /// Removes every release in these namespaces, the namespaces and the CRD.
-async fn clear(client: &kube::Client) {
+pub(crate) async fn clear(client: &kube::Client) {
     for namespace in NAMESPACES {
         done(&format!(
             "helm list --all --short --namespace {namespace} | xargs -r helm uninstall --namespace {namespace}"
@@ -85,14 +99,17 @@ async fn clear(client: &kube::Client) {
     }
     let crds = Api::<CustomResourceDefinition>::all(client.clone());
     drop(crds.delete(CRD, &DeleteParams::default()).await);
-    eventually("the CRD is gone", || async { crds.get_opt(CRD).await.unwrap().is_none().then_some(()) }).await;
+    eventually("the CRD is gone", || async { crds.get_opt(CRD).await.unwrap().is_none().then_some(()) })
+        .await;
     let namespaces = Api::<Namespace>::all(client.clone());
     for name in NAMESPACES {
         drop(namespaces.delete(name, &DeleteParams::background()).await);
     }
     for name in NAMESPACES {
-        eventually("the namespace is gone", || async { namespaces.get_opt(name).await.unwrap().is_none().then_some(()) })
-            .await;
+        eventually("the namespace is gone", || async {
+            namespaces.get_opt(name).await.unwrap().is_none().then_some(())
+        })
+        .await;
     }
 }
 
@@ -168,8 +185,12 @@ async fn every_command_of_the_page_about_installing_works() {
     // What the page says helm says.
     done("orders-operator crd | kubectl apply -f -").await;
     let refusal =
-        refused("helm install orders-operator charts/orders-operator -n orders-operator --create-namespace").await;
-    assert!(refusal.contains("invalid ownership metadata") && page.contains("invalid ownership metadata"), "{refusal}");
+        refused("helm install orders-operator charts/orders-operator -n orders-operator --create-namespace")
+            .await;
+    assert!(
+        refusal.contains("invalid ownership metadata") && page.contains("invalid ownership metadata"),
+        "{refusal}"
+    );
     clear(&client).await;
     namespace.remove().await;
 }
@@ -190,7 +211,8 @@ async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource
         let api = Api::<Deployment>::namespaced(client.clone(), "orders-operator");
         api.get("orders-operator").await.unwrap().spec.unwrap().replicas
     };
-    let upgrade = "helm upgrade orders-operator charts/orders-operator -n orders-operator --reset-then-reuse-values";
+    let upgrade =
+        "helm upgrade orders-operator charts/orders-operator -n orders-operator --reset-then-reuse-values";
     let refusal = refused(upgrade).await;
     assert!(refusal.contains("additional properties 'replicaCount' not allowed"), "{refusal}");
     done(&format!("{upgrade} --set replicaCount=null")).await;
@@ -218,7 +240,11 @@ async fn editors_of_a_namespace_write_its_resources_and_viewers_read_them() {
     let version = "rbac.authorization.k8s.io/v1";
     for role in ["view", "edit", "admin"] {
         let metadata = json!({"name": role, "namespace": namespace.name});
-        apply_any(&namespace.client, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})).await;
+        apply_any(
+            &namespace.client,
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}),
+        )
+        .await;
         let binding = json!({"apiVersion": version, "kind": "RoleBinding", "metadata": metadata,
                              "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
                              "subjects": [{"kind": "ServiceAccount", "name": role, "namespace": namespace.name}]});
@@ -238,7 +264,8 @@ async fn editors_of_a_namespace_write_its_resources_and_viewers_read_them() {
         for role in ["view", "edit", "admin"] {
             let expected = if may(role) { "yes" } else { "no" };
             let account = format!("system:serviceaccount:{}:{role}", namespace.name);
-            let arguments = ["auth", "can-i", verb, resource, "--namespace", &namespace.name, "--as", &account];
+            let arguments =
+                ["auth", "can-i", verb, resource, "--namespace", &namespace.name, "--as", &account];
             let arguments = arguments.map(str::to_owned);
             eventually(&format!("{role}: {expected} to {verb} {resource}"), || async {
                 let arguments = arguments.clone();

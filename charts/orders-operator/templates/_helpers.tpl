@@ -110,7 +110,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "orders-operator.controllerEnv" -}}
 - {name: DEFAULT_IMAGE, value: {{ include "orders-operator.image" . | quote }}}
 - {name: SERVICE_ACCOUNT_PATH, value: {{ include "orders-operator.accountPath" "controller" }}}
-- {name: LEASE_NAMESPACE, value: {{ .Release.Namespace | quote }}}
+- {name: LEASE_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 - {name: LEASE_NAME, value: {{ include "orders-operator.leaseName" . | quote }}}
 - {name: CONCURRENCY, value: {{ .Values.controller.concurrency | quote }}}
 {{- with .Values.controller.rollout }}
@@ -132,7 +132,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Environment variables of the sweeper. */}}
 {{- define "orders-operator.sweeperEnv" -}}
 - {name: SERVICE_ACCOUNT_PATH, value: {{ include "orders-operator.accountPath" "sweeper" }}}
-- {name: LEASE_NAMESPACE, value: {{ .Release.Namespace | quote }}}
+- {name: LEASE_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 - {name: LEASE_NAME, value: {{ include "orders-operator.sweeperLeaseName" . | quote }}}
 - {name: MAX_SLEEP_SECONDS, value: {{ .Values.sweeper.maxSleepSeconds | quote }}}
 - {name: ADMIN_PORT, value: "8082"}

@@ -1,0 +1,107 @@
+"""The chart as a package, and as YAML for those who have no Helm."""
+import re
+import shutil
+import subprocess
+
+from bedlib import tools
+
+NAMESPACE = NAME = "orders-operator"
+NAMESPACED = ("--set", f"watchNamespaces={{{NAMESPACE}}},ingressClasses.enabled=false,rbac.aggregateClusterRoles=false")
+# What only Helm needs.
+OF_HELM = re.compile(r"^ +(app\.kubernetes\.io/managed-by: Helm|helm\.sh/chart: .*|helm\.sh/resource-policy: keep)\n", re.MULTILINE)
+NAMESPACE_OBJECT = f"""---
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {NAMESPACE}
+  labels: {{pod-security.kubernetes.io/enforce: restricted}}
+"""
+OWN_NAMESPACE = "- {name: WATCH_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}"
+
+KUSTOMIZATION = """# {what}
+# Take it as a base; an overlay may set `namespace`, and `images` together with `configurations`, by which the image that the
+# pods of the orders API have follows that of the operator. See ../overlay.
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+{resources}
+"""
+OVERLAY = """# An example: the operator in another namespace, with an image of another registry.
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: {namespace}
+resources:
+  - ../base
+images:
+  - {{name: {repository}, newName: mirror.example/{name}, newTag: "{version}"}}
+configurations:
+  - images.yaml
+"""
+IMAGES_CONFIGURATION = """# The controller gives the pods of OrdersServices the image in this variable.
+images:
+  - {kind: Deployment, group: apps, path: "spec/template/spec/containers/env/value"}
+"""
+
+
+def helm(*words):
+    command = [shutil.which("helm") or tools.cluster() / "helm", *words]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"dev/release: helm {' '.join(map(str, words))}: {result.stderr}")
+    return result.stdout
+
+
+def package(chart, repository, out, work):
+    """The chart, whose images are those of `repository`, as a package that `helm push` takes."""
+    copy = work / "orders-operator"
+    shutil.copytree(chart, copy)
+    for name in ("values.yaml", "README.md"):
+        file = copy / name
+        before, after = (("repository: orders-operator\n", f"repository: {repository}\n") if name == "values.yaml"
+                         else ('`"orders-operator"`', f'`"{repository}"`'))
+        text = file.read_text()
+        if before not in text:
+            raise SystemExit(f"dev/release: {file.name} of the chart does not have {before!r}")
+        file.write_text(text.replace(before, after, 1))
+    helm("package", copy, "--destination", out)
+    return copy
+
+
+def without_helm(text):
+    """A manifest without what only Helm needs: its comments about templates, its labels and its annotation."""
+    text = OF_HELM.sub("", text)
+    text = re.sub(r"^# Source: .*\n", "", text, flags=re.MULTILINE)
+    # An annotation that was the only one.
+    return re.sub(r"^ +annotations:\n(?=  \S)", "", text, flags=re.MULTILINE)
+
+
+def rendered(chart, *words):
+    return without_helm(helm("template", NAME, chart, "--namespace", NAMESPACE, *words))
+
+
+def write(chart, repository, version, out):
+    """install.yaml, namespace-install.yaml, crd.yaml, and the same for kustomize."""
+    crd = without_helm(helm("template", NAME, chart, "--show-only", "templates/crd.yaml"))
+    operator = rendered(chart, "--set", "crds.enabled=false")
+    namespaced = rendered(chart, "--set", "crds.enabled=false", *NAMESPACED)
+    namespaced = re.sub(r"- \{name: WATCH_NAMESPACE, value: .*\}", OWN_NAMESPACE, namespaced)
+    (out / "crd.yaml").write_text(crd)
+    (out / "install.yaml").write_text(crd + NAMESPACE_OBJECT + operator)
+    (out / "namespace-install.yaml").write_text(namespaced)
+
+    kustomize = out / "kustomize"
+    for folder, what, files in (
+        ("crd", "The CustomResourceDefinition alone.", {"crd.yaml": crd}),
+        ("base", "The operator for the whole cluster, with its CRD; without a Namespace.", {"operator.yaml": operator, "../crd": None}),
+        ("namespaced", "The operator for its own namespace only; the CRD must be there.", {"operator.yaml": namespaced}),
+    ):
+        (kustomize / folder).mkdir(parents=True)
+        for name, text in files.items():
+            if text is not None:
+                (kustomize / folder / name).write_text(text)
+        resources = "\n".join(f"  - {name}" for name in files)
+        (kustomize / folder / "kustomization.yaml").write_text(KUSTOMIZATION.format(what=what, resources=resources))
+    overlay = kustomize / "overlay"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(OVERLAY.format(namespace="operators", repository=repository, name=NAME, version=version))
+    (overlay / "images.yaml").write_text(IMAGES_CONFIGURATION)

@@ -1,0 +1,225 @@
+//! What `make release` makes: files from which someone installs without this repository, and which say what they are.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    bed::setting,
+    chart_installs::{clear, done},
+    cluster::{SPARE_API, TestNamespace, root, yaml_documents},
+};
+
+/// A release of this checkout, without what must be compiled; removed in the end.
+struct Release(PathBuf);
+
+impl Release {
+    fn make() -> Self {
+        let out = std::env::temp_dir().join(format!("orders-operator-release-{:016x}", fastrand::u64(..)));
+        let mut command = Command::new("dev/release");
+        command.current_dir(root()).env("OUT", &out).env("ARCHS", "none").env("BUILDS_ALONE", "yes");
+        let output = command.env("REPOSITORY", "registry.example/team/orders-operator").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self(out)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn objects(&self, name: &str) -> Vec<Value> {
+        yaml_documents(&self.read(name))
+    }
+}
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The kinds of objects, each once.
+fn kinds(objects: &[Value]) -> BTreeSet<&str> {
+    objects.iter().map(|object| object["kind"].as_str().unwrap()).collect()
+}
+
+fn files(folder: &Path, all: &mut BTreeSet<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path, all) } else { drop(all.insert(path)) }
+    }
+}
+
+#[test]
+fn a_release_has_the_version_everywhere_and_a_digest_of_every_file() {
+    let release = Release::make();
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(release.0.join(format!("orders-operator-{version}.tgz")).is_file());
+    assert!(release.read("RELEASE_NOTES.md").starts_with(&format!("# orders-operator {version}")));
+    assert!(release.read("RELEASE_NOTES.md").contains("Upgrading from"));
+    let image = format!("registry.example/team/orders-operator:{version}");
+    for manifest in ["install.yaml", "namespace-install.yaml"] {
+        let objects = release.objects(manifest);
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        for container in deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
+            assert_eq!(container["image"], image);
+        }
+        for only_for_helm in ["helm.sh/", "managed-by: Helm", "# Source:"] {
+            assert!(!release.read(manifest).contains(only_for_helm), "{manifest} has {only_for_helm}");
+        }
+    }
+    assert_eq!(release.objects("crd.yaml")[0]["spec"], crd()["spec"]);
+
+    let checked =
+        Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&release.0);
+    let checked = { checked }.output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let mut all = BTreeSet::new();
+    files(&release.0, &mut all);
+    let sums = release.read("SHA256SUMS");
+    assert_eq!(sums.lines().count(), all.len() - 1, "every file but itself");
+    let provenance: Value = serde_json::from_str(&release.read("provenance.intoto.json")).unwrap();
+    let subjects = provenance["subject"].as_array().unwrap();
+    assert_eq!(subjects.len(), all.len() - 2, "every file but itself and the sums");
+    for subject in subjects {
+        let digest = subject["digest"]["sha256"].as_str().unwrap();
+        assert!(sums.contains(&format!("{digest}  {}\n", subject["name"].as_str().unwrap())), "{subject}");
+    }
+}
+
+fn crd() -> Value {
+    let text = std::fs::read_to_string(root().join("crds/ordersservices.yaml")).unwrap();
+    yaml_documents(&text).remove(0)
+}
+
+#[test]
+fn the_namespaced_manifest_has_nothing_of_the_whole_cluster_and_follows_its_namespace() {
+    let release = Release::make();
+    let objects = release.objects("namespace-install.yaml");
+    assert!(objects.iter().all(|object| object["metadata"]["namespace"] == "orders-operator"));
+    assert!(
+        !kinds(&objects).contains("CustomResourceDefinition") && !kinds(&objects).contains("ClusterRole")
+    );
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let from_field = json!({"fieldRef": {"fieldPath": "metadata.namespace"}});
+    for container in deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
+        let env = container["env"].as_array().unwrap();
+        for name in ["WATCH_NAMESPACE", "LEASE_NAMESPACE"] {
+            let variable = env.iter().find(|variable| variable["name"] == name).unwrap();
+            assert_eq!(variable["valueFrom"], from_field);
+        }
+    }
+}
+
+#[test]
+fn the_bill_of_materials_has_what_is_linked_into_the_program_in_the_locked_versions() {
+    let script = "import sys; sys.path.insert(0, 'dev'); from releaselib import origin; \
+                  print(origin.bill_of_materials('x86_64-unknown-linux-gnu'))";
+    let output = Command::new("python3").args(["-c", script]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let bill: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&json!("CycloneDX"), &json!("1.5")));
+    assert_eq!(bill["metadata"]["component"]["version"], env!("CARGO_PKG_VERSION"));
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let components = bill["components"].as_array().unwrap();
+    assert!(components.len() > 100, "{}", components.len());
+    let mut names = BTreeSet::new();
+    for component in components {
+        let text = |field: &str| component[field].as_str().unwrap();
+        let locked = format!("name = \"{}\"\nversion = \"{}\"\n", text("name"), text("version"));
+        assert!(lock.contains(&locked), "{component}");
+        assert!(
+            component["hashes"][0]["content"].is_string() && component["licenses"].is_array(),
+            "{component}"
+        );
+        names.insert(text("name"));
+    }
+    assert!(names.contains("kube-client") && names.contains("mongodb"));
+    assert!(!names.contains("proptest"), "what only tests need is not in the program");
+}
+
+#[tokio::test]
+async fn from_the_release_alone_the_manifests_and_the_overlays_of_kustomize_install_the_operator() {
+    let release = spawn_blocking(Release::make).await.unwrap();
+    let _alone = SPARE_API.lock().await;
+    let namespace = TestNamespace::create_at("release", &setting("SPARE_KUBECONFIG")).await;
+    let (client, folder) = (namespace.client.clone(), release.0.display().to_string());
+    let version = env!("CARGO_PKG_VERSION");
+    let repository = "registry.example/team/orders-operator";
+    let follows = format!("{repository}:{version} {repository}:{version}\n");
+    let elsewhere =
+        format!("mirror.example/orders-operator:{version} mirror.example/orders-operator:{version}\n");
+    let images = "get deployment orders-operator -o jsonpath='{.spec.template.spec.containers[0].image} \
+                  {.spec.template.spec.containers[0].env[?(@.name==\"DEFAULT_IMAGE\")].value}{\"\\n\"}'";
+    let applied = "kubectl apply --server-side";
+    for (install, remove, place, expected) in [
+        (format!("{applied} -f {folder}/install.yaml"), "install.yaml", "orders-operator", &follows),
+        (
+            format!(
+                "{applied} -f {folder}/crd.yaml; kubectl create namespace orders-operator; \
+                 {applied} -f {folder}/namespace-install.yaml"
+            ),
+            "namespace-install.yaml",
+            "orders-operator",
+            &follows,
+        ),
+        (
+            format!("kubectl create namespace operators; {applied} -k {folder}/kustomize/overlay"),
+            "",
+            "operators",
+            &elsewhere,
+        ),
+        (
+            format!(
+                "helm install orders-operator {folder}/orders-operator-{version}.tgz -n operators --create-namespace"
+            ),
+            "",
+            "operators",
+            &follows,
+        ),
+    ] {
+        clear(&client).await;
+        done(&install).await;
+        assert_eq!(&done(&format!("kubectl -n {place} {images}")).await, expected, "{install}");
+        let account = format!("--as system:serviceaccount:{place}:orders-operator -n {place}");
+        let may = format!("kubectl auth can-i patch ordersservices.ticketing.dev/status {account}");
+        assert_eq!(done(&may).await, "yes\n", "{install}");
+        if !remove.is_empty() {
+            done(&format!("kubectl delete --wait=false -f {folder}/{remove}")).await;
+        }
+    }
+    // What a namespaced overlay makes of the names of its namespace.
+    let overlay = release.0.join("elsewhere");
+    std::fs::create_dir(&overlay).unwrap();
+    let kustomization = "namespace: shop-a\nresources: [../kustomize/namespaced]\n";
+    std::fs::write(overlay.join("kustomization.yaml"), kustomization).unwrap();
+    let objects = yaml_documents(&done(&format!("kubectl kustomize {}", overlay.display())).await);
+    for object in objects {
+        assert!(
+            !object.to_string().contains("\"orders-operator\",\"namespace\":\"orders-operator\""),
+            "{object}"
+        );
+        assert_eq!(object["metadata"]["namespace"], "shop-a", "{object}");
+        if object["kind"] == "RoleBinding" {
+            assert_eq!(object["subjects"][0]["namespace"], "shop-a", "{object}");
+        }
+    }
+    clear(&client).await;
+    // The last manifest has left them to the cluster.
+    done("kubectl delete clusterrole,clusterrolebinding -l app.kubernetes.io/name=orders-operator --ignore-not-found").await;
+    namespace.remove().await;
+}
+
+#[test]
+fn the_labels_of_the_image_say_the_version_of_the_program() {
+    let dockerfile = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
+    let label = format!("org.opencontainers.image.version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(dockerfile.contains(&label), "{label}");
+    let licence = format!("org.opencontainers.image.licenses=\"{}\"", env!("CARGO_PKG_LICENSE"));
+    assert!(dockerfile.contains(&licence), "{licence}");
+}
