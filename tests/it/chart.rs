@@ -111,7 +111,7 @@ fn the_image_is_named_by_its_digest_or_its_tag_also_by_one_that_helm_takes_for_a
         match expected {
             Some(expected) => assert_eq!(images(&arguments), [&*format!("orders-operator:{expected}"); 3]),
             None => assert!(
-                refused_chart(&arguments).contains("at '/image/tag': got number, want string or integer")
+                refused_chart(&arguments).contains("at '/image/tag': got number, want integer or string")
             ),
         }
     }

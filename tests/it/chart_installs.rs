@@ -251,23 +251,33 @@ async fn editors_of_a_namespace_write_its_resources_and_viewers_read_them() {
         apply_any(&namespace.client, binding).await;
     }
     let writes = |role: &str| role != "view";
-    for (verb, resource, may) in [
-        ("get", "ordersservices.ticketing.dev", &(|_: &str| true) as &dyn Fn(&str) -> bool),
-        ("watch", "ordersservices.ticketing.dev", &|_| true),
-        ("get", "ordersservices.ticketing.dev/status", &|_| true),
-        ("create", "ordersservices.ticketing.dev", &writes),
-        ("patch", "ordersservices.ticketing.dev", &writes),
-        ("deletecollection", "ordersservices.ticketing.dev", &writes),
-        ("update", "ordersservices.ticketing.dev/scale", &writes),
-        ("patch", "ordersservices.ticketing.dev/status", &|_| false),
+    for (verb, subresource, may) in [
+        ("get", "", &(|_: &str| true) as &dyn Fn(&str) -> bool),
+        ("watch", "", &|_| true),
+        ("get", "status", &|_| true),
+        ("create", "", &writes),
+        ("patch", "", &writes),
+        ("deletecollection", "", &writes),
+        ("update", "scale", &writes),
+        ("patch", "status", &|_| false),
     ] {
         for role in ["view", "edit", "admin"] {
             let expected = if may(role) { "yes" } else { "no" };
             let account = format!("system:serviceaccount:{}:{role}", namespace.name);
-            let arguments =
-                ["auth", "can-i", verb, resource, "--namespace", &namespace.name, "--as", &account];
+            let arguments = [
+                "auth",
+                "can-i",
+                verb,
+                "ordersservices.ticketing.dev",
+                "--subresource",
+                subresource,
+                "--namespace",
+                &namespace.name,
+                "--as",
+                &account,
+            ];
             let arguments = arguments.map(str::to_owned);
-            eventually(&format!("{role}: {expected} to {verb} {resource}"), || async {
+            eventually(&format!("{role}: {expected} to {verb} {subresource:?}"), || async {
                 let arguments = arguments.clone();
                 let kubectl = move || Command::new("kubectl").args(arguments).output().unwrap().stdout;
                 let told = String::from_utf8(spawn_blocking(kubectl).await.unwrap()).unwrap();
