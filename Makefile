@@ -28,7 +28,7 @@ test: ## Run every test, against a real API server and database; `check` has the
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
 cargo = echo "cargo $(3)" && dev/locked $(BED) cargo "compiling $(1)" $(2) -- cargo $(3)
 
-check: lints docs dependencies ## Check format, lints, docs, licences, duplicate dependencies and (ADVISORIES=fetch) advisories, without any server
+check: lints docs dependencies workflows ## Check format, lints, docs, licences, duplicate dependencies, workflows and (ADVISORIES=fetch) advisories, without any server
 
 lints:
 	cargo fmt --check
