@@ -56,7 +56,7 @@ class ControlPlane:
                 "--kubelet-preferred-address-types=InternalIP", f"--kubelet-client-certificate={pki}/admin.crt",
                 f"--kubelet-client-key={pki}/admin.key", "--endpoint-reconciler-type=none" if self.address == "127.0.0.1" else
                 "--endpoint-reconciler-type=lease", env=self.environment)
-        wait_for(self.part, "the API server", self.ready, 90, server.log, lambda: server.alive() and etcd.alive())
+        wait_for(self.part, "the API server", self.ready, 180, server.log, lambda: server.alive() and etcd.alive())
         if not controllers.alive():
             controllers.start(
                 *self.inside, programs / "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--secure-port=0", *self.manager,

@@ -78,7 +78,7 @@ class Node:
         self._start_agents()
         self._publish()
         kubelet = self.processes["kubelet"]
-        wait_for("node", "the node", self._is_ready, 90, kubelet.log, kubelet.alive)
+        wait_for("node", "the node", self._is_ready, 180, kubelet.log, kubelet.alive)
 
     def down(self):
         for name in ("kubelet", "kube-proxy", "kube-scheduler"):
