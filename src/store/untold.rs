@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Collection,
@@ -21,7 +22,7 @@ use super::{
     answer::at_most,
     cast,
     database::Store,
-    document::{self, ORDERS, object_id, timestamp, to_order},
+    document::{self, ORDERS, object_id, statuses, timestamp, to_order},
     error::StoreError,
     outbox::{AGAIN, CREATED, FIRST_REFUSED, OUTBOX, REFUSED, REFUSED_SINCE, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
@@ -124,7 +125,20 @@ impl UntoldOrder {
     }
 
     fn is_being_made_known(&self) -> bool {
-        self.changes.iter().any(|change| matches!(change.kind, ChangeKind::Created { .. }))
+        self.price().is_some()
+    }
+
+    /// The price with which its making is told.
+    fn price(&self) -> Option<f64> {
+        self.changes.iter().find_map(|change| match change.kind {
+            ChangeKind::Created { price } => Some(price),
+            ChangeKind::Updated | ChangeKind::Cancelled | ChangeKind::Completed => None,
+        })
+    }
+
+    /// Price, mark and time, if its making is told again.
+    fn told_again(&self) -> Option<(f64, &str, Option<Timestamp>)> {
+        Some((self.price()?, self.again.as_deref()?, self.since))
     }
 }
 
@@ -141,7 +155,39 @@ impl Store {
         let tickets: HashSet<_> =
             first.iter().filter(|untold| untold.is_being_made_known()).map(|untold| untold.ticket).collect();
         let of_tickets = self.untold_of(&tickets, limit.saturating_mul(PER_TICKETS)).await?;
-        Ok(Untold { orders: complete(first, of_tickets, &tickets), is_full })
+        let mut orders = complete(first, of_tickets, &tickets);
+        orders.extend(self.holders_after(&orders).await?);
+        Ok(Untold { orders, is_full })
+    }
+
+    /// The orders that hold the tickets of those that are over and told of again. Neighbours keep one order for each ticket,
+    /// so these are told again after them, whether they are noted or not: whoever notes may be interrupted in between.
+    async fn holders_after(&self, orders: &[UntoldOrder]) -> Result<Vec<UntoldOrder>, StoreError> {
+        let over = orders.iter().filter(|untold| untold.order.status == OrderStatus::Cancelled);
+        let over: HashMap<_, _> =
+            over.filter_map(|untold| Some((untold.ticket, untold.told_again()?))).collect();
+        if over.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<_> = over.keys().map(|ticket| object_id(ticket.bytes())).collect();
+        let filter = doc! { "ticket": { "$in": ids }, "status": { "$in": statuses(&OrderStatus::ACTIVE) } };
+        let active = self.acknowledged_orders();
+        let found: Vec<RawDocumentBuf> = retry::patiently(LOOKING, || async {
+            retry::transient(LOOKING, || async {
+                active.find(filter.clone()).projection(needed()).await?.try_collect().await
+            })
+            .await
+        })
+        .await?;
+        let noted = orders.iter().filter(|untold| untold.is_being_made_known());
+        let noted: HashSet<_> = noted.map(|untold| untold.order.id).collect();
+        let holder = |document: &RawDocumentBuf| {
+            let order = to_order(document).ok().filter(|order| !noted.contains(&order.id))?;
+            let ticket = order.ticket?;
+            let (price, again, since) = over.get(&ticket)?;
+            Some(holder(order, ticket, payment_of(document), *price, again, *since))
+        };
+        Ok(found.iter().filter_map(holder).collect())
     }
 
     /// What is to be told of these tickets.
@@ -327,6 +373,27 @@ impl Store {
         let options = mongodb::options::CollectionOptions::builder().read_concern(ReadConcern::majority());
         self.database.collection_with_options(ORDERS, options.build())
     }
+}
+
+/// An order with all that is told of one that holds its ticket.
+fn holder(
+    order: Order,
+    ticket: TicketId,
+    payment: Option<String>,
+    price: f64,
+    again: &str,
+    since: Option<Timestamp>,
+) -> UntoldOrder {
+    let (version, is_complete) = (order.version, order.status == OrderStatus::Complete);
+    let mut changes = vec![Change { version: Version(0), kind: ChangeKind::Created { price } }];
+    let begun = Version(version.0.saturating_sub(u32::from(is_complete)));
+    if begun > Version(0) {
+        changes.push(Change { version: begun, kind: ChangeKind::Updated });
+    }
+    if is_complete {
+        changes.push(Change { version, kind: ChangeKind::Completed });
+    }
+    UntoldOrder { order, ticket, payment, changes, refused: Vec::new(), since, again: Some(again.to_owned()) }
 }
 
 /// What is to be told of the tickets of a batch, which was read after the batch.

@@ -225,7 +225,7 @@ async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource
     done(&format!("{upgrade} --set replicaCount=null")).await;
     assert_eq!(state(&client).await, before);
     assert_eq!(replicas().await, Some(3), "what was set stays");
-    let roles = "kubectl get clusterroles,clusterrolebindings -o name | grep orders-operator | sort";
+    let roles = "kubectl get clusterroles,clusterrolebindings -o name | grep /orders-operator | sort";
     let names = done(roles).await;
     assert!(names.lines().all(|name| name.contains("/orders-operator:orders-operator")), "{names}");
     assert_eq!(names.lines().count(), 6, "{names}");

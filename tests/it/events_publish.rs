@@ -9,7 +9,7 @@ use std::{
 
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio::task::spawn_blocking;
@@ -206,6 +206,25 @@ async fn beside_pods_under_load_and_interrupted_every_ticket_ends_with_what_hold
     // Nothing of it is left in the database.
     let noted = system.database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await;
     assert_eq!(noted.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupted_between_two_orders_of_a_ticket_it_still_ends_with_what_holds_it() {
+    let system = System::new().await;
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    let ticket = system.database.ticket().await;
+    let over = reserve(&pod, "ada", ticket).await.unwrap();
+    assert_eq!(cancel(&pod, "ada", &over).await, StatusCode::NO_CONTENT);
+    reserve(&pod, "bob", ticket).await.unwrap();
+    check_history(&system, false).await;
+    // Noted as by a run that was killed before it came to the order of bob.
+    let note = doc! { "outbox": { "created": 20.0, "again": "x", "since": DateTime::now() } };
+    let id = doc! { "_id": ObjectId::parse_str(&over).unwrap() };
+    system.database.orders().update_one(id, doc! { "$set": note }).await.unwrap();
+    system.all_told().await;
+    system.streams().await.wait_for(&system.stream, 6).await;
+    check_tickets(&system).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
