@@ -91,11 +91,13 @@ const NAMESPACES: [&str; 14] = [
 
 /// Removes every release in these namespaces, the namespaces and the CRD.
 pub(crate) async fn clear(client: &kube::Client) {
-    for namespace in NAMESPACES {
-        done(&format!(
-            "helm list --all --short --namespace {namespace} | xargs -r helm uninstall --namespace {namespace}"
-        ))
-        .await;
+    let listed = done("helm list --all --all-namespaces --output json").await;
+    let releases: Value = serde_json::from_str(&listed).unwrap();
+    for release in releases.as_array().unwrap() {
+        let (name, namespace) = (release["name"].as_str().unwrap(), release["namespace"].as_str().unwrap());
+        if NAMESPACES.contains(&namespace) {
+            done(&format!("helm uninstall {name} --namespace {namespace}")).await;
+        }
     }
     let crds = Api::<CustomResourceDefinition>::all(client.clone());
     drop(crds.delete(CRD, &DeleteParams::default()).await);
