@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 3 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test check lints docs dependencies workflows suite soak mutants chaos-events attack bench-api bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
+.PHONY: help demo test check lints docs book dependencies workflows suite soak mutants chaos-events attack bench-api bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -28,7 +28,7 @@ test: ## Run every test, against a real API server and database; `check` has the
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
 cargo = echo "cargo $(3)" && dev/locked $(BED) cargo "compiling $(1)" $(2) -- cargo $(3)
 
-check: lints docs dependencies workflows ## Check format, lints, docs, licences, duplicate dependencies, workflows and (ADVISORIES=fetch) advisories, without any server
+check: lints docs book dependencies workflows ## Check format, lints, docs, the book, licences, duplicate dependencies, workflows and (ADVISORIES=fetch) advisories, without any server
 
 lints:
 	cargo fmt --check
@@ -36,6 +36,9 @@ lints:
 
 docs:
 	@export RUSTDOCFLAGS="-D warnings"; $(call cargo,the docs,30,doc --locked --no-deps --lib)
+
+book: ## Build the book, docs/ as a site with search, into the cache; a dead link, or a reference that is not current, is an error
+	@dev/book check && dev/book build
 
 # cargo-deny is built for it where it is not in the cache.
 dependencies:
@@ -89,13 +92,14 @@ chaos-events: ## Kill, freeze and restart what carries events, and judge what wa
 	    CHAOS_SEED=$$seed CHAOS_SECONDS=$(or $(SECONDS),600) $(BED) exec -- dev/locked \
 	      cargo test --locked --test it -- events_chaos::on_$$broker --nocapture || exit 1; done; done
 
-generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, docs/openapi.json, and what is made of the chart's values
+generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, docs/openapi.json, what is made of the chart's values, and the book's reference
 	dev/locked cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml
 	cp $(ORDERS_CACHE)/crd.yaml crds/ordersservices.yaml
 	mv $(ORDERS_CACHE)/crd.yaml charts/orders-operator/files/ordersservices.yaml
 	dev/locked cargo run --locked --quiet -- openapi > $(ORDERS_CACHE)/openapi.json
 	mv $(ORDERS_CACHE)/openapi.json docs/openapi.json
 	dev/chart write
+	dev/book generate --program "$(CARGO_TARGET_DIR)/debug/orders-operator"
 
 image: ## Build the image, and load it where the bed's node is up; PROFILE=demo compiles in a third of the time, and is slower
 	@dev/image

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import tomllib
 import zipfile
@@ -211,6 +212,33 @@ def pypi_tool(name):
         shutil.rmtree(downloads)
 
     return cached(f"tools/{name}-{pin['version']}", build) / name
+
+
+def python_packages(name):
+    """The folder with some Python packages, each in the version that is pinned."""
+    pins = VERSIONS["python"][name]
+
+    def build(folder):
+        with step(f"fetching the Python packages of the {name}"):
+            run(name, [sys.executable, "-m", "pip", "install", "--no-deps", "--no-compile", "--disable-pip-version-check", "--root-user-action=ignore",
+                       "-q", "--target", folder / "packages", *pins], log_of(name))
+
+    # Some are compiled for one version of Python.
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return cached(f"tools/{name}-{hashlib.sha256(' '.join([version, *pins]).encode()).hexdigest()[:8]}", build) / "packages"
+
+
+def npm_file(name):
+    """The path of a file of an npm package."""
+    pin = VERSIONS["npm"][name]
+
+    def build(folder):
+        with step(f"fetching {name} {pin['version']}"):
+            run(name, ["npm", "pack", "--silent", "--pack-destination", folder, f"{name}@{pin['version']}"], log_of(name), cwd="/")
+        with tarfile.open(next(folder.glob("*.tgz"))) as package, package.extractfile(f"package/{pin['file']}") as source:
+            (folder / Path(pin["file"]).name).write_bytes(source.read())
+
+    return cached(f"tools/{name}-{pin['version']}", build) / Path(pin["file"]).name
 
 
 def node_packages(project):

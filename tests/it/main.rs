@@ -13,6 +13,7 @@ mod api_process;
 mod api_security;
 mod architecture;
 mod bed;
+mod book;
 mod chart;
 mod chart_installs;
 mod cluster;

@@ -1,0 +1,1 @@
+"""The book: what is generated of it, and how it becomes a site."""
