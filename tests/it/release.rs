@@ -86,6 +86,7 @@ fn a_release_has_the_version_everywhere_and_a_digest_of_every_file() {
     files(&release.0, &mut all);
     let sums = release.read("SHA256SUMS");
     assert_eq!(sums.lines().count(), all.len() - 1, "every file but itself");
+    assert_eq!(Release::make().read("SHA256SUMS"), sums, "the same sources make the same files");
     let provenance: Value = serde_json::from_str(&release.read("provenance.intoto.json")).unwrap();
     let subjects = provenance["subject"].as_array().unwrap();
     assert_eq!(subjects.len(), all.len() - 2, "every file but itself and the sums");
