@@ -12,11 +12,12 @@
 //! crd/         the OrdersService resource: spec, status, validation rules, conditions
 //! routing/     ingress ordering, pure: canonical paths, the order, conflicts
 //! controller/  dereference -> validate -> build -> apply -> status
+//! migrate/     `migrate`: from hand-written manifests to an OrdersService
 //! runtime/     what every long-running subcommand shares: admin server, shutdown, telemetry
 //! ```
 //!
 //! Imports point one way: `api -> events -> store -> order`, `sweeper -> store -> order`,
-//! `import -> store -> order`, `check -> store -> order`, `sweeper -> crd`, `controller -> routing`, `controller -> crd`, and anything may use
+//! `import -> store -> order`, `check -> store -> order`, `sweeper -> crd`, `migrate -> controller -> routing`, `controller -> crd`, and anything may use
 //! `runtime`. `order` and
 //! `routing` import nothing of ours and do no I/O. `tests/it/architecture.rs` holds these rules
 //! against the `use` lines.
@@ -31,6 +32,7 @@ pub mod controller;
 pub mod crd;
 pub mod events;
 pub mod import;
+pub mod migrate;
 pub mod order;
 pub mod routing;
 pub mod runtime;

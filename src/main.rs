@@ -11,7 +11,7 @@ use orders_operator::{
     controller::{self, render},
     crd,
     events::{dead_letters, publish},
-    import,
+    import, migrate,
     runtime::{telemetry, traces::Traces},
     sweeper,
 };
@@ -30,6 +30,7 @@ use tokio::runtime::Builder;
   orders-operator crd | kubectl apply -f -                         install the CRD
   orders-operator controller                                       run against $KUBECONFIG's cluster
   orders-operator render examples/ --default-image orders:1        print what would be applied
+  orders-operator migrate infra/k8s > orders.yaml                  from hand-written manifests
   orders-operator serve --port 3000                                with JWT_KEY and MONGO_URI set
   orders-operator tickets import tickets.ndjson                    with MONGO_URI set
   orders-operator orders check                                     with MONGO_URI set
@@ -61,6 +62,8 @@ enum Command {
     Openapi,
     /// Print the children that the controller would create for OrdersServices in files, without a cluster
     Render(render::RenderArgs),
+    // The help is that of the arguments.
+    Migrate(migrate::MigrateArgs),
     /// Manage the local copies of tickets
     Tickets(Tickets),
     /// Examine the orders of a database
@@ -161,6 +164,19 @@ async fn run(command: Command) -> ExitCode {
         },
         Command::Render(args) => match render::render(&args) {
             Ok(yaml) => exit_code(print(&yaml)),
+            Err(error) => failed(&error, 1),
+        },
+        Command::Migrate(args) => match migrate::run(args).await {
+            Ok(migrated) => {
+                let code = migrated.exit_code();
+                match print(&migrated.yaml) {
+                    Ok(()) => {
+                        eprint!("{}", migrated.findings.table());
+                        ExitCode::from(code)
+                    }
+                    Err(error) => failed(&error, 1),
+                }
+            }
             Err(error) => failed(&error, 1),
         },
         Command::Tickets(Tickets { command: TicketsCommand::Import(args) }) => {

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each module may import of ours; all may import `runtime`.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("order", &[]),
     ("routing", &[]),
     ("runtime", &[]),
@@ -19,6 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("api", &["order", "store", "events", "runtime"]),
     ("sweeper", &["order", "store", "crd", "runtime"]),
     ("controller", &["routing", "crd", "runtime"]),
+    ("migrate", &["controller", "routing", "crd", "runtime"]),
 ];
 
 /// What each room of the controller may import of its other rooms; files that are in no room may be imported by all.
@@ -37,8 +38,8 @@ const MAY_USE_CRATE: [(&str, &[&str]); 6] = [
     ("async_nats::", &["events"]),
     ("prost::", &["events"]),
     ("axum::", &["api", "runtime"]),
-    ("kube::Client", &["controller", "sweeper", "runtime"]),
-    ("kube::Api", &["controller", "sweeper", "runtime"]),
+    ("kube::Client", &["controller", "sweeper", "migrate", "runtime"]),
+    ("kube::Api", &["controller", "sweeper", "migrate", "runtime"]),
 ];
 
 /// A module as the names from the root of the crate to it, such as `["crd", "spec"]`.

@@ -54,6 +54,7 @@ mod lease;
 mod list;
 mod log_lines;
 mod machine;
+mod migrate;
 mod mongo;
 mod mongoose;
 mod nats;

@@ -9,8 +9,10 @@
 //! files      reading the inputs
 //! conflicts  routes that several of the inputs claim
 //! explain    which rule a request takes
+//! alone      what is wrong with one OrdersService by itself
 //! ```
 
+mod alone;
 mod args;
 mod conflicts;
 mod explain;
@@ -18,6 +20,7 @@ mod files;
 
 use std::{io, path::PathBuf};
 
+pub use alone::problems;
 pub use args::RenderArgs;
 use serde_json::Value;
 use thiserror::Error;

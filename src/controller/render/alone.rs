@@ -1,0 +1,14 @@
+//! What is wrong with one OrdersService by itself.
+
+use crate::{
+    controller::reconcile::{dereference::Dereferenced, validate::validate},
+    crd::OrdersService,
+};
+
+/// Every problem of an OrdersService, but for what other objects claim. One without an image gets the operator's.
+pub fn problems(service: &OrdersService) -> Vec<String> {
+    match validate(service, &Dereferenced::default(), Some("orders-operator")) {
+        Ok(_) => Vec::new(),
+        Err(found) => found.into_iter().map(|found| found.message).collect(),
+    }
+}

@@ -1,0 +1,83 @@
+//! What becomes of the annotations of Ingresses.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::{
+    finding::{Findings, Notes, Whom},
+    ingress::OldIngress,
+    judge,
+    workload::is_of_tools,
+};
+
+/// The annotations of the new Ingress: those of the old ones that an OrdersService may have.
+pub(super) fn merged(
+    used: &[&OldIngress],
+    hosts: &[String],
+    findings: &mut Findings,
+) -> BTreeMap<String, String> {
+    let mut merged = BTreeMap::<String, String>::new();
+    for ingress in used {
+        let mut notes = Notes::about(&ingress.label, findings);
+        for (name, value) in &ingress.annotations {
+            if is_of_tools(name) {
+                continue;
+            }
+            let rest = name.split_once('/').map_or("", |(_, rest)| rest);
+            if rest == "use-regex" {
+                notes.dropped(
+                    Whom::Users,
+                    format!("annotation {name}: routes are plain prefixes, which need no regexes"),
+                );
+                continue;
+            }
+            if rest == "rewrite-target" {
+                notes.dropped(
+                    Whom::Users,
+                    format!("annotation {name}: what it does is said of each path that it is for"),
+                );
+                continue;
+            }
+            let alone = json!({"hosts": hosts, "annotations": {name.as_str(): value}});
+            if let Some(problem) = judge::of_ingress(alone).into_iter().next() {
+                notes.left(Whom::Users, format!("annotation {name} was left out: {problem}"));
+                continue;
+            }
+            match merged.get(name) {
+                Some(known) if known == value => {}
+                Some(known) => notes.left(
+                    Whom::Users,
+                    format!("annotation {name} is {value:?} here and {known:?} in another Ingress: the OrdersService has the latter"),
+                ),
+                None => {
+                    if used.len() > 1 && used.iter().any(|other| other.annotations.get(name) != Some(value)) {
+                        notes.changed(
+                            Whom::Users,
+                            format!("annotation {name} is for all routes now, also for those of the other Ingresses"),
+                        );
+                    }
+                    if may_change_paths(rest) {
+                        notes.left(
+                            Whom::Users,
+                            format!(
+                                "annotation {name} is kept, and may change paths or have rules of its own: see that it fits plain prefixes, \
+                                 and the path of the orders API"
+                            ),
+                        );
+                    }
+                    merged.insert(name.clone(), value.clone());
+                }
+            }
+        }
+    }
+    merged
+}
+
+/// Whether what it says may concern paths, which are written otherwise now.
+fn may_change_paths(name: &str) -> bool {
+    name.ends_with("snippet")
+        || name.ends_with("router.middlewares")
+        || name.contains("rewrite")
+        || name.contains("strip-path")
+}

@@ -1,0 +1,56 @@
+//! The command line of `migrate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Translate the manifests of a hand-written system into an OrdersService
+///
+/// It reads the Ingress (in every version of its API), the Deployment and the Service of the Node.js orders service, beside
+/// whatever else is in the files, and prints an OrdersService with the Secrets that it needs. What changes, what is left out
+/// and what is left to do is in comments, and in a table on the standard error. It changes nothing.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct MigrateArgs {
+    /// YAML files, folders of them with what is below (but for hidden ones), or - for the standard input. Of a skaffold.yaml,
+    /// the manifests that it lists are read too
+    #[arg(value_name = "FILE", required_unless_present = "from_cluster", conflicts_with = "from_cluster")]
+    pub inputs: Vec<PathBuf>,
+
+    /// Read the Ingresses, Deployments, Services, ConfigMaps and autoscalers of a namespace of the current cluster instead; no
+    /// Secret is read
+    #[arg(long)]
+    pub from_cluster: bool,
+
+    /// Namespace of the system [default: that of the objects, or, with --from-cluster, that of the kubeconfig]
+    #[arg(long, short, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Name of the Service of the orders [default: the one that /api/orders leads to, or that is named so]
+    #[arg(long, value_name = "SERVICE")]
+    pub orders: Option<String>,
+
+    /// Name of the OrdersService, and so of everything that is made for it [default: orders, or if that is taken, orders-api]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Host in place of those of the Ingress, for a trial beside the old system, or where the Ingress has none; may be given
+    /// several times
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+}
+
+/// Its lines fit a terminal of 80 columns.
+const AFTER_HELP: &str = "\
+Exit status:
+  0   everything is translated
+  1   nothing is translated: an input cannot be read, or no orders service is in it
+  2   the command line is wrong
+  3   it is translated but for what the table calls left: that is yours to decide
+
+Examples:
+  orders-operator migrate infra/k8s infra/k8s-prod > orders.yaml
+  orders-operator migrate skaffold.yaml > orders.yaml
+  orders-operator migrate --from-cluster -n ticketing > orders.yaml
+  helm template . | orders-operator migrate - > orders.yaml
+  orders-operator render orders.yaml --default-image orders:1   what it becomes";

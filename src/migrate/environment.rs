@@ -1,0 +1,206 @@
+//! The environment of a container: each variable, and where its value is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    documents::Object,
+    fields::Fields,
+    finding::{Findings, Notes, Whom},
+};
+
+/// Where the value of a variable is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// In the manifest.
+    Literal(String),
+    /// In a Secret.
+    Secret {
+        /// Its name.
+        name: String,
+        /// The key in it.
+        key: String,
+    },
+    /// In the pod itself, as its name is.
+    Pod,
+    /// Nowhere that was read; and where it would be.
+    Elsewhere(String),
+}
+
+/// The ConfigMaps and Secrets that were read beside the workloads: the values of the ones, and the keys of the others.
+#[derive(Debug, Default)]
+pub(super) struct Stores {
+    config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    secrets: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Stores {
+    /// Takes a ConfigMap or a Secret in.
+    pub(super) fn add(&mut self, object: Object, findings: &mut Findings) {
+        let mut notes = Notes::about(object.label(), findings);
+        let mut fields = object.fields;
+        if object.kind == "ConfigMap" {
+            let values = fields.texts("data", &mut notes);
+            self.config_maps.insert(object.name, values);
+        } else {
+            let mut keys = BTreeSet::new();
+            for part in ["data", "stringData"] {
+                let below = fields.below(part, &mut notes);
+                let prefix = below.path("");
+                keys.extend(below.names().iter().map(|name| name.trim_start_matches(&prefix).to_owned()));
+            }
+            self.secrets.insert(object.name, keys);
+        }
+    }
+
+    /// Whether there is a Secret of this name.
+    pub(super) fn has_secret(&self, name: &str) -> bool {
+        self.secrets.contains_key(name)
+    }
+}
+
+/// The variables of a container.
+#[derive(Debug, Default)]
+pub(super) struct Environment {
+    variables: BTreeMap<String, Origin>,
+    /// Secrets of which all keys are variables, and nobody knows which.
+    pub(super) whole_secrets: Vec<String>,
+}
+
+impl Environment {
+    /// Takes the variables of a container out of its fields.
+    pub(super) fn take(container: &mut Fields, stores: &Stores, notes: &mut Notes<'_>) -> Self {
+        let mut environment = Self::default();
+        for source in container.items("envFrom", notes) {
+            environment.add_all(source, stores, notes);
+        }
+        for mut variable in container.items("env", notes) {
+            let Some(name) = variable.text("name", notes) else { continue };
+            let origin = if variable.has("valueFrom") {
+                let below = variable.below("valueFrom", notes);
+                origin(below, stores, notes)
+            } else {
+                let text = variable.take("value");
+                Origin::Literal(match text {
+                    None => String::new(),
+                    Some(serde_json::Value::String(text)) => text,
+                    // The API server refuses it, and everybody knows what is meant.
+                    Some(other) => other.to_string(),
+                })
+            };
+            variable.done(notes);
+            environment.variables.insert(name, origin);
+        }
+        environment
+    }
+
+    fn add_all(&mut self, mut source: Fields, stores: &Stores, notes: &mut Notes<'_>) {
+        let prefix = source.text("prefix", notes).unwrap_or_default();
+        let mut config_map = source.below("configMapRef", notes);
+        let mut secret = source.below("secretRef", notes);
+        if let Some(name) = config_map.text("name", notes) {
+            match stores.config_maps.get(&name) {
+                Some(values) => self.variables.extend(
+                    values.iter().map(|(key, value)| (format!("{prefix}{key}"), Origin::Literal(value.clone()))),
+                ),
+                None => notes.left(
+                    Whom::You,
+                    format!("variables come from ConfigMap {name:?}, which is not among the inputs: add it to them"),
+                ),
+            }
+        }
+        if let Some(name) = secret.text("name", notes) {
+            match stores.secrets.get(&name) {
+                Some(keys) => self.variables.extend(keys.iter().map(|key| {
+                    (format!("{prefix}{key}"), Origin::Secret { name: name.clone(), key: key.clone() })
+                })),
+                None => self.whole_secrets.push(name),
+            }
+        }
+        config_map.ignore(&["optional"]);
+        secret.ignore(&["optional"]);
+        config_map.done(notes);
+        secret.done(notes);
+        source.done(notes);
+    }
+
+    /// Takes a variable out.
+    pub(super) fn remove(&mut self, name: &str) -> Option<Origin> {
+        self.variables.remove(name)
+    }
+
+    /// Takes the first variable out, by name, for which this is true.
+    pub(super) fn remove_where(&mut self, is_it: impl Fn(&str, &Origin) -> bool) -> Option<(String, Origin)> {
+        let name =
+            self.variables.iter().find(|(name, origin)| is_it(name, origin)).map(|(name, _)| name.clone())?;
+        self.variables.remove_entry(&name)
+    }
+
+    /// The names of the variables for which this is true.
+    pub(super) fn names_where(&self, is_it: impl Fn(&str, &Origin) -> bool) -> Vec<String> {
+        self.variables
+            .iter()
+            .filter(|(name, origin)| is_it(name, origin))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// A text with the literal variables that it names as `$(NAME)`, as Kubernetes puts them in.
+    ///
+    /// # Errors
+    /// The name of a variable whose value is not known.
+    pub(super) fn expanded(&self, text: &str) -> Result<String, String> {
+        let mut expanded = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("$(") {
+            expanded.push_str(before);
+            let Some((name, behind)) = after.split_once(')') else {
+                expanded.push_str("$(");
+                rest = after;
+                continue;
+            };
+            match self.variables.get(name) {
+                // What is put in is not looked at again, so it cannot grow.
+                Some(Origin::Literal(value)) => expanded.push_str(value),
+                _ => return Err(name.to_owned()),
+            }
+            rest = behind;
+        }
+        expanded.push_str(rest);
+        Ok(expanded)
+    }
+}
+
+fn origin(mut from: Fields, stores: &Stores, notes: &mut Notes<'_>) -> Origin {
+    if from.has("secretKeyRef") {
+        let mut of = from.below("secretKeyRef", notes);
+        of.ignore(&["optional"]);
+        let (name, key) = (of.text("name", notes), of.text("key", notes));
+        of.done(notes);
+        from.done(notes);
+        return match (name, key) {
+            (Some(name), Some(key)) => Origin::Secret { name, key },
+            _ => Origin::Elsewhere("a Secret without name or key".into()),
+        };
+    }
+    if from.has("configMapKeyRef") {
+        let mut of = from.below("configMapKeyRef", notes);
+        of.ignore(&["optional"]);
+        let (name, key) =
+            (of.text("name", notes).unwrap_or_default(), of.text("key", notes).unwrap_or_default());
+        of.done(notes);
+        from.done(notes);
+        return match stores.config_maps.get(&name).and_then(|values| values.get(&key)) {
+            Some(value) => Origin::Literal(value.clone()),
+            None => {
+                Origin::Elsewhere(format!("key {key:?} of ConfigMap {name:?}, which is not among the inputs"))
+            }
+        };
+    }
+    if from.has("fieldRef") || from.has("resourceFieldRef") {
+        from.ignore(&["fieldRef", "resourceFieldRef"]);
+        from.done(notes);
+        return Origin::Pod;
+    }
+    let names = from.names().join(", ");
+    Origin::Elsewhere(format!("{names}, which is not understood"))
+}

@@ -1,0 +1,233 @@
+//! What an Ingress says, in every version of its API and every spelling that is about.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    documents::Object,
+    fields::{Fields, quoted},
+    finding::{Findings, Notes, Whom},
+};
+
+/// Names the class where the spec does not.
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
+/// What Go's `strconv.ParseBool` takes for true.
+const GO_TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
+
+/// An Ingress as it is.
+#[derive(Clone, Debug)]
+pub(super) struct OldIngress {
+    /// How it is called.
+    pub(super) label: String,
+    /// Its name.
+    pub(super) name: String,
+    /// Its class.
+    pub(super) class: Option<String>,
+    /// Its annotations, without that of the class.
+    pub(super) annotations: BTreeMap<String, String>,
+    /// Its certificates: the hosts and the Secret of each.
+    pub(super) tls: Vec<(Vec<String>, Option<String>)>,
+    /// Its rules.
+    pub(super) rules: Vec<OldRule>,
+    /// Where everything else goes.
+    pub(super) default: Option<OldBackend>,
+    /// Whether every path is a regex, by an annotation of ingress-nginx.
+    pub(super) is_regex: bool,
+    /// What paths are rewritten to.
+    pub(super) rewrite: Option<String>,
+}
+
+/// The paths of a host, or of any host.
+#[derive(Clone, Debug)]
+pub(super) struct OldRule {
+    /// The host.
+    pub(super) host: Option<String>,
+    /// Its paths.
+    pub(super) paths: Vec<OldPath>,
+}
+
+/// A path, and where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OldPath {
+    /// The path as it is written.
+    pub(super) text: String,
+    /// Whether only this very path is meant.
+    pub(super) is_exact: bool,
+    /// Where it goes.
+    pub(super) backend: OldBackend,
+}
+
+/// A Service and its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OldBackend {
+    /// Its name.
+    pub(super) service: String,
+    /// The port, if it was understood.
+    pub(super) port: Option<OldPort>,
+}
+
+/// A port by its number or by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OldPort {
+    /// The number.
+    Number(i64),
+    /// The name.
+    Name(String),
+}
+
+/// Reads an Ingress.
+pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
+    let label = object.label();
+    let mut notes = Notes::about(&label, findings);
+    let notes = &mut notes;
+    let Object { name, labels, mut annotations, mut fields, .. } = object;
+    if !labels.is_empty() {
+        let names: Vec<_> = labels.into_keys().collect();
+        notes.dropped(
+            Whom::You,
+            format!("labels {}: the new Ingress has those of the operator", names.join(", ")),
+        );
+    }
+    let mut spec = fields.below("spec", notes);
+    let field = spec.text("ingressClassName", notes);
+    let annotation = annotations.remove(CLASS_ANNOTATION);
+    let class = match (field, annotation) {
+        (Some(field), Some(annotation)) if field != annotation => {
+            notes.left(
+                Whom::Users,
+                format!(
+                    "its class is {field:?} by the field and {annotation:?} by the annotation {CLASS_ANNOTATION}: \
+                     spec.ingress.className has the field's; see which of the two serves it"
+                ),
+            );
+            Some(field)
+        }
+        (field, annotation) => field.or(annotation),
+    };
+    let class = class.filter(|class| !class.is_empty());
+    let of_nginx = |name: &str| {
+        let prefixed = |(key, value): (&String, &String)| {
+            let (prefix, rest) = key.split_once('/')?;
+            (rest == name && prefix.ends_with("ingress.kubernetes.io")).then(|| value.clone())
+        };
+        annotations.iter().find_map(prefixed)
+    };
+    let rewrite = of_nginx("rewrite-target");
+    let use_regex = of_nginx("use-regex").is_some_and(|value| GO_TRUE.contains(&value.as_str()));
+    let mut tls = Vec::new();
+    for mut entry in spec.items("tls", notes) {
+        let mut hosts = Vec::new();
+        for host in entry.list("hosts", notes) {
+            match host {
+                Value::String(host) => hosts.push(host),
+                other => notes
+                    .left(Whom::Users, format!("a host of spec.tls is {}, and was not read", quoted(&other))),
+            }
+        }
+        let secret = entry.text("secretName", notes);
+        entry.done(notes);
+        tls.push((hosts, secret));
+    }
+    let mut rules = Vec::new();
+    for mut rule in spec.items("rules", notes) {
+        let host = rule.text("host", notes).filter(|host| !host.is_empty());
+        let has_paths = rule.has("http");
+        let mut http = rule.below("http", notes);
+        let mut paths = Vec::new();
+        for path in http.items("paths", notes) {
+            paths.extend(one_path(path, notes));
+        }
+        if !has_paths || paths.is_empty() {
+            let whose = host.clone().unwrap_or_else(|| "any host".into());
+            notes.left(
+                Whom::Users,
+                format!("the rule of {whose} has no path that was understood: its requests went to the default backend"),
+            );
+        }
+        http.done(notes);
+        rule.done(notes);
+        rules.push(OldRule { host, paths });
+    }
+    let default = ["defaultBackend", "backend"].into_iter().find(|name| spec.has(name)).and_then(|name| {
+        let below = spec.below(name, notes);
+        backend(below, notes)
+    });
+    spec.done(notes);
+    fields.done(notes);
+    let is_regex = use_regex || rewrite.is_some();
+    OldIngress { label, name, class, annotations, tls, rules, default, is_regex, rewrite }
+}
+
+fn one_path(mut path: Fields, notes: &mut Notes<'_>) -> Option<OldPath> {
+    let text = path.text("path", notes).filter(|text| !text.is_empty()).unwrap_or_else(|| "/".into());
+    let is_exact = match path.text("pathType", notes).as_deref() {
+        None | Some("Prefix" | "ImplementationSpecific") => false,
+        Some("Exact") => true,
+        Some(other) => {
+            notes.left(
+                Whom::Users,
+                format!("path {text:?} has pathType {other:?}, which there is not: it is taken for Prefix"),
+            );
+            false
+        }
+    };
+    let backend = if path.has("backend") {
+        let below = path.below("backend", notes);
+        backend(below, notes)
+    } else {
+        None
+    };
+    path.done(notes);
+    if backend.is_none() {
+        notes.left(
+            Whom::Users,
+            format!("path {text:?} leads to no Service: it has no route in the OrdersService"),
+        );
+    }
+    Some(OldPath { text, is_exact, backend: backend? })
+}
+
+fn backend(mut fields: Fields, notes: &mut Notes<'_>) -> Option<OldBackend> {
+    if fields.has("resource") {
+        let path = fields.path("resource");
+        fields.ignore(&["resource"]);
+        notes
+            .left(Whom::Users, format!("{path}: a route leads to a Service, and to no other kind of object"));
+    }
+    let mut service = fields.below("service", notes);
+    let name = service.text("name", notes).or_else(|| fields.text("serviceName", notes));
+    let written = service.take("port").or_else(|| fields.take("servicePort"));
+    let port = written.and_then(|written| port(written, &service, notes));
+    service.done(notes);
+    fields.done(notes);
+    Some(OldBackend { service: name?, port })
+}
+
+/// A port in all spellings: a number, its name, a number in quotes, `{number: ...}` or `{name: ...}`.
+fn port(written: Value, service: &Fields, notes: &mut Notes<'_>) -> Option<OldPort> {
+    let of_text = |text: String| match text.parse::<i64>() {
+        Ok(number) => OldPort::Number(number),
+        Err(_) => OldPort::Name(text),
+    };
+    match written {
+        Value::Number(number) if number.is_i64() => number.as_i64().map(OldPort::Number),
+        Value::String(text) => Some(of_text(text)),
+        Value::Object(mut map) => {
+            let read = match (map.remove("number"), map.remove("name")) {
+                (Some(Value::Number(number)), _) => number.as_i64().map(OldPort::Number),
+                (Some(Value::String(text)), _) | (_, Some(Value::String(text))) => Some(of_text(text)),
+                _ => None,
+            };
+            if read.is_none() || !map.is_empty() {
+                notes.left(Whom::Users, format!("{} was not understood", service.path("port")));
+            }
+            read
+        }
+        other => {
+            notes.left(Whom::Users, format!("{} is {}, and no port", service.path("port"), quoted(&other)));
+            None
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What `render` would say of a part of an OrdersService: so nothing is written that it refuses, and what it says of a
+//! part is what is told.
+
+use serde_json::{Value, json};
+
+use crate::{controller::render, crd::OrdersService};
+
+/// What is wrong with this `spec.ingress`.
+pub(super) fn of_ingress(ingress: Value) -> Vec<String> {
+    of(json!({
+        "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+        "database": {"uriSecretRef": {"name": "orders-mongo"}},
+        "ingress": ingress,
+    }))
+}
+
+/// What is wrong with this `spec.port`.
+pub(super) fn of_port(port: i32) -> Vec<String> {
+    of(json!({
+        "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+        "database": {"uriSecretRef": {"name": "orders-mongo"}},
+        "port": port,
+    }))
+}
+
+/// What is wrong with this spec.
+pub(super) fn of(spec: Value) -> Vec<String> {
+    of_object(json!({
+        "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": {"name": "orders"}, "spec": spec,
+    }))
+}
+
+/// What is wrong with this OrdersService.
+pub(super) fn of_object(object: Value) -> Vec<String> {
+    match serde_json::from_value::<OrdersService>(object) {
+        Ok(service) => render::problems(&service),
+        Err(error) => vec![error.to_string()],
+    }
+}

@@ -1,0 +1,71 @@
+//! A translation as YAML: what is to be said as comments, then the Secrets and the OrdersService.
+
+use serde_json::Value;
+
+use super::{
+    finding::{Finding, Kind},
+    plan::{Migration, documents},
+};
+
+/// How long the lines of comments are.
+const WIDTH: usize = 110;
+
+/// The YAML.
+///
+/// # Errors
+/// When a document cannot be written as YAML.
+pub(super) fn yaml(migration: &Migration) -> Result<String, serde_saphyr::ser::Error> {
+    let mut text = String::new();
+    comment(
+        &mut text,
+        "",
+        "Written by `orders-operator migrate`. Read it, then go on as docs/migration.md says.",
+    );
+    for kind in Kind::ALL {
+        let (listed, more) = migration.findings.of(kind);
+        let mut is_first = true;
+        for Finding { whom, object, text: said, .. } in listed {
+            if std::mem::take(&mut is_first) {
+                comment(&mut text, "", "");
+                comment(&mut text, "", &format!("{}.", kind.heading()));
+            }
+            comment(&mut text, "  ", &format!("- {object} (for {}): {said}", whom.as_str()));
+        }
+        if more > 0 {
+            comment(&mut text, "  ", &format!("- and {more} more"));
+        }
+    }
+    for (word, document) in documents(migration) {
+        text.push_str("---\n");
+        if let Some(word) = word {
+            comment(&mut text, "", &word);
+        }
+        text.push_str(&document_text(&document)?);
+    }
+    Ok(text)
+}
+
+fn document_text(document: &Value) -> Result<String, serde_saphyr::ser::Error> {
+    serde_saphyr::to_string(document).map(|text| if text.ends_with('\n') { text } else { text + "\n" })
+}
+
+/// Adds comment lines. The text has no line breaks of its own: whoever has written it could otherwise go on in YAML.
+fn comment(text: &mut String, indent: &str, said: &str) {
+    let mut line = String::new();
+    let mut lines = Vec::new();
+    for word in said.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + word.chars().count() + indent.len() + 3 > WIDTH {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    for (at, line) in lines.iter().enumerate() {
+        let hanging = if at > 0 && said.starts_with("- ") { "  " } else { "" };
+        text.push_str(format!("# {indent}{hanging}{line}").trim_end());
+        text.push('\n');
+    }
+}

@@ -1,0 +1,242 @@
+//! The translation: objects in, an OrdersService, Secrets and findings out. Pure.
+
+use std::{collections::BTreeMap, iter};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    connections::{self, NewSecret},
+    documents::Object,
+    environment::Environment,
+    fields::Fields,
+    finding::{Findings, Kind, Notes, Whom},
+    judge,
+    routes::{self, Around},
+    skaffold,
+    system::{System, SystemError, carries_routes},
+    workload,
+};
+
+/// What the command line says of a translation.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Options {
+    /// The Service of the orders, if it cannot be found.
+    pub(super) orders: Option<String>,
+    /// The name of the OrdersService.
+    pub(super) name: Option<String>,
+    /// The namespace of the system.
+    pub(super) namespace: Option<String>,
+    /// Hosts in place of those that there are.
+    pub(super) hosts: Vec<String>,
+}
+
+/// A translation.
+#[derive(Debug)]
+pub(super) struct Migration {
+    /// The OrdersService.
+    pub(super) service: Value,
+    /// The Secrets that it needs and that are not there yet.
+    pub(super) secrets: Vec<NewSecret>,
+    /// What is to be said.
+    pub(super) findings: Findings,
+    /// The namespace, if the objects name one.
+    pub(super) namespace: Option<String>,
+}
+
+/// Translates a system.
+///
+/// # Errors
+/// When no orders service is there, or more than one.
+pub(super) fn migrate(
+    objects: Vec<Object>,
+    mut findings: Findings,
+    options: &Options,
+) -> Result<Migration, SystemError> {
+    let mut system =
+        System::find(objects, options.orders.as_deref(), options.namespace.as_deref(), &mut findings)?;
+    let name = options.name.clone().unwrap_or_else(|| free_name(&system));
+    let ports = system.services.iter().map(|(name, service)| (name.clone(), service.ports.clone())).collect();
+    let around = Around { orders: &system.orders, ports: &ports, hosts: &options.hosts };
+
+    let image = system.workload.as_ref().and_then(workload::image);
+    let old_workload = system.workload.as_ref().map(|object| (object.kind.clone(), object.name.clone()));
+    let connections = match system.workload.take() {
+        Some(object) => workload::read(object, &name, &system.stores, &mut findings),
+        None => {
+            let mut notes = Notes::about(format!("Service {}", system.orders), &mut findings);
+            notes.left(
+                Whom::Pods,
+                "no Deployment with its pods is among the inputs, so nothing is known of their environment: add its file",
+            );
+            connections::read(Environment::default(), &name, &system.stores, &mut notes)
+        }
+    };
+    let (mut spec, secrets) = (connections.spec, connections.secrets);
+    if let Some((object, service)) = system.service.take() {
+        let port = workload::of_orders(&object, service, &name, &mut findings);
+        spec.extend(port.map(|port| ("port".to_owned(), json!(port))));
+    }
+    let ingress = if system.ingresses.is_empty() {
+        let told = "no Ingress is among the inputs: the OrdersService has no spec.ingress, and nobody outside reaches it";
+        findings.add(Kind::Left, Whom::Users, "Ingress", told);
+        None
+    } else {
+        routes::translate(&system.ingresses, &around, &mut findings)
+    };
+    spec.extend(ingress.map(|ingress| ("ingress".to_owned(), ingress)));
+    for autoscaler in std::mem::take(&mut system.autoscalers) {
+        scale(autoscaler, old_workload.as_ref(), &mut spec, &mut findings);
+    }
+    for object in std::mem::take(&mut system.skaffold) {
+        skaffold::read(object, image.as_deref(), &mut findings);
+    }
+    retire(&system, old_workload, &mut findings);
+
+    let mut metadata = Map::from_iter([("name".to_owned(), json!(name))]);
+    metadata.extend(system.namespace.clone().map(|namespace| ("namespace".to_owned(), json!(namespace))));
+    let service = json!({
+        "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": metadata, "spec": spec,
+    });
+    for problem in judge::of_object(service.clone()) {
+        let told = format!("cannot be applied as it is: {problem}");
+        findings.add(Kind::Left, Whom::You, &format!("OrdersService {name}"), told);
+    }
+    Ok(Migration { service, secrets, findings, namespace: system.namespace })
+}
+
+/// A name under which no object of another is.
+fn free_name(system: &System) -> String {
+    let names = ["orders".to_owned(), "orders-api".to_owned()].into_iter();
+    let numbered = (2..100).map(|number| format!("orders-{number}"));
+    names.chain(numbered).find(|name| !system.taken.contains(name)).unwrap_or_else(|| "orders".into())
+}
+
+/// What an autoscaler of the old pods says of `spec.autoscaling`.
+fn scale(
+    object: Object,
+    workload: Option<&(String, String)>,
+    spec: &mut Map<String, Value>,
+    findings: &mut Findings,
+) {
+    let mut notes = Notes::about(object.label(), findings);
+    let notes = &mut notes;
+    let mut fields = object.fields;
+    let mut wanted = fields.below("spec", notes);
+    let mut of = wanted.below("scaleTargetRef", notes);
+    let (kind, name) = (of.text("kind", notes), of.text("name", notes));
+    if kind.zip(name).as_ref() != workload {
+        return notes.stays(Whom::You, "scales other pods");
+    }
+    let mut scaling = Map::new();
+    for field in ["minReplicas", "maxReplicas"] {
+        let number = wanted.number(field, notes);
+        scaling.extend(number.map(|number| (field.to_owned(), json!(number))));
+    }
+    let mut percent = wanted.number("targetCPUUtilizationPercentage", notes);
+    for metric in wanted.items("metrics", notes) {
+        match cpu(metric.clone()) {
+            Some(number) => percent = Some(number),
+            None => notes.left(Whom::Pods, "it scales by something else than CPU, which spec.autoscaling cannot: keep an autoscaler of your own, for the OrdersService, and set spec.replicas"),
+        }
+    }
+    scaling.extend(percent.map(|percent| ("targetCPUUtilizationPercentage".to_owned(), json!(percent))));
+    wanted.ignore(&["behavior"]);
+    wanted.done(notes);
+    let minimal = json!({
+        "auth": {"jwtSecretRef": {"name": "a"}}, "database": {"uriSecretRef": {"name": "a"}}, "autoscaling": scaling,
+    });
+    match judge::of(minimal).into_iter().next() {
+        Some(problem) => notes.left(Whom::Pods, format!("spec.autoscaling cannot have it: {problem}")),
+        None => {
+            spec.remove("replicas");
+            spec.insert("autoscaling".into(), Value::Object(scaling));
+            notes.changed(Whom::Pods, "the new pods are scaled by spec.autoscaling, in percent of spec.resources.requests.cpu (50m)");
+            notes.later(format!(
+                "goes with the old pods: kubectl delete horizontalpodautoscaler {}",
+                object.name
+            ));
+        }
+    }
+}
+
+/// The percentage of a metric of CPU; none for any other.
+fn cpu(mut metric: Fields) -> Option<i64> {
+    let mut ignored = Findings::default();
+    let mut notes = Notes::about("", &mut ignored);
+    let mut resource = metric.below("resource", &mut notes);
+    let is_cpu = resource.text("name", &mut notes).as_deref() == Some("cpu");
+    let old = resource.number("targetAverageUtilization", &mut notes);
+    let mut target = resource.below("target", &mut notes);
+    old.or_else(|| target.number("averageUtilization", &mut notes)).filter(|_| is_cpu)
+}
+
+/// What is to be deleted after the switch, and what stays.
+fn retire(system: &System, workload: Option<(String, String)>, findings: &mut Findings) {
+    if let Some((kind, name)) = workload {
+        let told = format!(
+            "once the new pods have its requests, stop it: kubectl scale {} {name} --replicas=0; and delete it when you will not go back",
+            kind.to_lowercase()
+        );
+        findings.add(Kind::Later, Whom::You, &format!("{kind} {name}"), told);
+    }
+    let told = format!(
+        "delete it when nothing calls it any more, within the cluster too: kubectl delete service {}",
+        system.orders
+    );
+    findings.add(Kind::Later, Whom::You, &format!("Service {}", system.orders), told);
+    let mut stay = BTreeMap::<&str, Vec<&str>>::new();
+    for object in &system.others {
+        let label = object.label();
+        if object.kind == "Kustomization" || object.group.starts_with("kustomize") {
+            let told = "is Kustomize's, and was not read: render it first, kubectl kustomize FOLDER | orders-operator migrate -";
+            findings.add(Kind::Left, Whom::You, &label, told);
+        } else if object.kind == "Ingress" {
+            let told = format!(
+                "is of API group {:?}, which has no Ingress, and was not read: write networking.k8s.io/v1",
+                object.group
+            );
+            findings.add(Kind::Left, Whom::Users, &label, told);
+        } else if carries_routes(object) {
+            let told = "may have routes to the orders, and is not read: write its paths in spec.ingress.routes or spec.gateway yourself";
+            findings.add(Kind::Left, Whom::Users, &label, told);
+        } else if object.name.starts_with("expiration") && object.kind == "Deployment" {
+            let told = format!(
+                "the operator's sweeper ends reservations instead: once the new pods run, kubectl delete deployment {}",
+                object.name
+            );
+            findings.add(Kind::Later, Whom::You, &label, told);
+        } else if ["NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor", "PodMonitor"]
+            .contains(&object.kind.as_str())
+        {
+            let told =
+                "stays, and does not concern the new pods unless it selects app.kubernetes.io/instance";
+            findings.add(Kind::Stays, Whom::You, &label, told);
+        } else {
+            stay.entry(&object.kind).or_default().push(&object.name);
+        }
+    }
+    let services = system.services.keys().filter(|name| **name != system.orders).map(String::as_str);
+    stay.entry("Service").or_default().extend(services);
+    for (kind, names) in stay.into_iter().filter(|(_, names)| !names.is_empty()) {
+        let shown: Vec<_> =
+            names.iter().take(20).copied().chain((names.len() > 20).then_some("...")).collect();
+        findings.add(Kind::Stays, Whom::You, kind, format!("not touched: {}", shown.join(", ")));
+    }
+}
+
+/// The documents to apply, in the order in which they are needed.
+pub(super) fn documents(migration: &Migration) -> impl Iterator<Item = (Option<String>, Value)> + '_ {
+    let secrets = migration.secrets.iter().map(|secret| {
+        let mut metadata = Map::from_iter([("name".to_owned(), json!(secret.name))]);
+        metadata.extend(migration.namespace.clone().map(|namespace| ("namespace".to_owned(), json!(namespace))));
+        let document = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {secret.key.as_str(): secret.value},
+        });
+        let word = format!(
+            "{} was a literal: keep this value out of your repository, as by kubectl create secret",
+            secret.from
+        );
+        (Some(word), document)
+    });
+    secrets.chain(iter::once((None, migration.service.clone())))
+}

@@ -1,0 +1,71 @@
+//! What `rewrite-target` of ingress-nginx makes of a path.
+
+/// What becomes of the path of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rewrite {
+    /// It stays.
+    Same,
+    /// The prefix is taken off.
+    Strip,
+    /// Anything else.
+    Other,
+}
+
+/// The endings of a path by which a regex takes everything below a prefix; and the group that has the rest, if that is
+/// what a rewrite can name.
+const ENDINGS: [(&str, Option<u8>); 8] = [
+    ("(/|$)(.*)", Some(2)),
+    ("(?:/|$)(.*)", Some(1)),
+    ("/?(.*)", Some(1)),
+    ("/(.*)", Some(1)),
+    ("/()(.*)", Some(2)),
+    ("/.*", None),
+    ("/*", None),
+    ("", None),
+];
+
+/// What a rewrite to `target` makes of requests that `path` takes.
+pub(super) fn of(path: &str, target: &str) -> Rewrite {
+    let found = ENDINGS.iter().find_map(|(ending, rest)| Some((path.strip_suffix(ending)?, *rest)));
+    let Some((prefix, Some(rest))) = found else { return Rewrite::Other };
+    let prefix = prefix.trim_end_matches('/');
+    let is_plain = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte));
+    if !is_plain {
+        return Rewrite::Other;
+    }
+    let named = format!("${rest}");
+    let with_rest = |before: &str| target == format!("{before}/{named}");
+    match prefix {
+        "" if with_rest("") => Rewrite::Same,
+        _ if with_rest(prefix) => Rewrite::Same,
+        _ if with_rest("") => Rewrite::Strip,
+        _ => Rewrite::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rewrite_strips_the_prefix_or_changes_nothing_or_is_something_else() {
+        for (path, target, expected) in [
+            ("/api/users/(.*)", "/$1", Rewrite::Strip),
+            ("/api/users/?(.*)", "/$1", Rewrite::Strip),
+            ("/api/users(/|$)(.*)", "/$2", Rewrite::Strip),
+            ("/?(.*)", "/$1", Rewrite::Same),
+            ("/(.*)", "/$1", Rewrite::Same),
+            ("/()(.*)", "/$2", Rewrite::Same),
+            ("/(/|$)(.*)", "/$2", Rewrite::Same),
+            ("/api/users/?(.*)", "/api/users/$1", Rewrite::Same),
+            ("/api/users(/|$)(.*)", "/$1", Rewrite::Other),
+            ("/api/users/?(.*)", "/", Rewrite::Other),
+            ("/api/users", "/$1", Rewrite::Other),
+            ("/", "/", Rewrite::Other),
+            ("/api/(users|auth)/(.*)", "/$1", Rewrite::Other),
+            ("/api/users/(.*)", "/v1/$1", Rewrite::Other),
+        ] {
+            assert_eq!(of(path, target), expected, "{path} {target}");
+        }
+    }
+}

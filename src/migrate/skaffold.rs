@@ -1,0 +1,67 @@
+//! What of a configuration of Skaffold concerns the orders.
+
+use serde_json::Value;
+
+use super::{
+    documents::Object,
+    finding::{Findings, Notes, Whom},
+};
+
+/// The manifests that a configuration deploys, as patterns of paths below its folder.
+pub(super) fn manifests(object: &Object) -> Vec<String> {
+    let mut ignored = Findings::default();
+    let mut notes = Notes::about("", &mut ignored);
+    let mut fields = object.fields.clone();
+    let mut deploy = fields.below("deploy", &mut notes);
+    let mut listed = deploy.below("kubectl", &mut notes).list("manifests", &mut notes);
+    listed.extend(fields.below("manifests", &mut notes).list("rawYaml", &mut notes));
+    let texts = listed.into_iter().filter_map(|pattern| match pattern {
+        Value::String(text) => Some(text),
+        _ => None,
+    });
+    texts.collect()
+}
+
+/// Says what to take out of the configuration. `image` is that of the old pods.
+pub(super) fn read(object: Object, image: Option<&str>, findings: &mut Findings) {
+    let mut notes = Notes::about(object.source.clone(), findings);
+    let notes = &mut notes;
+    let listed = manifests(&object);
+    let mut fields = object.fields;
+    let mut build = fields.below("build", notes);
+    let repository = |image: &str| {
+        image
+            .rsplit_once(':')
+            .filter(|(_, tag)| !tag.contains('/'))
+            .map_or(image, |(name, _)| name)
+            .to_owned()
+    };
+    for mut artifact in build.items("artifacts", notes) {
+        let Some(name) = artifact.text("image", notes) else { continue };
+        let is_orders = image.is_some_and(|image| repository(image) == repository(&name));
+        if is_orders || name.rsplit('/').next().is_some_and(|last| last.starts_with("expiration")) {
+            notes.later(format!("take {name} out of build.artifacts: nothing runs it any more"));
+        }
+    }
+    notes.later("add the file that you make of this output to the manifests, in place of those of the old orders service");
+    let renders = |fields: &mut super::fields::Fields, name: &str, notes: &mut Notes<'_>| {
+        let below = fields.below(name, notes);
+        ["helm", "kustomize", "kpt"].into_iter().filter(|how| below.has(how)).collect::<Vec<_>>()
+    };
+    let how: Vec<_> =
+        ["deploy", "manifests"].into_iter().flat_map(|name| renders(&mut fields, name, notes)).collect();
+    if !how.is_empty() {
+        notes.left(
+            Whom::You,
+            format!(
+                "it deploys by {}, which was not read: skaffold render | orders-operator migrate -",
+                how.join(", ")
+            ),
+        );
+    } else if listed.is_empty() {
+        notes.left(Whom::You, "it lists no manifests, so none was read by it: name their files");
+    }
+    if fields.has("profiles") {
+        notes.stays(Whom::You, "its profiles were not read");
+    }
+}

@@ -1,0 +1,350 @@
+//! Which of the objects are the system's orders service, and what is around it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thiserror::Error;
+
+use super::{
+    documents::Object,
+    environment::Stores,
+    finding::{Findings, Kind, Whom},
+    ingress::{self, OldIngress},
+    workload::{self, OldService},
+};
+use crate::routing::CanonicalPath;
+
+/// Why there is nothing to translate.
+#[derive(Debug, Error)]
+pub enum SystemError {
+    /// The same object is there twice, with other contents.
+    #[error(
+        "{object} is in {first} and, with other contents, in {second}: name only the files of one environment, such as those of \
+         production"
+    )]
+    Twice {
+        /// The object.
+        object: String,
+        /// Where it is.
+        first: String,
+        /// Where it is too.
+        second: String,
+    },
+    /// Nothing looks like the orders service.
+    #[error(
+        "no Service of the orders is there: no path such as /api/orders leads to one, and no Service or Deployment is named after \
+         orders; name its Service by --orders SERVICE, or add its files to the inputs"
+    )]
+    NoOrders,
+    /// Several things look like the orders service.
+    #[error("any of these may be the Service of the orders: {}; name the right one by --orders SERVICE", .0.join(", "))]
+    SeveralOrders(Vec<String>),
+    /// It is in several namespaces.
+    #[error("Service {service} is in several namespaces ({}): name one of them by --namespace", namespaces.join(", "))]
+    SeveralNamespaces {
+        /// The Service.
+        service: String,
+        /// The namespaces.
+        namespaces: Vec<String>,
+    },
+}
+
+/// Kinds that have pods by a template.
+const WORKLOADS: [&str; 4] = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"];
+
+/// Kinds that carry routes and are not read.
+const ROUTES_OF_OTHERS: [&str; 12] = [
+    "HTTPRoute",
+    "GRPCRoute",
+    "TLSRoute",
+    "TCPRoute",
+    "IngressRoute",
+    "IngressRouteTCP",
+    "VirtualService",
+    "HTTPProxy",
+    "VirtualServer",
+    "VirtualServerRoute",
+    "Mapping",
+    "Route",
+];
+
+/// Kinds of objects that the operator makes under the name of an OrdersService.
+const CHILDREN: [&str; 7] = [
+    "Deployment",
+    "Service",
+    "Ingress",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "ServiceAccount",
+    "NetworkPolicy",
+];
+
+/// The objects of one system, sorted.
+#[derive(Default)]
+pub(super) struct System {
+    /// The namespace, if the objects name one.
+    pub(super) namespace: Option<String>,
+    /// The name of the Service of the orders.
+    pub(super) orders: String,
+    /// That Service, if it was read.
+    pub(super) service: Option<(Object, OldService)>,
+    /// The pods behind it, if they were read.
+    pub(super) workload: Option<Object>,
+    /// The Ingresses that share a host with the orders.
+    pub(super) ingresses: Vec<OldIngress>,
+    /// The ports of all Services.
+    pub(super) services: BTreeMap<String, OldService>,
+    /// ConfigMaps and Secrets.
+    pub(super) stores: Stores,
+    /// Names under which the operator could not make its objects.
+    pub(super) taken: BTreeSet<String>,
+    /// Autoscalers.
+    pub(super) autoscalers: Vec<Object>,
+    /// Configurations of Skaffold.
+    pub(super) skaffold: Vec<Object>,
+    /// Everything else.
+    pub(super) others: Vec<Object>,
+}
+
+impl System {
+    /// Finds the system in the objects. `orders` is the name of its Service and `namespace` its namespace, if they are given.
+    pub(super) fn find(
+        objects: Vec<Object>,
+        orders: Option<&str>,
+        namespace: Option<&str>,
+        findings: &mut Findings,
+    ) -> Result<Self, SystemError> {
+        let mut objects = without_owned(distinct(objects)?, findings);
+        let skaffold = objects.extract_if(.., |object| object.group == "skaffold").collect();
+        let mut ingresses = Vec::new();
+        for object in objects.extract_if(.., |object| is_ingress(object)) {
+            let mut said = Findings::default();
+            let namespace = object.namespace.clone();
+            ingresses.push((namespace, ingress::read(object, &mut said), said));
+        }
+        let name = match orders {
+            Some(name) => name.to_owned(),
+            None => orders_service(&ingresses, &objects)?,
+        };
+        let chosen = the_namespace(&name, &ingresses, &objects, namespace)?;
+        let mut elsewhere = BTreeMap::<String, usize>::new();
+        let mut is_here = |of: &Option<String>| {
+            let here = is_of(of, &chosen);
+            if !here {
+                *elsewhere.entry(of.clone().unwrap_or_else(|| "(none)".into())).or_default() += 1;
+            }
+            here
+        };
+        ingresses.retain(|(of, _, _)| is_here(of));
+        objects.retain(|object| is_here(&object.namespace));
+        for (namespace, number) in elsewhere {
+            let told = format!("{number} objects of it are not of this system: nothing of them was read");
+            findings.add(Kind::Stays, Whom::You, &format!("Namespace {namespace}"), told);
+        }
+        let mut system = Self { namespace: chosen, orders: name, skaffold, ..Self::default() };
+        system.taken.extend(
+            objects
+                .iter()
+                .filter(|object| CHILDREN.contains(&object.kind.as_str()))
+                .map(|object| object.name.clone()),
+        );
+        system.taken.extend(ingresses.iter().map(|(_, ingress, _)| ingress.name.clone()));
+        system.take_ingresses(ingresses, findings);
+        system.sort(objects, findings);
+        Ok(system)
+    }
+
+    /// Takes the Ingresses that share a host with the orders; all, if none leads to them.
+    fn take_ingresses(&mut self, read: Vec<(Option<String>, OldIngress, Findings)>, findings: &mut Findings) {
+        let leads = |ingress: &OldIngress| {
+            let paths = ingress
+                .rules
+                .iter()
+                .filter(|rule| rule.paths.iter().any(|path| path.backend.service == self.orders));
+            paths.map(|rule| rule.host.clone()).collect::<Vec<_>>()
+        };
+        let hosts: BTreeSet<_> = read.iter().flat_map(|(_, ingress, _)| leads(ingress)).collect();
+        for (_, ingress, said) in read {
+            if hosts.is_empty() || ingress.rules.iter().any(|rule| hosts.contains(&rule.host)) {
+                findings.extend(said);
+                self.ingresses.push(ingress);
+            } else {
+                let told = "has no host of the orders, so it is not concerned";
+                findings.add(Kind::Stays, Whom::Users, &ingress.label, told);
+            }
+        }
+    }
+
+    fn sort(&mut self, objects: Vec<Object>, findings: &mut Findings) {
+        let mut workloads = Vec::new();
+        for object in objects {
+            match object.kind.as_str() {
+                "Service" if object.group.is_empty() => {
+                    let read = workload::service(&object);
+                    if object.name == self.orders {
+                        self.service = Some((object.clone(), read.clone()));
+                    }
+                    self.services.insert(object.name, read);
+                }
+                "ConfigMap" | "Secret" if object.group.is_empty() => self.stores.add(object, findings),
+                "HorizontalPodAutoscaler" => self.autoscalers.push(object),
+                kind if WORKLOADS.contains(&kind) => workloads.push(object),
+                _ => self.others.push(object),
+            }
+        }
+        let selector = self
+            .service
+            .as_ref()
+            .map(|(_, service)| &service.selector)
+            .filter(|selector| !selector.is_empty());
+        let mut found: Vec<usize> = match selector {
+            Some(selector) => positions(&workloads, |object| {
+                let labels = workload::labels_of_pods(object);
+                selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            }),
+            None => Vec::new(),
+        };
+        if found.is_empty() {
+            found = positions(&workloads, |object| is_named_after_orders(&object.name));
+        }
+        if let [first, _, ..] = found.as_slice() {
+            let all: Vec<_> = found.iter().filter_map(|at| workloads.get(*at)).map(Object::label).collect();
+            let name = workloads.get(*first).map(Object::label).unwrap_or_default();
+            let told = format!(
+                "several have the pods of the orders ({}): {name} was read; see that it is the right one",
+                all.join(", ")
+            );
+            findings.add(Kind::Left, Whom::Pods, &name, told);
+        }
+        if let Some(at) = found.first() {
+            self.workload = Some(workloads.remove(*at));
+        }
+        self.others.append(&mut workloads);
+    }
+}
+
+/// Whether an object carries routes that are not read.
+pub(super) fn carries_routes(object: &Object) -> bool {
+    ROUTES_OF_OTHERS.contains(&object.kind.as_str())
+}
+
+fn positions(objects: &[Object], is_it: impl Fn(&Object) -> bool) -> Vec<usize> {
+    objects.iter().enumerate().filter(|(_, object)| is_it(object)).map(|(at, _)| at).collect()
+}
+
+fn is_ingress(object: &Object) -> bool {
+    object.kind == "Ingress" && ["extensions", "networking.k8s.io"].contains(&object.group.as_str())
+}
+
+fn is_of(namespace: &Option<String>, chosen: &Option<String>) -> bool {
+    namespace.is_none() || namespace == chosen
+}
+
+/// Every object once; the same file may be named twice.
+fn distinct(objects: Vec<Object>) -> Result<Vec<Object>, SystemError> {
+    let mut places = BTreeMap::<(String, String, Option<String>, String), usize>::new();
+    let mut distinct = Vec::<Object>::new();
+    for object in objects {
+        let key = (object.group.clone(), object.kind.clone(), object.namespace.clone(), object.name.clone());
+        let matters =
+            is_ingress(&object) || object.kind == "Service" || WORKLOADS.contains(&object.kind.as_str());
+        match places.get(&key).and_then(|at| distinct.get(*at)) {
+            Some(known) if known.is_same(&object) => {}
+            Some(known) if matters => {
+                return Err(SystemError::Twice {
+                    object: object.label(),
+                    first: known.source.clone(),
+                    second: object.source,
+                });
+            }
+            _ => {
+                places.insert(key, distinct.len());
+                distinct.push(object);
+            }
+        }
+    }
+    Ok(distinct)
+}
+
+/// The objects that people write: without pods and what else others have made.
+fn without_owned(mut objects: Vec<Object>, findings: &mut Findings) -> Vec<Object> {
+    let owned: Vec<_> = objects.extract_if(.., |object| object.owner.is_some()).collect();
+    let of_ours = owned
+        .iter()
+        .filter(|object| object.owner.as_ref().is_some_and(|owner| owner.starts_with("OrdersService ")));
+    for object in of_ours {
+        let told = format!("is made by {} already", object.owner.as_deref().unwrap_or_default());
+        findings.add(Kind::Stays, Whom::You, &object.label(), told);
+    }
+    objects
+}
+
+/// The words of a name, as in `orders-depl`.
+fn is_named_after_orders(name: &str) -> bool {
+    let mut words = name.split(['-', '_', '.']);
+    let of_others = ["mongo", "mongodb", "db", "redis", "postgres", "mysql", "expiration", "config", "test"];
+    words.next().is_some_and(|first| ["order", "orders", "orderservice", "ordersservice"].contains(&first))
+        && !words.any(|word| of_others.contains(&word))
+}
+
+/// The Service of the orders: that to which `/api/orders` leads, or else another path with that word, or else one that is
+/// named so.
+fn orders_service(
+    ingresses: &[(Option<String>, OldIngress, Findings)],
+    objects: &[Object],
+) -> Result<String, SystemError> {
+    let paths = || ingresses.iter().flat_map(|(_, ingress, _)| &ingress.rules).flat_map(|rule| &rule.paths);
+    let by_path = |is_it: &dyn Fn(&str) -> bool| -> BTreeSet<String> {
+        paths()
+            .filter(|path| {
+                let canonical = CanonicalPath::parse(&path.text);
+                is_it(canonical.as_ref().map_or(path.text.as_str(), CanonicalPath::as_str))
+            })
+            .map(|path| path.backend.service.clone())
+            .collect()
+    };
+    let has_word = |path: &str| {
+        path.split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|word| ["orders", "order"].contains(&word.to_ascii_lowercase().as_str()))
+    };
+    let by_kind = |kinds: &[&str]| -> BTreeSet<String> {
+        let named = objects.iter().filter(|object| kinds.contains(&object.kind.as_str()));
+        named.filter(|object| is_named_after_orders(&object.name)).map(|object| object.name.clone()).collect()
+    };
+    let groups = [
+        by_path(&|path| path == "/api/orders"),
+        by_path(&|path| has_word(path)),
+        by_kind(&["Service"]),
+        by_kind(&WORKLOADS),
+    ];
+    let found = groups.into_iter().find(|group| !group.is_empty()).ok_or(SystemError::NoOrders)?;
+    match found.len() {
+        1 => found.into_iter().next().ok_or(SystemError::NoOrders),
+        _ => Err(SystemError::SeveralOrders(found.into_iter().collect())),
+    }
+}
+
+fn the_namespace(
+    orders: &str,
+    ingresses: &[(Option<String>, OldIngress, Findings)],
+    objects: &[Object],
+    wanted: Option<&str>,
+) -> Result<Option<String>, SystemError> {
+    if let Some(wanted) = wanted {
+        return Ok(Some(wanted.to_owned()));
+    }
+    let leads = |ingress: &OldIngress| {
+        ingress.rules.iter().flat_map(|rule| &rule.paths).any(|path| path.backend.service == orders)
+    };
+    let of_ingresses =
+        ingresses.iter().filter(|(_, ingress, _)| leads(ingress)).map(|(namespace, _, _)| namespace);
+    let services = objects.iter().filter(|object| object.kind == "Service" && object.name == orders);
+    let namespaces: BTreeSet<_> =
+        of_ingresses.chain(services.map(|object| &object.namespace)).flatten().cloned().collect();
+    match namespaces.len() {
+        0 | 1 => Ok(namespaces.into_iter().next()),
+        _ => Err(SystemError::SeveralNamespaces {
+            service: orders.to_owned(),
+            namespaces: namespaces.into_iter().collect(),
+        }),
+    }
+}

@@ -1,0 +1,229 @@
+//! Single cases of the translation.
+
+use serde_json::{Value, json};
+
+use super::{
+    documents::Reader,
+    finding::Findings,
+    plan::{Migration, Options, migrate},
+};
+
+/// The orders service beside which each Ingress stands.
+pub(super) const ORDERS: &str = include_str!("../../tests/migrate/orders.yaml");
+
+/// Ingresses of every kind.
+pub(super) fn fixtures() -> Vec<&'static str> {
+    vec![
+        include_str!("../../tests/migrate/01-regexes.yaml"),
+        include_str!("../../tests/migrate/02-exact-regexes.yaml"),
+        include_str!("../../tests/migrate/03-strip-prefix.yaml"),
+        include_str!("../../tests/migrate/04-no-host.yaml"),
+        include_str!("../../tests/migrate/05-two-hosts.yaml"),
+        include_str!("../../tests/migrate/06-api-elsewhere.yaml"),
+        include_str!("../../tests/migrate/07-regex-inside.yaml"),
+        include_str!("../../tests/migrate/08-default-backend.yaml"),
+        include_str!("../../tests/migrate/09-exact.yaml"),
+        include_str!("../../tests/migrate/10-named-port.yaml"),
+        include_str!("../../tests/migrate/11-other-namespace.yaml"),
+        include_str!("../../tests/migrate/12-several-ingresses.yaml"),
+    ]
+}
+
+fn with(texts: &[&str], options: &Options) -> Migration {
+    let (mut reader, mut findings) = (Reader::default(), Findings::default());
+    texts.iter().for_each(|text| reader.read("a.yaml", text, &mut findings));
+    migrate(reader.objects, findings, options).unwrap()
+}
+
+/// The spec, and the table.
+fn translated(texts: &[&str]) -> (Value, String) {
+    let migration = with(texts, &Options::default());
+    (migration.service["spec"].clone(), migration.findings.table())
+}
+
+/// A workload with these variables, as YAML.
+fn orders_with(variables: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: orders-depl}}\nspec: {{template: {{metadata: {{labels: {{app: orders}}}}, \
+         spec: {{containers: [{{name: orders, image: i, env: [{variables}]}}]}}}}}}\n"
+    )
+}
+
+/// What is left to do.
+fn left(table: &str) -> Vec<&str> {
+    table.lines().filter(|line| line.starts_with("left")).collect()
+}
+
+#[test]
+fn the_usual_manifests_become_what_their_author_meant_and_nothing_is_left() {
+    let migration = with(&[fixtures()[0], ORDERS], &Options::default());
+    let table = migration.findings.table();
+    assert_eq!(left(&table), [""; 0], "{table}");
+    assert_eq!(
+        migration.service,
+        json!({
+            "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": {"name": "orders"},
+            "spec": {
+                "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+                "database": {"uriSecretRef": {"name": "orders-mongo"}},
+                "events": {"nats": {"servers": ["nats://nats-srv:4222"]}, "streaming": {"clusterId": "shop"}},
+                "ingress": {
+                    "hosts": ["shop.example"], "className": "nginx",
+                    "routes": [
+                        {"path": "/api/tickets", "service": "tickets-srv", "port": 4000},
+                        {"path": "/api/users", "service": "auth-srv"},
+                    ],
+                    "client": {"service": "client-srv"},
+                },
+                "replicas": 2,
+            }
+        })
+    );
+    let [secret] = migration.secrets.as_slice() else { panic!("{:?}", migration.secrets) };
+    assert_eq!((secret.name.as_str(), secret.key.as_str()), ("orders-mongo", "MONGO_URI"));
+    assert_eq!(secret.value, "mongodb://orders-mongo-srv:27017/orders");
+    for expected in [
+        "path \"/api/users/?(.*)\" was a regex: now it is /api/users",
+        "annotation nginx.ingress.kubernetes.io/use-regex: routes are plain prefixes",
+        "the new Service is named orders: what calls http://orders-srv within the cluster must call http://orders:3000",
+        "kubectl delete ingress ingress-srv",
+        "MONGO_URI was a literal in the manifest",
+    ] {
+        assert!(table.contains(expected), "{expected}: {table}");
+    }
+    assert!(!table.contains("mongodb://"), "no value of a Secret is told: {table}");
+}
+
+#[test]
+fn variables_are_found_by_other_names_and_in_other_places() {
+    let ingress = fixtures()[0];
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: orders-srv}\nspec: {selector: {app: orders}, ports: [{port: 80}]}\n";
+    for (variables, database, auth) in [
+        (
+            "{name: MONGO_URL, value: \"mongodb://h/o\"}, {name: JWT_SECRET, valueFrom: {secretKeyRef: {name: s, key: k}}}",
+            json!({"uriSecretRef": {"name": "orders-mongo"}}),
+            json!({"name": "s", "key": "k"}),
+        ),
+        (
+            "{name: DB, value: \"mongodb://h\"}, {name: JWT_KEY, value: asdf}",
+            json!({"name": "test", "uriSecretRef": {"name": "orders-mongo"}}),
+            json!({"name": "orders-jwt"}),
+        ),
+        (
+            "{name: HOST, value: h}, {name: MONGO_URI, value: \"mongodb://$(HOST)/o\"}, {name: JWT_KEY, valueFrom: {secretKeyRef: {name: jwt-secret, key: JWT_KEY}}}",
+            json!({"uriSecretRef": {"name": "orders-mongo"}}),
+            json!({"name": "jwt-secret"}),
+        ),
+        (
+            "{name: MONGO_URI, valueFrom: {secretKeyRef: {name: m, key: uri}}}, {name: JWT_KEY, valueFrom: {secretKeyRef: {name: j, key: JWT_KEY}}}",
+            json!({"uriSecretRef": {"name": "m", "key": "uri"}}),
+            json!({"name": "j"}),
+        ),
+    ] {
+        let (spec, table) = translated(&[ingress, service, &orders_with(variables)]);
+        assert_eq!(
+            (&spec["database"], &spec["auth"]["jwtSecretRef"]),
+            (&database, &auth),
+            "{variables}: {table}"
+        );
+        assert!(table.contains("port 80 is 3000 in the new Service"), "{table}");
+    }
+    let composed = "{name: P, valueFrom: {secretKeyRef: {name: m, key: p}}}, {name: MONGO_URI, value: \"mongodb://u:$(P)@h/o\"}";
+    let (spec, table) = translated(&[ingress, service, &orders_with(composed)]);
+    assert_eq!(spec["database"], json!({"uriSecretRef": {"name": "orders-mongo"}}));
+    for expected in [
+        "MONGO_URI is put together from P",
+        "kubectl create secret generic orders-mongo",
+        "no variable has the key of the sessions",
+        "no variable names a NATS server",
+        "variable P: the Node.js service may have read it",
+    ] {
+        assert!(left(&table).iter().any(|line| line.contains(expected)), "{expected}: {table}");
+    }
+}
+
+#[test]
+fn variables_of_config_maps_are_resolved_and_those_of_secrets_are_referred_to() {
+    let stores = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {NATS_CLUSTER_ID: shop, NATS_URL: nats-srv}\n---\n\
+                  apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {MONGO_URI: hidden}\ndata: {JWT_KEY: aGlkZGVu}\n";
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: orders-depl}\nspec:\n  template:\n    spec:\n      containers:\n\
+                      \x20     - {name: orders, envFrom: [{configMapRef: {name: c}}, {secretRef: {name: s}}]}\n";
+    let (spec, table) = translated(&[fixtures()[0], stores, deployment]);
+    assert_eq!(spec["events"]["streaming"]["clusterId"], "shop");
+    assert_eq!(spec["events"]["nats"]["servers"], json!(["nats://nats-srv"]));
+    assert_eq!(spec["database"], json!({"uriSecretRef": {"name": "s"}}));
+    assert_eq!(spec["auth"], json!({"jwtSecretRef": {"name": "s"}}));
+    assert_eq!(left(&table), [""; 0], "{table}");
+    assert!(!table.contains("hidden") && !table.contains("aGlkZGVu"), "{table}");
+    let without = translated(&[fixtures()[0], deployment]).1;
+    assert!(without.contains("ConfigMap \"c\", which is not among the inputs"), "{without}");
+    assert!(without.contains("all keys of Secret \"s\" are variables"), "{without}");
+}
+
+#[test]
+fn the_name_is_one_that_no_other_object_has() {
+    let taken = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\n";
+    assert_eq!(
+        with(&[fixtures()[0], ORDERS, taken], &Options::default()).service["metadata"]["name"],
+        "orders-api"
+    );
+    let options = Options { name: Some("shop".into()), ..Options::default() };
+    let migration = with(&[fixtures()[0], ORDERS], &options);
+    assert_eq!(migration.service["metadata"]["name"], "shop");
+    assert_eq!(migration.secrets[0].name, "shop-mongo");
+}
+
+#[test]
+fn one_object_in_two_versions_is_refused_and_the_same_file_twice_is_not() {
+    let mut reader = Reader::default();
+    let mut findings = Findings::default();
+    reader.read("dev.yaml", fixtures()[0], &mut findings);
+    reader.read("prod.yaml", &fixtures()[0].replace("shop.example", "prod.example"), &mut findings);
+    let error = migrate(reader.objects, findings, &Options::default()).unwrap_err().to_string();
+    assert!(
+        error.contains("Ingress ingress-srv is in dev.yaml and, with other contents, in prod.yaml"),
+        "{error}"
+    );
+    assert_eq!(translated(&[fixtures()[0], fixtures()[0], ORDERS]), translated(&[fixtures()[0], ORDERS]));
+}
+
+#[test]
+fn which_service_is_that_of_the_orders_is_found_or_asked_for() {
+    let refused = |texts: &[&str]| {
+        let (mut reader, mut findings) = (Reader::default(), Findings::default());
+        texts.iter().for_each(|text| reader.read("a.yaml", text, &mut findings));
+        migrate(reader.objects, findings, &Options::default()).unwrap_err().to_string()
+    };
+    let named = |name: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n");
+    assert!(refused(&[&named("auth-srv")]).contains("--orders SERVICE"));
+    assert!(refused(&[&named("orders-srv"), &named("order-service")]).contains("order-service, orders-srv"));
+    let spaced = |namespace: &str| {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: orders-srv, namespace: {namespace}}}\n")
+    };
+    assert!(
+        refused(&[&spaced("dev"), &spaced("prod")]).contains("(dev, prod): name one of them by --namespace")
+    );
+    let options = Options { namespace: Some("prod".into()), ..Options::default() };
+    let migration = with(&[&spaced("dev"), &spaced("prod")], &options);
+    assert_eq!(migration.service["metadata"]["namespace"], "prod");
+    for other in ["orders-mongo-srv", "orders-db", "expiration-srv"] {
+        assert!(refused(&[&named(other)]).contains("no Service of the orders"), "{other}");
+    }
+}
+
+#[test]
+fn an_autoscaler_of_the_pods_becomes_spec_autoscaling() {
+    let scaler = "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: orders-hpa}\nspec:\n\
+                  \x20 scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: orders-depl}\n  minReplicas: 2\n  maxReplicas: 9\n\
+                  \x20 metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 60}}}]\n";
+    let (spec, table) = translated(&[fixtures()[0], ORDERS, scaler]);
+    assert_eq!(
+        spec["autoscaling"],
+        json!({"minReplicas": 2, "maxReplicas": 9, "targetCPUUtilizationPercentage": 60})
+    );
+    assert!(spec.get("replicas").is_none() && left(&table).is_empty(), "{table}");
+    let other = translated(&[fixtures()[0], ORDERS, &scaler.replace("orders-depl", "auth-depl")]).1;
+    assert!(other.contains("HorizontalPodAutoscaler orders-hpa  scales other pods"), "{other}");
+    let memory = translated(&[fixtures()[0], ORDERS, &scaler.replace("name: cpu", "name: memory")]).1;
+    assert!(left(&memory)[0].contains("scales by something else than CPU"), "{memory}");
+}

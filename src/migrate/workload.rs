@@ -1,0 +1,378 @@
+//! From the Deployment and the Service of the Node.js service to what an OrdersService says of its pods.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    connections::{self, Connections},
+    documents::Object,
+    environment::{Environment, Stores},
+    fields::Fields,
+    finding::{Findings, Notes, Whom},
+    judge,
+};
+use crate::crd::PodTemplate;
+
+/// Fields of a pod that are copied into `spec.podTemplate`.
+const COPIED: [&str; 6] = [
+    "nodeSelector",
+    "tolerations",
+    "affinity",
+    "topologySpreadConstraints",
+    "priorityClassName",
+    "serviceAccountName",
+];
+
+/// Fields of a Deployment that the operator sets itself.
+const OF_THE_DEPLOYMENT: [&str; 6] = [
+    "strategy",
+    "updateStrategy",
+    "minReadySeconds",
+    "progressDeadlineSeconds",
+    "revisionHistoryLimit",
+    "paused",
+];
+
+/// Fields of a pod that the operator sets itself.
+const OF_THE_POD: [&str; 6] = [
+    "terminationGracePeriodSeconds",
+    "securityContext",
+    "automountServiceAccountToken",
+    "priority",
+    "preemptionPolicy",
+    "nodeName",
+];
+
+/// Fields of a container that the operator sets itself.
+const OF_THE_CONTAINER: [&str; 10] = [
+    "command",
+    "args",
+    "workingDir",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "securityContext",
+    "stdin",
+    "tty",
+];
+
+/// Reads the workload; `name` is that of the OrdersService.
+pub(super) fn read(object: Object, name: &str, stores: &Stores, findings: &mut Findings) -> Connections {
+    let mut notes = Notes::about(object.label(), findings);
+    let notes = &mut notes;
+    let mut fields = object.fields;
+    let mut spec = fields.below("spec", notes);
+    let replicas = spec.number("replicas", notes);
+    spec.ignore(&["selector"]);
+    own(spec.forget(&OF_THE_DEPLOYMENT), "", notes);
+    let mut template = spec.below("template", notes);
+    spec.done(notes);
+    fields.done(notes);
+    let mut metadata = template.below("metadata", notes);
+    labels(metadata.texts("labels", notes), notes);
+    for annotation in metadata.texts("annotations", notes).into_keys().filter(|name| !is_of_tools(name)) {
+        notes.left(
+            Whom::Pods,
+            format!("annotation {annotation} of the pods: copy it to spec.podTemplate.annotations if the new pods need it"),
+        );
+    }
+    metadata.ignore(&["name", "namespace", "creationTimestamp"]);
+    metadata.done(notes);
+    let mut pod = template.below("spec", notes);
+    template.done(notes);
+
+    let containers = pod.items("containers", notes);
+    let mut read = match the_container(containers, notes) {
+        Some(container) => container_of(container, name, stores, notes),
+        None => {
+            notes.left(Whom::Pods, "has no container, so nothing is known of the database and the sessions");
+            connections::read(Environment::default(), name, stores, notes)
+        }
+    };
+    if let Some(replicas) = replicas {
+        if (0..=1000).contains(&replicas) {
+            read.spec.insert("replicas".into(), json!(replicas));
+            if replicas == 1 {
+                notes.changed(
+                    Whom::Users,
+                    "there is one pod, as before: with spec.replicas: 2 no request is lost when its node is drained",
+                );
+            }
+        } else {
+            notes.left(Whom::Pods, format!("spec.replicas is {replicas}: write 0 to 1000"));
+        }
+    }
+    let mut copied = Map::new();
+    for field in COPIED {
+        let Some(value) = pod.take(field) else { continue };
+        match unreadable(field, &value) {
+            None => drop(copied.insert(field.into(), value)),
+            Some(why) => {
+                notes.left(Whom::Pods, format!("{field} of the pods: spec.podTemplate cannot have it: {why}"))
+            }
+        }
+    }
+    if !copied.is_empty() {
+        let names: Vec<_> = copied.keys().cloned().collect();
+        notes.changed(Whom::Pods, format!("{} are in spec.podTemplate now", names.join(", ")));
+        read.spec.insert("podTemplate".into(), Value::Object(copied));
+    }
+    if pod.take("imagePullSecrets").is_some() {
+        notes.dropped(
+            Whom::Pods,
+            "imagePullSecrets: name them in spec.imagePullSecrets if the operator's image needs them",
+        );
+    }
+    for field in ["volumes", "initContainers"] {
+        if pod.take(field).is_some() {
+            notes.left(
+                Whom::Pods,
+                format!(
+                    "{field} of the pods: if the new pods need them, write them in spec.podTemplate.{field}"
+                ),
+            );
+        }
+    }
+    // What the API server fills in.
+    pod.ignore(&["restartPolicy", "dnsPolicy", "schedulerName", "serviceAccount", "enableServiceLinks"]);
+    own(pod.forget(&OF_THE_POD), " of the pods", notes);
+    pod.done(notes);
+    read
+}
+
+/// Says of which fields the operator has its own.
+fn own(names: Vec<String>, of: &str, notes: &mut Notes<'_>) {
+    if !names.is_empty() {
+        notes.dropped(Whom::Pods, format!("{}{of}: the operator sets its own", names.join(", ")));
+    }
+}
+
+/// Why a field cannot be one of `spec.podTemplate`.
+fn unreadable(field: &str, value: &Value) -> Option<String> {
+    let mut unknown = Vec::new();
+    let template = json!({field: value});
+    let read: Result<PodTemplate, _> =
+        serde_ignored::deserialize(template, |path| unknown.push(path.to_string()));
+    match read {
+        Err(error) => Some(error.to_string()),
+        Ok(_) => {
+            unknown.into_iter().next().map(|path| format!("there is no field {}", path.replace(".?", "")))
+        }
+    }
+}
+
+/// The container of the service: the only one, or the one that is named after orders, or the first.
+fn the_container(containers: Vec<Fields>, notes: &mut Notes<'_>) -> Option<Fields> {
+    let mut named: Vec<(String, Fields)> = Vec::new();
+    for container in containers {
+        let name = container.clone().text("name", notes).unwrap_or_default();
+        named.push((name, container));
+    }
+    let at = named.iter().position(|(name, _)| name.contains("order")).unwrap_or_default();
+    if named.is_empty() {
+        return None;
+    }
+    let (_, container) = named.remove(at);
+    for (name, _) in named {
+        notes.left(
+            Whom::Pods,
+            format!(
+                "container {name:?} beside the service: if the new pods need it, write it in spec.podTemplate.initContainers with \
+                 restartPolicy: Always"
+            ),
+        );
+    }
+    Some(container)
+}
+
+fn container_of(mut container: Fields, name: &str, stores: &Stores, notes: &mut Notes<'_>) -> Connections {
+    if let Some(image) = container.text("image", notes) {
+        notes.changed(Whom::Pods, format!("image {image}: the pods run the operator's image instead"));
+    }
+    if container.take("resources").is_some() {
+        notes.dropped(
+            Whom::Pods,
+            "resources: those of Node.js are more than is needed; without spec.resources a pod requests 50m and 32Mi, and may use \
+             128Mi",
+        );
+    }
+    if container.take("volumeMounts").is_some() {
+        notes.left(
+            Whom::Pods,
+            "volumeMounts of the container: if the new pods need them, write them in spec.podTemplate.extraVolumeMounts",
+        );
+    }
+    let environment = Environment::take(&mut container, stores, notes);
+    container.ignore(&[
+        "name",
+        "ports",
+        "imagePullPolicy",
+        "terminationMessagePath",
+        "terminationMessagePolicy",
+    ]);
+    own(container.forget(&OF_THE_CONTAINER), " of the container", notes);
+    container.done(notes);
+    connections::read(environment, name, stores, notes)
+}
+
+fn labels(labels: BTreeMap<String, String>, notes: &mut Notes<'_>) {
+    if labels.is_empty() {
+        return;
+    }
+    let all: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    notes.changed(
+        Whom::Services,
+        format!(
+            "the new pods do not have the labels {}: what selects the old pods by them (Services, NetworkPolicies, monitors) does \
+             not select the new ones, whose label is app.kubernetes.io/instance",
+            all.join(", ")
+        ),
+    );
+}
+
+/// The ports of a Service by their names, and the only one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ports {
+    named: BTreeMap<String, i32>,
+    all: Vec<i32>,
+}
+
+impl Ports {
+    /// The number of the port of this name.
+    pub(super) fn named(&self, name: &str) -> Option<i32> {
+        self.named.get(name).copied()
+    }
+}
+
+/// What is read of a Service: the labels of its pods, and its ports.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OldService {
+    /// The labels that its pods must have.
+    pub(super) selector: BTreeMap<String, String>,
+    /// Its ports.
+    pub(super) ports: Ports,
+    kind: Option<String>,
+    rest: Fields,
+}
+
+/// Reads any Service. What is not understood counts only for that of the orders: see [`of_orders`].
+pub(super) fn service(object: &Object) -> OldService {
+    let mut ignored = Findings::default();
+    let mut notes = Notes::about("", &mut ignored);
+    let mut fields = object.fields.clone();
+    let mut spec = fields.below("spec", &mut notes);
+    let selector = spec.texts("selector", &mut notes);
+    let mut ports = Ports::default();
+    for mut port in spec.items("ports", &mut notes) {
+        let Some(number) = port.number("port", &mut notes).and_then(|number| i32::try_from(number).ok())
+        else {
+            continue;
+        };
+        ports.all.push(number);
+        if let Some(name) = port.text("name", &mut notes) {
+            ports.named.insert(name, number);
+        }
+    }
+    let kind = spec.text("type", &mut notes);
+    spec.ignore(&[
+        "clusterIP",
+        "clusterIPs",
+        "ipFamilies",
+        "ipFamilyPolicy",
+        "internalTrafficPolicy",
+        "sessionAffinity",
+    ]);
+    OldService { selector, ports, kind, rest: spec }
+}
+
+/// What the Service of the orders says of `spec.port`, and what changes with it.
+pub(super) fn of_orders(
+    object: &Object,
+    service: OldService,
+    name: &str,
+    findings: &mut Findings,
+) -> Option<i32> {
+    let mut notes = Notes::about(object.label(), findings);
+    if let Some(kind) = service.kind.filter(|kind| kind != "ClusterIP") {
+        notes.left(
+            Whom::Users,
+            format!(
+                "its type is {kind}, that of the new Service is ClusterIP: who reaches the orders API past the Ingress does so no \
+                 more; if that must stay, make a Service of your own that selects app.kubernetes.io/instance: {name}"
+            ),
+        );
+    }
+    service.rest.done(&mut notes);
+    for annotation in object.annotations.keys().filter(|name| !is_of_tools(name)) {
+        notes.dropped(Whom::You, format!("annotation {annotation}: the new Service has none"));
+    }
+    let port = match service.ports.all.as_slice() {
+        [] => None,
+        [port, others @ ..] => {
+            for other in others {
+                notes.left(
+                    Whom::Services,
+                    format!("port {other} beside {port}: the new Service has one port"),
+                );
+            }
+            Some(*port)
+        }
+    };
+    // The pods serve at the same number, and may not have one that only root may have.
+    let taken = port.filter(|port| *port >= 1024 && judge::of_port(*port).is_empty());
+    let new = taken.unwrap_or(3000);
+    if let Some(port) = port.filter(|port| *port != new) {
+        notes.changed(
+            Whom::Services,
+            format!(
+                "port {port} is {new} in the new Service: who calls it within the cluster must write {new}"
+            ),
+        );
+    }
+    if object.name != name {
+        notes.changed(
+            Whom::Services,
+            format!(
+                "the new Service is named {name}: what calls http://{} within the cluster must call http://{name}:{new}, before you \
+                 delete the old one",
+                object.name
+            ),
+        );
+    }
+    taken.filter(|port| *port != 3000)
+}
+
+/// Whether tools keep their own notes in this annotation.
+pub(super) fn is_of_tools(name: &str) -> bool {
+    let prefix = name.split('/').next().unwrap_or_default();
+    [
+        "kubectl.kubernetes.io",
+        "deployment.kubernetes.io",
+        "meta.helm.sh",
+        "field.cattle.io",
+        "argocd.argoproj.io",
+    ]
+    .contains(&prefix)
+        || prefix.ends_with("skaffold.dev")
+}
+
+/// The labels of the pods of a workload.
+pub(super) fn labels_of_pods(object: &Object) -> BTreeMap<String, String> {
+    let mut ignored = Findings::default();
+    let mut notes = Notes::about("", &mut ignored);
+    let mut fields = object.fields.clone();
+    let mut template = fields.below("spec", &mut notes).below("template", &mut notes);
+    template.below("metadata", &mut notes).texts("labels", &mut notes)
+}
+
+/// The image of the first container of a workload.
+pub(super) fn image(object: &Object) -> Option<String> {
+    let mut ignored = Findings::default();
+    let mut notes = Notes::about("", &mut ignored);
+    let mut fields = object.fields.clone();
+    let mut template = fields.below("spec", &mut notes).below("template", &mut notes);
+    let containers = template.below("spec", &mut notes).items("containers", &mut notes);
+    containers.into_iter().find_map(|mut container| container.text("image", &mut notes))
+}
