@@ -23,9 +23,9 @@ use crate::{
     runtime::{
         Resources,
         admin::{self, Health, Readiness},
-        on_signal,
+        on_signal, process_stats,
         server::{self, GracefulStop, Limits, ListenArgs},
-        telemetry::{self, LogArgs},
+        telemetry::LogArgs,
     },
     store::{ConnectOptions, StoreError, TlsArgs},
 };
@@ -151,7 +151,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let shutdown = on_signal()?;
     let (health, mut registry, database) = (Health::default(), Registry::default(), Database::default());
     let (serving, reachable) = (health.readiness("serving"), health.readiness("database"));
-    telemetry::register(&mut registry);
+    process_stats::register(&mut registry);
     let metrics = Metrics::new(&mut registry);
     let terms = ReservationTerms {
         window: args.expiration_window_seconds,

@@ -1,7 +1,8 @@
-//! The controller's metrics. Their labels have a bounded set of values: results, reasons, kinds, verbs.
+//! The controller's metrics. Their labels have a bounded set of values: results, reasons, kinds, verbs; and the OrdersServices
+//! that are not ready.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -33,6 +34,9 @@ pub struct Metrics {
     running: Arc<Mutex<BTreeSet<(Instant, u64)>>>,
     in_flight: Gauge,
     objects: Gauge,
+    not_ready: Family<NotReadyLabels, Gauge>,
+    /// Why the OrdersServices that have a series are not ready.
+    reasons: Arc<Mutex<HashMap<ObjectKey, &'static str>>>,
     leading: Gauge,
     hosts_file_broken: Gauge,
     upgrades: Family<StateLabels, Gauge>,
@@ -71,6 +75,13 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotReadyLabels {
+    // Not `namespace`, which is the label of the pod that is scraped.
+    resource: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -97,6 +108,8 @@ impl Metrics {
             running: Arc::default(),
             in_flight: Gauge::default(),
             objects: Gauge::default(),
+            not_ready: Family::default(),
+            reasons: Arc::default(),
             leading: Gauge::default(),
             hosts_file_broken: Gauge::default(),
             upgrades: Family::default(),
@@ -126,6 +139,11 @@ impl Metrics {
         );
         registry.register("reconciles_in_flight", "Reconciles running now", metrics.in_flight.clone());
         registry.register("objects", "OrdersServices that are watched", metrics.objects.clone());
+        registry.register(
+            "not_ready",
+            "1 for each OrdersService that is not ready, by the reason of its condition Ready",
+            metrics.not_ready.clone(),
+        );
         registry.register("leading", "1 while this controller leads, else 0", metrics.leading.clone());
         registry.register(
             "hosts_file_broken",
@@ -191,6 +209,38 @@ impl Metrics {
         self.objects.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
+    /// Sets why an OrdersService is not ready; nothing if it is.
+    pub fn set_not_ready(&self, object: &ObjectKey, reason: Option<&'static str>) {
+        let mut reasons = self.reasons();
+        let before = match reason {
+            Some(reason) => reasons.insert(object.clone(), reason),
+            None => reasons.remove(object),
+        };
+        if before == reason {
+            return;
+        }
+        let labels = |reason| NotReadyLabels { resource: object.to_string(), reason };
+        if let Some(before) = before {
+            self.not_ready.remove(&labels(before));
+        }
+        if let Some(reason) = reason {
+            self.not_ready.get_or_create(&labels(reason)).set(1);
+        }
+    }
+
+    /// Drops what is said of OrdersServices in `namespace`, or in all, that are not `listed`.
+    pub fn retain_not_ready(&self, namespace: Option<&str>, listed: &HashSet<ObjectKey>) {
+        let is_gone = |key: &&ObjectKey| {
+            namespace.is_none_or(|namespace| namespace == key.namespace()) && !listed.contains(*key)
+        };
+        let gone: Vec<_> = self.reasons().keys().filter(is_gone).cloned().collect();
+        gone.iter().for_each(|key| self.set_not_ready(key, None));
+    }
+
+    fn reasons(&self) -> MutexGuard<'_, HashMap<ObjectKey, &'static str>> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sets whether the file of allowed hosts cannot be used.
     pub fn set_hosts_file_broken(&self, is_broken: bool) {
         self.hosts_file_broken.set(i64::from(is_broken));
@@ -211,6 +261,11 @@ impl Metrics {
     /// Counts a request to the API server.
     pub fn request_sent(&self, kind: &'static str, verb: &'static str) {
         self.requests.get_or_create(&RequestLabels { kind, verb }).inc();
+    }
+
+    /// The watch on a kind begins. Its errors are counted from zero, so that the first one is an increase.
+    pub fn watch_begins(&self, kind: &'static str) {
+        drop(self.watch_errors.get_or_create(&KindLabels { kind }));
     }
 
     /// Counts an error of the watch on a kind.

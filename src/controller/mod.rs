@@ -19,6 +19,7 @@
 //! known_services      the Services that the watches show, by name
 //! index               the state machine that every watch shares
 //! api_server          requests: bounded, counted, and only the leader's if they write
+//! readiness           which of them are not ready, and why
 //! upgrades            moves resources to the operator's new image, a few at a time
 //! problem             a reason and a message, for conditions and events
 //! contention          two operators on one resource
@@ -42,6 +43,7 @@ mod metrics;
 mod object_key;
 mod problem;
 mod raw_orders_service;
+mod readiness;
 mod reconcile;
 pub mod render;
 mod resource_state;

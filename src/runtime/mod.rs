@@ -7,6 +7,7 @@
 //! server         an HTTP server whose clients can take no more than is theirs
 //! resources      what the process may use: open files, memory
 //! admin          /livez, /readyz and /metrics
+//! process_stats  what every process says of itself on /metrics
 //! telemetry      logs, and whether there are traces
 //! log_writer     writes log lines without ever waiting for whoever reads them
 //! escape         escapes control characters in what is logged and printed
@@ -37,6 +38,7 @@ mod log_writer;
 mod nats_subject;
 mod percent;
 mod process;
+pub mod process_stats;
 mod public_cas;
 mod resources;
 pub mod secret_cache;

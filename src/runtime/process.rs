@@ -12,9 +12,9 @@ use super::{
     admin::{self, Health},
     client::{ClientArgs, ClientError},
     lease::LeaseLost,
+    process_stats,
     resources::Resources,
     shutdown::on_signal,
-    telemetry,
     watch::WatchArgs,
 };
 
@@ -66,7 +66,7 @@ impl Process {
     /// When the signal handlers cannot be installed.
     pub fn start(admin: SocketAddr, health: Health, mut metrics: Registry) -> Result<Self, RunError> {
         Resources::claim();
-        telemetry::register(&mut metrics);
+        process_stats::register(&mut metrics);
         let shutdown = on_signal().map_err(RunError::Signals)?;
         let admin = tokio::spawn(admin::serve(admin, health, Arc::new(metrics), shutdown.clone()));
         Ok(Self { shutdown, admin })

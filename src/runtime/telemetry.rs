@@ -156,7 +156,7 @@ pub fn flush() {
 }
 
 /// Registers what is counted of the log.
-pub fn register(registry: &mut Registry) {
+pub(super) fn register(registry: &mut Registry) {
     registry.register(
         "orders_operator_log_lines_dropped",
         "Log lines that were dropped, since whoever reads the log is too slow",

@@ -57,6 +57,7 @@ mod machine;
 mod migrate;
 mod mongo;
 mod mongoose;
+mod monitoring;
 mod nats;
 mod orders_check;
 mod packaging;

@@ -222,6 +222,7 @@ impl Watches<'_> {
 
     fn watch<I>(&self, kind: &'static str, lists: WatchLists, index: I) -> Watch<I> {
         let (trigger, metrics) = (self.trigger.clone(), self.metrics.clone());
+        metrics.watch_begins(kind);
         let (indexer, refusals) = (Indexer::new(index), Refusals::default());
         Watch { kind, lists, refusals, indexer, crd: None, trigger, metrics }
     }

@@ -6,7 +6,7 @@ use kube::Resource;
 
 use crate::controller::{
     index::Index, metrics::Metrics, object_key::ObjectKey, raw_orders_service::RawOrdersService,
-    resource_state::ResourceStates,
+    readiness::why_not_ready, resource_state::ResourceStates,
 };
 
 /// Creates and removes the state of each OrdersService in one namespace or in all.
@@ -17,7 +17,7 @@ pub struct OrdersServiceIndex {
 }
 
 impl OrdersServiceIndex {
-    /// Keeps `states` and the number of objects in `metrics` up to date.
+    /// Keeps `states` up to date, and in `metrics` the number of objects and which of them are not ready.
     pub fn new(states: &ResourceStates, metrics: &Metrics, namespace: Option<&str>) -> Self {
         let namespace = namespace.map(str::to_owned);
         Self { states: states.clone(), metrics: metrics.clone(), namespace }
@@ -27,6 +27,7 @@ impl OrdersServiceIndex {
         let owner = service.as_owner();
         self.states.create(&owner.key, &owner.uid);
         self.metrics.set_objects(self.states.len());
+        self.metrics.set_not_ready(&owner.key, why_not_ready(service));
     }
 }
 
@@ -48,12 +49,14 @@ impl Index<RawOrdersService> for OrdersServiceIndex {
     fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
         self.states.remove(key);
         self.metrics.set_objects(self.states.len());
+        self.metrics.set_not_ready(key, None);
         Vec::new()
     }
 
     fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
         self.states.retain(self.namespace.as_deref(), listed);
         self.metrics.set_objects(self.states.len());
+        self.metrics.retain_not_ready(self.namespace.as_deref(), listed);
         listed.iter().cloned().collect()
     }
 }
@@ -96,6 +99,44 @@ mod tests {
         indexer.handle(&Event::InitApply(service("c", "2")));
         indexer.handle(&Event::<RawOrdersService>::InitDone);
         assert!(!exists("a") && exists("c"), "a was deleted while there was no watch");
+    }
+
+    #[test]
+    fn a_resource_that_is_not_ready_has_one_series_until_it_is_ready_or_gone() {
+        let (states, mut registry) = (ResourceStates::default(), Registry::default());
+        let metrics = Metrics::register(&mut registry);
+        let series = || {
+            let mut page = String::new();
+            prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+            let lines =
+                page.lines().filter_map(|line| line.strip_prefix("orders_operator_controller_not_ready{"));
+            let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let with = |name: &str, status: &str, reason: &str| -> RawOrdersService {
+            let metadata = json!({"namespace": "shop", "name": name, "uid": name, "generation": 1});
+            let ready = json!({"type": "Ready", "status": status, "reason": reason, "observedGeneration": 1});
+            serde_json::from_value(json!({"metadata": metadata, "status": {"conditions": [ready]}})).unwrap()
+        };
+        let mut index = OrdersServiceIndex::new(&states, &metrics, Some("shop"));
+        index.apply_listed(&service("a", "1"));
+        index.apply(&with("b", "False", "InvalidSpec"));
+        index.apply(&with("c", "True", "AsExpected"));
+        let not_reported = "resource=\"shop/a\",reason=\"NotReported\"} 1";
+        assert_eq!(series(), [not_reported, "resource=\"shop/b\",reason=\"InvalidSpec\"} 1"]);
+        index.apply(&with("b", "False", "InvalidHost"));
+        assert_eq!(series(), [not_reported, "resource=\"shop/b\",reason=\"InvalidHost\"} 1"]);
+        index.apply(&with("b", "True", "AsExpected"));
+        assert_eq!(series(), [not_reported]);
+        // The lists of other namespaces have none of these.
+        OrdersServiceIndex::new(&states, &metrics, Some("other")).retain(&HashSet::new());
+        assert_eq!(series(), [not_reported]);
+        index.retain(&HashSet::from([owner("b").key]));
+        assert_eq!(series(), Vec::<String>::new());
+        index.apply(&with("b", "False", "InvalidHost"));
+        index.delete(&owner("b").key);
+        assert_eq!(series(), Vec::<String>::new());
     }
 
     #[test]
