@@ -163,7 +163,10 @@ async fn run(command: Command) -> ExitCode {
             Err(error) => failed(&error, 1),
         },
         Command::Render(args) => match render::render(&args) {
-            Ok(yaml) => exit_code(print(&yaml)),
+            Ok(render::Rendered { text, warnings }) => {
+                warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                exit_code(print(&text))
+            }
             Err(error) => failed(&error, 1),
         },
         Command::Migrate(args) => match migrate::run(args).await {

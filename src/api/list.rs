@@ -15,6 +15,7 @@ use futures::{Stream, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    base_path::BasePath,
     budget::Account,
     error::ApiError,
     metrics::Metrics,
@@ -98,12 +99,13 @@ pub(super) async fn list(
     let size = limit.unwrap_or(CHUNK);
     // Until the orders are written, or counted with a stream.
     let mut room = state.reading.orders(size as usize).await?;
+    let base = state.base.clone();
     let mut list = OrderList::new(state, listing)?;
     list.read(size).await?;
     room.keep_for_orders(list.orders.len());
     let link = limit.and(list.next).map(|next| {
         list.next = None;
-        [(header::LINK, next_link(size, next, &kept))]
+        [(header::LINK, next_link(&base, size, next, &kept))]
     });
     list.write(if list.next.is_none() { WHOLE } else { CHUNK_BYTES }).await?;
     let response = if list.is_written() {
@@ -238,8 +240,8 @@ impl OrderList {
 }
 
 /// The `Link` header to the page after the order `next` (RFC 8288).
-fn next_link(limit: u32, next: OrderId, kept: &str) -> String {
-    format!("</api/orders?limit={limit}&after={next}{kept}>; rel=\"next\"")
+fn next_link(base: &BasePath, limit: u32, next: OrderId, kept: &str) -> String {
+    format!("<{base}?limit={limit}&after={next}{kept}>; rel=\"next\"")
 }
 
 /// Parses the query. Unknown parameters are ignored, as the Node.js service ignores all.
@@ -343,10 +345,10 @@ mod tests {
     fn the_link_keeps_the_parameters_and_continues_after_the_page() {
         let next: OrderId = ID.parse().unwrap();
         let kept = parsed("?status=created,cancelled&order=desc&limit=2").unwrap().kept;
-        let link = next_link(2, next, &kept);
-        let target = format!("/api/orders?limit=2&after={ID}&order=desc&status=created,cancelled");
+        let link = next_link(&"/Orders".parse().unwrap(), 2, next, &kept);
+        let target = format!("/Orders?limit=2&after={ID}&order=desc&status=created,cancelled");
         assert_eq!(link, format!("<{target}>; rel=\"next\""));
-        let target = link.split(['<', '>']).nth(1).unwrap().strip_prefix("/api/orders").unwrap();
+        let target = link.split(['<', '>']).nth(1).unwrap().strip_prefix("/Orders").unwrap();
         let next_page = parsed(target).unwrap();
         assert_eq!((next_page.limit, next_page.listing.after), (Some(2), Some(next)));
         assert_eq!(next_page.listing.order, ListOrder::NewestFirst);

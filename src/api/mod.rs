@@ -10,6 +10,7 @@
 //! reading      the memory for lists that are being read
 //! inflate      compressed request bodies
 //! body         reads and parses request bodies: 413, "Malformed JSON"
+//! base_path    the path under which the API is served
 //! path         matches paths without regard to case or a trailing slash
 //! view         orders and tickets as clients see them
 //! metrics      the API's metrics
@@ -18,12 +19,14 @@
 //! orders       handlers: reserve, show and cancel
 //! list         handler: the user's orders, streamed or page by page
 //! untaken      counts responses until their clients have taken them
+//! pages        that description and page, ready to be sent
 //! openapi      the OpenAPI description, and a page that shows it
 //! observe      middleware: request id, deadline, access log, metrics
 //! router       the routes and their middleware
 //! serve        the `serve` subcommand
 //! ```
 
+mod base_path;
 mod body;
 mod budget;
 mod database;
@@ -36,6 +39,7 @@ mod metrics;
 mod observe;
 mod openapi;
 mod orders;
+mod pages;
 mod path;
 mod reading;
 mod response;
@@ -46,6 +50,7 @@ mod state;
 mod untaken;
 mod view;
 
+pub use base_path::{BasePath, BasePathError};
 pub use openapi::openapi_json;
 pub use router::router;
 pub use serve::{ServeArgs, ServeError, serve};

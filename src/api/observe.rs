@@ -16,7 +16,12 @@ use futures::FutureExt;
 use tokio::time::timeout;
 use tracing::{Instrument, info_span};
 
-use super::{error::ApiError, metrics::Metrics, openapi};
+use super::{
+    base_path::{BasePath, ORDER},
+    error::ApiError,
+    metrics::Metrics,
+    openapi,
+};
 use crate::runtime::traces;
 
 /// How long a request may take, including the time to receive its body.
@@ -25,11 +30,16 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Handles a request within its span and trace, and records the result.
-pub(super) async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State(metrics): State<Metrics>,
+    State(base): State<BasePath>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let route = route(request.extensions().get::<MatchedPath>());
+    let route = route(&base, request.extensions().get::<MatchedPath>());
     let span = info_span!("request", id = id.to_str().unwrap_or_default());
     let trace =
         traces::request(&method, request.uri(), route, id.to_str().unwrap_or_default(), request.headers());
@@ -109,11 +119,12 @@ fn request_id(request: &Request) -> HeaderValue {
     })
 }
 
-/// The label of a route, from a fixed set, so that arbitrary paths cannot create new time series.
-fn route(matched: Option<&MatchedPath>) -> &'static str {
-    match matched.map(MatchedPath::as_str) {
-        Some("/api/orders") => "/api/orders",
-        Some("/api/orders/{orderId}") => "/api/orders/{orderId}",
+/// The label of a route, from a fixed set, so that arbitrary paths cannot create new time series, and the same whatever
+/// the base path is.
+fn route(base: &BasePath, matched: Option<&MatchedPath>) -> &'static str {
+    match matched.and_then(|matched| base.below(matched.as_str())) {
+        Some("") => "/api/orders",
+        Some(ORDER) => "/api/orders/{orderId}",
         Some(openapi::JSON_PATH | openapi::PAGE_PATH | openapi::FILE_PATH) => "docs",
         _ => "other",
     }

@@ -3,12 +3,12 @@
 //! Routes and response schemas are derived from the handlers and views; the error responses are generated from
 //! [`ApiError`], messages included.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::borrow::Cow;
 
 use axum::{
     Router,
     body::Bytes,
-    extract::Path,
+    extract::{Path, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -24,18 +24,21 @@ use utoipa::{
 };
 
 use super::{
+    base_path::BasePath,
     error::{ApiError, Errors},
     list, orders,
+    pages::Pages,
     response::JSON,
+    state::ApiState,
     view::{DirectionView, OrderView},
 };
 
-/// Path of the description.
-pub(super) const JSON_PATH: &str = "/api/orders/openapi.json";
+/// Path of the description, below the base path.
+pub(super) const JSON_PATH: &str = "/openapi.json";
 /// Path of the page that shows it.
-pub(super) const PAGE_PATH: &str = "/api/orders/docs";
+pub(super) const PAGE_PATH: &str = "/docs";
 /// Path of the page's scripts and styles.
-pub(super) const FILE_PATH: &str = "/api/orders/docs/{file}";
+pub(super) const FILE_PATH: &str = "/docs/{file}";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,12 +54,34 @@ pub(super) const FILE_PATH: &str = "/api/orders/docs/{file}";
 )]
 struct Description;
 
-/// The description as JSON, with a newline at the end.
+/// The description as JSON, with a newline at the end, of the API under its default path.
 ///
 /// # Errors
 /// When it cannot be serialized.
 pub fn openapi_json() -> Result<String, serde_json::Error> {
-    Description::openapi().to_pretty_json().map(|json| json + "\n")
+    openapi_json_of(&BasePath::default())
+}
+
+fn openapi_json_of(base: &BasePath) -> Result<String, serde_json::Error> {
+    let mut description = Description::openapi();
+    let paths = std::mem::take(&mut description.paths.paths);
+    description.paths.paths = paths.into_iter().map(|(path, item)| (under(base, &path), item)).collect();
+    description.to_pretty_json().map(|json| json + "\n")
+}
+
+/// A text in which the default path stands, with this one in its place.
+fn under(base: &BasePath, text: &str) -> String {
+    text.replace(BasePath::DEFAULT, base.as_str())
+}
+
+/// The description and its page, as they are under a base path.
+pub(super) fn pages(base: &BasePath) -> Pages {
+    let html = include_str!("openapi.html").replace(BasePath::DEFAULT, &base.as_str().replace('&', "&amp;"));
+    Pages {
+        json: openapi_json_of(base).ok().map(Bytes::from),
+        html: html.into(),
+        script: under(base, include_str!("openapi.js")).into(),
+    }
 }
 
 /// Adds the three ways to authenticate.
@@ -149,14 +174,16 @@ fn add_errors(operation: &mut Operation, own: &[ApiError]) {
 }
 
 /// The routes of the description and its page. They need no session, since they show no orders.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new().route(JSON_PATH, get(json)).route(PAGE_PATH, get(page)).route(FILE_PATH, get(file))
+pub(super) fn routes(base: &BasePath) -> Router<ApiState> {
+    Router::new()
+        .without_v07_checks()
+        .route(&base.route(JSON_PATH), get(json))
+        .route(&base.route(PAGE_PATH), get(page))
+        .route(&base.route(FILE_PATH), get(file))
 }
 
-async fn json() -> Result<Response, ApiError> {
-    static DESCRIPTION: LazyLock<Option<Bytes>> = LazyLock::new(|| openapi_json().ok().map(Bytes::from));
-    let description = DESCRIPTION.clone().ok_or(ApiError::Internal)?;
-    Ok(([(header::CONTENT_TYPE, JSON)], description).into_response())
+async fn json(State(pages): State<Pages>) -> Result<Response, ApiError> {
+    Ok(([(header::CONTENT_TYPE, JSON)], pages.json.ok_or(ApiError::Internal)?).into_response())
 }
 
 /// The page loads nothing from other hosts, and runs no inline scripts.
@@ -170,17 +197,16 @@ const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 /// The files change only with a new version of the program.
 const ONE_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
-async fn page() -> Response {
+async fn page(State(pages): State<Pages>) -> Response {
     let headers = [(header::CONTENT_TYPE, HTML), (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)];
-    (headers, Bytes::from_static(include_bytes!("openapi.html"))).into_response()
+    (headers, pages.html).into_response()
 }
 
 /// The scripts and styles of the page; it needs no other files of Swagger UI.
-async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
+async fn file(State(pages): State<Pages>, Path(name): Path<String>) -> Result<Response, ApiError> {
     let content_type = match name.as_str() {
         "start.js" => {
-            let script = Bytes::from_static(include_bytes!("openapi.js"));
-            return Ok(([(header::CONTENT_TYPE, JAVASCRIPT)], script).into_response());
+            return Ok(([(header::CONTENT_TYPE, JAVASCRIPT)], pages.script).into_response());
         }
         "swagger-ui-bundle.js" => JAVASCRIPT,
         "swagger-ui.css" => CSS,
@@ -209,12 +235,30 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn description_and_page_name_the_base_path_and_nothing_else() {
+        let default = pages(&BasePath::default());
+        assert_eq!(default.json, openapi_json().ok().map(Bytes::from));
+        assert_eq!(default.html, include_str!("openapi.html"));
+        let Pages { json, html, script } = pages(&"/shop/R&D".parse().unwrap());
+        let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json.unwrap()).unwrap();
+        let paths: Vec<_> = json["paths"].as_object().unwrap().keys().collect();
+        assert_eq!(paths, ["/shop/R&D", "/shop/R&D/{orderId}"]);
+        assert!(text(&script).contains("\"/shop/R&D/openapi.json\""));
+        assert!(text(&html).contains("\"/shop/R&amp;D/docs/start.js\""));
+        for text in [json.to_string(), text(&html), text(&script)] {
+            assert!(!text.contains(BasePath::DEFAULT), "{text}");
+        }
+    }
+
     #[tokio::test]
     async fn the_files_of_the_page_are_not_copied_for_an_answer() {
+        let pages = super::pages(&BasePath::default());
         for name in ["swagger-ui-bundle.js", "swagger-ui.css", "start.js"] {
             let mut places = Vec::new();
             for _ in 0..2 {
-                let response = file(Path(name.into())).await.unwrap();
+                let response = file(State(pages.clone()), Path(name.into())).await.unwrap();
                 places.push(to_bytes(response.into_body(), usize::MAX).await.unwrap());
             }
             assert_eq!(places[0].as_ptr(), places[1].as_ptr(), "{name}");

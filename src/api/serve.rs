@@ -9,9 +9,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    base_path::BasePath,
     budget::{self, Budget},
     database::Database,
     metrics::Metrics,
+    openapi,
     reading::Reading,
     router::routes,
     session::Sessions,
@@ -75,6 +77,10 @@ pub struct ServeArgs {
     /// Port of the API
     #[arg(long, env = "PORT", default_value_t = 3000)]
     pub port: u16,
+
+    /// Path under which the API is served
+    #[arg(long, env = "BASE_PATH", value_name = "PATH", default_value_t)]
+    pub base_path: BasePath,
 
     /// Port of /livez, /readyz and /metrics
     #[arg(long, env = "ADMIN_PORT", default_value_t = 8081)]
@@ -164,6 +170,8 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         budget: Budget::new(bytes),
         reading: Reading::new(bytes),
         terms,
+        pages: openapi::pages(&args.base_path),
+        base: args.base_path,
     };
     let relay_stop = CancellationToken::new();
     let has_events = events.is_some();

@@ -2,7 +2,10 @@
 
 use axum::extract::FromRef;
 
-use super::{budget::Budget, database::Database, metrics::Metrics, reading::Reading, session::Sessions};
+use super::{
+    base_path::BasePath, budget::Budget, database::Database, metrics::Metrics, pages::Pages,
+    reading::Reading, session::Sessions,
+};
 use crate::order::ReservationTerms;
 
 /// What every handler has access to.
@@ -14,6 +17,20 @@ pub(super) struct ApiState {
     pub(super) terms: ReservationTerms,
     pub(super) budget: Budget,
     pub(super) reading: Reading,
+    pub(super) base: BasePath,
+    pub(super) pages: Pages,
+}
+
+impl FromRef<ApiState> for BasePath {
+    fn from_ref(state: &ApiState) -> Self {
+        state.base.clone()
+    }
+}
+
+impl FromRef<ApiState> for Pages {
+    fn from_ref(state: &ApiState) -> Self {
+        state.pages.clone()
+    }
 }
 
 impl FromRef<ApiState> for Sessions {

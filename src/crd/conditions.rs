@@ -122,6 +122,8 @@ reasons! {
     ServiceNotFound,
     /// A warning: another object has a wildcard that covers the host, or a host that the wildcard covers.
     WildcardOverlap,
+    /// A warning: the ingress controller reads a route in another way than it is meant.
+    RouteMisread,
     /// A Secret that the spec refers to does not exist.
     SecretNotFound,
     /// A Secret lacks the key that the spec refers to.

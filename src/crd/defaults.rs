@@ -10,6 +10,10 @@ pub(super) fn port() -> i32 {
     3000
 }
 
+pub(super) fn service_port() -> IntOrString {
+    IntOrString::Int(port())
+}
+
 pub(super) fn drain_seconds() -> i32 {
     5
 }

@@ -7,7 +7,7 @@ use super::routes::{Backend, Host, RouteSpec};
 
 /// Gateways that serve the routes, by an HTTPRoute.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("!has(self.routes) || self.routes.all(r, self.routes.exists_one(o, o.path == r.path))")
+#[x_kube(validation = Rule::new("!has(self.routes) || self.routes.all(r, has(r.hosts) || self.routes.exists_one(o, !has(o.hosts) && o.path == r.path && (has(o.exact) && o.exact) == (has(r.exact) && r.exact)))")
     .message("two routes have the same path: each path can go to one service only"))]
 #[serde(rename_all = "camelCase")]
 pub struct GatewaySpec {
@@ -15,7 +15,9 @@ pub struct GatewaySpec {
     #[schemars(length(min = 1, max = 8))]
     pub parent_refs: Vec<ParentRef>,
 
-    /// Host names of the system. Every one gets the same routes.
+    /// Host names of the system. Every one gets the same routes, but for those that name some of them. Default: the rules
+    /// are for every host that a listener of the Gateways serves and that has no rules of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("the same hostname is listed twice"))]
     pub hostnames: Vec<Host>,
@@ -25,6 +27,12 @@ pub struct GatewaySpec {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /, such as /api/orders"))]
     pub path: Option<String>,
+
+    /// The hosts at which path leads to the orders API. Only without spec.ingress, whose pathHosts are used otherwise.
+    /// Default: all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 8))]
+    pub path_hosts: Vec<Host>,
 
     /// Routes to the other services behind the same host names, in any order. Only without spec.ingress, whose
     /// routes are used otherwise.

@@ -14,15 +14,17 @@ use super::{
 ///
 /// The rules are rendered in a canonical order with the client last, whatever their order here.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("!has(self.routes) || self.routes.all(r, self.routes.exists_one(o, o.path == r.path))")
+#[x_kube(validation = Rule::new("!has(self.routes) || self.routes.all(r, has(r.hosts) || self.routes.exists_one(o, !has(o.hosts) && o.path == r.path && (has(o.exact) && o.exact) == (has(r.exact) && r.exact)))")
     .message("two routes have the same path: each path can go to one service only"))]
-#[x_kube(validation = Rule::new("!has(self.routes) || !self.routes.exists(r, r.path == self.path)")
+#[x_kube(validation = Rule::new("!has(self.routes) || has(self.pathHosts) || !self.routes.exists(r, !has(r.hosts) && !(has(r.exact) && r.exact) && r.path == self.path)")
     .message("a route has the path of the orders API itself, which is spec.ingress.path (/api/orders unless it is set): remove the route, or set spec.ingress.path to another path"))]
 #[x_kube(validation = Rule::new("!has(self.className) || !has(self.annotations) || !('kubernetes.io/ingress.class' in self.annotations)")
     .message("className and the annotation kubernetes.io/ingress.class are both set, which the API server refuses in an Ingress: remove the annotation"))]
 #[serde(rename_all = "camelCase")]
 pub struct IngressSpec {
-    /// Host names of the system. Every one gets the same routes.
+    /// Host names of the system. Every one gets the same routes, but for those that name some of them. Default: the rules
+    /// are for every host that has no rules of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("the same host is listed twice"))]
     pub hosts: Vec<Host>,
@@ -49,6 +51,11 @@ pub struct IngressSpec {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /, such as /api/orders"))]
     pub path: String,
+
+    /// The hosts at which path leads to the orders API. Default: all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 8))]
+    pub path_hosts: Vec<Host>,
 
     /// Routes to the other services behind the same hosts, in any order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

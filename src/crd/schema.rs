@@ -59,6 +59,18 @@ pub(super) fn count_or_percent(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
+/// The schema of the port of a Service: a number, as text too, or a name.
+pub(super) fn port(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = generator.subschema_for::<IntOrString>();
+    if let Some(fields) = schema.as_object_mut() {
+        fields.insert("minimum".into(), json!(1));
+        fields.insert("maximum".into(), json!(65535));
+        fields.insert("pattern".into(), json!("^[a-z0-9]+(-[a-z0-9]+)*$"));
+        fields.insert("maxLength".into(), json!(15));
+    }
+    schema
+}
+
 fn bound(fields: &mut Map<String, Value>) {
     let limit = |fields: &mut Map<String, Value>, name: &str, value: u32| {
         fields.entry(name).or_insert(json!(value));

@@ -171,7 +171,7 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
         (renamed(json!({"order:created": "x", "order:cancelled": "x"})), "give each its own"),
         (
             json!({"spec": {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["a.dev"], "path": "/x"}}}),
-            "remove path, routes and client",
+            "remove path, pathHosts, routes and client",
         ),
         (
             json!({"spec": {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["http://x"]}}}),

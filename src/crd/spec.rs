@@ -52,8 +52,12 @@ use super::{
     .message("replicas and autoscaling cannot be set together, since the autoscaler decides the number: remove replicas, or set it to null"))]
 #[x_kube(validation = Rule::new("!has(self.autoscaling) || !has(self.resources) || (has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)")
     .message("autoscaling measures CPU in percent of what the pods request: set resources.requests.cpu"))]
-#[x_kube(validation = Rule::new("!has(self.gateway) || !has(self.ingress) || !(has(self.gateway.path) || has(self.gateway.routes) || has(self.gateway.client))")
-    .message("with spec.ingress the Gateways serve its routes: remove path, routes and client from spec.gateway"))]
+#[x_kube(validation = Rule::new("!has(self.gateway) || !has(self.ingress) || !(has(self.gateway.path) || has(self.gateway.pathHosts) || has(self.gateway.routes) || has(self.gateway.client))")
+    .message("with spec.ingress the Gateways serve its routes: remove path, pathHosts, routes and client from spec.gateway"))]
+#[x_kube(validation = Rule::new("!has(self.ingress) || !has(self.ingress.routes) || self.ingress.routes.all(r, !has(r.hosts) || r.hosts.all(h, (has(self.ingress.hosts) && h in self.ingress.hosts) || (has(self.gateway) && has(self.gateway.hostnames) && h in self.gateway.hostnames)))")
+    .message("a route names a host that is not in spec.ingress.hosts, nor in spec.gateway.hostnames: list it there, or remove it from the route's hosts"))]
+#[x_kube(validation = Rule::new("!has(self.gateway) || !has(self.gateway.routes) || self.gateway.routes.all(r, !has(r.hosts) || r.hosts.all(h, has(self.gateway.hostnames) && h in self.gateway.hostnames))")
+    .message("a route names a host that is not in spec.gateway.hostnames: list it there, or remove it from the route's hosts"))]
 #[serde(rename_all = "camelCase")]
 pub struct OrdersServiceSpec {
     /// Container image of the orders API. Default: the image that the controller itself runs. When that is a new one, the

@@ -87,13 +87,20 @@ pub struct ExpiryStatus {
 
 /// One rendered route.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RenderedRoute {
-    /// Host name.
+    /// Host name; * for every host.
     pub host: String,
-    /// Canonical path prefix.
+    /// Canonical path: a prefix, unless exact is true.
     pub path: String,
     /// Service and port that requests go to, such as payments-srv:3000.
     pub service: String,
+    /// True where the path alone is taken, and nothing below it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
+    /// True where the Service gets requests without the path.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strip_prefix: bool,
     /// True for the web client's rule, which is the last.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub client: bool,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::host::CanonicalHost;
 
-/// The hosts that each namespace may have, and no others. A wildcard allows every name below it, at any depth.
+/// The hosts that each namespace may have, and no others. A wildcard allows every name below it, at any depth, and
+/// every host allows rules that name none, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedHosts(BTreeMap<String, Vec<CanonicalHost>>);
 
@@ -67,6 +68,15 @@ mod tests {
             assert_eq!(allowed.allows(namespace, &host(name)), expected, "{namespace} {name}");
         }
         assert!(!AllowedHosts::default().allows("a", &host("t.dev")), "an empty list allows nothing");
+    }
+
+    #[test]
+    fn only_every_host_allows_every_host() {
+        let entry = |namespace: &str, host: CanonicalHost| (namespace.to_owned(), vec![host]);
+        let list = [entry("a", CanonicalHost::any()), entry("b", host("*.dev"))];
+        let allowed: AllowedHosts = list.into_iter().collect();
+        assert!(allowed.allows("a", &CanonicalHost::any()) && allowed.allows("a", &host("t.dev")));
+        assert!(!allowed.allows("b", &CanonicalHost::any()));
     }
 
     #[test]

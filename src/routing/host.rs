@@ -67,9 +67,17 @@ impl CanonicalHost {
         Ok(Self { wildcard, name: name.into() })
     }
 
-    /// Every host: what a route at a Gateway is for that names none. Nobody can write it.
+    /// Every host: what rules are for that name none.
     pub fn any() -> Self {
         Self { wildcard: true, name: "".into() }
+    }
+
+    /// Parses a host as it is shown, where `*` is every host.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_shown(text: &str) -> Result<Self, HostError> {
+        if text == "*" { Ok(Self::any()) } else { Self::parse(text) }
     }
 
     /// Whether it is every host.
@@ -280,6 +288,13 @@ mod tests {
         hosts.reverse();
         hosts.sort_by(CanonicalHost::cmp_by_domain);
         assert_eq!(hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), names);
+    }
+
+    #[test]
+    fn every_host_is_written_as_a_star_where_hosts_are_shown_and_nowhere_else() {
+        assert_eq!(CanonicalHost::parse_shown(&CanonicalHost::any().to_string()), Ok(CanonicalHost::any()));
+        assert_eq!(CanonicalHost::parse_shown("A.dev"), CanonicalHost::parse("a.dev"));
+        assert!(CanonicalHost::parse("*").is_err() && CanonicalHost::parse_shown("**").is_err());
     }
 
     #[test]

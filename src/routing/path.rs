@@ -15,7 +15,7 @@ pub struct CanonicalPath(Arc<str>);
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PathError {
     /// It does not begin with a slash.
-    #[error("path {path:?} must begin with /: write {:?}", format!("/{path}"))]
+    #[error("path {path:?} must begin with /{}", absolute(.path))]
     NotAbsolute {
         /// The path as written.
         path: String,
@@ -23,14 +23,25 @@ pub enum PathError {
     /// It has a regex other than the known forms of a prefix.
     #[error(
         "path {path:?} has the regex character {character:?}, but routes are plain prefixes (of regexes only an ending \
-         such as /?(.*) is understood): write one route for each path that is meant{}", whole(.plain)
+         such as /?(.*) is understood): {}", instead(.path, .plain.as_deref())
     )]
     Regex {
         /// The path as written.
         path: String,
         /// The first regex character.
         character: char,
-        /// The part of the path before the regex.
+        /// The whole segments before the regex, if there are any and no other route has them.
+        plain: Option<String>,
+    },
+    /// A route that is to take one path alone is written as a prefix.
+    #[error(
+        "path {path:?} means a path and everything below it, but the route has exact: true, which takes one path alone: \
+         write {plain:?}, or remove exact"
+    )]
+    ExactPattern {
+        /// The path as written.
+        path: String,
+        /// The path alone.
         plain: String,
     },
     /// It has a character that must be escaped in the path of a request.
@@ -79,11 +90,30 @@ pub enum PathError {
     },
 }
 
-/// Suggests the prefix that matches everything that the regex may match, unless that prefix is `/`.
-fn whole(plain: &str) -> String {
+/// What to write in place of a regex: the path alone, where it only says where that ends; or else one route for each path,
+/// or the prefix of all that the regex may match, unless that is `/`.
+fn instead(path: &str, plain: Option<&str>) -> String {
+    let alone = path.strip_suffix('$').map(|rest| rest.strip_suffix("/?").unwrap_or(rest));
+    if let Some(alone) = alone.and_then(|rest| CanonicalPath::parse_exact(rest).ok()) {
+        return format!(
+            "write {:?} with exact: true for that path alone, or without for all below it too",
+            alone.as_str()
+        );
+    }
+    let each = "write one route for each path that is meant";
     match plain {
-        "/" => String::new(),
-        _ => format!("; or {plain:?}, if this service is to get everything below it"),
+        None => each.to_owned(),
+        Some(plain) => format!("{each}; or {plain:?}, if this service is to get everything below it"),
+    }
+}
+
+/// Suggests the same path with a slash before it, unless that is no path either.
+fn absolute(path: &str) -> String {
+    let rest = path.trim_start_matches('^');
+    let absolute = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+    match CanonicalPath::parse(&absolute) {
+        Ok(path) if !path.is_root() => format!(": write {:?}", path.as_str()),
+        _ => ", such as /api/users".to_owned(),
     }
 }
 
@@ -92,8 +122,10 @@ fn escaped(character: char) -> String {
     character.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// The regexes for "this prefix and everything below" in common Ingress manifests.
-const PREFIX_FORMS: [&str; 5] = ["/?(.*)", "(/|$)(.*)", "/(.*)", "/.*", "/*"];
+/// The regexes for "this prefix and everything below" in common Ingress manifests. One that ends as another does comes
+/// before it.
+const PREFIX_FORMS: [&str; 10] =
+    ["/?(.*)", "(/|$)(.*)", "/()(.*)", "/(.*)", "(/.*)?", "/?.*", "/.*", "/*", "(.*)", ".*"];
 
 impl CanonicalPath {
     /// The path of the client, which gets every request that no other route matches.
@@ -115,8 +147,9 @@ impl CanonicalPath {
             return Err(PathError::NotAbsolute { path: path() });
         }
         if let Some((at, character)) = plain.char_indices().find(|(_, character)| is_regex(*character)) {
-            let before = plain[..at].trim_end_matches('/');
-            let plain = if before.is_empty() { "/" } else { before }.to_owned();
+            // The segment in which it is may mean anything.
+            let whole = plain[..at].rsplit_once('/').and_then(|(before, _)| Self::parse(before).ok());
+            let plain = whole.filter(|whole| !whole.is_root()).map(|whole| whole.to_string());
             return Err(PathError::Regex { path: path(), character, plain });
         }
         if let Some(character) = plain.chars().find(|character| !is_path_character(*character)) {
@@ -143,6 +176,19 @@ impl CanonicalPath {
             return Err(PathError::Segment { path: path(), segment, plain: resolved(trimmed) });
         }
         Ok(Self(trimmed.into()))
+    }
+
+    /// Parses a path that is meant alone, without all that is below it.
+    ///
+    /// # Errors
+    /// When it is no path, or is written as a prefix is, by a regex or with a slash at its end.
+    pub fn parse_exact(text: &str) -> Result<Self, PathError> {
+        let path = Self::parse(text)?;
+        let is_form = PREFIX_FORMS.iter().any(|form| text.ends_with(form));
+        if is_form || (text.ends_with('/') && !path.is_root()) {
+            return Err(PathError::ExactPattern { path: text.to_owned(), plain: path.to_string() });
+        }
+        Ok(path)
     }
 
     /// Whether it is `/`, which matches every request.
@@ -257,10 +303,15 @@ mod tests {
             "/api/users/*",
             "/api/users/",
             "/api/users",
+            "/api/users.*",
+            "/api/users(.*)",
+            "/api/users/?.*",
+            "/api/users(/.*)?",
+            "/api/users/()(.*)",
         ] {
             assert_eq!(canonical(form), "/api/users", "{form}");
         }
-        for form in ["/", "/?(.*)", "/.*", "/*", "/(.*)"] {
+        for form in ["/", "/?(.*)", "/.*", "/*", "/(.*)", "/()(.*)", "(.*)"] {
             assert_eq!(canonical(form), "/", "{form}");
         }
     }
@@ -307,6 +358,13 @@ mod tests {
             ("/é", "(%C3%A9 is accepted"),
             ("/100%", "(%25 is accepted"),
             ("a", "write \"/a\""),
+            ("^/api/x", "must begin with /: write \"/api/x\""),
+            ("^/(a|b)", "must begin with /, such as /api/users"),
+            ("/student/.*/courses", "or \"/student\", if"),
+            ("/posts/?(.*)/comments", "or \"/posts\", if"),
+            ("/api/v1/products[0-9]+", "or \"/api/v1\", if"),
+            ("/api/users$", "write \"/api/users\" with exact: true"),
+            ("/api/users/?$", "write \"/api/users\" with exact: true"),
         ] {
             let error = CanonicalPath::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
@@ -315,8 +373,29 @@ mod tests {
         assert!(everything.ends_with("that is meant"), "the client's place is no advice: {everything}");
     }
 
+    #[test]
+    fn a_path_that_is_meant_alone_is_not_written_as_a_prefix() {
+        assert_eq!(CanonicalPath::parse_exact("/%61").unwrap().as_str(), "/a");
+        assert!(CanonicalPath::parse_exact("/").unwrap().is_root());
+        for text in ["/a/", "/a/?(.*)", "/a.*", "/(.*)"] {
+            let error = CanonicalPath::parse_exact(text).unwrap_err();
+            let plain = if text == "/(.*)" { "/" } else { "/a" };
+            assert!(error.to_string().contains(&format!("write {plain:?}, or remove exact")), "{error}");
+        }
+        assert!(CanonicalPath::parse_exact("/(a|b)").is_err());
+    }
+
     proptest! {
         #![proptest_config(crate::routing::cases::cases())]
+
+        #[test]
+        fn what_a_regex_is_answered_by_is_a_path_that_is_understood(text in "(/[a-z.]{0,3}[()*+?|$^]{0,3}){1,4}") {
+            if let Err(PathError::Regex { plain: Some(plain), path, .. }) = CanonicalPath::parse(&text) {
+                prop_assert_eq!(CanonicalPath::parse(&plain).map(|known| known.to_string()), Ok(plain.clone()));
+                let rest = path.strip_prefix(plain.as_str());
+                prop_assert!(rest.is_some_and(|rest| rest.starts_with('/')), "whole segments: {} {}", path, plain);
+            }
+        }
 
         #[test]
         fn a_path_comes_before_every_prefix_of_it(base in "(/[a-z]{1,3}){1,3}", below in "(/[a-z]{1,3}){1,2}") {

@@ -4,15 +4,43 @@ use std::fmt;
 
 use thiserror::Error;
 
-use super::path::{CanonicalPath, PathError};
+use super::{
+    host::CanonicalHost,
+    path::{CanonicalPath, PathError},
+    path_match::PathMatch,
+};
 
 /// A Service and its port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Backend {
     /// Name of the Service.
     pub service: String,
-    /// Port of the Service, 1 to 65535.
-    pub port: i32,
+    /// Port of the Service.
+    pub port: Port,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Port {
+    /// Its number, 1 to 65535.
+    Number(i32),
+    /// Its name.
+    Name(String),
+}
+
+impl From<i32> for Port {
+    fn from(number: i32) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(formatter),
+            Self::Name(name) => name.fmt(formatter),
+        }
+    }
 }
 
 impl fmt::Display for Backend {
@@ -21,13 +49,35 @@ impl fmt::Display for Backend {
     }
 }
 
-/// One rule: requests at the path or below it go to the backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The prefix.
-    pub path: CanonicalPath,
+/// A route as it is written.
+#[derive(Clone, Debug)]
+pub struct WrittenRoute<'a> {
+    /// The path, plain or in a regex form.
+    pub path: &'a str,
+    /// Whether it means the path alone.
+    pub exact: bool,
+    /// Whether the backend gets requests without the path.
+    pub strip_prefix: bool,
     /// The backend.
     pub backend: Backend,
+}
+
+impl<'a> From<(&'a str, Backend)> for WrittenRoute<'a> {
+    /// A prefix, as most routes are.
+    fn from((path, backend): (&'a str, Backend)) -> Self {
+        Self { path, exact: false, strip_prefix: false, backend }
+    }
+}
+
+/// One rule: requests that match go to the backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What it takes.
+    pub path: PathMatch,
+    /// The backend.
+    pub backend: Backend,
+    /// Whether the backend gets requests without the path.
+    pub strip_prefix: bool,
     /// Whether it is the rule of the client.
     pub client: bool,
 }
@@ -78,6 +128,15 @@ pub enum RouteError {
         /// The backend of the second path.
         second: String,
     },
+    /// There is no prefix to take off.
+    #[error(
+        "path {path:?} has exact: true and stripPrefix: true, but a path alone has nothing below it that would be left: \
+         remove one of the two"
+    )]
+    NoPrefix {
+        /// The path as written.
+        path: String,
+    },
 }
 
 /// Routes in rendered order: a path before all its prefixes, the client last. No other order can be represented.
@@ -85,50 +144,36 @@ pub enum RouteError {
 pub struct RouteTable(Vec<Route>);
 
 impl RouteTable {
-    /// Orders `routes` (path as written, backend) and puts `client` last. The result does not
-    /// depend on the order of the input.
+    /// Orders `routes` and puts `client` last. The result does not depend on the order of the input.
     ///
     /// # Errors
     /// Every problem found, in the order of the input.
-    pub fn new<'a>(
-        routes: impl IntoIterator<Item = (&'a str, Backend)>,
+    pub fn new<'a, R: Into<WrittenRoute<'a>>>(
+        routes: impl IntoIterator<Item = R>,
         client: Option<Backend>,
     ) -> Result<Self, Vec<RouteError>> {
         let (mut table, mut errors) = (Vec::<Route>::new(), Vec::new());
-        for (text, backend) in routes {
-            let path = match CanonicalPath::parse(text) {
-                Ok(path) if path.is_root() => {
-                    let (path, service) = (text.to_owned(), backend.service);
-                    errors.push(match &client {
-                        None => RouteError::RouteAtRoot { path, service },
-                        Some(client) => {
-                            RouteError::MultipleClients { path, service, client: client.to_string() }
-                        }
-                    });
-                    continue;
+        for route in routes {
+            let route: WrittenRoute<'_> = route.into();
+            match parsed(&route, client.as_ref(), &table) {
+                Ok(path) => {
+                    let WrittenRoute { strip_prefix, backend, .. } = route;
+                    table.push(Route { path, backend, strip_prefix, client: false });
                 }
-                Ok(path) => path,
-                Err(error) => {
-                    errors.push(error.into());
-                    continue;
-                }
-            };
-            if let Some(first) = table.iter().find(|route| route.path == path) {
-                errors.push(RouteError::DuplicatePath {
-                    path: text.to_owned(),
-                    canonical: path.to_string(),
-                    first: first.backend.to_string(),
-                    second: backend.to_string(),
-                });
-                continue;
+                Err(error) => errors.push(error),
             }
-            table.push(Route { path, backend, client: false });
         }
         if !errors.is_empty() {
+            errors.iter_mut().for_each(|error| withdraw_taken(error, &table));
             return Err(errors);
         }
         table.sort_by(|left, right| left.path.cmp(&right.path));
-        table.extend(client.map(|backend| Route { path: CanonicalPath::root(), backend, client: true }));
+        table.extend(client.map(|backend| Route {
+            path: PathMatch::root(),
+            backend,
+            strip_prefix: false,
+            client: true,
+        }));
         Ok(Self(table))
     }
 
@@ -153,12 +198,96 @@ impl RouteTable {
     }
 }
 
+/// What a route takes, if that can be rendered beside the client and the routes before it.
+fn parsed(
+    route: &WrittenRoute<'_>,
+    client: Option<&Backend>,
+    before: &[Route],
+) -> Result<PathMatch, RouteError> {
+    let WrittenRoute { path: text, exact, strip_prefix, backend } = route;
+    let path = if *exact {
+        PathMatch::exact(CanonicalPath::parse_exact(text)?)
+    } else {
+        PathMatch::prefix(CanonicalPath::parse(text)?)
+    };
+    if path.is_root() {
+        let (path, service) = ((*text).to_owned(), backend.service.clone());
+        return Err(match client {
+            None => RouteError::RouteAtRoot { path, service },
+            Some(client) => RouteError::MultipleClients { path, service, client: client.to_string() },
+        });
+    }
+    if *strip_prefix && *exact {
+        return Err(RouteError::NoPrefix { path: (*text).to_owned() });
+    }
+    if let Some(first) = before.iter().find(|route| route.path == path) {
+        return Err(RouteError::DuplicatePath {
+            path: (*text).to_owned(),
+            canonical: path.to_string(),
+            first: first.backend.to_string(),
+            second: backend.to_string(),
+        });
+    }
+    Ok(path)
+}
+
+/// Takes a proposal back that another route has already.
+fn withdraw_taken(error: &mut RouteError, table: &[Route]) {
+    let RouteError::InvalidPath(PathError::Regex { plain, .. }) = error else { return };
+    if table.iter().any(|route| Some(route.path.as_str()) == plain.as_deref()) {
+        *plain = None;
+    }
+}
+
+/// One host and its routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRoutes {
+    /// The host.
+    pub host: CanonicalHost,
+    /// Its routes in rendered order; at least one.
+    pub routes: RouteTable,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn backend(service: &str) -> Backend {
-        Backend { service: service.into(), port: 3000 }
+        Backend { service: service.into(), port: 3000.into() }
+    }
+
+    fn exact(path: &str) -> WrittenRoute<'_> {
+        WrittenRoute { exact: true, ..(path, backend("exact")).into() }
+    }
+
+    #[test]
+    fn exact_paths_come_first_may_be_the_root_and_are_no_duplicates_of_prefixes() {
+        let prefix = |path| WrittenRoute::from((path, backend("prefix")));
+        let written = [prefix("/login"), exact("/login"), prefix("/a/b/c"), exact("/")];
+        let table = RouteTable::new(written, Some(backend("client-srv"))).unwrap();
+        let shown: Vec<_> =
+            table.iter().map(|route| format!("{} {}", route.path, route.backend.service)).collect();
+        assert_eq!(shown, ["/login exact", "/ exact", "/a/b/c prefix", "/login prefix", "/ client-srv"]);
+        let errors = RouteTable::new([exact("/a"), exact("/%61")], None).unwrap_err();
+        assert!(matches!(errors.as_slice(), [RouteError::DuplicatePath { .. }]), "{errors:?}");
+    }
+
+    #[test]
+    fn a_proposal_that_another_route_has_already_is_not_made() {
+        let message = |routes: &[&'static str]| {
+            let written = routes.iter().map(|path| (*path, backend("s")));
+            RouteTable::new(written, None).unwrap_err()[0].to_string()
+        };
+        assert!(message(&["/posts/?(.*)/comments"]).contains("or \"/posts\", if"));
+        let taken = message(&["/posts/?(.*)/comments", "/posts/?(.*)"]);
+        assert!(taken.ends_with("one route for each path that is meant"), "{taken}");
+    }
+
+    #[test]
+    fn of_an_exact_path_there_is_nothing_to_take_off() {
+        let both = WrittenRoute { strip_prefix: true, ..exact("/a") };
+        let error = RouteTable::new([both], None).unwrap_err()[0].to_string();
+        assert!(error.contains("stripPrefix") && error.contains("exact: true"), "{error}");
     }
 
     #[test]

@@ -138,6 +138,11 @@ fn the_bounds_of_numbers_are_the_same_in_the_crd_in_the_validation_and_in_the_fl
 async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
     let namespace = TestNamespace::create("cel").await;
     let route = |path: &str| json!({"path": path, "service": "a-srv"});
+    let with = |path: &str, patch: Value| {
+        let mut route = route(path);
+        json_patch::merge(&mut route, &patch);
+        route
+    };
     let mount = |path: &str| {
         let mounts = json!([{"name": "v", "mountPath": path}]);
         json!({"podTemplate": {"volumes": [{"name": "v", "emptyDir": {}}], "extraVolumeMounts": mounts}})
@@ -277,6 +282,22 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
         (json!({"ingress": {"routes": [route("/")]}}), "name that service in spec.ingress.client"),
         (json!({"ingress": {"routes": [route("/x"), route("/x")]}}), "two routes have the same path"),
         (json!({"ingress": {"routes": [route("/api/orders")]}}), "the path of the orders API itself"),
+        (json!({"ingress": {"hosts": []}}), "spec.ingress.hosts"),
+        (json!({"ingress": {"routes": [with("/x", json!({"hosts": ["other.dev"]}))]}}), "list it there"),
+        (json!({"ingress": {"routes": [with("/x", json!({"port": 0}))]}}), "spec.ingress.routes[0].port"),
+        (
+            json!({"ingress": {"routes": [with("/x", json!({"port": "HTTP"}))]}}),
+            "spec.ingress.routes[0].port",
+        ),
+        (json!({"ingress": {"routes": [with("/x", json!({"port": 3.5}))]}}), "spec.ingress.routes[0].port"),
+        (
+            json!({"ingress": {"routes": [with("/x", json!({"exact": true, "stripPrefix": true}))]}}),
+            "exact and stripPrefix cannot be set together",
+        ),
+        (
+            json!({"ingress": {"routes": [with("/x", json!({"exact": true})), with("/x", json!({"exact": true}))]}}),
+            "two routes have the same path",
+        ),
         (json!({"gateway": {"hostnames": ["a.dev"]}}), "spec.gateway.parentRefs"),
         (json!({"gateway": {"parentRefs": [], "hostnames": ["a.dev"]}}), "spec.gateway.parentRefs"),
         (
@@ -289,7 +310,7 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
         ),
         (
             json!({"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["a.dev"], "routes": [route("/x")]}}),
-            "remove path, routes and client from spec.gateway",
+            "remove path, pathHosts, routes and client from spec.gateway",
         ),
         (
             json!({"ingress": null, "gateway": {
@@ -305,6 +326,17 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
     let said = refusal(namespace.apply(&namespace.service(&"a".repeat(53), json!({}))).await);
     assert!(said.contains("at most 52 characters"), "{said}");
     namespace.apply(&namespace.service(&"a".repeat(52), json!({}))).await.unwrap();
+    let routes = [
+        route("/x"),
+        with("/x", json!({"exact": true, "port": "http"})),
+        with("/", json!({"exact": true, "port": "8080"})),
+        with("/", json!({"hosts": ["b.dev"]})),
+        with("/y", json!({"hosts": ["a.dev"]})),
+        with("/y", json!({"hosts": ["b.dev"]})),
+    ];
+    for ingress in [json!({"hosts": ["a.dev", "b.dev"], "routes": routes}), json!({"hosts": null})] {
+        namespace.apply(&namespace.service("routes", json!({"ingress": ingress}))).await.unwrap();
+    }
     namespace.remove().await;
 }
 
@@ -368,8 +400,8 @@ async fn the_database_of_a_resource_cannot_be_changed() {
 }
 
 /// The fields of the spec that are in no resource together with the others.
-const ELSEWHERE: [&str; 5] =
-    ["events.streaming", "gateway.client", "gateway.path", "gateway.routes", "replicas"];
+const ELSEWHERE: [&str; 6] =
+    ["events.streaming", "gateway.client", "gateway.path", "gateway.pathHosts", "gateway.routes", "replicas"];
 
 fn schema_of_spec() -> Value {
     let mut crd = serde_json::to_value(OrdersService::crd()).unwrap();
@@ -446,7 +478,7 @@ async fn every_field_of_the_spec_is_stored_as_written() {
             "subjects": {"order:created": "orders.created"},
         },
         "ingress": {
-            "annotations": {"note": "hello"}, "className": "nginx", "path": "/orders", "tls": {"secretName": "tls"},
+            "annotations": {"note": "hello"}, "className": "nginx", "path": "/orders", "pathHosts": ["ticketing.dev"], "tls": {"secretName": "tls"},
         },
         "gateway": {
             "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}, {"name": "own"}],

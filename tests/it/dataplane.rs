@@ -6,7 +6,7 @@ use k8s_openapi::api::{core::v1::Service, networking::v1::Ingress};
 use kube::api::{Patch, PatchParams};
 use orders_operator::{
     crd::ConditionType::*,
-    routing::{Backend, Route},
+    routing::{Backend, Route, RouteTable, WrittenRoute},
 };
 use proptest::{strategy::ValueTree, test_runner::TestRunner};
 use serde_json::json;
@@ -64,10 +64,16 @@ fn answers(route: &Route) -> String {
 /// As ingress-nginx writes `pathType: Prefix`.
 fn prefixes(routes: &[Route]) -> String {
     let mut text = String::new();
+    let is_exact =
+        |path: &str| routes.iter().any(|route| route.path.is_exact() && route.path.as_str() == path);
     for route in routes {
         let (path, answer) = (route.path.as_str().replace("%20", " "), answers(route));
-        if path != "/" {
+        // For a prefix, the path itself too, unless another route has just that.
+        if route.path.is_exact() || (path != "/" && !is_exact(route.path.as_str())) {
             write!(text, "location = \"{path}\" {answer} ").unwrap();
+        }
+        if route.path.is_exact() {
+            continue;
         }
         write!(text, "location \"{}/\" {answer} ", path.trim_end_matches('/')).unwrap();
     }
@@ -78,7 +84,11 @@ fn prefixes(routes: &[Route]) -> String {
 fn listed(routes: &[Route]) -> String {
     routes.iter().fold(String::new(), |text, route| {
         let path = quoted(route.path.as_str());
-        let regex = if route.client { "^/".to_owned() } else { format!("^{path}(/|$)") };
+        let regex = match route {
+            Route { client: true, .. } => "^/".to_owned(),
+            Route { path: taken, .. } if taken.is_exact() => format!("^{path}$"),
+            _ => format!("^{path}(/|$)"),
+        };
         text + &format!("location ~ \"{regex}\" {} ", answers(route))
     })
 }
@@ -180,11 +190,46 @@ async fn nginx_gives_the_oracle_s_answer_to_every_request() {
 }
 
 #[tokio::test]
+async fn nginx_gives_the_oracle_s_answer_with_exact_paths_too() {
+    let (mut hosts, mut asked) = (Vec::new(), Vec::new());
+    for (number, (paths, requests)) in samples(20, 40).into_iter().enumerate() {
+        let exact = ["/", "/a", "/a/b", "/api/orders", "/ws/x"].into_iter().skip(number % 4);
+        let written = exact
+            .clone()
+            .map(|path| WrittenRoute { exact: true, ..(path, routes::backend(&format!("={path}"))).into() });
+        let prefixes_of = paths.iter().map(|path| WrittenRoute::from((path.as_str(), routes::backend(path))));
+        let table = RouteTable::new(prefixes_of.chain(written), Some(routes::backend("client"))).unwrap();
+        let table: Vec<_> = table.iter().cloned().collect();
+        hosts.push((format!("exact-{number}"), prefixes(&table)));
+        hosts.push((format!("listed-{number}"), listed(&table)));
+        for request in requests.into_iter().chain(exact.map(str::to_owned)) {
+            let compared = normal(&request);
+            let takes = |route: &&Route| {
+                let path = normal(route.path.as_str());
+                if route.path.is_exact() { path == compared } else { routes::by_segments(&path, &compared) }
+            };
+            let taking = table.iter().filter(takes);
+            let oracle = taking.max_by_key(|route| (route.path.as_str().len(), route.path.is_exact()));
+            asked.push((number, request, name(oracle.map(|route| &route.backend)).to_owned()));
+        }
+    }
+    let nginx = nginx(&hosts);
+    nginx.up("exact-0", "/none-of-these", "client").await;
+    for (number, request, oracle) in &asked {
+        for form in ["exact", "listed"] {
+            let answer = nginx.ask(&format!("{form}-{number}"), request).await;
+            assert_eq!(answer, Some((200, oracle.clone())), "{form}-{number}: {request}");
+        }
+    }
+    assert!(asked.len() > 500, "{}", asked.len());
+}
+
+#[tokio::test]
 async fn the_course_s_own_regexes_fail_in_nginx_where_ours_do_not() {
     let course = COURSE.map(|(path, service)| (path.to_owned(), service.to_owned())).to_vec();
     let (client, others) = (routes::backend("client-srv"), &COURSE[1..]);
     let written = others.iter().map(|(path, service)| (*path, routes::backend(service)));
-    let ours = orders_operator::routing::RouteTable::new(written, Some(client)).unwrap();
+    let ours = RouteTable::new(written, Some(client)).unwrap();
     let ours: Vec<_> = ours.iter().cloned().collect();
     let nginx = nginx(&[("course".to_owned(), use_regex(course)), ("ours".to_owned(), prefixes(&ours))]);
     nginx.up("ours", "/", "client-srv").await;
@@ -234,7 +279,7 @@ async fn service(namespace: &TestNamespace, name: &str) -> u16 {
     let port = stand_in(name.to_owned()).await;
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
-        "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]}
+        "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"name": "web", "port": port}]}
     });
     let services = namespace.api::<Service>();
     services.patch(name, &PatchParams::apply("test"), &Patch::Apply(service)).await.unwrap();
@@ -300,6 +345,65 @@ async fn traefik_serves_the_course_s_routes_in_order_when_we_render_them_and_not
 }
 
 #[tokio::test]
+async fn traefik_serves_hosts_with_routes_of_their_own_exact_paths_and_every_other_host() {
+    let namespace = TestNamespace::create("hosts").await;
+    namespace.secrets("mongodb://127.0.0.1:1/orders").await;
+    let _controller = namespace.run("controller").await;
+    let mut backends = std::collections::BTreeMap::new();
+    for name in ["minio", "login", "client", "x", "rest"] {
+        let port = service(&namespace, name).await;
+        backends.insert(name, json!({"service": name, "port": port}));
+    }
+    let with = |name: &str, patch: serde_json::Value| {
+        let mut backend = backends[name].clone();
+        json_patch::merge(&mut backend, &patch);
+        backend
+    };
+    let ingress = json!({
+        "hosts": ["shop.dev", "files.shop.dev"], "pathHosts": ["shop.dev"],
+        "routes": [
+            with("minio", json!({"path": "/", "hosts": ["files.shop.dev"]})),
+            // The Service knows the number.
+            with("login", json!({"path": "/login-here", "exact": true, "port": "web"})),
+        ],
+        "client": with("client", json!({"hosts": ["shop.dev"]}))
+    });
+    namespace.apply(&namespace.service("orders", json!({"ingress": ingress}))).await.unwrap();
+    namespace.condition("orders", IngressReady, "True", "IngressClassNotFound").await;
+    let any = json!({"hosts": null, "path": "/orders", "routes": [with("x", json!({"path": "/x"}))], "client": backends["rest"]});
+    namespace.apply(&namespace.service("any", json!({"ingress": any}))).await.unwrap();
+    namespace.condition("any", IngressReady, "True", "WildcardOverlap").await;
+    let stored: orders_operator::crd::OrdersService = namespace.api().get("any").await.unwrap();
+    let shown: Vec<_> =
+        stored.status.unwrap().routes.into_iter().map(|route| route.host + &route.path).collect();
+    assert_eq!(shown, ["*/orders", "*/x", "*/"]);
+
+    let traefik = traefik(&namespace, true);
+    traefik.up("shop.dev", "/", "client").await;
+    traefik.up("other.dev", "/", "rest").await;
+    for (host, path, expected) in [
+        ("shop.dev", "/files", "client"),
+        ("shop.dev", "/login-here", "login"),
+        ("shop.dev", "/login-here/5", "client"),
+        ("shop.dev", "/x", "client"),
+        ("files.shop.dev", "/", "minio"),
+        ("files.shop.dev", "/api/orders", "minio"),
+        ("files.shop.dev", "/login-here", "login"),
+        ("other.dev", "/x/5", "x"),
+        ("other.dev", "/login-here", "rest"),
+    ] {
+        assert_eq!(traefik.ask(host, path).await, Some((200, expected.to_owned())), "{host}{path}");
+    }
+    assert_eq!(
+        traefik.ask("shop.dev", "/api/orders").await.unwrap().0,
+        503,
+        "our own Service has no pods here"
+    );
+    assert_eq!(traefik.ask("other.dev", "/orders").await.unwrap().0, 503);
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn traefik_gives_the_oracle_s_answer_to_every_request() {
     let namespace = TestNamespace::create("oracle").await;
     namespace.secrets("mongodb://127.0.0.1:1/orders").await;
@@ -333,8 +437,7 @@ async fn traefik_gives_the_oracle_s_answer_to_every_request() {
         let named =
             paths.iter().enumerate().map(|(at, path)| (path.as_str(), routes::backend(&format!("s{at}"))));
         let own = ("/api/orders", routes::backend("own"));
-        let table =
-            orders_operator::routing::RouteTable::new(named.chain([own]), Some(routes::backend("client")));
+        let table = RouteTable::new(named.chain([own]), Some(routes::backend("client")));
         tables.push(table.unwrap().iter().cloned().collect::<Vec<_>>());
     }
     for number in 0..samples.len() {

@@ -365,7 +365,7 @@ fn every_flag_that_a_page_names_is_there() {
     for (page, known, others) in [
         ("docs/operations.md", &controller, [].as_slice()),
         ("docs/sweeper.md", &sweeper, &["set"]),
-        ("docs/routes.md", &both, &[]),
+        ("docs/routes.md", &both, &["base-path"]),
         ("docs/events.md", &of_events, &["with", "even-refused"]),
         ("docs/clusters.md", &every, &["set", "emulated-version"]),
     ] {

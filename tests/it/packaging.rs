@@ -537,6 +537,8 @@ fn every_setting_reaches_its_container_and_no_container_has_one_that_nobody_read
     let mut of_pods = variables_of(&deployment["spec"]["template"]["spec"]["containers"][0]);
     // Set if spec.database.name, or spec.database.tls, is.
     of_pods.insert("MONGO_DATABASE".into());
+    // Set if spec.ingress.path, or spec.gateway.path, is.
+    of_pods.insert("BASE_PATH".into());
     of_pods.extend(TLS.map(str::to_owned));
     // Set if spec.events is.
     of_pods.extend(RESERVED_ENV.into_iter().filter(|name| name.starts_with("NATS_")).map(str::to_owned));

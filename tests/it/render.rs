@@ -115,7 +115,7 @@ fn every_problem_is_named_by_file_resource_and_field_and_nothing_is_rendered() {
     let said = refused(&["-"], &format!("{GOOD}---\n{bad}"));
     for expected in [
         "standard input: OrdersService \"orders\": ",
-        "there is no field spec.replica\n",
+        "there is no field spec.replica: write one of",
         "spec.port is 8081",
         "write only \"ticketing.dev\"",
         "path \"/(a|b)\" has the regex character",
@@ -286,4 +286,106 @@ fn a_request_is_explained_for_every_host_or_the_one_that_it_names() {
     let said = rendered(&["-", "--default-image", "i", "--explain", "/x"], &lonely);
     assert!(said.starts_with("ticketing.dev/x is not served: no rule takes it"), "{said}");
     assert!(refused(&["-", "--explain", "/a b"], GOOD).contains("percent-encode it"));
+}
+
+const HOSTS: &str = "
+apiVersion: ticketing.dev/v1alpha1
+kind: OrdersService
+metadata: {name: orders, namespace: shop}
+spec:
+  auth: {jwtSecretRef: {name: jwt-secret}}
+  database: {uriSecretRef: {name: orders-mongo}}
+  ingress:
+    className: nginx
+    hosts: [ticketing.dev, files.ticketing.dev]
+    pathHosts: [ticketing.dev]
+    routes:
+      - {path: /login, exact: true, service: auth-srv, port: http}
+      - {path: /, hosts: [files.ticketing.dev], service: minio, port: \"9000\"}
+    client: {service: client-srv}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: old, namespace: shop, annotations: {kubernetes.io/ingress.class: nginx}}
+spec:
+  rules:
+    - host: ticketing.dev
+      http: {paths: [{path: \"/?(.*)\", pathType: ImplementationSpecific, backend: {service: {name: x, port: {number: 80}}}}]}
+";
+
+#[test]
+fn all_hosts_are_drawn_with_their_rules_in_order_and_with_who_else_claims_what() {
+    let draw = |format: &[&str]| {
+        rendered(&[&["-", "--default-image", "i"][..], format, &["--explain"]].concat(), HOSTS)
+    };
+    let old = "Ingress shop/old (standard input)";
+    let text = draw(&[]);
+    let lines: Vec<_> = text.lines().collect();
+    let expected = [
+        "files.ticketing.dev (class nginx)".to_owned(),
+        "   1. /login (exact) -> auth-srv:http  OrdersService shop/orders".into(),
+        "   2. / (client)     -> minio:9000  OrdersService shop/orders".into(),
+        String::new(),
+        "ticketing.dev (class nginx)".into(),
+        "   1. /login (exact) -> auth-srv:http  OrdersService shop/orders".into(),
+        "   2. /api/orders    -> orders:3000  OrdersService shop/orders".into(),
+        format!("   3. /              -> {old}"),
+        format!(
+            "   4. / (client)     -x client-srv:3000  OrdersService shop/orders: not rendered, since {old} has it"
+        ),
+    ];
+    assert_eq!(lines, expected);
+    let mermaid = draw(&["--format", "mermaid"]);
+    for line in [
+        "flowchart LR",
+        "  host0[\"files.ticketing.dev (class nginx)\"]",
+        "  host0 -->|\"1. /login (exact)\"| target0([\"auth-srv:http\"])",
+        "  host1 -->|\"1. /login (exact)\"| target0",
+        &format!("  host1 -.->|\"4. / (client): {old} has it\"| target4([\"client-srv:3000\"])"),
+    ] {
+        assert!(mermaid.lines().any(|drawn| drawn == line), "{line}\n{mermaid}");
+    }
+    let dot = draw(&["--format", "dot"]);
+    assert!(dot.starts_with("digraph routes {\n") && dot.ends_with("}\n"), "{dot}");
+    assert!(dot.contains("  host1 -> target2 [label=\"2. /api/orders\"];"), "{dot}");
+    let json: Value = serde_json::from_str(&draw(&["--format", "json"])).unwrap();
+    assert_eq!(
+        (json[1]["host"].as_str(), json[1]["at"].as_str()),
+        (Some("ticketing.dev"), Some("class nginx"))
+    );
+    assert_eq!(json[1]["rules"][0]["kind"], "exact");
+    assert_eq!(json[1]["rules"][3]["notRendered"], format!("{old} has it"));
+    // What is only drawn may conflict; what is rendered may not.
+    assert!(refused(&["-", "--default-image", "i"], HOSTS).contains("is also a route of Ingress shop/old"));
+    let said = refused(&["-", "--explain", "/x", "--format", "dot"], GOOD);
+    assert!(said.contains("--format is for the drawing"), "{said}");
+}
+
+#[test]
+fn what_the_api_server_would_refuse_is_refused_with_its_field() {
+    for (from, to, expected) in [
+        ("[ticketing.dev]", "[]", "spec.ingress.hosts has 0 entries, but must have at least 1"),
+        (
+            "    client:",
+            "    tls: [{secretName: x}]\n    client:",
+            "spec.ingress.tls is a list, but must be a map of fields",
+        ),
+        ("    client:", "    annotations: {a/b: true}\n    client:", "write it in quotes, \"true\""),
+        ("ws-srv", "ws_srv", "spec.ingress.routes[0].service is \"ws_srv\""),
+        ("/ws,", "/ws, port: -1,", "spec.ingress.routes[0].port is -1"),
+        ("/ws,", "/ws, exact: true, stripPrefix: true,", "exact and stripPrefix cannot be set together"),
+    ] {
+        let said = refused(&["-", "--default-image", "i"], &GOOD.replace(from, to));
+        assert!(said.contains(expected), "{expected:?} is missing in:\n{said}");
+    }
+}
+
+#[test]
+fn what_is_probably_unintended_is_a_warning_on_the_standard_error() {
+    let dotted = GOOD.replace("/ws", "/socket.io").replace("    hosts:", "    className: nginx\n    hosts:");
+    let output = render(&["-", "--default-image", "i"], &dotted);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && !output.stdout.is_empty());
+    assert!(said.starts_with("warning: standard input: OrdersService \"orders\": ingress-nginx"), "{said}");
+    assert!(said.contains("/socket.io"), "{said}");
 }

@@ -1,6 +1,6 @@
 //! The order of routes, compared with the rules of Kubernetes and the behaviour of ingress controllers.
 
-use orders_operator::routing::{Backend, CanonicalPath, Route, RouteTable};
+use orders_operator::routing::{Backend, CanonicalPath, Route, RouteTable, WrittenRoute};
 use proptest::{prelude::*, sample::subsequence, strategy::ValueTree};
 
 fn config() -> ProptestConfig {
@@ -8,7 +8,7 @@ fn config() -> ProptestConfig {
 }
 
 pub fn backend(service: &str) -> Backend {
-    Backend { service: service.to_owned(), port: 3000 }
+    Backend { service: service.to_owned(), port: 3000.into() }
 }
 
 /// Paths that are similar: some are prefixes of others by characters or by segments, others are not.
@@ -41,6 +41,9 @@ pub fn paths() -> impl Strategy<Value = Vec<String>> {
     let most = near.len();
     subsequence(near, 1..=most).prop_shuffle()
 }
+
+/// Paths that are prefixes of [`paths`], too.
+const EXACT: [&str; 5] = ["/", "/a", "/a/b", "/api/orders", "/ws/x"];
 
 /// Requests that match a rule, that nearly match one, and others.
 pub fn request(paths: &[String]) -> impl Strategy<Value = String> + use<> {
@@ -177,6 +180,25 @@ proptest! {
         let routes: Vec<_> = table(&paths).iter().cloned().collect();
         for request in requests {
             prop_assert_eq!(agreed(&routes, &request), Ok(()));
+        }
+    }
+
+    #[test]
+    fn with_exact_paths_the_first_match_is_what_kubernetes_specifies(
+        (paths, requests) in paths_and_requests(),
+        exact in subsequence(EXACT.to_vec(), 1..=EXACT.len()),
+    ) {
+        let written = exact.iter().map(|path| WrittenRoute { exact: true, ..(*path, backend(&format!("={path}"))).into() });
+        let prefixes = paths.iter().map(|path| WrittenRoute::from((path.as_str(), backend(path))));
+        let routes: Vec<_> =
+            RouteTable::new(prefixes.chain(written), Some(backend("client"))).unwrap().iter().cloned().collect();
+        prop_assert!(client_is_last(&routes));
+        for request in requests.iter().map(String::as_str).chain(EXACT) {
+            // The longest path, and of two that are equally long the exact one.
+            let taking = routes.iter().filter(|route| route.path.takes(request));
+            let oracle = taking.max_by_key(|route| (route.path.as_str().len(), route.path.is_exact()));
+            let first = routes.iter().find(|route| route.path.takes(request));
+            prop_assert_eq!(first, oracle, "{}", request);
         }
     }
 

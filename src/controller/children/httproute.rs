@@ -3,7 +3,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny};
+use serde_json::json;
 
 use crate::crd::ParentRef;
 
@@ -35,7 +36,8 @@ pub const MAX_ROUTES: usize = 8 * MAX_ROUTES_OF_A_HOST;
 pub struct HTTPRouteSpec {
     /// The Gateways.
     pub parent_refs: Vec<ParentReference>,
-    /// The host names.
+    /// The host names; none for every host of the Gateways.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
     /// The rules.
     pub rules: Vec<HTTPRouteRule>,
@@ -60,6 +62,9 @@ pub struct ParentReference {
 pub struct HTTPRouteRule {
     /// A request matches the rule if it matches any of these.
     pub matches: Vec<HTTPRouteMatch>,
+    /// What is changed in a request before it is sent on. Those of others are not read.
+    #[serde(skip_serializing_if = "Vec::is_empty", skip_deserializing)]
+    pub filters: Vec<StripPrefix>,
     /// The backends.
     pub backend_refs: Vec<HTTPBackendRef>,
 }
@@ -90,6 +95,17 @@ pub struct HTTPPathMatch {
     pub type_: String,
     /// The value.
     pub value: String,
+}
+
+/// Takes the path of a prefix off, as a filter of type `URLRewrite`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StripPrefix;
+
+impl Serialize for StripPrefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let path = json!({"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"});
+        json!({"type": "URLRewrite", "urlRewrite": {"path": path}}).serialize(serializer)
+    }
 }
 
 /// A Service, with the defaults that the API server would fill in.

@@ -2,8 +2,8 @@
 //!
 //! An OrdersService claims what its spec requests and what its status says is rendered. So a route that it gives up is
 //! free only once it is no longer rendered, and an OrdersService whose spec cannot be rendered (suspended, or not valid)
-//! keeps what its Ingress and its HTTPRoutes still serve. Of other Ingresses and HTTPRoutes, every path that is a prefix is
-//! a claim.
+//! keeps what its Ingress and its HTTPRoutes still serve. Of other Ingresses and HTTPRoutes, every path that is a prefix or
+//! exact is a claim.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::requested::{
-    CLASS_ANNOTATION, RequestedRoutes, gateway, gateways, ingress_class, requested, requested_at_gateway,
+use super::{
+    annotations,
+    requested::{
+        RequestedRoutes, gateway, gateways, ingress_class, requested, requested_at_gateway, valid_hosts,
+    },
 };
 use crate::{
     controller::children::{
@@ -24,10 +27,10 @@ use crate::{
         owner::Owner,
         partial::Partial,
     },
-    crd::{Host, OrdersService},
+    crd::OrdersService,
     routing::{
         CanonicalHost, CanonicalPath, Claim, ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint,
-        Site, Verdict,
+        HostRoutes, PathMatch, Site, Verdict,
     },
 };
 
@@ -62,8 +65,11 @@ pub fn created(object: &ObjectMeta) -> i64 {
 
 /// Which of the routes that `me` requests other objects hold.
 pub fn verdicts(index: &ClaimIndex, me: &Claimant, requested: &RequestedRoutes) -> Verdicts {
-    let prefixes = || requested.routes.iter().map(|route| &route.path);
-    requested.sites().map(|site| (site.clone(), index.judge(me, &site, prefixes()))).collect()
+    let of_host = |of: &HostRoutes| -> Vec<_> {
+        let paths = || of.routes.iter().map(|route| &route.path);
+        requested.sites_of(&of.host).map(|site| (site.clone(), index.judge(me, &site, paths()))).collect()
+    };
+    requested.hosts.iter().flat_map(of_host).collect()
 }
 
 /// What others have of what an OrdersService requests, of its ingress controller and of its Gateways.
@@ -86,27 +92,27 @@ pub fn of_service(service: &OrdersService) -> Claims {
 
 /// The claims on the routes of which the status says that they are rendered, whatever the spec says by now.
 fn served(service: &OrdersService) -> BTreeSet<Claim> {
-    let parsed = |hosts: &[Host]| -> Vec<_> {
-        hosts.iter().filter_map(|Host(text)| CanonicalHost::parse(text).ok()).collect()
-    };
     let (ingress, spec) = (&service.spec.ingress, &service.spec.gateway);
-    let at_ingress = ingress.as_ref().map_or(Vec::new(), |ingress| parsed(&ingress.hosts));
-    let at_gateway = spec.as_ref().map_or(Vec::new(), |gateway| parsed(&gateway.hostnames));
+    let at_ingress = ingress.as_ref().map_or(Vec::new(), |ingress| valid_hosts(&ingress.hosts));
+    let at_gateway = spec.as_ref().map_or(Vec::new(), |gateway| valid_hosts(&gateway.hostnames));
     // The status does not say what serves a host. One that the spec lacks by now is taken for the Ingress's.
     let class = ingress.as_ref().map_or(EntryPoint::Class(None), ingress_class);
     let gateways = gateways(service);
     let mut claims = BTreeSet::new();
     for route in service.status.iter().flat_map(|status| &status.routes) {
-        let host = CanonicalHost::parse(&route.host).ok();
-        let Some((host, path)) = host.zip(CanonicalPath::parse(&route.path).ok()) else { continue };
+        let host = CanonicalHost::parse_shown(&route.host).ok();
+        let taken = if route.exact { PathMatch::exact } else { PathMatch::prefix };
+        let path = CanonicalPath::parse(&route.path).ok().map(taken);
+        let Some((host, path)) = host.zip(path) else { continue };
         let is_at_gateway = at_gateway.contains(&host);
         let is_at_ingress = !is_at_gateway || at_ingress.contains(&host);
         let entry_points =
             gateways.iter().filter(|_| is_at_gateway).chain(Some(&class).filter(|_| is_at_ingress));
         claims.extend(entry_points.map(|entry_point| Claim {
             site: Site { entry_point: entry_point.clone(), host: host.clone() },
-            prefix: Some(path.clone()),
+            path: Some(path.clone()),
             is_served: true,
+            switches_to_regexes: false,
         }));
     }
     claims
@@ -121,13 +127,16 @@ pub fn requested_of(service: &OrdersService) -> Vec<RequestedRoutes> {
 
 /// The claims on requested routes.
 pub fn claims_to(requested: &RequestedRoutes) -> impl Iterator<Item = Claim> {
-    requested.sites().flat_map(|site| {
-        let claim = move |path: &CanonicalPath| Claim {
-            site: site.clone(),
-            prefix: Some(path.clone()),
-            is_served: false,
-        };
-        requested.routes.iter().map(move |route| claim(&route.path))
+    requested.hosts.iter().flat_map(|of| {
+        requested.sites_of(&of.host).flat_map(|site| {
+            let claim = move |path: &PathMatch| Claim {
+                site: site.clone(),
+                path: Some(path.clone()),
+                is_served: false,
+                switches_to_regexes: false,
+            };
+            of.routes.iter().map(move |route| claim(&route.path))
+        })
     })
 }
 
@@ -137,39 +146,57 @@ pub fn of_ingress(ingress: &Partial<Ingress>) -> Claims {
     if Owner::of(metadata).is_some() {
         return Claims::OfOwner;
     }
+    if is_solver(metadata) {
+        return Claims::These(BTreeSet::new());
+    }
+    let annotations = metadata.annotations.iter().flatten();
+    let switches_to_regexes =
+        annotations.into_iter().any(|(name, value)| annotations::switches_to_regexes(name, value));
+    let any = CanonicalHost::any();
     // The annotation is meant to have precedence, but not every ingress controller has it so.
-    let annotation = metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION));
+    let annotation = metadata.annotations.as_ref().and_then(|all| all.get(annotations::CLASS));
     let mut classes: BTreeSet<_> =
         spec.ingress_class_name.iter().chain(annotation).map(|class| Some(class.as_str().into())).collect();
     if classes.is_empty() {
         classes.insert(None);
     }
-    let rules: Vec<_> = spec
-        .rules
-        .iter()
-        .flatten()
-        .filter_map(|rule| Some((CanonicalHost::parse(rule.host.as_deref()?).ok()?, rule)))
-        .collect();
+    let rules: Vec<_> = spec.rules.iter().flatten().filter_map(|rule| Some((host_of(rule)?, rule))).collect();
+    // It takes what no rule takes, of every host.
+    let default = spec.default_backend.iter().map(|_| (&any, Some(PathMatch::root())));
     let first = rules.iter().map(|(host, rule)| (host, rule, 0));
     let others = rules.iter().flat_map(|(host, rule)| {
         (1..rule.http.as_ref().map_or(1, |http| http.paths.len())).map(move |at| (host, rule, at))
     });
-    let claims = first.chain(others).filter_map(|(host, rule, at)| Some((host, prefix_at(rule, at)?)));
-    let claims = claims.flat_map(|(host, prefix)| {
+    let claims = first.chain(others).filter_map(|(host, rule, at)| Some((host, path_at(rule, at)?)));
+    let claims = default.chain(claims).flat_map(|(host, path)| {
         classes.iter().map(move |class| {
             let site = Site { entry_point: EntryPoint::Class(class.clone()), host: host.clone() };
-            Claim { site, prefix: prefix.clone(), is_served: true }
+            Claim { site, path: path.clone(), is_served: true, switches_to_regexes }
         })
     });
     bounded(metadata, ClaimantKind::Ingress, claims)
 }
 
+/// Whether cert-manager made the Ingress to answer one challenge, at a path that nobody else has. It is gone in a moment.
+fn is_solver(metadata: &ObjectMeta) -> bool {
+    let mut owners = metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.kind == "Challenge" && owner.api_version.starts_with("acme.cert-manager.io/"))
+}
+
+/// The host of a rule; every host if it names none, and none if that is no host.
+fn host_of(rule: &IngressRule) -> Option<CanonicalHost> {
+    match rule.host.as_deref() {
+        None | Some("") => Some(CanonicalHost::any()),
+        Some(named) => CanonicalHost::parse(named).ok(),
+    }
+}
+
 /// What a rule claims by one of its paths, if it has so many.
-fn prefix_at(rule: &IngressRule, at: usize) -> Option<Option<CanonicalPath>> {
+fn path_at(rule: &IngressRule, at: usize) -> Option<Option<PathMatch>> {
     match &rule.http {
-        Some(http) => http.paths.get(at).map(prefix_of),
+        Some(http) => http.paths.get(at).map(path_of),
         // A rule without paths sends every request for the host to the default backend.
-        None => Some(Some(CanonicalPath::root())),
+        None => Some(Some(PathMatch::root())),
     }
 }
 
@@ -192,10 +219,17 @@ fn bounded(metadata: &ObjectMeta, kind: ClaimantKind, claims: impl Iterator<Item
     Claims::These(read)
 }
 
-/// The prefix of which a path takes every request; none for an exact path, or a regex that is no prefix.
-fn prefix_of(path: &HTTPIngressPath) -> Option<CanonicalPath> {
-    let text = path.path.as_deref().unwrap_or("/");
-    (path.path_type != "Exact").then(|| CanonicalPath::parse(text).ok()).flatten()
+/// What a path takes: one path, or every request at a prefix; none for a regex that is no prefix.
+fn path_of(path: &HTTPIngressPath) -> Option<PathMatch> {
+    parsed(path.path.as_deref().unwrap_or("/"), path.path_type == "Exact")
+}
+
+fn parsed(text: &str, is_exact: bool) -> Option<PathMatch> {
+    if is_exact {
+        CanonicalPath::parse_exact(text).ok().map(PathMatch::exact)
+    } else {
+        CanonicalPath::parse(text).ok().map(PathMatch::prefix)
+    }
 }
 
 /// The claims of an HTTPRoute, at each of its Gateways. If an OrdersService controls it, that one claims its routes.
@@ -218,10 +252,15 @@ pub fn of_http_route(route: &Partial<HTTPRoute>) -> Claims {
         gateways.iter().map(|entry_point| Site { entry_point: entry_point.clone(), host: host.clone() })
     });
     let sites: Vec<_> = sites.take(MAX_CLAIMS + 1).collect();
-    let prefixes = spec.rules.iter().flat_map(prefixes_of).map(Some);
-    // Each host by itself, and then with each prefix.
-    let claims = iter::once(None).chain(prefixes).flat_map(|prefix| {
-        sites.iter().map(move |site| Claim { site: site.clone(), prefix: prefix.clone(), is_served: true })
+    let paths = spec.rules.iter().flat_map(paths_of).map(Some);
+    // Each host by itself, and then with each path.
+    let claims = iter::once(None).chain(paths).flat_map(|path| {
+        sites.iter().map(move |site| Claim {
+            site: site.clone(),
+            path: path.clone(),
+            is_served: true,
+            switches_to_regexes: false,
+        })
     });
     bounded(metadata, ClaimantKind::HTTPRoute, claims)
 }
@@ -232,23 +271,24 @@ fn is_gateway(parent: &ParentReference) -> bool {
         && (parent.kind.is_empty() || parent.kind == "Gateway")
 }
 
-/// The prefixes of which a rule takes every request: none if it has no backends, as one that redirects.
-fn prefixes_of(rule: &HTTPRouteRule) -> Vec<CanonicalPath> {
+/// What a rule takes whatever else a request has: nothing if it has no backends, as one that redirects.
+fn paths_of(rule: &HTTPRouteRule) -> Vec<PathMatch> {
     if rule.backend_refs.is_empty() {
         return Vec::new();
     }
     if rule.matches.is_empty() {
-        return vec![CanonicalPath::root()];
+        return vec![PathMatch::root()];
     }
-    rule.matches.iter().filter_map(prefix_of_match).collect()
+    rule.matches.iter().filter_map(path_of_match).collect()
 }
 
-/// None for anything but a prefix, and for what depends on more than the path.
-fn prefix_of_match(of: &HTTPRouteMatch) -> Option<CanonicalPath> {
+/// None for a regex, and for what depends on more than the path.
+fn path_of_match(of: &HTTPRouteMatch) -> Option<PathMatch> {
     let HTTPRouteMatch { path, headers, query_params, method } = of;
-    let is_prefix = path.type_.is_empty() || path.type_ == "PathPrefix";
-    if !is_prefix || !headers.is_empty() || !query_params.is_empty() || method.is_some() {
+    let is_path = matches!(path.type_.as_str(), "" | "PathPrefix" | "Exact");
+    if !is_path || !headers.is_empty() || !query_params.is_empty() || method.is_some() {
         return None;
     }
-    if path.value.is_empty() { Some(CanonicalPath::root()) } else { CanonicalPath::parse(&path.value).ok() }
+    let value = if path.value.is_empty() { "/" } else { &path.value };
+    parsed(value, path.type_ == "Exact")
 }

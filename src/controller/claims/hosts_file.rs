@@ -135,7 +135,7 @@ fn parse(path: &Path, text: &str) -> Result<AllowedHosts, HostsFileError> {
         if !is_namespace(&namespace) {
             return Err(form(format!("{namespace:?} is not the name of a namespace")));
         }
-        let parsed: Result<Vec<_>, _> = hosts.iter().map(|text| CanonicalHost::parse(text)).collect();
+        let parsed: Result<Vec<_>, _> = hosts.iter().map(|text| CanonicalHost::parse_shown(text)).collect();
         match parsed {
             Ok(hosts) => entries.push((namespace, hosts)),
             Err(error) => return Err(HostsFileError::Host { path: path.to_owned(), namespace, error }),
@@ -166,7 +166,12 @@ mod tests {
         assert!(allowed.allows("ticketing", &host("ticketing.dev")));
         assert!(allowed.allows("ticketing", &host("a.ticketing.dev")));
         assert!(!allowed.allows("shop", &host("ticketing.dev")));
+        assert!(!allowed.allows("ticketing", &CanonicalHost::any()));
         assert_eq!(parsed("{}"), Ok(AllowedHosts::default()));
+        let every = parsed("ticketing: [\"*\"]").unwrap();
+        assert!(
+            every.allows("ticketing", &CanonicalHost::any()) && every.allows("ticketing", &host("a.dev"))
+        );
     }
 
     #[test]
@@ -184,7 +189,7 @@ mod tests {
                 "namespace \"shop\": host \"https://a.dev\" is more than a host name",
             ),
             ("shop: [10.0.0.1]", "IP address"),
-            ("shop: [\"*\"]", "namespace \"shop\""),
+            ("shop: [\"*.\"]", "namespace \"shop\""),
         ] {
             let error = parsed(text).unwrap_err();
             assert!(

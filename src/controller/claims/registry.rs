@@ -9,8 +9,9 @@ use std::{
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Resource;
 
-use super::claimed::{
-    Claims, Verdicts, claimant, created, of_http_route, of_ingress, of_service, verdicts_on,
+use super::{
+    claimed::{Claims, Verdicts, claimant, created, of_http_route, of_ingress, of_service, verdicts_on},
+    controllers::IngressController,
 };
 use crate::{
     controller::{
@@ -32,10 +33,18 @@ pub struct ClaimRegistry(Arc<Mutex<State>>);
 
 struct State {
     index: ClaimIndex,
-    /// The IngressClasses by name; for each that is marked as the default, when it was created.
-    classes: BTreeMap<String, Option<i64>>,
+    /// The IngressClasses by name.
+    classes: BTreeMap<String, Class>,
     /// Whether the list of IngressClasses is complete; it never is without the right to read it.
     classes_synced: bool,
+}
+
+/// What is known of an IngressClass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Class {
+    /// When it was created, if it is marked as the default.
+    default_since: Option<i64>,
+    controller: IngressController,
 }
 
 impl ClaimRegistry {
@@ -74,7 +83,14 @@ impl ClaimRegistry {
     /// Whether the cluster has a default IngressClass; none when they cannot be read.
     pub fn has_default_class(&self) -> Option<bool> {
         let state = self.lock();
-        state.classes_synced.then(|| state.classes.values().any(Option::is_some))
+        state.classes_synced.then(|| state.classes.values().any(|class| class.default_since.is_some()))
+    }
+
+    /// Which ingress controller serves a class, or the default one; none if that is not known.
+    pub fn controller_of(&self, class: Option<&str>) -> Option<IngressController> {
+        let state = self.lock();
+        let name = class.or(state.index.default_class())?;
+        state.classes.get(name).map(|class| class.controller).or_else(|| IngressController::named(name))
     }
 
     /// Drops the claims of every HTTPRoute, since there are none any more; gives the OrdersServices that this concerns.
@@ -206,12 +222,13 @@ impl Index<Partial<HTTPRoute>> for HTTPRouteClaims {
 pub struct IngressClasses(ClaimRegistry);
 
 impl IngressClasses {
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Option<i64>>)) -> Vec<ObjectKey> {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Class>)) -> Vec<ObjectKey> {
         let mut state = self.0.lock();
         let before = state.classes.clone();
         change(&mut state.classes);
         // As the API server chooses: the newest, then the first by name.
-        let defaults = state.classes.iter().filter_map(|(name, created)| Some((Reverse((*created)?), name)));
+        let defaults =
+            state.classes.iter().filter_map(|(name, class)| Some((Reverse(class.default_since?), name)));
         let default = defaults.min().map(|(_, name)| name.as_str().into());
         let mut concerned = state.index.set_default_class(default);
         for name in before.keys().chain(state.classes.keys()) {
@@ -228,8 +245,10 @@ impl Index<IngressClass> for IngressClasses {
         let metadata = &class.metadata;
         let mark = metadata.annotations.as_ref().and_then(|all| all.get(DEFAULT_CLASS_ANNOTATION));
         let default_since = mark.is_some_and(|mark| mark == "true").then(|| created(metadata));
+        let controller = class.spec.as_ref().and_then(|spec| spec.controller.as_deref());
+        let controller = IngressController::of_class(controller.unwrap_or_default());
         self.change(|classes| {
-            classes.insert(metadata.name.clone().unwrap_or_default(), default_since);
+            classes.insert(metadata.name.clone().unwrap_or_default(), Class { default_since, controller });
         })
     }
 
@@ -310,5 +329,14 @@ mod tests {
         assert_eq!(classes.retain(&HashSet::new()), with_ingress);
         assert_eq!((registry.has_class("missing"), registry.has_default_class()), (Some(false), Some(false)));
         assert_eq!(classes.retain(&HashSet::new()), [], "nothing has changed");
+        let class = json!({
+            "metadata": {"name": "public", "annotations": {DEFAULT_CLASS_ANNOTATION: "true"}},
+            "spec": {"controller": "k8s.io/ingress-nginx"}
+        });
+        assert_eq!(registry.controller_of(None), None);
+        classes.apply(&serde_json::from_value(class).unwrap());
+        let nginx = Some(IngressController::IngressNginx);
+        assert_eq!((registry.controller_of(None), registry.controller_of(Some("public"))), (nginx, nginx));
+        assert_eq!((registry.controller_of(Some("nginx")), registry.controller_of(Some("x"))), (nginx, None));
     }
 }

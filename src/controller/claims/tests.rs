@@ -14,7 +14,7 @@ use crate::{
         },
     },
     crd::{ConditionType, OrdersService, OrdersServiceStatus, find_condition},
-    routing::{CanonicalPath, Claim, ClaimIndex, ClaimantKind, EntryPoint},
+    routing::{Claim, ClaimIndex, ClaimantKind, EntryPoint, PathMatch},
 };
 
 fn ingress(value: Value) -> BTreeSet<Claim> {
@@ -30,15 +30,17 @@ fn shown(claims: &BTreeSet<Claim>) -> Vec<String> {
             EntryPoint::Class(class) => class.as_deref().unwrap_or("(default)"),
             EntryPoint::Gateway(gateway) => gateway,
         };
-        let prefix = claim.prefix.as_ref().map_or("(none)", CanonicalPath::as_str);
+        let path = claim.path.as_ref();
+        let exact = if path.is_some_and(PathMatch::is_exact) { "=" } else { "" };
+        let path = path.map_or("(none)", PathMatch::as_str);
         let served = if claim.is_served { "" } else { " (requested)" };
-        format!("{entry_point} {} {prefix}{served}", claim.site.host)
+        format!("{entry_point} {} {exact}{path}{served}", claim.site.host)
     };
     claims.iter().map(text).collect()
 }
 
 #[test]
-fn of_an_ingress_each_path_counts_that_is_a_prefix_and_the_child_of_a_resource_not_at_all() {
+fn of_an_ingress_each_path_counts_that_is_a_prefix_or_exact_and_the_child_of_a_resource_not_at_all() {
     let path = |path: &str, kind: &str| json!({"path": path, "pathType": kind, "backend": {}});
     let claims = ingress(json!({
         "metadata": {"annotations": {"kubernetes.io/ingress.class": "old"}},
@@ -47,15 +49,63 @@ fn of_an_ingress_each_path_counts_that_is_a_prefix_and_the_child_of_a_resource_n
                 path("/a/", "Prefix"), path("/b", "Exact"), path("/c/?(.*)", "ImplementationSpecific"),
                 path("/(d|e)", "ImplementationSpecific"), path("/?(.*)", "ImplementationSpecific"),
             ]}},
-            {"host": "whole.dev"}, {"http": {"paths": [path("/", "Prefix")]}}, {"host": "not a host"},
-        ]}
+            {"host": "whole.dev"}, {"http": {"paths": [path("/e/", "Exact"), path("/x", "Prefix")]}}, {"host": "not a host"},
+        ], "defaultBackend": {"service": {"name": "s"}}}
     }));
     let mut shown = shown(&claims);
     shown.sort();
-    assert_eq!(shown, ["old t.dev (none)", "old t.dev /", "old t.dev /a", "old t.dev /c", "old whole.dev /"]);
+    assert_eq!(
+        shown,
+        [
+            "old * (none)",
+            "old * /",
+            "old * /x",
+            "old t.dev (none)",
+            "old t.dev /",
+            "old t.dev /a",
+            "old t.dev /c",
+            "old t.dev =/b",
+            "old whole.dev /"
+        ]
+    );
     let owner = json!({"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "name": "o", "uid": "u", "controller": true});
     let child = json!({"metadata": {"ownerReferences": [owner]}, "spec": {"rules": [{"host": "t.dev"}]}});
     assert!(matches!(of_ingress(&serde_json::from_value(child).unwrap()), Claims::OfOwner));
+}
+
+#[test]
+fn an_ingress_by_which_cert_manager_answers_a_challenge_claims_nothing() {
+    let path =
+        json!({"path": "/.well-known/acme-challenge/x", "pathType": "ImplementationSpecific", "backend": {}});
+    let solver = |group: &str| {
+        let owner = json!({"apiVersion": format!("{group}/v1"), "kind": "Challenge", "name": "c", "uid": "u", "controller": true});
+        ingress(json!({
+            "metadata": {"ownerReferences": [owner]},
+            "spec": {"rules": [{"host": "t.dev", "http": {"paths": [path.clone()]}}]}
+        }))
+    };
+    assert_eq!(shown(&solver("acme.cert-manager.io")), [""; 0]);
+    assert_eq!(shown(&solver("example.com")), ["(default) t.dev /.well-known/acme-challenge/x"]);
+}
+
+#[test]
+fn the_annotations_by_which_ingress_nginx_makes_regexes_of_all_paths_of_a_host_are_known() {
+    let switches = |name: &str, value: &str| {
+        let claims = ingress(json!({
+            "metadata": {"annotations": {name: value}}, "spec": {"rules": [{"host": "t.dev"}]}
+        }));
+        claims.iter().all(|claim| claim.switches_to_regexes)
+    };
+    for (name, value) in
+        [("use-regex", "true"), ("use-regex", "t"), ("use-regex", "1"), ("rewrite-target", "/$1")]
+    {
+        assert!(switches(&format!("nginx.ingress.kubernetes.io/{name}"), value), "{name}: {value}");
+    }
+    for (name, value) in
+        [("nginx.ingress.kubernetes.io/use-regex", "false"), ("nginx.org/path-regex", "exact")]
+    {
+        assert!(!switches(name, value), "{name}: {value}");
+    }
 }
 
 #[test]
@@ -145,6 +195,23 @@ fn the_class_is_read_from_the_field_or_from_the_annotation_and_routes_at_gateway
 }
 
 #[test]
+fn a_resource_without_hosts_claims_its_routes_of_every_host_and_keeps_what_its_status_has() {
+    let claims = |service: &OrdersService| match of_service(service) {
+        Claims::These(claims) => shown(&claims),
+        Claims::OfOwner | Claims::Unknown => panic!("it claims"),
+    };
+    let exact = json!({"path": "/login", "service": "auth-srv", "exact": true});
+    let mut object = service(json!({"ingress": {"hosts": null, "routes": [exact], "client": null}}));
+    assert_eq!(claims(&object), ["(default) * =/login (requested)", "(default) * /api/orders (requested)"]);
+    let had = json!({"routes": [{"host": "*", "path": "/login", "exact": true, "service": "s:1"}]});
+    object.status = Some(serde_json::from_value(had).unwrap());
+    assert_eq!(claims(&object), ["(default) * =/login", "(default) * /api/orders (requested)"]);
+    object.spec.ingress = None;
+    object.spec.gateway = Some(serde_json::from_value(json!({"parentRefs": [{"name": "g"}]})).unwrap());
+    assert_eq!(claims(&object), ["shop/g * =/login", "shop/g * /api/orders (requested)"]);
+}
+
+#[test]
 fn an_ingress_with_two_classes_claims_in_both() {
     let claims = ingress(json!({
         "metadata": {"annotations": {"kubernetes.io/ingress.class": "old"}},
@@ -154,7 +221,7 @@ fn an_ingress_with_two_classes_claims_in_both() {
 }
 
 #[test]
-fn of_an_http_route_each_prefix_counts_that_depends_on_nothing_but_the_path() {
+fn of_an_http_route_each_path_counts_that_depends_on_nothing_but_the_path() {
     let claims = |spec: Value| {
         let mut route = json!({"metadata": {"namespace": "team", "name": "theirs"}, "spec": {
             "parentRefs": [{"name": "public", "namespace": "gw"}], "hostnames": ["T.dev", "*.t.dev"],
@@ -177,7 +244,7 @@ fn of_an_http_route_each_prefix_counts_that_depends_on_nothing_but_the_path() {
         rule(json!([{"path": {"type": "Exact", "value": "/e"}}, {"path": {"type": "RegularExpression", "value": "/r"}}])),
         {"matches": [prefix("/redirect")], "filters": [{"type": "RequestRedirect"}]},
     ]);
-    let of_host = |host: &str| ["(none)", "/a", "/b"].map(|prefix| format!("gw/public {host} {prefix}"));
+    let of_host = |host: &str| ["(none)", "=/e", "/a", "/b"].map(|path| format!("gw/public {host} {path}"));
     assert_eq!(claims(json!({"rules": rules})), [of_host("t.dev"), of_host("*.t.dev")].concat());
     let one =
         |prefix: &str| json!({"hostnames": ["t.dev"], "rules": [rule(json!([{"path": {"value": prefix}}]))]});

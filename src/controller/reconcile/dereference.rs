@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     controller::{
         api_server::RequestError,
-        claims::{claimed::Verdicts, requested::ingress_class},
+        claims::{claimed::Verdicts, controllers::IngressController, requested::ingress_class},
         context::Context,
         object_key::ObjectKey,
         problem::Problem,
@@ -35,6 +35,8 @@ pub struct Dereferenced {
     pub missing_class: Option<String>,
     /// Whether the spec names no class, and the cluster has no default.
     pub no_default_class: bool,
+    /// The ingress controller of the Ingress, if that is known.
+    pub controller: Option<IngressController>,
     /// The Secret of the certificate, if it does not exist.
     pub missing_certificate: Option<String>,
     /// Services that routes go to and that do not exist.
@@ -123,6 +125,9 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     if let Some(ingress) = &service.spec.ingress {
         let class = ingress.class_name.clone();
         found.missing_class = class.filter(|class| context.claims.has_class(class) == Some(false));
+        if let EntryPoint::Class(class) = ingress_class(ingress) {
+            found.controller = context.claims.controller_of(class.as_deref());
+        }
         // A class in the annotation need not exist as an object.
         found.no_default_class = ingress_class(ingress) == EntryPoint::Class(None)
             && context.claims.has_default_class() == Some(false);

@@ -2,9 +2,23 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 use crate::controller::args::HostPolicy;
+
+/// The forms of the drawing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DrawingFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A flow chart, as pull requests show it.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
+    /// For programs.
+    Json,
+}
 
 /// Print the children that the controller would apply, without a cluster.
 #[derive(Args, Clone, Debug)]
@@ -35,7 +49,11 @@ pub struct RenderArgs {
     pub hosts_file: Option<PathBuf>,
 
     /// In place of the children, say which rule a request takes and why: /PATH for every host, HOST/PATH, or
-    /// a URL
-    #[arg(long, value_name = "PATH")]
-    pub explain: Option<String>,
+    /// a URL. Without a value, draw all hosts, their rules in order, and who else claims what
+    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    pub explain: Option<Option<String>>,
+
+    /// The form of the drawing
+    #[arg(long, value_enum, requires = "explain", default_value_t)]
+    pub format: DrawingFormat,
 }

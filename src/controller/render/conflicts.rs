@@ -4,37 +4,61 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::files::{OtherInFile, ServiceInFile};
 use crate::{
-    controller::claims::claimed::{claimant, claims_to, requested_of, verdicts},
-    crd::{Host, OrdersService},
-    routing::{CanonicalHost, CanonicalPath, ClaimIndex, Claimant, ClaimantKind, Refusal},
+    controller::claims::{
+        claimed::{Verdicts, claims_to, requested_of, verdicts},
+        requested::RequestedRoutes,
+    },
+    crd::{Host, OrdersService, RouteSpec},
+    routing::{CanonicalHost, CanonicalPath, ClaimIndex, Claimant, ClaimantId, PathMatch, Refusal},
 };
+
+/// The claims of all objects in the files.
+pub(super) struct AllClaims<'a> {
+    index: ClaimIndex,
+    files: HashMap<ClaimantId, &'a str>,
+}
+
+impl<'a> AllClaims<'a> {
+    /// Adds the claims of these objects to `index`.
+    pub(super) fn of(
+        services: &'a [ServiceInFile],
+        others: &'a [OtherInFile],
+        mut index: ClaimIndex,
+    ) -> Self {
+        let mut files = HashMap::new();
+        for OtherInFile { file, claimant, claims } in others {
+            // They exist already, so they are older than every resource.
+            index.put(Claimant { created: i64::MIN, ..claimant.clone() }, claims.clone());
+            files.insert(claimant.id.clone(), file.as_str());
+        }
+        for found in services {
+            let me = found.claimant();
+            files.insert(me.id.clone(), found.file.as_str());
+            index.put(me, requested_of(&found.service).iter().flat_map(claims_to).collect());
+        }
+        Self { index, files }
+    }
+
+    /// An object, and its file.
+    pub(super) fn named(&self, other: &Claimant) -> String {
+        format!("{other} ({})", self.files.get(&other.id).copied().unwrap_or_default())
+    }
+
+    /// What others have of what a resource requests.
+    pub(super) fn verdicts(&self, me: &Claimant, requested: &RequestedRoutes) -> Verdicts {
+        verdicts(&self.index, me, requested)
+    }
+}
 
 /// Every route that another object in the files has already, and every host that is not allowed, by file, resource and
 /// field.
-pub(super) fn problems(
-    services: &[ServiceInFile],
-    others: &[OtherInFile],
-    mut index: ClaimIndex,
-) -> Vec<String> {
-    let mut files = HashMap::new();
-    for OtherInFile { file, claimant, claims } in others {
-        // They exist already, so they are older than every resource.
-        index.put(Claimant { created: i64::MIN, ..claimant.clone() }, claims.clone());
-        files.insert(claimant.id.clone(), file.as_str());
-    }
-    let claimants = || {
-        services.iter().map(|found| (found, claimant(&found.service.metadata, ClaimantKind::OrdersService)))
-    };
-    for (found, me) in claimants() {
-        files.insert(me.id.clone(), found.file.as_str());
-        index.put(me, requested_of(&found.service).iter().flat_map(claims_to).collect());
-    }
-    let whose = |other: &Claimant| format!("{other} ({})", files.get(&other.id).copied().unwrap_or_default());
+pub(super) fn problems(services: &[ServiceInFile], all: &AllClaims<'_>) -> Vec<String> {
+    let whose = |other: &Claimant| all.named(other);
     let mut problems = Vec::new();
-    for (found, me) in claimants() {
+    for (found, me) in services.iter().map(|found| (found, found.claimant())) {
         let (mut refused, mut lost) = (BTreeMap::new(), BTreeSet::new());
         for requested in requested_of(&found.service) {
-            for (site, verdict) in verdicts(&index, &me, &requested) {
+            for (site, verdict) in all.verdicts(&me, &requested) {
                 lost.extend(
                     verdict
                         .lost
@@ -57,6 +81,11 @@ pub(super) fn problems(
                     owner.id.namespace,
                     whose(owner)
                 ),
+                Refusal::NotAllowed if host.is_any() => format!(
+                    "no host is named, so the rules would be for every host, which namespace {:?} is not allowed to have: \
+                     list the hosts that are meant, or allow it \"*\" in the hosts file",
+                    me.id.namespace
+                ),
                 Refusal::NotAllowed => format!(
                     "host {:?} is not among those that the hosts file allows for namespace {:?}: write another host, or \
                      allow it there",
@@ -67,8 +96,9 @@ pub(super) fn problems(
             problem(&host_field(&found.service, host), text);
         }
         for (field, host, path, winner) in &lost {
+            let exact = if path.is_exact() { " (exact)" } else { "" };
             let text = format!(
-                "{host}{path} is also a route of {}: in a cluster the older of the two has it, and the other is not \
+                "{host}{path}{exact} is also a route of {}: in a cluster the older of the two has it, and the other is not \
                  rendered; write another path or host, or remove one",
                 whose(winner)
             );
@@ -83,6 +113,10 @@ fn host_field(service: &OrdersService, host: &CanonicalHost) -> String {
         hosts.iter().position(|Host(known)| CanonicalHost::parse(known).as_ref() == Ok(host))
     };
     let spec = &service.spec;
+    if host.is_any() {
+        let at_ingress = spec.ingress.as_ref().is_some_and(|ingress| ingress.hosts.is_empty());
+        return if at_ingress { "spec.ingress.hosts" } else { "spec.gateway.hostnames" }.into();
+    }
     let at_ingress = spec.ingress.as_ref().and_then(|ingress| position(&ingress.hosts));
     let at_gateway =
         || spec.gateway.as_ref().and_then(|gateway| position(&gateway.hostnames)).unwrap_or_default();
@@ -92,16 +126,17 @@ fn host_field(service: &OrdersService, host: &CanonicalHost) -> String {
     )
 }
 
-fn path_field(service: &OrdersService, field: &str, path: &CanonicalPath) -> String {
-    if path.is_root() {
-        return format!("{field}.client");
-    }
+fn path_field(service: &OrdersService, field: &str, path: &PathMatch) -> String {
     let spec = &service.spec;
     let routes = match (&spec.ingress, &spec.gateway) {
         (Some(ingress), _) => ingress.routes.as_slice(),
         (None, Some(gateway)) => &gateway.routes,
         (None, None) => &[],
     };
-    let at = routes.iter().position(|route| CanonicalPath::parse(&route.path).as_ref() == Ok(path));
-    at.map_or_else(|| format!("{field}.path"), |at| format!("{field}.routes[{at}].path"))
+    let is_meant = |route: &RouteSpec| {
+        route.exact == path.is_exact() && CanonicalPath::parse(&route.path).as_ref() == Ok(path.path())
+    };
+    let other = if path.is_root() { "client" } else { "path" };
+    let at = routes.iter().position(is_meant);
+    at.map_or_else(|| format!("{field}.{other}"), |at| format!("{field}.routes[{at}].path"))
 }

@@ -7,8 +7,8 @@ use std::{
 
 use super::files::ServiceInFile;
 use crate::{
-    controller::reconcile::validate::validated::HostRoutes,
-    routing::{CanonicalHost, RequestTarget, Route, RouteTable},
+    controller::claims::annotations,
+    routing::{CanonicalHost, HostRoutes, RequestTarget, Route, RouteTable},
 };
 
 /// The rules of each host, by what serves it: an ingress class, or a Gateway.
@@ -60,7 +60,8 @@ fn sites<'a>(services: &'a [ServiceInFile]) -> Sites<'a> {
             sites.entry((host.clone(), entry_point)).or_default().extend(rules);
         };
         if let Some(ingress) = &valid.ingress {
-            let class = ingress.class_name.as_ref().map(|class| format!(" (class {class})"));
+            let class = ingress.class_name.as_ref().or_else(|| ingress.annotations.get(annotations::CLASS));
+            let class = class.map(|class| format!(" (class {class})"));
             for HostRoutes { host, routes } in &ingress.hosts {
                 add(host, class.clone().unwrap_or_default(), routes);
             }
@@ -83,11 +84,12 @@ fn sites<'a>(services: &'a [ServiceInFile]) -> Sites<'a> {
     sites
 }
 
-/// An exact host goes before the wildcard above it, and never falls through to that.
+/// An exact host goes before the wildcard above it, and that before every host; none falls through to the next.
 fn is_for(request: &RequestTarget, host: &CanonicalHost, sites: &Sites<'_>) -> bool {
     let Some(wanted) = &request.host else { return true };
-    let has_own = || sites.keys().any(|(host, _)| host == wanted);
-    host == wanted || (wanted.wildcard_above().as_ref() == Some(host) && !has_own())
+    let above = [Some(wanted.clone()), wanted.wildcard_above(), Some(CanonicalHost::any())];
+    let first = above.into_iter().flatten().find(|above| sites.keys().any(|(host, _)| host == above));
+    first.as_ref() == Some(host)
 }
 
 fn answer(
@@ -105,8 +107,13 @@ fn answer(
                 "{host}{path}{entry_point} goes to {} by rule {} of {owner}:",
                 route.backend, route.path
             )?;
+            if route.strip_prefix {
+                writeln!(text, "  the Service gets it as {}", stripped(route, path))?;
+            }
             if route.client {
                 writeln!(text, "  no other rule takes it, and the client takes the rest")?;
+            } else if route.path.is_exact() {
+                writeln!(text, "  it is for this path alone, and such rules are first")?;
             } else {
                 writeln!(text, "  of the rules that take it, it has the most segments, and so is first")?;
             }
@@ -122,8 +129,8 @@ fn answer(
             (false, _) => why_not(route, path),
         };
         let mark = if taken == Some(at) { '>' } else { ' ' };
-        let (class, rule) = (if route.client { "client" } else { "prefix" }, &route.path);
-        let (segments, bytes) = (rule.segments(), rule.as_str().len());
+        let (class, rule) = (class_of(route), &route.path);
+        let (segments, bytes) = (rule.path().segments(), rule.as_str().len());
         writeln!(
             text,
             "{mark} {:>2}. {rule:<24} {class}, {segments} segments, {bytes} bytes, to {}: {verdict}",
@@ -134,8 +141,24 @@ fn answer(
     Ok(())
 }
 
+fn class_of(route: &Route) -> &'static str {
+    match route {
+        Route { client: true, .. } => "client",
+        Route { path, .. } if path.is_exact() => "exact",
+        _ => "prefix",
+    }
+}
+
+/// The path that the Service gets of a route that takes its prefix off.
+fn stripped<'a>(route: &Route, path: &'a str) -> &'a str {
+    path.strip_prefix(route.path.as_str()).filter(|rest| !rest.is_empty()).unwrap_or("/")
+}
+
 fn why_not(route: &Route, path: &str) -> String {
     let rule = route.path.as_str();
+    if route.path.is_exact() && path.starts_with(rule) {
+        return format!("no: it is for {rule} alone");
+    }
     if path.to_ascii_lowercase().starts_with(&rule.to_ascii_lowercase()) && !path.starts_with(rule) {
         return "no: upper and lower case differ".into();
     }

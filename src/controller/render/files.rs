@@ -9,18 +9,25 @@ use std::{
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::Value;
 
-use super::args::RenderArgs;
+use super::{
+    args::RenderArgs,
+    schema::{self, Refusal},
+};
 use crate::{
     controller::{
         children::{httproute::HTTPRoute, partial::Partial},
-        claims::claimed::{Claims, claimant, of_http_route, of_ingress},
+        claims::{
+            claimed::{Claims, claimant, of_http_route, of_ingress},
+            controllers::IngressController,
+            requested::ingress_class,
+        },
         reconcile::{
             dereference::Dereferenced,
             validate::{validate, validated::ValidatedOrdersService},
         },
     },
     crd::OrdersService,
-    routing::{Claim, Claimant, ClaimantKind},
+    routing::{Claim, Claimant, ClaimantKind, EntryPoint},
 };
 
 /// The texts of an input by their names: a file's own, or those of the YAML files in a folder, sorted.
@@ -56,6 +63,18 @@ impl ServiceInFile {
     pub(super) fn key(&self) -> (&str, &str) {
         (&self.valid.namespace, &self.valid.name)
     }
+
+    /// The resource as one that makes claims.
+    pub(super) fn claimant(&self) -> Claimant {
+        claimant(&self.service.metadata, ClaimantKind::OrdersService)
+    }
+
+    /// What is probably unintended, but can be rendered.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        let warnings = self.valid.ingress.iter().flat_map(|ingress| &ingress.warnings);
+        warnings
+            .map(|warning| format!("{}: OrdersService {:?}: {}", self.file, self.valid.name, warning.message))
+    }
 }
 
 /// An Ingress or an HTTPRoute in a file, and what it claims.
@@ -81,28 +100,38 @@ pub(super) fn parse_service(
         problem(format!("apiVersion is {}: write ticketing.dev/v1alpha1", document["apiVersion"]));
         return None;
     }
-    let mut unknown = Vec::new();
-    let read = serde_ignored::deserialize(document, |path| unknown.push(path.to_string().replace(".?", "")));
-    // Kind and version are no fields of the Rust type, and were checked above.
-    unknown.retain(|field| field != "apiVersion" && field != "kind");
-    // The API server would drop or refuse them: they are mistakes in any case.
-    unknown.iter().for_each(|field| problem(format!("there is no field {field}")));
-    let mut service: OrdersService = match read {
+    let refusals = schema::refusals(&document);
+    let mut service: OrdersService = match serde_path_to_error::deserialize(document) {
         Ok(service) => service,
         Err(error) => {
-            problem(error.to_string());
+            refusals.iter().for_each(|refusal| problem(refusal.to_string()));
+            if refusals.is_empty() {
+                problem(error.to_string());
+            }
             return None;
         }
     };
     service.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
-    let found = Dereferenced { user_from_cluster: args.user_from_cluster, ..Dereferenced::default() };
-    match validate(&service, &found, args.default_image.as_deref()) {
-        Ok(valid) => Some(ServiceInFile { file: file.to_owned(), service, valid }),
-        Err(found) => {
-            found.iter().for_each(|found| problem(found.message.clone()));
-            None
-        }
-    }
+    let controller = match service.spec.ingress.as_ref().map(ingress_class) {
+        Some(EntryPoint::Class(Some(class))) => IngressController::named(&class),
+        _ => None,
+    };
+    let user_from_cluster = args.user_from_cluster;
+    let found = Dereferenced { user_from_cluster, controller, ..Dereferenced::default() };
+    let validated = validate(&service, &found, args.default_image.as_deref());
+    let invalid = validated.as_ref().err().map(Vec::as_slice).unwrap_or_default();
+    // What both notice is told once, with the field and the better advice.
+    let is_told = |refusal: &Refusal| {
+        invalid.iter().any(|problem| {
+            let rest = problem.message.strip_prefix(&refusal.field).unwrap_or_default();
+            !refusal.field.is_empty() && rest.starts_with([' ', ':'])
+        })
+    };
+    let refused: Vec<_> = refusals.iter().filter(|refusal| !is_told(refusal)).collect();
+    refused.iter().for_each(|refusal| problem(refusal.to_string()));
+    invalid.iter().for_each(|found| problem(found.message.clone()));
+    let valid = validated.ok().filter(|_| refused.is_empty())?;
+    Some(ServiceInFile { file: file.to_owned(), service, valid })
 }
 
 /// Parses an Ingress; none if it is not one, or is a child of an OrdersService.

@@ -7,25 +7,32 @@
 //! ```text
 //! args       the command line
 //! files      reading the inputs
+//! schema     what the API server would refuse
 //! conflicts  routes that several of the inputs claim
 //! explain    which rule a request takes
 //! alone      what is wrong with one OrdersService by itself
+//! drawing    all hosts and their rules
 //! ```
 
 mod alone;
 mod args;
 mod conflicts;
+mod drawing;
 mod explain;
 mod files;
+mod schema;
 
 use std::{io, path::PathBuf};
 
 pub use alone::problems;
-pub use args::RenderArgs;
+pub use args::{DrawingFormat, RenderArgs};
 use serde_json::Value;
 use thiserror::Error;
 
-use self::files::{ServiceInFile, parse_http_route, parse_ingress, parse_service, read};
+use self::{
+    conflicts::AllClaims,
+    files::{ServiceInFile, parse_http_route, parse_ingress, parse_service, read},
+};
 use crate::{
     controller::{
         children::kind::Child,
@@ -61,17 +68,39 @@ pub enum RenderError {
     /// The explanation cannot be written.
     #[error("the explanation cannot be written: {0}")]
     Text(#[from] std::fmt::Error),
+    /// A request was given together with a form of the drawing.
+    #[error(
+        "--format is for the drawing of all routes: write --explain without a path, or leave --format out"
+    )]
+    FormatOfRequest,
+    /// The drawing cannot be written as JSON.
+    #[error("the drawing is no JSON: {0}")]
+    Json(#[from] serde_json::Error),
     /// The children cannot be written as YAML.
     #[error("the children are no YAML: {0}")]
     Yaml(#[from] serde_saphyr::ser::Error),
 }
 
+/// What was rendered.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The children as YAML documents, or what was to be explained.
+    pub text: String,
+    /// What is probably unintended in the resources, each with its file.
+    pub warnings: Vec<String>,
+}
+
 /// The children of every OrdersService in the inputs as YAML documents, by namespace and name.
 ///
 /// # Errors
-/// Every problem of every resource, each with its file, resource and field; then nothing is rendered.
-pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
-    let request = args.explain.as_deref().map(RequestTarget::parse).transpose()?;
+/// Every problem of every resource, each with its file, resource and field; then nothing is rendered. What is only drawn may
+/// have conflicts, which are drawn too.
+pub fn render(args: &RenderArgs) -> Result<Rendered, RenderError> {
+    let request = args.explain.as_ref().and_then(Option::as_deref).map(RequestTarget::parse).transpose()?;
+    if request.is_some() && args.format != DrawingFormat::Text {
+        return Err(RenderError::FormatOfRequest);
+    }
+    let is_drawn = args.explain.is_some() && request.is_none();
     let hosts = args.hosts_file.as_deref().map(HostsFile::read).transpose()?;
     let mut problems = Vec::new();
     let mut services = Vec::new();
@@ -112,7 +141,10 @@ pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
     if let Some(hosts) = &hosts {
         index.set_allowed(hosts.allowed().clone());
     }
-    problems.extend(conflicts::problems(&services, &others, index));
+    let claims = AllClaims::of(&services, &others, index);
+    if !is_drawn {
+        problems.extend(conflicts::problems(&services, &claims));
+    }
     if !problems.is_empty() {
         return Err(RenderError::Invalid(problems));
     }
@@ -120,14 +152,19 @@ pub fn render(args: &RenderArgs) -> Result<String, RenderError> {
         let inputs: Vec<_> = args.inputs.iter().map(|input| input.display().to_string()).collect();
         return Err(RenderError::Nothing(inputs.join(", ")));
     }
+    let warnings = services.iter().flat_map(ServiceInFile::warnings).collect();
     if let Some(request) = request {
-        return Ok(explain::explain(&services, &request)?);
+        return Ok(Rendered { text: explain::explain(&services, &request)?, warnings });
+    }
+    if is_drawn {
+        return Ok(Rendered { text: drawing::draw(&services, &others, &claims, args.format)?, warnings });
     }
     let mut documents = Documents::default();
     for ServiceInFile { valid, .. } in &services {
         build(valid).visit(&mut documents);
     }
-    Ok(documents.0.into_iter().collect::<Result<Vec<_>, _>>()?.join("---\n"))
+    let text = documents.0.into_iter().collect::<Result<Vec<_>, _>>()?.join("---\n");
+    Ok(Rendered { text, warnings })
 }
 
 /// The children as YAML documents.

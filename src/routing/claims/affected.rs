@@ -7,11 +7,11 @@ use std::{
 
 use super::{
     claim::{Claim, Claimant, HostPolicy, Site},
-    index::{ClaimIndex, Overlap, is_service, wildcard_above},
+    index::{ClaimIndex, Overlap, is_service, wildcards_above},
     owners::{Hold, Ownership},
     sorted::ByAge,
 };
-use crate::routing::{host::CanonicalHost, path::CanonicalPath};
+use crate::routing::{host::CanonicalHost, path_match::PathMatch};
 
 impl ClaimIndex {
     /// What the verdicts of other objects depend on, as far as it concerns the hosts of `touched`, on which no claim is
@@ -26,16 +26,21 @@ impl ClaimIndex {
         for claim in touched {
             let site = &claim.site;
             if !snapshot.hosts.contains_key(site) {
-                snapshot.hosts.insert(site.clone(), self.winner(site, &CanonicalPath::root()).cloned());
-                related.extend(wildcard_above(site));
-                let below = self.hosts_under.get(site).into_iter().flatten();
+                let client = self.winner(site, &PathMatch::root()).cloned();
+                // Two, since nobody is told of its own.
+                let regexes =
+                    self.sites.get(site).into_iter().flat_map(|on| on.regexes.iter().take(2).cloned());
+                snapshot.hosts.insert(site.clone(), (client, regexes.collect()));
+                related.extend(wildcards_above(site));
+                // What is told of one host does not depend on rules for every host.
+                let below = self.hosts_under.get(site).into_iter().flatten().filter(|_| !site.host.is_any());
                 let entry_point = &site.entry_point;
                 related
                     .extend(below.map(|host| Site { entry_point: entry_point.clone(), host: host.clone() }));
             }
-            if let Some(prefix) = &claim.prefix {
-                let winner = self.winner(site, prefix).cloned();
-                snapshot.winners.insert((site.clone(), prefix.clone()), winner);
+            if let Some(path) = &claim.path {
+                let winner = self.winner(site, path).cloned();
+                snapshot.winners.insert((site.clone(), path.clone()), winner);
             }
         }
         for site in related {
@@ -86,8 +91,8 @@ impl ClaimIndex {
         for (host, _) in differences(&before.owners, &after.owners) {
             affected.extend(self.owners.of(host).iter().map(|hold| hold.claimant.clone()));
         }
-        for ((site, prefix), _) in differences(&before.winners, &after.winners) {
-            let claimants = self.sites.get(site).and_then(|on| on.by_prefix.get(prefix));
+        for ((site, path), _) in differences(&before.winners, &after.winners) {
+            let claimants = self.sites.get(site).and_then(|on| on.by_path.get(path));
             affected.extend(claimants.into_iter().flat_map(ByAge::iter).cloned());
         }
         for ((_, claimant), _) in differences(&before.overlaps, &after.overlaps) {
@@ -97,13 +102,14 @@ impl ClaimIndex {
     }
 }
 
-/// What verdicts on some hosts depend on: who owns each host and has its client, who wins each prefix, and the overlaps of
+/// What verdicts on some hosts depend on: who owns each host, has its client and
+/// makes regexes of its paths, who wins each path, and the overlaps of
 /// each claimant.
 #[derive(Default)]
 pub(super) struct Snapshot {
     owners: BTreeMap<CanonicalHost, Ownership>,
-    hosts: BTreeMap<Site, Option<Arc<Claimant>>>,
-    winners: BTreeMap<(Site, CanonicalPath), Option<Arc<Claimant>>>,
+    hosts: BTreeMap<Site, (Option<Arc<Claimant>>, Vec<Arc<Claimant>>)>,
+    winners: BTreeMap<(Site, PathMatch), Option<Arc<Claimant>>>,
     overlaps: BTreeMap<(Site, Arc<Claimant>), Overlap>,
 }
 

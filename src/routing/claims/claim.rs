@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::routing::{host::CanonicalHost, path::CanonicalPath};
+use crate::routing::{host::CanonicalHost, path_match::PathMatch};
 
 /// The kind of an object that makes claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,26 +64,29 @@ pub struct Site {
     pub host: CanonicalHost,
 }
 
-/// A claim on a host and, unless it is `None`, on a path prefix. An exact path claims the host only: it takes
-/// precedence over every prefix, but leaves them all requests below it.
+/// A claim on a host and, unless it is `None`, on what a path takes. An exact path and a prefix are no rivals: the exact one
+/// has precedence, but leaves the prefix all requests below it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Claim {
     /// The host.
     pub site: Site,
-    /// The prefix; `/` is the client's.
-    pub prefix: Option<CanonicalPath>,
+    /// The path; the prefix `/` is the client's.
+    pub path: Option<PathMatch>,
     /// Whether it is served already, and not only requested.
     pub is_served: bool,
+    /// Whether the object has an annotation by which ingress-nginx reads every path of the host as a regex, whosever it is.
+    pub switches_to_regexes: bool,
 }
 
 /// Who may have rules for a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostPolicy {
-    /// Every object; each prefix goes to the oldest that claims it.
+    /// Every object; each path goes to the oldest that claims it.
     #[default]
     Shared,
     /// Only objects in the namespace that was first to claim the host, a wildcard above it or a host below it. What an
-    /// OrdersService has rendered, it keeps.
+    /// OrdersService has rendered, it keeps. Rules for every host are for namespaces only that the list of allowed hosts
+    /// gives every host.
     Namespace,
 }
 
@@ -101,10 +104,13 @@ pub enum Refusal {
 pub struct Verdict {
     /// Why the object may have nothing of the host, if so. All else is empty then.
     pub refused: Option<Refusal>,
-    /// The prefixes that go to other objects, and to which.
-    pub lost: BTreeMap<CanonicalPath, Arc<Claimant>>,
+    /// The paths that go to other objects, and to which.
+    pub lost: BTreeMap<PathMatch, Arc<Claimant>>,
     /// The other object whose client serves the host.
     pub client: Option<Arc<Claimant>>,
-    /// Another object's host that this wildcard would match, or another object's wildcard that would match this host.
+    /// Another object's host that this wildcard would match, or another object's wildcard that would match this host. Of
+    /// rules for every host: another object's host.
     pub overlap: Option<(CanonicalHost, Arc<Claimant>)>,
+    /// Another object by which ingress-nginx reads every path of the host as a regex.
+    pub regexes: Option<Arc<Claimant>>,
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
-use crate::routing::{host::CanonicalHost, path::CanonicalPath};
+use crate::routing::{host::CanonicalHost, path::CanonicalPath, path_match::PathMatch};
 
 pub(super) fn host(name: &str) -> CanonicalHost {
     CanonicalHost::parse(name).unwrap()
@@ -13,14 +13,24 @@ pub(super) fn site(class: Option<&str>, name: &str) -> Site {
     Site { entry_point: EntryPoint::Class(class.map(Into::into)), host: host(name) }
 }
 
-pub(super) fn path(text: &str) -> CanonicalPath {
-    CanonicalPath::parse(text).unwrap()
+pub(super) fn path(text: &str) -> PathMatch {
+    PathMatch::prefix(CanonicalPath::parse(text).unwrap())
+}
+
+/// Every host at the ingress controllers of the default class.
+pub(super) fn any_site() -> Site {
+    Site { entry_point: EntryPoint::Class(None), host: CanonicalHost::any() }
 }
 
 pub(super) fn claims(name: &str, prefixes: &[&str]) -> BTreeSet<Claim> {
     prefixes
         .iter()
-        .map(|prefix| Claim { site: site(None, name), prefix: Some(path(prefix)), is_served: false })
+        .map(|prefix| Claim {
+            site: site(None, name),
+            path: Some(path(prefix)),
+            is_served: false,
+            switches_to_regexes: false,
+        })
         .collect()
 }
 
@@ -53,7 +63,7 @@ pub(super) fn at_gateway(gateway: &str, name: &str) -> Site {
 
 /// A claim on a host that is served already.
 pub(super) fn served(site: Site, prefix: &str) -> Claim {
-    Claim { site, prefix: Some(path(prefix)), is_served: true }
+    Claim { site, path: Some(path(prefix)), is_served: true, switches_to_regexes: false }
 }
 
 pub(super) fn foreign(created: i64, namespace: &str, name: &str, kind: ClaimantKind) -> Claimant {

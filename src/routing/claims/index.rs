@@ -8,9 +8,9 @@ use std::{
 use super::{
     claim::{Claim, Claimant, ClaimantId, ClaimantKind, EntryPoint, HostPolicy, Refusal, Site, Verdict},
     owners::{Hold, Owners, Ownership},
-    sorted::{ByAge, ByPrefix},
+    sorted::{ByAge, ByPath},
 };
-use crate::routing::{allowed::AllowedHosts, host::CanonicalHost, path::CanonicalPath};
+use crate::routing::{allowed::AllowedHosts, host::CanonicalHost, path_match::PathMatch};
 
 /// All claims, by host.
 #[derive(Default)]
@@ -21,7 +21,8 @@ pub struct ClaimIndex {
     pub(super) default_class: Option<Arc<str>>,
     pub(super) claimants: HashMap<ClaimantId, (Arc<Claimant>, Claims)>,
     pub(super) sites: HashMap<Site, SiteClaims>,
-    /// The exact hosts that each wildcard would match, whether any object claims the wildcard or not.
+    /// The exact hosts that each wildcard would match, whether any object claims the wildcard or not; and of every host,
+    /// all that there are.
     pub(super) hosts_under: HashMap<Site, BTreeSet<CanonicalHost>>,
     pub(super) owners: Owners,
 }
@@ -34,7 +35,9 @@ pub(super) type Claims = Box<[Claim]>;
 #[derive(Default)]
 pub(super) struct SiteClaims {
     pub(super) all: ByAge,
-    pub(super) by_prefix: ByPrefix,
+    /// Those by which ingress-nginx reads the paths as regexes.
+    pub(super) regexes: ByAge,
+    pub(super) by_path: ByPath,
 }
 
 pub(super) type Overlap = Option<(CanonicalHost, Arc<Claimant>)>;
@@ -85,6 +88,11 @@ impl ClaimIndex {
         self.services_with(|_| true)
     }
 
+    /// The cluster's default IngressClass.
+    pub fn default_class(&self) -> Option<&str> {
+        self.default_class.as_deref()
+    }
+
     /// Sets the hosts that each namespace may have. Returns the OrdersServices whose [`Verdict`] this may change.
     pub fn set_allowed(&mut self, allowed: AllowedHosts) -> BTreeSet<Arc<Claimant>> {
         let before = self.allowed.replace(allowed);
@@ -127,12 +135,12 @@ impl ClaimIndex {
         }
     }
 
-    /// How the claims of other objects affect those of `me` on `prefixes` of `site`.
+    /// How the claims of other objects affect those of `me` on `paths` of `site`.
     pub fn judge<'a>(
         &self,
         me: &Claimant,
         site: &Site,
-        prefixes: impl IntoIterator<Item = &'a CanonicalPath>,
+        paths: impl IntoIterator<Item = &'a PathMatch>,
     ) -> Verdict {
         let site = self.resolved(site);
         if let Some(refused) = self.refusal(me, &site) {
@@ -140,15 +148,17 @@ impl ClaimIndex {
         }
         let before_me = |other: &Arc<Claimant>| other.id != me.id && **other < *me;
         let mut verdict = Verdict { overlap: self.overlap(&me.id, &site), ..Verdict::default() };
+        let regexes = self.sites.get(&site).and_then(|on| on.regexes.iter().find(|other| other.id != me.id));
+        verdict.regexes = regexes.cloned();
         let mut has_client = false;
-        for prefix in prefixes {
-            has_client |= prefix.is_root();
-            if let Some(winner) = self.winner(&site, prefix).filter(|winner| before_me(winner)) {
-                verdict.lost.insert(prefix.clone(), winner.clone());
+        for path in paths {
+            has_client |= path.is_root();
+            if let Some(winner) = self.winner(&site, path).filter(|winner| before_me(winner)) {
+                verdict.lost.insert(path.clone(), winner.clone());
             }
         }
         if !has_client {
-            let client = self.winner(&site, &CanonicalPath::root());
+            let client = self.winner(&site, &PathMatch::root());
             verdict.client = client.filter(|client| client.id != me.id).cloned();
         }
         verdict
@@ -171,7 +181,7 @@ impl ClaimIndex {
         let after = self.snapshot(&touched, first.as_ref());
         let mut affected = self.affected(&before, &after);
         if self.policy == HostPolicy::Namespace {
-            let of_any_host = touched.iter().filter(|claim| claim.site.host.is_any());
+            let of_any_host = touched.iter().filter(|claim| serves_unknown_hosts(&claim.site));
             let entry_points: BTreeSet<_> = of_any_host.map(|claim| &claim.site.entry_point).collect();
             entry_points.into_iter().for_each(|entry_point| affected.extend(self.at(entry_point)));
         }
@@ -194,7 +204,7 @@ impl ClaimIndex {
         for (host, hold) in self.holds(claimant, claims) {
             self.owners.remove(&host, &hold);
         }
-        // From the end, so that of a long list of prefixes the last is removed each time.
+        // From the end, so that of a long list of paths the last is removed each time.
         for claim in claims.iter().rev() {
             self.unindex_claim(claimant, self.resolved_claim(claim));
         }
@@ -225,31 +235,38 @@ impl ClaimIndex {
     }
 
     fn allows(&self, namespace: &str, host: &CanonicalHost) -> bool {
-        self.allowed.as_ref().is_none_or(|allowed| allowed.allows(namespace, host))
+        match &self.allowed {
+            Some(allowed) => allowed.allows(namespace, host),
+            // Whoever has every host has that of every namespace, so being the first is not enough for it.
+            None => self.policy == HostPolicy::Shared || !host.is_any(),
+        }
     }
 
     fn index_claim(&mut self, claimant: &Arc<Claimant>, claim: Claim) {
-        if let Some(wildcard) = wildcard_above(&claim.site) {
+        for wildcard in wildcards_above(&claim.site) {
             self.hosts_under.entry(wildcard).or_default().insert(claim.site.host.clone());
         }
         let on = self.sites.entry(claim.site).or_default();
         on.all.insert(claimant);
-        if let Some(prefix) = claim.prefix {
-            on.by_prefix.insert(prefix, claimant);
+        if claim.switches_to_regexes {
+            on.regexes.insert(claimant);
+        }
+        if let Some(path) = claim.path {
+            on.by_path.insert(path, claimant);
         }
     }
 
     fn unindex_claim(&mut self, claimant: &Arc<Claimant>, claim: Claim) {
         let Some(on) = self.sites.get_mut(&claim.site) else { return };
         on.all.remove(claimant);
-        if let Some(prefix) = &claim.prefix {
-            on.by_prefix.remove(prefix, claimant);
+        on.regexes.remove(claimant);
+        if let Some(path) = &claim.path {
+            on.by_path.remove(path, claimant);
         }
-        if on.all.is_empty() && on.by_prefix.is_empty() {
+        if on.all.is_empty() && on.by_path.is_empty() {
             self.sites.remove(&claim.site);
-            if let Some(wildcard) = wildcard_above(&claim.site)
-                && let Some(hosts) = self.hosts_under.get_mut(&wildcard)
-            {
+            for wildcard in wildcards_above(&claim.site) {
+                let Some(hosts) = self.hosts_under.get_mut(&wildcard) else { continue };
                 hosts.remove(&claim.site.host);
                 if hosts.is_empty() {
                     self.hosts_under.remove(&wildcard);
@@ -294,22 +311,24 @@ impl ClaimIndex {
         refused_by.map(Refusal::OwnedBy)
     }
 
-    /// The oldest route at a Gateway that names no host. What hosts it serves is up to the Gateway's listeners.
+    /// The oldest route of others at a Gateway that names no host. What hosts it serves is up to the Gateway's listeners.
+    /// That of an OrdersService has been given every host, which is no reason to refuse others theirs.
     fn first_of_any_host(&self, entry_point: &EntryPoint) -> Option<&Arc<Claimant>> {
         let site = Site { entry_point: entry_point.clone(), host: CanonicalHost::any() };
-        self.sites.get(&site)?.all.iter().next()
+        let claimants = &self.sites.get(&site).filter(|_| serves_unknown_hosts(&site))?.all;
+        claimants.iter().find(|claimant| !is_service(claimant))
     }
 
-    pub(super) fn winner(&self, site: &Site, prefix: &CanonicalPath) -> Option<&Arc<Claimant>> {
+    pub(super) fn winner(&self, site: &Site, path: &PathMatch) -> Option<&Arc<Claimant>> {
         let owner = self.owners.owner(&site.host);
         let is_of_owner = |claimant: &Arc<Claimant>| {
             owner.is_none_or(|owner| owner.claimant.id.namespace == claimant.id.namespace)
         };
-        let mut claimants = self.sites.get(site)?.by_prefix.get(prefix)?.iter();
+        let mut claimants = self.sites.get(site)?.by_path.get(path)?.iter();
         claimants.find(|claimant| is_of_owner(claimant))
     }
 
-    /// Another object's wildcard above this host; or, if the host is a wildcard, another object's host under it. Where
+    /// Another object's wildcard above this host; or, if the host is a wildcard or every host, another object's host under it. Where
     /// hosts belong to namespaces, only in the same one, since one of two namespaces would be refused.
     pub(super) fn overlap(&self, me: &ClaimantId, site: &Site) -> Overlap {
         let other = |site: &Site| {
@@ -322,8 +341,8 @@ impl ClaimIndex {
             let first = claimants.iter().find(may_serve).filter(|_| !both);
             first.map(|claimant| (site.host.clone(), claimant.clone()))
         };
-        if let Some(wildcard) = wildcard_above(site) {
-            return other(&wildcard);
+        if let Some(host) = site.host.wildcard_above() {
+            return other(&Site { entry_point: site.entry_point.clone(), host });
         }
         let hosts = self.hosts_under.get(site)?.iter();
         let mut sites = hosts.map(|host| Site { entry_point: site.entry_point.clone(), host: host.clone() });
@@ -335,7 +354,14 @@ pub(super) fn is_service(claimant: &Arc<Claimant>) -> bool {
     claimant.id.kind == ClaimantKind::OrdersService
 }
 
-pub(super) fn wildcard_above(site: &Site) -> Option<Site> {
-    let host = site.host.wildcard_above()?;
-    Some(Site { entry_point: site.entry_point.clone(), host })
+/// What would match the host of `site` if there were no rules for the host itself: the wildcard above it, and every host.
+pub(super) fn wildcards_above(site: &Site) -> impl Iterator<Item = Site> {
+    let any = (!site.host.is_any()).then(CanonicalHost::any);
+    let above = site.host.wildcard_above().into_iter().chain(any);
+    above.map(|host| Site { entry_point: site.entry_point.clone(), host })
+}
+
+/// Whether it is every host at a Gateway, whose listeners say which hosts that means.
+fn serves_unknown_hosts(site: &Site) -> bool {
+    site.host.is_any() && matches!(site.entry_point, EntryPoint::Gateway(_))
 }

@@ -1,7 +1,7 @@
-//! Which objects claim which prefixes of which hosts, and who gets them: the oldest.
+//! Which objects claim which paths of which hosts, and who gets them: the oldest.
 //!
 //! The index is by host, so the cost of a change depends on the object's own hosts and not on the number of objects.
-//! An object that loses a prefix keeps its claim: when the winner is removed, the index returns the objects that must
+//! An object that loses a path keeps its claim: when the winner is removed, the index returns the objects that must
 //! be reconciled again.
 //!
 //! ```text

@@ -125,7 +125,7 @@ fn a_route_without_hosts_is_any_host_of_its_gateway() {
     let requested = |site: &Site| Claim { is_served: false, ..served(site.clone(), "/") };
     index.put(me.clone(), sites.iter().map(requested).collect());
     let any = Site { host: CanonicalHost::any(), ..sites[0].clone() };
-    let claim = Claim { site: any, prefix: None, is_served: true };
+    let claim = Claim { site: any, path: None, is_served: true, switches_to_regexes: false };
     assert_eq!(names(&index.put(route.clone(), [claim.clone()].into())), ["me"]);
     let refused = |index: &ClaimIndex| sites.each_ref().map(|site| refused_by(&index.judge(&me, site, &[])));
     assert_eq!(refused(&index), [Some("all".into()), None, None]);
@@ -136,6 +136,50 @@ fn a_route_without_hosts_is_any_host_of_its_gateway() {
     index.remove(&route.id);
     index.put(foreign(1, "a", "own", ClaimantKind::HTTPRoute), [claim].into());
     assert_eq!(refused(&index), [None, None, None]);
+}
+
+#[test]
+fn every_host_is_for_a_namespace_only_that_was_given_it_and_takes_nobody_else_s_away() {
+    let (greedy, given, me) = (claimant(1, "a", "greedy"), claimant(2, "b", "given"), claimant(3, "c", "me"));
+    let any = |path_of: &str| Claim {
+        site: any_site(),
+        path: Some(path(path_of)),
+        is_served: false,
+        switches_to_regexes: false,
+    };
+    let refused =
+        |index: &ClaimIndex, who: &Claimant, site: &Site| refused_by(&index.judge(who, site, &[path("/")]));
+    let not_allowed = Some("(not allowed)".to_owned());
+    let mut index = ClaimIndex::new(HostPolicy::Namespace);
+    index.put(greedy.clone(), [any("/")].into());
+    assert_eq!(refused(&index, &greedy, &any_site()), not_allowed, "being the first is not enough");
+    index.put(me.clone(), claims("t.dev", &["/"]));
+    assert_eq!(refused(&index, &me, &site(None, "t.dev")), None);
+    index.put(given.clone(), [any("/")].into());
+    let every = ("b".to_owned(), vec![CanonicalHost::any()]);
+    index.set_allowed([every, ("c".to_owned(), vec![host("t.dev")])].into_iter().collect());
+    assert_eq!(refused(&index, &greedy, &any_site()), not_allowed);
+    assert_eq!(refused(&index, &given, &any_site()), None);
+    assert_eq!(refused(&index, &me, &site(None, "t.dev")), None, "it is given every host, not all of them");
+    // At a Gateway, too, where routes of others that name no host are for whatever its listeners say.
+    let mut index = ClaimIndex::new(HostPolicy::Namespace);
+    let at = Site { host: CanonicalHost::any(), ..at_gateway("gw/public", "t.dev") };
+    index.put(
+        greedy.clone(),
+        [Claim { site: at.clone(), path: Some(path("/")), is_served: true, switches_to_regexes: false }]
+            .into(),
+    );
+    index.put(me.clone(), [served(at_gateway("gw/public", "t.dev"), "/")].into());
+    assert_eq!(refused(&index, &greedy, &at), not_allowed);
+    assert_eq!(refused(&index, &me, &at_gateway("gw/public", "t.dev")), None);
+    // An Ingress without a host has only what no rule of a host has.
+    index.put(
+        foreign(0, "z", "default-backend", ClaimantKind::Ingress),
+        [Claim { site: any_site(), path: Some(path("/")), is_served: true, switches_to_regexes: false }]
+            .into(),
+    );
+    index.put(me.clone(), claims("t.dev", &["/"]));
+    assert_eq!(refused(&index, &me, &site(None, "t.dev")), None);
 }
 
 #[test]

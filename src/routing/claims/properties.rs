@@ -12,13 +12,18 @@ use super::{
     index::{Claims, is_service},
     *,
 };
-use crate::routing::{allowed::AllowedHosts, host::CanonicalHost, path::CanonicalPath};
+use crate::routing::{allowed::AllowedHosts, host::CanonicalHost, path_match::PathMatch};
 
 const HOSTS: [&str; 7] = ["t.dev", "*.t.dev", "a.t.dev", "b.t.dev", "*.a.t.dev", "c.a.t.dev", "*.dev"];
 
-/// A claim by its place in [`HOSTS`]; the last place is any host, of a route at a Gateway.
+/// A claim by its place in [`HOSTS`]; the last place is every host.
 fn any_claims(kind: ClaimantKind) -> impl Strategy<Value = BTreeSet<Claim>> {
-    let prefix = prop_oneof![Just(None), "/[ab]?".prop_map(|text| Some(path(&text)))];
+    let exact = |text: String| Some(PathMatch::exact(path(&text).path().clone()));
+    let taken = prop_oneof![
+        2 => Just(None),
+        3 => "/[ab]?".prop_map(|text| Some(path(&text))),
+        1 => "/[ab]?".prop_map(exact),
+    ];
     let class = |name: Option<&str>| EntryPoint::Class(name.map(Into::into));
     let entry_point = prop_oneof![
         Just(class(None)),
@@ -26,16 +31,16 @@ fn any_claims(kind: ClaimantKind) -> impl Strategy<Value = BTreeSet<Claim>> {
         Just(class(Some("traefik"))),
         Just(EntryPoint::Gateway("gw/public".into())),
     ];
-    let hosts = if kind == ClaimantKind::HTTPRoute { HOSTS.len() + 1 } else { HOSTS.len() };
-    let claim = (entry_point, 0..hosts, prefix, any::<bool>()).prop_map(
-        move |(entry_point, at, prefix, is_served)| {
+    let switch = proptest::bool::weighted(0.2);
+    let claim = (entry_point, 0..=HOSTS.len(), taken, any::<bool>(), switch).prop_map(
+        move |(entry_point, at, path, is_served, switches_to_regexes)| {
             let entry_point = match kind {
                 ClaimantKind::HTTPRoute => EntryPoint::Gateway("gw/public".into()),
                 _ => entry_point,
             };
             let host = HOSTS.get(at).map_or_else(CanonicalHost::any, |name| host(name));
             let is_served = is_served || kind != ClaimantKind::OrdersService;
-            Claim { site: Site { entry_point, host }, prefix, is_served }
+            Claim { site: Site { entry_point, host }, path, is_served, switches_to_regexes }
         },
     );
     proptest::collection::btree_set(claim, 0..5)
@@ -61,7 +66,9 @@ fn any_step() -> impl Strategy<Value = (Claimant, Option<BTreeSet<Claim>>)> {
 }
 
 fn any_list() -> impl Strategy<Value = Option<AllowedHosts>> {
-    let hosts = proptest::collection::vec((0..HOSTS.len()).prop_map(|at| host(HOSTS[at])), 0..4);
+    let allowed =
+        (0..=HOSTS.len()).prop_map(|at| HOSTS.get(at).map_or_else(CanonicalHost::any, |name| host(name)));
+    let hosts = proptest::collection::vec(allowed, 0..4);
     let list = proptest::collection::btree_map("[abc]", hosts, 0..4);
     proptest::option::weighted(0.3, list.prop_map(|list| list.into_iter().collect::<AllowedHosts>()))
 }
@@ -72,8 +79,8 @@ fn verdicts(index: &ClaimIndex) -> BTreeMap<(ClaimantId, Site), Verdict> {
     for (claimant, claims) in index.claimants.values() {
         for site in claims.iter().map(|claim| &claim.site) {
             let of_site = claims.iter().filter(|claim| claim.site == *site);
-            let prefixes: Vec<_> = of_site.filter_map(|claim| claim.prefix.clone()).collect();
-            let verdict = index.judge(claimant, site, &prefixes);
+            let paths: Vec<_> = of_site.filter_map(|claim| claim.path.clone()).collect();
+            let verdict = index.judge(claimant, site, &paths);
             verdicts.insert((claimant.id.clone(), site.clone()), verdict);
         }
     }
@@ -82,11 +89,18 @@ fn verdicts(index: &ClaimIndex) -> BTreeMap<(ClaimantId, Site), Verdict> {
 
 /// Whether the claim of an object says whose a host is, by the rules as documented.
 fn says_whose(index: &ClaimIndex, claimant: &Claimant, claim: &Claim) -> bool {
-    let allowed = index.allowed.as_ref();
     let is_service = claimant.id.kind == ClaimantKind::OrdersService;
-    claim.site.host.is_any()
+    (claim.site.host.is_any() && !is_service)
         || (is_service && claim.is_served)
-        || allowed.is_none_or(|list| list.allows(&claimant.id.namespace, &claim.site.host))
+        || is_allowed(index, &claimant.id.namespace, &claim.site.host)
+}
+
+/// Whether a namespace may have a host whatever others claim: every host only if a list says so, unless hosts are shared.
+fn is_allowed(index: &ClaimIndex, namespace: &str, host: &CanonicalHost) -> bool {
+    match &index.allowed {
+        Some(list) => list.allows(namespace, host),
+        None => index.policy == HostPolicy::Shared || !host.is_any(),
+    }
 }
 
 /// What a claim is worth, by the rules as documented: what an OrdersService has rendered, then what others have, then what
@@ -101,7 +115,7 @@ fn worth(claimant: &Claimant, is_served: bool) -> u8 {
 
 /// Whether a namespace may have a host, by the rules as documented, without an index.
 fn may_have(index: &ClaimIndex, namespace: &str, at: &Site) -> bool {
-    if index.allowed.as_ref().is_some_and(|allowed| !allowed.allows(namespace, &at.host)) {
+    if !is_allowed(index, namespace, &at.host) {
         return false;
     }
     if index.policy == HostPolicy::Shared {
@@ -123,8 +137,11 @@ fn may_have(index: &ClaimIndex, namespace: &str, at: &Site) -> bool {
         .map(|(worth, who, _)| (*worth, who.clone()))
         .min();
     let Some(first) = first else { return true };
-    // Of the routes at a Gateway that name no host only the oldest counts.
-    let any = claims.iter().filter(|(_, _, of)| of.host.is_any() && of.entry_point == at.entry_point);
+    // Of the routes of others at a Gateway that name no host only the oldest counts.
+    let is_gateway = matches!(at.entry_point, EntryPoint::Gateway(_));
+    let any = claims.iter().filter(|(_, who, of)| {
+        is_gateway && of.host.is_any() && of.entry_point == at.entry_point && !is_service(who)
+    });
     let oldest_any = any.map(|(worth, who, _)| (*worth, who.clone())).min();
     let others = claims.iter().filter(|(_, _, of)| !of.host.is_any() && of.host.meets(&at.host));
     let others = others.map(|(worth, who, _)| (*worth, who.clone())).chain(oldest_any);
@@ -132,12 +149,12 @@ fn may_have(index: &ClaimIndex, namespace: &str, at: &Site) -> bool {
 }
 
 /// The winner by the rules as documented, without an index.
-fn expected_winner<'a>(index: &'a ClaimIndex, wanted: &Site, prefix: &CanonicalPath) -> Option<&'a Claimant> {
+fn expected_winner<'a>(index: &'a ClaimIndex, wanted: &Site, path: &PathMatch) -> Option<&'a Claimant> {
     let counts = |entry: &(Arc<Claimant>, Claims), claim: &Claim| {
         entry.0.id.kind != ClaimantKind::OrdersService || says_whose(index, &entry.0, claim)
     };
     let of_claim =
-        |claim: &Claim| index.resolved(&claim.site) == *wanted && claim.prefix.as_ref() == Some(prefix);
+        |claim: &Claim| index.resolved(&claim.site) == *wanted && claim.path.as_ref() == Some(path);
     let everyone = || index.claimants.values();
     let mut claims: Vec<_> = everyone()
         .filter(|entry| entry.1.iter().any(|claim| of_claim(claim) && counts(entry, claim)))
@@ -163,14 +180,14 @@ fn expected_winner<'a>(index: &'a ClaimIndex, wanted: &Site, prefix: &CanonicalP
 }
 
 /// What each OrdersService has rendered, by its verdicts: host and path, at what serves it.
-fn rendered(index: &ClaimIndex) -> Vec<(&ClaimantId, Site, CanonicalPath)> {
+fn rendered(index: &ClaimIndex) -> Vec<(&ClaimantId, Site, PathMatch)> {
     let mut rendered = Vec::new();
     for (claimant, claims) in index.claimants.values().filter(|(claimant, _)| is_service(claimant)) {
         for claim in claims {
-            let Some(prefix) = &claim.prefix else { continue };
-            let verdict = index.judge(claimant, &claim.site, [prefix]);
+            let Some(path) = &claim.path else { continue };
+            let verdict = index.judge(claimant, &claim.site, [path]);
             if verdict.refused.is_none() && verdict.lost.is_empty() {
-                rendered.push((&claimant.id, index.resolved(&claim.site), prefix.clone()));
+                rendered.push((&claimant.id, index.resolved(&claim.site), path.clone()));
             }
         }
     }
@@ -234,9 +251,11 @@ proptest! {
             }
         }
         for site in index.sites.keys() {
-            for prefix in ["/", "/a", "/b"].map(path) {
-                let winner = index.winner(site, &prefix).map(|winner| &**winner);
-                prop_assert_eq!(winner, expected_winner(&index, site, &prefix));
+            let prefixes = ["/", "/a", "/b"].map(path);
+            let exact = prefixes.clone().map(|prefix| PathMatch::exact(prefix.path().clone()));
+            for path in prefixes.iter().chain(&exact) {
+                let winner = index.winner(site, path).map(|winner| &**winner);
+                prop_assert_eq!(winner, expected_winner(&index, site, path));
             }
         }
         let mut entries: Vec<_> = index.claimants.values().cloned().collect();
@@ -272,11 +291,11 @@ proptest! {
         }
         let rendered = rendered(&index);
         for (at, (id, site, path)) in rendered.iter().enumerate() {
-            if let Some(allowed) = &index.allowed {
-                prop_assert!(allowed.allows(&id.namespace, &site.host));
-            }
+            prop_assert!(is_allowed(&index, &id.namespace, &site.host));
             for (other, other_site, other_path) in &rendered[..at] {
-                if strict && site.host.meets(&other_site.host) {
+                // Whoever may have every host was given it by the list.
+                let is_any = site.host.is_any() || other_site.host.is_any();
+                if strict && !is_any && site.host.meets(&other_site.host) {
                     prop_assert_eq!(&id.namespace, &other.namespace, "{:?} {:?}", site, other_site);
                 }
                 prop_assert!(id == other || (site, path) != (other_site, other_path), "{:?} {:?}", id, other);

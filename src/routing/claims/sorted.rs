@@ -1,37 +1,37 @@
-//! Sorted lists of claimants, in place of maps and sets: there is one for every host and prefix of a cluster.
+//! Sorted lists of claimants, in place of maps and sets: there is one for every host and path of a cluster.
 
 use std::sync::Arc;
 
 use super::claim::Claimant;
-use crate::routing::path::CanonicalPath;
+use crate::routing::path_match::PathMatch;
 
-/// The claimants of each prefix, sorted by prefix. There are nearly always few, so a list is smaller than a map.
+/// The claimants of each path, sorted by path. There are nearly always few, so a list is smaller than a map.
 #[derive(Default)]
-pub(super) struct ByPrefix(Vec<(CanonicalPath, ByAge)>);
+pub(super) struct ByPath(Vec<(PathMatch, ByAge)>);
 
-impl ByPrefix {
-    fn find(&self, prefix: &CanonicalPath) -> Result<usize, usize> {
-        self.0.binary_search_by(|(known, _)| known.cmp(prefix))
+impl ByPath {
+    fn find(&self, path: &PathMatch) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| known.cmp(path))
     }
 
-    pub(super) fn get(&self, prefix: &CanonicalPath) -> Option<&ByAge> {
-        let at = self.find(prefix).ok()?;
+    pub(super) fn get(&self, path: &PathMatch) -> Option<&ByAge> {
+        let at = self.find(path).ok()?;
         self.0.get(at).map(|(_, who)| who)
     }
 
-    pub(super) fn insert(&mut self, prefix: CanonicalPath, claimant: &Arc<Claimant>) {
-        match self.find(&prefix) {
+    pub(super) fn insert(&mut self, path: PathMatch, claimant: &Arc<Claimant>) {
+        match self.find(&path) {
             Ok(at) => self.0.get_mut(at).into_iter().for_each(|(_, who)| who.insert(claimant)),
             Err(at) => {
                 let mut who = ByAge::default();
                 who.insert(claimant);
-                self.0.insert(at, (prefix, who));
+                self.0.insert(at, (path, who));
             }
         }
     }
 
-    pub(super) fn remove(&mut self, prefix: &CanonicalPath, claimant: &Arc<Claimant>) {
-        let Ok(at) = self.find(prefix) else { return };
+    pub(super) fn remove(&mut self, path: &PathMatch, claimant: &Arc<Claimant>) {
+        let Ok(at) = self.find(path) else { return };
         let Some((_, who)) = self.0.get_mut(at) else { return };
         who.remove(claimant);
         if who.is_empty() {
@@ -44,7 +44,7 @@ impl ByPrefix {
     }
 }
 
-/// The claimants of the same host or prefix, the oldest first; nearly always one.
+/// The claimants of the same host or path, the oldest first; nearly always one.
 #[derive(Default)]
 pub(super) struct ByAge(Vec<Arc<Claimant>>);
 

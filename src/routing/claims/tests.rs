@@ -1,6 +1,7 @@
 use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 
 use super::{fixture::*, *};
+use crate::routing::path_match::PathMatch;
 
 #[test]
 fn the_oldest_wins_then_the_first_by_name_and_the_next_one_when_it_is_removed() {
@@ -47,8 +48,9 @@ fn no_class_means_the_default_class() {
         old,
         BTreeSet::from([Claim {
             site: site(Some("nginx"), "t.dev"),
-            prefix: Some(path("/a")),
+            path: Some(path("/a")),
             is_served: false,
+            switches_to_regexes: false,
         }]),
     );
     index.put(new.clone(), claims("t.dev", &["/a"]));
@@ -65,7 +67,12 @@ fn a_host_of_another_namespace_is_refused_where_that_is_the_policy() {
     let (old, same, other) = (claimant(1, "a", "old"), claimant(3, "a", "same"), claimant(2, "b", "other"));
     index.put(
         old.clone(),
-        BTreeSet::from([Claim { site: site(None, "t.dev"), prefix: None, is_served: false }]),
+        BTreeSet::from([Claim {
+            site: site(None, "t.dev"),
+            path: None,
+            is_served: false,
+            switches_to_regexes: false,
+        }]),
     );
     index.put(same.clone(), claims("t.dev", &["/x"]));
     index.put(other.clone(), claims("t.dev", &["/x"]));
@@ -112,6 +119,48 @@ fn a_wildcard_and_a_host_under_it_overlap_unless_they_belong_to_one_object() {
             && index.owners.is_empty(),
         "nothing is left"
     );
+}
+
+#[test]
+fn rules_for_every_host_conflict_with_each_other_and_are_told_of_one_host_that_they_do_not_get() {
+    let mut index = ClaimIndex::default();
+    let (old, me, other) = (claimant(1, "a", "old"), claimant(2, "b", "me"), claimant(3, "c", "other"));
+    let any = |prefix: &str| Claim {
+        site: any_site(),
+        path: Some(path(prefix)),
+        is_served: false,
+        switches_to_regexes: false,
+    };
+    index.put(me.clone(), [any("/"), any("/a")].into());
+    assert_eq!(names(&index.put(old.clone(), [any("/a")].into())), ["me"]);
+    let judged = |index: &ClaimIndex| index.judge(&me, &any_site(), &[path("/"), path("/a")]);
+    let lost: Vec<_> = judged(&index).lost.into_iter().map(|(path, by)| format!("{path} {by}")).collect();
+    assert_eq!((lost, judged(&index).overlap), (vec!["/a OrdersService a/old".to_owned()], None));
+    // A host of its own is no conflict with them, and its owner is told nothing.
+    assert_eq!(names(&index.put(other.clone(), claims("t.dev", &["/a"]))), ["old", "me"]);
+    assert_eq!(index.judge(&other, &site(None, "t.dev"), &[path("/a")]), Verdict::default());
+    let overlap = judged(&index).overlap.map(|(host, who)| format!("{host} {who}"));
+    assert_eq!(overlap.as_deref(), Some("t.dev OrdersService c/other"));
+    assert_eq!(names(&index.remove(&other.id)), ["old", "me"]);
+    assert_eq!(judged(&index).overlap, None);
+}
+
+#[test]
+fn an_exact_path_conflicts_with_the_same_exact_path_and_with_no_prefix() {
+    let mut index = ClaimIndex::default();
+    let exact = |text: &str| PathMatch::exact(path(text).path().clone());
+    let claim = |taken: PathMatch| Claim {
+        site: site(None, "t.dev"),
+        path: Some(taken),
+        is_served: false,
+        switches_to_regexes: false,
+    };
+    let (old, me) = (claimant(1, "a", "old"), claimant(2, "b", "me"));
+    index.put(old, [claim(exact("/a")), claim(path("/b")), claim(path("/"))].into());
+    let mine = [exact("/a"), path("/a"), exact("/b"), exact("/")];
+    index.put(me.clone(), mine.iter().cloned().map(claim).collect());
+    let lost: Vec<_> = index.judge(&me, &site(None, "t.dev"), &mine).lost.into_keys().collect();
+    assert_eq!(lost, [exact("/a")]);
 }
 
 /// With a look at every host for each host, these steps would take many minutes; they take seconds.

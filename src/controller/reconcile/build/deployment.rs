@@ -25,11 +25,14 @@ use super::certificates::Certificates;
 use super::containers::{init_container, security_context, termination_message_policy};
 use super::metadata::{filled, labels, metadata, selector_labels};
 use crate::{
-    controller::reconcile::validate::{
-        pods::Replicas,
-        validated::{
-            ADMIN_PORT, ADMIN_PORT_NAME, API_PORT, Broker, SecretKey, Servers, ValidatedEvents,
-            ValidatedOrdersService,
+    controller::{
+        claims::route_list::DEFAULT_PATH,
+        reconcile::validate::{
+            pods::Replicas,
+            validated::{
+                ADMIN_PORT, ADMIN_PORT_NAME, API_PORT, Broker, SecretKey, Servers, ValidatedEvents,
+                ValidatedOrdersService,
+            },
         },
     },
     crd::{API_CONTAINER, CHECKSUM_ANNOTATION},
@@ -151,6 +154,9 @@ fn container(service: &ValidatedOrdersService, certificates: Option<&Certificate
         plain_env("ADMIN_PORT", ADMIN_PORT.to_string()),
         plain_env("DRAIN_SECONDS", service.drain_seconds.to_string()),
     ];
+    // Where it is the default nothing is said, so that nothing is rolled for it.
+    let own_path = service.own_path().filter(|path| *path != DEFAULT_PATH);
+    env.extend(own_path.map(|path| plain_env("BASE_PATH", path.to_owned())));
     env.extend(service.database.iter().map(|name| plain_env("MONGO_DATABASE", name.clone())));
     env.extend(service.events.iter().flat_map(events_env));
     env.extend(

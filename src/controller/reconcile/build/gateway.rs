@@ -6,14 +6,14 @@ use crate::{
         children::{
             httproute::{
                 GATEWAY_API_GROUP, HTTPBackendRef, HTTPPathMatch, HTTPRoute, HTTPRouteMatch, HTTPRouteRule,
-                HTTPRouteSpec, MAX_RULES, ParentReference,
+                HTTPRouteSpec, MAX_RULES, ParentReference, StripPrefix,
             },
             kind::ChildId,
         },
-        reconcile::validate::validated::{HostRoutes, ValidatedGateway, ValidatedOrdersService},
+        reconcile::validate::validated::{ValidatedGateway, ValidatedOrdersService},
     },
     crd::ParentRef,
-    routing::{CanonicalHost, Route, RouteTable},
+    routing::{CanonicalHost, HostRoutes, Port, Route, RouteTable},
 };
 
 pub(super) fn build_routes(service: &ValidatedOrdersService, gateway: &ValidatedGateway) -> Vec<HTTPRoute> {
@@ -25,8 +25,10 @@ pub(super) fn build_routes(service: &ValidatedOrdersService, gateway: &Validated
         }
     }
     let parts = tables.into_iter().flat_map(|(routes, hosts)| {
-        let hostnames: Vec<_> = hosts.into_iter().map(ToString::to_string).collect();
-        let rules: Vec<_> = routes.iter().map(rule).collect();
+        // Every host is no name.
+        let named = hosts.into_iter().filter(|host| !host.is_any());
+        let hostnames: Vec<_> = named.map(ToString::to_string).collect();
+        let rules: Vec<_> = routes.iter().filter_map(rule).collect();
         let parts = rules.chunks(MAX_RULES).map(|rules| (hostnames.clone(), rules.to_vec()));
         parts.collect::<Vec<_>>()
     });
@@ -51,17 +53,21 @@ fn reference(parent: &ParentRef, service: &ValidatedOrdersService) -> ParentRefe
     }
 }
 
-fn rule(route: &Route) -> HTTPRouteRule {
-    let path = HTTPPathMatch { type_: "PathPrefix".into(), value: route.path.to_string() };
+/// None if the port is a name, which an HTTPRoute cannot have: validation has refused that.
+fn rule(route: &Route) -> Option<HTTPRouteRule> {
+    let Port::Number(port) = route.backend.port else { return None };
+    let type_ = if route.path.is_exact() { "Exact" } else { "PathPrefix" };
+    let path = HTTPPathMatch { type_: type_.into(), value: route.path.to_string() };
     let backend = HTTPBackendRef {
         group: String::new(),
         kind: "Service".into(),
         name: route.backend.service.clone(),
-        port: route.backend.port,
+        port,
         weight: 1,
     };
-    HTTPRouteRule {
+    Some(HTTPRouteRule {
         matches: vec![HTTPRouteMatch { path, ..HTTPRouteMatch::default() }],
+        filters: route.strip_prefix.then_some(StripPrefix).into_iter().collect(),
         backend_refs: vec![backend],
-    }
+    })
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::networking::v1::{
 use super::metadata::{filled, metadata};
 use crate::{
     controller::reconcile::validate::validated::{API_PORT, ValidatedIngress, ValidatedOrdersService},
-    routing::Route,
+    routing::{HostRoutes, Port, Route},
 };
 
 /// None if other objects hold all of its routes.
@@ -16,21 +16,23 @@ pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &Validate
     if ingress.hosts.is_empty() {
         return None;
     }
-    let hosts = || ingress.hosts.iter().map(|host| host.host.to_string());
+    let name = |host: &HostRoutes| (!host.host.is_any()).then(|| host.host.to_string());
+    let hosts: Vec<_> = ingress.hosts.iter().filter_map(name).collect();
     let rules = ingress
         .hosts
         .iter()
         .map(|host| IngressRule {
-            host: Some(host.host.to_string()),
+            host: name(host),
             http: Some(HTTPIngressRuleValue {
                 paths: host.routes.iter().map(|route| path(service, route)).collect(),
             }),
         })
         .collect();
+    let named = Some(hosts).filter(|hosts| !hosts.is_empty());
     let tls = ingress
         .tls_secret
         .as_ref()
-        .map(|secret| vec![IngressTLS { hosts: Some(hosts().collect()), secret_name: Some(secret.clone()) }]);
+        .map(|secret| vec![IngressTLS { hosts: named, secret_name: Some(secret.clone()) }]);
     let mut metadata = metadata(service);
     metadata.annotations = filled(ingress.annotations.clone());
     Some(Ingress {
@@ -47,15 +49,15 @@ pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &Validate
 
 fn path(service: &ValidatedOrdersService, route: &Route) -> HTTPIngressPath {
     // Its own Service's by name: a change of its number must not depend on which of the two is changed first.
-    let is_own = (&route.backend.service, route.backend.port) == (&service.name, service.port);
-    let port = if is_own {
-        ServiceBackendPort { number: None, name: Some(API_PORT.into()) }
-    } else {
-        ServiceBackendPort { number: Some(route.backend.port), name: None }
+    let is_own = route.backend.service == service.name && route.backend.port == service.port.into();
+    let port = match &route.backend.port {
+        _ if is_own => ServiceBackendPort { number: None, name: Some(API_PORT.into()) },
+        Port::Number(number) => ServiceBackendPort { number: Some(*number), name: None },
+        Port::Name(name) => ServiceBackendPort { number: None, name: Some(name.clone()) },
     };
     HTTPIngressPath {
         path: Some(route.path.to_string()),
-        path_type: "Prefix".into(),
+        path_type: if route.path.is_exact() { "Exact" } else { "Prefix" }.into(),
         backend: IngressBackend {
             service: Some(IngressServiceBackend { name: route.backend.service.clone(), port: Some(port) }),
             resource: None,

@@ -26,6 +26,8 @@ mod ingress;
 pub mod metadata;
 mod network;
 pub mod prepared;
+#[cfg(test)]
+mod route_tests;
 mod service;
 
 use super::validate::validated::ValidatedOrdersService;

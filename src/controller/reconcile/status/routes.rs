@@ -5,11 +5,11 @@ use crate::{
         problem::Problem,
         reconcile::{
             apply::{Failures, RoutesAfter},
-            validate::validated::{HostRoutes, ValidatedOrdersService},
+            validate::validated::{ValidatedGateway, ValidatedOrdersService},
         },
     },
     crd::{OrdersServiceStatus, Reason, RenderedRoute},
-    routing::{CanonicalHost, Route, RouteTable},
+    routing::{CanonicalHost, HostRoutes, Route, RouteTable},
 };
 
 /// Whether the routes are served. A warning leaves it true, with its own reason.
@@ -29,12 +29,15 @@ pub(super) fn readiness(
         return (false, first.reason, Problem::join(problems.iter().copied()));
     }
     let tables = rendered(valid, true);
-    let (routes, client) =
-        tables.first().map_or((0, false), |(_, routes)| (routes.iter().count(), routes.has_client()));
-    let last = if client { ", the client last" } else { "" };
-    let all = format!("{} on {}{last}", counted(routes, "route"), counted(tables.len(), "host"));
-    if let (None, false, Some(gateway)) = (ingress, client, &valid.gateway) {
-        let hosts: Vec<_> = gateway.hosts.iter().map(|host| host.host.to_string()).collect();
+    let all = summary(&tables);
+    let without_client = |gateway: &ValidatedGateway| -> Vec<_> {
+        let hosts = gateway.hosts.iter().filter(|of| !gateway.has_client && !of.routes.has_client());
+        hosts.map(|of| of.host.to_string()).collect()
+    };
+    if let (None, Some(gateway)) = (ingress, &valid.gateway)
+        && let hosts = without_client(gateway)
+        && !hosts.is_empty()
+    {
         let hosts = hosts.join(", ");
         let message = format!(
             "{all}; spec.gateway.client is not set: requests for {hosts} that no route takes are not served from here"
@@ -46,6 +49,27 @@ pub(super) fn readiness(
         None => (true, Reason::AsExpected, all),
         Some(first) => (true, first.reason, format!("{all}; {}", Problem::join(warnings.iter().copied()))),
     }
+}
+
+/// How many routes there are: of all hosts together where these are the same, or of each.
+fn summary(tables: &[(&CanonicalHost, &RouteTable)]) -> String {
+    let of = |table: Option<&RouteTable>| {
+        let (routes, client) = table.map_or((0, false), |table| (table.iter().count(), table.has_client()));
+        (counted(routes, "route"), if client { ", the client last" } else { "" })
+    };
+    let first = tables.first().map(|(_, routes)| *routes);
+    if tables.iter().all(|(_, routes)| Some(*routes) == first) {
+        let (routes, last) = of(first);
+        return format!("{routes} on {}{last}", counted(tables.len(), "host"));
+    }
+    let each: Vec<_> = tables
+        .iter()
+        .map(|(host, table)| {
+            let (routes, last) = of(Some(*table));
+            format!("{routes} on {host}{last}")
+        })
+        .collect();
+    each.join("; ")
 }
 
 fn counted(number: usize, what: &str) -> String {
@@ -79,7 +103,9 @@ pub(super) fn describe(
     let scheme = if is_encrypted(valid) { "https" } else { "http" };
     status.url = own_path.and_then(|own| {
         // On a host where another object holds the path, the URL would not lead here.
-        let mut leads = tables.iter().filter(|(_, routes)| routes.iter().any(|route| route.path == *own));
+        let mut leads = tables.iter().filter(|(_, routes)| {
+            routes.iter().any(|route| !route.path.is_exact() && route.path.path() == own)
+        });
         let (host, _) = leads.find(|(host, _)| !host.is_wildcard())?;
         Some(format!("{scheme}://{host}{own}"))
     });
@@ -88,6 +114,8 @@ pub(super) fn describe(
             host: host.to_string(),
             path: route.path.to_string(),
             service: route.backend.to_string(),
+            exact: route.path.is_exact(),
+            strip_prefix: route.strip_prefix,
             client: route.client,
         };
         routes.iter().map(rendered).collect::<Vec<_>>()
@@ -111,11 +139,10 @@ pub(super) fn describe_after(
     if failures.routes == RoutesAfter::Wanted {
         return;
     }
+    let key = |route: &RenderedRoute| (route.host.clone(), route.path.clone(), route.exact);
     let wanted = std::mem::replace(&mut status.routes, routes);
     for route in wanted {
-        if status.routes.len() < MAX_KEPT
-            && !status.routes.iter().any(|known| (&known.host, &known.path) == (&route.host, &route.path))
-        {
+        if status.routes.len() < MAX_KEPT && !status.routes.iter().any(|known| key(known) == key(&route)) {
             status.routes.push(route);
         }
     }

@@ -5,24 +5,22 @@ use std::{
     sync::Arc,
 };
 
-use super::validated::HostRoutes;
 use crate::{
     controller::{
         claims::requested::RequestedRoutes, problem::Problem, reconcile::dereference::Dereferenced,
     },
-    crd::Reason,
-    routing::{CanonicalHost, CanonicalPath, Claimant, Refusal, Route, Site, Verdict},
+    crd::{IngressSpec, Reason, RouteSpec},
+    routing::{CanonicalHost, Claimant, HostRoutes, PathMatch, Refusal, Route, Site, Verdict},
 };
 
 /// The hosts, and for each the routes that no other object has; without hosts that are left with none.
 pub(super) fn hosts(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<HostRoutes> {
-    let of_host = |host: &CanonicalHost| {
+    let of_host = |HostRoutes { host, routes }: &HostRoutes| {
         let verdicts: Vec<_> = verdicts_on(requested, found, host).map(|(_, verdict)| verdict).collect();
-        let is_ours = |verdict: &Verdict, path: &CanonicalPath| {
+        let is_ours = |verdict: &Verdict, path: &PathMatch| {
             verdict.refused.is_none() && !verdict.lost.contains_key(path)
         };
-        let routes =
-            requested.routes.only(|route| verdicts.iter().all(|verdict| is_ours(verdict, &route.path)));
+        let routes = routes.only(|route| verdicts.iter().all(|verdict| is_ours(verdict, &route.path)));
         HostRoutes { host: host.clone(), routes }
     };
     requested.hosts.iter().map(of_host).filter(|host| !host.routes.is_empty()).collect()
@@ -39,11 +37,26 @@ pub(super) fn missing_class(class: &str) -> Problem {
     )
 }
 
+/// The routes of an Ingress that shall take their prefix off, which nothing in an Ingress says for every controller.
+pub(super) fn stripped_in_ingress(ingress: &IngressSpec) -> Vec<Problem> {
+    let stripped = ingress.routes.iter().enumerate().filter(|(_, route)| route.strip_prefix);
+    let problem = |(at, route): (usize, &RouteSpec)| {
+        let RouteSpec { path, service, .. } = route;
+        let message = format!(
+            "spec.ingress.routes[{at}].stripPrefix is true, which an Ingress cannot say so that every ingress controller \
+             understands it: have {service:?} serve its paths under {path:?}, and remove stripPrefix; or move the routes \
+             from spec.ingress to spec.gateway, if the cluster has a Gateway"
+        );
+        Problem::new(Reason::InvalidSpec, message)
+    };
+    stripped.map(problem).collect()
+}
+
 /// Why routes are not rendered.
 pub(super) fn problems(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<Problem> {
     let (mut problems, mut refused) = (Vec::new(), BTreeSet::new());
     let mut lost = BTreeMap::<Arc<Claimant>, Vec<(CanonicalHost, &Route)>>::new();
-    for (site, verdict) in verdicts(requested, found) {
+    for (routes, site, verdict) in verdicts(requested, found) {
         if let Some(refusal) = &verdict.refused {
             // A host is refused once, wherever it is served.
             if refused.insert(site.host.clone()) {
@@ -51,7 +64,7 @@ pub(super) fn problems(requested: &RequestedRoutes, found: &Dereferenced) -> Vec
             }
             continue;
         }
-        for route in requested.routes.iter() {
+        for route in routes.routes.iter() {
             if let Some(winner) = verdict.lost.get(&route.path) {
                 let routes = lost.entry(winner.clone()).or_default();
                 if !routes.contains(&(site.host.clone(), route)) {
@@ -68,8 +81,15 @@ pub(super) fn problems(requested: &RequestedRoutes, found: &Dereferenced) -> Vec
 
 /// Why a host is refused.
 fn refused_for(host: &CanonicalHost, refusal: &Refusal) -> Problem {
+    let is_any = host.is_any();
     let host = host.to_string();
     match refusal {
+        Refusal::NotAllowed if is_any => Problem::new(
+            Reason::HostNotAllowed,
+            "no host is named, so the rules would be for every host, also for those of other namespaces, which this namespace \
+             is not allowed to have; none of them is rendered: list the hosts that are meant; or have whoever runs the \
+             operator allow every host, as \"*\" (of its chart: controller.hosts), and they are rendered automatically",
+        ),
         Refusal::NotAllowed => Problem::new(
             Reason::HostNotAllowed,
             format!(
@@ -94,7 +114,9 @@ fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalH
     let field = requested.field;
     let advice = |route: &Route| match route {
         Route { client: true, .. } => format!("remove {field}.client"),
-        Route { path, .. } if *path == requested.own_path => format!("set {field}.path to another path"),
+        Route { path, .. } if !path.is_exact() && *path.path() == requested.own_path => {
+            format!("set {field}.path to another path")
+        }
         _ => format!("remove it from {field}.routes, or give it another path"),
     };
     let described =
@@ -121,11 +143,23 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namesp
             ),
         );
     }
-    for (Site { host, .. }, verdict) in verdicts(requested, found) {
+    for (_, Site { host, .. }, verdict) in verdicts(requested, found) {
         let Some((other_host, other)) = &verdict.overlap else { continue };
         // What another namespace has written is nothing to be read here, but for the name of its object.
         let is_ours = *other.id.namespace == *namespace;
-        let message = if host.is_wildcard() {
+        let message = if host.is_any() {
+            let (has, requests) = if is_ours {
+                (format!("has host {:?}", other_host.to_string()), other_host.to_string())
+            } else {
+                ("has a host".to_owned(), "that host".to_owned())
+            };
+            format!(
+                "no host is named, so the rules here are for every host that has no rules of its own; {other} {has}: requests \
+                 for {requests} do not fall through to the routes and the client here (to Traefik, a longer path here \
+                 comes before a shorter one there). List the hosts that are meant, if you know them; if this is intended, \
+                 no action is needed"
+            )
+        } else if host.is_wildcard() {
             let (has, requests) = if is_ours {
                 (format!("has host {:?}", other_host.to_string()), other_host.to_string())
             } else {
@@ -149,18 +183,23 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namesp
         };
         warn(Reason::WildcardOverlap, message);
     }
-    if !requested.routes.has_client() {
+    // A client that is there for some hosts is meant for no others.
+    if !requested.has_client {
         let mut without_client = Vec::new();
-        for (Site { host, .. }, verdict) in verdicts(requested, found) {
+        for (routes, Site { host, .. }, verdict) in verdicts(requested, found) {
+            if routes.routes.has_client() {
+                continue;
+            }
             match &verdict.client {
                 Some(client) => warn(
                     Reason::MissingClient,
                     format!(
-                        "spec.ingress.client is not set: requests for {host} that no route takes go to the client of \
-                         {client}"
+                        "spec.ingress.client is not set: requests for {} that no route takes go to the client of \
+                         {client}",
+                        named(&host)
                     ),
                 ),
-                None => without_client.push(host.to_string()),
+                None => without_client.push(named(&host)),
             }
         }
         if !without_client.is_empty() {
@@ -194,10 +233,20 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namesp
     warnings
 }
 
-/// The hosts at everything that serves them, and what others have there. Without a cluster, as in `render`, there is nobody
-/// else.
-fn verdicts(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<(Site, Verdict)> {
-    requested.hosts.iter().flat_map(|host| verdicts_on(requested, found, host)).collect()
+/// A host in a sentence.
+fn named(host: &CanonicalHost) -> String {
+    if host.is_any() { "hosts without rules of their own".into() } else { host.to_string() }
+}
+
+/// The hosts with their routes, at everything that serves them, and what others have there. Without a cluster, as in
+/// `render`, there is nobody else.
+fn verdicts<'a>(
+    requested: &'a RequestedRoutes,
+    found: &'a Dereferenced,
+) -> impl Iterator<Item = (&'a HostRoutes, Site, Verdict)> {
+    requested.hosts.iter().flat_map(move |of| {
+        verdicts_on(requested, found, &of.host).map(move |(site, verdict)| (of, site, verdict))
+    })
 }
 
 fn verdicts_on<'a>(

@@ -10,6 +10,7 @@
 //! volumes    the volumes of the pods
 //! events     the broker
 //! conflicts  the routes that other objects have
+//! misread    the routes that an ingress controller reads in another way
 //! names      the names of Secrets and other objects
 //! quantity   quantities, such as 50m or 128Mi
 //! ```
@@ -17,6 +18,7 @@
 mod conflicts;
 pub mod containers;
 mod events;
+mod misread;
 mod names;
 pub mod pods;
 mod quantity;
@@ -29,8 +31,9 @@ use self::validated::{ADMIN_PORT, SecretKey, ValidatedGateway, ValidatedIngress,
 use crate::{
     controller::{
         children::owner::reference_to,
-        claims::requested::{
-            GatewayRoutes, RequestedRoutes, is_port, is_service_name, requested, requested_at_gateway,
+        claims::{
+            requested::{GatewayRoutes, RequestedRoutes, requested, requested_at_gateway},
+            route_list::{is_port, is_service_name},
         },
         problem::Problem,
         reconcile::dereference::Dereferenced,
@@ -107,9 +110,12 @@ pub fn validate(
 
     let namespace = service.namespace().unwrap_or_default();
     let ingress = match requested(service) {
-        Ok(requested) => requested
-            .zip(spec.ingress.as_ref())
-            .map(|(requested, ingress)| validated_ingress(requested, ingress, found, &namespace)),
+        Ok(requested) => {
+            problems.extend(spec.ingress.iter().flat_map(conflicts::stripped_in_ingress));
+            requested
+                .zip(spec.ingress.as_ref())
+                .map(|(requested, ingress)| validated_ingress(requested, ingress, found, &namespace))
+        }
         Err(found) => {
             problems.extend(found);
             None
@@ -176,7 +182,8 @@ fn validated_ingress(
     let missing_class = found.missing_class.as_deref().map(conflicts::missing_class);
     ValidatedIngress {
         problems: missing_class.into_iter().chain(conflicts::problems(&requested, found)).collect(),
-        warnings: conflicts::warnings(&requested, found, namespace),
+        warnings: [misread::warnings(&requested, found), conflicts::warnings(&requested, found, namespace)]
+            .concat(),
         hosts: conflicts::hosts(&requested, found),
         class_name: ingress.class_name.clone(),
         lacks_class: found.missing_class.is_some(),
@@ -197,7 +204,8 @@ fn validated_gateway(
     // Of a host that the Ingress has as well, it may be the same.
     problems.retain(|problem| !ingress.is_some_and(|ingress| ingress.problems.contains(problem)));
     let hosts = conflicts::hosts(&requested, found);
-    ValidatedGateway { parents, hosts, own_path: requested.own_path, problems }
+    let RequestedRoutes { own_path, has_client, .. } = requested;
+    ValidatedGateway { parents, hosts, has_client, own_path, problems }
 }
 
 fn is_database_name(name: &str) -> bool {
@@ -280,6 +288,18 @@ mod tests {
     }
 
     #[test]
+    fn cert_manager_must_not_write_into_the_ingress_since_the_operator_takes_it_out_again() {
+        let with = |value: &str| {
+            let annotations = serde_json::json!({"acme.cert-manager.io/http01-edit-in-place": value});
+            let ingress = serde_json::json!({"ingress": {"annotations": annotations}});
+            validate(&service(ingress), &Dereferenced::default(), Some("i"))
+        };
+        let found = with("true").unwrap_err();
+        assert!(found.len() == 1 && found[0].message.contains("an Ingress of its own for each challenge"));
+        assert!(with("false").is_ok());
+    }
+
+    #[test]
     fn what_an_annotation_says_of_class_or_hosts_is_refused_where_a_field_says_it() {
         let with = |ingress: serde_json::Value| {
             validate(&service(serde_json::json!({"ingress": ingress})), &Dereferenced::default(), Some("i"))
@@ -331,7 +351,7 @@ mod tests {
 
     #[test]
     fn each_host_at_gateways_has_the_routes_that_are_left_and_what_is_refused_is_told_once() {
-        use crate::routing::{Claimant, ClaimantId, ClaimantKind, Refusal, Verdict};
+        use crate::routing::{Claimant, ClaimantId, ClaimantKind, PathMatch, Refusal, Verdict};
         let gateway = serde_json::json!({
             "parentRefs": [{"name": "one"}, {"name": "two"}], "hostnames": ["a.dev", "b.dev", "c.dev"]
         });
@@ -346,7 +366,7 @@ mod tests {
                 "a.dev" => verdict.refused = Some(Refusal::NotAllowed),
                 // Of one Gateway only; but the rules are the same at both.
                 "b.dev" if site.entry_point == requested.entry_points[1] => {
-                    verdict.lost.insert(requested.own_path.clone(), other.clone());
+                    verdict.lost.insert(PathMatch::prefix(requested.own_path.clone()), other.clone());
                 }
                 _ => {}
             }

@@ -8,7 +8,7 @@ use super::pods::{Replicas, ValidatedPods};
 use crate::{
     controller::problem::Problem,
     crd::{ImagePullPolicy, Mesh, ParentRef},
-    routing::{CanonicalHost, CanonicalPath, RouteTable},
+    routing::{CanonicalPath, HostRoutes},
 };
 
 /// The port of the pods' probes and metrics.
@@ -72,6 +72,14 @@ pub struct ValidatedOrdersService {
     pub ingress: Option<ValidatedIngress>,
     /// The same routes at Gateways, if any.
     pub gateway: Option<ValidatedGateway>,
+}
+
+impl ValidatedOrdersService {
+    /// The path at which requests for the orders API come; none if no routes lead to it.
+    pub fn own_path(&self) -> Option<&str> {
+        let ingress = self.ingress.as_ref().map(|ingress| &ingress.own_path);
+        ingress.or(self.gateway.as_ref().map(|gateway| &gateway.own_path)).map(CanonicalPath::as_str)
+    }
 }
 
 /// One key of a Secret.
@@ -160,17 +168,10 @@ pub struct ValidatedGateway {
     pub parents: Vec<ParentRef>,
     /// The hosts, and for each the routes that no other object has at any of the Gateways.
     pub hosts: Vec<HostRoutes>,
+    /// Whether the spec has a client, if only of some hosts.
+    pub has_client: bool,
     /// The path of the orders API itself.
     pub own_path: CanonicalPath,
     /// Why some routes are not rendered; the others are.
     pub problems: Vec<Problem>,
-}
-
-/// One host and its routes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostRoutes {
-    /// The host.
-    pub host: CanonicalHost,
-    /// Its routes in rendered order; at least one.
-    pub routes: RouteTable,
 }

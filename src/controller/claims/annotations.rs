@@ -1,0 +1,113 @@
+//! Annotations of the Ingress that would have rules mean something else than they say, or serve other hosts.
+
+use crate::{
+    controller::problem::Problem,
+    crd::{IngressSpec, Reason},
+    routing::CanonicalHost,
+};
+
+/// Has cert-manager write into the Ingress for which it gets a certificate.
+const EDIT_IN_PLACE: &str = "acme.cert-manager.io/http01-edit-in-place";
+
+/// Names the class of an Ingress where its spec does not, as was usual before Kubernetes 1.18.
+pub const CLASS: &str = "kubernetes.io/ingress.class";
+
+/// What is wrong with the annotations of an Ingress for these hosts.
+pub(super) fn problems(ingress: &IngressSpec, hosts: &[CanonicalHost]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, value) in &ingress.annotations {
+        if changes_order(name, value) {
+            let message = format!(
+                "spec.ingress.annotations has {name:?}: {value:?}, by which an ingress controller treats paths as regexes, or \
+                 tries them in an order of its own: remove it; routes are plain prefixes, the client last"
+            );
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+        }
+        if *name == EDIT_IN_PLACE && !GO_FALSE.contains(&value.as_str()) {
+            let message = format!(
+                "spec.ingress.annotations has {name:?}, by which cert-manager writes the path of its challenge into this \
+                 Ingress, where the operator takes it out again at once, so that no certificate is ever issued: remove it, \
+                 and cert-manager makes an Ingress of its own for each challenge"
+            );
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+        }
+        if adds_hosts(name) {
+            let message = format!(
+                "spec.ingress.annotations has {name:?}, by which an ingress controller serves hosts that are not in \
+                 spec.ingress.hosts: remove it, and list every host there"
+            );
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+        }
+        let is_listed =
+            |text: &str| CanonicalHost::parse(text.trim()).is_ok_and(|host| hosts.contains(&host));
+        if names_hosts(name) && !value.split(',').all(is_listed) {
+            let message = format!(
+                "spec.ingress.annotations has {name:?}, by which hosts get DNS records or certificates, and not all of \
+                 these are in spec.ingress.hosts: remove it, or list every host there"
+            );
+            problems.push(Problem::new(Reason::InvalidSpec, message));
+        }
+    }
+    if ingress.class_name.is_some() && ingress.annotations.contains_key(CLASS) {
+        let message = format!(
+            "spec.ingress.className and the annotation {CLASS} in spec.ingress.annotations are both set, which \
+             the API server refuses in an Ingress: remove the annotation"
+        );
+        problems.push(Problem::new(Reason::InvalidSpec, message));
+    }
+    problems
+}
+
+/// Whether this annotation has an ingress controller serve further hosts: of ingress-nginx and HAProxy, which also
+/// redirects from others, of Kong, and the conditions of the AWS load balancer.
+fn adds_hosts(name: &str) -> bool {
+    match name.split_once('/') {
+        Some((_, "server-alias" | "server-alias-regex" | "host-aliases")) => true,
+        Some((_, "redirect-from" | "redirect-from-regex")) => true,
+        Some(("alb.ingress.kubernetes.io", rest)) => rest.starts_with("conditions."),
+        _ => false,
+    }
+}
+
+/// Whether this annotation lists hosts: of ExternalDNS, which gives them DNS records, whatever prefix its annotations
+/// have, or of cert-manager, which gives them a certificate.
+fn names_hosts(name: &str) -> bool {
+    match name.split_once('/') {
+        Some((prefix, "hostname" | "internal-hostname")) => prefix.contains("external-dns"),
+        Some(("cert-manager.io", "common-name" | "alt-names")) => true,
+        _ => false,
+    }
+}
+
+/// Whether by this annotation ingress-nginx reads the paths of a host as regexes, also those of other objects.
+pub(super) fn switches_to_regexes(name: &str, value: &str) -> bool {
+    match name.split_once('/') {
+        // It takes every spelling that Go takes for true.
+        Some((prefix, "use-regex")) if is_common(prefix) => !GO_FALSE.contains(&value),
+        Some((prefix, "rewrite-target")) if is_common(prefix) => true,
+        _ => false,
+    }
+}
+
+/// Whether this annotation makes an ingress controller read paths as regexes, or gives all of them one priority.
+fn changes_order(name: &str, value: &str) -> bool {
+    match name.split_once('/') {
+        _ if switches_to_regexes(name, value) => true,
+        // Of HAProxy Ingress.
+        Some((prefix, "path-type")) if is_common(prefix) || prefix == "haproxy-ingress.github.io" => {
+            value.trim().eq_ignore_ascii_case("regex")
+        }
+        // Of F5 NGINX; each of its values means a regex or an exact path.
+        Some(("nginx.org", "path-regex")) => true,
+        Some(("traefik.ingress.kubernetes.io", "router.priority")) => true,
+        _ => false,
+    }
+}
+
+/// What Go's `strconv.ParseBool` takes for false.
+const GO_FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
+
+/// Whether annotations with this prefix may be of ingress-nginx or HAProxy Ingress, whose prefix is an option.
+fn is_common(prefix: &str) -> bool {
+    prefix.ends_with("ingress.kubernetes.io")
+}

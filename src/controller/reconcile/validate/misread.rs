@@ -1,0 +1,157 @@
+//! The routes that the ingress controller of the class reads in another way than they are meant. All are rendered.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    controller::{
+        claims::{controllers::IngressController, requested::RequestedRoutes},
+        problem::Problem,
+        reconcile::dereference::Dereferenced,
+    },
+    crd::Reason,
+    routing::{PathMatch, RouteTable},
+};
+
+/// What to say of each.
+pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<Problem> {
+    let of_regexes = regexes(requested, found);
+    let of_paths = match found.controller {
+        Some(IngressController::IngressNginx) => odd_characters(requested),
+        Some(IngressController::Traefik) => hidden(requested),
+        Some(IngressController::Other) | None => None,
+    };
+    of_regexes.into_iter().chain(of_paths).map(|text| Problem::new(Reason::RouteMisread, text)).collect()
+}
+
+/// The hosts of which ingress-nginx reads every path as a regex, because another object says so of its own.
+fn regexes(requested: &RequestedRoutes, found: &Dereferenced) -> Option<String> {
+    // Nobody else heeds the annotation, unless it is not known who serves the class.
+    if !matches!(found.controller, Some(IngressController::IngressNginx) | None) {
+        return None;
+    }
+    let mut hosts = BTreeMap::new();
+    for site in requested.sites() {
+        let other = found.verdicts.get(&site).and_then(|verdict| verdict.regexes.as_ref());
+        hosts.extend(other.map(|other| (site.host, other.to_string())));
+    }
+    let all: Vec<_> = hosts.iter().map(|(host, other)| format!("{host} by {other}")).collect();
+    (!all.is_empty()).then(|| {
+        format!(
+            "ingress-nginx reads every path of a host as a regex if one Ingress there has the annotation use-regex or \
+             rewrite-target: {}. So /ws here also takes /wsx and /WS. Remove the annotation there, or that Ingress, once its \
+             routes are here",
+            all.join(", ")
+        )
+    })
+}
+
+/// The paths for which ingress-nginx may refuse the Ingress.
+fn odd_characters(requested: &RequestedRoutes) -> Option<String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/');
+    let paths = all_paths(requested).filter(|path| !path.as_str().bytes().all(is_plain));
+    let odd = distinct(paths.map(PathMatch::as_str));
+    (!odd.is_empty()).then(|| {
+        format!(
+            "ingress-nginx, from version 1.12 on, refuses a whole Ingress for a path with any other character than letters, \
+             digits, -, _ and /, until the releases of autumn 2025, which allow a dot: {}. Where it does, have whoever \
+             runs it update it or set its option strict-validate-path-type to false, or give the routes other paths",
+            odd.join(", ")
+        )
+    })
+}
+
+/// The exact paths before which Traefik puts a prefix, since it compares the length of whole rules: `PathPrefix` has six
+/// characters more than `Path`.
+fn hidden(requested: &RequestedRoutes) -> Option<String> {
+    let of_table = |table: &RouteTable| -> Vec<String> {
+        let exact = table.iter().filter(|route| route.path.is_exact());
+        let hiding = |exact: &PathMatch| {
+            let others =
+                table.iter().filter(|other| !other.path.is_exact() && other.path.takes(exact.as_str()));
+            others
+                .map(|other| other.path.as_str())
+                .find(|prefix| prefix.len() + 6 >= exact.as_str().len())
+                .map(str::to_owned)
+        };
+        exact.filter_map(|route| Some(format!("{} by {}", route.path, hiding(&route.path)?))).collect()
+    };
+    let hidden: Vec<_> = requested.hosts.iter().flat_map(|of| of_table(&of.routes)).collect();
+    let hidden = distinct(hidden.iter().map(String::as_str));
+    (!hidden.is_empty()).then(|| {
+        format!(
+            "Traefik tries the longer rule first, and a prefix makes a longer one than an exact path, so these exact paths \
+             are hidden: {}. Give them at least seven characters more than the prefix has, remove exact, or use \
+             spec.gateway, by which Traefik serves them right",
+            hidden.join(", ")
+        )
+    })
+}
+
+fn all_paths(requested: &RequestedRoutes) -> impl Iterator<Item = &PathMatch> {
+    requested.hosts.iter().flat_map(|of| of.routes.iter()).map(|route| &route.path)
+}
+
+/// Each text once, in the order in which they come.
+fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut distinct = Vec::new();
+    for text in texts {
+        if !distinct.contains(&text) {
+            distinct.push(text);
+        }
+    }
+    distinct
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        controller::{claims::requested::requested, fixture::service},
+        routing::{Claimant, ClaimantId, ClaimantKind, Verdict},
+    };
+
+    fn told(routes: Value, controller: Option<IngressController>, regexes: bool) -> String {
+        let object = service(json!({"ingress": {"routes": routes}}));
+        let requested = requested(&object).unwrap().unwrap();
+        let mut found = Dereferenced { controller, ..Dereferenced::default() };
+        let id = ClaimantId { namespace: "zoo".into(), name: "old".into(), kind: ClaimantKind::Ingress };
+        let other = Arc::new(Claimant { created: 1, id });
+        for site in requested.sites().filter(|site| regexes && site.host.to_string() == "a.dev") {
+            found.verdicts.insert(site, Verdict { regexes: Some(other.clone()), ..Verdict::default() });
+        }
+        let all: Vec<_> = warnings(&requested, &found).into_iter().map(|problem| problem.message).collect();
+        all.join("\n")
+    }
+
+    #[test]
+    fn a_path_with_a_dot_is_told_where_ingress_nginx_serves_it() {
+        let routes = json!([{"path": "/socket.io", "service": "s"}, {"path": "/api/x_y", "service": "s"}]);
+        let said = told(routes.clone(), Some(IngressController::IngressNginx), false);
+        assert!(said.contains("allow a dot: /socket.io. Where") && !said.contains("x_y"), "{said}");
+        for other in [Some(IngressController::Traefik), Some(IngressController::Other), None] {
+            assert_eq!(told(routes.clone(), other, false), "");
+        }
+    }
+
+    #[test]
+    fn an_exact_path_that_traefik_hides_behind_a_prefix_is_told_and_a_long_one_is_not() {
+        let exact = |path: &str| json!({"path": path, "service": "s", "exact": true});
+        let routes = json!([exact("/login"), exact("/long-login"), exact("/api"), exact("/api/status/all")]);
+        let said = told(routes.clone(), Some(IngressController::Traefik), false);
+        assert!(said.contains("hidden: /login by /, /api by /. Give"), "{said}");
+        assert_eq!(told(routes, Some(IngressController::IngressNginx), false), "");
+    }
+
+    #[test]
+    fn who_makes_regexes_of_all_paths_of_a_host_is_named() {
+        let said = told(json!([]), None, true);
+        assert!(said.contains("a.dev by Ingress zoo/old. So"), "{said}");
+        assert!(!told(json!([]), Some(IngressController::IngressNginx), true).is_empty());
+        assert_eq!(told(json!([]), Some(IngressController::Traefik), true), "");
+        assert_eq!(told(json!([]), None, false), "");
+    }
+}
