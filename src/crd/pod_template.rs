@@ -130,7 +130,7 @@ pub struct PodTemplate {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[x_kube(validation = Rule::new("!self.exists(e, e.name in ['JWT_KEY', 'MONGO_URI', 'MONGO_DATABASE', 'MONGO_TLS_CA_FILE', 'MONGO_TLS_CERT_FILE', 'MONGO_TLS_KEY_FILE', 'EXPIRATION_WINDOW_SECONDS', 'PAYMENT_GRACE_SECONDS', 'PORT', 'BASE_PATH', 'ADMIN_PORT', 'DRAIN_SECONDS', 'NATS_URL', 'NATS_CA_FILE', 'NATS_CLUSTER_ID', 'NATS_CLIENT_ID', 'NATS_STREAM', 'NATS_DURABLE', 'NATS_STREAM_REPLICAS', 'NATS_STREAM_MAX_AGE_SECONDS', 'NATS_SUBJECTS', 'NATS_CREDS_FILE', 'NATS_TICKET_DELETED', 'NATS_PAYMENT_STARTED'])")
-        .message("podTemplate.extraEnv has a variable that the operator sets itself, from spec.auth, database, events, expiration and port: use those fields"))]
+        .message("podTemplate.extraEnv has a variable that the operator sets itself, from spec.auth, database, events, expiration, port and ingress.path or gateway.path: use those fields"))]
     pub extra_env: Vec<ExtraEnv>,
 
     /// Volumes for extraVolumeMounts and for initContainers: emptyDir, configMap, secret or projected.

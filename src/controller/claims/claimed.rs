@@ -146,9 +146,7 @@ pub fn of_ingress(ingress: &Partial<Ingress>) -> Claims {
     if Owner::of(metadata).is_some() {
         return Claims::OfOwner;
     }
-    if is_solver(metadata) {
-        return Claims::These(BTreeSet::new());
-    }
+    let is_solver = is_solver(metadata);
     let annotations = metadata.annotations.iter().flatten();
     let switches_to_regexes =
         annotations.into_iter().any(|(name, value)| annotations::switches_to_regexes(name, value));
@@ -168,7 +166,10 @@ pub fn of_ingress(ingress: &Partial<Ingress>) -> Claims {
         (1..rule.http.as_ref().map_or(1, |http| http.paths.len())).map(move |at| (host, rule, at))
     });
     let claims = first.chain(others).filter_map(|(host, rule, at)| Some((host, path_at(rule, at)?)));
-    let claims = default.chain(claims).flat_map(|(host, path)| {
+    let is_challenge =
+        |path: &Option<PathMatch>| path.as_ref().is_some_and(|path| path.as_str().starts_with(CHALLENGES));
+    let claims = default.chain(claims).filter(|(_, path)| !(is_solver && is_challenge(path)));
+    let claims = claims.flat_map(|(host, path)| {
         classes.iter().map(move |class| {
             let site = Site { entry_point: EntryPoint::Class(class.clone()), host: host.clone() };
             Claim { site, path: path.clone(), is_served: true, switches_to_regexes }
@@ -177,7 +178,11 @@ pub fn of_ingress(ingress: &Partial<Ingress>) -> Claims {
     bounded(metadata, ClaimantKind::Ingress, claims)
 }
 
-/// Whether cert-manager made the Ingress to answer one challenge, at a path that nobody else has. It is gone in a moment.
+/// Where a certificate authority asks whoever wants a certificate for a host.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
+/// Whether cert-manager made the Ingress to answer one challenge. It is gone in a moment, and so what it has there is no claim;
+/// anybody can make an Ingress look like one, so whatever else it has is.
 fn is_solver(metadata: &ObjectMeta) -> bool {
     let mut owners = metadata.owner_references.iter().flatten();
     owners.any(|owner| owner.kind == "Challenge" && owner.api_version.starts_with("acme.cert-manager.io/"))

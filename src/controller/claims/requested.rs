@@ -106,9 +106,13 @@ pub fn requested_at_gateway(service: &OrdersService) -> Result<Option<GatewayRou
                 problems.push(Problem::new(Reason::InvalidSpec, message));
             }
             let list = RouteList::of_ingress(service, ingress);
-            // What is wrong with them was said of the Ingress.
-            let on_hosts = list.on(&hosts).ok();
-            (list, on_hosts)
+            let on_hosts = list.on(&hosts).map_err(|found| {
+                // What is wrong with them on the hosts of the Ingress was said of that.
+                if requested(service).is_ok() {
+                    problems.extend(found);
+                }
+            });
+            (list, on_hosts.ok())
         }
         None => {
             let list = RouteList::of_gateway(service, gateway);

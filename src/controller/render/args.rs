@@ -49,7 +49,7 @@ pub struct RenderArgs {
     pub hosts_file: Option<PathBuf>,
 
     /// In place of the children, say which rule a request takes and why: /PATH for every host, HOST/PATH, or
-    /// a URL. Without a value, draw all hosts, their rules in order, and who else claims what
+    /// a URL. Without a value, and after the files, draw all hosts, their rules in order, and who else claims what
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     pub explain: Option<Option<String>>,
 

@@ -83,7 +83,8 @@ pub(super) fn problems(services: &[ServiceInFile], all: &AllClaims<'_>) -> Vec<S
                 ),
                 Refusal::NotAllowed if host.is_any() => format!(
                     "no host is named, so the rules would be for every host, which namespace {:?} is not allowed to have: \
-                     list the hosts that are meant, or allow it \"*\" in the hosts file",
+                     list the hosts that are meant, or allow it \"*\" in the hosts file, which must have the hosts of every \
+                     namespace",
                     me.id.namespace
                 ),
                 Refusal::NotAllowed => format!(
@@ -102,7 +103,7 @@ pub(super) fn problems(services: &[ServiceInFile], all: &AllClaims<'_>) -> Vec<S
                  rendered; write another path or host, or remove one",
                 whose(winner)
             );
-            problem(&path_field(&found.service, field, path), text);
+            problem(&path_field(&found.service, field, host, path), text);
         }
     }
     problems
@@ -126,7 +127,7 @@ fn host_field(service: &OrdersService, host: &CanonicalHost) -> String {
     )
 }
 
-fn path_field(service: &OrdersService, field: &str, path: &PathMatch) -> String {
+fn path_field(service: &OrdersService, field: &str, host: &CanonicalHost, path: &PathMatch) -> String {
     let spec = &service.spec;
     let routes = match (&spec.ingress, &spec.gateway) {
         (Some(ingress), _) => ingress.routes.as_slice(),
@@ -134,7 +135,11 @@ fn path_field(service: &OrdersService, field: &str, path: &PathMatch) -> String 
         (None, None) => &[],
     };
     let is_meant = |route: &RouteSpec| {
-        route.exact == path.is_exact() && CanonicalPath::parse(&route.path).as_ref() == Ok(path.path())
+        let mut hosts = route.hosts.iter().map(|Host(named)| CanonicalHost::parse(named));
+        let is_for_host = route.hosts.is_empty() || hosts.any(|named| named.as_ref() == Ok(host));
+        is_for_host
+            && route.exact == path.is_exact()
+            && CanonicalPath::parse(&route.path).as_ref() == Ok(path.path())
     };
     let other = if path.is_root() { "client" } else { "path" };
     let at = routes.iter().position(is_meant);

@@ -92,8 +92,12 @@ impl ClaimIndex {
             affected.extend(self.owners.of(host).iter().map(|hold| hold.claimant.clone()));
         }
         for ((site, path), _) in differences(&before.winners, &after.winners) {
-            let claimants = self.sites.get(site).and_then(|on| on.by_path.get(path));
-            affected.extend(claimants.into_iter().flat_map(ByAge::iter).cloned());
+            let Some(on) = self.sites.get(site) else { continue };
+            // Whoever has a prefix may keep others from its exact path.
+            let exact = (!path.is_exact()).then(|| PathMatch::exact(path.path().clone()));
+            for path in [path].into_iter().chain(&exact) {
+                affected.extend(on.by_path.get(path).into_iter().flat_map(ByAge::iter).cloned());
+            }
         }
         for ((_, claimant), _) in differences(&before.overlaps, &after.overlaps) {
             affected.insert(claimant.clone());
@@ -102,13 +106,16 @@ impl ClaimIndex {
     }
 }
 
+/// Who has the client of a host, and the first who make regexes of its paths.
+type OfHost = (Option<Arc<Claimant>>, Vec<Arc<Claimant>>);
+
 /// What verdicts on some hosts depend on: who owns each host, has its client and
 /// makes regexes of its paths, who wins each path, and the overlaps of
 /// each claimant.
 #[derive(Default)]
 pub(super) struct Snapshot {
     owners: BTreeMap<CanonicalHost, Ownership>,
-    hosts: BTreeMap<Site, (Option<Arc<Claimant>>, Vec<Arc<Claimant>>)>,
+    hosts: BTreeMap<Site, OfHost>,
     winners: BTreeMap<(Site, PathMatch), Option<Arc<Claimant>>>,
     overlaps: BTreeMap<(Site, Arc<Claimant>), Overlap>,
 }

@@ -64,8 +64,8 @@ pub struct Site {
     pub host: CanonicalHost,
 }
 
-/// A claim on a host and, unless it is `None`, on what a path takes. An exact path and a prefix are no rivals: the exact one
-/// has precedence, but leaves the prefix all requests below it.
+/// A claim on a host and, unless it is `None`, on what a path takes. The exact path of a prefix goes to whoever has that, if
+/// that is an older object of another namespace; a prefix loses nothing to an exact path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Claim {
     /// The host.

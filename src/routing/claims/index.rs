@@ -153,7 +153,14 @@ impl ClaimIndex {
         let mut has_client = false;
         for path in paths {
             has_client |= path.is_root();
-            if let Some(winner) = self.winner(&site, path).filter(|winner| before_me(winner)) {
+            let same = self.winner(&site, path).filter(|winner| before_me(winner));
+            // An exact path would take from a prefix what is asked for most: the path itself. In one namespace that is wanted.
+            let below = || {
+                let prefix = path.is_exact().then(|| PathMatch::prefix(path.path().clone()))?;
+                let of_others = |winner: &&Arc<Claimant>| winner.id.namespace != me.id.namespace;
+                self.winner(&site, &prefix).filter(|winner| before_me(winner)).filter(of_others)
+            };
+            if let Some(winner) = same.or_else(below) {
                 verdict.lost.insert(path.clone(), winner.clone());
             }
         }
@@ -168,8 +175,9 @@ impl ClaimIndex {
         let old = self.claimants.remove(id);
         let claims = [&old, &next].into_iter().flatten().flat_map(|(_, claims)| claims);
         let touched: BTreeSet<_> = claims.map(|claim| self.resolved_claim(claim)).collect();
-        let claimants = [&old, &next].into_iter().flatten().map(|(claimant, _)| claimant);
-        let first = claimants.min().map(|claimant| Hold::new(claimant, true));
+        let claimants = || [&old, &next].into_iter().flatten().map(|(claimant, _)| claimant);
+        let is_of_others = claimants().any(|claimant| !is_service(claimant));
+        let first = claimants().min().map(|claimant| Hold::new(claimant, true));
         let before = self.snapshot(&touched, first.as_ref());
         if let Some((claimant, claims)) = old {
             self.unindex(&claimant, &claims);
@@ -180,7 +188,8 @@ impl ClaimIndex {
         }
         let after = self.snapshot(&touched, first.as_ref());
         let mut affected = self.affected(&before, &after);
-        if self.policy == HostPolicy::Namespace {
+        // Those of an OrdersService refuse nobody theirs.
+        if self.policy == HostPolicy::Namespace && is_of_others {
             let of_any_host = touched.iter().filter(|claim| serves_unknown_hosts(&claim.site));
             let entry_points: BTreeSet<_> = of_any_host.map(|claim| &claim.site.entry_point).collect();
             entry_points.into_iter().for_each(|entry_point| affected.extend(self.at(entry_point)));
@@ -331,10 +340,11 @@ impl ClaimIndex {
     /// Another object's wildcard above this host; or, if the host is a wildcard or every host, another object's host under it. Where
     /// hosts belong to namespaces, only in the same one, since one of two namespaces would be refused.
     pub(super) fn overlap(&self, me: &ClaimantId, site: &Site) -> Overlap {
+        let this = self.claimants.get(me).map(|(claimant, _)| claimant);
         let other = |site: &Site| {
             let claimants = &self.sites.get(site)?.all;
             // An object that claims both gives both the same rules.
-            let both = claimants.iter().any(|claimant| claimant.id == *me);
+            let both = this.is_some_and(|this| claimants.contains(this));
             let may_serve = |claimant: &&Arc<Claimant>| {
                 self.policy == HostPolicy::Shared || claimant.id.namespace == me.namespace
             };

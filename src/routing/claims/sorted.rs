@@ -64,6 +64,10 @@ impl ByAge {
         }
     }
 
+    pub(super) fn contains(&self, claimant: &Arc<Claimant>) -> bool {
+        self.0.binary_search(claimant).is_ok()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

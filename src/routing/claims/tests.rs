@@ -146,7 +146,7 @@ fn rules_for_every_host_conflict_with_each_other_and_are_told_of_one_host_that_t
 }
 
 #[test]
-fn an_exact_path_conflicts_with_the_same_exact_path_and_with_no_prefix() {
+fn an_exact_path_conflicts_with_the_same_exact_path_and_with_an_older_prefix_of_another_namespace() {
     let mut index = ClaimIndex::default();
     let exact = |text: &str| PathMatch::exact(path(text).path().clone());
     let claim = |taken: PathMatch| Claim {
@@ -155,12 +155,25 @@ fn an_exact_path_conflicts_with_the_same_exact_path_and_with_no_prefix() {
         is_served: false,
         switches_to_regexes: false,
     };
-    let (old, me) = (claimant(1, "a", "old"), claimant(2, "b", "me"));
-    index.put(old, [claim(exact("/a")), claim(path("/b")), claim(path("/"))].into());
-    let mine = [exact("/a"), path("/a"), exact("/b"), exact("/")];
+    let (old, me, same) = (claimant(1, "a", "old"), claimant(2, "b", "me"), claimant(3, "a", "same"));
+    let of_old: BTreeSet<_> = [claim(exact("/a")), claim(path("/b")), claim(path("/"))].into();
+    index.put(old.clone(), of_old.clone());
+    let mine = [exact("/a"), path("/a"), exact("/b"), exact("/b/c"), exact("/")];
+    for claimant in [&me, &same] {
+        index.put(claimant.clone(), mine.iter().cloned().map(claim).collect());
+    }
+    let lost = |index: &ClaimIndex, who: &Claimant| -> BTreeSet<PathMatch> {
+        index.judge(who, &site(None, "t.dev"), &mine).lost.into_keys().collect()
+    };
+    assert_eq!(lost(&index, &me), [exact("/b"), exact("/a"), exact("/")].into());
+    assert!(lost(&index, &old).is_empty());
+    index.remove(&me.id);
+    assert_eq!(lost(&index, &same), [exact("/a")].into(), "in one namespace that is wanted");
+    // Whoever has the exact path is told when the prefix comes and goes.
     index.put(me.clone(), mine.iter().cloned().map(claim).collect());
-    let lost: Vec<_> = index.judge(&me, &site(None, "t.dev"), &mine).lost.into_keys().collect();
-    assert_eq!(lost, [exact("/a")]);
+    assert_eq!(names(&index.remove(&old.id)), ["me", "same"]);
+    assert!(lost(&index, &me).is_empty());
+    assert_eq!(names(&index.put(old, of_old)), ["me", "same"]);
 }
 
 /// With a look at every host for each host, these steps would take many minutes; they take seconds.

@@ -88,7 +88,8 @@ fn refused_for(host: &CanonicalHost, refusal: &Refusal) -> Problem {
             Reason::HostNotAllowed,
             "no host is named, so the rules would be for every host, also for those of other namespaces, which this namespace \
              is not allowed to have; none of them is rendered: list the hosts that are meant; or have whoever runs the \
-             operator allow every host, as \"*\" (of its chart: controller.hosts), and they are rendered automatically",
+             operator allow every host, as \"*\", in the list of allowed hosts (of its chart: controller.hosts; where there is \
+             none yet, it must then have the hosts of every namespace), and they are rendered automatically",
         ),
         Refusal::NotAllowed => Problem::new(
             Reason::HostNotAllowed,
@@ -112,12 +113,24 @@ fn refused_for(host: &CanonicalHost, refusal: &Refusal) -> Problem {
 /// The message about routes that `winner` has.
 fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalHost, &Route)]) -> String {
     let field = requested.field;
+    // On one of several hosts, the others keep it.
+    let hosts = if requested.hosts.len() > 1 { ", or leave this host out of its hosts" } else { "" };
     let advice = |route: &Route| match route {
+        Route { client: true, .. } if requested.hosts.len() > 1 => {
+            format!(
+                "leave this host out of {field}.client.hosts, or of the hosts of the route at / in {field}.routes"
+            )
+        }
         Route { client: true, .. } => format!("remove {field}.client"),
         Route { path, .. } if !path.is_exact() && *path.path() == requested.own_path => {
-            format!("set {field}.path to another path")
+            let hosts = if hosts.is_empty() {
+                String::new()
+            } else {
+                format!(", or leave this host out of {field}.pathHosts")
+            };
+            format!("set {field}.path to another path{hosts}")
         }
-        _ => format!("remove it from {field}.routes, or give it another path"),
+        _ => format!("remove it from {field}.routes, or give it another path{hosts}"),
     };
     let described =
         |(host, route): &(CanonicalHost, &Route)| format!("{host}{} ({})", route.path, advice(route));

@@ -50,11 +50,16 @@ fn odd_characters(requested: &RequestedRoutes) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/');
     let paths = all_paths(requested).filter(|path| !path.as_str().bytes().all(is_plain));
     let odd = distinct(paths.map(PathMatch::as_str));
+    let only_dots = odd.iter().all(|path| path.bytes().all(|byte| is_plain(byte) || byte == b'.'));
+    let advice = if only_dots {
+        "Where it does, have whoever runs it update it, or give the routes other paths"
+    } else {
+        "Give these routes other paths"
+    };
     (!odd.is_empty()).then(|| {
         format!(
             "ingress-nginx, from version 1.12 on, refuses a whole Ingress for a path with any other character than letters, \
-             digits, -, _ and /, until the releases of autumn 2025, which allow a dot: {}. Where it does, have whoever \
-             runs it update it or set its option strict-validate-path-type to false, or give the routes other paths",
+             digits, -, _ and /, and until the releases of autumn 2025 for a dot too: {}. {advice}",
             odd.join(", ")
         )
     })
@@ -66,8 +71,9 @@ fn hidden(requested: &RequestedRoutes) -> Option<String> {
     let of_table = |table: &RouteTable| -> Vec<String> {
         let exact = table.iter().filter(|route| route.path.is_exact());
         let hiding = |exact: &PathMatch| {
-            let others =
-                table.iter().filter(|other| !other.path.is_exact() && other.path.takes(exact.as_str()));
+            let others = table
+                .iter()
+                .filter(|other| !other.path.is_exact() && exact.as_str().starts_with(other.path.as_str()));
             others
                 .map(|other| other.path.as_str())
                 .find(|prefix| prefix.len() + 6 >= exact.as_str().len())
@@ -131,7 +137,15 @@ mod tests {
     fn a_path_with_a_dot_is_told_where_ingress_nginx_serves_it() {
         let routes = json!([{"path": "/socket.io", "service": "s"}, {"path": "/api/x_y", "service": "s"}]);
         let said = told(routes.clone(), Some(IngressController::IngressNginx), false);
-        assert!(said.contains("allow a dot: /socket.io. Where") && !said.contains("x_y"), "{said}");
+        assert!(
+            said.contains("a dot too: /socket.io. Where it does, have whoever runs it update it"),
+            "{said}"
+        );
+        assert!(!said.contains("x_y"), "{said}");
+        let other = json!([{"path": "/a.b", "service": "s"}, {"path": "/c:d", "service": "s"}]);
+        let said = told(other, Some(IngressController::IngressNginx), false);
+        assert!(said.ends_with("Give these routes other paths") && said.contains("/c:d"), "{said}");
+        assert!(!said.contains("update"), "{said}");
         for other in [Some(IngressController::Traefik), Some(IngressController::Other), None] {
             assert_eq!(told(routes.clone(), other, false), "");
         }
@@ -140,9 +154,11 @@ mod tests {
     #[test]
     fn an_exact_path_that_traefik_hides_behind_a_prefix_is_told_and_a_long_one_is_not() {
         let exact = |path: &str| json!({"path": path, "service": "s", "exact": true});
-        let routes = json!([exact("/login"), exact("/long-login"), exact("/api"), exact("/api/status/all")]);
+        let prefix = json!({"path": "/long", "service": "s"});
+        let routes =
+            json!([exact("/login"), exact("/long-login"), exact("/api"), exact("/api/status/all"), prefix]);
         let said = told(routes.clone(), Some(IngressController::Traefik), false);
-        assert!(said.contains("hidden: /login by /, /api by /. Give"), "{said}");
+        assert!(said.contains("hidden: /long-login by /long, /login by /, /api by /. Give"), "{said}");
         assert_eq!(told(routes, Some(IngressController::IngressNginx), false), "");
     }
 
