@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 3 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test check lints docs book dependencies workflows suite soak mutants chaos-events attack bench-api bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
+.PHONY: help demo test check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -28,7 +28,7 @@ test: ## Run every test, against a real API server and database; `check` has the
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
 cargo = echo "cargo $(3)" && dev/locked $(BED) cargo "compiling $(1)" $(2) -- cargo $(3)
 
-check: lints docs book dependencies workflows ## Check format, lints, docs, the book, licences, duplicate dependencies, workflows and (ADVISORIES=fetch) advisories, without any server
+check: lints docs book dependencies workflows alerts ## Check format, lints, docs, the book, licences, duplicate dependencies, alerts, workflows and (ADVISORIES=fetch) advisories, without any server
 
 lints:
 	cargo fmt --check
@@ -48,6 +48,10 @@ dependencies:
 
 workflows: ## Check .github/workflows by actionlint
 	@actionlint="$$($(BED) tool actionlint)" && "$$actionlint" -no-color .github/workflows/*.yml
+
+# promtool, and the bed's helm, are built for it where they are not in the cache.
+alerts:
+	@echo "promtool check rules; promtool test rules" && dev/alerts
 
 soak: ## Try every property of the tests with new cases; SOAK_CASES=1000000 SOAK_MINUTES=10 each, SOAK_SEED=, SOAK_ONLY=
 	@dev/locked dev/soak

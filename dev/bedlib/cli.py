@@ -62,7 +62,7 @@ def parser():
     logs.add_argument("part", choices=PARTS)
     logs.add_argument("-f", "--follow", action="store_true")
     command("down", "stop everything of this checkout").add_argument("--all", action="store_true", help="of every checkout")
-    command("tool", "print the path of a tool, built if it is not there").add_argument("tool", choices=[*tools.VERSIONS["cargo"], *tools.VERSIONS["go"], *tools.VERSIONS["pypi"]])
+    command("tool", "print the path of a tool, built if it is not there").add_argument("tool", choices=[*tools.VERSIONS["cargo"], *tools.VERSIONS["go"], *tools.VERSIONS["go-programs"], *tools.VERSIONS["pypi"]])
     command("files", "print the folder with the files of Debian packages, fetched if they are not there").add_argument("name", choices=tools.VERSIONS["debian"])
     compile_command = command("cargo", "run a command of cargo's, and tell how far it is")
     compile_command.add_argument("title", help="what it does, for the person who waits")
@@ -235,7 +235,7 @@ def command_down(options, bed):
 
 
 def command_tool(options, _bed):
-    kinds = {"cargo": tools.cargo_tool, "go": tools.go_tool, "pypi": tools.pypi_tool}
+    kinds = {"cargo": tools.cargo_tool, "go": tools.go_tool, "go-programs": tools.go_program, "pypi": tools.pypi_tool}
     print(next(get for kind, get in kinds.items() if options.tool in tools.VERSIONS[kind])(options.tool))
 
 

@@ -168,15 +168,17 @@ def go_tool(name):
 
 
 def go_program(name):
-    """The path of a program whose source is the folder dev/NAME."""
-    source = DEV / name
+    """The path of a program whose Go module is the folder dev/NAME: its own source, or a package that it pins."""
+    pin, source = VERSIONS["go-programs"][name], DEV / name
+    own = pin.get("flags", [])
+    flags = ["-buildvcs=false", "-ldflags=-s -w", *own]
 
     def build(folder):
         environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
-        with step(f"building {name}", seconds=60):
-            run(name, ["go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", folder / name, "."], log_of(name), cwd=source, env=environment)
+        with step(f"building {name}", seconds=pin["seconds"]):
+            run(name, ["go", "build", *flags, "-o", folder / name, pin.get("package", ".")], log_of(name), cwd=source, env=environment)
 
-    content = b"".join(file.read_bytes() for file in sorted(source.iterdir()))
+    content = " ".join(own).encode() + b"".join(file.read_bytes() for file in sorted(source.iterdir()))
     return cached(f"tools/{name}-{hashlib.sha256(content).hexdigest()[:8]}", build) / name
 
 

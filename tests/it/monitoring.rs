@@ -1,4 +1,4 @@
-//! Watching the product: what panels and alerts name is there, and each alert leads to a runbook.
+//! Watching the product: what panels and alerts name is there, and each alert leads to a runbook and is tried.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::{
     api_process::Process,
-    cluster::{TestNamespace, chart, eventually, root},
+    cluster::{TestNamespace, chart, eventually, root, yaml_documents},
     fault_proxy::{Fault, FaultProxy},
     mongo::{TestDatabase, answer, cookie},
     packaging::monitoring,
@@ -144,6 +144,32 @@ fn every_alert_leads_to_its_runbook_and_every_runbook_is_that_of_an_alert() {
             assert!(section.contains(part), "the runbook of {name} has no {part}");
         }
     }
+}
+
+#[test]
+fn every_alert_is_tried_by_promtool_to_be_silent_to_fire_and_to_stop() {
+    let minutes = |value: &Value| {
+        let text = value["eval_time"].as_str().unwrap();
+        text.strip_suffix('m').unwrap().parse::<u32>().unwrap()
+    };
+    let mut tried = BTreeSet::new();
+    for entry in std::fs::read_dir(root().join("tests/alerts")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for test in yaml_documents(&text).remove(0)["tests"].as_array().unwrap() {
+            let name = test["name"].as_str().unwrap();
+            let moments = test["alert_rule_test"].as_array().unwrap();
+            assert!(moments.iter().all(|moment| moment["alertname"] == name), "{name}");
+            let fires: Vec<_> = moments
+                .iter()
+                .map(|of| (minutes(of), of["exp_alerts"].as_array().is_some_and(|all| !all.is_empty())))
+                .collect();
+            assert!(fires.is_sorted(), "{name}: {fires:?}");
+            let states: Vec<_> = fires.iter().map(|(_, fires)| *fires).collect();
+            assert_eq!(states, [false, true, false], "{name}");
+            tried.insert(name.to_owned());
+        }
+    }
+    assert_eq!(tried, alerts(&[]).iter().map(name_of).collect());
 }
 
 /// The metrics of a page that have a value.
