@@ -245,7 +245,7 @@ async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource
 #[tokio::test]
 async fn editors_of_a_namespace_write_its_resources_and_viewers_read_them() {
     let namespace = TestNamespace::create("people").await;
-    namespace.install_rights("sweeper.separate=true").await;
+    namespace.install_rights("sweeper.separate=true,rbac.aggregateWrite=true").await;
     let version = "rbac.authorization.k8s.io/v1";
     for role in ["view", "edit", "admin"] {
         let metadata = json!({"name": role, "namespace": namespace.name});

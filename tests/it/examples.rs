@@ -90,12 +90,8 @@ async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restric
                 "helm install orders-operator charts/orders-operator -n orders-operator --create-namespace";
             done(&format!("{install} --values {}", values.display())).await;
         } else {
-            // Twice: namespaces may come after what is in them, in another file.
             let folder = folder.display();
-            done(&format!(
-                "kubectl wait --for=condition=Established crd --all >&2; {apply} {folder} || {apply} {folder}"
-            ))
-            .await;
+            done(&format!("kubectl wait --for=condition=Established crd --all >&2; {apply} {folder}")).await;
         }
         done("kubectl delete osvc --all --all-namespaces").await;
     }
