@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 from bedlib import tools
+from releaselib import archives
 
 NAMESPACE = NAME = "orders-operator"
 NAMESPACED = ("--set", f"watchNamespaces={{{NAMESPACE}}},ingressClasses.enabled=false,rbac.aggregateClusterRoles=false")
@@ -51,7 +52,7 @@ def helm(*words):
     return result.stdout
 
 
-def package(chart, repository, out, work):
+def package(chart, repository, out, work, time):
     """The chart, whose images are those of `repository`, as a package that `helm push` takes."""
     copy = work / "orders-operator"
     shutil.copytree(chart, copy)
@@ -63,7 +64,11 @@ def package(chart, repository, out, work):
         if before not in text:
             raise SystemExit(f"dev/release: {file.name} of the chart does not have {before!r}")
         file.write_text(text.replace(before, after, 1))
-    helm("package", copy, "--destination", out)
+    helm("package", copy, "--destination", work / "packed")
+    for packed in (work / "packed").iterdir():
+        # helm packs with the time of day.
+        archives.again(packed, time)
+        shutil.move(packed, out)
     return copy
 
 
@@ -79,8 +84,8 @@ def rendered(chart, *words):
     return without_helm(helm("template", NAME, chart, "--namespace", NAMESPACE, *words))
 
 
-def write(chart, repository, version, out):
-    """install.yaml, namespace-install.yaml, crd.yaml, and the same for kustomize."""
+def write(chart, repository, version, out, work, time):
+    """install.yaml, namespace-install.yaml, crd.yaml, and the same for kustomize in an archive."""
     crd = without_helm(helm("template", NAME, chart, "--show-only", "templates/crd.yaml"))
     operator = rendered(chart, "--set", "crds.enabled=false")
     namespaced = rendered(chart, "--set", "crds.enabled=false", *NAMESPACED)
@@ -89,7 +94,7 @@ def write(chart, repository, version, out):
     (out / "install.yaml").write_text(crd + NAMESPACE_OBJECT + operator)
     (out / "namespace-install.yaml").write_text(namespaced)
 
-    kustomize = out / "kustomize"
+    kustomize = work / "kustomize"
     for folder, what, files in (
         ("crd", "The CustomResourceDefinition alone.", {"crd.yaml": crd}),
         ("base", "The operator for the whole cluster, with its CRD; without a Namespace.", {"operator.yaml": operator, "../crd": None}),
@@ -105,3 +110,4 @@ def write(chart, repository, version, out):
     overlay.mkdir()
     (overlay / "kustomization.yaml").write_text(OVERLAY.format(namespace="operators", repository=repository, name=NAME, version=version))
     (overlay / "images.yaml").write_text(IMAGES_CONFIGURATION)
+    archives.of_folder(out / "kustomize.tar.gz", kustomize, time)

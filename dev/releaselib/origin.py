@@ -1,6 +1,8 @@
 """What says of a release where it comes from: its parts (CycloneDX), its files (SHA-256), and how it was made (SLSA)."""
 import hashlib
 import json
+import os
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -46,6 +48,31 @@ def linked(metadata):
     return root, found
 
 
+def given_binary(arch):
+    """The path of the program that BINARY_AMD64 or BINARY_ARM64 names, in place of one that is compiled. Nothing if neither does."""
+    return os.environ.get(f"BINARY_{arch.upper()}")
+
+
+def given_binaries(archs):
+    """What is not known to come from the commit."""
+    return [{"name": f"BINARY_{arch.upper()}", "digest": {"sha256": digest(given_binary(arch))}} for arch in archs if given_binary(arch)]
+
+
+def of_the_toolchain(target):
+    """What is linked into the program and is no crate, in the versions that are here: Rust's own library, and of the C compiler's
+    system glibc and libgcc."""
+    host = re.search(r"^host: (.+)$", output("rustc", "-vV"), re.MULTILINE)[1]
+    compiler = "cc" if target == host else f"{target.split('-')[0]}-linux-gnu-gcc"
+    macros = dict(re.findall(r"^#define (__GLIBC(?:_MINOR)?__) (\d+)$", output(compiler, "-E", "-dM", "-x", "c", "-include", "features.h", "/dev/null"), re.MULTILINE))
+    for name, version, licence in (
+        ("glibc", f"{macros['__GLIBC__']}.{macros['__GLIBC_MINOR__']}", "LGPL-2.1-or-later"),
+        ("libgcc", output(compiler, "-dumpfullversion").strip(), "GPL-3.0-or-later WITH GCC-exception-3.1"),
+        ("rust-std", output("rustc", "--version").split()[1], "MIT OR Apache-2.0"),
+    ):
+        identity = f"pkg:generic/{name}@{version}"
+        yield {"type": "library", "bom-ref": identity, "name": name, "version": version, "purl": identity, "licenses": [{"expression": licence}]}
+
+
 def purl(package):
     return f"pkg:cargo/{package['name']}@{package['version']}"
 
@@ -70,13 +97,17 @@ def bill_of_materials(target):
         return described
 
     ordered = sorted(found, key=lambda identity: purl(packages[identity]))
+    toolchain = list(of_the_toolchain(target))
+    dependencies = {purl(packages[identity]): {purl(packages[dep]) for dep in found[identity]} for identity in ordered}
+    dependencies[purl(packages[root])] |= {part["bom-ref"] for part in toolchain}
+    dependencies |= {part["bom-ref"]: set() for part in toolchain}
     bill = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
         "metadata": {"component": component(root), "properties": [{"name": "cargo:target", "value": target}]},
-        "components": [component(identity) for identity in ordered if identity != root],
-        "dependencies": [{"ref": purl(packages[identity]), "dependsOn": sorted({purl(packages[dep]) for dep in found[identity]})} for identity in ordered],
+        "components": [component(identity) for identity in ordered if identity != root] + toolchain,
+        "dependencies": [{"ref": reference, "dependsOn": sorted(parts)} for reference, parts in dependencies.items()],
     }
     return json.dumps(bill, indent=1, ensure_ascii=False) + "\n"
 
