@@ -2,6 +2,7 @@
 //! of ours; an upgrade from the last version, and back; and what people may do afterwards.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     process::{Command, Output},
 };
@@ -46,6 +47,22 @@ fn sections(page: &str) -> Vec<(String, String)> {
     }
     all.retain(|(_, commands)| !commands.is_empty());
     all
+}
+
+/// The sections of docs/installing.md whose commands start from something else than a checkout and an empty cluster: those of
+/// `release.rs` from the folder of a release, and the one that follows the former version.
+const ELSEWHERE: [&str; 4] =
+    ["Without Helm", "Without Helm, in one namespace", "By kustomize", "Upgrading from 0.1.0"];
+
+fn page() -> String {
+    std::fs::read_to_string(root().join("docs/installing.md")).unwrap()
+}
+
+/// The commands of one of these sections.
+pub(crate) fn commands_of(title: &str) -> String {
+    assert!(ELSEWHERE.contains(&title), "{title}");
+    let found = sections(&page()).into_iter().find(|(name, _)| name == title);
+    found.unwrap_or_else(|| panic!("docs/installing.md has no commands in a section {title}")).1
 }
 
 /// Runs commands as someone does who has the spare API server, and `orders-operator` on the PATH.
@@ -155,8 +172,9 @@ async fn every_command_of_the_page_about_installing_works() {
     let _alone = SPARE_API.lock().await;
     let namespace = TestNamespace::create_at("installing", &setting("SPARE_KUBECONFIG")).await;
     let client = namespace.client.clone();
-    let page = std::fs::read_to_string(root().join("docs/installing.md")).unwrap();
-    let all = sections(&page);
+    let page = page();
+    let mut all = sections(&page);
+    all.retain(|(title, _)| !ELSEWHERE.contains(&title.as_str()));
     let expected: &[(&str, &[&str], Option<&str>)] = &[
         ("One installation", &["orders-operator/orders-operator"], Some("orders-operator")),
         ("In some namespaces only", &["orders-operator/orders-operator"], Some("orders-operator")),
@@ -191,11 +209,21 @@ async fn every_command_of_the_page_about_installing_works() {
         assert_eq!(owner(&client).await.as_deref(), *of, "{title}");
     }
     clear(&client).await;
-    // What the page says helm says.
+    // What the page says helm says, of a rollback and of a CRD that is there already.
+    let install = "helm install orders-operator charts/orders-operator -n orders-operator --create-namespace";
+    let upgrade =
+        "helm upgrade orders-operator charts/orders-operator -n orders-operator --reset-then-reuse-values";
+    done(&format!("{install}; {upgrade} --set crds.enabled=false")).await;
+    let refusal = refused("helm rollback orders-operator -n orders-operator").await;
+    assert!(
+        refusal.contains(&format!("no CustomResourceDefinition with the name \"{CRD}\" found")),
+        "{refusal}"
+    );
+    done(&format!("{upgrade} --set crds.enabled=true")).await;
+    assert_eq!(owner(&client).await.as_deref(), Some("orders-operator"));
+    clear(&client).await;
     done("orders-operator crd | kubectl apply -f -").await;
-    let refusal =
-        refused("helm install orders-operator charts/orders-operator -n orders-operator --create-namespace")
-            .await;
+    let refusal = refused(install).await;
     assert!(
         refusal.contains("invalid ownership metadata") && page.contains("invalid ownership metadata"),
         "{refusal}"
@@ -210,27 +238,34 @@ async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource
     let namespace = TestNamespace::create_at("upgrade", &setting("SPARE_KUBECONFIG")).await;
     let client = namespace.client.clone();
     clear(&client).await;
-    // With a value that had no effect, as nobody noticed.
+    // With the tag that its README named, and a value that had no effect, as nobody noticed.
     done(&format!(
-        "helm install orders-operator {FORMER} -n orders-operator --create-namespace --set replicaCount=1,replicas=3"
+        "helm install orders-operator {FORMER} -n orders-operator --create-namespace \
+         --set image.tag=0.1.0,replicaCount=1,replicas=3"
     ))
     .await;
     let before = order_service(&client).await;
-    let replicas = || async {
+    let deployed = || async {
         let api = Api::<Deployment>::namespaced(client.clone(), "orders-operator");
-        api.get("orders-operator").await.unwrap().spec.unwrap().replicas
+        let spec = api.get("orders-operator").await.unwrap().spec.unwrap();
+        let images =
+            spec.template.spec.unwrap().containers.into_iter().map(|container| container.image.unwrap());
+        (spec.replicas, images.collect::<BTreeSet<_>>())
     };
-    let upgrade =
-        "helm upgrade orders-operator charts/orders-operator -n orders-operator --reset-then-reuse-values";
+    let of_version = |version: &str| BTreeSet::from([format!("orders-operator:{version}")]);
+    assert_eq!(deployed().await, (Some(3), of_version("0.1.0")));
+    let upgrade = commands_of("Upgrading from 0.1.0");
+    let upgrade = upgrade.trim_end();
     let refusal = refused(upgrade).await;
     assert!(refusal.contains("additional properties 'replicaCount' not allowed"), "{refusal}");
     done(&format!("{upgrade} --set replicaCount=null")).await;
     assert_eq!(state(&client).await, before);
-    assert_eq!(replicas().await, Some(3), "what was set stays");
+    let now = (Some(3), of_version(env!("CARGO_PKG_VERSION")));
+    assert_eq!(deployed().await, now, "what was set stays, but for the tag");
     let roles = "kubectl get clusterroles,clusterrolebindings -o name | grep /orders-operator | sort";
     let names = done(roles).await;
     assert!(names.lines().all(|name| name.contains("/orders-operator:orders-operator")), "{names}");
-    assert_eq!(names.lines().count(), 6, "{names}");
+    assert_eq!(names.lines().count(), 5, "{names}");
 
     done("helm rollback orders-operator -n orders-operator").await;
     assert_eq!(state(&client).await, before);

@@ -77,6 +77,29 @@ fn a_chart_for_some_namespaces_asks_for_nothing_cluster_wide_but_ingress_classes
 }
 
 #[test]
+fn only_who_asks_for_it_has_kubernetes_own_roles_write_orders_services() {
+    for (set, verbs) in [
+        ("replicas=1", vec!["get", "list", "watch"]),
+        ("rbac.aggregateWrite=true,rbac.aggregateClusterRoles=false", vec![]),
+        (
+            "rbac.aggregateWrite=true",
+            vec!["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        ),
+    ] {
+        let objects = chart(&["--set", set], "release");
+        let for_people = objects
+            .iter()
+            .filter(|object| object["metadata"]["labels"].to_string().contains("/aggregate-to-"));
+        let rules = for_people.flat_map(|object| object["rules"].as_array().unwrap());
+        let found: BTreeSet<_> = rules
+            .flat_map(|rule| rule["verbs"].as_array().unwrap())
+            .map(|verb| verb.as_str().unwrap())
+            .collect();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), verbs, "{set}");
+    }
+}
+
+#[test]
 fn a_chart_for_some_namespaces_without_ingress_classes_makes_nothing_cluster_wide() {
     let set = "watchNamespaces={shop,other},ingressClasses.enabled=false,crds.enabled=false,\
                rbac.aggregateClusterRoles=false";
