@@ -30,8 +30,13 @@ pub(super) fn of(spec: Value) -> Vec<String> {
     }))
 }
 
-/// What is wrong with this OrdersService.
-pub(super) fn of_object(object: Value) -> Vec<String> {
+/// What is wrong with this whole OrdersService, by the schema of the CRD too.
+pub(super) fn of_whole(object: &Value) -> Vec<String> {
+    let problems = of_object(object.clone());
+    if problems.is_empty() { render::refused(object) } else { problems }
+}
+
+fn of_object(object: Value) -> Vec<String> {
     match serde_json::from_value::<OrdersService>(object) {
         Ok(service) => render::problems(&service),
         Err(error) => vec![error.to_string()],

@@ -55,8 +55,7 @@ pub(super) fn migrate(
     let mut system =
         System::find(objects, options.orders.as_deref(), options.namespace.as_deref(), &mut findings)?;
     let name = options.name.clone().unwrap_or_else(|| free_name(&system));
-    let ports = system.services.iter().map(|(name, service)| (name.clone(), service.ports.clone())).collect();
-    let around = Around { orders: &system.orders, ports: &ports, hosts: &options.hosts };
+    let around = Around { orders: &system.orders, hosts: &options.hosts };
 
     let image = system.workload.as_ref().and_then(workload::image);
     let old_workload = system.workload.as_ref().map(|object| (object.kind.clone(), object.name.clone()));
@@ -97,7 +96,7 @@ pub(super) fn migrate(
     let service = json!({
         "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": metadata, "spec": spec,
     });
-    for problem in judge::of_object(service.clone()) {
+    for problem in judge::of_whole(&service) {
         let told = format!("cannot be applied as it is: {problem}");
         findings.add(Kind::Left, Whom::You, &format!("OrdersService {name}"), told);
     }

@@ -1,7 +1,7 @@
 //! From the rules of some Ingresses to the routes of one OrdersService.
 //!
-//! Of the hosts that lead to the orders API, those with the same routes are taken; what cannot be said stays where it is,
-//! and is named.
+//! Every host of an Ingress that has one of the orders is taken, each with its own routes; what cannot be said stays where it
+//! is, and is named.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,6 @@ use super::{
     ingress::{OldBackend, OldIngress, OldPath, OldPort},
     judge,
     rewrite::{self, Rewrite},
-    workload::Ports,
 };
 use crate::routing::{CanonicalHost, CanonicalPath};
 
@@ -28,8 +27,6 @@ const DEFAULT_PATH: &str = "/api/orders";
 pub(super) struct Around<'a> {
     /// The Service of the orders, as it is.
     pub(super) orders: &'a str,
-    /// The ports of each Service that was read.
-    pub(super) ports: &'a BTreeMap<String, Ports>,
     /// The hosts to write in place of those that there are.
     pub(super) hosts: &'a [String],
 }
@@ -38,28 +35,39 @@ pub(super) struct Around<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Table {
     own: Option<CanonicalPath>,
-    routes: BTreeMap<CanonicalPath, Target>,
+    routes: BTreeMap<Place, Target>,
     client: Option<Target>,
 }
 
-/// A Service and its port.
+/// What a route takes: a path, and whether that alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    path: String,
+    is_exact: bool,
+}
+
+/// A Service and its port, as the spec has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
     service: String,
-    port: i32,
+    port: Value,
 }
 
 impl Target {
     fn fields(&self) -> Map<String, Value> {
         let mut fields = Map::from_iter([("service".to_owned(), json!(self.service))]);
-        if self.port != 3000 {
-            fields.insert("port".into(), json!(self.port));
+        if self.port != json!(3000) {
+            fields.insert("port".into(), self.port.clone());
         }
         fields
     }
 
     fn shown(&self) -> String {
-        format!("{}:{}", self.service, self.port)
+        format!(
+            "{}:{}",
+            self.service,
+            self.port.as_str().map_or_else(|| self.port.to_string(), str::to_owned)
+        )
     }
 }
 
@@ -94,32 +102,25 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
         findings.add(Kind::Left, Whom::Users, "Ingress", text);
     }
     let mut kept = Kept::new();
-    for (host, paths) in &by_host {
-        if !ours.contains(&host) {
-            for (ingress, _) in paths {
-                kept.entry(ingress.name.clone()).or_default().insert(shown(host));
-                let text = format!(
-                    "host {} leads to nothing of orders: its rules stay in this Ingress",
-                    shown(host)
-                );
-                findings.add(Kind::Stays, Whom::Users, &ingress.label, text);
-            }
-        }
-    }
-    let tables: Vec<(&Host, Table)> = ours
-        .into_iter()
-        .filter_map(|host| Some((host, table(host, by_host.get(host)?, around, &mut kept, findings))))
+    let taken = taken(&by_host, &ours, around, &mut kept, findings);
+    let tables: Vec<(Host, Table)> = taken
+        .iter()
+        .filter_map(|host| Some((host.clone(), table(host, by_host.get(host)?, around, &mut kept, findings))))
         .collect();
-    let (hosts, table) = largest(&tables, &by_host, &mut kept, findings)?;
+    if tables.is_empty() {
+        return None;
+    }
     let used: Vec<&OldIngress> = all
         .iter()
         .filter(|ingress| {
-            ingress.rules.iter().any(|rule| hosts.iter().any(|host| is(rule.host.as_deref(), host)))
+            ingress.rules.iter().any(|rule| taken.iter().any(|host| is(rule.host.as_deref(), host)))
         })
         .collect();
-    let table = with_default(table.clone(), &used, around, findings);
-    let named = named_hosts(&hosts, around, findings);
-    let ingress = ingress(&table, named.as_deref(), &used, findings);
+    let mut tables = tables;
+    for ingress in &used {
+        with_default(&mut tables, ingress, findings);
+    }
+    let ingress = ingress(tables, around, &used, &mut kept, findings);
     for ingress in &used {
         let mut notes = Notes::about(&ingress.label, findings);
         match kept.get(&ingress.name) {
@@ -134,7 +135,54 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
             )),
         }
     }
-    ingress
+    Some(ingress)
+}
+
+/// The hosts that the OrdersService has: those that lead to the orders, and the others beside them, as many as there may be.
+/// Rules of any host only where there are no others.
+fn taken(
+    by_host: &BTreeMap<Host, Vec<(&OldIngress, &OldPath)>>,
+    ours: &[&Host],
+    around: &Around<'_>,
+    kept: &mut Kept,
+    findings: &mut Findings,
+) -> Vec<Host> {
+    let mut hosts: Vec<&Host> = ours.to_vec();
+    if around.hosts.is_empty() {
+        hosts.extend(by_host.keys().filter(|host| !ours.contains(host)));
+    } else {
+        // Of the hosts that are replaced, all get the routes of the first.
+        hosts.truncate(1);
+    }
+    let has_named = hosts.iter().any(|host| host.is_some());
+    let mut taken = Vec::new();
+    for (host, paths) in by_host {
+        let is_wanted = hosts.contains(&host) && (host.is_some() || !has_named);
+        if is_wanted && taken.len() < MAX_HOSTS {
+            taken.push(host.clone());
+            continue;
+        }
+        for (ingress, _) in paths {
+            kept.entry(ingress.name.clone()).or_default().insert(shown(host));
+            let mut notes = Notes::about(&ingress.label, findings);
+            match (around.hosts.is_empty(), host) {
+                (false, _) => notes.stays(Whom::Users, format!("host {} stays in this Ingress", shown(host))),
+                (true, None) => notes.left(
+                    Whom::Users,
+                    "it has rules of any host beside those of named ones, and an OrdersService has one or the other: the former stay in \
+                     this Ingress",
+                ),
+                (true, Some(host)) => notes.left(
+                    Whom::Users,
+                    format!(
+                        "host {host}: an OrdersService has at most {MAX_HOSTS} hosts; its rules stay in this Ingress, or write a second \
+                         OrdersService"
+                    ),
+                ),
+            }
+        }
+    }
+    taken
 }
 
 fn is(host: Option<&str>, canonical: &Host) -> bool {
@@ -182,8 +230,8 @@ fn table(
     for (ingress, path) in paths {
         let mut notes = Notes::about(&ingress.label, findings);
         let is_own = path.backend.service == around.orders;
-        let entry = canonical(ingress, path, is_own, &mut notes)
-            .and_then(|canonical| put(&mut table, canonical, path, is_own, around, &mut notes));
+        let entry = place(ingress, path, is_own, &mut notes)
+            .and_then(|place| put(&mut table, place, path, is_own, around, &mut notes));
         if let Err(why) = entry {
             kept.entry(ingress.name.clone()).or_default().insert(format!("{} {}", shown(host), path.text));
             notes.left(
@@ -195,34 +243,27 @@ fn table(
     table
 }
 
-/// The prefix that a path means.
+/// What a path means.
 ///
 /// # Errors
-/// Why it is no prefix, and what to do.
-fn canonical(
-    ingress: &OldIngress,
-    path: &OldPath,
-    is_own: bool,
-    notes: &mut Notes<'_>,
-) -> Result<CanonicalPath, String> {
+/// Why it cannot be a route, and what to do.
+fn place(ingress: &OldIngress, path: &OldPath, is_own: bool, notes: &mut Notes<'_>) -> Result<Place, String> {
     let stays = format!(
         "it can stay in Ingress {} alone, whose other paths of this host you take out of it",
         ingress.name
     );
     // With ingress-nginx's regexes the type of a path does not count.
     if path.is_exact && !ingress.is_regex {
-        return Err(format!(
-            "its pathType is Exact, and a route is a prefix: write it as a route, if the Service may have what is below it too; or \
-             {stays}"
-        ));
+        return Ok(Place { path: path.text.clone(), is_exact: true });
     }
     if let Some(target) = ingress.rewrite.as_deref().filter(|_| !is_own) {
         match rewrite::of(&path.text, target) {
             Rewrite::Same => {}
             Rewrite::Strip => {
                 return Err(format!(
-                    "rewrite-target {target:?} takes the prefix off, which an OrdersService cannot say: have the Service serve at the \
-                     whole path, and write it as a route; or {stays}"
+                    "rewrite-target {target:?} takes the prefix off, which no Ingress says in a way that every ingress controller \
+                     understands: have the Service serve at the whole path, and write it as a route; or use spec.gateway in place of \
+                     spec.ingress, where a route has stripPrefix: true; or {stays}"
                 ));
             }
             Rewrite::Other => {
@@ -255,7 +296,7 @@ fn canonical(
             ),
         );
     }
-    Ok(canonical)
+    Ok(Place { path: canonical.to_string(), is_exact: false })
 }
 
 /// Puts a path into the table.
@@ -264,84 +305,88 @@ fn canonical(
 /// Why it cannot have a place there, and what to do.
 fn put(
     table: &mut Table,
-    path: CanonicalPath,
+    place: Place,
     old: &OldPath,
     is_own: bool,
     around: &Around<'_>,
     notes: &mut Notes<'_>,
 ) -> Result<(), String> {
     if is_own {
-        return put_own(table, path, around, notes);
+        return put_own(table, &place, around, notes);
     }
-    let target = target(&old.backend, around)?;
-    let route = |path: &CanonicalPath| {
-        let mut fields = target.fields();
-        if path.is_root() {
-            return json!({"hosts": ["a.dev"], "client": fields});
-        }
-        fields.insert("path".into(), json!(path.as_str()));
-        json!({"hosts": ["a.dev"], "path": "/the/orders/api", "routes": [fields]})
+    let target = target(&old.backend)?;
+    let is_client = place.path == "/" && !place.is_exact;
+    let alone = if is_client {
+        json!({"hosts": ["a.dev"], "client": target.fields()})
+    } else {
+        json!({"hosts": ["a.dev"], "path": "/the/orders/api", "routes": [route(&place, &target)]})
     };
-    if let Some(problem) = judge::of_ingress(route(&path)).into_iter().next() {
+    if let Some(problem) = judge::of_ingress(alone).into_iter().next() {
         return Err(problem);
     }
-    let place = if path.is_root() { table.client.as_ref() } else { table.routes.get(&path) };
-    match place {
+    let known = if is_client { table.client.as_ref() } else { table.routes.get(&place) };
+    match known {
         Some(known) if *known == target => return Ok(()),
         Some(known) => {
             return Err(format!(
-                "{path} leads to {} already: a path leads to one Service; see which of the two it is, and take the other out of the \
+                "{} leads to {} already: a path leads to one Service; see which of the two it is, and take the other out of the \
                  Ingress",
+                place.path,
                 known.shown()
             ));
         }
-        None if table.own.as_ref() == Some(&path) => {
-            return Err(format!("{path} is the path of the orders API already: take it out of the Ingress"));
+        None if !place.is_exact && table.own.as_ref().is_some_and(|own| own.as_str() == place.path) => {
+            return Err(format!(
+                "{} is the path of the orders API already: take it out of the Ingress",
+                place.path
+            ));
         }
         None => {}
     }
-    if path.is_root() {
+    if is_client {
         table.client = Some(target);
         return Ok(());
     }
-    if table.routes.len() >= MAX_ROUTES {
-        return Err(format!(
-            "an OrdersService has at most {MAX_ROUTES} routes: write it in a second OrdersService, or leave it"
-        ));
-    }
-    table.routes.insert(path, target);
+    table.routes.insert(place, target);
     Ok(())
+}
+
+/// A route as the spec has it.
+fn route(place: &Place, target: &Target) -> Map<String, Value> {
+    let mut fields = target.fields();
+    fields.insert("path".into(), json!(place.path));
+    if place.is_exact {
+        fields.insert("exact".into(), json!(true));
+    }
+    fields
 }
 
 fn put_own(
     table: &mut Table,
-    path: CanonicalPath,
+    place: &Place,
     around: &Around<'_>,
     notes: &mut Notes<'_>,
 ) -> Result<(), String> {
+    let path = CanonicalPath::parse(&place.path).map_err(|error| error.to_string())?;
+    if place.is_exact {
+        return Err(format!(
+            "it is exact, and the orders API has what is below its path too, such as {path}/5: write pathType: Prefix in the Ingress"
+        ));
+    }
     if path.is_root() {
         return Err(format!(
-            "Service {} has every path of this host, and the orders API serves at {DEFAULT_PATH} only: requests for it must begin \
-             with that",
+            "Service {} has every path of this host, and the orders API serves at one path, {DEFAULT_PATH} unless spec.ingress.path \
+             says otherwise: requests for it must begin with that",
             around.orders
         ));
     }
-    if table.routes.contains_key(&path) {
+    if table.routes.contains_key(place) {
         return Err(format!(
             "{path} leads to another Service as well: take one of the two out of the Ingress"
         ));
     }
     match &table.own {
         None => {
-            if path.as_str() != DEFAULT_PATH {
-                notes.left(
-                    Whom::Users,
-                    format!(
-                        "the orders API is at {path} here, and serves at {DEFAULT_PATH} only: spec.ingress.path says {path}, and is \
-                         answered by 404; have the clients request {DEFAULT_PATH}, and remove spec.ingress.path"
-                    ),
-                );
-            }
             table.own = Some(path);
             Ok(())
         }
@@ -357,141 +402,87 @@ fn put_own(
     }
 }
 
-fn target(backend: &OldBackend, around: &Around<'_>) -> Result<Target, String> {
-    let service = backend.service.clone();
-    let number = match &backend.port {
-        Some(OldPort::Number(number)) => *number,
-        Some(OldPort::Name(name)) => {
-            let number = around.ports.get(&service).and_then(|ports| ports.named(name));
-            i64::from(number.ok_or_else(|| {
-                format!(
-                    "its port is {name:?} by name, and Service {service}, which says the number, is not among the inputs or has none \
-                     of that name: add it to them, or write the number in the Ingress"
-                )
-            })?)
-        }
+fn target(backend: &OldBackend) -> Result<Target, String> {
+    let port = match &backend.port {
+        Some(OldPort::Number(number)) => json!(number),
+        Some(OldPort::Name(name)) => json!(name),
         None => {
             return Err(format!(
-                "it has no port that was understood: write the number of a port of Service {service} in the Ingress"
+                "it has no port that was understood: write the number or the name of a port of Service {} in the Ingress",
+                backend.service
             ));
         }
     };
-    let port =
-        i32::try_from(number).map_err(|_| format!("its port is {number}: write one from 1 to 65535"))?;
-    Ok(Target { service, port })
+    Ok(Target { service: backend.service.clone(), port })
 }
 
-/// The hosts that have the same routes: of several such groups the largest, and of equals the first.
-fn largest<'a>(
-    tables: &'a [(&'a Host, Table)],
-    by_host: &BTreeMap<Host, Vec<(&OldIngress, &OldPath)>>,
-    kept: &mut Kept,
-    findings: &mut Findings,
-) -> Option<(Vec<Host>, &'a Table)> {
-    let mut groups: Vec<(Vec<&Host>, &Table)> = Vec::new();
+/// Makes the default backend the client of the hosts that have no other.
+fn with_default(tables: &mut [(Host, Table)], ingress: &OldIngress, findings: &mut Findings) {
+    let Some(backend) = &ingress.default else { return };
+    let mut notes = Notes::about(&ingress.label, findings);
+    let target = match target(backend) {
+        Ok(target) => target,
+        Err(why) => {
+            return notes.left(Whom::Users, format!("the default backend {}: {why}", backend.service));
+        }
+    };
+    let alone = json!({"hosts": ["a.dev"], "client": target.fields()});
+    if let Some(problem) = judge::of_ingress(alone).into_iter().next() {
+        return notes.left(Whom::Users, format!("the default backend {}: {problem}", backend.service));
+    }
     for (host, table) in tables {
-        match groups.iter_mut().find(|(_, known)| *known == table) {
-            Some((hosts, _)) => hosts.push(host),
-            None => groups.push((vec![host], table)),
-        }
-    }
-    // A named host goes before rules of any host, which are of a fallback then.
-    let rank = |(hosts, _): &(Vec<&Host>, &Table)| (hosts.iter().any(|host| host.is_some()), hosts.len());
-    let best = groups.iter().map(rank).max()?;
-    let at = groups.iter().position(|group| rank(group) == best)?;
-    let (hosts, table) = groups.remove(at);
-    let names: Vec<_> = hosts.iter().map(|host| shown(host)).collect();
-    for (others, _) in groups {
-        for host in others {
-            for (ingress, _) in by_host.get(host).into_iter().flatten() {
-                kept.entry(ingress.name.clone()).or_default().insert(shown(host));
-                let text = format!(
-                    "host {} has other routes than {}, and all hosts of an OrdersService have the same: its rules stay in this Ingress; \
-                     or write a second OrdersService for it",
-                    shown(host),
-                    names.join(", ")
-                );
-                findings.add(Kind::Left, Whom::Users, &ingress.label, text);
-            }
-        }
-    }
-    Some((hosts.into_iter().cloned().collect(), table))
-}
-
-/// The routes with the default backend as the client, where there is no other.
-fn with_default(
-    mut table: Table,
-    used: &[&OldIngress],
-    around: &Around<'_>,
-    findings: &mut Findings,
-) -> Table {
-    for ingress in used {
-        let Some(backend) = &ingress.default else { continue };
-        let mut notes = Notes::about(&ingress.label, findings);
-        match (&table.client, target(backend, around)) {
-            (_, Err(why)) => notes.left(Whom::Users, format!("the default backend {}: {why}", backend.service)),
-            (None, Ok(target)) => {
-                notes.changed(
-                    Whom::Users,
-                    format!(
-                        "the default backend {} is the client now: it has what no route of these hosts takes, but nothing of other hosts",
-                        target.shown()
-                    ),
-                );
-                table.client = Some(target);
-            }
-            (Some(client), Ok(target)) if *client == target => {
-                notes.changed(Whom::Users, "the default backend is the client: it has nothing of other hosts any more");
-            }
-            (Some(client), Ok(target)) => notes.left(
+        match &table.client {
+            None => table.client = Some(target.clone()),
+            Some(client) if *client == target => {}
+            Some(client) => notes.left(
                 Whom::Users,
                 format!(
-                    "the default backend {} is another than {}, which has / here: it had the requests for other hosts; if it is needed, \
-                     leave it in an Ingress of its own",
+                    "the default backend {} is another than {}, which has / of host {}: it had the requests for other hosts; if it is \
+                     needed, leave it in an Ingress of its own",
                     target.shown(),
-                    client.shown()
+                    client.shown(),
+                    shown(host)
                 ),
             ),
         }
     }
-    table
+    notes.changed(
+        Whom::Users,
+        format!(
+            "the default backend {} is the client now: it has what no route of these hosts takes, but nothing of other hosts",
+            target.shown()
+        ),
+    );
 }
 
-/// The hosts as `spec.ingress.hosts` has them; none if there is none to write.
-fn named_hosts(hosts: &[Host], around: &Around<'_>, findings: &mut Findings) -> Option<Vec<String>> {
-    let was: Vec<_> = hosts.iter().map(shown).collect();
-    if !around.hosts.is_empty() {
+/// `spec.ingress`, from the routes of each host.
+fn ingress(
+    tables: Vec<(Host, Table)>,
+    around: &Around<'_>,
+    used: &[&OldIngress],
+    kept: &mut Kept,
+    findings: &mut Findings,
+) -> Value {
+    let hosts: Vec<String> = if around.hosts.is_empty() {
+        tables.iter().filter_map(|(host, _)| host.as_ref().map(ToString::to_string)).collect()
+    } else {
+        let was: Vec<_> = tables.iter().map(|(host, _)| shown(host)).collect();
         let text = format!(
             "the hosts are {} as --host says, in place of {}",
             around.hosts.join(", "),
             was.join(", ")
         );
         findings.add(Kind::Changed, Whom::Users, "Ingress", text);
-        return Some(around.hosts.to_vec());
+        around.hosts.to_vec()
+    };
+    let mut spec = Map::new();
+    if hosts.is_empty() {
+        let text = "the rules are of any host, as before: spec.ingress.hosts is left out; where the operator has a list of allowed hosts, \
+                    name them by --host";
+        findings.add(Kind::Changed, Whom::Users, "Ingress", text);
+    } else {
+        spec.insert("hosts".into(), json!(hosts));
     }
-    let mut named: Vec<String> = hosts.iter().flatten().map(ToString::to_string).collect();
-    if named.is_empty() {
-        let text = "the rules are of any host, and an OrdersService names its hosts: call this again with --host NAME, once for each; \
-                    spec.ingress is left out until then";
-        findings.add(Kind::Left, Whom::Users, "Ingress", text);
-        return None;
-    }
-    for host in named.split_off(named.len().min(MAX_HOSTS)) {
-        let text =
-            format!("host {host}: an OrdersService has at most {MAX_HOSTS} hosts; write it in a second one");
-        findings.add(Kind::Left, Whom::Users, "Ingress", text);
-    }
-    Some(named)
-}
-
-fn ingress(
-    table: &Table,
-    hosts: Option<&[String]>,
-    used: &[&OldIngress],
-    findings: &mut Findings,
-) -> Option<Value> {
-    let hosts = hosts?;
-    let mut spec = Map::from_iter([("hosts".to_owned(), json!(hosts))]);
     let classes: BTreeSet<_> = used.iter().filter_map(|ingress| ingress.class.as_deref()).collect();
     if let Some(class) = used.iter().find_map(|ingress| ingress.class.as_deref()) {
         spec.insert("className".into(), json!(class));
@@ -507,38 +498,153 @@ fn ingress(
             findings.add(Kind::Left, Whom::Users, "Ingress", text);
         }
     }
-    let annotations = annotations::merged(used, hosts, findings);
+    let annotations = annotations::merged(used, &hosts, findings);
     if !annotations.is_empty() {
         spec.insert("annotations".into(), json!(annotations));
     }
     if let Some(secret) = certificate(used, findings) {
         spec.insert("tls".into(), json!({"secretName": secret}));
     }
-    if let Some(own) = table.own.as_ref().filter(|own| own.as_str() != DEFAULT_PATH) {
-        spec.insert("path".into(), json!(own.as_str()));
-    }
-    let routes: Vec<_> = table
-        .routes
-        .iter()
-        .map(|(path, target)| {
-            let mut fields = target.fields();
-            fields.insert("path".into(), json!(path.as_str()));
-            Value::Object(fields)
-        })
-        .collect();
+    own_path(&tables, used, kept, &mut spec, findings);
+    let all: Vec<&Host> = tables.iter().map(|(host, _)| host).collect();
+    let mut routes = routes(&tables, used, kept, findings);
+    clients(&tables, &all, &mut routes, &mut spec, findings);
     if !routes.is_empty() {
         spec.insert("routes".into(), json!(routes));
     }
-    match &table.client {
-        Some(client) => drop(spec.insert("client".into(), Value::Object(client.fields()))),
-        None => findings.add(
-            Kind::Changed,
-            Whom::Users,
-            "Ingress",
-            "no path leads everything else to a web client, so spec.ingress.client is not set: what no route takes is not served",
-        ),
+    Value::Object(spec)
+}
+
+/// The hosts of a part, unless it is for all.
+fn only<'a>(some: impl Iterator<Item = &'a Host>, all: usize) -> Option<Value> {
+    let named: Vec<_> = some.map(shown).collect();
+    (named.len() < all).then(|| json!(named))
+}
+
+/// The path of the orders API: that of the most hosts.
+fn own_path(
+    tables: &[(Host, Table)],
+    used: &[&OldIngress],
+    kept: &mut Kept,
+    spec: &mut Map<String, Value>,
+    findings: &mut Findings,
+) {
+    let with =
+        |path: &CanonicalPath| tables.iter().filter(|(_, table)| table.own.as_ref() == Some(path)).count();
+    let paths: BTreeSet<&CanonicalPath> = tables.iter().filter_map(|(_, table)| table.own.as_ref()).collect();
+    let Some(path) = paths.iter().copied().rev().max_by_key(|path| with(path)) else { return };
+    if path.as_str() != DEFAULT_PATH {
+        spec.insert("path".into(), json!(path.as_str()));
+        let text = format!(
+            "the orders API is at {path}, as before: spec.ingress.path says so, and the pods serve it there"
+        );
+        findings.add(Kind::Changed, Whom::Users, "Ingress", text);
     }
-    Some(Value::Object(spec))
+    let has = |(_, table): &&(Host, Table)| table.own.as_ref() == Some(path);
+    if let Some(hosts) = only(tables.iter().filter(has).map(|(host, _)| host), tables.len()) {
+        spec.insert("pathHosts".into(), hosts);
+    }
+    for (host, table) in tables {
+        let Some(other) = table.own.as_ref().filter(|own| *own != path) else { continue };
+        let text = format!(
+            "host {} has the orders API at {other}, and the OrdersService has it at {path}: have the clients of that host request \
+             {path} at a host of {path}; until then its path stays in the old Ingress",
+            shown(host)
+        );
+        keep(used, host, other.as_str(), kept);
+        findings.add(Kind::Left, Whom::Users, "Ingress", text);
+    }
+}
+
+/// Notes that a path of a host stays where it is.
+fn keep(used: &[&OldIngress], host: &Host, path: &str, kept: &mut Kept) {
+    let of_host = |ingress: &&&OldIngress| ingress.rules.iter().any(|rule| is(rule.host.as_deref(), host));
+    for ingress in used.iter().filter(of_host) {
+        kept.entry(ingress.name.clone()).or_default().insert(format!("{} {path}", shown(host)));
+    }
+}
+
+/// Every route, with the hosts that have it.
+fn routes(
+    tables: &[(Host, Table)],
+    used: &[&OldIngress],
+    kept: &mut Kept,
+    findings: &mut Findings,
+) -> Vec<Map<String, Value>> {
+    let mut found: Vec<(&Place, &Target, Vec<&Host>)> = Vec::new();
+    for (host, table) in tables {
+        for (place, target) in &table.routes {
+            match found.iter_mut().find(|(known, to, _)| *known == place && *to == target) {
+                Some((_, _, hosts)) => hosts.push(host),
+                None => found.push((place, target, vec![host])),
+            }
+        }
+    }
+    for (place, _, hosts) in found.split_off(found.len().min(MAX_ROUTES)) {
+        for host in hosts {
+            keep(used, host, &place.path, kept);
+            let text = format!(
+                "path {} of host {}: an OrdersService has at most {MAX_ROUTES} routes; write it in a second OrdersService, or leave it in \
+                 the old Ingress",
+                place.path,
+                shown(host)
+            );
+            findings.add(Kind::Left, Whom::Users, "Ingress", text);
+        }
+    }
+    let fields = |(place, target, hosts): (&Place, &Target, Vec<&Host>)| {
+        let mut fields = route(place, target);
+        fields.extend(only(hosts.into_iter(), tables.len()).map(|hosts| ("hosts".to_owned(), hosts)));
+        fields
+    };
+    found.into_iter().map(fields).collect()
+}
+
+/// The client: that of the most hosts, of those that have the orders first. Those of others are routes at / of theirs.
+fn clients(
+    tables: &[(Host, Table)],
+    all: &[&Host],
+    routes: &mut Vec<Map<String, Value>>,
+    spec: &mut Map<String, Value>,
+    findings: &mut Findings,
+) {
+    let mut found: Vec<(&Target, Vec<&Host>, usize)> = Vec::new();
+    let mut without = Vec::new();
+    for (host, table) in tables {
+        match &table.client {
+            None => without.push(shown(host)),
+            Some(target) => {
+                let has_orders = usize::from(table.own.is_some());
+                match found.iter_mut().find(|(known, _, _)| *known == target) {
+                    Some((_, hosts, with_orders)) => {
+                        hosts.push(host);
+                        *with_orders += has_orders;
+                    }
+                    None => found.push((target, vec![host], has_orders)),
+                }
+            }
+        }
+    }
+    if !without.is_empty() {
+        let text = format!(
+            "no path leads everything else of {} to a web client, so it has none: what no route takes is not served there",
+            without.join(", ")
+        );
+        findings.add(Kind::Changed, Whom::Users, "Ingress", text);
+    }
+    let rank = |(_, hosts, with_orders): &(&Target, Vec<&Host>, usize)| (*with_orders, hosts.len());
+    let Some(most) = found.iter().map(rank).max() else { return };
+    let Some(at) = found.iter().position(|one| rank(one) == most) else { return };
+    let (client, hosts, _) = found.remove(at);
+    let mut fields = client.fields();
+    fields.extend(only(hosts.into_iter(), all.len()).map(|hosts| ("hosts".to_owned(), hosts)));
+    spec.insert("client".into(), Value::Object(fields));
+    let root = Place { path: "/".into(), is_exact: false };
+    for (target, hosts, _) in found {
+        let mut fields = route(&root, target);
+        fields.insert("hosts".into(), json!(hosts.into_iter().map(shown).collect::<Vec<_>>()));
+        routes.push(fields);
+    }
 }
 
 /// The Secret of the certificate: the first that is named.

@@ -232,27 +232,12 @@ fn labels(labels: BTreeMap<String, String>, notes: &mut Notes<'_>) {
     );
 }
 
-/// The ports of a Service by their names, and the only one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Ports {
-    named: BTreeMap<String, i32>,
-    all: Vec<i32>,
-}
-
-impl Ports {
-    /// The number of the port of this name.
-    pub(super) fn named(&self, name: &str) -> Option<i32> {
-        self.named.get(name).copied()
-    }
-}
-
 /// What is read of a Service: the labels of its pods, and its ports.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OldService {
     /// The labels that its pods must have.
     pub(super) selector: BTreeMap<String, String>,
-    /// Its ports.
-    pub(super) ports: Ports,
+    ports: Vec<i32>,
     kind: Option<String>,
     rest: Fields,
 }
@@ -264,16 +249,13 @@ pub(super) fn service(object: &Object) -> OldService {
     let mut fields = object.fields.clone();
     let mut spec = fields.below("spec", &mut notes);
     let selector = spec.texts("selector", &mut notes);
-    let mut ports = Ports::default();
+    let mut ports = Vec::new();
     for mut port in spec.items("ports", &mut notes) {
         let Some(number) = port.number("port", &mut notes).and_then(|number| i32::try_from(number).ok())
         else {
             continue;
         };
-        ports.all.push(number);
-        if let Some(name) = port.text("name", &mut notes) {
-            ports.named.insert(name, number);
-        }
+        ports.push(number);
     }
     let kind = spec.text("type", &mut notes);
     spec.ignore(&[
@@ -308,7 +290,7 @@ pub(super) fn of_orders(
     for annotation in object.annotations.keys().filter(|name| !is_of_tools(name)) {
         notes.dropped(Whom::You, format!("annotation {annotation}: the new Service has none"));
     }
-    let port = match service.ports.all.as_slice() {
+    let port = match service.ports.as_slice() {
         [] => None,
         [port, others @ ..] => {
             for other in others {
