@@ -44,5 +44,13 @@ def page(root):
         table += [f"| `{prefix}{name}` | {kind} | {told} |" for name, kind, told in registered((root / source).read_text())]
         parts.append(f"## {title}\n\nAt {where}.\n\n" + "\n".join(table) + "\n")
     parts.append("## Every process\n\n| metric | type | what it is |\n|---|---|---|\n"
+                 "| `orders_operator_build_info` | gauge | 1, with the version of the program as the label `version` |\n"
+                 "| `process_cpu_seconds_total` | counter | How long the processors have worked for this process |\n"
+                 "| `process_resident_memory_bytes` | gauge | Memory that the process has |\n"
+                 "| `process_virtual_memory_bytes` | gauge | Address space of the process |\n"
+                 "| `process_threads` | gauge | Threads of the process |\n"
+                 "| `process_open_fds` | gauge | Files and sockets that are open |\n"
+                 "| `process_max_fds` | gauge | How many may be open |\n"
+                 "| `process_start_time_seconds` | gauge | Unix time at which the process began |\n"
                  "| `orders_operator_log_lines_dropped_total` | counter | Log lines that were dropped, since nobody read the log fast enough |\n")
     return "\n".join(parts)

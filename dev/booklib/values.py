@@ -17,7 +17,7 @@ def cell(text):
 
 def rows(text):
     """Each value that has a comment of its own (`# --`), with its path; what is below it belongs to it."""
-    path, told, within = [], None, None
+    path, told, within, found = [], None, None, []
     for line in text.splitlines():
         comment = line.strip()
         if comment.startswith("# --"):
@@ -34,16 +34,20 @@ def rows(text):
             continue
         depth = len(match[1]) // 2
         if within is not None and depth > within:
+            found[-1][1].append(comment)
             continue
         within = None
         path = [*path[:depth], match[2]]
         value = (match[3] or "").split("  #")[0].strip()
         if told is not None:
-            yield ".".join(path), value, told
+            found.append((".".join(path), [value] if value else [], told))
             within = None if value else depth
         elif value:
-            yield ".".join(path), value, ""
+            found.append((".".join(path), [value], ""))
         told = None
+    for name, lines, told in found:
+        is_map = len(lines) > 1 or lines and lines[0][0] not in "{[\"'" and ": " in lines[0]
+        yield name, "{" + ", ".join(lines) + "}" if is_map else "".join(lines), told
 
 
 def page(text):
