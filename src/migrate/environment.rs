@@ -8,6 +8,9 @@ use super::{
     finding::{Findings, Notes, Whom},
 };
 
+/// The most bytes of a value into which others are put: each could double the one before it.
+const MAX_EXPANDED: usize = 32 << 10;
+
 /// Where the value of a variable is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -62,6 +65,8 @@ impl Stores {
 #[derive(Debug, Default)]
 pub(super) struct Environment {
     variables: BTreeMap<String, Origin>,
+    /// Literal texts that are not expanded, since a variable that they name is not known; and its name.
+    unknown: BTreeMap<String, String>,
     /// Secrets of which all keys are variables, and nobody knows which.
     pub(super) whole_secrets: Vec<String>,
 }
@@ -79,13 +84,16 @@ impl Environment {
                 let below = variable.below("valueFrom", notes);
                 origin(below, stores, notes)
             } else {
-                let text = variable.take("value");
-                Origin::Literal(match text {
+                let text = match variable.take("value") {
                     None => String::new(),
                     Some(serde_json::Value::String(text)) => text,
                     // The API server refuses it, and everybody knows what is meant.
                     Some(other) => other.to_string(),
-                })
+                };
+                Origin::Literal(environment.expand(&text).unwrap_or_else(|name| {
+                    environment.unknown.insert(text.clone(), name);
+                    text
+                }))
             };
             variable.done(notes);
             environment.variables.insert(name, origin);
@@ -144,26 +152,44 @@ impl Environment {
             .collect()
     }
 
-    /// A text with the literal variables that it names as `$(NAME)`, as Kubernetes puts them in.
+    /// The value of a literal variable.
     ///
     /// # Errors
-    /// The name of a variable whose value is not known.
+    /// The name of a variable that it names as `$(NAME)` and whose value is not known.
     pub(super) fn expanded(&self, text: &str) -> Result<String, String> {
+        self.unknown.get(text).map_or_else(|| Ok(text.to_owned()), |name| Err(name.clone()))
+    }
+
+    /// A text with the variables that it names as `$(NAME)`, as Kubernetes puts them in: those that come before it; and `$$`
+    /// is a dollar sign.
+    fn expand(&self, text: &str) -> Result<String, String> {
         let mut expanded = String::new();
         let mut rest = text;
-        while let Some((before, after)) = rest.split_once("$(") {
+        while let Some((before, after)) = rest.split_once('$') {
             expanded.push_str(before);
-            let Some((name, behind)) = after.split_once(')') else {
-                expanded.push_str("$(");
-                rest = after;
-                continue;
+            let named = after.strip_prefix('(').and_then(|after| after.split_once(')'));
+            rest = match (after.strip_prefix('$'), named) {
+                (Some(behind), _) => {
+                    expanded.push('$');
+                    behind
+                }
+                (None, Some((name, behind))) => {
+                    match self.variables.get(name) {
+                        Some(Origin::Literal(value))
+                            if !self.unknown.contains_key(value)
+                                && expanded.len() + value.len() <= MAX_EXPANDED =>
+                        {
+                            expanded.push_str(value);
+                        }
+                        _ => return Err(name.to_owned()),
+                    }
+                    behind
+                }
+                (None, None) => {
+                    expanded.push('$');
+                    after
+                }
             };
-            match self.variables.get(name) {
-                // What is put in is not looked at again, so it cannot grow.
-                Some(Origin::Literal(value)) => expanded.push_str(value),
-                _ => return Err(name.to_owned()),
-            }
-            rest = behind;
         }
         expanded.push_str(rest);
         Ok(expanded)
@@ -203,4 +229,50 @@ fn origin(mut from: Fields, stores: &Stores, notes: &mut Notes<'_>) -> Origin {
     }
     let names = from.names().join(", ");
     Origin::Elsewhere(format!("{names}, which is not understood"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn variables_are_put_in_as_kubernetes_does_and_what_is_not_known_is_named() {
+        let env = json!({"env": [
+            {"name": "NAME", "value": "orders"},
+            {"name": "HOST", "value": "$(NAME)-srv"},
+            {"name": "KEY", "value": "pa$$word"},
+            {"name": "URI", "value": "mongodb://u:$(KEY)@$(HOST)/o?x=$$(NAME)&y=$1"},
+            {"name": "LATER", "value": "$(LAST)"},
+            {"name": "LAST", "value": "x"},
+            {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            {"name": "OF_SECRET", "value": "a $(SECRET)"},
+            {"name": "OF_THAT", "value": "b $(OF_SECRET)"},
+        ]});
+        let serde_json::Value::Object(map) = env else { panic!() };
+        let mut findings = Findings::default();
+        let mut notes = Notes::about("Deployment d", &mut findings);
+        let mut environment = Environment::take(&mut Fields::of(map), &Stores::default(), &mut notes);
+        let mut value = |name: &str| {
+            let Some(Origin::Literal(text)) = environment.remove(name) else { panic!("{name}") };
+            environment.expanded(&text)
+        };
+        assert_eq!(value("URI").as_deref(), Ok("mongodb://u:pa$word@orders-srv/o?x=$(NAME)&y=$1"));
+        for (name, unknown) in [("LATER", "LAST"), ("OF_SECRET", "SECRET"), ("OF_THAT", "OF_SECRET")] {
+            assert_eq!(value(name), Err(unknown.to_owned()), "{name}");
+        }
+        let doubling: Vec<_> = (1..40)
+            .map(|number| json!({"name": format!("A{number}"), "value": format!("$(A{0})$(A{0})", number - 1)}))
+            .collect();
+        let mut all = vec![json!({"name": "A0", "value": "0123456789"})];
+        all.extend(doubling);
+        let map = serde_json::Map::from_iter([("env".to_owned(), json!(all))]);
+        let environment = Environment::take(&mut Fields::of(map), &Stores::default(), &mut notes);
+        let sizes = environment.variables.values().map(|origin| match origin {
+            Origin::Literal(text) => text.len(),
+            _ => 0,
+        });
+        assert!(sizes.max() <= Some(2 * MAX_EXPANDED));
+    }
 }

@@ -7,9 +7,6 @@ use serde_json::{Map, Value};
 
 use super::finding::{Notes, Whom};
 
-/// The longest value that is quoted, in characters.
-const MAX_QUOTED: usize = 80;
-
 /// The fields of an object, and where they are in it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Fields {
@@ -165,18 +162,14 @@ impl Fields {
     }
 }
 
-/// A value as it is shown: its type if it is long.
+/// A value as it is shown: its type, since a text or a number may be a secret in a place where nobody expects one.
 pub(super) fn quoted(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "a map of fields".into(),
-        other => {
-            let text = other.to_string();
-            match text.char_indices().nth(MAX_QUOTED) {
-                Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-                None => text,
-            }
-        }
+        Value::String(_) => "a text".into(),
+        Value::Number(_) => "a number".into(),
+        Value::Bool(_) | Value::Null => value.to_string(),
     }
 }
 
@@ -204,8 +197,8 @@ mod tests {
         fields.done(&mut notes);
         let table = findings.table();
         for expected in [
-            "b is 3, which was not understood: it must be a text: write it in quotes",
-            "e[0] is 1, where a map of fields must be",
+            "b is a number, which was not understood: it must be a text: write it in quotes",
+            "e[0] is a number, where a map of fields must be",
             "g[\"on\"] is true, where a text must be: write it in quotes",
             " c was not understood",
         ] {

@@ -124,7 +124,9 @@ impl Files<'_> {
             self.left(of, format!("lists {pattern:?}, and there is no such YAML file"));
         }
         for file in found {
-            if let Err(error) = self.file(&file) {
+            if !is_within(&file, folder) {
+                self.left(&file, "was not read, since it leads out of the folder of skaffold.yaml".into());
+            } else if let Err(error) = self.file(&file) {
                 self.left(&file, format!("cannot be read: {error}"));
             }
         }
@@ -139,6 +141,15 @@ impl Files<'_> {
 fn matching(folder: &Path, parts: &[String], found: &mut Vec<PathBuf>) {
     let Some((part, rest)) = parts.split_first() else { return };
     let is_any_depth = part == "**";
+    // A folder that a pattern means is read as a whole, as skaffold does.
+    let whole = ["**".to_owned()];
+    let below = if is_any_depth {
+        parts
+    } else if rest.is_empty() {
+        &whole
+    } else {
+        rest
+    };
     if is_any_depth && !rest.is_empty() {
         matching(folder, rest, found);
     }
@@ -151,12 +162,19 @@ fn matching(folder: &Path, parts: &[String], found: &mut Vec<PathBuf>) {
         let is_like = is_any_depth || is_like(&name, part);
         if path.symlink_metadata().is_ok_and(|of| of.is_dir()) {
             if is_like && !name.starts_with('.') {
-                matching(&path, if is_any_depth { parts } else { rest }, found);
+                matching(&path, below, found);
             }
         } else if is_like && rest.is_empty() && is_yaml(&path) {
             found.push(path);
         }
     }
+}
+
+/// Whether a file is below a folder, whatever links there are.
+fn is_within(file: &Path, folder: &Path) -> bool {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let (file, folder) = (file.canonicalize(), folder.canonicalize());
+    file.ok().zip(folder.ok()).is_some_and(|(file, folder)| file.starts_with(folder))
 }
 
 /// Whether a name is like a pattern, in which `*` is any text.

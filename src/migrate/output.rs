@@ -6,6 +6,7 @@ use super::{
     finding::{Finding, Kind},
     plan::{Migration, documents},
 };
+use crate::runtime::Escape;
 
 /// How long the lines of comments are.
 const WIDTH: usize = 110;
@@ -51,6 +52,7 @@ fn document_text(document: &Value) -> Result<String, serde_saphyr::ser::Error> {
 
 /// Adds comment lines. The text has no line breaks of its own: whoever has written it could otherwise go on in YAML.
 fn comment(text: &mut String, indent: &str, said: &str) {
+    let said = &Escape::Text.line(said);
     let mut line = String::new();
     let mut lines = Vec::new();
     for word in said.split_whitespace() {

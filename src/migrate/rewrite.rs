@@ -26,6 +26,10 @@ const ENDINGS: [(&str, Option<u8>); 8] = [
 
 /// What a rewrite to `target` makes of requests that `path` takes.
 pub(super) fn of(path: &str, target: &str) -> Rewrite {
+    // ingress-nginx leaves such a path alone.
+    if path == target {
+        return Rewrite::Same;
+    }
     let found = ENDINGS.iter().find_map(|(ending, rest)| Some((path.strip_suffix(ending)?, *rest)));
     let Some((prefix, Some(rest))) = found else { return Rewrite::Other };
     let prefix = prefix.trim_end_matches('/');
@@ -61,7 +65,7 @@ mod tests {
             ("/api/users(/|$)(.*)", "/$1", Rewrite::Other),
             ("/api/users/?(.*)", "/", Rewrite::Other),
             ("/api/users", "/$1", Rewrite::Other),
-            ("/", "/", Rewrite::Other),
+            ("/", "/", Rewrite::Same),
             ("/api/(users|auth)/(.*)", "/$1", Rewrite::Other),
             ("/api/users/(.*)", "/v1/$1", Rewrite::Other),
         ] {

@@ -156,7 +156,7 @@ fn exact_counts_for_nothing_among_regexes_and_two_hosts_with_the_same_routes_are
 fn a_prefix_that_is_taken_off_can_stay_in_the_old_ingress_and_that_of_the_orders_needs_none() {
     let name = "03-strip-prefix.yaml";
     let migrated = Migrated::case(name, &[], &[])
-        .but_for(&["rewrite-target \"/$2\" takes the prefix off, which an OrdersService cannot say"]);
+        .but_for(&["rewrite-target \"/$2\" takes the prefix off, which no Ingress says"]);
     // The advice: that path stays, and everything else is taken out of that Ingress.
     for line in migrated.left() {
         assert!(line.contains("it can stay in Ingress ingress-srv alone"), "{line}");
