@@ -1,5 +1,8 @@
 //! What is wrong with one OrdersService by itself.
 
+use serde_json::Value;
+
+use super::schema;
 use crate::{
     controller::reconcile::{dereference::Dereferenced, validate::validate},
     crd::OrdersService,
@@ -11,4 +14,9 @@ pub fn problems(service: &OrdersService) -> Vec<String> {
         Ok(_) => Vec::new(),
         Err(found) => found.into_iter().map(|found| found.message).collect(),
     }
+}
+
+/// What the API server would refuse of an OrdersService by the schema of the CRD.
+pub fn refused(document: &Value) -> Vec<String> {
+    schema::refusals(document).iter().map(ToString::to_string).collect()
 }

@@ -24,7 +24,7 @@ mod schema;
 
 use std::{io, path::PathBuf};
 
-pub use alone::problems;
+pub use alone::{problems, refused};
 pub use args::{DrawingFormat, RenderArgs};
 use serde_json::Value;
 use thiserror::Error;

@@ -1,6 +1,9 @@
 //! An API server that goes away, forgets, or falls silent; and objects that it should not have taken.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use futures::future::join_all;
 use k8s_openapi::{
@@ -152,6 +155,12 @@ async fn an_object_that_does_not_match_the_schema_is_reported_and_does_not_hold_
     namespace.remove().await;
 }
 
+/// The versions of the Leases of a namespace.
+async fn leases(namespace: &TestNamespace) -> BTreeMap<String, Option<String>> {
+    let leases = namespace.api::<Lease>().list(&ListParams::default()).await.unwrap();
+    leases.iter().map(|lease| (lease.name_any(), lease.resource_version())).collect()
+}
+
 #[tokio::test]
 async fn an_api_server_that_was_restored_from_a_backup_is_noticed_and_what_it_brought_back_is_repaired() {
     let _alone = SPARE_API.lock().await;
@@ -180,6 +189,15 @@ async fn an_api_server_that_was_restored_from_a_backup_is_noticed_and_what_it_br
             let (namespace, name) = (&namespace, format!("news-{number}"));
             async move { namespace.secret(&name, "of", &round.to_string()).await }
         }))
+        .await;
+    }
+    // And each has seen so high a number: that of a Lease, the standby that of the leader's.
+    for _ in 0..2 {
+        let before = leases(&namespace).await;
+        eventually("the Leases are renewed", || async {
+            let now = leases(&namespace).await;
+            before.iter().all(|(name, version)| now.get(name) != Some(version)).then_some(())
+        })
         .await;
     }
     restart("SPARE_API_RESTORE").await;
