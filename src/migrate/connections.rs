@@ -49,11 +49,27 @@ pub(super) fn read(
     notes: &mut Notes<'_>,
 ) -> Connections {
     let mut read = Connections::default();
-    database(&mut environment, name, stores, &mut read, notes);
-    sessions(&mut environment, name, stores, &mut read, notes);
-    events(&mut environment, name, stores, &mut read, notes);
+    // Before a variable is taken out: the Secret of any of them is there already.
+    let [mongo, jwt, nats] =
+        ["mongo", "jwt", "nats"].map(|part| free_secret(&format!("{name}-{part}"), &environment, stores));
+    database(&mut environment, &mongo, &mut read, notes);
+    sessions(&mut environment, &jwt, &mut read, notes);
+    events(&mut environment, &nats, &mut read, notes);
     rest(environment, notes);
     read
+}
+
+/// A name like this of which no Secret is, neither among the inputs nor behind a variable.
+fn free_secret(name: &str, environment: &Environment, stores: &Stores) -> String {
+    let is_free = |secret: &String| {
+        let is_it =
+            |_: &str, origin: &Origin| matches!(origin, Origin::Secret { name, .. } if name == secret);
+        !stores.has_secret(secret)
+            && !environment.whole_secrets.contains(secret)
+            && environment.names_where(is_it).is_empty()
+    };
+    let numbered = (2..100).map(|number| format!("{name}-{number}"));
+    std::iter::once(name.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| name.to_owned())
 }
 
 fn is_mongo(text: &str) -> bool {
@@ -66,13 +82,7 @@ fn has_words(name: &str, all: &[&[&str]]) -> bool {
     all.iter().all(|any| any.iter().any(|word| words.iter().any(|has| has == word)))
 }
 
-fn database(
-    environment: &mut Environment,
-    name: &str,
-    stores: &Stores,
-    read: &mut Connections,
-    notes: &mut Notes<'_>,
-) {
+fn database(environment: &mut Environment, free: &str, read: &mut Connections, notes: &mut Notes<'_>) {
     let found = match environment.remove("MONGO_URI") {
         Some(origin) => Some(("MONGO_URI".to_owned(), origin)),
         None => environment
@@ -86,16 +96,15 @@ fn database(
                 })
             }),
     };
-    let secret = format!("{name}-mongo");
     let to_be_made = |why: &str, notes: &mut Notes<'_>| {
         notes.left(
             Whom::You,
             format!(
-                "{why}: before you apply the OrdersService, make Secret {secret:?} with the whole connection string of the \
-                 orders' database: kubectl create secret generic {secret} --from-literal=MONGO_URI=mongodb://HOST:27017/DATABASE"
+                "{why}: before you apply the OrdersService, make Secret {free:?} with the whole connection string of the \
+                 orders' database: kubectl create secret generic {free} --from-literal=MONGO_URI=mongodb://HOST:27017/DATABASE"
             ),
         );
-        json!({"name": secret})
+        json!({"name": free})
     };
     let reference = match found {
         Some((variable, Origin::Secret { name, key })) => {
@@ -120,7 +129,7 @@ fn database(
                         ),
                     );
                 }
-                new_secret(&secret, "MONGO_URI", value, &variable, stores, read, notes)
+                new_secret(free, "MONGO_URI", value, &variable, read, notes)
             }
             Ok(_) => to_be_made(&format!("{variable} is no connection string of MongoDB"), notes),
             Err(part) => to_be_made(
@@ -160,13 +169,7 @@ fn names_database(uri: &str) -> bool {
     rest.split_once('/').is_some_and(|(_, database)| !database.is_empty())
 }
 
-fn sessions(
-    environment: &mut Environment,
-    name: &str,
-    stores: &Stores,
-    read: &mut Connections,
-    notes: &mut Notes<'_>,
-) {
+fn sessions(environment: &mut Environment, free: &str, read: &mut Connections, notes: &mut Notes<'_>) {
     let found = match environment.remove("JWT_KEY") {
         Some(origin) => Some(("JWT_KEY".to_owned(), origin)),
         None => environment.remove_where(|name, _| {
@@ -188,9 +191,7 @@ fn sessions(
     let reference = match found {
         Some((_, Origin::Secret { name, key })) => with_key(&name, &key, "JWT_KEY"),
         Some((variable, Origin::Literal(text))) => match environment.expanded(&text) {
-            Ok(value) if !value.is_empty() => {
-                new_secret(&format!("{name}-jwt"), "JWT_KEY", value, &variable, stores, read, notes)
-            }
+            Ok(value) if !value.is_empty() => new_secret(free, "JWT_KEY", value, &variable, read, notes),
             _ => to_be_made(
                 &format!("{variable} is empty, or put together from values that are not in the manifest"),
                 notes,
@@ -217,13 +218,7 @@ fn sessions(
     read.spec.insert("auth".into(), json!({"jwtSecretRef": reference}));
 }
 
-fn events(
-    environment: &mut Environment,
-    name: &str,
-    stores: &Stores,
-    read: &mut Connections,
-    notes: &mut Notes<'_>,
-) {
+fn events(environment: &mut Environment, free: &str, read: &mut Connections, notes: &mut Notes<'_>) {
     let url = environment.remove("NATS_URL").map(|origin| ("NATS_URL".to_owned(), origin)).or_else(|| {
         environment.remove_where(|name, origin| {
             has_words(name, &[&["NATS"], &["URL", "URI", "SERVER", "SERVERS", "HOST"]])
@@ -256,15 +251,7 @@ fn events(
             Ok(value) => match servers(&value) {
                 Some(servers) => json!({"servers": servers}),
                 None => {
-                    let reference = new_secret(
-                        &format!("{name}-nats"),
-                        "NATS_URL",
-                        value,
-                        &variable,
-                        stores,
-                        read,
-                        notes,
-                    );
+                    let reference = new_secret(free, "NATS_URL", value, &variable, read, notes);
                     json!({"urlSecretRef": reference})
                 }
             },
@@ -371,13 +358,9 @@ fn new_secret(
     key: &str,
     value: String,
     variable: &str,
-    stores: &Stores,
     read: &mut Connections,
     notes: &mut Notes<'_>,
 ) -> Value {
-    let numbered = (2..100).map(|number| format!("{name}-{number}"));
-    let free = std::iter::once(name.to_owned()).chain(numbered).find(|name| !stores.has_secret(name));
-    let name = free.unwrap_or_else(|| name.to_owned());
     let whose = if key == "JWT_KEY" { "; the auth service must go on signing with the same one" } else { "" };
     notes.changed(
         Whom::You,
@@ -387,8 +370,8 @@ fn new_secret(
         ),
     );
     let from = format!("{variable} of {}", notes.object());
-    read.secrets.push(NewSecret { name: name.clone(), key: key.into(), value, from });
-    with_key(&name, key, key)
+    read.secrets.push(NewSecret { name: name.into(), key: key.into(), value, from });
+    with_key(name, key, key)
 }
 
 #[cfg(test)]

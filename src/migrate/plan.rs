@@ -55,7 +55,14 @@ pub(super) fn migrate(
     let mut system =
         System::find(objects, options.orders.as_deref(), options.namespace.as_deref(), &mut findings)?;
     let name = options.name.clone().unwrap_or_else(|| free_name(&system));
-    let around = Around { orders: &system.orders, hosts: &options.hosts };
+    if options.name.is_some() && system.taken.contains(&name) {
+        let told = format!(
+            "an object of this name is there already, under which the operator makes its own: give another by --name, such as {}",
+            free_name(&system)
+        );
+        findings.add(Kind::Left, Whom::You, &format!("OrdersService {name}"), told);
+    }
+    let around = Around { orders: &system.orders, hosts: &options.hosts, name: &name };
 
     let image = system.workload.as_ref().and_then(workload::image);
     let old_workload = system.workload.as_ref().map(|object| (object.kind.clone(), object.name.clone()));
@@ -84,12 +91,12 @@ pub(super) fn migrate(
     };
     spec.extend(ingress.map(|ingress| ("ingress".to_owned(), ingress)));
     for autoscaler in std::mem::take(&mut system.autoscalers) {
-        scale(autoscaler, old_workload.as_ref(), &mut spec, &mut findings);
+        scale(autoscaler, old_workload.as_ref(), &name, &mut spec, &mut findings);
     }
     for object in std::mem::take(&mut system.skaffold) {
         skaffold::read(object, image.as_deref(), &mut findings);
     }
-    retire(&system, old_workload, &mut findings);
+    retire(&system, old_workload, &name, &mut findings);
 
     let mut metadata = Map::from_iter([("name".to_owned(), json!(name))]);
     metadata.extend(system.namespace.clone().map(|namespace| ("namespace".to_owned(), json!(namespace))));
@@ -114,6 +121,7 @@ fn free_name(system: &System) -> String {
 fn scale(
     object: Object,
     workload: Option<&(String, String)>,
+    new: &str,
     spec: &mut Map<String, Value>,
     findings: &mut Findings,
 ) {
@@ -150,10 +158,12 @@ fn scale(
             spec.remove("replicas");
             spec.insert("autoscaling".into(), Value::Object(scaling));
             notes.changed(Whom::Pods, "the new pods are scaled by spec.autoscaling, in percent of spec.resources.requests.cpu (50m)");
-            notes.later(format!(
-                "goes with the old pods: kubectl delete horizontalpodautoscaler {}",
-                object.name
-            ));
+            if object.name != new {
+                notes.later(format!(
+                    "goes with the old pods: kubectl delete horizontalpodautoscaler {}",
+                    object.name
+                ));
+            }
         }
     }
 }
@@ -169,20 +179,22 @@ fn cpu(mut metric: Fields) -> Option<i64> {
     old.or_else(|| target.number("averageUtilization", &mut notes)).filter(|_| is_cpu)
 }
 
-/// What is to be deleted after the switch, and what stays.
-fn retire(system: &System, workload: Option<(String, String)>, findings: &mut Findings) {
-    if let Some((kind, name)) = workload {
+/// What is to be deleted after the switch, and what stays. Nothing is to be deleted that has the name of the new objects.
+fn retire(system: &System, workload: Option<(String, String)>, new: &str, findings: &mut Findings) {
+    if let Some((kind, name)) = workload.filter(|(_, name)| name != new) {
         let told = format!(
             "once the new pods have its requests, stop it: kubectl scale {} {name} --replicas=0; and delete it when you will not go back",
             kind.to_lowercase()
         );
         findings.add(Kind::Later, Whom::You, &format!("{kind} {name}"), told);
     }
-    let told = format!(
-        "delete it when nothing calls it any more, within the cluster too: kubectl delete service {}",
-        system.orders
-    );
-    findings.add(Kind::Later, Whom::You, &format!("Service {}", system.orders), told);
+    if system.orders != new {
+        let told = format!(
+            "delete it when nothing calls it any more, within the cluster too: kubectl delete service {}",
+            system.orders
+        );
+        findings.add(Kind::Later, Whom::You, &format!("Service {}", system.orders), told);
+    }
     let mut stay = BTreeMap::<&str, Vec<&str>>::new();
     for object in &system.others {
         let label = object.label();

@@ -29,6 +29,8 @@ pub(super) struct Around<'a> {
     pub(super) orders: &'a str,
     /// The hosts to write in place of those that there are.
     pub(super) hosts: &'a [String],
+    /// The name of the OrdersService.
+    pub(super) name: &'a str,
 }
 
 /// The routes of one host.
@@ -94,12 +96,16 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
             "no path of an Ingress leads to Service {}: {}",
             around.orders,
             if ours.is_empty() {
-                "the OrdersService has no routes; write them in spec.ingress"
+                "the OrdersService has no routes, and every rule stays in its Ingress; if the Service of the orders is another, name it by \
+                 --orders SERVICE, or write spec.ingress"
             } else {
                 "the only host has a route to it at /api/orders now; whatever passed its requests on does so no more"
             }
         );
         findings.add(Kind::Left, Whom::Users, "Ingress", text);
+        if ours.is_empty() {
+            return None;
+        }
     }
     let mut kept = Kept::new();
     let taken = taken(&by_host, &ours, around, &mut kept, findings);
@@ -121,8 +127,22 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
         with_default(&mut tables, ingress, findings);
     }
     let ingress = ingress(tables, around, &used, &mut kept, findings);
+    let named = parsed(around.hosts);
     for ingress in &used {
         let mut notes = Notes::about(&ingress.label, findings);
+        let is_replaced = around.hosts.is_empty()
+            || ingress
+                .rules
+                .iter()
+                .any(|rule| rule.host.is_none() || named.iter().any(|host| is(rule.host.as_deref(), host)));
+        if !is_replaced {
+            notes.stays(Whom::Users, "stays as it is, since --host names none of its hosts");
+            continue;
+        }
+        // Of that name is the new Ingress, too: that there are two is said of the name.
+        if ingress.name == around.name {
+            continue;
+        }
         match kept.get(&ingress.name) {
             None => notes.later(format!(
                 "is older than the new Ingress, so it has every path until it gives them up: delete it as docs/migration.md says, \
@@ -139,7 +159,7 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
 }
 
 /// The hosts that the OrdersService has: those that lead to the orders, and the others beside them, as many as there may be.
-/// Rules of any host only where there are no others.
+/// Rules of any host only where the orders have no others.
 fn taken(
     by_host: &BTreeMap<Host, Vec<(&OldIngress, &OldPath)>>,
     ours: &[&Host],
@@ -147,18 +167,19 @@ fn taken(
     kept: &mut Kept,
     findings: &mut Findings,
 ) -> Vec<Host> {
-    let mut hosts: Vec<&Host> = ours.to_vec();
-    if around.hosts.is_empty() {
-        hosts.extend(by_host.keys().filter(|host| !ours.contains(host)));
+    let has_named = ours.iter().any(|host| host.is_some());
+    let hosts: Vec<&Host> = if around.hosts.is_empty() {
+        // Those of the orders first: they are not the ones for which there is no place.
+        let others = by_host.keys().filter(|host| !ours.contains(host));
+        let all = ours.iter().copied().chain(others);
+        all.filter(|host| host.is_some() == has_named).take(MAX_HOSTS).collect()
     } else {
-        // Of the hosts that are replaced, all get the routes of the first.
-        hosts.truncate(1);
-    }
-    let has_named = hosts.iter().any(|host| host.is_some());
+        // All hosts that are named get the routes of one.
+        replaced(by_host, ours, around).into_iter().collect()
+    };
     let mut taken = Vec::new();
     for (host, paths) in by_host {
-        let is_wanted = hosts.contains(&host) && (host.is_some() || !has_named);
-        if is_wanted && taken.len() < MAX_HOSTS {
+        if hosts.contains(&host) {
             taken.push(host.clone());
             continue;
         }
@@ -172,6 +193,13 @@ fn taken(
                     "it has rules of any host beside those of named ones, and an OrdersService has one or the other: the former stay in \
                      this Ingress",
                 ),
+                (true, Some(host)) if !has_named => notes.stays(
+                    Whom::Users,
+                    format!(
+                        "host {host} stays in this Ingress: the orders have rules of any host, and an OrdersService has either these or \
+                         those of named hosts"
+                    ),
+                ),
                 (true, Some(host)) => notes.left(
                     Whom::Users,
                     format!(
@@ -183,6 +211,34 @@ fn taken(
         }
     }
     taken
+}
+
+/// The host in whose place those are that `--host` names: one of these, if the orders are there already; or else one with a
+/// client, or else the one with the most paths.
+fn replaced<'a>(
+    by_host: &BTreeMap<Host, Vec<(&OldIngress, &OldPath)>>,
+    ours: &[&'a Host],
+    around: &Around<'_>,
+) -> Option<&'a Host> {
+    let named = parsed(around.hosts);
+    let is_client = |ingress: &OldIngress, path: &OldPath| {
+        path.backend.service != around.orders
+            && (ingress.is_regex || !path.is_exact)
+            && CanonicalPath::parse(&path.text).is_ok_and(|path| path.is_root())
+    };
+    let rank = |host: &Host| {
+        let paths = by_host.get(host).map(Vec::as_slice).unwrap_or_default();
+        let has_client =
+            paths.iter().any(|(ingress, path)| ingress.default.is_some() || is_client(ingress, path));
+        (named.contains(host), has_client, paths.len())
+    };
+    // Of equals the first.
+    ours.iter().copied().rev().max_by_key(|host| rank(host))
+}
+
+/// The hosts that are named, as far as they are host names: `render` says what is wrong with the others.
+fn parsed(hosts: &[String]) -> Vec<Host> {
+    hosts.iter().filter_map(|text| CanonicalHost::parse(text).ok()).map(Some).collect()
 }
 
 fn is(host: Option<&str>, canonical: &Host) -> bool {
@@ -502,7 +558,7 @@ fn ingress(
     if !annotations.is_empty() {
         spec.insert("annotations".into(), json!(annotations));
     }
-    if let Some(secret) = certificate(used, findings) {
+    if let Some(secret) = certificate(used, &hosts, findings) {
         spec.insert("tls".into(), json!({"secretName": secret}));
     }
     own_path(&tables, used, kept, &mut spec, findings);
@@ -647,13 +703,16 @@ fn clients(
     }
 }
 
-/// The Secret of the certificate: the first that is named.
-fn certificate(used: &[&OldIngress], findings: &mut Findings) -> Option<String> {
-    let mut secrets = Vec::<&str>::new();
+/// The Secret of the certificate: the first that is named for one of the hosts.
+fn certificate(used: &[&OldIngress], hosts: &[String], findings: &mut Findings) -> Option<String> {
+    let hosts: Vec<CanonicalHost> = parsed(hosts).into_iter().flatten().collect();
+    let (mut secrets, mut others) = (Vec::<&str>::new(), Vec::<&str>::new());
     for ingress in used {
-        for (hosts, secret) in &ingress.tls {
+        for (named, secret) in &ingress.tls {
+            let is_of_others = !hosts.is_empty() && !hosts.iter().any(|host| is_for(ingress, named, host));
+            let known = if is_of_others { &mut others } else { &mut secrets };
             match secret {
-                Some(secret) if !secrets.contains(&secret.as_str()) => secrets.push(secret),
+                Some(secret) if !known.contains(&secret.as_str()) => known.push(secret),
                 Some(_) => {}
                 None => findings.add(
                     Kind::Left,
@@ -663,7 +722,7 @@ fn certificate(used: &[&OldIngress], findings: &mut Findings) -> Option<String> 
                         "spec.tls of {} names no Secret, so the ingress controller's own certificate was served: an OrdersService names a \
                          Secret in spec.ingress.tls.secretName; without it many controllers serve the same one, and do not redirect to \
                          HTTPS",
-                        hosts.join(", ")
+                        named.join(", ")
                     ),
                 ),
             }
@@ -677,5 +736,39 @@ fn certificate(used: &[&OldIngress], findings: &mut Findings) -> Option<String> 
         );
         findings.add(Kind::Left, Whom::Users, "Ingress", text);
     }
+    let has_tls = |host: &CanonicalHost| {
+        used.iter().any(|ingress| ingress.tls.iter().any(|(named, _)| is_for(ingress, named, host)))
+    };
+    let without: Vec<_> = hosts.iter().filter(|host| !has_tls(host)).map(ToString::to_string).collect();
+    let without = without.join(", ");
+    let text = match (secrets.first(), others.as_slice()) {
+        _ if without.is_empty() => None,
+        (None, []) => None,
+        (None, others) => Some(format!(
+            "the certificate in Secret {} is not for {without}, so spec.ingress.tls is left out: write in its secretName a Secret with a \
+             certificate for {without}; if cert-manager is to make it, one that no other Ingress names",
+            others.join(", ")
+        )),
+        (Some(secret), _) => Some(format!(
+            "spec.tls has no certificate for {without}, and that of the OrdersService, in Secret {secret}, is served at all its hosts, \
+             where many controllers then redirect to HTTPS: see that it is for {without} too, or write these in a second OrdersService"
+        )),
+    };
+    if let Some(text) = text {
+        findings.add(Kind::Left, Whom::Users, "Ingress", text);
+    }
     secrets.first().map(|secret| (*secret).to_owned())
+}
+
+/// Whether a certificate is for a host, by the hosts that `spec.tls` names for it; where these are none, by those of the rules.
+fn is_for(ingress: &OldIngress, named: &[String], host: &CanonicalHost) -> bool {
+    let above = host.wildcard_above();
+    let is_it = |text: &str| {
+        CanonicalHost::parse(text).is_ok_and(|named| named == *host || above.as_ref() == Some(&named))
+    };
+    if named.is_empty() {
+        ingress.rules.iter().any(|rule| rule.host.as_deref().is_none_or(is_it))
+    } else {
+        named.iter().any(|text| is_it(text))
+    }
 }

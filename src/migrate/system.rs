@@ -51,6 +51,9 @@ pub enum SystemError {
 /// Kinds that have pods by a template.
 const WORKLOADS: [&str; 4] = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"];
 
+/// Other kinds that are read, beside Ingresses.
+const READ: [&str; 4] = ["Service", "ConfigMap", "Secret", "HorizontalPodAutoscaler"];
+
 /// Kinds that carry routes and are not read.
 const ROUTES_OF_OTHERS: [&str; 12] = [
     "HTTPRoute",
@@ -245,8 +248,9 @@ fn distinct(objects: Vec<Object>) -> Result<Vec<Object>, SystemError> {
     let mut distinct = Vec::<Object>::new();
     for object in objects {
         let key = (object.group.clone(), object.kind.clone(), object.namespace.clone(), object.name.clone());
-        let matters =
-            is_ingress(&object) || object.kind == "Service" || WORKLOADS.contains(&object.kind.as_str());
+        let matters = is_ingress(&object)
+            || READ.contains(&object.kind.as_str())
+            || WORKLOADS.contains(&object.kind.as_str());
         match places.get(&key).and_then(|at| distinct.get(*at)) {
             Some(known) if known.is_same(&object) => {}
             Some(known) if matters => {
@@ -267,13 +271,23 @@ fn distinct(objects: Vec<Object>) -> Result<Vec<Object>, SystemError> {
 
 /// The objects that people write: without pods and what else others have made.
 fn without_owned(mut objects: Vec<Object>, findings: &mut Findings) -> Vec<Object> {
-    let owned: Vec<_> = objects.extract_if(.., |object| object.owner.is_some()).collect();
-    let of_ours = owned
-        .iter()
-        .filter(|object| object.owner.as_ref().is_some_and(|owner| owner.starts_with("OrdersService ")));
-    for object in of_ours {
-        let told = format!("is made by {} already", object.owner.as_deref().unwrap_or_default());
-        findings.add(Kind::Stays, Whom::You, &object.label(), told);
+    for object in objects.extract_if(.., |object| object.owner.is_some()) {
+        let owner = object.owner.as_deref().unwrap_or_default();
+        if owner.starts_with("OrdersService ") {
+            let told = format!("is made by {owner} already");
+            findings.add(Kind::Stays, Whom::You, &object.label(), told);
+            continue;
+        }
+        // A ReplicaSet says nothing that its Deployment does not.
+        let is_of_deployment = object.kind == "ReplicaSet" && owner.starts_with("Deployment ");
+        if is_ingress(&object) || (WORKLOADS.contains(&object.kind.as_str()) && !is_of_deployment) {
+            let told = format!(
+                "is made by {owner}, and was not read: if it is of the orders, add it as a file without metadata.ownerReferences, and \
+                 see that {owner} does not make it again"
+            );
+            let whom = if is_ingress(&object) { Whom::Users } else { Whom::You };
+            findings.add(Kind::Stays, whom, &object.label(), told);
+        }
     }
     objects
 }

@@ -49,6 +49,26 @@ fn orders_with(variables: &str) -> String {
     )
 }
 
+/// The paths of a host, each with its Service.
+type Paths<'a> = &'a [(&'a str, &'a str)];
+
+/// An Ingress with these rules, each a host, or "" for any, and its paths with their Services; and with this `tls`.
+fn ingress(rules: &[(&str, Paths<'_>)], tls: Value) -> Value {
+    let path = |(path, service): &(&str, &str)| json!({"path": path, "pathType": "Prefix", "backend": {"service": {"name": service, "port": {"number": 3000}}}});
+    let rule = |(host, paths): &(&str, Paths<'_>)| {
+        let paths: Vec<_> = paths.iter().map(path).collect();
+        json!({"host": host, "http": {"paths": paths}})
+    };
+    let rules: Vec<_> = rules.iter().map(rule).collect();
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "ingress-srv"},
+        "spec": {"ingressClassName": "nginx", "rules": rules, "tls": tls},
+    })
+}
+
+const API: (&str, &str) = ("/api/orders", "orders-srv");
+const SITE: (&str, &str) = ("/", "client-srv");
+
 /// What is left to do.
 fn left(table: &str) -> Vec<&str> {
     table.lines().filter(|line| line.starts_with("left")).collect()
@@ -185,6 +205,21 @@ fn one_object_in_two_versions_is_refused_and_the_same_file_twice_is_not() {
         "{error}"
     );
     assert_eq!(translated(&[fixtures()[0], fixtures()[0], ORDERS]), translated(&[fixtures()[0], ORDERS]));
+    for (kind, object) in [
+        ("ConfigMap", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {a: one}\n"),
+        ("Secret", "apiVersion: v1\nkind: Secret\nmetadata: {name: x}\ndata: {one: YQ==}\n"),
+        (
+            "HorizontalPodAutoscaler",
+            "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: x}\nspec: {maxReplicas: 3, x: one}\n",
+        ),
+    ] {
+        let (mut reader, mut findings) = (Reader::default(), Findings::default());
+        reader.read("a.yaml", ORDERS, &mut findings);
+        reader.read("dev.yaml", object, &mut findings);
+        reader.read("prod.yaml", &object.replace("one", "two"), &mut findings);
+        let error = migrate(reader.objects, findings, &Options::default()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{kind} x is in dev.yaml and, with other contents,")), "{error}");
+    }
 }
 
 #[test]
@@ -226,4 +261,116 @@ fn an_autoscaler_of_the_pods_becomes_spec_autoscaling() {
     assert!(other.contains("HorizontalPodAutoscaler orders-hpa  scales other pods"), "{other}");
     let memory = translated(&[fixtures()[0], ORDERS, &scaler.replace("name: cpu", "name: memory")]).1;
     assert!(left(&memory)[0].contains("scales by something else than CPU"), "{memory}");
+}
+
+#[test]
+fn where_no_host_has_the_orders_and_there_are_several_all_rules_stay() {
+    let rules = ingress(&[("a.example", &[SITE]), ("b.example", &[("/", "files-srv")])], json!([]));
+    let (spec, table) = translated(&[&rules.to_string(), ORDERS]);
+    assert!(spec.get("ingress").is_none(), "{spec}");
+    assert_eq!(left(&table).len(), 1, "{table}");
+    assert!(left(&table)[0].contains("name it by --orders SERVICE"), "{table}");
+    assert!(!table.contains("kubectl delete ingress"), "{table}");
+}
+
+#[test]
+fn of_rules_of_any_host_and_those_of_named_ones_the_orders_decide() {
+    let rules = ingress(&[("", &[API, SITE]), ("grafana.example", &[("/", "grafana")])], json!([]));
+    let (spec, table) = translated(&[&rules.to_string(), ORDERS]);
+    assert!(spec["ingress"].get("hosts").is_none(), "{spec}");
+    assert_eq!(spec["ingress"]["client"], json!({"service": "client-srv"}));
+    assert_eq!(left(&table), [""; 0], "{table}");
+    assert!(table.contains("host grafana.example stays in this Ingress"), "{table}");
+    assert!(table.contains("take everything out of it but grafana.example"), "{table}");
+}
+
+#[test]
+fn of_too_many_hosts_those_of_the_orders_are_taken_first() {
+    let mut hosts: Vec<_> = ('a'..='h').map(|letter| format!("{letter}.example")).collect();
+    let others = hosts.iter().map(|host| (host.as_str(), &[SITE] as Paths<'_>));
+    let rules: Vec<_> = others.chain([("z.example", &[API] as Paths<'_>)]).collect();
+    let (spec, table) = translated(&[&ingress(&rules, json!([])).to_string(), ORDERS]);
+    assert_eq!(hosts.pop().as_deref(), Some("h.example"));
+    hosts.push("z.example".into());
+    assert_eq!(spec["ingress"]["hosts"], json!(hosts));
+    assert_eq!(left(&table).len(), 1, "{table}");
+    assert!(left(&table)[0].contains("host h.example: an OrdersService has at most 8 hosts"), "{table}");
+}
+
+#[test]
+fn a_trial_has_the_routes_of_the_site_but_neither_its_certificate_nor_its_end() {
+    let tls = json!([{"hosts": ["api.shop.example", "shop.example"], "secretName": "shop-tls"}]);
+    let site = [("/api/users", "auth-srv"), API, SITE];
+    let rules = ingress(&[("api.shop.example", &[API]), ("shop.example", &site)], tls).to_string();
+    let at = |host: &str| {
+        let options = Options { hosts: vec![host.to_owned()], ..Options::default() };
+        let migration = with(&[&rules, ORDERS], &options);
+        (migration.service["spec"]["ingress"].clone(), migration.findings.table())
+    };
+    let (ingress, table) = at("next.example");
+    assert_eq!(ingress["hosts"], json!(["next.example"]));
+    assert_eq!(ingress["client"], json!({"service": "client-srv"}), "{table}");
+    assert!(ingress.get("tls").is_none(), "{ingress}");
+    assert_eq!(left(&table).len(), 1, "{table}");
+    assert!(left(&table)[0].contains("Secret shop-tls is not for next.example"), "{table}");
+    assert!(!table.contains("kubectl delete ingress"), "{table}");
+    assert!(table.contains("stays as it is, since --host names none of its hosts"), "{table}");
+    // A host that it has is no trial.
+    let (ingress, table) = at("shop.example");
+    assert_eq!(ingress["tls"], json!({"secretName": "shop-tls"}));
+    assert_eq!(left(&table), [""; 0], "{table}");
+    assert!(table.contains("take everything out of it but api.shop.example"), "{table}");
+}
+
+#[test]
+fn hosts_without_a_certificate_are_named() {
+    let of = |hosts: &[&str]| {
+        let tls = json!([{"hosts": hosts, "secretName": "shop-tls"}]);
+        let rules = ingress(&[("api.shop.example", &[API]), ("shop.example", &[API, SITE])], tls);
+        translated(&[&rules.to_string(), ORDERS])
+    };
+    let (spec, table) = of(&["shop.example"]);
+    assert_eq!(spec["ingress"]["tls"], json!({"secretName": "shop-tls"}));
+    assert_eq!(left(&table).len(), 1, "{table}");
+    assert!(left(&table)[0].contains("spec.tls has no certificate for api.shop.example,"), "{table}");
+    for all in [&["shop.example", "*.shop.example"] as &[_], &[]] {
+        let (spec, table) = of(all);
+        assert_eq!(spec["ingress"]["tls"], json!({"secretName": "shop-tls"}));
+        assert_eq!(left(&table), [""; 0], "{table}");
+    }
+}
+
+#[test]
+fn what_another_controller_has_made_is_named() {
+    let by = |name: &str, owner: &str| json!({"name": name, "ownerReferences": [{"kind": owner, "name": "shop", "controller": true}]});
+    let mut rules = ingress(&[("a.example", &[SITE])], json!([]));
+    rules["metadata"] = by("made", "App");
+    let pods = |kind: &str, owner: &str| {
+        json!({"apiVersion": "apps/v1", "kind": kind, "metadata": by("pods", owner)}).to_string()
+    };
+    let made = [rules.to_string(), pods("StatefulSet", "App"), pods("ReplicaSet", "Deployment")];
+    let (_, table) = translated(&[fixtures()[0], ORDERS, &made[0], &made[1], &made[2]]);
+    for object in ["Ingress made", "StatefulSet pods"] {
+        let is_named = |line: &str| line.contains(object) && line.contains("is made by App shop");
+        assert!(table.lines().any(is_named), "{object}: {table}");
+    }
+    assert!(!table.contains("ReplicaSet pods"), "{table}");
+}
+
+#[test]
+fn a_name_that_is_taken_is_neither_advised_nor_deleted() {
+    let composed = "{name: P, valueFrom: {secretKeyRef: {name: orders-mongo, key: p}}}, {name: MONGO_URI, value: \"mongodb://u:$(P)@h/o\"}";
+    let (spec, table) = translated(&[fixtures()[0], &orders_with(composed)]);
+    assert_eq!(spec["database"], json!({"uriSecretRef": {"name": "orders-mongo-2"}}));
+    assert!(table.contains("kubectl create secret generic orders-mongo-2 "), "{table}");
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: orders-mongo}\n";
+    let (spec, _) = translated(&[fixtures()[0], secret, &orders_with("")]);
+    assert_eq!(spec["database"], json!({"uriSecretRef": {"name": "orders-mongo-2"}}));
+
+    let options = Options { name: Some("orders-srv".into()), ..Options::default() };
+    let table = with(&[fixtures()[0], ORDERS], &options).findings.table();
+    assert_eq!(left(&table).len(), 1, "{table}");
+    assert!(left(&table)[0].contains("give another by --name, such as orders"), "{table}");
+    assert!(!table.contains("kubectl delete service"), "{table}");
+    assert!(table.contains("kubectl delete ingress ingress-srv"), "{table}");
 }
