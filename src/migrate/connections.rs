@@ -137,21 +137,10 @@ fn database(environment: &mut Environment, free: &str, read: &mut Connections, n
                 notes,
             ),
         },
-        Some((variable, Origin::Elsewhere(place))) => {
-            to_be_made(&format!("the value of {variable} is in {place}"), notes)
-        }
-        Some((variable, Origin::Pod)) => to_be_made(&format!("{variable} is a field of the pod"), notes),
+        Some((variable, Origin::Elsewhere(place))) => to_be_made(&is_in(&variable, &place), notes),
+        Some((variable, Origin::Pod)) => to_be_made(&is_of_pod(&variable), notes),
         None => match environment.whole_secrets.as_slice() {
-            [one] => {
-                notes.left(
-                    Whom::You,
-                    format!(
-                        "all keys of Secret {one:?} are variables, and it is not among the inputs: MONGO_URI is taken to be one of \
-                         them; see that it is, or write the right key in spec.database.uriSecretRef.key"
-                    ),
-                );
-                json!({"name": one})
-            }
+            [one] => of_whole_secret(one, "MONGO_URI", "spec.database.uriSecretRef.key", notes),
             _ => to_be_made("no variable has a connection string of MongoDB (it may be in the code)", notes),
         },
     };
@@ -159,6 +148,26 @@ fn database(environment: &mut Environment, free: &str, read: &mut Connections, n
     if let Some(database) = database.as_object_mut() {
         database.insert("uriSecretRef".into(), reference);
     }
+}
+
+fn is_in(variable: &str, place: &str) -> String {
+    format!("the value of {variable} is in {place}")
+}
+
+fn is_of_pod(variable: &str) -> String {
+    format!("{variable} is a field of the pod")
+}
+
+/// The reference to a Secret of which nobody knows whether it has this key.
+fn of_whole_secret(secret: &str, key: &str, field: &str, notes: &mut Notes<'_>) -> Value {
+    notes.left(
+        Whom::You,
+        format!(
+            "all keys of Secret {secret:?} are variables, and it is not among the inputs: {key} is taken to be one of them; see \
+             that it is, or write the right key in {field}"
+        ),
+    );
+    json!({"name": secret})
 }
 
 /// Whether a connection string has the name of a database.
@@ -197,21 +206,10 @@ fn sessions(environment: &mut Environment, free: &str, read: &mut Connections, n
                 notes,
             ),
         },
-        Some((variable, Origin::Elsewhere(place))) => {
-            to_be_made(&format!("the value of {variable} is in {place}"), notes)
-        }
-        Some((variable, Origin::Pod)) => to_be_made(&format!("{variable} is a field of the pod"), notes),
+        Some((variable, Origin::Elsewhere(place))) => to_be_made(&is_in(&variable, &place), notes),
+        Some((variable, Origin::Pod)) => to_be_made(&is_of_pod(&variable), notes),
         None => match environment.whole_secrets.as_slice() {
-            [one] => {
-                notes.left(
-                    Whom::You,
-                    format!(
-                        "all keys of Secret {one:?} are variables, and it is not among the inputs: JWT_KEY is taken to be one of \
-                         them; see that it is, or write the right key in spec.auth.jwtSecretRef.key"
-                    ),
-                );
-                json!({"name": one})
-            }
+            [one] => of_whole_secret(one, "JWT_KEY", "spec.auth.jwtSecretRef.key", notes),
             _ => to_be_made("no variable has the key of the sessions (such as JWT_KEY)", notes),
         },
     };
@@ -257,10 +255,8 @@ fn events(environment: &mut Environment, free: &str, read: &mut Connections, not
             },
             Err(part) => unknown_url(&format!("{variable} is put together from {part}"), notes),
         },
-        Some((variable, Origin::Elsewhere(place))) => {
-            unknown_url(&format!("the value of {variable} is in {place}"), notes)
-        }
-        Some((variable, Origin::Pod)) => unknown_url(&format!("{variable} is a field of the pod"), notes),
+        Some((variable, Origin::Elsewhere(place))) => unknown_url(&is_in(&variable, &place), notes),
+        Some((variable, Origin::Pod)) => unknown_url(&is_of_pod(&variable), notes),
     };
     let mut events = json!({"nats": nats});
     match cluster {

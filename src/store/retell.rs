@@ -15,13 +15,14 @@ use mongodb::{
 
 use super::{
     database::Store,
-    document::{ORDERS, date, number, object_id, statuses, timestamp, to_order, to_ticket},
+    document::{ORDERS, date, number, object_id, timestamp, to_order, to_ticket},
     error::StoreError,
     outbox::{AGAIN, CREATED, FIRST_REFUSED, REFUSED, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
     retry,
     settle::refused,
     tickets::WriteReply,
+    untold::holders_of,
 };
 use crate::order::{OrderStatus, Refusal, ReservationWindow, TicketId};
 
@@ -255,15 +256,7 @@ impl Store {
 
     /// The orders that hold these tickets.
     async fn active_orders_of(&self, tickets: &[ObjectId]) -> Result<Vec<(TicketId, LostOrder)>, StoreError> {
-        let (orders, filter) = (
-            self.raw_orders(),
-            doc! { "ticket": { "$in": tickets }, "status": { "$in": statuses(&OrderStatus::ACTIVE) } },
-        );
-        let found: Vec<RawDocumentBuf> = retry::patiently(LOOKING, || async {
-            retry::transient(LOOKING, || async { orders.find(filter.clone()).await?.try_collect().await })
-                .await
-        })
-        .await?;
+        let found = holders_of(&self.raw_orders(), tickets, LOOKING).await?;
         Ok(found.iter().filter_map(lost).collect())
     }
 

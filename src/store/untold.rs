@@ -170,15 +170,7 @@ impl Store {
             return Ok(Vec::new());
         }
         let ids: Vec<_> = over.keys().map(|ticket| object_id(ticket.bytes())).collect();
-        let filter = doc! { "ticket": { "$in": ids }, "status": { "$in": statuses(&OrderStatus::ACTIVE) } };
-        let active = self.acknowledged_orders();
-        let found: Vec<RawDocumentBuf> = retry::patiently(LOOKING, || async {
-            retry::transient(LOOKING, || async {
-                active.find(filter.clone()).projection(needed()).await?.try_collect().await
-            })
-            .await
-        })
-        .await?;
+        let found = holders_of(&self.acknowledged_orders(), &ids, LOOKING).await?;
         let noted = orders.iter().filter(|untold| untold.is_being_made_known());
         let noted: HashSet<_> = noted.map(|untold| untold.order.id).collect();
         let holder = |document: &RawDocumentBuf| {
@@ -373,6 +365,19 @@ impl Store {
         let options = mongodb::options::CollectionOptions::builder().read_concern(ReadConcern::majority());
         self.database.collection_with_options(ORDERS, options.build())
     }
+}
+
+/// The documents in `orders` that hold these tickets.
+pub(super) async fn holders_of(
+    orders: &Collection<RawDocumentBuf>,
+    tickets: &[ObjectId],
+    doing: &'static str,
+) -> Result<Vec<RawDocumentBuf>, StoreError> {
+    let filter = doc! { "ticket": { "$in": tickets }, "status": { "$in": statuses(&OrderStatus::ACTIVE) } };
+    retry::patiently(doing, || async {
+        retry::transient(doing, || async { orders.find(filter.clone()).await?.try_collect().await }).await
+    })
+    .await
 }
 
 /// An order with all that is told of one that holds its ticket.

@@ -1,33 +1,17 @@
 //! `migrate`: hand-written manifests become an OrdersService that `render` takes, as their author meant; or what cannot be
 //! said is named with advice that works when it is followed literally.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::cluster::{root, yaml_documents};
+use crate::{
+    cluster::{root, yaml_documents},
+    render::program,
+};
 
 /// The exit code when something is left to do.
 const LEFT: i32 = 3;
-
-fn program(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_orders-operator"))
-        .args(arguments)
-        .env_remove("DEFAULT_IMAGE")
-        .env_remove("KUBECONFIG")
-        .current_dir(root())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
-}
 
 /// What `migrate` gives.
 struct Migrated {

@@ -24,9 +24,9 @@ spec:
     client: {service: client-srv}
 ";
 
-fn render(arguments: &[&str], input: &str) -> Output {
+/// Runs the program with this input, without a cluster.
+pub(crate) fn program(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_orders-operator"))
-        .arg("render")
         .args(arguments)
         .env_remove("DEFAULT_IMAGE")
         .env_remove("KUBECONFIG")
@@ -38,6 +38,10 @@ fn render(arguments: &[&str], input: &str) -> Output {
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
+}
+
+fn render(arguments: &[&str], input: &str) -> Output {
+    program(&[&["render"], arguments].concat(), input)
 }
 
 fn rendered(arguments: &[&str], input: &str) -> String {
