@@ -171,7 +171,7 @@ def go_program(name):
     """The path of a program whose Go module is the folder dev/NAME: its own source, or a package that it pins."""
     pin, source = VERSIONS["go-programs"][name], DEV / name
     own = pin.get("flags", [])
-    flags = ["-buildvcs=false", "-ldflags=-s -w", *own]
+    flags = ["-buildvcs=false", *WITHOUT_DEBUG, stamp({}, *STRIPPED), *own]
 
     def build(folder):
         environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}

@@ -187,7 +187,7 @@ fn documents(text: &str) -> Vec<Value> {
 }
 
 proptest! {
-    #![proptest_config(Config { failure_persistence: None, ..Config::with_cases(300) })]
+    #![proptest_config(Config { failure_persistence: None, ..Config::with_cases(100) })]
 
     #[test]
     fn whatever_is_changed_in_the_documents_nothing_is_lost_and_nothing_panics(

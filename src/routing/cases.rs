@@ -2,7 +2,7 @@
 
 use proptest::test_runner::Config;
 
-/// 2,000, unless `PROPTEST_CASES` says otherwise.
+/// 1,000, unless `PROPTEST_CASES` says otherwise.
 pub(super) fn cases() -> Config {
-    Config::with_cases(2_000)
+    Config::with_cases(1_000)
 }

@@ -28,7 +28,10 @@ use kube::{
 };
 use orders_operator::crd::{ConditionType, OrdersService, find_condition};
 use serde_json::{Value, json};
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::{Mutex, OnceCell},
+    time::sleep,
+};
 
 use crate::{stranger, watchdog, way::Way};
 
@@ -69,17 +72,25 @@ impl TestNamespace {
         let kubeconfig = std::env::var("KUBECONFIG").expect(
             "KUBECONFIG is not set: run `make test`, or `dev/bed up api` and `dev/bed exec -- cargo test`",
         );
-        let this = Self::create_at(test, &kubeconfig).await;
-        stranger::look_out(client(this.kubeconfig.clone()));
-        this
+        // Nobody removes it there. To apply it for each test would have the API server compile its rules each time.
+        static CRD: OnceCell<()> = OnceCell::const_new();
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+        let client = client(kubeconfig.clone()).await;
+        CRD.get_or_init(|| install_crd(&client)).await;
+        stranger::look_out(self::client(kubeconfig.clone()));
+        Self::create_with(test, client, kubeconfig).await
     }
 
     /// As [`Self::create`], in the cluster of this kubeconfig.
     pub async fn create_at(test: &str, kubeconfig: &str) -> Self {
-        watchdog::watch();
         let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
         let client = client(kubeconfig.clone()).await;
         install_crd(&client).await;
+        Self::create_with(test, client, kubeconfig).await
+    }
+
+    async fn create_with(test: &str, client: Client, kubeconfig: Kubeconfig) -> Self {
+        watchdog::watch();
         let name = format!("it-{test}-{:06x}", fastrand::u32(..0x100_0000));
         let namespace = serde_json::from_value(json!({
             "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
@@ -476,8 +487,13 @@ impl Drop for Process {
     }
 }
 
-/// The objects of the chart, rendered by helm with these arguments.
+/// The objects of the chart but the CRD, which takes longer to read than all others; rendered by helm with these arguments.
 pub fn chart(arguments: &[&str], release: &str) -> Vec<Value> {
+    chart_with_crd(&[&["--set", "crds.enabled=false"], arguments].concat(), release)
+}
+
+/// The objects of the chart, rendered by helm with these arguments.
+pub fn chart_with_crd(arguments: &[&str], release: &str) -> Vec<Value> {
     let output = helm_template(arguments, release);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     yaml_documents(&String::from_utf8(output.stdout).unwrap())

@@ -6,7 +6,7 @@ use clap::{Args, Command};
 use orders_operator::{api::ServeArgs, controller::ControllerArgs, crd::RESERVED_ENV, sweeper::SweeperArgs};
 use serde_json::Value;
 
-use crate::cluster::{chart, refused_chart, root, yaml_documents};
+use crate::cluster::{chart, chart_with_crd, refused_chart, root, yaml_documents};
 
 fn file(path: &str) -> Vec<Value> {
     yaml_documents(
@@ -52,13 +52,13 @@ fn the_operator_pod_has_both_containers_with_probes_and_passes_the_restricted_st
 fn the_chart_installs_the_crd_unless_told_not_to_and_keeps_it() {
     let crd =
         |objects: Vec<Value>| objects.into_iter().find(|object| object["kind"] == "CustomResourceDefinition");
-    let kept = crd(chart(&[], "release")).unwrap();
+    let kept = crd(chart_with_crd(&[], "release")).unwrap();
     assert_eq!(kept["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
     let spec: Value = file("crds/ordersservices.yaml").remove(0)["spec"].take();
     assert_eq!(kept["spec"], spec);
-    let dropped = crd(chart(&["--set", "crds.keep=false"], "release")).unwrap();
+    let dropped = crd(chart_with_crd(&["--set", "crds.keep=false"], "release")).unwrap();
     assert!(dropped["metadata"].get("annotations").is_none());
-    assert!(crd(chart(&["--set", "crds.enabled=false"], "release")).is_none());
+    assert!(crd(chart_with_crd(&["--set", "crds.enabled=false"], "release")).is_none());
 }
 
 #[test]

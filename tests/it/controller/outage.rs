@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use futures::future::join_all;
@@ -16,6 +17,7 @@ use kube::{
 };
 use orders_operator::crd::ConditionType::*;
 use serde_json::json;
+use tokio::time::interval;
 
 use super::MONGO;
 use crate::{
@@ -49,9 +51,10 @@ async fn the_controller_recovers_from_a_killed_api_server_and_from_one_that_has_
     // While it is away, the controller is as alive as ever.
     let away = AtomicBool::new(true);
     let alive = async {
+        let mut looks = interval(Duration::from_millis(20));
         while away.load(Ordering::SeqCst) {
             assert!(controller.admin("/livez").await.ends_with("ok\n"));
-            tokio::task::yield_now().await;
+            looks.tick().await;
         }
     };
     let outage = async {
