@@ -94,7 +94,7 @@ chaos-events: ## Kill, freeze and restart what carries events, and judge what wa
 	@$(BED) up mongo spare nats stan && for broker in $(or $(BROKER),jetstream nats_streaming); do \
 	  for seed in $(or $(SEED),1 2 3); do \
 	    CHAOS_SEED=$$seed CHAOS_SECONDS=$(or $(SECONDS),600) $(BED) exec -- dev/locked \
-	      cargo test --locked --test it -- events_chaos::on_$$broker --nocapture || exit 1; done; done
+	      cargo test --locked --test it -- chaos::events::on_$$broker --nocapture || exit 1; done; done
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, docs/openapi.json, what is made of the chart's values, and the book's reference
 	dev/locked cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml

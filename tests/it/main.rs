@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
-mod api_chaos;
 mod api_errors;
 mod api_limits;
 mod api_process;
@@ -14,6 +13,7 @@ mod api_security;
 mod architecture;
 mod bed;
 mod book;
+mod chaos;
 mod chart;
 mod chart_installs;
 mod cluster;
@@ -29,11 +29,9 @@ mod docs;
 mod election;
 mod events;
 mod events_apart;
-mod events_chaos;
 mod events_credentials;
 mod events_flowing;
 mod events_heard;
-mod events_judge;
 mod events_load;
 mod events_optional;
 mod events_publish;
@@ -78,8 +76,6 @@ mod store_settle;
 mod stranger;
 mod streaming;
 mod sweeper;
-mod sweeper_chaos;
-mod sweeper_history;
 mod sweeper_many;
 mod sweeper_once;
 mod sweeper_status;

@@ -22,12 +22,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::events_judge::{Case, Order, Told};
 use crate::{
     api_process::Process,
     bed::{number, restart, seed, setting},
     cluster::PATIENCE,
     events::SUBJECTS,
-    events_judge::{Case, Order, Told},
     mongo::{TestDatabase, cookie},
     nats::{Event, Nats, Streams},
     server::Server,

@@ -1,7 +1,7 @@
 //! A chaos test: sweepers are killed, frozen and stopped, their clocks are wrong, and a database restarts. Every order
 //! must have a correct history, and none may be left over.
 //!
-//! It prints its seed. `CHAOS_SEED=... CHAOS_SECONDS=600 cargo test --test it sweeper_chaos` repeats it, for ten minutes
+//! It prints its seed. `CHAOS_SEED=... CHAOS_SECONDS=600 cargo test --test it chaos::sweeper` repeats it, for ten minutes
 //! instead of one.
 
 use std::{
@@ -21,12 +21,12 @@ use orders_operator::{
 use serde_json::json;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
+use super::sweeper_history::History;
 use crate::{
     bed::{number, restart, seed, setting},
     cluster::{Process, TestNamespace, eventually},
     mongo::{TestDatabase, uri},
     sweeper::service,
-    sweeper_history::History,
 };
 
 /// By how many seconds an order expires later once its payment has begun.
