@@ -287,16 +287,38 @@ def mirror():
     raise BedError("mongo: no Debian mirror in /etc/apt: this bed needs a Debian machine")
 
 
+def rust(arch):
+    """The folder in which Debian's Rust and C compiler are laid out that compile for this architecture."""
+    pin = VERSIONS["rust"]
+    apt("rust")
+    packages = [*pin["packages"], f"libstd-rust-dev:{arch}", f"libc6-dev-{arch}-cross", pin["gcc"][arch]]
+
+    def build(folder):
+        with step(f"laying out Debian's Rust for {arch}", seconds=120):
+            extract(f"rust-{arch}", pin["suite"], packages, folder / "root", "--architectures=" + ",".join(dict.fromkeys([debian_arch(), arch])))
+
+    return cached(f"tools/rust-{arch}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}", build) / "root"
+
+
+def debian_arch():
+    return subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def extract(part, suite, packages, folder, *options):
+    """Lays out Debian packages of this suite, and what they need, in a folder."""
+    # The signatures are checked; the validity of a mirror's release file may be over.
+    run(part, ["mmdebstrap", "-q", "--variant=extract", *options, f"--include={','.join(packages)}",
+               "--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Languages \"none\"", suite, folder, mirror()],
+        log_of(part))
+
+
 def documentdb():
     """The folder in which PostgreSQL and DocumentDB are laid out, with the libraries that they need."""
     pin = VERSIONS["documentdb"]
 
     def build(folder):
         with step(f"laying out {pin['package']}", seconds=30):
-            # The signatures are checked; the validity of a mirror's release file may be over.
-            run("mongo", ["mmdebstrap", "-q", "--variant=extract", f"--include={pin['package']}",
-                          "--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Languages \"none\"",
-                          pin["suite"], folder / "root", mirror()], log_of("documentdb"))
+            extract("documentdb", pin["suite"], [pin["package"]], folder / "root")
         extensions = folder / "root/usr/share/postgresql" / pin["postgres"] / "extension"
         for control in extensions.glob("*-3.control"):
             # What update-alternatives would have done.

@@ -2,7 +2,6 @@
 import hashlib
 import json
 import os
-import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -58,17 +57,9 @@ def given_binaries(archs):
     return [{"name": f"BINARY_{arch.upper()}", "digest": {"sha256": digest(given_binary(arch))}} for arch in archs if given_binary(arch)]
 
 
-def of_the_toolchain(target):
-    """What is linked into the program and is no crate, in the versions that are here: Rust's own library, and of the C compiler's
-    system glibc and libgcc."""
-    host = re.search(r"^host: (.+)$", output("rustc", "-vV"), re.MULTILINE)[1]
-    compiler = "cc" if target == host else f"{target.split('-')[0]}-linux-gnu-gcc"
-    macros = dict(re.findall(r"^#define (__GLIBC(?:_MINOR)?__) (\d+)$", output(compiler, "-E", "-dM", "-x", "c", "-include", "features.h", "/dev/null"), re.MULTILINE))
-    for name, version, licence in (
-        ("glibc", f"{macros['__GLIBC__']}.{macros['__GLIBC_MINOR__']}", "LGPL-2.1-or-later"),
-        ("libgcc", output(compiler, "-dumpfullversion").strip(), "GPL-3.0-or-later WITH GCC-exception-3.1"),
-        ("rust-std", output("rustc", "--version").split()[1], "MIT OR Apache-2.0"),
-    ):
+def of_the_toolchain(toolchain):
+    """Rust's own library, and glibc and libgcc of the C compiler's system."""
+    for name, version, licence in toolchain.libraries():
         identity = f"pkg:generic/{name}@{version}"
         yield {"type": "library", "bom-ref": identity, "name": name, "version": version, "purl": identity, "licenses": [{"expression": licence}]}
 
@@ -77,8 +68,9 @@ def purl(package):
     return f"pkg:cargo/{package['name']}@{package['version']}"
 
 
-def bill_of_materials(target):
-    """CycloneDX 1.5 of the binary for this target."""
+def bill_of_materials(toolchain):
+    """CycloneDX 1.5 of the binary that this toolchain compiles."""
+    target = toolchain.target
     metadata = json.loads(output("cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target))
     packages = {package["id"]: package for package in metadata["packages"]}
     locked = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
@@ -97,7 +89,7 @@ def bill_of_materials(target):
         return described
 
     ordered = sorted(found, key=lambda identity: purl(packages[identity]))
-    toolchain = list(of_the_toolchain(target))
+    toolchain = list(of_the_toolchain(toolchain))
     dependencies = {purl(packages[identity]): {purl(packages[dep]) for dep in found[identity]} for identity in ordered}
     dependencies[purl(packages[root])] |= {part["bom-ref"] for part in toolchain}
     dependencies |= {part["bom-ref"]: set() for part in toolchain}
@@ -123,7 +115,7 @@ def sums(out):
     return {str(file.relative_to(out)): digest(file) for file in files}
 
 
-def provenance(out, parameters):
+def provenance(out, parameters, compilers):
     """An in-toto statement about all files so far. It is not signed: whoever publishes the release signs it."""
     commit, clean = revision()
     statement = {
@@ -134,7 +126,7 @@ def provenance(out, parameters):
             "buildDefinition": {
                 "buildType": "https://ticketing.dev/orders-operator/make-release/v1",
                 "externalParameters": parameters,
-                "internalParameters": {"rustc": output("rustc", "--version").strip(), "sourcesAreThoseOfTheCommit": clean},
+                "internalParameters": {"rustc": compilers, "sourcesAreThoseOfTheCommit": clean},
                 "resolvedDependencies": [
                     {"name": "source", "digest": {"gitCommit": commit}},
                     {"name": "Cargo.lock", "digest": {"sha256": digest(ROOT / "Cargo.lock")}},
