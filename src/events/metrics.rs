@@ -23,6 +23,7 @@ pub struct Metrics {
     failures: Family<ReasonLabels, Counter>,
     connected: Gauge,
     leads: Gauge,
+    has_leader: Gauge,
     pending: Gauge,
     oldest_pending: Gauge,
 }
@@ -93,6 +94,7 @@ impl Metrics {
             failures: Family::default(),
             connected: Gauge::default(),
             leads: Gauge::default(),
+            has_leader: Gauge::default(),
             pending: Gauge::default(),
             oldest_pending: Gauge::default(),
         };
@@ -125,6 +127,11 @@ impl Metrics {
             metrics.connected.clone(),
         );
         events.register("leads", "1 while this pod publishes", metrics.leads.clone());
+        events.register(
+            "has_leader",
+            "1 while this pod publishes, or has seen that another pod of its database does",
+            metrics.has_leader.clone(),
+        );
         events.register(
             "pending",
             "Orders of this pod's database of which something is to be told, up to 100000",
@@ -161,6 +168,10 @@ impl Metrics {
 
     pub(super) fn connected(&self, is_connected: bool) {
         self.connected.set(is_connected.into());
+        if !is_connected {
+            // Whoever is not connected does not look who leads.
+            self.has_leader.set(0);
+        }
     }
 
     pub(super) fn waiting(&self, orders: u64, oldest: Duration) {
@@ -170,5 +181,11 @@ impl Metrics {
 
     pub(super) fn leads(&self, leads: bool) {
         self.leads.set(leads.into());
+        self.has_leader.set(leads.into());
+    }
+
+    /// Another pod has the lease.
+    pub(super) fn is_led(&self) {
+        self.has_leader.set(1);
     }
 }

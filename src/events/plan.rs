@@ -23,6 +23,13 @@ pub(super) enum Note {
     Refused(OrderId, String),
 }
 
+impl Note {
+    /// Whether an order is told of again.
+    pub(super) fn is_again(&self) -> bool {
+        matches!(self, Self::Told(told) if told.again.is_some())
+    }
+}
+
 /// One step: something is told of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Step {

@@ -28,6 +28,11 @@ use crate::{
 /// The most orders of one round.
 const ROUND: u32 = 2000;
 
+/// How long a round goes on telling; the rest is for the next ones. The orders of one ticket are told one after the other, and
+/// while the broker was away there may have been thousands: what is told is to be noted soon all the same, and a relay that is to
+/// stop must not be in the middle of it.
+const ROUND_LASTS: Duration = Duration::from_secs(1);
+
 /// The shortest time between two looks, unless there is more to tell: changes that are made meanwhile share a round.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -97,6 +102,8 @@ struct Progress {
     told: Vec<Told>,
     refused: Vec<(OrderId, String)>,
     acks: Vec<Ack>,
+    /// Whether there are steps left for the next round.
+    is_cut: bool,
     error: Option<RelayError>,
 }
 
@@ -168,7 +175,7 @@ impl<B: Broker> Relay<'_, B> {
 
     async fn round(&self, published: &HashSet<String>) -> Result<Round, RelayError> {
         let untold = self.store.untold(ROUND).await?;
-        let round = Round { is_full: untold.is_full, orders: untold.orders.len() };
+        let mut round = Round { is_full: untold.is_full, orders: untold.orders.len() };
         if round.orders == 0 {
             return Ok(round);
         }
@@ -182,6 +189,7 @@ impl<B: Broker> Relay<'_, B> {
             all.told.extend(progress.told);
             all.refused.extend(progress.refused);
             all.acks.extend(progress.acks);
+            round.is_full |= progress.is_cut;
             all.error = all.error.or(progress.error);
         }
         self.store.note_told(&all.told).await?;
@@ -195,10 +203,18 @@ impl<B: Broker> Relay<'_, B> {
         Ok(round)
     }
 
-    /// Takes the steps of one ticket, until one fails.
+    /// Takes the steps of one ticket, until one fails or the round is over.
     async fn tell(&self, line: Vec<Step>, now: Timestamp, at: Instant) -> Progress {
         let mut progress = Progress::default();
-        for step in line {
+        // After its former orders the one that holds the ticket is told again, which may be noted with none but these. So all of
+        // that is told and noted together: whoever is next reads back what was published of it.
+        let is_again = line.iter().any(|step| step.note.is_again());
+        for (number, step) in line.into_iter().enumerate() {
+            // Not before the first one, so that each round comes further.
+            if number > 0 && at.elapsed() > ROUND_LASTS && !is_again {
+                progress.is_cut = true;
+                break;
+            }
             if let Some(message) = &step.message {
                 if !self.lead.may_publish() {
                     progress.error = Some(RelayError::LeaseLost);
@@ -226,6 +242,9 @@ impl<B: Broker> Relay<'_, B> {
                 }
                 Note::Refused(order, payment) => progress.refused.push((order, payment)),
             }
+        }
+        if is_again && progress.error.is_some() {
+            progress.told.clear();
         }
         progress
     }

@@ -122,6 +122,7 @@ impl Connected<'_> {
         let wakes = Wakes::new(&self.connection.client, self.store);
         while !self.stop.is_cancelled() {
             let Some((lead, marks)) = take(self.store, broker, self.holder).await? else {
+                self.metrics.is_led();
                 tokio::select! {
                     () = wakes.wait_for_turn(self.store) => {}
                     error = self.connection.lost() => return Err(error.into()),

@@ -12,7 +12,7 @@ use super::{
     database::Store,
     document::{before, date, timestamp},
     error::StoreError,
-    outbox::SINCE,
+    outbox::{REFUSED_SINCE, SINCE},
     own_indexes::{is_untold, untold_keys},
     relay_lease::LEASE,
     retry,
@@ -20,7 +20,7 @@ use super::{
 
 const LOOKING: &str = "looking whether events flow";
 
-/// How old a change must be that is not told, for the events to be stuck.
+/// How old a change or a refusal must be that is not told, for the events to be stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// For how long dead letters are news.
@@ -61,7 +61,7 @@ pub struct EventsTrouble {
 pub struct EventsHealth {
     /// How long ago the one who tells has shown that it does; none if nobody does.
     pub told: Option<Duration>,
-    /// Whether a change has not been told for a minute.
+    /// Whether a change, or the refusal of a payment, has not been told for a minute.
     pub is_stuck: bool,
     /// Why a pod last could not tell.
     pub telling: Option<EventsTrouble>,
@@ -82,7 +82,9 @@ impl Store {
         let lease =
             retry::transient(LOOKING, || async { leases.find_one(doc! { "_id": LEASE }).await }).await?;
         let (orders, mut stuck) = (self.orders(), is_untold());
-        stuck.insert(SINCE, doc! { "$lt": date(before(now, STUCK_AFTER)) });
+        let is_old = doc! { "$lt": date(before(now, STUCK_AFTER)) };
+        // A change and a refusal have a time each.
+        stuck.insert("$or", vec![doc! { SINCE: is_old.clone() }, doc! { REFUSED_SINCE: is_old }]);
         let stuck = retry::transient(LOOKING, || async {
             orders.find_one(stuck.clone()).projection(doc! { "_id": 1 }).hint(Hint::Keys(untold_keys())).await
         })

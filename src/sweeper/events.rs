@@ -79,8 +79,8 @@ fn message(reason: Reason) -> &'static str {
              delete it; tickets and payments are not heard of"
         }
         Reason::OutboxStuck => {
-            "a change of an order has not been told for a minute, though a pod publishes: look at the pods' log, and at \
-             orders_events_lag_seconds"
+            "a change of an order, or the refusal of a payment, has not been told for a minute, though a pod publishes: look at \
+             the pods' log, and at orders_events_lag_seconds"
         }
         Reason::NoPublisher => {
             "no pod publishes events: they do not run, or are just starting. What is to be told waits in the database"

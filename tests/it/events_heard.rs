@@ -10,7 +10,7 @@ use async_nats::jetstream::consumer::{AckPolicy, pull};
 use futures::TryStreamExt;
 use mongodb::{
     IndexModel,
-    bson::{Document, doc, oid::ObjectId},
+    bson::{DateTime, Document, doc, oid::ObjectId},
     options::IndexOptions,
 };
 use reqwest::{Method, StatusCode};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::{
     api_process::Process,
     cluster::eventually,
-    events::{Kind, System, cancel, check_history, on_both, reserve},
+    events::{Kind, System, cancel, check_history, on_both, reserve, reserve_in},
     fault_proxy::{Fault, FaultProxy},
     mongo::{answer, uri},
     nats::Streams,
@@ -210,6 +210,40 @@ async fn payments_complete_orders(kind: Kind) {
     });
     assert_eq!(completed, [&wanted]);
     check_history(&neighbours.system, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_a_payment_was_in_time_is_decided_by_when_the_broker_has_got_it_and_not_by_when_we_hear_of_it()
+ {
+    on_both(payments_in_time).await;
+}
+
+async fn payments_in_time(kind: Kind) {
+    let neighbours = Neighbours::on(kind).await;
+    let database = &neighbours.system.database;
+    let silent = neighbours.system.silent_store().await;
+    let mut orders = Vec::new();
+    for _ in 0..2 {
+        orders.push(reserve_in(&silent, database.ticket().await).await.to_string());
+    }
+    // There is no pod until both of them are over, and no sweeper.
+    neighbours.pay("p1", &orders[0]).await;
+    let end = DateTime::from_millis(DateTime::now().timestamp_millis() + 5);
+    database.orders().update_many(doc! {}, doc! { "$set": { "expiresAt": end } }).await.unwrap();
+    eventually("their time is over", || async { (DateTime::now() > end).then_some(()) }).await;
+    neighbours.pay("p2", &orders[1]).await;
+
+    let pod = neighbours.system.pod();
+    pod.wait_until_ready(true).await;
+    neighbours.all_heard().await;
+    neighbours.system.all_told().await;
+    let early = database.stored(&orders[0]).await;
+    assert_eq!(
+        (early.get_str("status").ok(), early.get_str("paymentId").ok()),
+        (Some("complete"), Some("p1"))
+    );
+    assert_eq!(database.stored(&orders[1]).await.get_str("status").ok(), Some("created"));
+    assert_eq!(neighbours.refused().await, [("p2".to_owned(), "too-late".to_owned())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

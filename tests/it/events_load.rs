@@ -20,7 +20,7 @@ use crate::{
     bed::number,
     cluster::eventually,
     events::{System, cancel, check_history, reserve},
-    nats::Nats,
+    nats::{Nats, NatsCluster},
 };
 
 const BUYERS: usize = 6;
@@ -120,6 +120,40 @@ async fn while_the_broker_is_away_under_load_every_request_is_answered_and_all_i
             "requests, p50, p99: before {before:?}, while the broker was away {meanwhile:?}, afterwards {:?}",
             load.times()
         );
+    };
+    tokio::join!(load.run(&system), disturb);
+    check_history(&system, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_server_of_a_cluster_that_leads_the_stream_is_killed_all_is_told_by_the_others() {
+    let mut cluster = NatsCluster::start().await;
+    let system = System::with(cluster.urls()).await;
+    let pod = || system.pod_set(&[("NATS_STREAM_REPLICAS", "3")]);
+    let load = Load::over(vec![pod(), pod()]);
+    for pod in &*load.pods.read().await {
+        pod.wait_until_ready(true).await;
+    }
+    let told = async || {
+        let mut told = 0;
+        for pod in &*load.pods.read().await {
+            told += pod.metric("orders_events_published_total{subject=\"order:created\"}").await;
+        }
+        told
+    };
+    let disturb = async {
+        let (leader, keep) = eventually("all three keep the stream", || cluster.leader(&system.stream)).await;
+        assert_eq!(keep, 3);
+        eventually("events flow", || async { (told().await > 20).then_some(()) }).await;
+        cluster.server(leader).kill();
+        load.more(60).await;
+        let (next, _) = eventually("another one leads the stream", || cluster.leader(&system.stream)).await;
+        assert_ne!(next, leader);
+        let before = told().await;
+        eventually("events flow again", || async { (told().await > before + 20).then_some(()) }).await;
+        cluster.server(leader).restart().await;
+        load.more(60).await;
+        load.end();
     };
     tokio::join!(load.run(&system), disturb);
     check_history(&system, false).await;

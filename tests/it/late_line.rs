@@ -1,11 +1,14 @@
 //! A line to a server that may hold what a client sends, and deliver it later, though the client is gone by then: what
 //! happens to whatever a process had handed to its socket, or to its client, before it was frozen.
 
+use std::time::Duration;
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::JoinSet,
+    time::sleep,
 };
 
 use crate::cluster::eventually;
@@ -28,6 +31,11 @@ struct Counts {
 impl LateLine {
     /// A line to the server at this address.
     pub async fn to(server: String) -> Self {
+        Self::slow(server, Duration::ZERO).await
+    }
+
+    /// A line on which whatever a client sends takes so long.
+    pub async fn slow(server: String, takes: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (holds, held) = watch::channel(false);
@@ -38,7 +46,7 @@ impl LateLine {
             while let Ok((client, _)) = listener.accept().await {
                 let (held, counting) = (held.clone(), counting.clone());
                 let upstream = TcpStream::connect(&server).await.unwrap();
-                connections.spawn(connect(client, upstream, held, counting));
+                connections.spawn(connect(client, upstream, takes, held, counting));
             }
         });
         Self { port, holds, counts, _tasks: tasks }
@@ -68,6 +76,7 @@ impl LateLine {
 async fn connect(
     client: TcpStream,
     upstream: TcpStream,
+    takes: Duration,
     mut holds: watch::Receiver<bool>,
     counting: watch::Sender<Counts>,
 ) {
@@ -105,6 +114,7 @@ async fn connect(
                 counting.send_modify(|counts| counts.held += 1);
             }
             drop(holds.wait_for(|holds| !holds).await);
+            sleep(takes).await;
             if to_server.write_all(&chunk).await.is_err() {
                 break;
             }

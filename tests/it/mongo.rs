@@ -102,6 +102,11 @@ impl TestDatabase {
         self.raw.collection("relays")
     }
 
+    /// A collection of somebody else's.
+    pub(crate) fn collection(&self, name: &str) -> Collection<Document> {
+        self.raw.collection(name)
+    }
+
     /// The server's query plan for `command`.
     pub(crate) async fn explain(&self, command: Document) -> String {
         let explain = doc! { "explain": command, "verbosity": "queryPlanner" };

@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use mongodb::bson::doc;
+use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use orders_operator::{import::OnError, order::ReservationTerms, store::Transitioned};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -148,6 +148,10 @@ async fn mongoose_can_save_an_order_that_it_has_read_after_our_change() {
         let api = TestApi::new().await;
         let id = api.reserved("u1", api.ticket().await).await;
         api.cancel("u1", &id).await;
+        // As where events are on.
+        let noted = doc! { "$set": { "outbox": { "since": DateTime::now(), "created": 20 } } };
+        let of_order = doc! { "_id": ObjectId::parse_str(&id).unwrap() };
+        api.orders().update_one(of_order, noted).await.unwrap();
         // What the Node.js service does with a late payment.
         let mut fresh = Node::start(&api, kind, &["move", &id, "complete"]);
         assert_eq!(fresh.next_line()["version"], 1);
@@ -156,6 +160,11 @@ async fn mongoose_can_save_an_order_that_it_has_read_after_our_change() {
         assert_eq!((&saved["status"], &saved["version"]), (&json!("complete"), &json!(2)), "mongoose {kind}");
         assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, saved, "mongoose {kind}");
         assert_eq!(api.cancel("u1", &id).await.0, StatusCode::BAD_REQUEST, "it is complete for us too");
+        assert_eq!(saved.get("outbox"), None);
+        assert!(
+            api.stored(&id).await.contains_key("outbox"),
+            "mongoose {kind} has removed what is to be told"
+        );
     }
 }
 

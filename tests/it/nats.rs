@@ -92,6 +92,40 @@ impl Drop for Nats {
     }
 }
 
+/// Three servers that are a cluster, each of which keeps what it has when it is killed.
+pub struct NatsCluster(Vec<Nats>);
+
+impl NatsCluster {
+    pub async fn start() -> Self {
+        let ports = [free_port(), free_port(), free_port()];
+        let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
+        let mut servers = Vec::new();
+        for (number, port) in ports.iter().enumerate() {
+            let cluster = format!("name: ticketing, listen: \"127.0.0.1:{port}\", routes: [{routes}]");
+            servers.push(Nats::with(&format!("server_name: {number}\ncluster {{ {cluster} }}\n")).await);
+        }
+        Self(servers)
+    }
+
+    /// The URLs of all three.
+    pub fn urls(&self) -> String {
+        self.0.iter().map(Nats::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// The one that leads a stream, of so many that keep it; none while nobody does.
+    pub async fn leader(&self, stream: &str) -> Option<(usize, usize)> {
+        let streams = Streams::of(&self.urls()).await;
+        let found = streams.0.get_stream(stream).await.ok()?;
+        let info = found.cached_info();
+        let leader = info.cluster.as_ref()?.leader.as_ref()?.parse().ok()?;
+        Some((leader, info.config.num_replicas))
+    }
+
+    pub fn server(&mut self, number: usize) -> &mut Nats {
+        &mut self.0[number]
+    }
+}
+
 /// One event of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -104,8 +138,9 @@ pub struct Event {
 pub struct Streams(pub jetstream::Context);
 
 impl Streams {
-    pub async fn of(url: &str) -> Self {
-        Self(jetstream::new(async_nats::connect(url).await.unwrap()))
+    pub async fn of(urls: &str) -> Self {
+        let urls: Vec<_> = urls.split(',').collect();
+        Self(jetstream::new(async_nats::connect(urls).await.unwrap()))
     }
 
     /// Makes a stream that takes something for a duplicate for a moment only.

@@ -11,6 +11,7 @@ use orders_operator::{
 
 use crate::{
     cluster::eventually,
+    fault_proxy::FaultProxy,
     mongo::{TestDatabase, uri},
 };
 
@@ -190,6 +191,29 @@ async fn the_oldest_change_or_refusal_that_is_to_be_told_says_how_far_back_to_lo
 }
 
 #[tokio::test]
+async fn events_are_stuck_once_a_change_or_a_refusal_has_not_been_told_for_a_minute() {
+    let (database, store) = with_events().await;
+    let is_stuck = async || store.events_health().await.unwrap().is_stuck;
+    let older = async |field: &str| {
+        let long_ago = DateTime::from_millis(DateTime::now().timestamp_millis() - 120_000);
+        database.orders().update_one(doc! {}, doc! { "$set": { field: long_ago } }).await.unwrap();
+    };
+    let id = reserve(&store, database.ticket().await).await;
+    assert!(!is_stuck().await, "it was made just now");
+    older("outbox.since").await;
+    assert!(is_stuck().await);
+    cancel(&store, id).await;
+    store.note_told(&[told(id, 1)]).await.unwrap();
+    // A refusal alone is no change of the order.
+    store.settle(id, "p1", Timestamp::now(), &ReservationTerms::default()).await.unwrap();
+    assert!(!is_stuck().await, "it was refused just now");
+    older("outbox.refused.0.since").await;
+    assert!(is_stuck().await);
+    store.note_refusal_told(id, "p1").await.unwrap();
+    assert!(!is_stuck().await);
+}
+
+#[tokio::test]
 async fn whatever_comes_before_an_order_is_read_with_it_however_small_the_batch() {
     let (database, store) = with_events().await;
     let ticket = database.ticket().await;
@@ -225,6 +249,24 @@ async fn whatever_comes_before_an_order_is_read_with_it_however_small_the_batch(
     }
     assert_eq!(order_of_telling.last(), Some(&last));
     assert_eq!(order_of_telling.len(), 7);
+}
+
+#[tokio::test]
+async fn what_is_to_be_told_is_read_as_a_majority_of_the_servers_has_it() {
+    let (database, store) = with_events().await;
+    let id = reserve(&store, database.ticket().await).await;
+    let proxy = FaultProxy::start().await;
+    let relay = proxy.store(&database).await.with_events();
+    assert_eq!(untold(&relay).await, [(id, vec![CREATED])]);
+    relay.oldest_untold().await.unwrap();
+    let mut reads = proxy.seen("find");
+    reads.retain(|find| find.get_str("find").is_ok_and(|collection| collection == "orders"));
+    // Both looks at what is to be told, and those for the oldest change and the oldest refusal.
+    assert_eq!(reads.len(), 4, "{reads:?}");
+    for read in reads {
+        let concern = read.get_document("readConcern").and_then(|concern| concern.get_str("level"));
+        assert_eq!(concern.ok(), Some("majority"), "{read}");
+    }
 }
 
 #[tokio::test]

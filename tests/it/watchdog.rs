@@ -56,7 +56,11 @@ impl Drop for Test {
 
 /// Ends the run once a test takes longer than any should: `TEST_DEADLINE_SECONDS` (900), and what the longer runs add.
 fn end_hanging_tests() {
-    let longer = ["CHAOS_SECONDS", "DUEL_SECONDS"].map(|name| number(name, 0)).into_iter().max().unwrap_or(0);
+    let longer = ["AWAY_SECONDS", "CHAOS_SECONDS", "DUEL_SECONDS"]
+        .map(|name| number(name, 0))
+        .into_iter()
+        .max()
+        .unwrap_or(0);
     let deadline = Duration::from_secs(number("TEST_DEADLINE_SECONDS", 900) + longer);
     loop {
         thread::sleep(Duration::from_secs(1));

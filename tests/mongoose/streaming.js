@@ -8,6 +8,13 @@ const { Listener, Publisher } = require('@sgtickets/common');
 const [url, cluster, client, queue, ...subjects] = process.argv.slice(2);
 const tell = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
+// The server may send the first messages before it answers the subscription, and only that answer says where to acknowledge:
+// before it the client throws.
+const acknowledge = (message) => {
+  if (message.subscription.ackInbox) message.ack();
+  else message.subscription.once('ready', () => message.ack());
+};
+
 class Heard extends Listener {
   constructor(stan, subject) {
     super(stan);
@@ -18,7 +25,7 @@ class Heard extends Listener {
   onMessage(data, message) {
     const [sequence, published] = [message.getSequence(), message.getTimestampRaw()];
     tell({ heard: this.subject, data, sequence, published });
-    message.ack();
+    acknowledge(message);
   }
 }
 

@@ -14,6 +14,9 @@ use crate::Result;
 /// As many as the product has waiting for their acknowledgement.
 const IN_FLIGHT: usize = 2000;
 
+/// The durable consumer of the pods.
+const DURABLE: &str = "orders-service";
+
 /// A stream of its own, with subjects of its own.
 pub struct Broker {
     pub client: Client,
@@ -73,6 +76,13 @@ impl Broker {
             ack?;
         }
         Ok(())
+    }
+
+    /// How many messages the pods have not acknowledged; none before they listen.
+    pub async fn unheard(&self) -> Option<u64> {
+        let stream = self.context.get_stream(&self.stream).await.ok()?;
+        let info = stream.consumer_info(DURABLE).await.ok()?;
+        Some(info.num_pending + u64::try_from(info.num_ack_pending).unwrap_or(u64::MAX))
     }
 
     pub async fn delete(&self) {

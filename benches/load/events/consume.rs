@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mongodb::bson::doc;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -26,44 +27,63 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     broker.publish("ticket:created", (0..count).map(ticket)).await?;
     let started = Instant::now();
     let serve = Serve::start_with(&broker.settings()).await?;
-    while db.tickets.estimated_document_count().await? < count {
+    while broker.unheard().await != Some(0) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let ours = per_second(count, started.elapsed());
     let (memory, peak) = memory_of(serve.pid());
+    let stored = db.tickets.count_documents(doc! {}).await?;
+    if stored != count {
+        return Err(format!("{stored} of {count} tickets are stored").into());
+    }
     drop(serve);
     broker.delete().await;
 
-    db.drop().await?;
-    let broker = Broker::open().await?;
-    broker.make().await?;
-    broker.publish("ticket:created", (0..of_node).map(ticket)).await?;
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/events/listener.js");
-    let started = Instant::now();
-    let listener = Command::new("node")
-        .arg(script)
-        .args([&broker.url, &broker.stream, &broker.subject("ticket:created"), &of_node.to_string()])
-        .env("MONGO_URI", uri()?)
-        .env("MONGO_DATABASE", NAME)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .status();
-    if !listener.await?.success() {
-        return Err("the listener in Node.js failed".into());
-    }
-    let node = per_second(of_node, started.elapsed());
-    broker.delete().await;
+    // As the course does, which handles at the same time whatever the broker sends; and one after the other, as is usual on JetStream.
+    let node = heard_by_node(db, of_node, "together").await?;
+    let one_by_one = heard_by_node(db, of_node, "one by one").await?;
     println!(
         "{count} tickets: {ours:.0}/s, memory {:.1} MB, at its peak {:.1} MB; Node.js with mongoose ({of_node} of them): \
-         {node:.0}/s; ours is {:.1} times as fast",
+         {node:.0}/s, one by one {one_by_one:.0}/s; ours is {:.1} and {:.1} times as fast",
         mb(memory),
         mb(peak),
-        ours / node
+        ours / node,
+        ours / one_by_one
     );
     Ok(json!({
         "tickets": count, "per_second": ours, "rss_kb": memory, "peak_rss_kb": peak,
-        "node_tickets": of_node, "node_per_second": node, "ratio": ours / node,
+        "node_tickets": of_node, "node_per_second": node, "node_one_by_one_per_second": one_by_one,
+        "ratio": ours / node, "ratio_one_by_one": ours / one_by_one,
     }))
+}
+
+/// How many tickets per second the listener in Node.js writes, without its start.
+async fn heard_by_node(db: &Db, count: u64, how: &str) -> Result<f64> {
+    db.drop().await?;
+    let broker = Broker::open().await?;
+    broker.make().await?;
+    broker.publish("ticket:created", (0..count).map(ticket)).await?;
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/events/listener.js");
+    let listener = Command::new("node")
+        .arg(script)
+        .args([&broker.url, &broker.stream, &broker.subject("ticket:created"), &count.to_string(), how])
+        .env("MONGO_URI", uri()?)
+        .env("MONGO_DATABASE", NAME)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    if !listener.status.success() {
+        return Err("the listener in Node.js failed".into());
+    }
+    let stored = db.tickets.count_documents(doc! {}).await?;
+    if stored != count {
+        return Err(format!("the listener in Node.js has stored {stored} of {count} tickets").into());
+    }
+    broker.delete().await;
+    let seconds: f64 = String::from_utf8(listener.stdout)?.trim().parse()?;
+    Ok(per_second(count, Duration::from_secs_f64(seconds)))
 }
 
 fn ticket(number: u64) -> (String, Vec<u8>) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mongodb::bson::{DateTime, RawDocumentBuf, doc, oid::ObjectId, rawdoc};
 use serde_json::{Value, json};
 
-use super::{EventsLoad, broker::Broker, per_second};
+use super::{EventsLoad, broker::Broker, forget_leader, per_second};
 use crate::{
     Result,
     database::{Db, Kind, id},
@@ -19,23 +19,17 @@ const BATCH: usize = 1000;
 
 pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     let count = load.pending;
-    db.drop().await?;
+    // In a stream of its own: the product reads back what it may have published itself.
     let broker = Broker::open().await?;
     broker.make().await?;
-    // It makes the indexes.
-    drop(Serve::start_with(&broker.settings()).await?);
-    let event = |number: u64| {
-        let event = json!({
-            "id": id(Kind::Order, number).to_hex(), "version": 0, "status": "created", "userId": "u",
-            "expiresAt": "2026-11-22T17:29:24.464Z", "ticket": { "id": id(Kind::Sold, number).to_hex(), "price": 20 },
-        });
-        (format!("bare:{number}"), event.to_string().into_bytes())
-    };
     let started = Instant::now();
-    broker.publish("order:updated", (0..count).map(event)).await?;
+    broker.publish("order:created", (0..count).map(event)).await?;
     let publish = per_second(count, started.elapsed());
+    broker.delete().await;
 
-    store(db, count).await?;
+    let broker = Broker::open().await?;
+    broker.make().await?;
+    store(db, &broker, count).await?;
     let started = Instant::now();
     let ids: Vec<ObjectId> = (0..count).map(|number| id(Kind::Order, number)).collect();
     for ids in ids.chunks(BATCH) {
@@ -44,9 +38,9 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     }
     let clear = per_second(count, started.elapsed());
 
-    db.orders.delete_many(doc! {}).await?;
-    store(db, count).await?;
+    store(db, &broker, count).await?;
     let started = Instant::now();
+    // Its start is part of it, since it publishes at once.
     let serve = Serve::start_with(&broker.settings()).await?;
     while db.orders.count_documents(doc! { "outbox": { "$exists": true } }).limit(1).await? > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -68,7 +62,21 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     }))
 }
 
-async fn store(db: &Db, count: u64) -> Result<()> {
+/// What is told of one of the orders.
+fn event(number: u64) -> (String, Vec<u8>) {
+    let order = id(Kind::Order, number).to_hex();
+    let event = json!({
+        "id": order, "version": 0, "status": "created", "userId": "u",
+        "expiresAt": "2026-11-22T17:29:24.464Z", "ticket": { "id": id(Kind::Sold, number).to_hex(), "price": 20 },
+    });
+    (format!("{order}:0"), event.to_string().into_bytes())
+}
+
+/// Stores the orders in an empty database with the indexes of the product.
+async fn store(db: &Db, broker: &Broker, count: u64) -> Result<()> {
+    db.drop().await?;
+    drop(Serve::start_with(&broker.settings()).await?);
+    forget_leader(db).await?;
     let order = |number: u64| -> RawDocumentBuf {
         rawdoc! {
             "_id": id(Kind::Order, number), "userId": "u", "status": "created", "version": 0,

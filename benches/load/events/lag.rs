@@ -21,8 +21,8 @@ use crate::{
     process::{Serve, Sweeper},
 };
 
-/// How long the last events may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one event may take after the one before it, and the first one.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     let mut found = Vec::new();
@@ -59,10 +59,14 @@ async fn of_reservations(db: &Db, load: &EventsLoad, rate: u64) -> Result<Value>
     let broker = Broker::open().await?;
     let serve = Serve::start_with(&broker.settings()).await?;
     let count = rate * load.seconds;
-    db.store_tickets(Kind::Free, 0..count).await?;
-    let tickets = Tickets::new(0..count);
-    let messages = broker.client.subscribe(broker.subject("order:created")).await?;
+    db.store_tickets(Kind::Free, 0..count + 1).await?;
+    let mut messages = broker.client.subscribe(broker.subject("order:created")).await?;
     broker.client.flush().await?;
+    // Until it publishes at all.
+    let first = Tickets::new(count..count + 1);
+    Connection::open(serve.address, 201, reservations(&first)).await?.request().await?;
+    timeout(PATIENCE, messages.next()).await?;
+    let tickets = Tickets::new(0..count);
     let arriving = tokio::spawn(arrivals(messages, usize::try_from(count)?));
     let (mut answered, started) = (JoinSet::new(), Instant::now());
     for number in 0..load.connections {
@@ -110,8 +114,10 @@ async fn of_expiries(db: &Db, load: &EventsLoad, rate: u64) -> Result<Value> {
     let messages = broker.client.subscribe(broker.subject("order:cancelled")).await?;
     broker.client.flush().await?;
     let arriving = tokio::spawn(arrivals(messages, usize::try_from(count)?));
-    let (begin, now) = (Instant::now() + Duration::from_secs(3), DateTime::now());
-    let due = |number: u64| 3000 + number * 1000 / rate;
+    // Storing them takes a while.
+    let begin_in = 3000 + count / 2;
+    let (begin, now) = (Instant::now() + Duration::from_millis(begin_in), DateTime::now());
+    let due = |number: u64| begin_in + number * 1000 / rate;
     let numbers: Vec<_> = (0..count).collect();
     for numbers in numbers.chunks(1000) {
         let order = |number: &u64| {
@@ -123,9 +129,12 @@ async fn of_expiries(db: &Db, load: &EventsLoad, rate: u64) -> Result<Value> {
         };
         db.orders.insert_many(numbers.iter().map(order)).ordered(false).await?;
     }
+    if Instant::now() > begin {
+        return Err("storing the orders took longer than until the first of them expires".into());
+    }
     let arrived = arriving.await??;
     let lag = |number: u64| {
-        let due = begin + Duration::from_millis(due(number) - 3000);
+        let due = begin + Duration::from_millis(due(number) - begin_in);
         let arrived = arrived.get(&id(Kind::Order, number).to_hex())?;
         Some(arrived.saturating_duration_since(due).as_secs_f64())
     };

@@ -8,6 +8,7 @@
 //! drain    many changes that wait to be told
 //! consume  many tickets that wait to be heard of
 //! idle     what pods cost that have nothing to do
+//! line     counts what they ask the database
 //! ```
 
 mod broker;
@@ -15,11 +16,13 @@ mod consume;
 mod drain;
 mod idle;
 mod lag;
+mod line;
 mod post;
 
 use std::time::Duration;
 
 use clap::Args;
+use mongodb::bson::{Document, doc};
 use serde_json::{Map, Value};
 
 use crate::{Result, database::Db, report::write};
@@ -82,6 +85,12 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<()> {
         results.insert(part.clone(), found);
     }
     write("events", &results.into())
+}
+
+/// Forgets who publishes, since a pod that was killed would keep others from it for six seconds, and up to where it has read.
+async fn forget_leader(db: &Db) -> Result<()> {
+    db.database.collection::<Document>("relays").delete_many(doc! {}).await?;
+    Ok(())
 }
 
 /// The value below which so many percent are.
