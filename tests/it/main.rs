@@ -62,6 +62,7 @@ mod nats;
 mod orders_check;
 mod packaging;
 mod pki;
+mod planes;
 mod release;
 mod render;
 mod rights;
