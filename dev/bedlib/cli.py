@@ -27,6 +27,7 @@ EXAMPLES = """parts:
   node       a cluster of one node with a kubelet, in namespaces of its own
   ingress    Traefik in that cluster, published on 127.0.0.1 (brings up the node too)
   planes     the programs Traefik and nginx, which tests start themselves
+  more-planes  likewise Contour, Envoy, HAProxy and Caddy
 
 examples:
   dev/bed up                              api and mongo: what most tests need

@@ -262,8 +262,27 @@ class Planes:
         pass
 
 
+class MorePlanes(Planes):
+    """Contour with Envoy, HAProxy and Caddy as programs, for tests of which building the first takes too long for each run."""
+
+    name = "more-planes"
+
+    def build(self):
+        tools.apt(self.name)
+        for program in ("envoy", "caddy"):
+            tools.pypi_tool(program)
+        tools.debian_files("haproxy")
+        tools.go_files("contour-crds")
+        tools.go_tool("contour")
+
+    def environment(self):
+        return {"CONTOUR": str(tools.go_tool("contour")), "CONTOUR_CRDS": str(tools.go_files("contour-crds") / "01-crds.yaml"),
+                "ENVOY": str(tools.pypi_tool("envoy")), "HAPROXY": str(tools.debian_files("haproxy") / "usr/sbin/haproxy"),
+                "CADDY": str(tools.pypi_tool("caddy"))}
+
+
 # In the order in which they come up; they go down in the other.
-PARTS = {part.name: part for part in (Api, SpareApi, BareApi, Kwok, Mongo, Spare, Nats, Stan, Node, Ingress, Planes)}
+PARTS = {part.name: part for part in (Api, SpareApi, BareApi, Kwok, Mongo, Spare, Nats, Stan, Node, Ingress, Planes, MorePlanes)}
 NEEDS = {"ingress": ["node"]}
 
 

@@ -32,7 +32,7 @@ const COURSE: [(&str, &str); 5] = [
 ];
 
 /// nginx with these virtual hosts, each of them locations that answer with a name.
-fn nginx(hosts: &[(String, String)]) -> Server {
+pub(crate) fn nginx(hosts: &[(String, String)]) -> Server {
     let port = free_port();
     let mut servers = String::new();
     for (host, locations) in hosts {
@@ -122,7 +122,7 @@ fn by_text_in_any_case(prefix: &str, request: &str) -> bool {
 }
 
 /// A list without two paths that some server takes for one.
-fn distinct(paths: Vec<String>) -> Vec<String> {
+pub(crate) fn distinct(paths: Vec<String>) -> Vec<String> {
     let mut seen = std::collections::BTreeSet::new();
     paths.into_iter().filter(|path| seen.insert(normal(path).to_lowercase())).collect()
 }

@@ -108,6 +108,57 @@ fn messages(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
+/// The row of the table of data planes in `docs/ingress.md` that begins with this.
+fn row_of_data_plane<'a>(page: &'a str, plane: &str) -> &'a str {
+    let rows = page.lines().skip_while(|line| !line.starts_with("| data plane |"));
+    let mut rows = rows.take_while(|line| line.starts_with('|'));
+    rows.find(|row| row.starts_with(&format!("| {plane}"))).unwrap_or_else(|| panic!("no row of {plane}"))
+}
+
+#[test]
+fn the_page_about_ingress_controllers_has_the_versions_that_are_run_and_modelled() {
+    let page = read("docs/ingress.md");
+    let pinned = read("dev/versions.toml");
+    for (plane, program) in [
+        ("Traefik,", "traefik"),
+        ("Traefik's", "traefik"),
+        ("Contour", "contour"),
+        ("Contour", "envoy"),
+        ("Caddy", "caddy"),
+    ] {
+        let begin = format!("{program} = {{");
+        let pin = pinned.lines().find(|line| line.starts_with(&begin)).unwrap();
+        let version = pin.split_once("version = \"").and_then(|(_, rest)| rest.split('"').next()).unwrap();
+        let version = version.trim_start_matches('v');
+        let row = row_of_data_plane(&page, plane);
+        assert!(row.contains("| run |") && row.contains(version), "{program} {version}: {row}");
+    }
+    let planes = [
+        ("alb", "AWS ALB"),
+        ("envoy_gateway", "Envoy Gateway"),
+        ("f5", "F5 NGINX"),
+        ("gce", "Google Cloud"),
+        ("kong", "Kong, router `traditional"),
+    ];
+    let folder = "tests/it/planes/models";
+    let models = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let models = models.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    let models: BTreeSet<_> = models.filter(|name| name != "mod").collect();
+    assert_eq!(models, planes.iter().map(|(model, _)| (*model).to_owned()).collect());
+    for (model, plane) in planes {
+        let source = read(&format!("{folder}/{model}.rs"));
+        let about: Vec<_> = source.lines().map_while(|line| line.strip_prefix("//!")).collect();
+        let about = about.join(" ");
+        let words = about.split([' ', ',']).filter(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        let versions: Vec<_> = words.filter(|word| word.split('.').count() == 3).collect();
+        assert!(!versions.is_empty(), "{model} names the version of its sources");
+        let row = row_of_data_plane(&page, plane);
+        for version in versions {
+            assert!(row.contains("| modelled") && row.contains(version), "{model} {version}: {row}");
+        }
+    }
+}
+
 #[test]
 fn the_page_about_conditions_explains_every_type_and_reason_and_no_others() {
     let page = std::fs::read_to_string(root().join("docs/conditions.md")).unwrap();

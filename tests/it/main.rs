@@ -61,6 +61,7 @@ mod nats;
 mod orders_check;
 mod packaging;
 mod pki;
+mod planes;
 mod release;
 mod render;
 mod rights;

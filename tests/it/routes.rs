@@ -43,7 +43,7 @@ pub fn paths() -> impl Strategy<Value = Vec<String>> {
 }
 
 /// Paths that are prefixes of [`paths`], too.
-const EXACT: [&str; 5] = ["/", "/a", "/a/b", "/api/orders", "/ws/x"];
+pub const EXACT: [&str; 5] = ["/", "/a", "/a/b", "/api/orders", "/ws/x"];
 
 /// Requests that match a rule, that nearly match one, and others.
 pub fn request(paths: &[String]) -> impl Strategy<Value = String> + use<> {

@@ -18,10 +18,10 @@ use crate::{
 };
 
 const CRD: &str = "httproutes.gateway.networking.k8s.io";
-pub(super) const VERSION: &str = "gateway.networking.k8s.io/v1";
+pub(crate) const VERSION: &str = "gateway.networking.k8s.io/v1";
 
 /// One test removes the CRD, so only one at a time may use it.
-pub(super) static GATEWAY_API: Mutex<()> = Mutex::const_new(());
+pub(crate) static GATEWAY_API: Mutex<()> = Mutex::const_new(());
 
 async fn remove_crd(namespace: &TestNamespace) {
     let crds = Api::<CustomResourceDefinition>::all(namespace.client.clone());
@@ -33,7 +33,7 @@ async fn remove_crd(namespace: &TestNamespace) {
 }
 
 /// Installs the CRDs whose files' names have this in them.
-pub(super) async fn install_crds(namespace: &TestNamespace, part: &str) {
+pub(crate) async fn install_crds(namespace: &TestNamespace, part: &str) {
     for file in std::fs::read_dir(setting("GATEWAY_API_CRDS")).unwrap().map(|entry| entry.unwrap().path()) {
         if file.to_str().unwrap().contains(part) {
             let documents = yaml_documents(&std::fs::read_to_string(file).unwrap());

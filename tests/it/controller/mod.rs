@@ -26,7 +26,7 @@ use crate::cluster::{TestNamespace, eventually};
 mod chaos;
 mod children;
 mod conflicts;
-mod gateway;
+pub(crate) mod gateway;
 mod hosts;
 mod kstatus;
 mod outage;
