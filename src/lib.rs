@@ -13,11 +13,14 @@
 //! routing/     ingress ordering, pure: canonical paths, the order, conflicts
 //! controller/  dereference -> validate -> build -> apply -> status
 //! migrate/     `migrate`: from hand-written manifests to an OrdersService
+//! osvc/        `kubectl osvc`: what someone asks of the OrdersServices of a cluster, from a shell
+//! manual/      completions for shells, and man pages
 //! runtime/     what every long-running subcommand shares: admin server, shutdown, telemetry
 //! ```
 //!
 //! Imports point one way: `api -> events -> store -> order`, `sweeper -> store -> order`,
-//! `import -> store -> order`, `check -> store -> order`, `sweeper -> crd`, `migrate -> controller -> routing`, `controller -> crd`, and anything may use
+//! `import -> store -> order`, `check -> store -> order`, `sweeper -> crd`, `migrate -> controller -> routing`,
+//! `osvc -> controller`, `osvc -> sweeper`, `controller -> crd`, and anything may use
 //! `runtime`. `order` and
 //! `routing` import nothing of ours and do no I/O. `tests/it/architecture.rs` holds these rules
 //! against the `use` lines.
@@ -32,8 +35,10 @@ pub mod controller;
 pub mod crd;
 pub mod events;
 pub mod import;
+pub mod manual;
 pub mod migrate;
 pub mod order;
+pub mod osvc;
 pub mod routing;
 pub mod runtime;
 pub mod store;

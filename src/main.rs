@@ -1,17 +1,20 @@
 //! The command line. Each subcommand is one call into the library.
 
 use std::{
+    env,
+    ffi::OsStr,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use orders_operator::{
     api, check,
     controller::{self, render},
     crd,
     events::{dead_letters, publish},
-    import, migrate,
+    import, manual, migrate, osvc,
     runtime::{telemetry, traces::Traces},
     sweeper,
 };
@@ -31,6 +34,7 @@ use tokio::runtime::Builder;
   orders-operator controller                                       run against $KUBECONFIG's cluster
   orders-operator render examples/ --default-image orders:1        print what would be applied
   orders-operator migrate infra/k8s > orders.yaml                  from hand-written manifests
+  orders-operator osvc status orders -n ticketing                  as kubectl osvc status
   orders-operator serve --port 3000                                with JWT_KEY and MONGO_URI set
   orders-operator tickets import tickets.ndjson                    with MONGO_URI set
   orders-operator orders check                                     with MONGO_URI set
@@ -64,13 +68,51 @@ enum Command {
     Render(render::RenderArgs),
     // The help is that of the arguments.
     Migrate(migrate::MigrateArgs),
+    /// Look at the OrdersServices of a cluster, as `kubectl osvc` does
+    ///
+    /// Under the name kubectl-osvc, somewhere on the PATH, this program is a plugin of kubectl: `kubectl osvc status orders`.
+    Osvc(Osvc),
     /// Manage the local copies of tickets
     Tickets(Tickets),
     /// Examine the orders of a database
     Orders(Orders),
     /// Look at the events of other services, and tell them again what they have lost
     Events(Events),
+    // The help of these is that of the arguments.
+    Completion(manual::CompletionArgs),
+    Man(manual::ManArgs),
 }
+
+#[derive(Args)]
+struct Osvc {
+    #[command(subcommand)]
+    command: PluginCommand,
+}
+
+/// Look at the OrdersServices of a cluster
+///
+/// An OrdersService runs the orders API of a ticketing system, and orders its routes with the web client last. This reads what the
+/// operator reports of them, with your rights, and changes nothing but by sweep.
+#[derive(Parser)]
+#[command(name = PLUGIN, bin_name = "kubectl osvc", version)]
+struct Plugin {
+    #[command(subcommand)]
+    command: PluginCommand,
+}
+
+#[derive(Subcommand)]
+enum PluginCommand {
+    #[command(flatten)]
+    Osvc(osvc::OsvcCommand),
+    /// Print the children that the controller would create for OrdersServices in files, without a cluster
+    Render(render::RenderArgs),
+    // The help of these is that of the arguments.
+    Migrate(migrate::MigrateArgs),
+    Completion(manual::CompletionArgs),
+}
+
+/// The name by which kubectl finds the program as a plugin.
+const PLUGIN: &str = "kubectl-osvc";
 
 #[derive(Args)]
 struct Events {
@@ -109,8 +151,18 @@ enum OrdersCommand {
     Check(check::OrdersCheckArgs),
 }
 
+/// Whether the program was called by its name as a plugin of kubectl.
+fn is_plugin() -> bool {
+    let name = env::args_os().next();
+    name.as_deref().map(Path::new).and_then(Path::file_stem) == Some(OsStr::new(PLUGIN))
+}
+
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = if is_plugin() {
+        Command::Osvc(Osvc { command: Plugin::parse().command })
+    } else {
+        Cli::parse().command
+    };
     let mut runtime = match command {
         // The controller mostly waits, and its tasks are short: a thread pool would spend more time on waking threads
         // than on the work.
@@ -162,26 +214,46 @@ async fn run(command: Command) -> ExitCode {
             Ok(json) => exit_code(print(&json)),
             Err(error) => failed(&error, 1),
         },
-        Command::Render(args) => match render::render(&args) {
-            Ok(render::Rendered { text, warnings }) => {
-                warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-                exit_code(print(&text))
-            }
-            Err(error) => failed(&error, 1),
-        },
-        Command::Migrate(args) => match migrate::run(args).await {
-            Ok(migrated) => {
-                let code = migrated.exit_code();
-                match print(&migrated.yaml) {
-                    Ok(()) => {
-                        eprint!("{}", migrated.findings.table());
-                        ExitCode::from(code)
-                    }
-                    Err(error) => failed(&error, 1),
+        Command::Render(args) | Command::Osvc(Osvc { command: PluginCommand::Render(args) }) => {
+            match render::render(&args) {
+                Ok(render::Rendered { text, warnings }) => {
+                    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                    exit_code(print(&text))
                 }
+                Err(error) => failed(&error, 1),
             }
-            Err(error) => failed(&error, 1),
-        },
+        }
+        Command::Migrate(args) | Command::Osvc(Osvc { command: PluginCommand::Migrate(args) }) => {
+            match migrate::run(args).await {
+                Ok(migrated) => {
+                    let code = migrated.exit_code();
+                    match print(&migrated.yaml) {
+                        Ok(()) => {
+                            eprint!("{}", migrated.findings.table());
+                            ExitCode::from(code)
+                        }
+                        Err(error) => failed(&error, 1),
+                    }
+                }
+                Err(error) => failed(&error, 1),
+            }
+        }
+        Command::Osvc(Osvc { command: PluginCommand::Osvc(command) }) => {
+            let code = match osvc::run(command).await {
+                Ok(osvc::Printed { text, code }) => match print(&text) {
+                    Ok(()) => ExitCode::from(code),
+                    Err(error) => failed(&error, 1),
+                },
+                Err(error) => failed(&error, error.exit_code()),
+            };
+            flush(code, None).await
+        }
+        Command::Completion(args) | Command::Osvc(Osvc { command: PluginCommand::Completion(args) }) => {
+            let (command, name) =
+                if is_plugin() { (Plugin::command(), PLUGIN) } else { (Cli::command(), "orders-operator") };
+            exit_code(print(&manual::completion(args, command, name)))
+        }
+        Command::Man(args) => exit_code(manual::man_pages(&args, [Cli::command(), Plugin::command()])),
         Command::Tickets(Tickets { command: TicketsCommand::Import(args) }) => {
             match import::run(args).await {
                 Ok(summary) => {

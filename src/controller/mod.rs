@@ -55,4 +55,8 @@ mod upgrades;
 mod watches;
 
 pub use args::{ControllerArgs, HostPolicy};
+pub use reconcile::{
+    dereference::{NeededKey, needed_keys},
+    pods::selector as pod_selector,
+};
 pub use run::{ControllerError, run};

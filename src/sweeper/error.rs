@@ -16,6 +16,15 @@ pub enum SweeperError {
     /// The OrdersServices cannot be listed.
     #[error("cannot list the OrdersServices{0}: {1}")]
     List(String, #[source] kube::Error),
+    /// The API server does not answer.
+    #[error("cannot list the OrdersServices{0}: no answer within {1} s")]
+    ListTimeout(String, u64),
+    /// There is no such OrdersService.
+    #[error("there is no OrdersService {0}: `kubectl get ordersservices -A` lists all")]
+    NoSuchService(String),
+    /// It does not match the schema.
+    #[error("OrdersService {0} does not match the schema of this version: {1}")]
+    Unreadable(String, String),
     /// Some databases could not be swept.
     #[error("{failed} of {all} databases could not be swept; what is due there is still due")]
     Incomplete {
@@ -32,7 +41,12 @@ impl SweeperError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Target(_) => 2,
-            Self::Run(_) | Self::List(..) | Self::Incomplete { .. } => 1,
+            Self::Run(_)
+            | Self::List(..)
+            | Self::ListTimeout(..)
+            | Self::NoSuchService(_)
+            | Self::Unreadable(..)
+            | Self::Incomplete { .. } => 1,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use kube::{api::ListParams, core::DeserializeGuard};
+use kube::{Client, ResourceExt, api::ListParams, core::DeserializeGuard};
 use prometheus_client::registry::Registry;
 
 use super::{
@@ -23,9 +23,12 @@ use super::{
 };
 use crate::{
     crd::OrdersService,
-    runtime::{cluster, watch},
+    runtime::{Escape, cluster, watch},
     store::{Pools, StoreError},
 };
+
+/// The longest that a list of OrdersServices may take, whatever the client tries again.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many databases are swept at the same time.
 const CONCURRENCY: usize = 16;
@@ -36,6 +39,35 @@ const CONCURRENCY: usize = 16;
 /// When the targets cannot be determined, or some could not be swept.
 pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     let (targets, unresolved) = targets(args).await?;
+    process_all(targets, unresolved, args.dry_run).await
+}
+
+/// The same for the database of one OrdersService. Others of its namespace may share the database, so they are read too: the
+/// most cautious of their settings holds.
+///
+/// # Errors
+/// When there is no such resource, or its database could not be swept.
+pub async fn run_one(client: Client, namespace: &str, name: &str, dry_run: bool) -> Result<(), SweeperError> {
+    let services = services(&client, Some(namespace)).await?;
+    let key = format!("{namespace}/{name}");
+    let found = services.iter().find(|guarded| guarded.name_any() == name);
+    let service = found.ok_or_else(|| SweeperError::NoSuchService(key.clone()))?;
+    if let Err(error) = &service.0 {
+        return Err(SweeperError::Unreadable(key, error.error.clone()));
+    }
+    let mut resolver = Resolver::new(client);
+    let mut targets: Vec<_> = resolver.resolve(&services, |_| false).await.into_values().collect();
+    targets.retain(|target| target.resources.contains(&key));
+    let mut unresolved = unresolved(&services, &resolver);
+    unresolved.retain(|(other, _)| *other == key);
+    process_all(targets, unresolved, dry_run).await
+}
+
+async fn process_all(
+    targets: Vec<Target>,
+    unresolved: Vec<(String, String)>,
+    dry_run: bool,
+) -> Result<(), SweeperError> {
     let metrics = Metrics::register(&mut Registry::default());
     let pools = Pools::guarded();
     let mut lines: Vec<_> =
@@ -43,15 +75,17 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     let results = stream::iter(targets).map(|target| {
         let (metrics, pools) = (metrics.of(&target.key), &pools);
         async move {
-            let result = process(&target, args.dry_run, &metrics, pools).await;
+            let result = process(&target, dry_run, &metrics, pools).await;
             Line { name: target.key.to_string(), result }
         }
     });
     lines.extend(results.buffer_unordered(CONCURRENCY).collect::<Vec<_>>().await);
     lines.sort_by(|left, right| left.name.cmp(&right.name));
-    let summary = Summary { lines, only_counted: args.dry_run };
+    let summary = Summary { lines, only_counted: dry_run };
     // That the reader has closed the pipe is not an error.
-    drop(writeln!(io::stdout(), "{summary}"));
+    for line in summary.to_string().lines() {
+        drop(writeln!(io::stdout(), "{}", Escape::Text.line(line)));
+    }
     match summary.failed() {
         0 => Ok(()),
         failed => Err(SweeperError::Incomplete { failed, all: summary.lines.len() }),
@@ -64,25 +98,40 @@ async fn targets(args: &SweeperArgs) -> Result<(Vec<Target>, Vec<(String, String
         return Ok((vec![target], Vec::new()));
     }
     let client = cluster(&args.client, &args.watch).await?;
-    let mut services = Vec::new();
+    let mut all = Vec::new();
     for namespace in watch::scopes(&args.namespace) {
-        let api = watch::api::<DeserializeGuard<OrdersService>>(&client, namespace.as_deref());
-        let listed = api.list(&ListParams::default()).await.map_err(|error| {
-            SweeperError::List(
-                namespace.map(|name| format!(" of namespace {name}")).unwrap_or_default(),
-                error,
-            )
-        })?;
-        services.extend(listed.items.into_iter().map(Arc::new));
+        all.extend(services(&client, namespace.as_deref()).await?);
     }
     let mut resolver = Resolver::new(client);
-    let targets = resolver.resolve(&services, |_| false).await;
-    let unresolved = services.iter().filter_map(|guarded| {
+    let targets = resolver.resolve(&all, |_| false).await;
+    Ok((targets.into_values().collect(), unresolved(&all, &resolver)))
+}
+
+/// The OrdersServices of a namespace, or of all.
+async fn services(
+    client: &Client,
+    namespace: Option<&str>,
+) -> Result<Vec<Arc<DeserializeGuard<OrdersService>>>, SweeperError> {
+    let api = watch::api::<DeserializeGuard<OrdersService>>(client, namespace);
+    let of = || namespace.map(|name| format!(" of namespace {name}")).unwrap_or_default();
+    let listed = tokio::time::timeout(LIST_TIMEOUT, api.list(&ListParams::default()))
+        .await
+        .map_err(|_| SweeperError::ListTimeout(of(), LIST_TIMEOUT.as_secs()))?
+        .map_err(|error| SweeperError::List(of(), error))?;
+    Ok(listed.items.into_iter().map(Arc::new).collect())
+}
+
+/// The resources whose target cannot be determined, each with the reason.
+fn unresolved(
+    services: &[Arc<DeserializeGuard<OrdersService>>],
+    resolver: &Resolver,
+) -> Vec<(String, String)> {
+    let reason = |guarded: &Arc<DeserializeGuard<OrdersService>>| {
         let key = resource_key(guarded.0.as_ref().ok()?);
         let why = resolver.target_of(&key)?.err()?.message.clone();
         Some((key, why))
-    });
-    Ok((targets.into_values().collect(), unresolved.collect()))
+    };
+    services.iter().filter_map(reason).collect()
 }
 
 async fn process(target: &Target, only_count: bool, metrics: &TargetMetrics, pools: &Pools) -> TargetResult {

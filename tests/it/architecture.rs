@@ -7,7 +7,7 @@ use std::{
 };
 
 /// What each module may import of ours; all may import `runtime`.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("order", &[]),
     ("routing", &[]),
     ("runtime", &[]),
@@ -20,6 +20,8 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("sweeper", &["order", "store", "crd", "runtime"]),
     ("controller", &["routing", "crd", "runtime"]),
     ("migrate", &["controller", "routing", "crd", "runtime"]),
+    ("osvc", &["controller", "sweeper", "routing", "crd", "runtime"]),
+    ("manual", &[]),
 ];
 
 /// What each room of the controller may import of its other rooms; files that are in no room may be imported by all.
@@ -38,8 +40,8 @@ const MAY_USE_CRATE: [(&str, &[&str]); 6] = [
     ("async_nats::", &["events"]),
     ("prost::", &["events"]),
     ("axum::", &["api", "runtime"]),
-    ("kube::Client", &["controller", "sweeper", "migrate", "runtime"]),
-    ("kube::Api", &["controller", "sweeper", "migrate", "runtime"]),
+    ("kube::Client", &["controller", "sweeper", "migrate", "osvc", "runtime"]),
+    ("kube::Api", &["controller", "sweeper", "migrate", "osvc", "runtime"]),
 ];
 
 /// A module as the names from the root of the crate to it, such as `["crd", "spec"]`.

@@ -316,7 +316,7 @@ impl TestNamespace {
     }
 
     /// A kubeconfig of the service account that the chart gives the subcommand.
-    async fn chart_account(&self, subcommand: &str) -> PathBuf {
+    pub async fn chart_account(&self, subcommand: &str) -> PathBuf {
         let path = self.folder.join(format!("kubeconfig-{subcommand}"));
         if path.exists() {
             return path;

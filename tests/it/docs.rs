@@ -412,6 +412,12 @@ fn every_flag_that_a_page_names_is_there() {
     let every = [&controller, &sweeper, &serve, &render].into_iter().flatten().cloned().collect();
     let publish = flags::<orders_operator::events::publish::PublishArgs>();
     let of_events = serve.union(&publish).cloned().collect();
+    let osvc = [
+        flags::<orders_operator::osvc::StatusArgs>(),
+        flags::<orders_operator::osvc::CheckArgs>(),
+        flags::<orders_operator::osvc::SweepArgs>(),
+    ];
+    let osvc = osvc.into_iter().flatten().collect();
     // Beside those of the program, a page may name flags of `helm`, of an API server, or of `events dead-letters`.
     for (page, known, others) in [
         ("docs/operations.md", &controller, [].as_slice()),
@@ -419,6 +425,7 @@ fn every_flag_that_a_page_names_is_there() {
         ("docs/routes.md", &both, &["base-path"]),
         ("docs/events.md", &of_events, &["with", "even-refused"]),
         ("docs/clusters.md", &every, &["set", "emulated-version"]),
+        ("docs/kubectl-osvc.md", &osvc, &["manifest", "explain"]),
     ] {
         let text = read(page);
         let is_part = |c: char| c.is_ascii_lowercase() || c == '-';

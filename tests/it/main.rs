@@ -59,6 +59,8 @@ mod mongoose;
 mod monitoring;
 mod nats;
 mod orders_check;
+mod osvc;
+mod osvc_check;
 mod packaging;
 mod pki;
 mod planes;

@@ -99,10 +99,11 @@ fn a_release_has_the_version_everywhere_and_a_digest_of_every_file() {
     assert_eq!(provenance["predicate"]["buildDefinition"]["externalParameters"]["givenBinaries"], json!([]));
 }
 
-/// What an expression of `dev/releaselib/origin.py` gives, as JSON.
+/// What an expression of `dev/releaselib` gives, as JSON.
 fn of_origin(expression: &str, binary_amd64: Option<&str>) -> Value {
     let script = format!(
-        "import sys, json; sys.path.insert(0, 'dev'); from releaselib import origin, toolchain; print(json.dumps({expression}))"
+        "import sys, json; sys.path.insert(0, 'dev'); from pathlib import Path; \
+         from releaselib import archives, manual, origin, plugin, toolchain; print(json.dumps({expression}))"
     );
     let mut command = Command::new("python3");
     command.args(["-c", &script]).current_dir(root()).env_remove("BINARY_AMD64").env_remove("BINARY_ARM64");
@@ -118,6 +119,80 @@ fn the_provenance_names_a_binary_that_was_not_compiled_with_its_digest() {
     let expected = json!([{"name": "BINARY_AMD64", "digest": {"sha256": digest}}]);
     assert_eq!(of_origin(given, Some("Cargo.toml")), expected);
     assert_eq!(of_origin(given, None), json!([]));
+}
+
+#[test]
+fn an_archive_has_completions_and_man_pages_of_the_program_under_both_its_names() {
+    let program = env!("CARGO_BIN_EXE_orders-operator");
+    let files =
+        of_origin(&format!("{{name: text.decode() for name, text, _ in manual.files('{program}')}}"), None);
+    let files = files.as_object().unwrap();
+    for name in ["orders-operator", "kubectl-osvc"] {
+        for path in [format!("{name}.bash"), format!("_{name}"), format!("{name}.fish")] {
+            let text = files[&format!("completions/{path}")].as_str().unwrap();
+            assert!(text.contains(name) && text.contains("dry-run"), "{path}: {text}");
+        }
+    }
+    for (page, flag) in [
+        ("orders-operator-serve", "port"),
+        ("kubectl-osvc-status", "output"),
+        ("orders-operator-osvc-check", "pre"),
+    ] {
+        let text = files[&format!("man/man1/{page}.1")].as_str().unwrap().replace('\\', "");
+        assert!(text.contains(&format!("--{flag}")), "{page}: {text}");
+    }
+    // Every command has a page.
+    let help = Command::new(program).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, listed) = help.split_once("\nCommands:\n").unwrap();
+    let listed = listed.split("\n\n").next().unwrap().lines();
+    let commands: Vec<_> = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    assert!(commands.contains(&"osvc"), "{commands:?}");
+    for command in commands.into_iter().filter(|command| !["", "help"].contains(command)) {
+        assert!(
+            files.contains_key(&format!("man/man1/orders-operator-{command}.1")),
+            "{command} has no page"
+        );
+    }
+}
+
+#[test]
+fn krew_finds_in_the_manifest_what_the_archives_have() {
+    let folder = std::env::temp_dir().join(format!("orders-operator-krew-{:016x}", fastrand::u64(..)));
+    std::fs::create_dir(&folder).unwrap();
+    let (version, out) = (env!("CARGO_PKG_VERSION"), folder.display());
+    let archive = |arch: &str| format!("orders-operator-{version}-linux-{arch}.tar.gz");
+    let packed = |arch: &str| {
+        format!(
+            "archives.write(Path('{out}/{}'), [('orders-operator', b'{arch}', 0o755), ('LICENSE', b'', 0o644)], 0)",
+            archive(arch)
+        )
+    };
+    let written = format!("plugin.write(Path('{out}'), '{version}', 'https://downloads.example/here/')");
+    let digests =
+        ["amd64", "arm64"].map(|arch| format!("origin.digest('{out}/{}')", archive(arch))).join(", ");
+    // Without an archive there is nothing to install.
+    assert_eq!(
+        of_origin(&format!("[{written}, Path('{out}/osvc.yaml').exists()]"), None),
+        json!([null, false])
+    );
+    let made = of_origin(&format!("[{}, {}, {written}, {digests}]", packed("amd64"), packed("arm64")), None);
+    let manifest = yaml_documents(&std::fs::read_to_string(folder.join("osvc.yaml")).unwrap()).remove(0);
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(manifest["apiVersion"], "krew.googlecontainertools.github.com/v1alpha2");
+    assert_eq!((&manifest["kind"], &manifest["metadata"]["name"]), (&json!("Plugin"), &json!("osvc")));
+    assert_eq!(manifest["spec"]["version"], format!("v{version}"));
+    assert!(manifest["spec"]["shortDescription"].as_str().unwrap().len() <= 50);
+    let platforms = manifest["spec"]["platforms"].as_array().unwrap();
+    assert_eq!(platforms.len(), 2);
+    for ((platform, arch), digest) in platforms.iter().zip(["amd64", "arm64"]).zip([&made[3], &made[4]]) {
+        assert_eq!(platform["selector"]["matchLabels"], json!({"os": "linux", "arch": arch}));
+        assert_eq!(platform["uri"], format!("https://downloads.example/here/{}", archive(arch)));
+        assert_eq!(&platform["sha256"], digest);
+        assert_eq!(platform["bin"], "orders-operator");
+        let from: Vec<_> = platform["files"].as_array().unwrap().iter().map(|file| &file["from"]).collect();
+        assert_eq!(from, ["orders-operator", "LICENSE"]);
+    }
 }
 
 fn crd() -> Value {

@@ -86,6 +86,11 @@ impl ClaimRegistry {
         state.classes_synced.then(|| state.classes.values().any(|class| class.default_since.is_some()))
     }
 
+    /// The name of the cluster's default IngressClass, as far as that is known.
+    pub fn default_class(&self) -> Option<String> {
+        self.lock().index.default_class().map(str::to_owned)
+    }
+
     /// Which ingress controller serves a class, or the default one; none if that is not known.
     pub fn controller_of(&self, class: Option<&str>) -> Option<IngressController> {
         let state = self.lock();

@@ -175,6 +175,25 @@ fn values_of(service: &OrdersService) -> Vec<(SecretValue, &str, &str)> {
     values
 }
 
+/// A key that a Secret must have for the pods of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeededKey<'a> {
+    /// The field that names it.
+    pub field: &'static str,
+    /// What its value is.
+    pub what: &'static str,
+    /// The name of the Secret.
+    pub secret: &'a str,
+    /// The key.
+    pub key: &'a str,
+}
+
+/// The keys of Secrets that an OrdersService needs.
+pub fn needed_keys(service: &OrdersService) -> Vec<NeededKey<'_>> {
+    let needed = |(SecretValue { field, what }, secret, key)| NeededKey { field, what, secret, key };
+    values_of(service).into_iter().map(needed).collect()
+}
+
 /// How old the copies of the Secrets may be, where that is less than usual.
 fn max_age(service: &OrdersService) -> Option<Duration> {
     let status = service.status.as_ref();

@@ -8,111 +8,172 @@ use std::{
 use super::files::ServiceInFile;
 use crate::{
     controller::claims::annotations,
-    routing::{CanonicalHost, HostRoutes, RequestTarget, Route, RouteTable},
+    routing::{Backend, CanonicalHost, Claimant, HostRoutes, PathMatch, RequestTarget, Route, RouteTable},
 };
 
-/// The rules of each host, by what serves it: an ingress class, or a Gateway.
-type Sites<'a> = BTreeMap<(CanonicalHost, String), Vec<Rule<'a>>>;
-
-/// A rule, and the resource that it belongs to.
-struct Rule<'a> {
-    route: &'a Route,
-    owner: String,
+/// A rule, and the object that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// What it takes.
+    pub(super) path: PathMatch,
+    /// Where it leads; none for the rule of an object that is no OrdersService.
+    pub(super) backend: Option<Backend>,
+    /// Whether the backend gets requests without the path.
+    pub(super) strip_prefix: bool,
+    /// Whether it is the rule of the client.
+    pub(super) client: bool,
+    /// The object.
+    pub(super) owner: Claimant,
 }
 
-/// The answer for every host that the request may be for.
-pub(super) fn explain(services: &[ServiceInFile], request: &RequestTarget) -> Result<String, fmt::Error> {
-    let sites = sites(services);
-    let mut text = String::new();
-    for (site, rules) in sites.iter().filter(|((host, _), _)| is_for(request, host, &sites)) {
-        answer(&mut text, request, site, rules)?;
+impl Rule {
+    /// A route of an OrdersService.
+    pub(super) fn new(route: &Route, owner: Claimant) -> Self {
+        let Route { path, backend, strip_prefix, client } = route.clone();
+        Self { path, backend: Some(backend), strip_prefix, client, owner }
     }
-    if text.is_empty() {
-        // A host may have several sites: an ingress class, and Gateways.
-        let mut hosts: Vec<_> = sites.keys().map(|(host, _)| host.to_string()).collect();
-        hosts.dedup();
-        match &request.host {
-            Some(host) => writeln!(text, "no rule has host {host}: there are rules for {}", listed(&hosts))?,
-            None => writeln!(text, "there are no rules: no OrdersService has spec.ingress or spec.gateway")?,
+
+    fn target(&self) -> String {
+        self.backend.as_ref().map_or_else(|| "where that says".to_owned(), ToString::to_string)
+    }
+}
+
+/// The rules of each host, by what serves it: an ingress class, or a Gateway.
+#[derive(Default)]
+pub(super) struct Sites(BTreeMap<(CanonicalHost, String), Vec<Rule>>);
+
+/// What becomes of a request at one of the things that serve its host.
+pub(super) struct Answer<'a> {
+    /// The host of the rules.
+    pub(super) host: &'a CanonicalHost,
+    entry_point: &'a str,
+    rules: Vec<&'a Rule>,
+    taken: Option<usize>,
+}
+
+impl Answer<'_> {
+    /// The rule that takes it.
+    pub(super) fn taker(&self) -> Option<&Rule> {
+        self.taken.and_then(|at| self.rules.get(at)).copied()
+    }
+}
+
+impl Sites {
+    /// The rules of OrdersServices in files.
+    fn of_files(services: &[ServiceInFile]) -> Self {
+        let mut sites = Self::default();
+        for found in services {
+            let (valid, owner) = (&found.valid, found.claimant());
+            let mut add = |host: &CanonicalHost, entry_point: String, routes: &RouteTable| {
+                let rules = routes.iter().map(|route| Rule::new(route, owner.clone()));
+                sites.add(host.clone(), entry_point, rules);
+            };
+            if let Some(ingress) = &valid.ingress {
+                let class =
+                    ingress.class_name.as_ref().or_else(|| ingress.annotations.get(annotations::CLASS));
+                let class = class.map(|class| format!(" (class {class})"));
+                for HostRoutes { host, routes } in &ingress.hosts {
+                    add(host, class.clone().unwrap_or_default(), routes);
+                }
+            }
+            if let Some(gateway) = &valid.gateway {
+                for (HostRoutes { host, routes }, parent) in
+                    gateway.hosts.iter().flat_map(|host| gateway.parents.iter().map(move |of| (host, of)))
+                {
+                    let namespace = parent.namespace.as_ref().unwrap_or(&valid.namespace);
+                    let section = parent.section_name.as_ref().map(|name| format!(", listener {name}"));
+                    let entry_point =
+                        format!(" (Gateway {namespace}/{}{})", parent.name, section.unwrap_or_default());
+                    add(host, entry_point, routes);
+                }
+            }
         }
+        sites
     }
-    if request.is_ambiguous() {
-        writeln!(
-            text,
-            "note: {} has an empty, \".\" or \"..\" segment, which some servers resolve before they look for a rule",
-            request.path
-        )?;
+
+    /// Adds rules of a host at what serves it, such as ` (class nginx)`.
+    pub(super) fn add(
+        &mut self,
+        host: CanonicalHost,
+        entry_point: String,
+        rules: impl IntoIterator<Item = Rule>,
+    ) {
+        self.0.entry((host, entry_point)).or_default().extend(rules);
     }
-    Ok(text)
+
+    /// The answer for every host that the request may be for. The rules are in rendered order, whosever they are.
+    pub(super) fn answers(&self, request: &RequestTarget) -> Vec<Answer<'_>> {
+        let mut answers = Vec::new();
+        for ((host, entry_point), rules) in self.0.iter().filter(|((host, _), _)| self.is_for(request, host))
+        {
+            let mut rules: Vec<_> = rules.iter().collect();
+            rules.sort_by(|left, right| (&left.path, &left.owner.id).cmp(&(&right.path, &right.owner.id)));
+            let taken = rules.iter().position(|rule| rule.path.takes(&request.path));
+            answers.push(Answer { host, entry_point, rules, taken });
+        }
+        answers
+    }
+
+    /// An exact host goes before the wildcard above it, and that before every host; none falls through to the next.
+    fn is_for(&self, request: &RequestTarget, host: &CanonicalHost) -> bool {
+        let Some(wanted) = &request.host else { return true };
+        let above = [Some(wanted.clone()), wanted.wildcard_above(), Some(CanonicalHost::any())];
+        let first = above.into_iter().flatten().find(|above| self.0.keys().any(|(host, _)| host == above));
+        first.as_ref() == Some(host)
+    }
+
+    /// The answers as text.
+    pub(super) fn explain(&self, request: &RequestTarget) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        for answer in self.answers(request) {
+            write_answer(&mut text, request, &answer)?;
+        }
+        if text.is_empty() {
+            // A host may have several sites: an ingress class, and Gateways.
+            let mut hosts: Vec<_> = self.0.keys().map(|(host, _)| host.to_string()).collect();
+            hosts.dedup();
+            match &request.host {
+                Some(host) => {
+                    writeln!(text, "no rule has host {host}: there are rules for {}", listed(&hosts))?;
+                }
+                None => {
+                    writeln!(text, "there are no rules: no OrdersService has spec.ingress or spec.gateway")?;
+                }
+            }
+        }
+        if request.is_ambiguous() {
+            writeln!(
+                text,
+                "note: {} has an empty, \".\" or \"..\" segment, which some servers resolve before they look for a rule",
+                request.path
+            )?;
+        }
+        Ok(text)
+    }
+}
+
+/// The answer for OrdersServices in files, for every host that the request may be for.
+pub(super) fn explain(services: &[ServiceInFile], request: &RequestTarget) -> Result<String, fmt::Error> {
+    Sites::of_files(services).explain(request)
 }
 
 fn listed(hosts: &[String]) -> String {
     if hosts.is_empty() { "none".into() } else { hosts.join(", ") }
 }
 
-/// The rules of each host in rendered order, whichever resource they belong to.
-fn sites<'a>(services: &'a [ServiceInFile]) -> Sites<'a> {
-    let mut sites = Sites::new();
-    for ServiceInFile { valid, .. } in services {
-        let mut add = |host: &CanonicalHost, entry_point: String, routes: &'a RouteTable| {
-            let owner = || format!("OrdersService {}/{}", valid.namespace, valid.name);
-            let rules = routes.iter().map(|route| Rule { route, owner: owner() });
-            sites.entry((host.clone(), entry_point)).or_default().extend(rules);
-        };
-        if let Some(ingress) = &valid.ingress {
-            let class = ingress.class_name.as_ref().or_else(|| ingress.annotations.get(annotations::CLASS));
-            let class = class.map(|class| format!(" (class {class})"));
-            for HostRoutes { host, routes } in &ingress.hosts {
-                add(host, class.clone().unwrap_or_default(), routes);
-            }
-        }
-        if let Some(gateway) = &valid.gateway {
-            for (HostRoutes { host, routes }, parent) in
-                gateway.hosts.iter().flat_map(|host| gateway.parents.iter().map(move |of| (host, of)))
-            {
-                let namespace = parent.namespace.as_ref().unwrap_or(&valid.namespace);
-                let section = parent.section_name.as_ref().map(|name| format!(", listener {name}"));
-                let entry_point =
-                    format!(" (Gateway {namespace}/{}{})", parent.name, section.unwrap_or_default());
-                add(host, entry_point, routes);
-            }
-        }
-    }
-    for rules in sites.values_mut() {
-        rules.sort_by(|left, right| (&left.route.path, &left.owner).cmp(&(&right.route.path, &right.owner)));
-    }
-    sites
-}
-
-/// An exact host goes before the wildcard above it, and that before every host; none falls through to the next.
-fn is_for(request: &RequestTarget, host: &CanonicalHost, sites: &Sites<'_>) -> bool {
-    let Some(wanted) = &request.host else { return true };
-    let above = [Some(wanted.clone()), wanted.wildcard_above(), Some(CanonicalHost::any())];
-    let first = above.into_iter().flatten().find(|above| sites.keys().any(|(host, _)| host == above));
-    first.as_ref() == Some(host)
-}
-
-fn answer(
-    text: &mut String,
-    request: &RequestTarget,
-    (host, entry_point): &(CanonicalHost, String),
-    rules: &[Rule<'_>],
-) -> fmt::Result {
+fn write_answer(text: &mut String, request: &RequestTarget, answer: &Answer<'_>) -> fmt::Result {
     let path = &request.path;
-    let taken = rules.iter().position(|rule| rule.route.path.takes(path));
-    match taken.and_then(|at| rules.get(at)) {
-        Some(Rule { route, owner }) => {
-            writeln!(
-                text,
-                "{host}{path}{entry_point} goes to {} by rule {} of {owner}:",
-                route.backend, route.path
-            )?;
-            if route.strip_prefix {
-                writeln!(text, "  the Service gets it as {}", stripped(route, path))?;
+    let Answer { host, entry_point, rules, taken } = answer;
+    match answer.taker() {
+        Some(rule) => {
+            let (target, owner) = (rule.target(), &rule.owner);
+            writeln!(text, "{host}{path}{entry_point} goes to {target} by rule {} of {owner}:", rule.path)?;
+            if rule.strip_prefix {
+                writeln!(text, "  the Service gets it as {}", stripped(rule, path))?;
             }
-            if route.client {
+            if rule.client {
                 writeln!(text, "  no other rule takes it, and the client takes the rest")?;
-            } else if route.path.is_exact() {
+            } else if rule.path.is_exact() {
                 writeln!(text, "  it is for this path alone, and such rules are first")?;
             } else {
                 writeln!(text, "  of the rules that take it, it has the most segments, and so is first")?;
@@ -122,41 +183,41 @@ fn answer(
             writeln!(text, "{host}{path}{entry_point} is not served: no rule takes it, and no client is set")?
         }
     }
-    for (at, Rule { route, .. }) in rules.iter().enumerate() {
-        let verdict = match (route.path.takes(path), taken) {
+    for (at, rule) in rules.iter().enumerate() {
+        let verdict = match (rule.path.takes(path), *taken) {
             (true, Some(taken)) if at == taken => "takes it".to_owned(),
             (true, _) => "would take it, but comes later".to_owned(),
-            (false, _) => why_not(route, path),
+            (false, _) => why_not(rule, path),
         };
-        let mark = if taken == Some(at) { '>' } else { ' ' };
-        let (class, rule) = (class_of(route), &route.path);
-        let (segments, bytes) = (rule.path().segments(), rule.as_str().len());
+        let mark = if *taken == Some(at) { '>' } else { ' ' };
+        let (class, taken) = (class_of(rule), &rule.path);
+        let (segments, bytes) = (taken.path().segments(), taken.as_str().len());
         writeln!(
             text,
-            "{mark} {:>2}. {rule:<24} {class}, {segments} segments, {bytes} bytes, to {}: {verdict}",
+            "{mark} {:>2}. {taken:<24} {class}, {segments} segments, {bytes} bytes, to {}: {verdict}",
             at + 1,
-            route.backend
+            rule.target()
         )?;
     }
     Ok(())
 }
 
-fn class_of(route: &Route) -> &'static str {
-    match route {
-        Route { client: true, .. } => "client",
-        Route { path, .. } if path.is_exact() => "exact",
+fn class_of(rule: &Rule) -> &'static str {
+    match rule {
+        Rule { client: true, .. } => "client",
+        Rule { path, .. } if path.is_exact() => "exact",
         _ => "prefix",
     }
 }
 
 /// The path that the Service gets of a route that takes its prefix off.
-fn stripped<'a>(route: &Route, path: &'a str) -> &'a str {
-    path.strip_prefix(route.path.as_str()).filter(|rest| !rest.is_empty()).unwrap_or("/")
+fn stripped<'a>(rule: &Rule, path: &'a str) -> &'a str {
+    path.strip_prefix(rule.path.as_str()).filter(|rest| !rest.is_empty()).unwrap_or("/")
 }
 
-fn why_not(route: &Route, path: &str) -> String {
-    let rule = route.path.as_str();
-    if route.path.is_exact() && path.starts_with(rule) {
+fn why_not(rule: &Rule, path: &str) -> String {
+    let (is_exact, rule) = (rule.path.is_exact(), rule.path.as_str());
+    if is_exact && path.starts_with(rule) {
         return format!("no: it is for {rule} alone");
     }
     if path.to_ascii_lowercase().starts_with(&rule.to_ascii_lowercase()) && !path.starts_with(rule) {

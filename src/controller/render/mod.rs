@@ -10,6 +10,7 @@
 //! schema     what the API server would refuse
 //! conflicts  routes that several of the inputs claim
 //! explain    which rule a request takes
+//! in_cluster the same, of what is rendered in a cluster
 //! alone      what is wrong with one OrdersService by itself
 //! drawing    all hosts and their rules
 //! ```
@@ -20,12 +21,14 @@ mod conflicts;
 mod drawing;
 mod explain;
 mod files;
+mod in_cluster;
 mod schema;
 
 use std::{io, path::PathBuf};
 
 pub use alone::{problems, refused};
 pub use args::{DrawingFormat, RenderArgs};
+pub use in_cluster::{ClusterObjects, ClusterRoutes, Explained, MissingRoute, Taker};
 use serde_json::Value;
 use thiserror::Error;
 

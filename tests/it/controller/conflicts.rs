@@ -21,12 +21,12 @@ use crate::{
 };
 
 /// A host that no other test has.
-pub(super) fn host_of(namespace: &TestNamespace) -> String {
+pub(crate) fn host_of(namespace: &TestNamespace) -> String {
     format!("{}.dev", namespace.name)
 }
 
 /// An OrdersService with these paths on a host, and no client.
-pub(super) fn claiming(
+pub(crate) fn claiming(
     namespace: &TestNamespace,
     name: &str,
     host: &str,
@@ -50,7 +50,7 @@ pub(super) async fn served(namespace: &TestNamespace, name: &str) -> Vec<String>
 }
 
 /// Waits until the clock of the API server has gone on by a second, by which it tells ages.
-pub(super) async fn next_second(namespace: &TestNamespace) {
+pub(crate) async fn next_second(namespace: &TestNamespace) {
     let tell = || async {
         let review = json!({"metadata": {"generateName": "clock-"}});
         let object: k8s_openapi::api::core::v1::ConfigMap = serde_json::from_value(review).unwrap();

@@ -25,7 +25,7 @@ use crate::cluster::{TestNamespace, eventually};
 
 mod chaos;
 mod children;
-mod conflicts;
+pub(crate) mod conflicts;
 pub(crate) mod gateway;
 mod hosts;
 mod kstatus;

@@ -1,0 +1,304 @@
+//! What is told of an OrdersService.
+
+use k8s_openapi::{
+    api::core::v1::{ContainerStatus, Pod},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::ResourceExt;
+use serde::Serialize;
+
+use crate::{
+    controller::render::MissingRoute,
+    crd::{
+        API_CONTAINER, ConditionType, EventsSpec, ExpiryStatus, OrdersService, RenderedRoute, find_condition,
+        is_true,
+    },
+};
+
+/// An OrdersService, and what is around it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    /// Its namespace.
+    pub(super) namespace: String,
+    /// Its name.
+    pub(super) name: String,
+    /// Whether it is ready, by the condition `Ready`, and as its spec is now.
+    pub(super) ready: bool,
+    /// Why, in a word.
+    pub(super) reason: String,
+    /// Why, and what to do.
+    pub(super) message: String,
+    /// Where the orders API is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) url: Option<String>,
+    /// The image of its pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<String>,
+    /// Its conditions, the summary first.
+    pub(super) conditions: Vec<ConditionView>,
+    /// The routes as rendered, in the order in which they are tried.
+    pub(super) routes: Vec<RenderedRoute>,
+    /// What it asks for and does not have.
+    pub(super) not_rendered: Vec<MissingRoute>,
+    /// What others ask for and do not have, since this one has it.
+    pub(super) kept_from_others: Vec<MissingRoute>,
+    /// Its pods; none where they cannot be listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pods: Option<Vec<PodView>>,
+    /// The progress of the sweeper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expiry: Option<ExpiryStatus>,
+    /// The broker; none without `spec.events`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) events: Option<EventsView>,
+    /// What could not be read, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) unknown: Vec<String>,
+}
+
+/// A condition.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ConditionView {
+    /// As the status has it.
+    #[serde(flatten)]
+    pub(super) condition: Condition,
+    /// Whether it is about the spec as it is now.
+    pub(super) current: bool,
+}
+
+/// A pod.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PodView {
+    /// Its name.
+    pub(super) name: String,
+    /// Whether it is ready.
+    pub(super) ready: bool,
+    /// Its phase; or that it is being deleted.
+    pub(super) phase: String,
+    /// How often its containers were started again, together.
+    pub(super) restarts: i32,
+    /// The image of the orders API.
+    pub(super) image: String,
+    /// Why a container waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) waits: Option<String>,
+    /// How a container ended last, and what it said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_words: Option<String>,
+}
+
+/// The broker of events.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EventsView {
+    /// Which it is.
+    pub(super) broker: &'static str,
+    /// Where it is.
+    pub(super) servers: String,
+    /// Whether events flow; none before that is reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flowing: Option<bool>,
+    /// Why, in a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+}
+
+impl Report {
+    /// What the resource itself says.
+    pub(super) fn of(service: &OrdersService) -> Self {
+        let status = service.status.clone().unwrap_or_default();
+        let generation = service.metadata.generation;
+        let is_current = |condition: &Condition| condition.observed_generation == generation;
+        let ready = find_condition(&status.conditions, ConditionType::Ready);
+        let (is_ready, reason, message) = match ready {
+            None => (false, "Unknown", "no operator has reported on it: see `kubectl osvc check`"),
+            Some(ready) if !is_current(ready) => {
+                (false, "Outdated", "the operator has not reported on the spec as it is now yet")
+            }
+            Some(ready) => (is_true(ready), ready.reason.as_str(), ready.message.as_str()),
+        };
+        let events = service
+            .spec
+            .events
+            .as_ref()
+            .map(|spec| events(spec, find_condition(&status.conditions, ConditionType::EventsFlowing)));
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        let order = [ConditionType::CONTROLLER.as_slice(), &ConditionType::SWEEPER].concat();
+        let place = |condition: &Condition| order.iter().position(|kind| kind.as_str() == condition.type_);
+        let mut conditions: Vec<_> = status
+            .conditions
+            .into_iter()
+            .map(|condition| ConditionView { current: is_current(&condition), condition })
+            .collect();
+        conditions.sort_by_key(|view| place(&view.condition).unwrap_or(order.len()));
+        Self {
+            namespace: service.namespace().unwrap_or_default(),
+            name: service.name_any(),
+            ready: is_ready,
+            reason,
+            message,
+            url: status.url,
+            image: status.image,
+            conditions,
+            routes: status.routes,
+            not_rendered: Vec::new(),
+            kept_from_others: Vec::new(),
+            pods: None,
+            expiry: status.expiry,
+            events,
+            unknown: Vec::new(),
+        }
+    }
+}
+
+fn events(spec: &EventsSpec, flowing: Option<&Condition>) -> EventsView {
+    let secret = spec.nats.url_secret_ref.as_ref();
+    EventsView {
+        broker: if spec.streaming.is_some() { "NATS Streaming" } else { "JetStream" },
+        servers: secret.map_or_else(
+            || spec.nats.servers.join(", "),
+            |secret| format!("in the key {} of Secret {}", secret.key, secret.name),
+        ),
+        flowing: flowing.map(is_true),
+        reason: flowing.map(|flowing| flowing.reason.clone()),
+    }
+}
+
+impl From<&Pod> for PodView {
+    fn from(pod: &Pod) -> Self {
+        let status = pod.status.clone().unwrap_or_default();
+        let containers: Vec<_> =
+            status.init_container_statuses.iter().chain(&status.container_statuses).flatten().collect();
+        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        let unscheduled = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+        let phase = match &pod.metadata.deletion_timestamp {
+            Some(_) => "Terminating".to_owned(),
+            None => status.phase.clone().unwrap_or_else(|| "Unknown".into()),
+        };
+        let spec = pod.spec.as_ref();
+        let image = spec.and_then(|spec| spec.containers.iter().find(|of| of.name == API_CONTAINER));
+        Self {
+            name: pod.name_any(),
+            ready: ready.is_some_and(|ready| ready.status == "True"),
+            phase,
+            restarts: containers.iter().map(|container| container.restart_count).sum(),
+            image: image.and_then(|container| container.image.clone()).unwrap_or_default(),
+            waits: containers
+                .iter()
+                .find_map(|container| waits(container))
+                .or(unscheduled.and_then(|of| of.message.clone())),
+            last_words: containers.iter().find_map(|container| last_words(container)),
+        }
+    }
+}
+
+fn waits(container: &ContainerStatus) -> Option<String> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or("it does not say why");
+    let words = waiting.message.as_deref().map_or_else(String::new, |message| format!(": {message}"));
+    Some(format!("{}: {reason}{words}", container.name))
+}
+
+/// How a container ended: the one that runs again, or one that does not.
+fn last_words(container: &ContainerStatus) -> Option<String> {
+    let ended = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
+        state.as_ref().and_then(|state| state.terminated.clone())
+    };
+    let last = ended(&container.last_state)
+        .or_else(|| ended(&container.state).filter(|ended| ended.exit_code != 0))?;
+    let reason = last.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    let words = last.message.as_deref().map(str::trim).filter(|words| !words.is_empty());
+    let words = words.map_or_else(String::new, |words| format!(": {words}"));
+    Some(format!("{} ended with code {}{reason}{words}", container.name, last.exit_code))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(ready: Value) -> OrdersService {
+        serde_json::from_value(json!({
+            "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+            "metadata": {"name": "orders", "namespace": "shop", "generation": 3},
+            "spec": {
+                "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+                "database": {"uriSecretRef": {"name": "orders-mongo"}},
+                "events": {"nats": {"servers": ["nats://a:4222"]}}
+            },
+            "status": {"conditions": [
+                {"type": "Valid", "status": "True", "reason": "AsExpected", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                ready,
+            ]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn it_is_ready_only_by_a_condition_that_is_true_and_of_this_generation() {
+        let ready = |status: &str, generation: i64| {
+            json!({
+                "type": "Ready", "status": status, "reason": "AsExpected", "message": "everything is in place",
+                "observedGeneration": generation, "lastTransitionTime": "2026-01-01T00:00:00Z"
+            })
+        };
+        for (condition, expected) in [
+            (ready("True", 3), (true, "AsExpected")),
+            (ready("True", 2), (false, "Outdated")),
+            (ready("False", 3), (false, "AsExpected")),
+            (ready("Unknown", 3), (false, "AsExpected")),
+        ] {
+            let report = Report::of(&service(condition));
+            assert_eq!((report.ready, report.reason.as_str()), expected);
+            let order: Vec<_> = report.conditions.iter().map(|of| of.condition.type_.as_str()).collect();
+            assert_eq!(order, ["Ready", "Valid"], "the summary is first");
+            assert_eq!(report.events.unwrap().servers, "nats://a:4222");
+        }
+        let mut never = service(ready("True", 3));
+        never.status = None;
+        let report = Report::of(&never);
+        assert_eq!((report.ready, report.reason.as_str()), (false, "Unknown"));
+    }
+
+    #[test]
+    fn of_a_pod_is_told_what_keeps_it_and_how_it_ended() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "orders-1"},
+            "spec": {"containers": [{"name": "proxy", "image": "p:1"}, {"name": API_CONTAINER, "image": "orders:2"}]},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [
+                {"name": "proxy", "image": "p:1", "imageID": "", "ready": true, "restartCount": 1, "state": {"running": {}}},
+                {"name": API_CONTAINER, "image": "orders:2", "imageID": "", "ready": false, "restartCount": 3,
+                 "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+                 "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": " no memory\n"}}},
+            ]}
+        }))
+        .unwrap();
+        let expected = PodView {
+            name: "orders-1".into(),
+            ready: false,
+            phase: "Running".into(),
+            restarts: 4,
+            image: "orders:2".into(),
+            waits: Some(format!("{API_CONTAINER}: CrashLoopBackOff: back-off")),
+            last_words: Some(format!("{API_CONTAINER} ended with code 137 (OOMKilled): no memory")),
+        };
+        assert_eq!(PodView::from(&pod), expected);
+        let done = json!({"exitCode": 0});
+        let container = |state: &Value| {
+            let status = json!({
+                "name": "init", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": {"terminated": state}
+            });
+            last_words(&serde_json::from_value(status).unwrap())
+        };
+        assert_eq!(container(&done), None, "a first container that is done has nothing to say");
+        assert!(container(&json!({"exitCode": 1})).is_some());
+    }
+}

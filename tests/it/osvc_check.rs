@@ -1,0 +1,232 @@
+//! `kubectl osvc check`, before the CRD is there and after an installation, with each thing that can be amiss: each is told
+//! once. On the spare API server, where nothing else of ours is.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, networking::v1::IngressClass};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use orders_operator::{crd::ConditionType::*, osvc::MIN_KUBERNETES};
+use serde_json::{Value, json};
+
+use crate::{
+    bed::setting,
+    chart_installs::clear,
+    cluster::{SPARE_API, TestNamespace, apply_any, chart, eventually, install_crd, root},
+    mongo::{TestDatabase, uri},
+    osvc::{Told, osvc},
+    sweeper::service,
+};
+
+async fn check(arguments: &[&str]) -> Told {
+    osvc(&setting("SPARE_KUBECONFIG"), &[&["check"], arguments].concat()).await
+}
+
+/// The lines of a level, each with what to do.
+fn lines(report: &Value, level: &str) -> Vec<String> {
+    let groups = report["groups"].as_array().unwrap().iter();
+    let lines = groups.flat_map(|group| group["lines"].as_array().unwrap());
+    let text = |line: &Value| {
+        let todo = line["todo"].as_str().unwrap_or_default();
+        assert!(level == "ok" || !todo.is_empty(), "it is not said what to do: {line}");
+        format!("{} | {todo}", line["text"].as_str().unwrap())
+    };
+    lines.filter(|line| line["level"] == level).map(text).collect()
+}
+
+/// The failures, after checking that the exit code agrees.
+async fn failures(arguments: &[&str]) -> Vec<String> {
+    let told = check(&[arguments, &["-o", "json"]].concat()).await;
+    let report = told.json();
+    let failures = lines(&report, "failure");
+    assert_eq!(told.code, Some(i32::from(!failures.is_empty())), "{report:#}");
+    assert_eq!(report["failures"], failures.len(), "{report:#}");
+    failures
+}
+
+/// Checks that there is one line for each of these texts, and no other.
+fn one_each(found: &[String], expected: &[&str]) {
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for text in expected {
+        let count = found.iter().filter(|line| line.contains(text)).count();
+        assert_eq!(count, 1, "{text}: {found:#?}");
+    }
+}
+
+/// The operator's Deployment with a pod that is ready, as a kubelet would have it; there is none.
+async fn operator(namespace: &TestNamespace) {
+    let values = "rbac.aggregateClusterRoles=false,replicas=1";
+    let objects = chart(&["--namespace", &namespace.name, "--set", values], &namespace.name);
+    let kinds = ["Deployment", "ServiceAccount"];
+    for object in objects.into_iter().filter(|object| kinds.contains(&object["kind"].as_str().unwrap())) {
+        apply_any(&namespace.client, object).await;
+    }
+    let pods = namespace.api::<Pod>();
+    let pod = eventually("a pod of the operator", || async {
+        let params = ListParams::default().labels("app.kubernetes.io/name=orders-operator");
+        pods.list(&params).await.unwrap().items.pop()
+    })
+    .await;
+    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
+    eventually("the Deployment counts it", || async {
+        let mut deployments = namespace.api::<Deployment>().list(&ListParams::default()).await.unwrap();
+        deployments.items.pop()?.status?.ready_replicas.filter(|ready| *ready == 1)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may() {
+    let _alone = SPARE_API.lock().await;
+    let namespace = TestNamespace::create_at("osvc-pre", &setting("SPARE_KUBECONFIG")).await;
+    clear(&namespace.client).await;
+    let pre = check(&["--pre"]).await;
+    assert_eq!(pre.code, Some(0), "{}", pre.out);
+    for expected in
+        ["\nCustomResourceDefinition\n", "is not there yet", "you may get, create, patch clusterroles"]
+    {
+        assert!(pre.out.contains(expected), "{expected}: {}", pre.out);
+    }
+    let missing = ["the CRD ordersservices.ticketing.dev is not there", "has a controller", "has a sweeper"];
+    one_each(&failures(&[]).await, &missing);
+    let status = osvc(&setting("SPARE_KUBECONFIG"), &["status", "orders"]).await;
+    assert!(status.code == Some(1) && status.err.contains("kubectl osvc check"), "{}", status.err);
+
+    let account = format!("system:serviceaccount:{}:default", namespace.name);
+    let may_not = failures(&["--pre", "--as", &account]).await;
+    let resources =
+        ["customresourcedefinitions", "serviceaccounts", " roles.", " rolebindings.", "deployments"];
+    one_each(&may_not, &resources);
+    assert!(may_not.iter().all(|line| line.contains("administrator")), "{may_not:?}");
+
+    // One that was applied by hand, and one of another version.
+    install_crd(&namespace.client).await;
+    let report = check(&["--pre", "-o", "json"]).await.json();
+    assert!(
+        lines(&report, "ok").iter().any(|line| line.contains("its schema is that of version")),
+        "{report:#}"
+    );
+    assert!(lines(&report, "warning").iter().any(|line| line.contains("--take-ownership")), "{report:#}");
+    let text = std::fs::read_to_string(root().join("crds/ordersservices.yaml")).unwrap();
+    let mut crd: Value = serde_saphyr::from_str(&text).unwrap();
+    let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["properties"]["spec"]["properties"]["replicas"]["maximum"] = json!(999);
+    apply_any(&namespace.client, crd).await;
+    let report = check(&["--pre", "-o", "json"]).await.json();
+    assert!(
+        lines(&report, "warning").iter().any(|line| line.contains("its schema is not that")),
+        "{report:#}"
+    );
+    clear(&namespace.client).await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_to_do() {
+    let _alone = SPARE_API.lock().await;
+    let namespace = TestNamespace::create_at("osvc-check", &setting("SPARE_KUBECONFIG")).await;
+    clear(&namespace.client).await;
+    install_crd(&namespace.client).await;
+    operator(&namespace).await;
+    let (controller, sweeper) = (namespace.run_elected().await, namespace.run_sweeper().await);
+    let database = TestDatabase::new().await;
+    // A Secret without its key, a class that is not there, and a Gateway without its API.
+    namespace.secret("jwt-secret", "JWT_KEY", "a-key").await;
+    namespace.secret("orders-mongo", "OTHER", "x").await;
+    let ingress = json!({"className": "no-such-class", "hosts": ["check.example"], "client": {"service": "client-srv"}});
+    let gateway = json!({"parentRefs": [{"name": "public"}], "hostnames": ["check.example"]});
+    let amiss = json!({"ingress": ingress, "gateway": gateway});
+    namespace.apply(&service(&namespace, "orders", &database, amiss)).await.unwrap();
+    namespace.condition("orders", Reconciled, "False", "SecretKeyMissing").await;
+    let found = failures(&[]).await;
+    let expected = [
+        "Secret orders-mongo has no value under MONGO_URI",
+        "IngressClass no-such-class does not exist",
+        "the Gateway API is not there",
+    ];
+    one_each(&found, &expected);
+    assert!(found[0].contains("add MONGO_URI, the connection string of the database"), "{found:?}");
+
+    // The Secret is mended; the database is not reached.
+    namespace.secret("orders-mongo", "MONGO_URI", "mongodb://127.0.0.1:1/").await;
+    let classed = json!({"ingress": {"hosts": ["check.example"], "client": {"service": "client-srv"}}});
+    namespace.apply(&service(&namespace, "orders", &database, classed)).await.unwrap();
+    eventually("the sweeper has tried it", || async {
+        let found = failures(&[]).await;
+        (!found.is_empty()).then(|| one_each(&found, &["DatabaseReady: DatabaseUnreachable"]))
+    })
+    .await;
+
+    // Everything is well.
+    let classes = Api::<IngressClass>::all(namespace.client.clone());
+    let class = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {
+            "name": namespace.name, "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}
+        },
+        "spec": {"controller": "example.com/none"}
+    });
+    apply_any(&namespace.client, class).await;
+    namespace.secret("orders-mongo", "MONGO_URI", &uri()).await;
+    namespace.ready("orders").await;
+    let well = check(&["-o", "json"]).await;
+    let report = well.json();
+    assert_eq!((well.code, lines(&report, "failure").len()), (Some(0), 0), "{report:#}");
+    let ok = lines(&report, "ok");
+    for expected in [
+        "the API server is of version v1.",
+        "its schema is that of version",
+        "you may get, list ordersservices.ticketing.dev in all namespaces",
+        "has 1 ready pods of 1",
+        "and renews it",
+        "Secret orders-mongo has MONGO_URI",
+        "its Ingress is of the default class",
+        "its database is reached",
+        "its indexes are in place",
+        "no ticket is held by two active orders",
+        "its orders expire",
+    ] {
+        assert_eq!(ok.iter().filter(|line| line.contains(expected)).count(), 1, "{expected}: {report:#}");
+    }
+    // Whoever may do nothing is told so once.
+    let account = format!("system:serviceaccount:{}:default", namespace.name);
+    let may_not = failures(&["-n", &namespace.name, "--as", &account]).await;
+    one_each(&may_not, &["you may not get, list ordersservices.ticketing.dev in namespace"]);
+    assert!(may_not[0].contains("the role `view`"), "{may_not:?}");
+
+    // Nobody leads any more.
+    assert_eq!(controller.terminate().await.code(), Some(0));
+    one_each(&failures(&["-n", &namespace.name]).await, &["nobody holds Lease"]);
+    drop(sweeper);
+    classes.delete(&namespace.name, &DeleteParams::default()).await.unwrap();
+    clear(&namespace.client).await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_answer_is_one_failure() {
+    let kubeconfig = std::env::temp_dir().join(format!("orders-operator-osvc-{:016x}", fastrand::u64(..)));
+    let away = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "away",
+        "clusters": [{"name": "away", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "contexts": [{"name": "away", "context": {"cluster": "away", "user": "nobody"}}],
+        "users": [{"name": "nobody", "user": {}}]
+    });
+    std::fs::write(&kubeconfig, away.to_string()).unwrap();
+    let told = osvc(kubeconfig.to_str().unwrap(), &["check", "-o", "json"]).await;
+    let report = told.json();
+    one_each(&lines(&report, "failure"), &["cannot read the version of the API server"]);
+    assert_eq!(told.code, Some(1));
+    let text = osvc(kubeconfig.to_str().unwrap(), &["check"]).await;
+    assert!(text.out.ends_with("\n0 ok, 0 warnings, 1 failure\n"), "{}", text.out);
+    std::fs::remove_file(kubeconfig).unwrap();
+}
+
+#[test]
+fn the_oldest_kubernetes_is_the_one_that_the_chart_and_the_page_about_versions_name() {
+    let (major, minor) = MIN_KUBERNETES;
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let of_chart = format!("kubeVersion: \">={major}.{minor}.0-0\"");
+    assert!(read("charts/orders-operator/Chart.yaml").contains(&of_chart), "{of_chart}");
+    assert!(read("docs/versions.md").contains(&format!("| {major}.{minor} and newer |")));
+}
