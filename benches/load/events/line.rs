@@ -77,7 +77,7 @@ fn by_way_of(uri: &str, port: u16) -> Result<(String, String)> {
 
 /// Forwards messages, and counts the commands among them.
 async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, count: Arc<AtomicU64>) {
-    let mut message = Vec::new();
+    let mut message = vec![0; HEAD];
     loop {
         message.resize(HEAD, 0);
         if from.read_exact(&mut message).await.is_err() {
