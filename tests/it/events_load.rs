@@ -12,14 +12,16 @@ use std::{
 
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
 use tokio::sync::RwLock;
 
 use crate::{
     api_process::Process,
     bed::number,
     cluster::eventually,
-    events::{System, cancel, check_history, reserve},
+    events::{System, cancel, check_history},
+    mongo::answer,
     nats::{Nats, NatsCluster},
 };
 
@@ -53,9 +55,16 @@ impl Load {
                 let pods = self.pods.read().await;
                 let pod = &pods[turn % pods.len()];
                 let started = Instant::now();
-                let id = reserve(pod, &user, ticket).await.expect("the ticket is free");
+                let body = json!({ "ticketId": ticket.to_string() });
+                let made = answer(pod.by(&user, Method::POST, "/api/orders").json(&body)).await;
+                let (StatusCode::CREATED, Some(id)) = (made.0, made.1["id"].as_str()) else {
+                    panic!(
+                        "the ticket of {user} is free, and not reserved after {:?}: {made:?}",
+                        started.elapsed()
+                    );
+                };
                 let reserved = Instant::now();
-                assert_eq!(cancel(pod, &user, &id).await, StatusCode::NO_CONTENT);
+                assert_eq!(cancel(pod, &user, id).await, StatusCode::NO_CONTENT);
                 self.took.lock().unwrap().extend([reserved - started, reserved.elapsed()]);
                 drop(pods);
                 self.answered.fetch_add(2, Ordering::SeqCst);

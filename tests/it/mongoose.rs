@@ -156,11 +156,12 @@ async fn mongoose_can_save_an_order_that_it_has_read_after_our_change() {
         let mut fresh = Node::start(&api, kind, &["move", &id, "complete"]);
         assert_eq!(fresh.next_line()["version"], 1);
         fresh.resume();
-        let saved = fresh.next_line();
+        let mut saved = fresh.next_line();
+        // It shows what it does not know.
+        saved.as_object_mut().unwrap().remove("outbox").unwrap();
         assert_eq!((&saved["status"], &saved["version"]), (&json!("complete"), &json!(2)), "mongoose {kind}");
         assert_eq!(api.get("u1", &format!("/api/orders/{id}")).await.1, saved, "mongoose {kind}");
         assert_eq!(api.cancel("u1", &id).await.0, StatusCode::BAD_REQUEST, "it is complete for us too");
-        assert_eq!(saved.get("outbox"), None);
         assert!(
             api.stored(&id).await.contains_key("outbox"),
             "mongoose {kind} has removed what is to be told"

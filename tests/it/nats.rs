@@ -99,12 +99,13 @@ impl NatsCluster {
     pub async fn start() -> Self {
         let ports = [free_port(), free_port(), free_port()];
         let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
-        let mut servers = Vec::new();
-        for (number, port) in ports.iter().enumerate() {
+        // None of them answers before the others are there.
+        let servers = ports.iter().enumerate().map(|(number, port)| {
             let cluster = format!("name: ticketing, listen: \"127.0.0.1:{port}\", routes: [{routes}]");
-            servers.push(Nats::with(&format!("server_name: {number}\ncluster {{ {cluster} }}\n")).await);
-        }
-        Self(servers)
+            let config = format!("server_name: server-{number}\ncluster {{ {cluster} }}\n");
+            async move { Nats::with(&config).await }
+        });
+        Self(futures::future::join_all(servers).await)
     }
 
     /// The URLs of all three.
@@ -117,7 +118,7 @@ impl NatsCluster {
         let streams = Streams::of(&self.urls()).await;
         let found = streams.0.get_stream(stream).await.ok()?;
         let info = found.cached_info();
-        let leader = info.cluster.as_ref()?.leader.as_ref()?.parse().ok()?;
+        let leader = info.cluster.as_ref()?.leader.as_ref()?.strip_prefix("server-")?.parse().ok()?;
         Some((leader, info.config.num_replicas))
     }
 
