@@ -174,7 +174,7 @@ impl<B: Broker> Relay<'_, B> {
         }
         let now = self.store.clock().await?.not_passed(Instant::now());
         let started = Instant::now();
-        let lines = plan::steps(&untold.orders, published)?;
+        let lines = plan::steps(&untold, published)?;
         let telling = stream::iter(lines).map(|line| self.tell(line, now, started));
         let mut all = Progress::default();
         let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));
@@ -219,12 +219,13 @@ impl<B: Broker> Relay<'_, B> {
                 }
             }
             match step.note {
-                Note::Told(told) => {
+                Some(Note::Told(told)) => {
                     // Only the last change of an order counts.
                     progress.told.retain(|earlier| earlier.id != told.id);
                     progress.told.push(told);
                 }
-                Note::Refused(order, payment) => progress.refused.push((order, payment)),
+                Some(Note::Refused(order, payment)) => progress.refused.push((order, payment)),
+                None => {}
             }
         }
         progress
