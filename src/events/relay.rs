@@ -181,7 +181,7 @@ impl<B: Broker> Relay<'_, B> {
         }
         let now = self.store.clock().await?.not_passed(Instant::now());
         let started = Instant::now();
-        let lines = plan::steps(&untold.orders, published)?;
+        let lines = plan::steps(&untold, published)?;
         let telling = stream::iter(lines).map(|line| self.tell(line, now, started));
         let mut all = Progress::default();
         let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));
@@ -206,12 +206,11 @@ impl<B: Broker> Relay<'_, B> {
     /// Takes the steps of one ticket, until one fails or the round is over.
     async fn tell(&self, line: Vec<Step>, now: Timestamp, at: Instant) -> Progress {
         let mut progress = Progress::default();
-        // After its former orders the one that holds the ticket is told again, which may be noted with none but these. So all of
-        // that is told and noted together: whoever is next reads back what was published of it.
-        let is_again = line.iter().any(|step| step.note.is_again());
+        // Where notes wait for the last messages, a line that is cut would begin anew each time.
+        let is_whole = line.iter().any(|step| step.note.is_none());
         for (number, step) in line.into_iter().enumerate() {
             // Not before the first one, so that each round comes further.
-            if number > 0 && at.elapsed() > ROUND_LASTS && !is_again {
+            if number > 0 && at.elapsed() > ROUND_LASTS && !is_whole {
                 progress.is_cut = true;
                 break;
             }
@@ -235,16 +234,14 @@ impl<B: Broker> Relay<'_, B> {
                 }
             }
             match step.note {
-                Note::Told(told) => {
+                Some(Note::Told(told)) => {
                     // Only the last change of an order counts.
                     progress.told.retain(|earlier| earlier.id != told.id);
                     progress.told.push(told);
                 }
-                Note::Refused(order, payment) => progress.refused.push((order, payment)),
+                Some(Note::Refused(order, payment)) => progress.refused.push((order, payment)),
+                None => {}
             }
-        }
-        if is_again && progress.error.is_some() {
-            progress.told.clear();
         }
         progress
     }

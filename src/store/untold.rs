@@ -103,6 +103,9 @@ pub enum ChangeKind {
 pub struct Untold {
     /// In any order.
     pub orders: Vec<UntoldOrder>,
+    /// The orders that hold the tickets of those that are over and told of again, each with all that is told of such an
+    /// order, whether it is to be told or was told before.
+    pub holders: HashMap<TicketId, UntoldOrder>,
     /// Whether there may be more.
     pub is_full: bool,
 }
@@ -136,9 +139,9 @@ impl UntoldOrder {
         })
     }
 
-    /// Price, mark and time, if its making is told again.
-    fn told_again(&self) -> Option<(f64, &str, Option<Timestamp>)> {
-        Some((self.price()?, self.again.as_deref()?, self.since))
+    /// Whether neighbours that hear of it again forget which order holds its ticket.
+    fn is_over_and_told_again(&self) -> bool {
+        self.order.status == OrderStatus::Cancelled && self.again.is_some()
     }
 }
 
@@ -155,29 +158,34 @@ impl Store {
         let tickets: HashSet<_> =
             first.iter().filter(|untold| untold.is_being_made_known()).map(|untold| untold.ticket).collect();
         let of_tickets = self.untold_of(&tickets, limit.saturating_mul(PER_TICKETS)).await?;
-        let mut orders = complete(first, of_tickets, &tickets);
-        orders.extend(self.holders_after(&orders).await?);
-        Ok(Untold { orders, is_full })
+        let orders = complete(first, of_tickets, &tickets);
+        let holders = self.holders_after(&orders).await?;
+        Ok(Untold { orders, holders, is_full })
     }
 
     /// The orders that hold the tickets of those that are over and told of again. Neighbours keep one order for each ticket,
     /// so these are told again after them, whether they are noted or not: whoever notes may be interrupted in between.
-    async fn holders_after(&self, orders: &[UntoldOrder]) -> Result<Vec<UntoldOrder>, StoreError> {
-        let over = orders.iter().filter(|untold| untold.order.status == OrderStatus::Cancelled);
+    async fn holders_after(
+        &self,
+        orders: &[UntoldOrder],
+    ) -> Result<HashMap<TicketId, UntoldOrder>, StoreError> {
+        let over = orders.iter().filter(|untold| untold.is_over_and_told_again());
         let over: HashMap<_, _> =
-            over.filter_map(|untold| Some((untold.ticket, untold.told_again()?))).collect();
+            over.filter_map(|untold| Some((untold.ticket, (untold.price()?, untold.since)))).collect();
         if over.is_empty() {
-            return Ok(Vec::new());
+            return Ok(HashMap::new());
         }
         let ids: Vec<_> = over.keys().map(|ticket| object_id(ticket.bytes())).collect();
         let found = holders_of(&self.acknowledged_orders(), &ids, LOOKING).await?;
-        let noted = orders.iter().filter(|untold| untold.is_being_made_known());
-        let noted: HashSet<_> = noted.map(|untold| untold.order.id).collect();
+        // After an election this look may have been at an older state.
+        let ended = orders.iter().filter(|untold| untold.order.status == OrderStatus::Cancelled);
+        let ended: HashSet<_> = ended.map(|untold| untold.order.id).collect();
         let holder = |document: &RawDocumentBuf| {
-            let order = to_order(document).ok().filter(|order| !noted.contains(&order.id))?;
+            let order = to_order(document).ok().filter(|order| !ended.contains(&order.id))?;
             let ticket = order.ticket?;
-            let (price, again, since) = over.get(&ticket)?;
-            Some(holder(order, ticket, payment_of(document), *price, again, *since))
+            let (price, since) = over.get(&ticket)?;
+            let price = to_untold(document).ok().and_then(|untold| untold.price()).unwrap_or(*price);
+            Some((ticket, holder(order, ticket, payment_of(document), price, *since)))
         };
         Ok(found.iter().filter_map(holder).collect())
     }
@@ -386,7 +394,6 @@ fn holder(
     ticket: TicketId,
     payment: Option<String>,
     price: f64,
-    again: &str,
     since: Option<Timestamp>,
 ) -> UntoldOrder {
     let (version, is_complete) = (order.version, order.status == OrderStatus::Complete);
@@ -398,7 +405,7 @@ fn holder(
     if is_complete {
         changes.push(Change { version, kind: ChangeKind::Completed });
     }
-    UntoldOrder { order, ticket, payment, changes, refused: Vec::new(), since, again: Some(again.to_owned()) }
+    UntoldOrder { order, ticket, payment, changes, refused: Vec::new(), since, again: None }
 }
 
 /// What is to be told of the tickets of a batch, which was read after the batch.
