@@ -44,6 +44,12 @@ impl KnownServices {
         missing
     }
 
+    /// Has the OrdersService that asks be told when this Service of its namespace comes or goes.
+    pub fn tell(&self, user: &ObjectKey, name: &str) {
+        let service = ObjectKey::new(user.namespace(), name);
+        self.lock().users.entry(service).or_default().insert(user.clone());
+    }
+
     /// The index for the watch on Services in `namespace`, or in all.
     pub fn index(&self, namespace: Option<&str>) -> ServiceNames {
         ServiceNames { known: self.clone(), namespace: namespace.map(str::to_owned) }
@@ -123,5 +129,7 @@ mod tests {
         watch.handle(&Event::<Partial<Service>>::Init);
         assert_eq!(watch.handle(&Event::<Partial<Service>>::InitDone), users);
         assert_eq!(missing(), ["a", "b"]);
+        known.tell(&user, "c");
+        assert_eq!(watch.handle(&Event::Apply(service("c"))), users);
     }
 }

@@ -97,6 +97,13 @@ pub struct OrdersServiceSpec {
     #[x_kube(validation = Rule::new("self != 8081").message("port 8081 is the admin port of the pods (probes and metrics): choose another, such as 3000"))]
     pub port: i32,
 
+    /// Name of a second Service that leads to the pods, for what calls the orders API within the cluster by a name that it
+    /// had before. An object of this name that the operator did not make is left alone. Default: only the Service with the
+    /// name of this resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub service_name: Option<String>,
+
     /// How long a pod that is to end goes on accepting requests, until load balancers no longer send it any, in seconds.
     /// It then has 25 seconds more to finish those that it has. Where a load balancer sends requests to the addresses of
     /// pods, as one of AWS does with IP targets, it may need 30 to 120. Default: 5.

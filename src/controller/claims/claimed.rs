@@ -72,10 +72,9 @@ pub fn verdicts(index: &ClaimIndex, me: &Claimant, requested: &RequestedRoutes) 
     requested.hosts.iter().flat_map(of_host).collect()
 }
 
-/// What others have of what an OrdersService requests, of its ingress controller and of its Gateways.
-pub fn verdicts_on(index: &ClaimIndex, service: &OrdersService) -> Verdicts {
-    let me = claimant(&service.metadata, ClaimantKind::OrdersService);
-    requested_of(service).iter().flat_map(|requested| verdicts(index, &me, requested)).collect()
+/// What others have of what `me` requests, of its ingress controller and of its Gateways.
+pub fn verdicts_on(index: &ClaimIndex, me: &Claimant, requested: &[RequestedRoutes]) -> Verdicts {
+    requested.iter().flat_map(|requested| verdicts(index, me, requested)).collect()
 }
 
 /// The claims of an OrdersService: the routes that it requests, and those that it has.

@@ -10,7 +10,9 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Resource;
 
 use super::{
-    claimed::{Claims, Verdicts, claimant, created, of_http_route, of_ingress, of_service, verdicts_on},
+    claimed::{
+        Claims, Verdicts, claimant, created, of_http_route, of_ingress, of_service, requested_of, verdicts_on,
+    },
     controllers::IngressController,
 };
 use crate::{
@@ -56,7 +58,10 @@ impl ClaimRegistry {
 
     /// Which of the routes that `service` requests other objects hold.
     pub fn judge(&self, service: &OrdersService) -> Verdicts {
-        verdicts_on(&self.lock().index, service)
+        // What a spec of many routes requests takes long to read: nobody is to wait for that at the lock.
+        let me = claimant(&service.metadata, ClaimantKind::OrdersService);
+        let requested = requested_of(service);
+        verdicts_on(&self.lock().index, &me, &requested)
     }
 
     /// The status of `service` was written just now. Its watch event may take long, and until then the routes would count

@@ -3,7 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde_json::{Value, json};
 
-use super::claimed::{Claims, MAX_CLAIMS, claimant, of_http_route, of_ingress, of_service, verdicts_on};
+use super::claimed::{
+    Claims, MAX_CLAIMS, claimant, of_http_route, of_ingress, of_service, requested_of, verdicts_on,
+};
 use crate::{
     controller::{
         children::rollout::Rollout,
@@ -280,7 +282,7 @@ fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
     let applied = Applied::for_test(rollout, Vec::new());
     let of_service = |service: &OrdersService| {
         let me = claimant(&service.metadata, ClaimantKind::OrdersService);
-        let verdicts = verdicts_on(&index, service);
+        let verdicts = verdicts_on(&index, &me, &requested_of(service));
         let found = Dereferenced { verdicts, ..Dereferenced::default() };
         let valid = validate(service, &found, Some("image:1")).unwrap();
         let ingress = serde_json::to_vec(&build(&valid).ingress).unwrap();

@@ -122,6 +122,10 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     }
     found.secrets_checksum = Some(hex(checksum.finalize().iter().take(16)));
 
+    if let Some(name) = &service.spec.service_name {
+        // Where another has that name, it can be ours once that is gone.
+        context.known_services.tell(&ObjectKey::of(&service.metadata), name);
+    }
     if let Some(ingress) = &service.spec.ingress {
         let class = ingress.class_name.clone();
         found.missing_class = class.filter(|class| context.claims.has_class(class) == Some(false));

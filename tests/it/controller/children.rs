@@ -15,7 +15,7 @@ use kube::{
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::{Value, json};
 
-use super::{CHILDREN, MONGO, child_api, settled, settled_of, whole};
+use super::{CHILDREN, MONGO, child_api, rules, settled, settled_of, whole};
 use crate::cluster::{TestNamespace, eventually};
 
 #[tokio::test]
@@ -104,6 +104,52 @@ async fn someone_else_s_deployment_of_the_same_name_is_left_alone_and_the_resour
 }
 
 #[tokio::test]
+async fn a_second_service_keeps_a_name_once_nobody_else_has_it_and_goes_when_the_spec_says_another() {
+    let namespace = TestNamespace::create("second").await;
+    namespace.secrets(MONGO).await;
+    let services = namespace.api::<Service>();
+    let theirs = json!({"metadata": {"name": "orders-srv"}, "spec": {"selector": {"app": "orders"}, "ports": [{"port": 3000}]}});
+    let theirs =
+        services.create(&PostParams::default(), &serde_json::from_value(theirs).unwrap()).await.unwrap();
+    let _controller = namespace.run("controller").await;
+    let named = |name: Value| namespace.service("orders", json!({"serviceName": name}));
+    namespace.apply(&named(json!("orders-srv"))).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+    assert!(message.contains("Service \"orders-srv\" is there already"), "{message}");
+    assert!(message.contains("delete it, and the operator makes its own at once"), "{message}");
+    assert_eq!(services.get("orders-srv").await.unwrap().spec, theirs.spec);
+    // What is said is done.
+    services.delete("orders-srv", &DeleteParams::background()).await.unwrap();
+    namespace.ready("orders").await;
+    let (first, second) = (services.get("orders").await.unwrap(), services.get("orders-srv").await.unwrap());
+    let of = |service: Service| service.spec.map(|spec| (spec.selector, spec.ports));
+    assert_eq!(of(second), of(first));
+    assert_eq!(
+        rules(&namespace.api().get("orders").await.unwrap())[0],
+        "ticketing.dev/api/orders orders:http Prefix",
+        "routes lead to the first"
+    );
+    // It is a child as any other.
+    services.delete("orders-srv", &DeleteParams::background()).await.unwrap();
+    eventually("it is there again", || async { services.get_opt("orders-srv").await.unwrap() }).await;
+    for (name, others) in [(json!("orders-api"), ["orders-srv"]), (Value::Null, ["orders-api"])] {
+        namespace.apply(&named(name.clone())).await.unwrap();
+        for other in others {
+            eventually(&format!("{other} is gone"), || async {
+                services.get_opt(other).await.unwrap().is_none().then_some(())
+            })
+            .await;
+        }
+        let new = name.as_str().unwrap_or("orders");
+        assert!(services.get_opt(new).await.unwrap().is_some(), "{new}");
+        namespace.ready("orders").await;
+    }
+    let service: OrdersService = namespace.api().get("orders").await.unwrap();
+    assert_eq!(service.status.unwrap().service_names, [""; 0]);
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn no_kind_of_child_is_adopted_from_someone_else() {
     let namespace = TestNamespace::create("foreign").await;
     namespace.secrets(MONGO).await;
@@ -179,7 +225,9 @@ async fn what_is_switched_off_is_deleted_and_no_right_over_children_is_superfluo
     let namespace = TestNamespace::create("switch").await;
     namespace.secrets(MONGO).await;
     let controller = namespace.run("controller").await;
-    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    let mut on = namespace.service("orders", whole());
+    on["spec"]["serviceName"] = json!("orders-srv");
+    namespace.apply(&on).await.unwrap();
     namespace.condition("orders", Reconciled, "True", "AsExpected").await;
     let off = json!({"networkPolicy": false, "podTemplate": {"serviceAccountName": "default"}});
     let mut object = namespace.service("orders", off);
@@ -191,6 +239,10 @@ async fn what_is_switched_off_is_deleted_and_no_right_over_children_is_superfluo
         })
         .await;
     }
+    eventually("the second Service is deleted", || async {
+        namespace.api::<Service>().get_opt("orders-srv").await.unwrap().is_none().then_some(())
+    })
+    .await;
     namespace.ready("orders").await;
     let deployment: Deployment = namespace.api().get("orders").await.unwrap();
     let pod = deployment.spec.unwrap().template.spec.unwrap();

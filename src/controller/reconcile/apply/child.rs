@@ -53,6 +53,17 @@ pub(super) struct ChildWriter<'a> {
     pub(super) adopts: bool,
     /// Whether the Deployment is left as it is.
     pub(super) held: &'a HeldDeployment,
+    /// The names of the second Service.
+    pub(super) second_service: SecondService<'a>,
+}
+
+/// The names of the second Service.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SecondService<'a> {
+    /// The name that it is to have; none if there is to be no second one.
+    pub(super) wanted: Option<&'a str>,
+    /// The names that it had.
+    pub(super) made: &'a [String],
 }
 
 impl ChildWriter<'_> {
@@ -82,7 +93,12 @@ impl ChildWriter<'_> {
                     all.route_problems.extend(outcome.route_problems);
                     all.unmeasured_since = all.unmeasured_since.or(outcome.unmeasured_since);
                 }
-                None => self.delete_if_ours::<K>(index).await?,
+                None => {
+                    let id = ChildId::of::<K>(index);
+                    // If the watch is behind and still shows our last apply, that must not count as an echo.
+                    self.context.states.with(self.owner, |state| state.last_applied.remove(id));
+                    self.delete_if_ours::<K>(&self.name(id)).await?;
+                }
             }
         }
         Ok(all)
@@ -102,6 +118,22 @@ impl ChildWriter<'_> {
             return Ok(ChildOutcome::default());
         }
         self.sync_kind(children).await
+    }
+
+    /// As [`Self::sync_kind`], for the Services: second ones of former names are deleted, when the new one is there.
+    pub(super) async fn sync_services<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
+        for (index, child) in children.iter().enumerate() {
+            self.sync(index, child).await?;
+        }
+        let SecondService { wanted, made } = self.second_service;
+        if wanted.is_none() {
+            let id = ChildId::of::<K>(1);
+            self.context.states.with(self.owner, |state| state.last_applied.remove(id));
+        }
+        for former in made.iter().filter(|name| Some(name.as_str()) != wanted) {
+            self.delete_if_ours::<K>(former).await?;
+        }
+        Ok(ChildOutcome::default())
     }
 
     async fn sync<K: Child>(&self, index: usize, child: &K) -> Result<ChildOutcome, Problem> {
@@ -285,7 +317,7 @@ impl ChildWriter<'_> {
 
     /// Takes everything that we applied out of an object again.
     async fn release<K: Child>(&self, index: usize, uid: Option<String>) -> Result<(), RequestError> {
-        let (api, name) = (self.api::<Partial<K>>(), ChildId::of::<K>(index).name(self.owner.key.name()));
+        let (api, name) = (self.api::<Partial<K>>(), self.name(ChildId::of::<K>(index)));
         let nothing = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
@@ -319,30 +351,28 @@ impl ChildWriter<'_> {
         params: &PatchParams,
     ) -> Result<Partial<K>, RequestError> {
         child.meta_mut().uid = uid;
-        let (api, name) = (self.api::<Partial<K>>(), ChildId::of::<K>(index).name(self.owner.key.name()));
+        let (api, name) = (self.api::<Partial<K>>(), self.name(ChildId::of::<K>(index)));
         let patch = Patch::Apply(&*child);
         self.context.api.write(K::KIND.as_str(), "patch", api.patch(&name, params, &patch)).await
     }
 
     /// Deletes a child that is switched off; an object that is not ours is left alone.
-    async fn delete_if_ours<K: Child>(&self, index: usize) -> Result<(), Problem> {
-        let id = ChildId::of::<K>(index);
-        // If the watch is behind and still shows our last apply, that must not count as an echo.
-        self.context.states.with(self.owner, |state| state.last_applied.remove(id));
-        let uid = match self.observed(id) {
+    async fn delete_if_ours<K: Child>(&self, name: &str) -> Result<(), Problem> {
+        let key = ObjectKey::new(self.owner.key.namespace(), name);
+        let uid = match self.context.observed.get(K::KIND, &key) {
             Observation::Absent => return Ok(()),
             Observation::Present(child) if child.owner.uid != self.owner.uid || child.is_deleting => {
                 return Ok(());
             }
             Observation::Present(child) => Some(child.uid.into()),
             Observation::NotSynced => {
-                let live = self.live_metadata::<K>(index).await?;
+                let live = self.live_metadata_of::<K>(name).await?;
                 let ours = live.filter(|live| self.owner.controls(live) && live.deletion_timestamp.is_none());
                 let Some(ours) = ours else { return Ok(()) };
                 ours.uid
             }
         };
-        let (api, kind, key) = (self.api::<K>(), K::KIND.as_str(), self.key(id));
+        let (api, kind) = (self.api::<K>(), K::KIND.as_str());
         let params = DeleteParams::background().preconditions(Preconditions { uid, resource_version: None });
         match self.context.api.write(kind, "delete", api.delete(key.name(), &params)).await {
             // 409: the object was replaced by another.
@@ -361,14 +391,25 @@ impl ChildWriter<'_> {
 
     /// The metadata of the object with the name of a child, whoever owns it.
     async fn live_metadata<K: Child>(&self, index: usize) -> Result<Option<ObjectMeta>, Problem> {
-        let (api, name) = (self.api::<K>(), ChildId::of::<K>(index).name(self.owner.key.name()));
-        let read = self.context.api.read(K::KIND.as_str(), "get", api.get_metadata_opt(&name));
+        self.live_metadata_of::<K>(&self.name(ChildId::of::<K>(index))).await
+    }
+
+    async fn live_metadata_of<K: Child>(&self, name: &str) -> Result<Option<ObjectMeta>, Problem> {
+        let api = self.api::<K>();
+        let read = self.context.api.read(K::KIND.as_str(), "get", api.get_metadata_opt(name));
         let live = read.await.map_err(|error| self.read_failed::<K>(&error))?;
         Ok(live.map(|live| live.metadata))
     }
 
     fn key(&self, id: ChildId) -> ObjectKey {
-        ObjectKey::new(self.owner.key.namespace(), &id.name(self.owner.key.name()))
+        ObjectKey::new(self.owner.key.namespace(), &self.name(id))
+    }
+
+    fn name(&self, id: ChildId) -> String {
+        match self.second_service.wanted {
+            Some(name) if id == (ChildId { kind: ChildKind::Service, index: 1 }) => name.to_owned(),
+            _ => id.name(self.owner.key.name()),
+        }
     }
 
     fn api<K>(&self) -> Api<K>
@@ -407,14 +448,15 @@ impl ChildWriter<'_> {
         } else {
             String::new()
         };
-        Problem::new(
-            Reason::NotOwned,
-            format!(
-                "{kind} {:?} is there already and {whose}: it was left alone; delete or rename it, or give this \
-                 OrdersService another name{adopt}",
-                live.name.as_deref().unwrap_or_default()
-            ),
-        )
+        let name = live.name.as_deref().unwrap_or_default();
+        let instead = if K::KIND == ChildKind::Service && self.second_service.wanted == Some(name) {
+            "delete it, and the operator makes its own at once; or remove spec.serviceName"
+        } else {
+            "delete or rename it, or give this OrdersService another name"
+        };
+        let message =
+            format!("{kind} {name:?} is there already and {whose}: it was left alone; {instead}{adopt}");
+        Problem::new(Reason::NotOwned, message)
     }
 }
 
@@ -525,7 +567,13 @@ mod tests {
             let (client, requests) = api_server(answers);
             let (context, owner) = (context(client), owner("u"));
             let held = HeldDeployment::default();
-            let writer = ChildWriter { context: &context, owner: &owner, adopts: true, held: &held };
+            let writer = ChildWriter {
+                context: &context,
+                owner: &owner,
+                adopts: true,
+                held: &held,
+                second_service: SecondService::default(),
+            };
             let account = ServiceAccount {
                 metadata: ObjectMeta { name: Some("orders".into()), ..ObjectMeta::default() },
                 ..ServiceAccount::default()
@@ -572,7 +620,13 @@ mod tests {
             let observed = ObservedChild::of(&live).unwrap();
             context.observed.put(ChildKind::Deployment, &owner.key, observed);
             let held = HeldDeployment { inputs: inputs(1), held: Some(held) };
-            let writer = ChildWriter { context: &context, owner: &owner, adopts: false, held: &held };
+            let writer = ChildWriter {
+                context: &context,
+                owner: &owner,
+                adopts: false,
+                held: &held,
+                second_service: SecondService::default(),
+            };
             writer.sync_deployment(&deployment, Replicas::Fixed(1)).await.unwrap();
             assert_eq!(requests.lock().unwrap().is_empty(), is_left);
         }

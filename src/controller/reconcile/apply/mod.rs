@@ -21,7 +21,7 @@ use k8s_openapi::{
 };
 
 use self::{
-    child::{ChildOutcome, ChildWriter},
+    child::{ChildOutcome, ChildWriter, SecondService},
     held::HeldDeployment,
 };
 use super::build::prepared::{Prepared, PreparedVisitor};
@@ -142,7 +142,7 @@ impl RoutesAfter {
 ///
 /// `recorded` is the digest in the status, if it is about this very generation: if it matches what is observed, a
 /// controller that has just started sends nothing. A Deployment that is `held` is left as it is. With `adopts`, children that have lost their owner are taken
-/// over.
+/// over. `made_services` are names of second Services, of which all but the wanted one are deleted.
 ///
 /// # Errors
 /// Every child that could not be applied or deleted.
@@ -153,8 +153,11 @@ pub async fn apply(
     prepared: &Prepared,
     recorded: Option<&str>,
     held: &HeldDeployment,
+    made_services: &[String],
 ) -> Result<Applied, Failures> {
-    let writer = ChildWriter { context, owner, adopts, held };
+    let second = prepared.services.get(1).and_then(|second| second.metadata.name.as_deref());
+    let second_service = SecondService { wanted: second, made: made_services };
+    let writer = ChildWriter { context, owner, adopts, held, second_service };
     if let Some(recorded) = recorded {
         restore(&writer, prepared, recorded);
     }
@@ -247,6 +250,7 @@ impl<'a> PreparedVisitor<'a> for Plan<'a> {
                 ChildKind::ServiceAccount if prepared.account_is_named => {
                     writer.sync_unless_there(children).await
                 }
+                ChildKind::Service => writer.sync_services(children).await,
                 _ => writer.sync_kind(children).await,
             };
             (K::KIND, outcome)

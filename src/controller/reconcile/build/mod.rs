@@ -12,7 +12,7 @@
 //! gateway     the HTTPRoutes
 //! ingress     the Ingress
 //! network     the NetworkPolicy
-//! service     the Service
+//! service     the Services
 //! ```
 
 mod account;
@@ -37,7 +37,7 @@ use prepared::Prepared;
 pub fn build(service: &ValidatedOrdersService) -> Prepared {
     Prepared {
         deployment: deployment::build_deployment(service),
-        service: service::build_service(service),
+        services: service::build_services(service),
         replicas: service.replicas,
         ingress: service.ingress.as_ref().and_then(|ingress| ingress::build_ingress(service, ingress)),
         keeps_ingress: service.ingress.as_ref().is_some_and(|ingress| ingress.lacks_class),
@@ -225,6 +225,18 @@ mod tests {
     }
 
     #[test]
+    fn a_second_service_has_another_name_and_nothing_else() {
+        let [first, second] = built(json!({"serviceName": "orders-srv"})).services.try_into().unwrap();
+        assert_eq!(first.metadata.name.as_deref(), Some("orders"));
+        assert_eq!(second.metadata.name.as_deref(), Some("orders-srv"));
+        assert_eq!(second.spec, first.spec);
+        assert_eq!(built(json!({"serviceName": "orders"})).services.len(), 1);
+        let problems =
+            validate(&service(json!({"serviceName": "Orders_srv"})), &Dereferenced::default(), Some("i"));
+        assert!(problems.unwrap_err()[0].message.contains("spec.serviceName is \"Orders_srv\""));
+    }
+
+    #[test]
     fn an_ingress_that_is_switched_off_is_not_built() {
         assert_eq!(built(json!({"ingress": null})).ingress, None);
     }
@@ -353,7 +365,7 @@ mod tests {
         assert_eq!(before.ingress, after.ingress);
         let backend = &json!(after.ingress)["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
         assert_eq!(*backend, json!({"name": "orders", "port": {"name": "http"}}));
-        let port = &json!(after.service)["spec"]["ports"][0];
+        let port = &json!(after.services[0])["spec"]["ports"][0];
         assert_eq!(*port, json!({"name": "http", "port": 4000, "targetPort": "http", "protocol": "TCP"}));
         let container = &json!(after.deployment)["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["ports"][0], json!({"name": "http", "containerPort": 4000, "protocol": "TCP"}));
@@ -508,6 +520,6 @@ mod tests {
         for (name, secret) in [("JWT_KEY", "jwt-secret"), ("MONGO_URI", "orders-mongo")] {
             assert_eq!(env(name)["valueFrom"]["secretKeyRef"], json!({"name": secret, "key": name}));
         }
-        assert_eq!(json!(prepared.service)["spec"]["ports"][0]["port"], 4000);
+        assert_eq!(json!(prepared.services[0])["spec"]["ports"][0]["port"], 4000);
     }
 }

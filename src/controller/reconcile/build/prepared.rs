@@ -22,8 +22,8 @@ pub struct Prepared {
     pub deployment: Deployment,
     /// Who sets its number of pods; what is sent of that also depends on the live Deployment.
     pub replicas: Replicas,
-    /// Gives its pods one address.
-    pub service: Service,
+    /// Give its pods one address: the first has the name of the OrdersService, and the second another.
+    pub services: Vec<Service>,
     /// The ordered routes.
     pub ingress: Option<Ingress>,
     /// Whether an Ingress that exists is left as it is, since the class that this one names does not exist.
@@ -56,7 +56,7 @@ impl Prepared {
         let Self {
             deployment,
             replicas: _,
-            service,
+            services,
             ingress,
             keeps_ingress: _,
             routes,
@@ -67,7 +67,7 @@ impl Prepared {
             network_policy,
         } = self;
         visitor.visit(slice::from_ref(deployment));
-        visitor.visit(slice::from_ref(service));
+        visitor.visit(services);
         visitor.visit(ingress.as_slice());
         visitor.visit(autoscaler.as_slice());
         visitor.visit(budget.as_slice());

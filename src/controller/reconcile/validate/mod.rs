@@ -82,6 +82,12 @@ pub fn validate(
             spec.port
         ));
     }
+    if let Some(other) = spec.service_name.as_deref().filter(|other| !is_service_name(other)) {
+        invalid(format!(
+            "spec.serviceName is {other:?}, which no Service can have as its name: write lower-case letters, digits and -, \
+             beginning with a letter, such as orders-srv"
+        ));
+    }
     let drain = spec.drain_seconds;
     if !(0..=3600).contains(&drain) {
         invalid(format!("spec.drainSeconds is {drain}: write seconds from 0 to 3600"));
@@ -146,6 +152,7 @@ pub fn validate(
         network_policy: spec.network_policy,
         mesh: spec.mesh,
         port: spec.port,
+        service_name: spec.service_name.clone().filter(|other| *other != name),
         drain_seconds: drain,
         jwt_secret: SecretKey {
             name: spec.auth.jwt_secret_ref.name.clone(),

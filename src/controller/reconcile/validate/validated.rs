@@ -48,6 +48,8 @@ pub struct ValidatedOrdersService {
     pub mesh: Option<Mesh>,
     /// Port of the container and of the Service.
     pub port: i32,
+    /// Name of a second Service, if there is to be one.
+    pub service_name: Option<String>,
     /// Seconds that a stopping pod goes on accepting requests.
     pub drain_seconds: i32,
     /// Secret and key of the session signing key.
