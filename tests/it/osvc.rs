@@ -76,6 +76,7 @@ async fn the_status_of_a_ready_one_has_its_routes_in_order_and_as_the_spec_chang
     let before = namespace.osvc(&["status", "orders"]).await;
     before.says(1, &["not ready (Unknown)", "kubectl osvc check"]);
     let (controller, _sweeper) = (namespace.run("controller").await, namespace.run_sweeper().await);
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
     namespace.ready("orders").await;
 
     let text = namespace.osvc(&["status", "orders"]).await;
@@ -351,5 +352,5 @@ async fn the_program_teaches_the_plugin_and_the_plugin_has_what_the_program_has(
     let program = env!("CARGO_BIN_EXE_orders-operator");
     let script = format!("source <({program} completion bash) && complete -p orders-operator");
     let taken = Command::new("bash").args(["-c", &script]).output().unwrap();
-    Told::of(taken).says(0, &["-F _orders-operator"]);
+    Told::of(taken).says(0, &["-F _orders__operator orders-operator"]);
 }

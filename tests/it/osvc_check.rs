@@ -55,8 +55,10 @@ fn one_each(found: &[String], expected: &[&str]) {
 
 /// The operator's Deployment with a pod that is ready, as a kubelet would have it; there is none.
 async fn operator(namespace: &TestNamespace) {
-    let values = "rbac.aggregateClusterRoles=false,replicas=1";
-    let objects = chart(&["--namespace", &namespace.name, "--set", values], &namespace.name);
+    // For one namespace, so that another test on this server need not wait until it is gone.
+    let values =
+        format!("rbac.aggregateClusterRoles=false,replicas=1,watchNamespaces={{{}}}", namespace.name);
+    let objects = chart(&["--namespace", &namespace.name, "--set", &values], &namespace.name);
     let kinds = ["Deployment", "ServiceAccount"];
     for object in objects.into_iter().filter(|object| kinds.contains(&object["kind"].as_str().unwrap())) {
         apply_any(&namespace.client, object).await;
@@ -89,7 +91,7 @@ async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may(
         assert!(pre.out.contains(expected), "{expected}: {}", pre.out);
     }
     let missing = ["the CRD ordersservices.ticketing.dev is not there", "has a controller", "has a sweeper"];
-    one_each(&failures(&[]).await, &missing);
+    one_each(&failures(&["-n", &namespace.name]).await, &missing);
     let status = osvc(&setting("SPARE_KUBECONFIG"), &["status", "orders"]).await;
     assert!(status.code == Some(1) && status.err.contains("kubectl osvc check"), "{}", status.err);
 

@@ -190,11 +190,11 @@ fn write_answer(text: &mut String, request: &RequestTarget, answer: &Answer<'_>)
             (false, _) => why_not(rule, path),
         };
         let mark = if *taken == Some(at) { '>' } else { ' ' };
-        let (class, taken) = (class_of(rule), &rule.path);
-        let (segments, bytes) = (taken.path().segments(), taken.as_str().len());
+        let (class, path) = (class_of(rule), rule.path.to_string());
+        let (segments, bytes) = (rule.path.path().segments(), path.len());
         writeln!(
             text,
-            "{mark} {:>2}. {taken:<24} {class}, {segments} segments, {bytes} bytes, to {}: {verdict}",
+            "{mark} {:>2}. {path:<24} {class}, {segments} segments, {bytes} bytes, to {}: {verdict}",
             at + 1,
             rule.target()
         )?;

@@ -98,10 +98,8 @@ fn check_routing(group: &mut Group, service: &OrdersService, routing: &Routing, 
                 );
             }
             None if routing.has_default => group.ok("its Ingress is of the default class"),
-            None => group.warning(
-                "its Ingress names no class, and the cluster has no default",
-                "write spec.ingress.className, unless an ingress controller takes Ingresses without a class",
-            ),
+            // Its condition warns of it.
+            None => {}
         }
     }
     if service.spec.gateway.is_some() && routing.has_gateways == Some(false) {

@@ -87,7 +87,9 @@ fn condition(text: &mut String, paint: Paint, view: &ConditionView) -> fmt::Resu
         plain(&condition.reason),
         paint.dim(&format!("since {since}{former}"))
     )?;
-    if condition.reason != "AsExpected" {
+    // The summary is above, and these two repeat it.
+    let is_told = ["Ready", "Reconciling", "Stalled"].contains(&&*condition.type_);
+    if condition.reason != "AsExpected" && !is_told {
         writeln!(text, "          {}", plain(&condition.message))?;
     }
     Ok(())
