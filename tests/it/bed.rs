@@ -2,7 +2,10 @@
 
 use std::{fmt::Debug, process::Command, str::FromStr};
 
-use tokio::task::spawn_blocking;
+use tokio::{sync::RwLock, task::spawn_blocking};
+
+/// Held for writing by a test that bears no restart of the spare database but its own, and for reading by those that bear any.
+pub static SPARE_MONGO: RwLock<()> = RwLock::const_new(());
 
 /// What the test bed sets.
 pub fn setting(name: &str) -> String {

@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    bed::{restart, setting},
+    bed::{SPARE_MONGO, restart, setting},
     mongo::{TestApi, TestDatabase, answer},
 };
 
@@ -118,6 +118,7 @@ async fn ten_buyers_for_each_of_200_tickets_with_cancels_and_overdue_orders() {
 
 #[tokio::test]
 async fn ten_buyers_for_each_of_200_tickets_while_the_database_is_killed_and_restarted() {
+    let _alone = SPARE_MONGO.write().await;
     let database = TestDatabase::at(setting("SPARE_MONGO_URI")).await;
     database.store.ensure_indexes().await.unwrap();
     let api = TestApi::over(database, ReservationTerms::default()).await;

@@ -28,7 +28,7 @@ use tokio::{
 use super::events_judge::{Case, Order, Told};
 use crate::{
     api_process::Process,
-    bed::{number, restart, seed, setting},
+    bed::{SPARE_MONGO, number, restart, seed, setting},
     cluster::PATIENCE,
     events::SUBJECTS,
     mongo::{TestDatabase, cookie},
@@ -612,6 +612,7 @@ async fn run<B: Broker>(database: &TestDatabase, mut broker: B, seconds: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn on_jetstream_every_change_is_told_in_order_and_every_payment_is_settled_once_whatever_happens() {
+    let _beside_others = SPARE_MONGO.read().await;
     let database = TestDatabase::at(setting("SPARE_MONGO_URI")).await;
     run(&database, JetStream::start().await, 60).await;
 }
@@ -619,6 +620,7 @@ async fn on_jetstream_every_change_is_told_in_order_and_every_payment_is_settled
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn on_nats_streaming_every_change_is_told_in_order_and_every_payment_is_settled_once_whatever_happens()
 {
+    let _beside_others = SPARE_MONGO.read().await;
     let database = TestDatabase::at(setting("SPARE_MONGO_URI")).await;
     run(&database, Streaming::start().await, 20).await;
 }

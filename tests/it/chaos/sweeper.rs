@@ -23,7 +23,7 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use super::sweeper_history::History;
 use crate::{
-    bed::{number, restart, seed, setting},
+    bed::{SPARE_MONGO, number, restart, seed, setting},
     cluster::{Process, TestNamespace, eventually},
     mongo::{TestDatabase, uri},
     sweeper::service,
@@ -344,6 +344,7 @@ async fn restart_until(end: Instant, mut random: Rng) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_order_has_a_correct_history_whatever_happens_to_sweepers_clocks_and_a_database() {
+    let _beside_others = SPARE_MONGO.read().await;
     let seed = seed();
     let length = Duration::from_secs(number("CHAOS_SECONDS", 60));
     eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={}", length.as_secs());
