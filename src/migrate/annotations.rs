@@ -39,6 +39,10 @@ pub(super) fn merged(
                 );
                 continue;
             }
+            if let Some(why) = of_one_ingress(rest, value) {
+                notes.left(Whom::Users, format!("annotation {name} was left out: {why}"));
+                continue;
+            }
             let alone = json!({"hosts": hosts, "annotations": {name.as_str(): value}});
             if let Some(problem) = judge::of_ingress(alone).into_iter().next() {
                 notes.left(Whom::Users, format!("annotation {name} was left out: {problem}"));
@@ -74,10 +78,29 @@ pub(super) fn merged(
     merged
 }
 
+/// Why an annotation cannot be one of all routes, the orders among them.
+fn of_one_ingress(name: &str, value: &str) -> Option<&'static str> {
+    match name {
+        "permanent-redirect" | "temporal-redirect" => Some(
+            "it redirects every request of its Ingress, and in the OrdersService it would redirect all; write an Ingress of your \
+             own for what is to be redirected, on a host that the OrdersService does not have",
+        ),
+        "backend-protocol" if value != "HTTP" => Some(
+            "all routes would speak that to their Services, and the pods of the orders speak HTTP; leave the paths of the others in \
+             an Ingress of their own, and take them out of spec.ingress.routes",
+        ),
+        _ => None,
+    }
+}
+
 /// Whether what it says may concern paths, which are written otherwise now.
 fn may_change_paths(name: &str) -> bool {
     name.ends_with("snippet")
         || name.ends_with("router.middlewares")
         || name.contains("rewrite")
         || name.contains("strip-path")
+        || name.contains("path-prefix")
+        // Of Traefik 1.
+        || name.ends_with("rule-type")
+        || name.ends_with("request-modifier")
 }

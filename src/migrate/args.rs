@@ -34,9 +34,14 @@ pub struct MigrateArgs {
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
+    /// For pods beside the old ones, on the same database or on a copy: leave events out, and suspend the sweeper
+    #[arg(long)]
+    pub passive: bool,
+
     /// Host in place of those of the Ingress, for a trial beside the old system, or where the Ingress has none; may be given
-    /// several times
-    #[arg(long = "host", value_name = "HOST")]
+    /// several times. A host of the Ingress keeps its own routes; another gets those of the host OLD, as OLD=HOST says, or else
+    /// those of the one that has the client
+    #[arg(long = "host", value_name = "[OLD=]HOST")]
     pub hosts: Vec<String>,
 }
 
@@ -53,4 +58,5 @@ Examples:
   orders-operator migrate skaffold.yaml > orders.yaml
   orders-operator migrate --from-cluster -n ticketing > orders.yaml
   helm template . | orders-operator migrate - > orders.yaml
+  orders-operator migrate infra/k8s --passive > orders-first.yaml
   orders-operator render orders.yaml --default-image orders:1   what it becomes";

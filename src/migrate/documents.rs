@@ -24,6 +24,9 @@ const MAX_OBJECTS: usize = 10_000;
 /// The most nodes of one document, its aliases resolved.
 const MAX_NODES: usize = 100_000;
 
+/// The most that all documents together may be once they are parsed, in bytes: a node counts as 32, and its text as what it is.
+const MAX_PARSED_BYTES: usize = 4 * MAX_ALL_BYTES;
+
 /// The deepest nesting.
 const MAX_DEPTH: usize = 48;
 
@@ -82,6 +85,8 @@ pub(super) struct Reader {
     /// The objects so far.
     pub(super) objects: Vec<Object>,
     bytes: usize,
+    /// The bytes of the documents, their aliases resolved.
+    parsed: usize,
     is_full: bool,
 }
 
@@ -103,8 +108,16 @@ impl Reader {
         for (number, part) in parts(text).into_iter().enumerate() {
             let place =
                 if number == 0 { source.to_owned() } else { format!("{source}, document {}", number + 1) };
+            if self.parsed > MAX_PARSED_BYTES {
+                let told = "from here on nothing was read, since all documents together become too much by their aliases (*name): name \
+                            fewer files, or write out what the aliases stand for";
+                return findings.add(Kind::Left, Whom::You, &place, told);
+            }
             match parse(part) {
-                Ok(document) => self.take(&place, document, findings),
+                Ok(document) => {
+                    self.parsed = self.parsed.saturating_add(size(&document));
+                    self.take(&place, document, findings);
+                }
                 Err(why) => findings.add(Kind::Left, Whom::You, &place, why),
             }
         }
@@ -203,6 +216,17 @@ fn parse(text: &str) -> Result<Value, String> {
     })
 }
 
+/// How much a document is, in bytes: about what it takes in memory. Its depth is bounded.
+fn size(value: &Value) -> usize {
+    let below: usize = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(map) => map.iter().map(|(name, value)| name.len() + size(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    below + 32
+}
+
 fn object(source: &str, map: Map<String, Value>, findings: &mut Findings) -> Option<Object> {
     let mut notes = Notes::about(source, findings);
     let mut fields = Fields::of(map);
@@ -275,6 +299,24 @@ mod tests {
         ] {
             assert!(said.contains(expected), "{expected}: {said}");
         }
+    }
+
+    #[test]
+    fn aliases_count_in_all_documents_together() {
+        let uses = |of: &str| vec![of; 9].join(", ");
+        let mut document = "apiVersion: v1\nkind: Service\na0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for at in 1..5 {
+            document.push_str(&format!("a{at}: &a{at} [{}]\n", uses(&format!("*a{}", at - 1))));
+        }
+        let (objects, said) = read(&document);
+        assert_eq!((objects.len(), said.as_str()), (1, ""), "each by itself is read");
+        // As after many files.
+        let parsed = MAX_PARSED_BYTES - size(&parse(&document).unwrap());
+        let (mut reader, mut findings) = (Reader { parsed, ..Reader::default() }, Findings::default());
+        reader.read("b.yaml", &vec![document; 4].join("---\n"), &mut findings);
+        assert_eq!(reader.objects.len(), 2);
+        let said = findings.table();
+        assert!(said.lines().count() == 1 && said.contains("become too much by their aliases"), "{said}");
     }
 
     #[test]

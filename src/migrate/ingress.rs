@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Names the class where the spec does not.
-const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+pub(super) const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 /// What Go's `strconv.ParseBool` takes for true.
 const GO_TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
@@ -33,10 +33,14 @@ pub(super) struct OldIngress {
     pub(super) rules: Vec<OldRule>,
     /// Where everything else goes.
     pub(super) default: Option<OldBackend>,
+    /// Whether that is no Service.
+    pub(super) has_other_default: bool,
     /// Whether every path is a regex, by an annotation of ingress-nginx.
     pub(super) is_regex: bool,
     /// What paths are rewritten to.
     pub(super) rewrite: Option<String>,
+    /// Whether ingress-nginx sends a part of the requests for another Ingress to it.
+    pub(super) is_canary: bool,
 }
 
 /// The paths of a host, or of any host.
@@ -46,6 +50,8 @@ pub(super) struct OldRule {
     pub(super) host: Option<String>,
     /// Its paths.
     pub(super) paths: Vec<OldPath>,
+    /// The paths that lead to no Service, but to another kind of object, or to nothing that was understood.
+    pub(super) without_service: Vec<String>,
 }
 
 /// A path, and where it goes.
@@ -116,6 +122,7 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
     };
     let rewrite = of_nginx("rewrite-target");
     let use_regex = of_nginx("use-regex").is_some_and(|value| GO_TRUE.contains(&value.as_str()));
+    let is_canary = of_nginx("canary").is_some_and(|value| GO_TRUE.contains(&value.as_str()));
     let mut tls = Vec::new();
     for mut entry in spec.items("tls", notes) {
         let mut hosts = Vec::new();
@@ -130,16 +137,22 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
         entry.done(notes);
         tls.push((hosts, secret));
     }
+    let default_field = ["defaultBackend", "backend"].into_iter().find(|name| spec.has(name));
+    let has_default = default_field.is_some();
     let mut rules = Vec::new();
     for mut rule in spec.items("rules", notes) {
         let host = rule.text("host", notes).filter(|host| !host.is_empty());
         let has_paths = rule.has("http");
         let mut http = rule.below("http", notes);
-        let mut paths = Vec::new();
+        let (mut paths, mut without_service) = (Vec::new(), Vec::new());
         for path in http.items("paths", notes) {
-            paths.extend(one_path(path, notes));
+            match one_path(path, notes) {
+                Ok(path) => paths.extend(path),
+                Err(text) => without_service.push(text),
+            }
         }
-        if !has_paths || paths.is_empty() {
+        // The default backend becomes the client, which is said of that.
+        if paths.is_empty() && without_service.is_empty() && !(has_default && !has_paths) {
             let whose = host.clone().unwrap_or_else(|| "any host".into());
             notes.left(
                 Whom::Users,
@@ -148,19 +161,33 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
         }
         http.done(notes);
         rule.done(notes);
-        rules.push(OldRule { host, paths });
+        rules.push(OldRule { host, paths, without_service });
     }
-    let default = ["defaultBackend", "backend"].into_iter().find(|name| spec.has(name)).and_then(|name| {
+    let default = default_field.and_then(|name| {
         let below = spec.below(name, notes);
         backend(below, notes)
     });
+    let has_other_default = has_default && default.is_none();
     spec.done(notes);
     fields.done(notes);
     let is_regex = use_regex || rewrite.is_some();
-    OldIngress { label, name, class, annotations, tls, rules, default, is_regex, rewrite }
+    OldIngress {
+        label,
+        name,
+        class,
+        annotations,
+        tls,
+        rules,
+        default,
+        has_other_default,
+        is_regex,
+        rewrite,
+        is_canary,
+    }
 }
 
-fn one_path(mut path: Fields, notes: &mut Notes<'_>) -> Option<OldPath> {
+/// A path, unless it is left out; the text of one that leads to no Service.
+fn one_path(mut path: Fields, notes: &mut Notes<'_>) -> Result<Option<OldPath>, String> {
     let text = path.text("path", notes).filter(|text| !text.is_empty()).unwrap_or_else(|| "/".into());
     let is_exact = match path.text("pathType", notes).as_deref() {
         None | Some("Prefix" | "ImplementationSpecific") => false,
@@ -180,13 +207,24 @@ fn one_path(mut path: Fields, notes: &mut Notes<'_>) -> Option<OldPath> {
         None
     };
     path.done(notes);
-    if backend.is_none() {
-        notes.left(
-            Whom::Users,
-            format!("path {text:?} leads to no Service: it has no route in the OrdersService"),
+    let is_action = |backend: &OldBackend| backend.port == Some(OldPort::Name("use-annotation".into()));
+    if let Some(backend) = backend.as_ref().filter(|backend| is_action(backend)) {
+        let told = format!(
+            "path {text:?} leads to no Service, but to what the annotation alb.ingress.kubernetes.io/actions.{} says: it was left out; if \
+             that redirects to HTTPS, write alb.ingress.kubernetes.io/ssl-redirect: \"443\" in spec.ingress.annotations",
+            backend.service
         );
+        notes.left(Whom::Users, told);
+        return Ok(None);
     }
-    Some(OldPath { text, is_exact, backend: backend? })
+    let Some(backend) = backend else {
+        let told = format!(
+            "path {text:?} leads to no Service: it has no route in the OrdersService, and stays in this Ingress"
+        );
+        notes.left(Whom::Users, told);
+        return Err(text);
+    };
+    Ok(Some(OldPath { text, is_exact, backend }))
 }
 
 fn backend(mut fields: Fields, notes: &mut Notes<'_>) -> Option<OldBackend> {

@@ -41,9 +41,24 @@ pub(super) fn yaml(migration: &Migration) -> Result<String, serde_saphyr::ser::E
         if let Some(word) = word {
             comment(&mut text, "", &word);
         }
-        text.push_str(&document_text(&document)?);
+        let document = document_text(&document)?;
+        match &migration.former_service {
+            Some(name) => text.push_str(&with_former_name(&document, name)),
+            None => text.push_str(&document),
+        }
     }
     Ok(text)
+}
+
+/// The document, with the name of the old Service as a comment in its spec: while that Service is there, no other can have it.
+fn with_former_name(document: &str, name: &str) -> String {
+    let mut line = String::new();
+    comment(
+        &mut line,
+        "",
+        &format!("serviceName: {name}  (to keep this name, when Service {name} is deleted)"),
+    );
+    document.replacen("\nspec:\n", &format!("\nspec:\n  {line}"), 1)
 }
 
 fn document_text(document: &Value) -> Result<String, serde_saphyr::ser::Error> {

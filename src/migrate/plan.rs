@@ -1,6 +1,9 @@
 //! The translation: objects in, an OrdersService, Secrets and findings out. Pure.
 
-use std::{collections::BTreeMap, iter};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +14,7 @@ use super::{
     fields::Fields,
     finding::{Findings, Kind, Notes, Whom},
     judge,
-    routes::{self, Around},
+    routes::{self, Around, Translated},
     skaffold,
     system::{System, SystemError, carries_routes},
     workload,
@@ -28,6 +31,8 @@ pub(super) struct Options {
     pub(super) namespace: Option<String>,
     /// Hosts in place of those that there are.
     pub(super) hosts: Vec<String>,
+    /// Whether the new pods are to run beside the old ones, and leave what concerns both to these.
+    pub(super) passive: bool,
 }
 
 /// A translation.
@@ -41,6 +46,8 @@ pub(super) struct Migration {
     pub(super) findings: Findings,
     /// The namespace, if the objects name one.
     pub(super) namespace: Option<String>,
+    /// The name of the old Service, where the new one has another.
+    pub(super) former_service: Option<String>,
 }
 
 /// Translates a system.
@@ -82,10 +89,10 @@ pub(super) fn migrate(
         let port = workload::of_orders(&object, service, &name, &mut findings);
         spec.extend(port.map(|port| ("port".to_owned(), json!(port))));
     }
-    let ingress = if system.ingresses.is_empty() {
+    let Translated { ingress, to_orders } = if system.ingresses.is_empty() {
         let told = "no Ingress is among the inputs: the OrdersService has no spec.ingress, and nobody outside reaches it";
         findings.add(Kind::Left, Whom::Users, "Ingress", told);
-        None
+        Translated::default()
     } else {
         routes::translate(&system.ingresses, &around, &mut findings)
     };
@@ -96,7 +103,16 @@ pub(super) fn migrate(
     for object in std::mem::take(&mut system.skaffold) {
         skaffold::read(object, image.as_deref(), &mut findings);
     }
-    retire(&system, old_workload, &name, &mut findings);
+    retire(&system, old_workload, &name, &to_orders, &mut findings);
+    if options.passive {
+        // In the queue group of the old pods the new ones would take messages from them; and the sweeper would end
+        // reservations that the old system ends.
+        spec.remove("events");
+        spec.insert("expiration".into(), json!({"suspend": true}));
+        let told =
+            "has no events, and its sweeper is suspended, as --passive says: these stay with the old system";
+        findings.add(Kind::Changed, Whom::Services, &format!("OrdersService {name}"), told);
+    }
 
     let mut metadata = Map::from_iter([("name".to_owned(), json!(name))]);
     metadata.extend(system.namespace.clone().map(|namespace| ("namespace".to_owned(), json!(namespace))));
@@ -107,7 +123,8 @@ pub(super) fn migrate(
         let told = format!("cannot be applied as it is: {problem}");
         findings.add(Kind::Left, Whom::You, &format!("OrdersService {name}"), told);
     }
-    Ok(Migration { service, secrets, findings, namespace: system.namespace })
+    let former_service = Some(system.orders).filter(|orders| *orders != name);
+    Ok(Migration { service, secrets, findings, namespace: system.namespace, former_service })
 }
 
 /// A name under which no object of another is.
@@ -179,18 +196,35 @@ fn cpu(mut metric: Fields) -> Option<i64> {
     old.or_else(|| target.number("averageUtilization", &mut notes)).filter(|_| is_cpu)
 }
 
-/// What is to be deleted after the switch, and what stays. Nothing is to be deleted that has the name of the new objects.
-fn retire(system: &System, workload: Option<(String, String)>, new: &str, findings: &mut Findings) {
+/// What is to be deleted after the switch, and what stays. Nothing is to be deleted that has the name of the new objects, or to
+/// which something goes on leading.
+fn retire(
+    system: &System,
+    workload: Option<(String, String)>,
+    new: &str,
+    to_orders: &BTreeSet<String>,
+    findings: &mut Findings,
+) {
+    let until = if to_orders.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "keep it until nothing leads to it any more ({}); then ",
+            to_orders.iter().cloned().collect::<Vec<_>>().join(", ")
+        )
+    };
     if let Some((kind, name)) = workload.filter(|(_, name)| name != new) {
         let told = format!(
-            "once the new pods have its requests, stop it: kubectl scale {} {name} --replicas=0; and delete it when you will not go back",
+            "{until}once the new pods have its requests, stop it: kubectl scale {} {name} --replicas=0; and delete it when you will not \
+             go back",
             kind.to_lowercase()
         );
         findings.add(Kind::Later, Whom::You, &format!("{kind} {name}"), told);
     }
     if system.orders != new {
         let told = format!(
-            "delete it when nothing calls it any more, within the cluster too: kubectl delete service {}",
+            "{until}delete it when nothing calls it any more, within the cluster too: kubectl delete service {0}; or to have the operator \
+             keep its name, set spec.serviceName: {0}, and delete it then (docs/migration.md)",
             system.orders
         );
         findings.add(Kind::Later, Whom::You, &format!("Service {}", system.orders), told);

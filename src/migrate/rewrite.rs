@@ -1,5 +1,7 @@
 //! What `rewrite-target` of ingress-nginx makes of a path.
 
+use crate::routing::CanonicalPath;
+
 /// What becomes of the path of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rewrite {
@@ -11,27 +13,13 @@ pub(super) enum Rewrite {
     Other,
 }
 
-/// The endings of a path by which a regex takes everything below a prefix; and the group that has the rest, if that is
-/// what a rewrite can name.
-const ENDINGS: [(&str, Option<u8>); 8] = [
-    ("(/|$)(.*)", Some(2)),
-    ("(?:/|$)(.*)", Some(1)),
-    ("/?(.*)", Some(1)),
-    ("/(.*)", Some(1)),
-    ("/()(.*)", Some(2)),
-    ("/.*", None),
-    ("/*", None),
-    ("", None),
-];
-
 /// What a rewrite to `target` makes of requests that `path` takes.
 pub(super) fn of(path: &str, target: &str) -> Rewrite {
     // ingress-nginx leaves such a path alone.
     if path == target {
         return Rewrite::Same;
     }
-    let found = ENDINGS.iter().find_map(|(ending, rest)| Some((path.strip_suffix(ending)?, *rest)));
-    let Some((prefix, Some(rest))) = found else { return Rewrite::Other };
+    let Some((prefix, Some(rest))) = CanonicalPath::split_regex(path) else { return Rewrite::Other };
     let prefix = prefix.trim_end_matches('/');
     let is_plain = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte));
     if !is_plain {
@@ -63,6 +51,8 @@ mod tests {
             ("/(/|$)(.*)", "/$2", Rewrite::Same),
             ("/api/users/?(.*)", "/api/users/$1", Rewrite::Same),
             ("/api/users(/|$)(.*)", "/$1", Rewrite::Other),
+            ("/api/users(?:/|$)(.*)", "/$1", Rewrite::Strip),
+            ("/api/users(.*)", "/$1", Rewrite::Other),
             ("/api/users/?(.*)", "/", Rewrite::Other),
             ("/api/users", "/$1", Rewrite::Other),
             ("/", "/", Rewrite::Same),

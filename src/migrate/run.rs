@@ -40,7 +40,8 @@ pub async fn run(args: MigrateArgs) -> Result<Migrated, MigrateError> {
     } else {
         files::read(&args.inputs, &mut reader, &mut findings)?;
     }
-    let options = Options { orders: args.orders, name: args.name, namespace, hosts: args.hosts };
+    let options =
+        Options { orders: args.orders, name: args.name, namespace, hosts: args.hosts, passive: args.passive };
     let unread = findings.table();
     let migration = migrate(reader.objects, findings, &options).map_err(|source| {
         let said = if unread.is_empty() { String::new() } else { format!("\n{}", unread.trim_end()) };

@@ -167,7 +167,13 @@ impl System {
         };
         let hosts: BTreeSet<_> = read.iter().flat_map(|(_, ingress, _)| leads(ingress)).collect();
         for (_, ingress, said) in read {
-            if hosts.is_empty() || ingress.rules.iter().any(|rule| hosts.contains(&rule.host)) {
+            let is_concerned =
+                hosts.is_empty() || ingress.rules.iter().any(|rule| hosts.contains(&rule.host));
+            if is_concerned && ingress.is_canary {
+                let told = "is a canary of ingress-nginx, and was not translated: delete it before the switch, since it is older and would have \
+                            its paths; a new one needs the paths of the new Ingress, word by word";
+                findings.add(Kind::Left, Whom::Users, &ingress.label, told);
+            } else if is_concerned {
                 findings.extend(said);
                 self.ingresses.push(ingress);
             } else {
@@ -306,7 +312,8 @@ fn orders_service(
     ingresses: &[(Option<String>, OldIngress, Findings)],
     objects: &[Object],
 ) -> Result<String, SystemError> {
-    let paths = || ingresses.iter().flat_map(|(_, ingress, _)| &ingress.rules).flat_map(|rule| &rule.paths);
+    let whole = || ingresses.iter().filter(|(_, ingress, _)| !ingress.is_canary);
+    let paths = || whole().flat_map(|(_, ingress, _)| &ingress.rules).flat_map(|rule| &rule.paths);
     let by_path = |is_it: &dyn Fn(&str) -> bool| -> BTreeSet<String> {
         paths()
             .filter(|path| {

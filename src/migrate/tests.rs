@@ -374,3 +374,103 @@ fn a_name_that_is_taken_is_neither_advised_nor_deleted() {
     assert!(!table.contains("kubectl delete service"), "{table}");
     assert!(table.contains("kubectl delete ingress ingress-srv"), "{table}");
 }
+
+/// The spec of the Ingress and the table, with `--host` so.
+fn at_hosts(ingress: &Value, hosts: &[&str]) -> (Value, String) {
+    let options =
+        Options { hosts: hosts.iter().map(|&host| host.to_owned()).collect(), ..Options::default() };
+    let migration = with(&[&ingress.to_string(), ORDERS], &options);
+    (migration.service["spec"]["ingress"].clone(), migration.findings.table())
+}
+
+#[test]
+fn each_host_that_is_named_has_its_own_routes_and_a_new_one_those_of_the_one_in_whose_place_it_is() {
+    let api = [API, ("/api/users", "auth-srv")];
+    let rules = ingress(
+        &[("api.shop.example", &api), ("shop.example", &[API, SITE]), ("x.example", &[SITE])],
+        json!([]),
+    );
+    let routes_on = |ingress: &Value, host: &str| -> Vec<String> {
+        let has = |part: &Value| part["hosts"].as_array().is_none_or(|hosts| hosts.contains(&json!(host)));
+        let routes = ingress["routes"].as_array().into_iter().flatten().filter(|route| has(route));
+        let client = ingress.get("client").filter(|client| has(client));
+        routes.chain(client).map(|part| part["service"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let (ingress, table) = at_hosts(&rules, &["shop.example", "api.shop.example"]);
+    assert_eq!(ingress["hosts"], json!(["shop.example", "api.shop.example"]));
+    assert_eq!(routes_on(&ingress, "shop.example"), ["client-srv"]);
+    assert_eq!(routes_on(&ingress, "api.shop.example"), ["auth-srv"]);
+    assert_eq!(left(&table), [""; 0], "{table}");
+    assert!(table.contains("take everything out of it but x.example"), "{table}");
+
+    let trial = ["next.example", "api.shop.example=api.next.example"];
+    let (ingress, table) = at_hosts(&rules, &trial);
+    assert_eq!(ingress["hosts"], json!(["next.example", "api.next.example"]));
+    assert_eq!(routes_on(&ingress, "next.example"), ["client-srv"]);
+    assert_eq!(routes_on(&ingress, "api.next.example"), ["auth-srv"]);
+    assert!(table.contains("in place of shop.example, api.shop.example"), "{table}");
+    assert!(table.contains("stays as it is, since --host names none of its hosts"), "{table}");
+
+    let (_, table) = at_hosts(&rules, &["shop.example", "b.example=c.example"]);
+    assert!(left(&table)[0].contains("--host b.example=c.example: no Ingress has that host"), "{table}");
+    let (ingress, table) = at_hosts(&rules, &["shop.example", "api.shop.example=api.next.example"]);
+    assert_eq!(ingress["hosts"], json!(["shop.example", "api.next.example"]));
+    assert!(table.contains("take everything out of it but api.shop.example, x.example"), "{table}");
+}
+
+#[test]
+fn what_stays_in_an_ingress_is_not_advised_to_be_deleted_nor_the_pods_to_which_it_leads() {
+    let bucket = json!({"resource": {"apiGroup": "k8s.example", "kind": "Bucket", "name": "files"}});
+    let mut files = ingress(&[("shop.example", &[API, SITE])], json!([]));
+    let paths = files["spec"]["rules"][0]["http"]["paths"].as_array_mut().unwrap();
+    paths.push(json!({"path": "/files", "pathType": "Prefix", "backend": bucket}));
+    let table = at_hosts(&files, &[]).1;
+    assert!(table.contains("take everything out of it but shop.example /files\n"), "{table}");
+    assert!(!table.contains("kubectl delete ingress"), "{table}");
+
+    let mut default = ingress(&[("shop.example", &[API, SITE])], json!([]));
+    default["spec"]["defaultBackend"] = bucket;
+    let table = at_hosts(&default, &[]).1;
+    assert!(table.contains("take everything out of it but its default backend\n"), "{table}");
+    default["spec"]["defaultBackend"] = json!({"service": {"name": "other", "port": {"number": 80}}});
+    let table = at_hosts(&default, &[]).1;
+    assert!(table.contains("take everything out of it but its default backend\n"), "{table}");
+    assert!(!table.contains("is the client now"), "{table}");
+    default["spec"]["defaultBackend"] = json!({"service": {"name": "client-srv", "port": {"number": 3000}}});
+    let table = at_hosts(&default, &[]).1;
+    assert!(table.contains("kubectl delete ingress") && left(&table).is_empty(), "{table}");
+
+    // The second of two paths that lead elsewhere cannot stay: it would hide the route.
+    let twice = ingress(&[("shop.example", &[API, ("/x", "a"), ("/x/", "b"), SITE])], json!([]));
+    let table = at_hosts(&twice, &[]).1;
+    assert!(left(&table)[0].contains("take the other out of the Ingress"), "{table}");
+    assert!(table.contains("kubectl delete ingress"), "{table}");
+
+    // A path that goes on leading to the old pods.
+    let elsewhere = ingress(&[("shop.example", &[API, ("/v1/orders", "orders-srv"), SITE])], json!([]));
+    let whole = ingress(&[("shop.example", &[API, SITE]), ("a.example", &[("/", "orders-srv")])], json!([]));
+    let mut default = ingress(&[("shop.example", &[API, SITE])], json!([]));
+    default["spec"]["defaultBackend"] = json!({"service": {"name": "orders-srv", "port": {"number": 3000}}});
+    for (rules, what) in [
+        (elsewhere, "shop.example /v1/orders of Ingress ingress-srv"),
+        (whole, "a.example / of Ingress ingress-srv"),
+        (default, "the default backend of Ingress ingress-srv"),
+    ] {
+        let table = at_hosts(&rules, &[]).1;
+        for object in ["Deployment orders-depl", "Service orders-srv"] {
+            let told = format!("keep it until nothing leads to it any more ({what})");
+            let is_told =
+                |line: &str| line.starts_with("later") && line.contains(object) && line.contains(&told);
+            assert!(table.lines().any(is_told), "{object}: {table}");
+        }
+    }
+}
+
+#[test]
+fn passive_pods_hear_no_events_and_leave_the_ends_of_reservations_to_the_old_system() {
+    let options = Options { passive: true, ..Options::default() };
+    let migration = with(&[fixtures()[0], ORDERS], &options);
+    let spec = &migration.service["spec"];
+    assert_eq!((spec.get("events"), &spec["expiration"]), (None, &json!({"suspend": true})));
+    assert!(migration.findings.table().contains("as --passive says"));
+}

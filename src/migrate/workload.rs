@@ -318,7 +318,7 @@ pub(super) fn of_orders(
             Whom::Services,
             format!(
                 "the new Service is named {name}: what calls http://{} within the cluster must call http://{name}:{new}, before you \
-                 delete the old one",
+                 delete the old one, unless spec.serviceName keeps its name",
                 object.name
             ),
         );

@@ -122,10 +122,23 @@ fn escaped(character: char) -> String {
     character.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// The regexes for "this prefix and everything below" in common Ingress manifests. One that ends as another does comes
-/// before it.
-const PREFIX_FORMS: [&str; 10] =
-    ["/?(.*)", "(/|$)(.*)", "/()(.*)", "/(.*)", "(/.*)?", "/?.*", "/.*", "/*", "(.*)", ".*"];
+/// The regexes for "this prefix and everything below" in common Ingress manifests, each with the number of the group that has
+/// what is below, without a slash before it, if there is one. A form that ends as another does comes before it.
+const PREFIX_FORMS: [(&str, Option<u8>); 12] = [
+    ("/?(.*)", Some(1)),
+    ("(?:/|$)(.*)", Some(1)),
+    ("(/|$)(.*)", Some(2)),
+    ("/()(.*)", Some(2)),
+    ("/(.*)", Some(1)),
+    ("(/.*)?", None),
+    ("/?.*", None),
+    ("/.*", None),
+    ("/*", None),
+    ("(.*)", None),
+    (".*", None),
+    // Not a regex, but how some ingress controllers of clouds write it.
+    ("*", None),
+];
 
 impl CanonicalPath {
     /// The path of the client, which gets every request that no other route matches.
@@ -139,7 +152,7 @@ impl CanonicalPath {
     /// When it is not a prefix, or servers would interpret it differently.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         let path = || text.to_owned();
-        let plain = PREFIX_FORMS.iter().find_map(|form| text.strip_suffix(form)).unwrap_or(text);
+        let plain = Self::split_regex(text).map_or(text, |(plain, _)| plain);
         if plain.is_empty() && !text.is_empty() {
             return Ok(Self::root());
         }
@@ -184,11 +197,16 @@ impl CanonicalPath {
     /// When it is no path, or is written as a prefix is, by a regex or with a slash at its end.
     pub fn parse_exact(text: &str) -> Result<Self, PathError> {
         let path = Self::parse(text)?;
-        let is_form = PREFIX_FORMS.iter().any(|form| text.ends_with(form));
-        if is_form || (text.ends_with('/') && !path.is_root()) {
+        if Self::split_regex(text).is_some() || (text.ends_with('/') && !path.is_root()) {
             return Err(PathError::ExactPattern { path: text.to_owned(), plain: path.to_string() });
         }
         Ok(path)
+    }
+
+    /// Takes a known regex for everything below a prefix off: gives what is before it, and the number of the group that has what
+    /// is below, if there is one.
+    pub fn split_regex(text: &str) -> Option<(&str, Option<u8>)> {
+        PREFIX_FORMS.iter().find_map(|(form, group)| Some((text.strip_suffix(form)?, *group)))
     }
 
     /// Whether it is `/`, which matches every request.
@@ -308,6 +326,8 @@ mod tests {
             "/api/users/?.*",
             "/api/users(/.*)?",
             "/api/users/()(.*)",
+            "/api/users(?:/|$)(.*)",
+            "/api/users*",
         ] {
             assert_eq!(canonical(form), "/api/users", "{form}");
         }

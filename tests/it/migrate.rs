@@ -239,6 +239,42 @@ fn several_ingresses_become_one_and_what_is_not_concerned_stays() {
     }
 }
 
+/// Each manifest in `tests/migrate/field` begins with what is to become of it: `#=` the rules in their order, `#!` what is left
+/// to do, and nothing else, and `#>` what is told besides.
+#[test]
+fn manifests_as_people_write_them_become_what_they_meant_or_what_is_not_is_told() {
+    let folder = root().join("tests/migrate/field");
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() > 20, "{}", files.len());
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let told =
+            |mark: &str| -> Vec<&str> { text.lines().filter_map(|line| line.strip_prefix(mark)).collect() };
+        let orders = if text.contains("namespace: production") {
+            case("orders.yaml")
+                .replace("metadata:\n  name: orders-", "metadata:\n  namespace: production\n  name: orders-")
+        } else {
+            case("orders.yaml")
+        };
+        let migrated = Migrated::of(&["-"], &format!("{text}---\n{orders}"));
+        let (left, name) = (migrated.left(), file.file_name().unwrap().display());
+        assert_eq!(migrated.rules(""), told("#= "), "{name}: {}", migrated.table);
+        assert_eq!(left.len(), told("#! ").len(), "{name}: {}", migrated.table);
+        for expected in told("#! ") {
+            assert!(
+                left.iter().any(|line| line.contains(expected)),
+                "{name}: {expected}: {}",
+                migrated.table
+            );
+        }
+        for expected in told("#> ") {
+            assert!(migrated.table.contains(expected), "{name}: {expected}: {}", migrated.table);
+        }
+        assert_eq!(migrated.code, if left.is_empty() { 0 } else { LEFT }, "{name}");
+    }
+}
+
 /// A folder that is removed with the test.
 struct Folder(PathBuf);
 

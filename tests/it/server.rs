@@ -46,10 +46,16 @@ impl Server {
 
     /// Runs Traefik on the cluster of `KUBECONFIG`; it logs each request in `requests`, as a line of JSON.
     pub fn traefik(providers: &[&str]) -> Self {
+        Self::traefik_in(&[], providers)
+    }
+
+    /// The same in another environment.
+    pub fn traefik_in(environment: &[(&str, &str)], providers: &[&str]) -> Self {
         let port = free_port();
         Self::run("traefik", port, |folder| {
             let mut command = Command::new(setting("TRAEFIK"));
             command
+                .envs(environment.iter().copied())
                 .arg(format!("--entrypoints.web.address=127.0.0.1:{port}"))
                 .args(["--accesslog=true", "--accesslog.format=json"])
                 .arg(format!("--accesslog.filepath={}", folder.join("requests").display()))

@@ -45,7 +45,8 @@ pub(super) fn stripped_in_ingress(ingress: &IngressSpec) -> Vec<Problem> {
         let message = format!(
             "spec.ingress.routes[{at}].stripPrefix is true, which an Ingress cannot say so that every ingress controller \
              understands it: have {service:?} serve its paths under {path:?}, and remove stripPrefix; or move the routes \
-             from spec.ingress to spec.gateway, if the cluster has a Gateway"
+             from spec.ingress to spec.gateway, if the cluster has a Gateway; or write an Ingress of your own for it, with what \
+             your ingress controller has for that (docs/ingress.md)"
         );
         Problem::new(Reason::InvalidSpec, message)
     };
