@@ -58,10 +58,12 @@ impl Load {
                 let body = json!({ "ticketId": ticket.to_string() });
                 let made = answer(pod.by(&user, Method::POST, "/api/orders").json(&body)).await;
                 let (StatusCode::CREATED, Some(id)) = (made.0, made.1["id"].as_str()) else {
-                    panic!(
-                        "the ticket of {user} is free, and not reserved after {:?}: {made:?}",
-                        started.elapsed()
-                    );
+                    let log: Vec<_> = pod
+                        .lines
+                        .try_iter()
+                        .filter(|line| line.contains("WARN") || line.contains("ERROR"))
+                        .collect();
+                    panic!("{user} gets {made:?} for a free ticket, after {:?}: {log:#?}", started.elapsed());
                 };
                 let reserved = Instant::now();
                 assert_eq!(cancel(pod, &user, id).await, StatusCode::NO_CONTENT);
