@@ -460,6 +460,7 @@ async fn every_field_of_the_spec_is_stored_as_written() {
     let namespace = TestNamespace::create("whole").await;
     let spec = json!({
         "imagePullPolicy": "Always", "imagePullSecrets": [{"name": "regcred"}], "replicas": null, "port": 4000,
+        "serviceName": "orders-srv",
         "expiration": {"windowSeconds": 60, "paymentGraceSeconds": 5, "suspend": true, "maxPerSecond": 5000},
         "autoscaling": {"minReplicas": 3, "maxReplicas": 10, "targetCPUUtilizationPercentage": 60},
         "podDisruptionBudget": {"maxUnavailable": "25%"},

@@ -306,7 +306,9 @@ async fn the_controller_needs_every_right_that_the_chart_gives_it() {
     let used = recorded(&namespace, "controller").await;
     // A leader, and a standby that watches its Lease.
     let _controllers = [namespace.run_elected().await, namespace.run_elected().await];
-    namespace.apply(&namespace.service("orders", whole())).await.unwrap();
+    let mut on = namespace.service("orders", whole());
+    on["spec"]["serviceName"] = json!("orders-srv");
+    namespace.apply(&on).await.unwrap();
     namespace.condition("orders", Reconciled, "True", "AsExpected").await;
     eventually("it has asked why the pods do not run", || async {
         used.lock().unwrap().contains(&("pods".into(), "list".into())).then_some(())
