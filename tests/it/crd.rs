@@ -469,7 +469,6 @@ async fn every_field_of_the_spec_is_stored_as_written() {
         "database": {"name": "shop", "tls": {
             "caSecretRef": {"name": "ca", "key": "ca.pem"}, "clientCertificateSecretRef": {"name": "certificate"},
         }},
-        "serviceName": "orders-srv",
         "events": {
             "nats": {
                 "urlSecretRef": {"name": "nats", "key": "URL"}, "caSecretRef": {"name": "nats-ca", "key": "ca.pem"},
