@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn aliases_count_in_all_documents_together() {
-        let uses = |of: &str| vec![of; 9].join(", ");
+        let uses = |of: &str| [of; 9].join(", ");
         let mut document = "apiVersion: v1\nkind: Service\na0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
         for at in 1..5 {
             document.push_str(&format!("a{at}: &a{at} [{}]\n", uses(&format!("*a{}", at - 1))));

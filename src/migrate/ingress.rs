@@ -152,7 +152,7 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
             }
         }
         // The default backend becomes the client, which is said of that.
-        if paths.is_empty() && without_service.is_empty() && !(has_default && !has_paths) {
+        if paths.is_empty() && without_service.is_empty() && (has_paths || !has_default) {
             let whose = host.clone().unwrap_or_else(|| "any host".into());
             notes.left(
                 Whom::Users,

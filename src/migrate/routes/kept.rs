@@ -47,7 +47,7 @@ impl Kept {
     }
 
     /// What goes on leading to the old Service of the orders.
-    pub(super) fn to_orders(self) -> BTreeSet<String> {
+    pub(super) fn leading_to_orders(self) -> BTreeSet<String> {
         self.to_orders
     }
 }

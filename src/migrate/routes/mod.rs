@@ -101,7 +101,7 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
             around.hosts.is_empty() || ingress.rules.iter().any(|rule| of_a_name(rule.host.as_deref()));
         retire(ingress, is_replaced, around, &kept, findings);
     }
-    Translated { ingress: Some(ingress), to_orders: kept.to_orders() }
+    Translated { ingress: Some(ingress), to_orders: kept.leading_to_orders() }
 }
 
 /// What is to be done with an Ingress whose routes were taken.
