@@ -157,8 +157,9 @@ async fn a_leader_releases_the_lease_on_sigterm_and_the_next_one_leads_within_a_
 async fn a_standby_waits_while_the_lease_is_renewed_and_acquires_it_when_it_has_expired() {
     let namespace = TestNamespace::create("silent").await;
     let settings = |identity: &str| LeaseSettings {
-        duration: Duration::from_secs(2),
-        renew_deadline: Duration::from_millis(1500),
+        // On a loaded machine a renewal may take seconds.
+        duration: Duration::from_secs(12),
+        renew_deadline: Duration::from_secs(9),
         retry: Duration::from_millis(200),
         ..LeaseSettings::new(&namespace.name, "lease", identity)
     };
