@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     api_server::ApiServer,
-    children::{observed::ObservedChildren, served::Served},
+    children::{creating::Creating, observed::ObservedChildren, served::Served},
     claims::registry::ClaimRegistry,
     known_services::KnownServices,
     metrics::Metrics,
@@ -27,6 +27,8 @@ pub struct Context {
     pub services: OrdersServices,
     /// What the watches show of the children.
     pub observed: ObservedChildren,
+    /// Which children are being created.
+    pub creating: Creating,
     /// What is remembered of each OrdersService.
     pub states: ResourceStates,
     /// Who claims which routes.

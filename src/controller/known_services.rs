@@ -23,6 +23,8 @@ struct State {
     synced: HashSet<Option<String>>,
     /// The OrdersServices that have asked for a Service since it came or went last.
     users: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    /// The same by OrdersService, so that what its spec no longer names is forgotten.
+    asked: HashMap<ObjectKey, HashSet<ObjectKey>>,
 }
 
 impl KnownServices {
@@ -37,7 +39,7 @@ impl KnownServices {
             if is_synced && !state.services.contains(&service) {
                 missing.push(name.to_owned());
             }
-            state.users.entry(service).or_default().insert(user.clone());
+            state.ask(user, service);
         }
         missing.sort();
         missing.dedup();
@@ -46,8 +48,20 @@ impl KnownServices {
 
     /// Has the OrdersService that asks be told when this Service of its namespace comes or goes.
     pub fn tell(&self, user: &ObjectKey, name: &str) {
-        let service = ObjectKey::new(user.namespace(), name);
-        self.lock().users.entry(service).or_default().insert(user.clone());
+        self.lock().ask(user, ObjectKey::new(user.namespace(), name));
+    }
+
+    /// Forgets what this OrdersService has asked for: it asks anew, or is gone.
+    pub fn forget(&self, user: &ObjectKey) {
+        let mut state = self.lock();
+        for service in state.asked.remove(user).unwrap_or_default() {
+            if let Some(users) = state.users.get_mut(&service) {
+                users.remove(user);
+                if users.is_empty() {
+                    state.users.remove(&service);
+                }
+            }
+        }
     }
 
     /// The index for the watch on Services in `namespace`, or in all.
@@ -61,8 +75,22 @@ impl KnownServices {
 }
 
 impl State {
+    fn ask(&mut self, user: &ObjectKey, service: ObjectKey) {
+        self.users.entry(service.clone()).or_default().insert(user.clone());
+        self.asked.entry(user.clone()).or_default().insert(service);
+    }
+
     fn users_of(&mut self, service: &ObjectKey) -> Vec<ObjectKey> {
-        self.users.remove(service).into_iter().flatten().collect()
+        let users: Vec<_> = self.users.remove(service).into_iter().flatten().collect();
+        for user in &users {
+            if let Some(asked) = self.asked.get_mut(user) {
+                asked.remove(service);
+                if asked.is_empty() {
+                    self.asked.remove(user);
+                }
+            }
+        }
+        users
     }
 }
 
@@ -131,5 +159,11 @@ mod tests {
         assert_eq!(missing(), ["a", "b"]);
         known.tell(&user, "c");
         assert_eq!(watch.handle(&Event::Apply(service("c"))), users);
+        known.tell(&user, "d");
+        known.forget(&user);
+        assert_eq!(watch.handle(&Event::Apply(service("d"))), []);
+        known.forget(&ObjectKey::new("other", "orders"));
+        let state = known.lock();
+        assert!(state.users.is_empty() && state.asked.is_empty(), "nothing is kept of whoever is gone");
     }
 }

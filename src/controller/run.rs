@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     api_server::ApiServer,
     args::ControllerArgs,
-    children::{observed::ObservedChildren, served::Served},
+    children::{creating::Creating, observed::ObservedChildren, served::Served},
     claims::{
         hosts_file::{HostsFile, HostsFileError},
         registry::ClaimRegistry,
@@ -125,6 +125,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         api: api.clone(),
         services: OrdersServices::new(watches.stores.clone()),
         observed,
+        creating: Creating::default(),
         states,
         claims,
         known_services,

@@ -36,12 +36,6 @@ pub struct OrdersServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RenderedRoute>,
 
-    /// Names of the second Services that the operator has made, as spec.serviceName said. One that it says no more is
-    /// deleted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub service_names: Vec<String>,
-
     /// Image of the pods as last applied. A resource whose spec names none keeps it when the operator has a new one, until
     /// it is its turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -66,10 +66,16 @@ fn of_ticket(
     Ok(steps)
 }
 
+/// The most orders that are told before the one that holds their ticket: all of that is told before anything else is read.
+const BEFORE_HOLDER: usize = 200;
+
 /// What is told of `orders`, then all that there is to tell of `holder`, and only then the notes.
+///
+/// Of very many orders only the first: the others are left to the next round, which ends with the holder again.
 fn with_holder_last(orders: &[&UntoldOrder], holder: &UntoldOrder) -> serde_json::Result<Vec<Step>> {
-    let (own, others): (Vec<_>, Vec<_>) =
+    let (own, mut others): (Vec<_>, Vec<_>) =
         orders.iter().copied().partition(|untold| untold.order.id == holder.order.id);
+    others.truncate(BEFORE_HOLDER);
     let mut steps = of_orders(&others)?;
     let notes: Vec<_> = steps.iter_mut().filter_map(|step| step.note.take()).collect();
     let told = UntoldOrder { again: Some(mark_after(&steps)), ..holder.clone() };
@@ -246,6 +252,19 @@ mod tests {
             told.extend(take(&all, &mut published, 99).0);
             assert_eq!(told.len(), count, "nothing is told for nothing");
         }
+    }
+
+    #[test]
+    fn of_very_many_former_orders_some_are_told_at_a_time_and_the_holder_after_each_of_these() {
+        let many = |marks: std::ops::Range<usize>| -> Vec<_> {
+            marks.map(|mark| UntoldOrder { refused: Vec::new(), ..former(1, &mark.to_string()) }).collect()
+        };
+        let mut published = HashSet::new();
+        let (told, noted) = take(&many(0..BEFORE_HOLDER + 5), &mut published, usize::MAX);
+        assert_eq!((told.len(), noted.len()), (2 * BEFORE_HOLDER + 1, 2 * BEFORE_HOLDER));
+        assert_eq!(told.last(), Some(&8));
+        let (told, _) = take(&many(BEFORE_HOLDER..BEFORE_HOLDER + 5), &mut published, usize::MAX);
+        assert_eq!((told.len(), told.last()), (11, Some(&8)));
     }
 
     #[test]

@@ -182,6 +182,8 @@ impl<B: Broker> Relay<'_, B> {
         let now = self.store.clock().await?.not_passed(Instant::now());
         let started = Instant::now();
         let lines = plan::steps(&untold, published)?;
+        // Where a holder is told again, there may be former orders that did not fit before it.
+        round.is_full |= lines.iter().flatten().any(|step| step.note.is_none());
         let telling = stream::iter(lines).map(|line| self.tell(line, now, started));
         let mut all = Progress::default();
         let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));

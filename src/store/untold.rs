@@ -180,9 +180,15 @@ impl Store {
         // After an election this look may have been at an older state.
         let ended = orders.iter().filter(|untold| untold.order.status == OrderStatus::Cancelled);
         let ended: HashSet<_> = ended.map(|untold| untold.order.id).collect();
+        let active = orders.iter().filter(|untold| untold.order.status != OrderStatus::Cancelled);
+        let active: HashMap<_, _> = active.map(|untold| (untold.ticket, untold.order.id)).collect();
         let holder = |document: &RawDocumentBuf| {
             let order = to_order(document).ok().filter(|order| !ended.contains(&order.id))?;
             let ticket = order.ticket?;
+            // Where another one was active, this one was made since: its making is told after the end of the other.
+            if active.get(&ticket).is_some_and(|id| *id != order.id) {
+                return None;
+            }
             let (price, since) = over.get(&ticket)?;
             let price = to_untold(document).ok().and_then(|untold| untold.price()).unwrap_or(*price);
             Some((ticket, holder(order, ticket, payment_of(document), price, *since)))

@@ -7,6 +7,7 @@
 //! fingerprint       a short hash in place of a whole object
 //! resource_version  the version of an object
 //! observed          what the watches show of the children
+//! creating          which objects are being created at this moment
 //! last_applied      what was applied, and whether the observed child still is that
 //! rollout           how far a Deployment is
 //! rollout_tracker   since when a Deployment is incomplete, and when to look at its pods
@@ -19,6 +20,7 @@
 //! Nothing here sends a request, and nothing here knows the other rooms of the controller.
 
 pub mod autoscaler;
+pub mod creating;
 pub mod fingerprint;
 pub mod httproute;
 pub mod httproute_status;

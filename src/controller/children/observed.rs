@@ -120,6 +120,18 @@ impl ObservedChildren {
         if is_synced { Observation::Absent } else { Observation::NotSynced }
     }
 
+    /// The Services of `owner` with another name than its own, which this operator has applied: second ones, of this spec or
+    /// of former ones.
+    pub fn second_services(&self, owner: &Owner) -> Vec<String> {
+        let is_one = |(kind, child): &(ChildKind, ObservedChild)| {
+            *kind == ChildKind::Service && *child.owner == *owner && child.owned_fields.is_some()
+        };
+        let state = self.lock();
+        let others = state.children.iter().filter(|(key, _)| **key != owner.key);
+        let second = others.filter(|(_, of_name)| of_name.iter().any(is_one));
+        second.map(|(key, _)| key.name().to_owned()).collect()
+    }
+
     /// Records a child; gives what was known of it before.
     pub fn put(&self, kind: ChildKind, key: &ObjectKey, mut child: ObservedChild) -> Option<ObservedChild> {
         let mut state = self.lock();

@@ -122,6 +122,7 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     }
     found.secrets_checksum = Some(hex(checksum.finalize().iter().take(16)));
 
+    context.known_services.forget(&ObjectKey::of(&service.metadata));
     if let Some(name) = &service.spec.service_name {
         // Where another has that name, it can be ours once that is gone.
         context.known_services.tell(&ObjectKey::of(&service.metadata), name);

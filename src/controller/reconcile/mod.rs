@@ -257,8 +257,7 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
     let inputs = Fingerprint::of(&(service.metadata.generation, &valid.secrets_checksum));
     let held = service.status.as_ref().and_then(|status| status.deployment.clone()).filter(|_| keeps_image);
     let held = HeldDeployment { inputs, held };
-    let made = service.status.as_ref().map_or(&[][..], |status| &status.service_names);
-    let applied = apply(context, &owner, adopts(service), &prepared, recorded_digest(service), &held, made);
+    let applied = apply(context, &owner, adopts(service), &prepared, recorded_digest(service), &held);
     let applied = match applied.instrument(traces::step("apply")).await {
         Ok(applied) => applied,
         Err(failures) => return Err(not_applied(valid, failures)),

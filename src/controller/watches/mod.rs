@@ -177,7 +177,7 @@ impl Watches<'_> {
         let events =
             watch::events(api, self.config.clone()).modify(watch::strip_unused_metadata).reflect(writer);
         let claims = self.claims.of_services(namespace);
-        let index = OrdersServiceIndex::new(self.states, self.metrics, namespace);
+        let index = OrdersServiceIndex::new(self.states, self.known_services, self.metrics, namespace);
         let watch = self.watch(kind, lists.required(kind).of_claims(), (claims, index));
         (store, watch.run(events).boxed())
     }

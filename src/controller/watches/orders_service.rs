@@ -5,22 +5,29 @@ use std::collections::HashSet;
 use kube::Resource;
 
 use crate::controller::{
-    index::Index, metrics::Metrics, object_key::ObjectKey, raw_orders_service::RawOrdersService,
-    readiness::why_not_ready, resource_state::ResourceStates,
+    index::Index, known_services::KnownServices, metrics::Metrics, object_key::ObjectKey,
+    raw_orders_service::RawOrdersService, readiness::why_not_ready, resource_state::ResourceStates,
 };
 
 /// Creates and removes the state of each OrdersService in one namespace or in all.
 pub struct OrdersServiceIndex {
     states: ResourceStates,
+    known_services: KnownServices,
     metrics: Metrics,
     namespace: Option<String>,
 }
 
 impl OrdersServiceIndex {
     /// Keeps `states` up to date, and in `metrics` the number of objects and which of them are not ready.
-    pub fn new(states: &ResourceStates, metrics: &Metrics, namespace: Option<&str>) -> Self {
+    pub fn new(
+        states: &ResourceStates,
+        known_services: &KnownServices,
+        metrics: &Metrics,
+        namespace: Option<&str>,
+    ) -> Self {
         let namespace = namespace.map(str::to_owned);
-        Self { states: states.clone(), metrics: metrics.clone(), namespace }
+        let (states, known_services, metrics) = (states.clone(), known_services.clone(), metrics.clone());
+        Self { states, known_services, metrics, namespace }
     }
 
     fn create(&self, service: &RawOrdersService) {
@@ -48,6 +55,7 @@ impl Index<RawOrdersService> for OrdersServiceIndex {
 
     fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
         self.states.remove(key);
+        self.known_services.forget(key);
         self.metrics.set_objects(self.states.len());
         self.metrics.set_not_ready(key, None);
         Vec::new()
@@ -83,7 +91,8 @@ mod tests {
     fn a_list_concerns_all_of_its_resources_once_it_is_complete_and_removes_the_state_of_others() {
         let states = ResourceStates::default();
         let metrics = Metrics::register(&mut Registry::default());
-        let mut indexer = Indexer::new(OrdersServiceIndex::new(&states, &metrics, None));
+        let mut indexer =
+            Indexer::new(OrdersServiceIndex::new(&states, &KnownServices::default(), &metrics, None));
         let exists = |name: &str| states.with(&owner(name), |_| ()).is_some();
         indexer.handle(&Event::<RawOrdersService>::Init);
         assert_eq!(indexer.handle(&Event::InitApply(service("a", "1"))), []);
@@ -119,7 +128,7 @@ mod tests {
             let ready = json!({"type": "Ready", "status": status, "reason": reason, "observedGeneration": 1});
             serde_json::from_value(json!({"metadata": metadata, "status": {"conditions": [ready]}})).unwrap()
         };
-        let mut index = OrdersServiceIndex::new(&states, &metrics, Some("shop"));
+        let mut index = OrdersServiceIndex::new(&states, &KnownServices::default(), &metrics, Some("shop"));
         index.apply_listed(&service("a", "1"));
         index.apply(&with("b", "False", "InvalidSpec"));
         index.apply(&with("c", "True", "AsExpected"));
@@ -130,7 +139,8 @@ mod tests {
         index.apply(&with("b", "True", "AsExpected"));
         assert_eq!(series(), [not_reported]);
         // The lists of other namespaces have none of these.
-        OrdersServiceIndex::new(&states, &metrics, Some("other")).retain(&HashSet::new());
+        OrdersServiceIndex::new(&states, &KnownServices::default(), &metrics, Some("other"))
+            .retain(&HashSet::new());
         assert_eq!(series(), [not_reported]);
         index.retain(&HashSet::from([owner("b").key]));
         assert_eq!(series(), Vec::<String>::new());
@@ -143,7 +153,7 @@ mod tests {
     fn the_echo_of_our_own_status_update_concerns_nobody() {
         let states = ResourceStates::default();
         let metrics = Metrics::register(&mut Registry::default());
-        let mut index = OrdersServiceIndex::new(&states, &metrics, None);
+        let mut index = OrdersServiceIndex::new(&states, &KnownServices::default(), &metrics, None);
         index.apply(&service("a", "1"));
         states.with(&owner("a"), |state| state.status_updated("2".into()));
         assert_eq!(index.apply(&service("a", "2")), []);

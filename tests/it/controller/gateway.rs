@@ -4,7 +4,8 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    core::{ApiResource, GroupVersionKind},
 };
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::{Value, json};
@@ -32,19 +33,28 @@ async fn remove_crd(namespace: &TestNamespace) {
     .await;
 }
 
-/// Installs the CRDs whose files' names have this in them.
+/// Installs the CRDs whose files' names have this in them, and waits until what they define is served.
 pub(crate) async fn install_crds(namespace: &TestNamespace, part: &str) {
     for file in std::fs::read_dir(setting("GATEWAY_API_CRDS")).unwrap().map(|entry| entry.unwrap().path()) {
         if file.to_str().unwrap().contains(part) {
             let documents = yaml_documents(&std::fs::read_to_string(file).unwrap());
             for crd in documents.into_iter().filter(|document| document["kind"] == "CustomResourceDefinition")
             {
+                let [group, names, versions] =
+                    ["group", "names", "versions"].map(|field| crd["spec"][field].clone());
                 apply_any(&namespace.client, crd).await;
+                for version in versions.as_array().unwrap().iter().filter(|version| version["served"] == true)
+                {
+                    let [group, version, kind] =
+                        [&group, &version["name"], &names["kind"]].map(|text| text.as_str().unwrap());
+                    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+                    let objects = Api::<DynamicObject>::all_with(namespace.client.clone(), &kind);
+                    let any = ListParams::default().limit(1);
+                    eventually("its objects are served", || async { objects.list(&any).await.ok() }).await;
+                }
             }
         }
     }
-    eventually("HTTPRoutes are served", || async { routes(namespace).list(&Default::default()).await.ok() })
-        .await;
 }
 
 pub(super) fn routes(namespace: &TestNamespace) -> Api<DynamicObject> {

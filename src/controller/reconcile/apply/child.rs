@@ -122,8 +122,15 @@ impl ChildWriter<'_> {
 
     /// As [`Self::sync_kind`], for the Services: second ones of former names are deleted, when the new one is there.
     pub(super) async fn sync_services<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
+        let mut failed = None;
         for (index, child) in children.iter().enumerate() {
-            self.sync(index, child).await?;
+            if let Err(problem) = self.sync(index, child).await {
+                failed.get_or_insert(problem);
+            }
+        }
+        // A former name is served until there is the new one.
+        if let Some(problem) = failed {
+            return Err(problem);
         }
         let SecondService { wanted, made } = self.second_service;
         if wanted.is_none() {
@@ -284,6 +291,14 @@ impl ChildWriter<'_> {
                 result => return result.map_err(apply_failed),
             }
         }
+        let id = ChildId::of::<K>(index);
+        let Some(_turn) = self.context.creating.begin(id.kind, self.key(id)) else {
+            let (kind, name) = (K::KIND.as_str(), self.name(id));
+            let message = format!(
+                "another OrdersService is creating {kind} {name:?} at this moment: it is tried again, and left alone then"
+            );
+            return Err(Problem::new(Reason::ApplyFailed, message));
+        };
         match self.live_metadata::<K>(index).await? {
             Some(live) if !self.may_apply(&live) => Err(self.not_owned::<K>(&live)),
             Some(live) => self.patch(index, &mut child, live.uid).await.map_err(apply_failed),
@@ -449,10 +464,12 @@ impl ChildWriter<'_> {
             String::new()
         };
         let name = live.name.as_deref().unwrap_or_default();
-        let instead = if K::KIND == ChildKind::Service && self.second_service.wanted == Some(name) {
-            "delete it, and the operator makes its own at once; or remove spec.serviceName"
-        } else {
-            "delete or rename it, or give this OrdersService another name"
+        let is_second = K::KIND == ChildKind::Service && self.second_service.wanted == Some(name);
+        let instead = match (is_second, controller_of(live)) {
+            (true, None) => "delete it, and the operator makes its own at once; or remove spec.serviceName",
+            // Its owner would make it again.
+            (true, Some(_)) => "write another name as spec.serviceName, or remove it",
+            (false, _) => "delete or rename it, or give this OrdersService another name",
         };
         let message =
             format!("{kind} {name:?} is there already and {whose}: it was left alone; {instead}{adopt}");
@@ -481,6 +498,7 @@ mod tests {
         controller::{
             api_server::ApiServer,
             children::{
+                creating::Creating,
                 observed::{ObservedChild, ObservedChildren},
                 served::Served,
             },
@@ -527,6 +545,7 @@ mod tests {
             api: Arc::new(ApiServer::new(client.clone(), Leadership::alone(), metrics.clone(), 1)),
             services: OrdersServices::new(Vec::new()),
             observed: ObservedChildren::default(),
+            creating: Creating::default(),
             states: ResourceStates::default(),
             claims: ClaimRegistry::new(HostPolicy::Shared),
             known_services: KnownServices::default(),

@@ -142,7 +142,7 @@ impl RoutesAfter {
 ///
 /// `recorded` is the digest in the status, if it is about this very generation: if it matches what is observed, a
 /// controller that has just started sends nothing. A Deployment that is `held` is left as it is. With `adopts`, children that have lost their owner are taken
-/// over. `made_services` are names of second Services, of which all but the wanted one are deleted.
+/// over. Second Services of former names are deleted.
 ///
 /// # Errors
 /// Every child that could not be applied or deleted.
@@ -153,10 +153,9 @@ pub async fn apply(
     prepared: &Prepared,
     recorded: Option<&str>,
     held: &HeldDeployment,
-    made_services: &[String],
 ) -> Result<Applied, Failures> {
     let second = prepared.services.get(1).and_then(|second| second.metadata.name.as_deref());
-    let second_service = SecondService { wanted: second, made: made_services };
+    let second_service = SecondService { wanted: second, made: &context.observed.second_services(owner) };
     let writer = ChildWriter { context, owner, adopts, held, second_service };
     if let Some(recorded) = recorded {
         restore(&writer, prepared, recorded);

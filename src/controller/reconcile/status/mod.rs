@@ -64,7 +64,6 @@ pub fn compute(
         // Owned by the sweeper.
         expiry: None,
         url: old.url.clone(),
-        service_names: service_names(&old, outcome),
         routes: old.routes.clone(),
         conditions: Vec::new(),
     };
@@ -192,18 +191,6 @@ pub fn compute(
     conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
     status.conditions = conditions;
     status
-}
-
-/// The names of the second Services that there may be.
-fn service_names(old: &OrdersServiceStatus, outcome: &Outcome) -> Vec<String> {
-    match outcome {
-        Ok(Completed { valid, .. }) => valid.service_name.iter().cloned().collect(),
-        Err(Stopped::Rejected(valid, _) | Stopped::NotApplied(valid, _)) => {
-            let new = valid.service_name.iter().filter(|name| !old.service_names.contains(name));
-            old.service_names.iter().chain(new).cloned().collect()
-        }
-        Err(_) => old.service_names.clone(),
-    }
 }
 
 /// Sets the numbers of pods.
