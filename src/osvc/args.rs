@@ -125,14 +125,16 @@ Examples:
 
 const SWEEP_HELP: &str = "\
 Exit status:
-  0   what was due is cancelled, or counted
+  0   what was due is cancelled, or counted; or its expiry is suspended
   1   it could not be
   2   the command line is wrong
 
 Examples:
   kubectl osvc sweep orders -n ticketing --dry-run
   kubectl -n orders-operator exec deploy/orders-operator -c sweeper -- \\
-    /orders-operator osvc sweep orders -n ticketing";
+    /orders-operator osvc sweep orders -n ticketing
+
+With sweeper.separate=true it is deploy/orders-operator-sweeper.";
 
 const CHECK_HELP: &str = "\
 Exit status:

@@ -73,7 +73,7 @@ impl Cluster {
         config.connect_timeout = Some(patience);
         config.read_timeout = Some(patience);
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|error| OsvcError::Client(error.to_string()))?;
+        let client = Client::try_from(config).map_err(|error| OsvcError::Client(unusable(&error)))?;
         Ok(Self { client, namespace, patience })
     }
 
@@ -121,6 +121,17 @@ impl Cluster {
     }
 }
 
+/// Why no client can be made of a configuration. What kube says of a proxy has its URL, and with it the password.
+fn unusable(error: &kube::Error) -> String {
+    match error {
+        kube::Error::ProxyProtocolDisabled { .. } | kube::Error::ProxyProtocolUnsupported { .. } => {
+            "it names a proxy (proxy-url, or HTTPS_PROXY), and this program uses none: unset HTTPS_PROXY"
+                .into()
+        }
+        error => error.to_string(),
+    }
+}
+
 /// An error with its causes, of which only the last says what has happened.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -148,4 +159,16 @@ async fn config(args: &ClusterArgs) -> Result<Config, OsvcError> {
         None => Config::from_kubeconfig(&options).await,
     };
     config.map_err(|error| OsvcError::Kubeconfig(chain(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_proxy_that_cannot_be_used_no_password_is_told() {
+        let proxy_url = Box::new("http://user:secret@proxy.example".parse().unwrap());
+        let told = unusable(&kube::Error::ProxyProtocolUnsupported { proxy_url });
+        assert!(told.contains("HTTPS_PROXY") && !told.contains("secret"), "{told}");
+    }
 }

@@ -25,6 +25,9 @@ pub enum SweeperError {
     /// It does not match the schema.
     #[error("OrdersService {0} does not match the schema of this version: {1}")]
     Unreadable(String, String),
+    /// It goes, so there is nothing to be swept for it.
+    #[error("OrdersService {0} is being deleted, and so its database is left alone")]
+    BeingDeleted(String),
     /// Some databases could not be swept.
     #[error("{failed} of {all} databases could not be swept; what is due there is still due")]
     Incomplete {
@@ -46,6 +49,7 @@ impl SweeperError {
             | Self::ListTimeout(..)
             | Self::NoSuchService(_)
             | Self::Unreadable(..)
+            | Self::BeingDeleted(_)
             | Self::Incomplete { .. } => 1,
         }
     }

@@ -46,7 +46,7 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
 /// most cautious of their settings holds.
 ///
 /// # Errors
-/// When there is no such resource, or its database could not be swept.
+/// When there is no such resource, or it is being deleted, or its database could not be swept.
 pub async fn run_one(client: Client, namespace: &str, name: &str, dry_run: bool) -> Result<(), SweeperError> {
     let services = services(&client, Some(namespace)).await?;
     let key = format!("{namespace}/{name}");
@@ -60,6 +60,10 @@ pub async fn run_one(client: Client, namespace: &str, name: &str, dry_run: bool)
     targets.retain(|target| target.resources.contains(&key));
     let mut unresolved = unresolved(&services, &resolver);
     unresolved.retain(|(other, _)| *other == key);
+    // It was found above, and only one that is being deleted has neither a target nor a reason.
+    if targets.is_empty() && unresolved.is_empty() {
+        return Err(SweeperError::BeingDeleted(key));
+    }
     process_all(targets, unresolved, dry_run).await
 }
 

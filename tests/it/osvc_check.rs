@@ -179,7 +179,7 @@ async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_t
         "the API server is of version v1.",
         "its schema is that of version",
         "you may get, list ordersservices.ticketing.dev in all namespaces",
-        "has 1 ready pods of 1",
+        "1 of 1 pods are ready",
         "and renews it",
         "Secret orders-mongo has MONGO_URI",
         "its Ingress is of the default class",

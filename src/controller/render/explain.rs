@@ -104,21 +104,25 @@ impl Sites {
     /// The answer for every host that the request may be for. The rules are in rendered order, whosever they are.
     pub(super) fn answers(&self, request: &RequestTarget) -> Vec<Answer<'_>> {
         let mut answers = Vec::new();
-        for ((host, entry_point), rules) in self.0.iter().filter(|((host, _), _)| self.is_for(request, host))
+        for ((host, entry_point), rules) in
+            self.0.iter().filter(|((host, entry_point), _)| self.is_for(request, host, entry_point))
         {
             let mut rules: Vec<_> = rules.iter().collect();
-            rules.sort_by(|left, right| (&left.path, &left.owner.id).cmp(&(&right.path, &right.owner.id)));
+            // The oldest has what several ask for.
+            rules.sort_by(|left, right| (&left.path, &left.owner).cmp(&(&right.path, &right.owner)));
             let taken = rules.iter().position(|rule| rule.path.takes(&request.path));
             answers.push(Answer { host, entry_point, rules, taken });
         }
         answers
     }
 
-    /// An exact host goes before the wildcard above it, and that before every host; none falls through to the next.
-    fn is_for(&self, request: &RequestTarget, host: &CanonicalHost) -> bool {
+    /// An exact host goes before the wildcard above it, and that before every host; none falls through to the next. That is
+    /// so at each thing that serves hosts, for itself: none knows the hosts of another.
+    fn is_for(&self, request: &RequestTarget, host: &CanonicalHost, entry_point: &str) -> bool {
         let Some(wanted) = &request.host else { return true };
         let above = [Some(wanted.clone()), wanted.wildcard_above(), Some(CanonicalHost::any())];
-        let first = above.into_iter().flatten().find(|above| self.0.keys().any(|(host, _)| host == above));
+        let is_here = |above: &CanonicalHost| self.0.contains_key(&(above.clone(), entry_point.to_owned()));
+        let first = above.into_iter().flatten().find(is_here);
         first.as_ref() == Some(host)
     }
 

@@ -28,6 +28,7 @@ use crate::{
         Backend, CanonicalHost, CanonicalPath, Claim, Claimant, ClaimantKind, EntryPoint, HostPolicy,
         PathMatch, Port, Refusal, RequestTarget, Route, Site,
     },
+    runtime::Escape,
 };
 
 /// The objects of a cluster that have to do with routes, as the API server gives them.
@@ -207,6 +208,7 @@ impl ClusterRoutes {
             served.insert((site, path));
         }
         let verdicts = registry.judge(service);
+        let before = self.missing.len();
         for requested in requested_of(service) {
             for of in &requested.hosts {
                 for site in requested.sites_of(&of.host) {
@@ -225,8 +227,8 @@ impl ClusterRoutes {
                         };
                         let had_by = winner.map(ToString::to_string);
                         let missing = self.missing_route(&owner, &site, route, had_by, why);
-                        // At several Gateways it is one route all the same.
-                        if !self.missing.contains(&missing) {
+                        // At several Gateways it is one route all the same. Those of other OrdersServices differ anyway.
+                        if !self.missing.iter().skip(before).any(|other| *other == missing) {
                             self.missing.push(missing);
                         }
                     }
@@ -262,7 +264,8 @@ impl ClusterRoutes {
             EntryPoint::Gateway(gateway) => format!(" (Gateway {gateway})"),
             EntryPoint::Class(class) => {
                 let class = class.as_deref().or(self.default_class.as_deref());
-                class.map_or_else(String::new, |class| format!(" (class {class})"))
+                // An annotation may have it, with line breaks; the text is divided into lines before those are escaped.
+                class.map_or_else(String::new, |class| format!(" (class {})", Escape::Text.line(class)))
             }
         }
     }
@@ -303,5 +306,54 @@ fn why_not(service: &OrdersService) -> String {
     match failing.find(|condition| !is_true(condition)) {
         Some(failing) if is_current => format!("its condition {} says {}", failing.type_, failing.reason),
         _ => "the operator has not rendered it yet".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ingress(name: &str, year: u16, class: &str, host: &str) -> Value {
+        let backend = json!({"service": {"name": name, "port": {"number": 80}}});
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {
+                "name": name, "namespace": "shop", "creationTimestamp": format!("{year}-01-01T00:00:00Z"),
+                "annotations": {"kubernetes.io/ingress.class": class}
+            },
+            "spec": {"rules": [
+                {"host": host, "http": {"paths": [{"path": "/a", "pathType": "Prefix", "backend": backend}]}}
+            ]}
+        })
+    }
+
+    fn explained(ingresses: Vec<Value>) -> Explained {
+        let routes = ClusterRoutes::new(&ClusterObjects { ingresses, ..ClusterObjects::default() });
+        routes.explain(&RequestTarget::parse("a.example/a").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_class_with_line_breaks_forges_no_line() {
+        let text = explained(vec![ingress("one", 2020, "x)\nnot rendered: \u{1b}[2J", "a.example")]).text;
+        assert!(text.contains(" (class x)\\nnot rendered: \\u{1b}[2J)"), "{text}");
+        assert!(!text.lines().any(|line| line.starts_with("not rendered")), "{text}");
+    }
+
+    #[test]
+    fn the_oldest_has_what_several_ask_for_whatever_its_name() {
+        let younger = ingress("a", 2022, "nginx", "a.example");
+        let takers = explained(vec![younger, ingress("b", 2020, "nginx", "a.example")]).takers;
+        assert_eq!(takers.iter().map(|taker| &taker.owner).collect::<Vec<_>>(), ["Ingress shop/b"]);
+    }
+
+    #[test]
+    fn an_exact_host_hides_the_wildcard_above_it_only_from_the_ingress_controller_that_has_it() {
+        let takers = |class: &str| {
+            let wildcard = ingress("wildcard", 2020, class, "*.example");
+            explained(vec![wildcard, ingress("exact", 2020, "nginx", "a.example")]).takers.len()
+        };
+        assert_eq!((takers("nginx"), takers("other")), (1, 2));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     coordination::v1::Lease,
@@ -53,14 +54,25 @@ pub(super) async fn check(cluster: &Cluster, own_namespace: &str, watched: Optio
             group.failure(format!("no Deployment of the operator has a {name}, {does}"), INSTALL);
         }
     }
-    for deployment in &deployments {
-        judge(&mut group, deployment);
-        let controller = containers(deployment).find(|container| container.name == "controller");
-        if let Some(controller) = controller {
-            check_lease(&mut group, cluster, deployment, controller).await;
-        }
+    // A Lease may take its time, so they are looked at together.
+    let checks = deployments.iter().map(|deployment| check_one(cluster, deployment));
+    join_all(checks).await.into_iter().for_each(|lines| group.append(lines));
+    group
+}
+
+async fn check_one(cluster: &Cluster, deployment: &Deployment) -> Group {
+    let mut group = Group::new("");
+    judge(&mut group, deployment);
+    let controller = containers(deployment).find(|container| container.name == "controller");
+    // Without a ready pod nobody renews the Lease, which then need not be waited for: that there is none is told.
+    if let Some(controller) = controller.filter(|_| ready_pods(deployment) > 0) {
+        check_lease(&mut group, cluster, deployment, controller).await;
     }
     group
+}
+
+fn ready_pods(deployment: &Deployment) -> i32 {
+    deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0)
 }
 
 fn containers(deployment: &Deployment) -> impl Iterator<Item = &Container> {
@@ -92,16 +104,16 @@ fn named(deployment: &Deployment) -> String {
 fn judge(group: &mut Group, deployment: &Deployment) {
     let name = named(deployment);
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+    let ready = ready_pods(deployment);
     let (namespace, short) = (deployment.namespace().unwrap_or_default(), deployment.name_any());
     let why =
         format!("`kubectl -n {namespace} describe deployment {short}` and the logs of its pods say why");
     match ready {
         0 => group.failure(format!("Deployment {name} has no ready pod, of {wanted}"), why),
         _ if ready < wanted => {
-            group.warning(format!("Deployment {name} has {ready} ready pods of {wanted}"), why)
+            group.warning(format!("Deployment {name}: {ready} of {wanted} pods are ready"), why)
         }
-        _ => group.ok(format!("Deployment {name} has {ready} ready pods of {wanted}")),
+        _ => group.ok(format!("Deployment {name}: {ready} of {wanted} pods are ready")),
     }
     let own = env!("CARGO_PKG_VERSION");
     match deployment.labels().get("app.kubernetes.io/version") {

@@ -84,6 +84,11 @@ impl Group {
         }
     }
 
+    /// Adds the lines of another group, whose title is left out.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.lines.append(&mut other.lines);
+    }
+
     /// Whether any line fails.
     pub(super) fn fails(&self) -> bool {
         self.lines.iter().any(|line| line.level == Level::Failure)

@@ -28,11 +28,16 @@ struct Right {
     weight: Weight,
 }
 
-/// Before an installation: whether it can be made.
-pub(super) async fn check_install(cluster: &Cluster, namespace: &str) -> Group {
+/// Before an installation: whether it can be made. Where OrdersServices are served already, their CRD need not be.
+pub(super) async fn check_install(cluster: &Cluster, namespace: &str, is_served: bool) -> Group {
     const ADMINISTRATOR: &str = "have an administrator of the cluster install it";
     const NAMESPACED: &str = "without it, it can be installed for some namespaces only: watchNamespaces of the chart, or \
          namespace-install.yaml; see docs/installing.md";
+    const CRD: &str = "without it, set crds.enabled=false: the CRD is there already";
+    const ESCALATE: &str = "without it, you can give the operator only rights that you have yourself";
+    const HELM: &str = "Helm keeps the release there; without it, apply install.yaml";
+    const POLICIES: &str = "without it, set networkPolicy.enabled=false";
+    const BUDGETS: &str = "without it, set podDisruptionBudget.enabled=false";
     let of_cluster = |group, resource, weight| Right {
         group,
         resource,
@@ -40,22 +45,31 @@ pub(super) async fn check_install(cluster: &Cluster, namespace: &str) -> Group {
         namespace: None,
         weight,
     };
-    let inside = |group, resource| Right {
+    let inside_with = |group, resource, verbs, weight| Right {
         group,
         resource,
-        verbs: &["get", "create", "patch"],
+        verbs,
         namespace: Some(namespace.to_owned()),
-        weight: Weight::Needed(ADMINISTRATOR),
+        weight,
     };
+    let inside = |group, resource, weight| inside_with(group, resource, &["get", "create", "patch"], weight);
     let rbac = "rbac.authorization.k8s.io";
     let rights = [
-        of_cluster("apiextensions.k8s.io", "customresourcedefinitions", Weight::Needed(ADMINISTRATOR)),
+        of_cluster(
+            "apiextensions.k8s.io",
+            "customresourcedefinitions",
+            if is_served { Weight::Useful(CRD) } else { Weight::Needed(ADMINISTRATOR) },
+        ),
         of_cluster(rbac, "clusterroles", Weight::Useful(NAMESPACED)),
         of_cluster(rbac, "clusterrolebindings", Weight::Useful(NAMESPACED)),
-        inside("", "serviceaccounts"),
-        inside(rbac, "roles"),
-        inside(rbac, "rolebindings"),
-        inside("apps", "deployments"),
+        Right { verbs: &["escalate"], ..of_cluster(rbac, "clusterroles", Weight::Useful(ESCALATE)) },
+        inside("", "serviceaccounts", Weight::Needed(ADMINISTRATOR)),
+        inside(rbac, "roles", Weight::Needed(ADMINISTRATOR)),
+        inside(rbac, "rolebindings", Weight::Needed(ADMINISTRATOR)),
+        inside("apps", "deployments", Weight::Needed(ADMINISTRATOR)),
+        inside("networking.k8s.io", "networkpolicies", Weight::Useful(POLICIES)),
+        inside("policy", "poddisruptionbudgets", Weight::Useful(BUDGETS)),
+        inside_with("", "secrets", &["get", "list", "create", "update", "delete"], Weight::Useful(HELM)),
     ];
     ask_all(cluster, "Rights to install", &rights).await
 }

@@ -49,7 +49,7 @@ async fn check(cluster: &Cluster, args: &CheckArgs) -> Report {
     report.add(group);
     let namespace = args.cluster.namespace.as_deref();
     if args.pre {
-        report.add(rights::check_install(cluster, &args.operator_namespace).await);
+        report.add(rights::check_install(cluster, &args.operator_namespace, is_served).await);
         report.add(routing::check(cluster).await.0);
         return report;
     }

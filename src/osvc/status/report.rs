@@ -194,7 +194,12 @@ impl From<&Pod> for PodView {
                 .iter()
                 .find_map(|container| waits(container))
                 .or(unscheduled.and_then(|of| of.message.clone())),
-            last_words: containers.iter().find_map(|container| last_words(container)),
+            // What the orders API has said is mostly why the pod does not run, whatever is beside it.
+            last_words: containers
+                .iter()
+                .filter(|container| container.name == API_CONTAINER)
+                .chain(&containers)
+                .find_map(|container| last_words(container)),
         }
     }
 }
@@ -206,13 +211,14 @@ fn waits(container: &ContainerStatus) -> Option<String> {
     Some(format!("{}: {reason}{words}", container.name))
 }
 
-/// How a container ended: the one that runs again, or one that does not.
+/// How a container ended: one that does not run again, or else the one before that which runs or waits.
 fn last_words(container: &ContainerStatus) -> Option<String> {
     let ended = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
         state.as_ref().and_then(|state| state.terminated.clone())
     };
-    let last = ended(&container.last_state)
-        .or_else(|| ended(&container.state).filter(|ended| ended.exit_code != 0))?;
+    let last = ended(&container.state)
+        .filter(|ended| ended.exit_code != 0)
+        .or_else(|| ended(&container.last_state))?;
     let reason = last.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
     let words = last.message.as_deref().map(str::trim).filter(|words| !words.is_empty());
     let words = words.map_or_else(String::new, |words| format!(": {words}"));
@@ -274,7 +280,8 @@ mod tests {
             "metadata": {"name": "orders-1"},
             "spec": {"containers": [{"name": "proxy", "image": "p:1"}, {"name": API_CONTAINER, "image": "orders:2"}]},
             "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [
-                {"name": "proxy", "image": "p:1", "imageID": "", "ready": true, "restartCount": 1, "state": {"running": {}}},
+                {"name": "proxy", "image": "p:1", "imageID": "", "ready": true, "restartCount": 1, "state": {"running": {}},
+                 "lastState": {"terminated": {"exitCode": 1}}},
                 {"name": API_CONTAINER, "image": "orders:2", "imageID": "", "ready": false, "restartCount": 3,
                  "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
                  "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": " no memory\n"}}},
@@ -300,5 +307,11 @@ mod tests {
         };
         assert_eq!(container(&done), None, "a first container that is done has nothing to say");
         assert!(container(&json!({"exitCode": 1})).is_some());
+        let again = json!({
+            "name": "api", "image": "i", "imageID": "", "ready": false, "restartCount": 1,
+            "state": {"terminated": {"exitCode": 2}}, "lastState": {"terminated": {"exitCode": 1}}
+        });
+        let words = last_words(&serde_json::from_value(again).unwrap());
+        assert_eq!(words.as_deref(), Some("api ended with code 2"), "the last time is what counts");
     }
 }
