@@ -297,7 +297,9 @@ def rust(arch):
         with step(f"laying out Debian's Rust for {arch}", seconds=120):
             extract(f"rust-{arch}", pin["suite"], packages, folder / "root", "--architectures=" + ",".join(dict.fromkeys([debian_arch(), arch])))
 
-    return cached(f"tools/rust-{arch}-{hashlib.sha256(' '.join(packages).encode()).hexdigest()[:8]}", build) / "root"
+    # The suite moves on: where another version is wanted, it is laid out anew.
+    wanted = " ".join([pin["suite"], *packages, (DEV.parent / "rust-toolchain.toml").read_text()])
+    return cached(f"tools/rust-{arch}-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}", build) / "root"
 
 
 def debian_arch():

@@ -1,10 +1,11 @@
 """What a program is compiled with: this machine's Rust and C compiler, or those of a folder of Debian's."""
 import os
 import re
+import shutil
 import subprocess
 
 from bedlib import tools
-from bedlib.report import BedError
+from bedlib.report import BedError, say
 
 from . import origin
 
@@ -25,10 +26,19 @@ class Toolchain:
         if not self.is_cross:
             return
         tools.apt(f"cross-{arch}")
-        added = subprocess.run(["rustup", "target", "add", self.target], cwd=origin.ROOT, capture_output=True)
-        if added.returncode:
-            # Where rustup reaches no network; Debian's Rust has a library for each of Debian's architectures.
-            self.root = tools.rust(arch)
+        if origin.given_binary(arch):
+            return
+        why = "rustup is not here"
+        if shutil.which("rustup"):
+            added = subprocess.run(["rustup", "target", "add", self.target], cwd=origin.ROOT, capture_output=True, text=True)
+            if not added.returncode:
+                return
+            why = f"rustup says: {added.stderr.strip()}"
+        # Debian's Rust has a library for each of Debian's architectures.
+        if os.geteuid():
+            raise BedError(f"release: compiling for {arch} takes Debian's Rust here, and so root ({why}): run this as root, or leave {arch} out of ARCHS")
+        say(f"Debian's Rust compiles for {arch}, since {why}")
+        self.root = tools.rust(arch)
 
     def environment(self):
         """What dev/compile needs to know."""
