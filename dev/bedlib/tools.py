@@ -284,7 +284,7 @@ def mirror():
             words = [word for word in line.split() if not word.startswith("[") and not word.endswith("]")]
             if words[:1] == ["deb"]:
                 return words[1]
-    raise BedError("mongo: no Debian mirror in /etc/apt: this bed needs a Debian machine")
+    raise BedError("no Debian mirror in /etc/apt: this needs a Debian machine")
 
 
 def rust(arch):
