@@ -50,9 +50,12 @@ pub(super) fn merged(
             }
             match merged.get(name) {
                 Some(known) if known == value => {}
-                Some(known) => notes.left(
+                // Without its values, which may be secret.
+                Some(_) => notes.left(
                     Whom::Users,
-                    format!("annotation {name} is {value:?} here and {known:?} in another Ingress: the OrdersService has the latter"),
+                    format!(
+                        "annotation {name} differs from that of another Ingress, which the OrdersService has"
+                    ),
                 ),
                 None => {
                     if used.len() > 1 && used.iter().any(|other| other.annotations.get(name) != Some(value)) {

@@ -125,6 +125,14 @@ impl Findings {
         self.listed.push(finding);
     }
 
+    /// Begins those of one kind with these words.
+    pub(super) fn begin(&mut self, kind: Kind, words: &str) {
+        self.listed
+            .iter_mut()
+            .filter(|finding| finding.kind == kind)
+            .for_each(|finding| finding.text.insert_str(0, words));
+    }
+
     /// Takes over those of another translation.
     pub(super) fn extend(&mut self, others: Self) {
         for Finding { kind, whom, object, text } in others.listed {

@@ -52,13 +52,10 @@ pub(super) fn yaml(migration: &Migration) -> Result<String, serde_saphyr::ser::E
 
 /// The document, with the name of the old Service as a comment in its spec: while that Service is there, no other can have it.
 fn with_former_name(document: &str, name: &str) -> String {
-    let mut line = String::new();
-    comment(
-        &mut line,
-        "",
-        &format!("serviceName: {name}  (to keep this name, when Service {name} is deleted)"),
-    );
-    document.replacen("\nspec:\n", &format!("\nspec:\n  {line}"), 1)
+    // One line, however long: without its first # it is a field.
+    let name = Escape::Text.line(name);
+    let line = format!("# serviceName: {name}  # to keep this name, when Service {name} is deleted");
+    document.replacen("\nspec:\n", &format!("\nspec:\n  {line}\n"), 1)
 }
 
 fn document_text(document: &Value) -> Result<String, serde_saphyr::ser::Error> {

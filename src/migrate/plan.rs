@@ -85,7 +85,9 @@ pub(super) fn migrate(
         }
     };
     let (mut spec, secrets) = (connections.spec, connections.secrets);
+    let mut old_ports = Vec::new();
     if let Some((object, service)) = system.service.take() {
+        old_ports.clone_from(&service.ports);
         let port = workload::of_orders(&object, service, &name, &mut findings);
         spec.extend(port.map(|port| ("port".to_owned(), json!(port))));
     }
@@ -103,8 +105,12 @@ pub(super) fn migrate(
     for object in std::mem::take(&mut system.skaffold) {
         skaffold::read(object, image.as_deref(), &mut findings);
     }
-    retire(&system, old_workload, &name, &to_orders, &mut findings);
+    let port = spec.get("port").and_then(Value::as_i64).unwrap_or(3000);
+    let other_port = old_ports.iter().any(|old| i64::from(*old) != port).then_some(port);
+    retire(&system, old_workload, &name, other_port, &to_orders, &mut findings);
     if options.passive {
+        // In a trial the old system goes on: whoever follows these lines would stop it.
+        findings.begin(Kind::Later, "not for a trial: ");
         // In the queue group of the old pods the new ones would take messages from them; and the sweeper would end
         // reservations that the old system ends.
         spec.remove("events");
@@ -160,11 +166,12 @@ fn scale(
     for metric in wanted.items("metrics", notes) {
         match cpu(metric.clone()) {
             Some(number) => percent = Some(number),
-            None => notes.left(Whom::Pods, "it scales by something else than CPU, which spec.autoscaling cannot: keep an autoscaler of your own, for the OrdersService, and set spec.replicas"),
+            // An autoscaler of the operator's beside theirs would scale the same pods, against it.
+            None => return notes.left(Whom::Pods, "it scales by something else than CPU, which spec.autoscaling cannot: keep an autoscaler of your own, for the OrdersService, and set spec.replicas"),
         }
     }
     scaling.extend(percent.map(|percent| ("targetCPUUtilizationPercentage".to_owned(), json!(percent))));
-    wanted.ignore(&["behavior"]);
+    let has_behavior = wanted.take("behavior").is_some();
     wanted.done(notes);
     let minimal = json!({
         "auth": {"jwtSecretRef": {"name": "a"}}, "database": {"uriSecretRef": {"name": "a"}}, "autoscaling": scaling,
@@ -175,6 +182,9 @@ fn scale(
             spec.remove("replicas");
             spec.insert("autoscaling".into(), Value::Object(scaling));
             notes.changed(Whom::Pods, "the new pods are scaled by spec.autoscaling, in percent of spec.resources.requests.cpu (50m)");
+            if has_behavior {
+                notes.left(Whom::Pods, "spec.behavior was left out: spec.autoscaling has none, and the new pods are scaled as is usual in Kubernetes; if they must not be, take spec.autoscaling out, keep an autoscaler of your own, for the OrdersService, and set spec.replicas");
+            }
             if object.name != new {
                 notes.later(format!(
                     "goes with the old pods: kubectl delete horizontalpodautoscaler {}",
@@ -202,6 +212,8 @@ fn retire(
     system: &System,
     workload: Option<(String, String)>,
     new: &str,
+    // The port of the new Service, where the old one has another.
+    other_port: Option<i64>,
     to_orders: &BTreeSet<String>,
     findings: &mut Findings,
 ) {
@@ -214,17 +226,25 @@ fn retire(
         )
     };
     if let Some((kind, name)) = workload.filter(|(_, name)| name != new) {
-        let told = format!(
-            "{until}once the new pods have its requests, stop it: kubectl scale {} {name} --replicas=0; and delete it when you will not \
-             go back",
-            kind.to_lowercase()
-        );
+        let told = if kind == "DaemonSet" {
+            format!(
+                "{until}once the new pods have its requests, delete it, since it cannot be scaled, and keep its file to go back: kubectl \
+                 delete daemonset {name}"
+            )
+        } else {
+            format!(
+                "{until}once the new pods have its requests, stop it: kubectl scale {} {name} --replicas=0; and delete it when you will not \
+                 go back",
+                kind.to_lowercase()
+            )
+        };
         findings.add(Kind::Later, Whom::You, &format!("{kind} {name}"), told);
     }
     if system.orders != new {
+        let at = other_port.map(|port| format!("; it is at port {port} alone then")).unwrap_or_default();
         let told = format!(
             "{until}delete it when nothing calls it any more, within the cluster too: kubectl delete service {0}; or to have the operator \
-             keep its name, set spec.serviceName: {0}, and delete it then (docs/migration.md)",
+             keep its name, set spec.serviceName: {0}, and delete it then (docs/migration.md){at}",
             system.orders
         );
         findings.add(Kind::Later, Whom::You, &format!("Service {}", system.orders), told);
@@ -246,7 +266,8 @@ fn retire(
             findings.add(Kind::Left, Whom::Users, &label, told);
         } else if object.name.starts_with("expiration") && object.kind == "Deployment" {
             let told = format!(
-                "the operator's sweeper ends reservations instead: once the new pods run, kubectl delete deployment {}",
+                "the operator's sweeper ends reservations instead: once kubectl wait --for=condition=Sweeping osvc/{new} succeeds, kubectl \
+                 delete deployment {}",
                 object.name
             );
             findings.add(Kind::Later, Whom::You, &label, told);

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{
     documents::Reader,
-    finding::Findings,
+    finding::{Findings, Notes},
+    output::yaml,
     plan::{Migration, Options, migrate},
 };
 
@@ -259,8 +260,15 @@ fn an_autoscaler_of_the_pods_becomes_spec_autoscaling() {
     assert!(spec.get("replicas").is_none() && left(&table).is_empty(), "{table}");
     let other = translated(&[fixtures()[0], ORDERS, &scaler.replace("orders-depl", "auth-depl")]).1;
     assert!(other.contains("HorizontalPodAutoscaler orders-hpa  scales other pods"), "{other}");
-    let memory = translated(&[fixtures()[0], ORDERS, &scaler.replace("name: cpu", "name: memory")]).1;
+    let (spec, memory) = translated(&[fixtures()[0], ORDERS, &scaler.replace("name: cpu", "name: memory")]);
     assert!(left(&memory)[0].contains("scales by something else than CPU"), "{memory}");
+    assert_eq!((spec.get("autoscaling"), &spec["replicas"]), (None, &json!(2)));
+    assert!(!memory.contains("kubectl delete horizontalpodautoscaler"), "{memory}");
+    let slow = format!("{scaler}  behavior: {{scaleDown: {{stabilizationWindowSeconds: 600}}}}\n");
+    let (spec, slow) = translated(&[fixtures()[0], ORDERS, &slow]);
+    assert_eq!(left(&slow).len(), 1, "{slow}");
+    assert!(left(&slow)[0].contains("spec.behavior was left out"), "{slow}");
+    assert_eq!(spec["autoscaling"]["maxReplicas"], 9);
 }
 
 #[test]
@@ -469,8 +477,96 @@ fn what_stays_in_an_ingress_is_not_advised_to_be_deleted_nor_the_pods_to_which_i
 #[test]
 fn passive_pods_hear_no_events_and_leave_the_ends_of_reservations_to_the_old_system() {
     let options = Options { passive: true, ..Options::default() };
-    let migration = with(&[fixtures()[0], ORDERS], &options);
+    let expiration = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: expiration-depl}\n";
+    let migration = with(&[fixtures()[0], ORDERS, expiration], &options);
     let spec = &migration.service["spec"];
     assert_eq!((spec.get("events"), &spec["expiration"]), (None, &json!({"suspend": true})));
-    assert!(migration.findings.table().contains("as --passive says"));
+    let table = migration.findings.table();
+    assert!(table.contains("as --passive says"), "{table}");
+    // Nobody who only tries is told to stop what runs.
+    let later: Vec<_> = table.lines().filter(|line| line.starts_with("later")).collect();
+    assert!(later.iter().any(|line| line.contains("Deployment orders-depl")), "{table}");
+    assert!(later.iter().all(|line| line.contains("  not for a trial: ")), "{table}");
+    let whole = translated(&[fixtures()[0], ORDERS, expiration]).1;
+    assert!(!whole.contains("not for a trial"), "{whole}");
+    let told = "once kubectl wait --for=condition=Sweeping osvc/orders succeeds, kubectl delete deployment expiration-depl";
+    assert!(whole.contains(told), "{whole}");
+}
+
+#[test]
+fn what_is_unusual_of_pods_and_their_service_is_told_and_what_the_api_server_fills_in_is_not() {
+    let with_fields = |pod: &str, service: &str| {
+        let orders = ORDERS
+            .replace("    spec:\n      containers:", &format!("    spec:\n{pod}      containers:"))
+            .replace(
+                "  selector: {app: orders}\n  ports:",
+                &format!("{service}  selector: {{app: orders}}\n  ports:"),
+            );
+        translated(&[fixtures()[0], &orders]).1
+    };
+    let usual = with_fields(
+        "      dnsPolicy: ClusterFirst\n      schedulerName: default-scheduler\n",
+        "  clusterIP: 10.0.0.1\n  sessionAffinity: None\n  internalTrafficPolicy: Cluster\n",
+    );
+    assert_eq!(usual, with_fields("", ""));
+    let unusual = with_fields(
+        "      dnsPolicy: Default\n      schedulerName: own\n",
+        "  clusterIP: None\n  sessionAffinity: ClientIP\n  internalTrafficPolicy: Local\n",
+    );
+    let expected = ["dnsPolicy of the pods", "schedulerName of the pods", "its clusterIP is None"];
+    assert_eq!(left(&unusual).len(), expected.len(), "{unusual}");
+    for (line, expected) in left(&unusual).iter().zip(expected) {
+        assert!(line.contains(expected), "{expected}: {unusual}");
+    }
+    assert!(unusual.contains("sessionAffinity: the new Service has none"), "{unusual}");
+    assert!(unusual.contains("internalTrafficPolicy is Cluster in the new Service"), "{unusual}");
+}
+
+#[test]
+fn where_the_old_service_has_another_port_that_of_the_new_one_is_told() {
+    let table =
+        translated(&[fixtures()[0], &ORDERS.replace("port: 3000, targetPort", "port: 80, targetPort")]).1;
+    assert!(table.contains("unless spec.serviceName keeps its name, at port 3000"), "{table}");
+    assert!(table.contains("it is at port 3000 alone then"), "{table}");
+    let same = translated(&[fixtures()[0], ORDERS]).1;
+    assert!(!same.contains("at port 3000"), "{same}");
+}
+
+#[test]
+fn a_daemon_set_is_deleted_since_it_cannot_be_scaled() {
+    let table = translated(&[fixtures()[0], &ORDERS.replace("kind: Deployment", "kind: DaemonSet")]).1;
+    assert!(table.contains("kubectl delete daemonset orders-depl"), "{table}");
+    assert!(!table.contains("kubectl scale"), "{table}");
+}
+
+#[test]
+fn the_commented_service_name_is_a_field_without_its_first_mark() {
+    let text = yaml(&with(&[fixtures()[0], ORDERS], &Options::default())).unwrap();
+    let line = "\n  # serviceName: orders-srv  # to keep this name";
+    assert!(text.contains(line), "{text}");
+    let text = text.replace("  # serviceName:", "  serviceName:");
+    let (mut reader, mut findings) = (Reader::default(), Findings::default());
+    reader.read("a.yaml", &text, &mut findings);
+    let mut service = reader.objects.pop().unwrap();
+    let mut notes = Notes::about("", &mut findings);
+    let mut spec = service.fields.below("spec", &mut notes);
+    assert_eq!(spec.text("serviceName", &mut notes).as_deref(), Some("orders-srv"), "{text}");
+}
+
+#[test]
+fn of_two_annotations_that_differ_no_value_is_told() {
+    let of = |name: &str, path: (&str, &str), value: &str| {
+        let mut ingress = ingress(&[("shop.example", &[path])], json!([]));
+        ingress["metadata"] =
+            json!({"name": name, "annotations": {"nginx.ingress.kubernetes.io/auth-secret": value}});
+        ingress.to_string()
+    };
+    let (spec, table) = translated(&[&of("a", API, "first-value"), &of("b", SITE, "second-value"), ORDERS]);
+    let annotations = &spec["ingress"]["annotations"];
+    assert_eq!(annotations["nginx.ingress.kubernetes.io/auth-secret"], "first-value");
+    assert!(
+        table.contains("auth-secret differs from that of another Ingress, which the OrdersService has"),
+        "{table}"
+    );
+    assert!(!table.contains("-value"), "{table}");
 }

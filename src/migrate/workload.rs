@@ -136,7 +136,17 @@ pub(super) fn read(object: Object, name: &str, stores: &Stores, findings: &mut F
         }
     }
     // What the API server fills in.
-    pod.ignore(&["restartPolicy", "dnsPolicy", "schedulerName", "serviceAccount", "enableServiceLinks"]);
+    for (field, usual) in [("dnsPolicy", "ClusterFirst"), ("schedulerName", "default-scheduler")] {
+        if pod.text(field, notes).is_some_and(|value| value != usual) {
+            notes.left(
+                Whom::Pods,
+                format!(
+                    "{field} of the pods: spec.podTemplate cannot have it, and the new pods have {usual}"
+                ),
+            );
+        }
+    }
+    pod.ignore(&["restartPolicy", "serviceAccount", "enableServiceLinks"]);
     own(pod.forget(&OF_THE_POD), " of the pods", notes);
     pod.done(notes);
     read
@@ -237,8 +247,14 @@ fn labels(labels: BTreeMap<String, String>, notes: &mut Notes<'_>) {
 pub(super) struct OldService {
     /// The labels that its pods must have.
     pub(super) selector: BTreeMap<String, String>,
-    ports: Vec<i32>,
+    pub(super) ports: Vec<i32>,
     kind: Option<String>,
+    /// Whether it has no address of its own, but gives those of its pods.
+    is_headless: bool,
+    /// Whether requests of one client go to one pod.
+    has_affinity: bool,
+    /// Whether requests from within the cluster stay on their node.
+    stays_on_node: bool,
     rest: Fields,
 }
 
@@ -258,15 +274,12 @@ pub(super) fn service(object: &Object) -> OldService {
         ports.push(number);
     }
     let kind = spec.text("type", &mut notes);
-    spec.ignore(&[
-        "clusterIP",
-        "clusterIPs",
-        "ipFamilies",
-        "ipFamilyPolicy",
-        "internalTrafficPolicy",
-        "sessionAffinity",
-    ]);
-    OldService { selector, ports, kind, rest: spec }
+    let mut is = |field: &str, value: &str| spec.text(field, &mut notes).as_deref() == Some(value);
+    let is_headless = is("clusterIP", "None");
+    let has_affinity = is("sessionAffinity", "ClientIP");
+    let stays_on_node = is("internalTrafficPolicy", "Local");
+    spec.ignore(&["clusterIPs", "ipFamilies", "ipFamilyPolicy", "sessionAffinityConfig"]);
+    OldService { selector, ports, kind, is_headless, has_affinity, stays_on_node, rest: spec }
 }
 
 /// What the Service of the orders says of `spec.port`, and what changes with it.
@@ -284,6 +297,27 @@ pub(super) fn of_orders(
                 "its type is {kind}, that of the new Service is ClusterIP: who reaches the orders API past the Ingress does so no \
                  more; if that must stay, make a Service of your own that selects app.kubernetes.io/instance: {name}"
             ),
+        );
+    }
+    if service.is_headless {
+        notes.left(
+            Whom::Services,
+            format!(
+                "its clusterIP is None, and the new Service has an address of its own: who must have the addresses of the pods needs a \
+                 Service of your own that selects app.kubernetes.io/instance: {name}"
+            ),
+        );
+    }
+    if service.has_affinity {
+        notes.dropped(
+            Whom::Services,
+            "sessionAffinity: the new Service has none; the pods keep nothing of a client between its requests",
+        );
+    }
+    if service.stays_on_node {
+        notes.changed(
+            Whom::Services,
+            "internalTrafficPolicy is Cluster in the new Service: it leads to the pods on every node",
         );
     }
     service.rest.done(&mut notes);
@@ -314,11 +348,13 @@ pub(super) fn of_orders(
         );
     }
     if object.name != name {
+        let has_another = service.ports.iter().any(|port| *port != new);
+        let at = if has_another { format!(", at port {new}") } else { String::new() };
         notes.changed(
             Whom::Services,
             format!(
                 "the new Service is named {name}: what calls http://{} within the cluster must call http://{name}:{new}, before you \
-                 delete the old one, unless spec.serviceName keeps its name",
+                 delete the old one, unless spec.serviceName keeps its name{at}",
                 object.name
             ),
         );
