@@ -8,6 +8,7 @@ use std::{
 use super::files::ServiceInFile;
 use crate::{
     controller::claims::annotations,
+    runtime::Escape,
     routing::{Backend, CanonicalHost, Claimant, HostRoutes, PathMatch, RequestTarget, Route, RouteTable},
 };
 
@@ -71,7 +72,8 @@ impl Sites {
             if let Some(ingress) = &valid.ingress {
                 let class =
                     ingress.class_name.as_ref().or_else(|| ingress.annotations.get(annotations::CLASS));
-                let class = class.map(|class| format!(" (class {class})"));
+                // That of an annotation may have line breaks.
+                let class = class.map(|class| format!(" (class {})", Escape::Text.line(class)));
                 for HostRoutes { host, routes } in &ingress.hosts {
                     add(host, class.clone().unwrap_or_default(), routes);
                 }
