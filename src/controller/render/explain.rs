@@ -8,8 +8,8 @@ use std::{
 use super::files::ServiceInFile;
 use crate::{
     controller::claims::annotations,
-    runtime::Escape,
     routing::{Backend, CanonicalHost, Claimant, HostRoutes, PathMatch, RequestTarget, Route, RouteTable},
+    runtime::Escape,
 };
 
 /// A rule, and the object that it belongs to.
