@@ -11,7 +11,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::error::{AskError, OsvcError};
-use crate::runtime::client::ClientArgs;
+use crate::runtime::{client::ClientArgs, with_causes};
 
 /// The most objects in one page of a list.
 const PAGE: u32 = 500;
@@ -94,7 +94,7 @@ impl Cluster {
                 404 => AskError::NotFound(what.into()),
                 _ => AskError::Failed(what.into(), status.message.clone()),
             }),
-            Ok(Err(error)) => Err(AskError::Failed(what.into(), chain(&error))),
+            Ok(Err(error)) => Err(AskError::Failed(what.into(), with_causes(&error))),
             Err(_) => Err(AskError::Timeout(what.into(), self.patience.as_secs())),
         }
     }
@@ -132,20 +132,6 @@ fn unusable(error: &kube::Error) -> String {
     }
 }
 
-/// An error with its causes, of which only the last says what has happened.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
 async fn config(args: &ClusterArgs) -> Result<Config, OsvcError> {
     if args.context.is_none() && args.kubeconfig.is_none() {
         return Ok(args.client.config().await?);
@@ -158,7 +144,7 @@ async fn config(args: &ClusterArgs) -> Result<Config, OsvcError> {
         },
         None => Config::from_kubeconfig(&options).await,
     };
-    config.map_err(|error| OsvcError::Kubeconfig(chain(&error)))
+    config.map_err(|error| OsvcError::Kubeconfig(with_causes(&error)))
 }
 
 #[cfg(test)]

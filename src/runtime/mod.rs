@@ -20,6 +20,7 @@
 //! secret_cache   copies of Secrets, which no watch keeps fresh
 //! events         Kubernetes Events
 //! backoff        exponential backoff
+//! causes         what an error says together with what caused it
 //! percent        percent-decoding
 //! hex            bytes as hexadecimal digits
 //! nats_subject   what may be the name of a subject of NATS
@@ -28,6 +29,7 @@
 pub mod admin;
 mod backoff;
 pub mod cache_sync;
+mod causes;
 pub mod client;
 mod escape;
 pub mod events;
@@ -49,6 +51,7 @@ pub mod traces;
 pub mod watch;
 
 pub use backoff::exponential;
+pub use causes::with_causes;
 pub use escape::Escape;
 pub use hex::hex;
 pub use nats_subject::is_nats_subject;
