@@ -2,26 +2,24 @@
 //!
 //! Requests get no access to the store until the indexes exist: without the unique index, a ticket could be sold
 //! twice. Whenever it is not certain that they still do, nothing is reserved until a check has succeeded; orders can
-//! still be read and cancelled.
+//! still be read and cancelled. Reservations wait for that check while the database is away, as they wait out an election,
+//! and are refused at once while it is known that an index does not hold.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, SetOnce},
+    sync::{Notify, SetOnce, watch},
     time::{sleep, timeout},
 };
 
 use super::{error::ApiError, metrics::Metrics};
 use crate::{
     runtime::{admin::Readiness, exponential},
-    store::{ConnectOptions, ServerClock, Store, StoreError},
+    store::{ConnectOptions, DEADLINE, ServerClock, Store, StoreError},
 };
 
 /// How often a database that is available is checked.
@@ -42,10 +40,21 @@ pub(super) struct Database(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     store: SetOnce<Store>,
-    /// Whether each ticket is certain to be sold only once.
-    may_reserve: AtomicBool,
+    guarantee: watch::Sender<Guarantee>,
     /// Ends the pause before the next check.
     doubt: Notify,
+}
+
+/// Whether each ticket is certain to be sold only once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Guarantee {
+    /// It is not, or nobody has looked yet.
+    #[default]
+    Missing,
+    /// It was when the database could last be asked.
+    Unknown,
+    /// The last check has found that it is.
+    Holds,
 }
 
 impl Database {
@@ -53,7 +62,7 @@ impl Database {
     pub(super) fn holds(&self, store: Store) {
         // An error means that it is set already, to a clone of the same store.
         let _ = self.0.store.set(store);
-        self.0.may_reserve.store(true, Ordering::SeqCst);
+        self.0.guarantee.send_replace(Guarantee::Holds);
     }
 
     /// The store, once there is one.
@@ -67,20 +76,23 @@ impl Database {
     }
 
     /// The store to reserve a ticket in, or the error to answer with while a ticket could be sold twice.
-    pub(super) fn to_reserve(&self) -> Result<&Store, ApiError> {
-        if self.0.may_reserve.load(Ordering::SeqCst) { self.store() } else { Err(ApiError::Unavailable) }
+    pub(super) async fn to_reserve(&self) -> Result<&Store, ApiError> {
+        let mut guarantee = self.0.guarantee.subscribe();
+        let known = guarantee.wait_for(|guarantee| *guarantee != Guarantee::Unknown);
+        let holds = match timeout(DEADLINE, known).await {
+            Ok(Ok(guarantee)) => *guarantee == Guarantee::Holds,
+            // The check still fails. The sender is never dropped before `self`.
+            Err(_) | Ok(Err(_)) => false,
+        };
+        if holds { self.store() } else { Err(ApiError::Unavailable) }
     }
 
     /// Stops reservations until the next check if `error` says that an index does not hold, and checks at once.
     pub(super) fn doubt(&self, error: &StoreError) {
         if error.is_of_an_index() {
-            self.stop_reserving();
+            self.0.guarantee.send_replace(Guarantee::Missing);
             self.0.doubt.notify_one();
         }
-    }
-
-    fn stop_reserving(&self) {
-        self.0.may_reserve.store(false, Ordering::SeqCst);
     }
 
     /// Connects to the database and keeps checking it; `readiness` follows. Returns only an error that cannot be
@@ -117,10 +129,11 @@ impl Database {
                     let _ = timeout(CHECK_INTERVAL, self.0.doubt.notified()).await;
                 }
                 Err(error) => {
-                    self.stop_reserving();
-                    report.down(&error);
                     // A database that was away is checked; one that has lost an index is prepared again.
                     is_prepared &= error.is_unavailable() && !error.is_of_an_index();
+                    let guarantee = if is_prepared { Guarantee::Unknown } else { Guarantee::Missing };
+                    self.0.guarantee.send_replace(guarantee);
+                    report.down(&error);
                     sleep(backoff.after(&error)).await;
                 }
             }

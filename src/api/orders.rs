@@ -76,7 +76,7 @@ async fn reserve(
 ) -> Result<Reserved, ApiError> {
     let ticket = ticket_id(fields.ticket_id)?;
     let key = idempotency_key(headers)?;
-    let store = state.database.to_reserve()?;
+    let store = state.database.to_reserve().await?;
     match store.reserve(user, ticket, key.as_ref(), &state.terms).await {
         Ok(reserved) => {
             if let Reserved::New(reservation) = &reserved {

@@ -33,6 +33,7 @@ pub(super) async fn run(
     metrics: &Metrics,
     stop: &CancellationToken,
 ) {
+    let me = format!("{:016x}", fastrand::u64(..));
     let mut attempts = Attempts::new(PAUSES);
     let mut are_letters_bounded = false;
     while !stop.is_cancelled() {
@@ -44,10 +45,15 @@ pub(super) async fn run(
             }
         }
         attempts.begin();
-        let Err(error) = connected(store, settings, terms, metrics, stop).await else { return };
+        let begun = async || {
+            if let Err(error) = store.events_trouble_is_over(EventsTask::Hearing, &me).await {
+                tracing::debug!(%error, "that events are heard again is not noted");
+            }
+        };
+        let Err(error) = connected(store, settings, terms, metrics, begun, stop).await else { return };
         let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());
-        if let Err(error) = store.note_events_trouble(EventsTask::Hearing, error.reason()).await {
+        if let Err(error) = store.note_events_trouble(EventsTask::Hearing, &me, error.reason()).await {
             tracing::debug!(%error, "why events are not heard is not noted");
         }
         if is_new {
@@ -57,11 +63,13 @@ pub(super) async fn run(
     }
 }
 
+/// Hears while the connection lasts; `begun` is called once it does.
 async fn connected(
     store: &Store,
     settings: &Settings,
     terms: &ReservationTerms,
     metrics: &Metrics,
+    begun: impl AsyncFnOnce(),
     stop: &CancellationToken,
 ) -> Result<(), BrokerError> {
     let connection = Connection::open(settings).await?;
@@ -74,12 +82,14 @@ async fn connected(
         Way::JetStream(stream) => {
             let broker = JetStream::open(&connection, settings, stream).await?;
             let inboxes = broker.inboxes(&settings.durable).await?;
+            begun().await;
             let handler = Handler { store, broker: &broker, terms, metrics, refusals, hears_of_deletions };
             hear_all(&connection, &handler, inboxes, stop).await
         }
         Way::Streaming(cluster) => {
             let broker = Streaming::open(&connection, settings, cluster, &cluster.client_id).await?;
             let inboxes = broker.inboxes(&settings.durable).await?;
+            begun().await;
             let handler = Handler { store, broker: &broker, terms, metrics, refusals, hears_of_deletions };
             hear_all(&connection, &handler, inboxes, stop).await
         }

@@ -72,7 +72,7 @@ async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, stop: &Canc
         let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());
         if let RelayError::Broker(error) = &error
-            && let Err(error) = store.note_events_trouble(EventsTask::Telling, error.reason()).await
+            && let Err(error) = store.note_events_trouble(EventsTask::Telling, &holder, error.reason()).await
         {
             tracing::debug!(%error, "why events are not published is not noted");
         }

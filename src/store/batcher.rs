@@ -5,17 +5,20 @@
 //! a single command; a busy one sends a fraction of the commands. A command is always sent after the calls that it
 //! answers were made, so no caller gets data that was read before it asked.
 //!
-//! A command whose reply is lost takes nothing with it for long: after [`SLOW_AFTER`] others may be sent in its place,
-//! and at [`DEADLINE`] it is given up. The driver then closes the connection that it waited on.
+//! A command whose reply is lost takes nothing with it for long: after [`SLOW_AFTER`] others may be sent in its place. It is
+//! given up as soon as one of its callers may wait no longer: whoever is told that nothing came of a call can rely on it
+//! that this process does nothing more about it. The driver then closes the connection that it waited on.
 
 use std::{
     collections::VecDeque,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     error::StoreError,
@@ -29,6 +32,9 @@ const MAX_IN_FLIGHT: usize = 4;
 /// lost replies delay the others by this. It also bounds how many commands a server can have that has become slow.
 const SLOW_AFTER: Duration = Duration::from_millis(500);
 
+/// How much longer than its command a caller waits, to be told that it was given up.
+const LEEWAY: Duration = Duration::from_millis(50);
+
 /// The most documents that one command reads or writes, far below the server's limits for requests and replies.
 const MAX_BATCH: usize = 100;
 
@@ -37,7 +43,10 @@ struct Call<Req, Rep> {
     request: Req,
     /// How many documents it reads or writes.
     documents: usize,
-    reply_to: oneshot::Sender<Rep>,
+    /// How long its caller waits.
+    until: Instant,
+    /// Gets nothing when the command was given up.
+    reply_to: oneshot::Sender<Option<Rep>>,
 }
 
 /// Batches calls of one kind. Clones share the queue and the commands.
@@ -70,10 +79,27 @@ impl<Req: Send + 'static, Rep: Send + 'static> Batcher<Req, Rep> {
         F: Fn(Vec<Req>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Vec<Rep>> + Send + 'static,
     {
+        self.call_until(Instant::now() + DEADLINE, request, documents, send).await
+    }
+
+    /// The same within a shorter time. After an error, the command is not sent any more: one that is on its way to the
+    /// server may still be carried out, and that is all.
+    pub(super) async fn call_until<F, Fut>(
+        &self,
+        until: Instant,
+        request: Req,
+        documents: usize,
+        send: F,
+    ) -> Result<Rep, StoreError>
+    where
+        F: Fn(Vec<Req>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Vec<Rep>> + Send + 'static,
+    {
+        let started = Instant::now();
         let (reply_to, reply) = oneshot::channel();
         let has_slot = {
             let mut queue = lock(&self.queue);
-            queue.calls.push_back(Call { request, documents, reply_to });
+            queue.calls.push_back(Call { request, documents, until, reply_to });
             let has_slot = queue.in_flight < MAX_IN_FLIGHT;
             queue.in_flight += usize::from(has_slot);
             has_slot
@@ -82,8 +108,15 @@ impl<Req: Send + 'static, Rep: Send + 'static> Batcher<Req, Rep> {
             start(Slot { queue: self.queue.clone(), is_held: true }, Arc::new(send));
         }
         let doing = self.doing;
-        let lost = |_| StoreError::Failed { doing, detail: "it has ended without an answer".into() };
-        within(DEADLINE, doing, async { reply.await.map_err(lost) }).await
+        let answer = async {
+            match reply.await {
+                Ok(Some(reply)) => Ok(reply),
+                Ok(None) => Err(StoreError::TimedOut { doing, after: started.elapsed() }),
+                Err(_) => Err(StoreError::Failed { doing, detail: "it has ended without an answer".into() }),
+            }
+        };
+        // The command ends first, unless this call is still in the queue.
+        within(until.saturating_duration_since(started) + LEEWAY, doing, answer).await
     }
 }
 
@@ -111,31 +144,42 @@ where
         if batch.is_empty() {
             return;
         }
-        let live = batch.into_iter().filter(|call| !call.reply_to.is_closed());
-        let (requests, callers): (Vec<_>, Vec<_>) = live.map(|call| (call.request, call.reply_to)).unzip();
+        let now = Instant::now();
+        let (mut requests, mut callers, mut end) = (Vec::new(), Vec::new(), now + DEADLINE);
+        for Call { request, until, reply_to, .. } in batch {
+            if until <= now {
+                answer(vec![reply_to], None);
+            } else if !reply_to.is_closed() {
+                requests.push(request);
+                callers.push(reply_to);
+                end = end.min(until);
+            }
+        }
         if requests.is_empty() {
             continue;
         }
-        let mut replies = pin!(send(requests));
-        match timeout(SLOW_AFTER, &mut replies).await {
-            Ok(replies) => answer(callers, replies),
-            Err(_) => {
-                // Either the next commands are sent by that task, or the slot is given back.
-                start(slot, send.clone());
-                // Callers that are not answered have reached their own deadline, since they were there first.
-                if let Ok(replies) = timeout(DEADLINE.saturating_sub(SLOW_AFTER), replies).await {
-                    answer(callers, replies);
-                }
-                return;
-            }
+        let mut command = Box::pin(send(requests));
+        let in_time = timeout_at(end.min(now + SLOW_AFTER), &mut command).await;
+        if in_time.is_ok() || end <= now + SLOW_AFTER {
+            drop(command);
+            answer(callers, in_time.ok());
+            continue;
         }
+        // Either the next commands are sent by that task, or the slot is given back.
+        start(slot, send.clone());
+        let late = timeout_at(end, &mut command).await;
+        drop(command);
+        answer(callers, late.ok());
+        return;
     }
 }
 
-fn answer<Rep>(callers: Vec<oneshot::Sender<Rep>>, replies: Vec<Rep>) {
-    for (caller, reply) in callers.into_iter().zip(replies) {
+/// Gives each caller its reply, or tells all of them that the command was given up.
+fn answer<Rep>(callers: Vec<oneshot::Sender<Option<Rep>>>, replies: Option<Vec<Rep>>) {
+    let mut replies = replies.map(Vec::into_iter);
+    for caller in callers {
         // Fails if the caller was cancelled meanwhile, which needs no reply.
-        drop(caller.send(reply));
+        drop(caller.send(replies.as_mut().and_then(Iterator::next)));
     }
 }
 
@@ -187,10 +231,7 @@ impl<Req, Rep> Clone for Batcher<Req, Rep> {
 #[cfg(test)]
 mod tests {
     use futures::future::{join, join_all};
-    use tokio::{
-        sync::Semaphore,
-        time::{Instant, sleep},
-    };
+    use tokio::{sync::Semaphore, time::sleep};
 
     use super::*;
 
@@ -332,6 +373,56 @@ mod tests {
         assert_eq!(lock(&server.batcher.queue).in_flight, 0);
         server.permits.add_permits(1);
         assert_eq!(server.call(4, 1).await, Some(8));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_ends_before_the_first_of_its_callers_is_told_that_nothing_came_of_it() {
+        /// Counts the commands that have ended.
+        struct Ended(Arc<Mutex<usize>>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                *self.0.lock().unwrap() += 1;
+            }
+        }
+        let (batcher, ended, started) = (Batcher::new("testing"), Arc::default(), Instant::now());
+        let call = &|milliseconds: u64| {
+            let (batcher, ended) = (batcher.clone(), Arc::clone(&ended));
+            let send = move |requests: Vec<u64>| {
+                let command = Ended(ended.clone());
+                async move {
+                    std::future::pending::<()>().await;
+                    drop(command);
+                    requests
+                }
+            };
+            async move {
+                let until = started + Duration::from_millis(milliseconds);
+                batcher.call_until(until, milliseconds, 1, send).await
+            }
+        };
+        let first = join_all([4000, 4000, 4000, 4000].map(call));
+        // These wait in the queue until the first are slow, and then share a command.
+        let shared = async {
+            sleep(SLOW_AFTER / 2).await;
+            let ended = &ended;
+            let told = |milliseconds| async move {
+                let error = call(milliseconds).await.unwrap_err();
+                (error, *ended.lock().unwrap(), started.elapsed())
+            };
+            join_all([100, 700, 3000].map(told)).await
+        };
+        let (first, shared) = join(first, shared).await;
+        assert!(first.iter().all(|told| matches!(told, Err(StoreError::TimedOut { .. }))), "{first:?}");
+        for ((error, ended, after), (wanted_ended, wanted_after)) in shared.into_iter().zip([
+            (0, SLOW_AFTER / 2),
+            (1, Duration::from_millis(700)),
+            (1, Duration::from_millis(700)),
+        ]) {
+            assert!(matches!(error, StoreError::TimedOut { .. }), "{error}");
+            assert_eq!(ended, wanted_ended);
+            assert!((wanted_after..wanted_after + SLOW_AFTER).contains(&after), "{after:?}");
+        }
+        assert_eq!(*ended.lock().unwrap(), 5);
     }
 
     #[tokio::test(start_paused = true)]

@@ -286,6 +286,8 @@ pub(super) struct InsertError {
     pub(super) is_duplicate: bool,
     /// Whether an immediate retry is likely to help.
     pub(super) is_transient: bool,
+    /// Whether the server has said nothing: it may still insert it later, if it has the command.
+    pub(super) is_in_doubt: bool,
     /// The error to report if it is not retried.
     pub(super) error: StoreError,
 }
@@ -296,6 +298,7 @@ impl InsertError {
         Self {
             is_duplicate: is_duplicate(error),
             is_transient: is_transient(error),
+            is_in_doubt: matches!(*error.kind, ErrorKind::Io(_)),
             error: StoreError::from_driver(doing, error),
         }
     }
@@ -309,6 +312,6 @@ impl InsertError {
         } else {
             StoreError::Failed { doing, detail }
         };
-        Self { is_duplicate: code == code::DUPLICATE_KEY, is_transient, error }
+        Self { is_duplicate: code == code::DUPLICATE_KEY, is_transient, is_in_doubt: false, error }
     }
 }

@@ -101,18 +101,37 @@ impl Store {
         })
     }
 
-    /// Notes why this process cannot do its task, for whoever looks.
+    /// Notes why the process `by` cannot do its task, for whoever looks.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn note_events_trouble(&self, task: EventsTask, reason: &str) -> Result<(), StoreError> {
+    pub async fn note_events_trouble(
+        &self,
+        task: EventsTask,
+        by: &str,
+        reason: &str,
+    ) -> Result<(), StoreError> {
         let (leases, field) = (self.relay_leases(), task.field());
         let update = doc! {
-            "$set": { format!("{field}.reason"): reason },
+            "$set": { format!("{field}.reason"): reason, format!("{field}.by"): by },
             "$currentDate": { format!("{field}.at"): true },
         };
         retry::transient(LOOKING, || async {
             leases.update_one(doc! { "_id": LEASE }, update.clone()).upsert(true).await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Takes back what the process `by` has noted of its task, since it does it again. What another has noted since stays.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn events_trouble_is_over(&self, task: EventsTask, by: &str) -> Result<(), StoreError> {
+        let (leases, field) = (self.relay_leases(), task.field());
+        let filter = doc! { "_id": LEASE, format!("{field}.by"): by };
+        retry::transient(LOOKING, || async {
+            leases.update_one(filter.clone(), doc! { "$unset": { field: "" } }).await
         })
         .await
         .map(drop)

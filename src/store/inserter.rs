@@ -7,6 +7,7 @@ use mongodb::{
     bson::Document,
     error::{Error, ErrorKind},
 };
+use tokio::time::Instant;
 
 use super::{
     batcher::Batcher,
@@ -28,10 +29,16 @@ impl Inserter {
         Self { collection, doing, batcher: Batcher::new(doing) }
     }
 
-    /// Inserts `document`. That another document of the same command is refused does not affect this one.
-    pub(super) async fn insert(&self, document: Document) -> Result<InsertResult, StoreError> {
+    /// Inserts `document`, and gives it up at `until`. That another document of the same command is refused does not affect
+    /// this one.
+    pub(super) async fn insert(
+        &self,
+        until: Instant,
+        document: Document,
+    ) -> Result<InsertResult, StoreError> {
         let (collection, doing) = (self.collection.clone(), self.doing);
-        self.batcher.call(document, 1, move |batch| insert(collection.clone(), doing, batch)).await
+        let send = move |batch| insert(collection.clone(), doing, batch);
+        self.batcher.call_until(until, document, 1, send).await
     }
 }
 

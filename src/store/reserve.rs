@@ -4,7 +4,10 @@
 //! before it, so a reservation takes two round trips, and one if the ticket is known to be taken. They decide nothing that
 //! the insert does not: a ticket that was free may be taken by then.
 
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use futures::try_join;
 use jiff::Timestamp;
@@ -77,6 +80,9 @@ const INSERT_ROUNDS: u32 = 3;
 /// writer to detect a deadlock.
 const CONFLICT_BACKOFF: u32 = 4;
 
+/// How long before the end of an attempt its insert is given up, so that it has ended when the next attempt looks.
+const GIVE_UP_BEFORE: Duration = Duration::from_millis(100);
+
 /// One call of [`Store::reserve`]. The order's id stays the same however often it is attempted, so an order that was
 /// inserted is recognized even if the reply to its insert was lost.
 struct Request<'a> {
@@ -85,6 +91,8 @@ struct Request<'a> {
     ticket: TicketId,
     key: Option<&'a IdempotencyKey>,
     terms: &'a ReservationTerms,
+    /// Whether an insert of it got no answer.
+    is_in_doubt: AtomicBool,
 }
 
 impl Request<'_> {
@@ -109,8 +117,8 @@ impl Store {
     ///
     /// # Errors
     /// When there is no such ticket, an active order holds it, the key was used for another ticket,
-    /// or the database fails. In the last case the reservation may have been made nevertheless; repeating the call with
-    /// the same key returns it.
+    /// or the database fails. In the last case the reservation may have been made nevertheless, or may still be, by a server
+    /// that has the insert and has not answered it; repeating the call with the same key returns it.
     pub async fn reserve(
         &self,
         user: &UserId,
@@ -119,11 +127,29 @@ impl Store {
         terms: &ReservationTerms,
     ) -> Result<Reserved, ReserveError> {
         let id = OrderId::from_bytes(ObjectId::new().bytes());
-        let request = Request { id, user, ticket, key, terms };
-        retry::patiently(RESERVING, || self.try_reserve(&request)).await
+        let request = Request { id, user, ticket, key, terms, is_in_doubt: AtomicBool::new(false) };
+        // An insert that nobody waits for any more could otherwise be sent after its buyer was told that the ticket is another's.
+        let attempt = |end: tokio::time::Instant| {
+            self.try_reserve(&request, end.checked_sub(GIVE_UP_BEFORE).unwrap_or(end))
+        };
+        let reserved = retry::patiently_until(RESERVING, attempt).await;
+        if matches!(reserved, Err(ReserveError::AlreadyReserved(_)))
+            && request.is_in_doubt.load(Ordering::SeqCst)
+        {
+            // Should whoever holds the ticket give it back before the server comes to that insert, the ticket is this user's.
+            let detail =
+                "the ticket was held, and an insert that was not answered may still be carried out".into();
+            return Err(StoreError::Unavailable { doing: RESERVING, detail }.into());
+        }
+        reserved
     }
 
-    async fn try_reserve(&self, request: &Request<'_>) -> Result<Reserved, ReserveError> {
+    /// One attempt, whose insert is given up at `until`.
+    async fn try_reserve(
+        &self,
+        request: &Request<'_>,
+        until: tokio::time::Instant,
+    ) -> Result<Reserved, ReserveError> {
         let (earlier, ticket, holder, clock) = try_join!(
             self.order_by_key(request),
             self.ticket(request.ticket),
@@ -143,13 +169,14 @@ impl Store {
         let now = clock.not_passed(Instant::now());
         let order =
             Order::reserve(request.id, request.user.clone(), request.ticket, now, request.terms.window);
-        self.insert(request, order, ticket).await
+        self.insert(request, until, order, ticket).await
     }
 
     /// Inserts `order`, until it is known whether it has been inserted and a majority has acknowledged it.
     async fn insert(
         &self,
         request: &Request<'_>,
+        until: tokio::time::Instant,
         order: Order,
         ticket: Ticket,
     ) -> Result<Reserved, ReserveError> {
@@ -163,9 +190,12 @@ impl Store {
         let (mut attempt, mut refusals) = (0, 0);
         while refusals < INSERT_ROUNDS {
             attempt += 1;
-            let Err(InsertError { is_duplicate, is_transient, error }) =
-                self.inserter.insert(document.clone()).await?
-            else {
+            // Noted before, since this future may be dropped before there is an answer.
+            let was_in_doubt = request.is_in_doubt.swap(true, Ordering::SeqCst);
+            let inserted = self.inserter.insert(until, document.clone()).await?;
+            let is_in_doubt = inserted.as_ref().is_err_and(|error| error.is_in_doubt);
+            request.is_in_doubt.store(was_in_doubt || is_in_doubt, Ordering::SeqCst);
+            let Err(InsertError { is_duplicate, is_transient, error, .. }) = inserted else {
                 self.holders.hold(object_id(request.ticket.bytes()));
                 self.outbox.written();
                 return Ok(Reserved::New(Reservation { order, ticket: Some(ticket) }));

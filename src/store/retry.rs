@@ -116,12 +116,22 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
+    patiently_until(doing, |_| attempt()).await
+}
+
+/// The same; each attempt is told when it is given up.
+pub(super) async fn patiently_until<T, E, F, Fut>(doing: &'static str, mut attempt: F) -> Result<T, E>
+where
+    E: Passing,
+    F: FnMut(tokio::time::Instant) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
     let started = Instant::now();
     let (mut number, mut last) = (0, None);
     loop {
         number += 1;
         let limit = DEADLINE.min(PATIENCE.saturating_sub(started.elapsed()));
-        let error = match within(limit, doing, attempt()).await {
+        let error = match within(limit, doing, attempt(tokio::time::Instant::now() + limit)).await {
             Err(error) if error.of_database().is_some_and(StoreError::is_passing) => error,
             result => return result,
         };

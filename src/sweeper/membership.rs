@@ -23,7 +23,10 @@ use kube::{
     runtime::watcher,
 };
 use serde_json::{Value, json};
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -38,8 +41,12 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 /// How long after its last renewal an entry expires.
 const LEASE_DURATION: Duration = Duration::from_secs(10);
 
-/// The longest that one call to the API server may take.
+/// The longest that one call to the API server may take, but for a renewal.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest that a renewal may take. One that is given up loses its connection, and the next has to begin with a handshake:
+/// to an API server that needs seconds for a call, none would ever succeed.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long after its last renewal the entry of a dead sweeper is removed.
 const REMOVE_AFTER: Duration = Duration::from_secs(30);
@@ -131,7 +138,16 @@ impl Membership {
                     sweeping.cancelled().await;
                     renewals.tick().await;
                 } => {
-                    if let Some(lease) = self.renew().await {
+                    // At the stop it gets no longer than any other call.
+                    let stopping = async {
+                        stop.cancelled().await;
+                        sleep(CALL_TIMEOUT).await;
+                    };
+                    let renewed = tokio::select! {
+                        lease = self.renew() => lease,
+                        () = stopping => None,
+                    };
+                    if let Some(lease) = renewed {
                         self.remove_a_dead_one(&lease).await;
                     }
                 }
@@ -208,7 +224,7 @@ impl Membership {
         };
         self.joined = true;
         let entry = json!({"name": self.lease, "annotations": {key(&self.me): json!(spec).to_string()}});
-        match tokio::time::timeout(CALL_TIMEOUT, self.apply(entry)).await {
+        match tokio::time::timeout(RENEW_TIMEOUT, self.apply(entry)).await {
             Ok(Ok(lease)) => {
                 if self.history.went_back(lease.metadata.resource_version.as_deref()) {
                     self.went_back.cancel();

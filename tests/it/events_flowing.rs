@@ -1,13 +1,16 @@
 //! The condition `EventsFlowing`, which the sweeper writes without speaking to a broker.
 
 use mongodb::bson::{DateTime, doc};
-use orders_operator::crd::{ConditionType::*, OrdersService, find_condition};
+use orders_operator::{
+    crd::{ConditionType::*, OrdersService, find_condition},
+    store::EventsTask,
+};
 use serde_json::{Value, json};
 
 use crate::{
     cluster::{TestNamespace, eventually},
     events::System,
-    mongo::uri,
+    mongo::{TestDatabase, uri},
     nats::Nats,
     sweeper::service,
 };
@@ -40,6 +43,8 @@ async fn the_condition_says_whether_events_flow_and_why_not() {
     assert!(message.contains("waits in the database"), "{message}");
     nats.restart().await;
     namespace.condition("orders", EventsFlowing, "True", "DeadLetters").await;
+    let noted = system.database.store.events_health().await.unwrap().hearing;
+    assert_eq!(noted, None, "what it has noted does not count until it is old, but until it hears again");
 
     let silent: OrdersService = namespace.api().get_status("silent").await.unwrap();
     assert!(find_condition(&silent.status.unwrap_or_default().conditions, EventsFlowing).is_none());
@@ -52,4 +57,19 @@ async fn the_condition_says_whether_events_flow_and_why_not() {
     })
     .await;
     namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_hears_again_takes_back_what_it_has_noted_and_nothing_else() {
+    let database = TestDatabase::new().await;
+    let store = &database.store;
+    let noted = async || store.events_health().await.unwrap().hearing.map(|trouble| trouble.reason);
+    for (by, reason) in [("a", "BrokerUnreachable"), ("b", "BrokerRefused")] {
+        store.note_events_trouble(EventsTask::Hearing, by, reason).await.unwrap();
+        assert_eq!(noted().await.as_deref(), Some(reason));
+    }
+    store.events_trouble_is_over(EventsTask::Hearing, "a").await.unwrap();
+    assert_eq!(noted().await.as_deref(), Some("BrokerRefused"), "the other does not hear");
+    store.events_trouble_is_over(EventsTask::Hearing, "b").await.unwrap();
+    assert_eq!(noted().await, None);
 }

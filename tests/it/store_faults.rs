@@ -7,11 +7,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mongodb::bson::{DateTime, doc};
 use orders_operator::{
-    order::{OrderId, OrderStatus, ReservationTerms, UserId},
-    store::{ExpiryQuery, Reserved},
+    order::{IdempotencyKey, OrderId, OrderStatus, ReservationTerms, UserId},
+    store::{ExpiryQuery, ReserveError, Reserved},
 };
 
 use crate::{
+    cluster::eventually,
     fault_proxy::{Fault, FaultProxy},
     mongo::TestDatabase,
 };
@@ -87,6 +88,34 @@ async fn an_expiry_adds_one_version_despite_any_fault() {
         let id = overdue.parse().unwrap();
         assert_eq!(status_and_version(&database, id).await, (OrderStatus::Cancelled, 1), "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_reservation_is_not_refused_for_certain_while_the_server_may_still_carry_out_its_insert() {
+    let (database, proxy) = (TestDatabase::new().await, FaultProxy::start().await);
+    let (store, ticket) = (proxy.store(&database).await, database.ticket().await);
+    let (alice, bob) = (UserId::new("alice").unwrap(), UserId::new("bob").unwrap());
+    let (key, terms) = ("once".parse::<IdempotencyKey>().unwrap(), ReservationTerms::default());
+    let late = proxy.on("insert", Fault::HoldRequest);
+    let reserve = async || store.reserve(&alice, ticket, Some(&key), &terms).await;
+    let of_bob = async {
+        late.wait(1).await;
+        database.store.reserve(&bob, ticket, None, &terms).await.unwrap().reservation().order.id
+    };
+    let (refused, of_bob) = tokio::join!(reserve(), of_bob);
+    let Err(ReserveError::Store(error)) = refused else { panic!("{refused:?}") };
+    assert!(error.is_unavailable() && error.to_string().contains("may still be carried out"), "{error}");
+
+    // The ticket is free when the server comes to it.
+    database.store.cancel(of_bob, &bob).await.unwrap();
+    late.lift();
+    let made = eventually("it is carried out", || async {
+        database.orders().find_one(doc! { "userId": "alice" }).await.unwrap()
+    })
+    .await;
+    let again = reserve().await;
+    let Ok(Reserved::Replayed(reservation)) = again else { panic!("{again:?}") };
+    assert_eq!(reservation.order.id.to_string(), made.get_object_id("_id").unwrap().to_hex());
 }
 
 async fn status_and_version(database: &TestDatabase, id: OrderId) -> (OrderStatus, u32) {
