@@ -384,8 +384,9 @@ mod tests {
                 *self.0.lock().unwrap() += 1;
             }
         }
-        let (batcher, ended, started) = (Batcher::new("testing"), Arc::default(), Instant::now());
-        let call = &|milliseconds: u64| {
+        let (batcher, ended, started) =
+            (Batcher::new("testing"), Arc::<Mutex<usize>>::default(), Instant::now());
+        let call = &|milliseconds: u64, documents: usize| {
             let (batcher, ended) = (batcher.clone(), Arc::clone(&ended));
             let send = move |requests: Vec<u64>| {
                 let command = Ended(ended.clone());
@@ -397,16 +398,17 @@ mod tests {
             };
             async move {
                 let until = started + Duration::from_millis(milliseconds);
-                batcher.call_until(until, milliseconds, 1, send).await
+                batcher.call_until(until, milliseconds, documents, send).await
             }
         };
-        let first = join_all([4000, 4000, 4000, 4000].map(call));
+        // A command for each, and no slot is left.
+        let first = join_all([4000; MAX_IN_FLIGHT].map(|milliseconds| call(milliseconds, MAX_BATCH)));
         // These wait in the queue until the first are slow, and then share a command.
         let shared = async {
             sleep(SLOW_AFTER / 2).await;
             let ended = &ended;
             let told = |milliseconds| async move {
-                let error = call(milliseconds).await.unwrap_err();
+                let error = call(milliseconds, 1).await.unwrap_err();
                 (error, *ended.lock().unwrap(), started.elapsed())
             };
             join_all([100, 700, 3000].map(told)).await
@@ -422,7 +424,7 @@ mod tests {
             assert_eq!(ended, wanted_ended);
             assert!((wanted_after..wanted_after + SLOW_AFTER).contains(&after), "{after:?}");
         }
-        assert_eq!(*ended.lock().unwrap(), 5);
+        assert_eq!(*ended.lock().unwrap(), MAX_IN_FLIGHT + 1);
     }
 
     #[tokio::test(start_paused = true)]
