@@ -563,7 +563,14 @@ pub async fn apply_any(client: &Client, object: Value) -> DynamicObject {
         None => Api::all_with(client.clone(), &resource),
     };
     let name = object.metadata.name.clone().unwrap();
-    api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap()
+    eventually(&format!("{types:?} are served"), async || {
+        match api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await {
+            // A CRD is established a moment before what is of it can be written.
+            Err(kube::Error::Api(status)) if status.message == "404 page not found" => None,
+            applied => Some(applied.unwrap()),
+        }
+    })
+    .await
 }
 
 /// The message of an API server's refusal.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{TestNamespace, eventually},
     events::System,
-    mongo::{TestDatabase, uri},
+    mongo::uri,
     nats::Nats,
     sweeper::service,
 };
@@ -61,8 +61,8 @@ async fn the_condition_says_whether_events_flow_and_why_not() {
 
 #[tokio::test]
 async fn a_pod_that_hears_again_takes_back_what_it_has_noted_and_nothing_else() {
-    let database = TestDatabase::new().await;
-    let store = &database.store;
+    let system = System::new().await;
+    let store = &system.database.store;
     let noted = async || store.events_health().await.unwrap().hearing.map(|trouble| trouble.reason);
     for (by, reason) in [("a", "BrokerUnreachable"), ("b", "BrokerRefused")] {
         store.note_events_trouble(EventsTask::Hearing, by, reason).await.unwrap();
