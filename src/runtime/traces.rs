@@ -36,7 +36,7 @@ pub const TARGET: &str = "orders_operator::traces";
 const MAX_TEXT: usize = 512;
 
 /// How long the shutdown waits for the last traces to be exported.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why traces cannot be exported.
 #[derive(Debug, Error)]
