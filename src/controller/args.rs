@@ -69,6 +69,14 @@ pub struct ControllerArgs {
     #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "orders-operator-controller")]
     pub lease_name: String,
 
+    /// Seconds after its last renewal when the Lease of a controller that no longer renews it goes to another one
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(4..=3600))]
+    pub lease_duration: u16,
+
+    /// Seconds after its last renewal when a controller that cannot renew its Lease ends; fewer than those
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(3..=3599))]
+    pub renew_deadline: u16,
+
     /// Port of /livez, /readyz and /metrics
     #[arg(long, env = "ADMIN_PORT", value_name = "PORT", default_value_t = 8081)]
     pub admin_port: u16,

@@ -50,8 +50,9 @@ use crate::runtime::{
 /// take some minutes in the worst case.
 const STUCK_AFTER: Duration = Duration::from_secs(600);
 
-/// For how long nobody may lead before that counts as wrong. A crashed leader is replaced within half of this.
-const LEADERLESS: Duration = Duration::from_secs(30);
+/// For how much longer than the Lease lasts nobody may lead before that counts as wrong: a crashed leader is replaced once its
+/// Lease has expired.
+const LEADERLESS: Duration = Duration::from_secs(15);
 
 /// How many requests to the API server may be in flight for each reconcile that may run. A reconcile that creates every
 /// child could use more, but each takes a connection, which is kept for as long as it may be needed again.
@@ -69,6 +70,17 @@ pub enum ControllerError {
     /// The hosts file cannot be used, and there is no former one: whatever was rendered would be a guess.
     #[error(transparent)]
     HostsFile(#[from] HostsFileError),
+    /// There could be two leaders at once.
+    #[error(
+        "--renew-deadline is {renew_deadline} s, and --lease-duration {lease_duration} s: a controller must end before another \
+         one may lead, so make the first one shorter"
+    )]
+    LeaseTimes {
+        /// When a leader ends that cannot renew the Lease.
+        renew_deadline: u16,
+        /// When another one may lead.
+        lease_duration: u16,
+    },
 }
 
 /// Runs the controller until SIGTERM or SIGINT.
@@ -76,6 +88,10 @@ pub enum ControllerError {
 /// # Errors
 /// When it cannot start. Failures of the API server later on are waited out.
 pub async fn run(args: ControllerArgs) -> Result<(), ControllerError> {
+    let (renew_deadline, lease_duration) = (args.renew_deadline, args.lease_duration);
+    if renew_deadline >= lease_duration {
+        return Err(ControllerError::LeaseTimes { renew_deadline, lease_duration });
+    }
     let hosts_file = args.hosts_file.as_deref().map(HostsFile::read).transpose()?;
     Ok(run_with(args, hosts_file).await?)
 }
@@ -248,9 +264,17 @@ fn elect(
     };
     // The suffix distinguishes the lives of a container.
     let identity = format!("{}_{:08x}", host_name(), fastrand::u32(..));
-    let settings = LeaseSettings::new(namespace, &args.lease_name, &identity);
+    let settings = LeaseSettings {
+        duration: lease_duration(args),
+        renew_deadline: Duration::from_secs(args.renew_deadline.into()),
+        ..LeaseSettings::new(namespace, &args.lease_name, &identity)
+    };
     let (candidate, leadership) = Candidate::new(client.clone(), settings);
     (leadership, tokio::spawn(candidate.run(hand_over)))
+}
+
+fn lease_duration(args: &ControllerArgs) -> Duration {
+    Duration::from_secs(args.lease_duration.into())
 }
 
 /// How OrdersServices are moved to a new image.
@@ -298,7 +322,7 @@ async fn follow_leader(leadership: &Leadership, is_led: &Readiness, args: &Contr
     );
     let mut silent_for = SAID_AGAIN;
     loop {
-        if leadership.vacant_for() < LEADERLESS {
+        if leadership.vacant_for() < lease_duration(args) + LEADERLESS {
             is_led.set(Ok(()));
             silent_for = SAID_AGAIN;
         } else {

@@ -34,6 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{history::History, watch::WatchBackoff};
 
+/// How long the release of the lease may take, however often it is renewed: the next leader would have to wait until it
+/// expires.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Creates the Lease; the candidates then write it by updates.
 const FIELD_MANAGER: &str = "orders-operator";
 
@@ -384,7 +388,7 @@ impl Candidate {
             }
             Ok::<(), kube::Error>(())
         };
-        match tokio::time::timeout(self.settings.retry, release).await {
+        match tokio::time::timeout(self.settings.retry.max(RELEASE_TIMEOUT), release).await {
             Ok(Ok(())) => tracing::info!(lease = self.settings.name, "released the lease"),
             // It expires.
             Ok(Err(error)) => {

@@ -33,8 +33,9 @@ use crate::{
 /// How often all resources are processed although none has changed: Secrets change, and orders expire.
 const RESYNC: Duration = Duration::from_secs(5);
 
-/// How long the shutdown waits for the final status updates.
-const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the shutdown waits for the final status updates: what is not written then is never counted. A third of what the
+/// kubelet allows for the whole of it.
+const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sweeps until SIGTERM or SIGINT.
 ///
@@ -183,7 +184,7 @@ impl ClusterSweeper {
             self.reporter.track(&self.services, &self.resolver, &self.sweeps);
             self.sweeps.set_targets(targets);
             self.sweeping.cancel();
-            self.reporter.report(&self.services, &self.resolver, &self.sweeps, false).await;
+            self.reporter.report(&self.services, &self.resolver, &self.sweeps).await;
         }
     }
 
@@ -191,7 +192,7 @@ impl ClusterSweeper {
     async fn stop(mut self, leave: CancellationToken, membership: Option<tokio::task::JoinHandle<()>>) {
         leave.cancel();
         self.sweeps.stop().await;
-        let final_report = self.reporter.report(&self.services, &self.resolver, &self.sweeps, true);
+        let final_report = self.reporter.flush(&self.services, &self.resolver, &self.sweeps);
         if tokio::time::timeout(FINAL_REPORT_TIMEOUT, final_report).await.is_err() {
             tracing::warn!("could not write the final status of every OrdersService in time");
         }

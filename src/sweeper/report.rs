@@ -6,16 +6,16 @@
 //! a minute.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::join_all, stream};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     core::DeserializeGuard,
 };
 use tokio::time::timeout;
@@ -42,6 +42,9 @@ const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many writes are sent at the same time.
 const CONCURRENCY: usize = 8;
+
+/// How often the final status of a resource is written at most, as each time somebody else may have changed it meanwhile.
+const FINAL_ATTEMPTS: u32 = 3;
 
 /// The shortest interval between two writes of `status.expiry`.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
@@ -81,6 +84,18 @@ struct StatusUpdate<'a> {
     expired: u64,
 }
 
+/// What became of a status update.
+enum Outcome {
+    Written {
+        key: String,
+        expired: u64,
+        has_expiry: bool,
+    },
+    /// Somebody else has changed the resource since it was read.
+    Outdated(String),
+    Failed,
+}
+
 impl Reporter {
     /// A reporter that has written nothing yet.
     pub fn new(client: Client) -> Self {
@@ -109,14 +124,50 @@ impl Reporter {
         }
     }
 
-    /// Writes what has changed. With `flush`, also what could otherwise wait for up to a minute.
-    pub async fn report(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps, flush: bool) {
+    /// Writes what has changed. What cannot be written now is written in the next round.
+    pub async fn report(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps) {
+        self.write_all(services, resolver, sweeps, false).await;
+    }
+
+    /// Writes what has changed, also what could otherwise wait for up to a minute. There is no next round: a resource that
+    /// has changed since the watch showed it is read again.
+    pub async fn flush(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps) {
+        let mut left = services.to_vec();
+        for _ in 0..FINAL_ATTEMPTS {
+            let outdated = self.write_all(&left, resolver, sweeps, true).await;
+            if outdated.is_empty() {
+                return;
+            }
+            let again = left.iter().filter_map(|guarded| {
+                let service = guarded.0.as_ref().ok()?;
+                outdated.contains(&resource_key(service)).then(|| read_again(&self.client, service))
+            });
+            let again = join_all(again).await;
+            left = again.into_iter().flatten().collect();
+        }
+        for service in left.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
+            let resource = resource_key(service);
+            tracing::warn!(
+                resource,
+                "cannot write the final status: the resource is changed again and again"
+            );
+        }
+    }
+
+    /// Writes what has changed. Gives the resources that somebody else has changed since they were read.
+    async fn write_all(
+        &mut self,
+        services: &Services,
+        resolver: &Resolver,
+        sweeps: &Sweeps,
+        flush: bool,
+    ) -> HashSet<String> {
         let updates: Vec<_> = services
             .iter()
             .filter_map(|guarded| self.update(guarded.0.as_ref().ok()?, resolver, sweeps, flush))
             .collect();
         let (client, events, ends) = (&self.client, &self.events, Instant::now() + ROUND_TIMEOUT);
-        let written: Vec<_> = stream::iter(updates)
+        let outcomes: Vec<_> = stream::iter(updates)
             .map(|update| async move {
                 let left = || WRITE_TIMEOUT.min(ends.saturating_duration_since(Instant::now()));
                 match timeout(left(), write(client, &update)).await {
@@ -128,10 +179,14 @@ impl Reporter {
                                 "the API server did not accept its events in time"
                             );
                         }
-                        return Some((update.key, update.expired, update.expiry.is_some()));
+                        let has_expiry = update.expiry.is_some();
+                        return Outcome::Written { key: update.key, expired: update.expired, has_expiry };
                     }
                     // The controller or another sweeper has written it meanwhile; its watch event starts another round.
-                    Ok(Err(kube::Error::Api(status))) if [404, 409].contains(&status.code) => {}
+                    Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
+                        return Outcome::Outdated(update.key);
+                    }
+                    Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
                     // The next round tries again.
                     Ok(Err(error)) => {
                         tracing::warn!(resource = update.key, %error, "cannot write the status")
@@ -143,18 +198,28 @@ impl Reporter {
                         );
                     }
                 }
-                None
+                Outcome::Failed
             })
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
-        for (key, expired, has_expiry) in written.into_iter().flatten() {
-            let Some(reported) = self.reported.get_mut(&key) else { continue };
-            reported.is_about_former = false;
-            if has_expiry {
-                (reported.expired, reported.at) = (expired, Some(Instant::now()));
+        let mut outdated = HashSet::new();
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Written { key, expired, has_expiry } => {
+                    let Some(reported) = self.reported.get_mut(&key) else { continue };
+                    reported.is_about_former = false;
+                    if has_expiry {
+                        (reported.expired, reported.at) = (expired, Some(Instant::now()));
+                    }
+                }
+                Outcome::Outdated(key) => {
+                    outdated.insert(key);
+                }
+                Outcome::Failed => {}
             }
         }
+        outdated
     }
 
     /// The status update of one resource; none if another sweeper writes it, or nothing has changed.
@@ -213,6 +278,34 @@ impl Reporter {
         };
         let conditions = new.unwrap_or_else(kept);
         Some(StatusUpdate { key, service, conditions, expiry: next, transitions, expired: written })
+    }
+}
+
+/// The resource as it is now; none if it is gone. By a list, as no other right to read it is needed for anything else.
+async fn read_again(client: &Client, before: &OrdersService) -> Option<Arc<DeserializeGuard<OrdersService>>> {
+    let api = Api::<DeserializeGuard<OrdersService>>::namespaced(
+        client.clone(),
+        &before.namespace().unwrap_or_default(),
+    );
+    let name = ListParams::default().fields(&format!("metadata.name={}", before.name_any()));
+    match timeout(WRITE_TIMEOUT, api.list(&name)).await {
+        Ok(Ok(listed)) => {
+            let is_same = |now: &DeserializeGuard<OrdersService>| {
+                now.0.as_ref().is_ok_and(|service| service.uid() == before.uid())
+            };
+            listed.items.into_iter().find(is_same).map(Arc::new)
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(resource = resource_key(before), %error, "cannot read the resource again");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(
+                resource = resource_key(before),
+                "the API server did not show the resource in time"
+            );
+            None
+        }
     }
 }
 

@@ -196,10 +196,12 @@ impl TestNamespace {
         self.run_with(subcommand, &[]).await
     }
 
-    /// Runs a controller that stands for election, as the chart runs it.
+    /// Runs a controller that stands for election, as the chart runs it; but on a loaded machine a renewal may take long.
     pub async fn run_elected(&self) -> Process {
         let lease = format!("{}-orders-operator-controller", self.name);
-        self.run_with("controller", &["--lease-namespace", &self.name, "--lease-name", &lease]).await
+        let times = ["--lease-duration", "40", "--renew-deadline", "30"];
+        let more = [&["--lease-namespace", &self.name, "--lease-name", &lease], times.as_slice()].concat();
+        self.run_with("controller", &more).await
     }
 
     /// Runs a sweeper that divides the work with others, as the chart runs it.
@@ -430,6 +432,11 @@ impl Process {
     pub async fn admin(&self, path: &str) -> String {
         let port = self.admin_address().await.port();
         reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().text().await.unwrap()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// What it has logged.

@@ -269,20 +269,31 @@ fn payload(text: &str) -> Bson {
     Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: text.as_bytes().to_vec() })
 }
 
-/// What comes of connecting. Unoptimized, the hashing of both sides may take longer than a call may; the driver goes on with
-/// it, and the next call has its result.
-async fn connect(uri: &str) -> Result<(), StoreError> {
+/// What comes of connecting: a login, or an error that `is_answer`. Unoptimized, the hashing of both sides may take longer than
+/// a call may; the driver goes on with it, and the next call has its result. And on a loaded machine the server may seem to
+/// be away.
+async fn connect(uri: &str, is_answer: impl Fn(&StoreError) -> bool) -> Result<(), StoreError> {
     // As the sweeper connects.
     let store = Store::connect_in(&Pools::guarded(), ConnectOptions::new(uri)).await.unwrap();
     let what = "the server has been answered";
     let answered = |result: Result<(), StoreError>| match result {
         Err(StoreError::TimedOut { .. }) => None,
+        Err(error) if !is_answer(&error) => {
+            eprintln!("{error}");
+            None
+        }
         result => Some(result),
     };
     eventually(what, || async { answered(store.ping().await) }).await
 }
 
-#[tokio::test]
+/// The server has been reached.
+fn is_reached(error: &StoreError) -> bool {
+    error.category() != ErrorCategory::DatabaseUnreachable
+}
+
+// The server has threads of its own beside the client, as a real one has.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_hashed_as_often_as_an_honest_server_asks_for_and_no_more() {
     for (mechanism, login, is_proved) in [
         ("SCRAM-SHA-256", USUAL, true),
@@ -294,7 +305,7 @@ async fn a_password_is_hashed_as_often_as_an_honest_server_asks_for_and_no_more(
         ("SCRAM-SHA-1", Login { rounds: i32::MAX as u32, ..USUAL }, false),
     ] {
         let server = FakeDatabase::start(login).await;
-        let result = connect(&server.uri(mechanism)).await;
+        let result = connect(&server.uri(mechanism), is_reached).await;
         let what = format!("{mechanism}, {} rounds, a salt of {} bytes", login.rounds, login.salt);
         match result {
             Ok(()) => assert!(is_proved, "{what}"),
@@ -310,10 +321,10 @@ async fn a_password_is_hashed_as_often_as_an_honest_server_asks_for_and_no_more(
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_by_which_the_driver_would_panic_is_a_refused_login() {
     let server = FakeDatabase::start(Login { nonce: false, ..USUAL }).await;
-    let error = connect(&server.uri("SCRAM-SHA-256")).await.unwrap_err();
+    let error = connect(&server.uri("SCRAM-SHA-256"), is_reached).await.unwrap_err();
     assert_eq!(error.category(), ErrorCategory::AuthenticationFailed, "{error}");
     assert!(error.to_string().contains("does not begin with the nonce"), "{error}");
 }
@@ -335,30 +346,30 @@ const HOSTILE: [(&str, Greeting, &str); 9] = [
     ("short", |_| Message { document: Vec::new(), ..doc! {}.into() }, "it is no BSON"),
 ];
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_no_database_gives_is_an_error_of_that_database() {
     for (what, greeting, why) in HOSTILE {
         let server = FakeDatabase::greeting(USUAL, greeting).await;
-        let error = connect(&server.uri("SCRAM-SHA-256")).await.unwrap_err();
+        let is_told = |error: &StoreError| error.to_string().contains(why);
+        let error = connect(&server.uri("SCRAM-SHA-256"), is_told).await.unwrap_err();
         assert_eq!(error.category(), ErrorCategory::DatabaseUnreachable, "{what}: {error}");
-        assert!(error.to_string().contains(why), "{what}: {error}");
         assert!(!error.remedy().contains(why), "{what}: {}", error.remedy());
     }
 }
 
 /// A message that is begun and never ended costs its namespace's budget for some seconds, and nothing else.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_does_not_end_is_given_up() {
     let server =
         FakeDatabase::greeting(USUAL, |_| Message { length: Some(16_000), ..hello(doc! {}).into() }).await;
-    let error = connect(&server.uri("SCRAM-SHA-256")).await.unwrap_err();
+    let error = connect(&server.uri("SCRAM-SHA-256"), |_| true).await.unwrap_err();
     assert_eq!(error.category(), ErrorCategory::DatabaseUnreachable, "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_field_that_is_there_twice_is_read_in_no_way() {
     let server = FakeDatabase::start(Login { second: Some(i32::MAX as u32), ..USUAL }).await;
-    let error = connect(&server.uri("SCRAM-SHA-256")).await.unwrap_err();
+    let error = connect(&server.uri("SCRAM-SHA-256"), is_reached).await.unwrap_err();
     assert!(error.to_string().contains("the field payload twice"), "{error}");
     assert!(server.logins().is_empty());
 }

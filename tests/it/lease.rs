@@ -40,6 +40,15 @@ async fn scale(namespace: &TestNamespace, replicas: i32) {
     .await;
 }
 
+/// The settings of a candidate of this process. On a loaded machine a renewal may take many seconds.
+fn patient(namespace: &TestNamespace, identity: &str) -> LeaseSettings {
+    LeaseSettings {
+        duration: Duration::from_secs(45),
+        renew_deadline: Duration::from_secs(35),
+        ..LeaseSettings::new(&namespace.name, "lease", identity)
+    }
+}
+
 /// How a leader is stopped.
 #[derive(Clone, Copy, Debug)]
 enum Stop {
@@ -125,7 +134,7 @@ async fn however_leadership_changes_each_change_is_written_once() {
 }
 
 #[tokio::test]
-async fn a_leader_releases_the_lease_on_sigterm_and_the_next_one_leads_within_a_second() {
+async fn a_leader_releases_the_lease_on_sigterm_and_the_next_one_leads_before_it_would_have_expired() {
     let namespace = TestNamespace::create("handover").await;
     namespace.secrets(MONGO).await;
     let mut leader = namespace.run_elected().await;
@@ -143,26 +152,32 @@ async fn a_leader_releases_the_lease_on_sigterm_and_the_next_one_leads_within_a_
         before =
             eventually("the next leads", || async { holder(&namespace).await.filter(|now| *now != before) })
                 .await;
-        took.push(terminated.elapsed());
+        let elapsed = terminated.elapsed();
+        let is_released = eventually("it says whether it has released the lease", || async {
+            let log = leader.log();
+            let is_released = log.contains("released the lease");
+            (is_released || log.contains("release the lease")).then_some(is_released)
+        })
+        .await;
+        took.push((elapsed, is_released));
         assert_eq!(leader.ended().await.code(), Some(0));
         leader = standby;
         scale(&namespace, round).await;
     }
-    // The other rounds may have been slowed down by a busy machine.
-    assert!(took.iter().min().unwrap() < &Duration::from_secs(1), "{took:?}");
+    eprintln!("the next one led after {took:?}");
+    // Less is left to the machine than the lease lasts, 40 s less the 2 s after which it is renewed; in the other rounds there
+    // may have been no time to release it.
+    let at_once =
+        |(elapsed, is_released): &(Duration, bool)| *is_released && *elapsed < Duration::from_secs(30);
+    assert!(took.iter().any(at_once), "{took:?}");
     namespace.remove().await;
 }
 
 #[tokio::test]
 async fn a_standby_waits_while_the_lease_is_renewed_and_acquires_it_when_it_has_expired() {
     let namespace = TestNamespace::create("silent").await;
-    let settings = |identity: &str| LeaseSettings {
-        // On a loaded machine a renewal may take seconds.
-        duration: Duration::from_secs(12),
-        renew_deadline: Duration::from_secs(9),
-        retry: Duration::from_millis(200),
-        ..LeaseSettings::new(&namespace.name, "lease", identity)
-    };
+    let settings =
+        |identity: &str| LeaseSettings { retry: Duration::from_millis(200), ..patient(&namespace, identity) };
     let (first, second) = (CancellationToken::new(), CancellationToken::new());
     let (candidate, leads) = Candidate::new(namespace.client.clone(), settings("first"));
     let running = tokio::spawn(candidate.run(first));
@@ -191,7 +206,7 @@ async fn at_most_one_of_many_candidates_leads_at_any_time_and_each_leads_once() 
         .map(|number| {
             let settings = LeaseSettings {
                 retry: Duration::from_millis(100),
-                ..LeaseSettings::new(&namespace.name, "lease", &format!("candidate-{number}"))
+                ..patient(&namespace, &format!("candidate-{number}"))
             };
             let stop = CancellationToken::new();
             let (candidate, leadership) = Candidate::new(namespace.client.clone(), settings);
@@ -235,7 +250,11 @@ async fn where_nobody_can_lead_no_controller_is_ready_and_the_log_says_why() {
             .filter(|error| matches!(error, kube::Error::Api(status) if status.code == 403))
     })
     .await;
-    let controller = namespace.run_elected().await;
+    // That counts as wrong some time after the Lease would have expired, so this one does not last as long as elsewhere.
+    let lease = format!("{}-orders-operator-controller", namespace.name);
+    let names = ["--lease-namespace", &namespace.name, "--lease-name", &lease];
+    let times = ["--lease-duration", "30", "--renew-deadline", "25"];
+    let controller = namespace.run_with("controller", &[names, times].concat()).await;
     eventually("the caches are filled", || async {
         controller.admin("/readyz").await.contains("[+]caches ok").then_some(())
     })

@@ -5,7 +5,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -15,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::cluster::{chart, eventually, root, yaml_documents};
+use crate::cluster::{PATIENCE, chart, eventually, root, yaml_documents};
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -228,7 +227,7 @@ impl Supervisor {
     }
 
     async fn line(&mut self) -> String {
-        let line = timeout(Duration::from_secs(60), self.lines.next_line()).await.expect("it says nothing");
+        let line = timeout(PATIENCE, self.lines.next_line()).await.expect("it says nothing");
         line.unwrap().unwrap_or_default()
     }
 
@@ -239,7 +238,7 @@ impl Supervisor {
     async fn terminate(&mut self) -> ExitStatus {
         let pid = self.child.id().unwrap().to_string();
         assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
-        timeout(Duration::from_secs(60), self.child.wait()).await.unwrap().unwrap()
+        timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap()
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{CHILDREN, MONGO, child_api, whole};
 use crate::{
     bed::{number, seed},
-    cluster::{TestNamespace, eventually, yaml_documents},
+    cluster::{PATIENCE, TestNamespace, eventually, yaml_documents},
 };
 
 /// What `render` prints for the resource as the API server has it.
@@ -93,7 +93,7 @@ async fn is_as_rendered(namespace: &TestNamespace, name: &str) {
         *last.lock().unwrap() = found.clone().unwrap_or_default();
         found.is_none().then_some(())
     };
-    let waited = tokio::time::timeout(Duration::from_secs(60), eventually("it is as rendered", probe)).await;
+    let waited = tokio::time::timeout(PATIENCE, eventually("it is as rendered", probe)).await;
     assert!(waited.is_ok(), "{}/{name}: {}", namespace.name, last.lock().unwrap());
 }
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use kube::api::{DeleteParams, Patch, PatchParams};
-use orders_operator::crd::{ConditionType::*, OrdersService};
+use orders_operator::crd::{
+    ConditionType::{self, *},
+    OrdersService, find_condition,
+};
 use serde_json::json;
 
 use super::MONGO;
@@ -29,6 +32,17 @@ async fn now(namespace: &TestNamespace) -> String {
     said(&namespace.api().get("orders").await.unwrap())
 }
 
+/// Waits until the library says this, with the message of that condition of the same object.
+async fn tells(namespace: &TestNamespace, begins: &str, kind: ConditionType) {
+    eventually(&format!("{begins}, and the message"), || async {
+        let service: OrdersService = namespace.api().get("orders").await.unwrap();
+        let said = said(&service);
+        let message = &find_condition(&service.status?.conditions, kind)?.message.clone();
+        (said.starts_with(begins) && said.contains(message)).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn flux_waits_as_kubectl_does_and_gives_up_where_nothing_but_a_change_can_help() {
     let namespace = TestNamespace::create("kstatus").await;
@@ -46,15 +60,13 @@ async fn flux_waits_as_kubectl_does_and_gives_up_where_nothing_but_a_change_can_
 
     // There is no node on which these would run.
     namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
-    let message = namespace.condition("orders", Available, "False", "MinimumReplicasUnavailable").await;
-    let waits = now(&namespace).await;
-    assert!(waits.starts_with("InProgress: ") && waits.contains(&message), "{waits}");
+    namespace.condition("orders", Available, "False", "MinimumReplicasUnavailable").await;
+    tells(&namespace, "InProgress: ", Available).await;
 
     let twice = json!([{"path": "/a", "service": "a-srv"}, {"path": "/a/?(.*)", "service": "b-srv"}]);
     namespace.apply(&namespace.service("orders", json!({"ingress": {"routes": twice}}))).await.unwrap();
-    let message = namespace.condition("orders", Valid, "False", "DuplicatePath").await;
-    let stalled = now(&namespace).await;
-    assert!(stalled.starts_with("Failed: ") && stalled.contains(&message), "{stalled}");
+    namespace.condition("orders", Valid, "False", "DuplicatePath").await;
+    tells(&namespace, "Failed: ", Valid).await;
 
     namespace.apply(&namespace.service("orders", json!({"suspend": true}))).await.unwrap();
     namespace.condition("orders", Reconciled, "False", "Suspended").await;

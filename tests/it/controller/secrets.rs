@@ -1,7 +1,5 @@
 //! Secrets that change, that are made anew, and whose value is what was amiss.
 
-use std::time::{Duration, Instant};
-
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
 use kube::api::DeleteParams;
 use orders_operator::crd::ConditionType::*;
@@ -26,12 +24,10 @@ async fn a_value_that_is_mended_is_noticed_soon_while_pods_do_not_serve() {
     namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
     namespace.condition("orders", Available, "False", "MinimumReplicasUnavailable").await;
     let before = checksum(&namespace).await;
-    let mended = Instant::now();
     namespace.secrets("mongodb://127.0.0.1:2/orders").await;
+    // While all is well they are read every five minutes, less a quarter at most: this does not wait so long.
     eventually("the pods are rolled", || async { (checksum(&namespace).await != before).then_some(()) })
         .await;
-    // Read every five minutes while all is well, less a quarter at most.
-    assert!(mended.elapsed() < Duration::from_secs(75), "{:?}", mended.elapsed());
     namespace.remove().await;
 }
 
