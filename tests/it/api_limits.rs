@@ -334,10 +334,16 @@ async fn a_head_of_http_2_that_does_not_end_and_a_flood_of_frames_have_a_bound()
     // Nor may it send frames without end that ask for nothing.
     let pings = [settings, frame(6, &[0; 8]).repeat(5000)].concat();
     for attack in [head, pings] {
-        let mut connection = held(&process.api, &attack).await;
-        let mut answer = Vec::new();
-        let ended = timeout(SOON, connection.read_to_end(&mut answer)).await;
-        drop(ended.expect("the connection is ended"));
+        let ends_soon = async || {
+            let mut connection = held(&process.api, &attack).await;
+            timeout(SOON, connection.read_to_end(&mut Vec::new())).await.is_ok()
+        };
+        // On a machine with other work the end may come late once, and not each time.
+        let mut tries = 1;
+        while !ends_soon().await {
+            assert!(tries < 5, "{tries} connections were not ended before a timeout would end them");
+            tries += 1;
+        }
     }
     is_served(&process, &database).await;
 }
@@ -379,12 +385,14 @@ async fn where_files_run_out_it_says_so_and_goes_on() {
     })
     .await;
     let unsigned = answer(reqwest::Client::new().get(format!("http://{}/api/orders", process.api)));
-    assert_eq!(timeout(SOON, unsigned).await.expect("a new client is served").0, StatusCode::UNAUTHORIZED);
+    assert_eq!(timeout(PATIENT, unsigned).await.expect("a new client is served").0, StatusCode::UNAUTHORIZED);
     let new_probe = reqwest::get(format!("http://{}/livez", process.admin));
     assert_eq!(
-        timeout(SOON, new_probe).await.expect("a new probe is answered").unwrap().status(),
+        timeout(PATIENT, new_probe).await.expect("a new probe is answered").unwrap().status(),
         StatusCode::OK
     );
+    // Not because timeouts have ended the others by then.
+    assert!(process.metric("orders_api_connections_evicted_total").await > 0);
     drop(attack);
     process.terminate();
     assert_eq!(process.ended().await.code(), Some(0));
@@ -436,10 +444,9 @@ async fn half_a_request_delays_the_end_of_the_process_by_no_more_than_a_moment()
     let mut answered = [0; 12];
     connections[2].read_exact(&mut answered).await.unwrap();
     assert_eq!(&answered, b"HTTP/1.1 401");
-    let started = Instant::now();
     process.terminate();
     assert_eq!(process.ended().await.code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    // If it waited for the third, that would be ended when the time for all is over, and the log would say so.
     assert!(!process.lines.iter().any(|line| line.contains("not finished in time")));
 }
 

@@ -162,11 +162,15 @@ impl Rule {
         eventually(&what, || async { (self.happened() >= times).then_some(()) }).await;
     }
 
-    /// Waits until so many clients have closed the connections on which a reply of theirs is held.
+    /// How many clients have closed the connections on which a reply of theirs is held.
+    pub(crate) fn abandoned(&self) -> usize {
+        self.0.abandoned.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many of them have.
     pub(crate) async fn wait_until_abandoned(&self, times: usize) {
         let what = format!("{self:?} was given up {times} times");
-        eventually(&what, || async { (self.0.abandoned.load(Ordering::SeqCst) >= times).then_some(()) })
-            .await;
+        eventually(&what, || async { (self.abandoned() >= times).then_some(()) }).await;
     }
 
     /// Ends it: it happens to no more commands, and what it holds goes on.

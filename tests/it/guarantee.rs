@@ -16,7 +16,7 @@ use crate::{
     api_process::Process,
     cluster::eventually,
     fault_proxy::{Fault, FaultProxy},
-    mongo::{TestDatabase, answer, uri},
+    mongo::{TestDatabase, answer, make_indexes, refusal_of_indexes, uri},
 };
 
 const INDEX: &str = "one_active_order_per_ticket";
@@ -108,7 +108,7 @@ async fn a_reservation_notices_at_once_that_the_whole_collection_is_gone() {
     assert!(error.is_of_an_index() && error.to_string().contains("no collection"), "{error}");
     // Nothing has made it again, without its indexes.
     assert!(database.orders().list_indexes().await.is_err());
-    store.ensure_indexes().await.unwrap();
+    make_indexes(store).await;
     assert!(matches!(reserve(store, tickets[1], "c").await, Ok(Reserved::New(_))));
 }
 
@@ -151,14 +151,14 @@ async fn a_unique_index_of_others_that_refuses_orders_is_a_conflict_and_is_named
         let database = TestDatabase::bare().await;
         let options = IndexOptions::builder().name("theirs".to_owned()).unique(true).build();
         database.orders().create_index(index(keys.clone(), options)).await.unwrap();
-        let error = database.store.ensure_indexes().await.unwrap_err();
+        let error = refusal_of_indexes(&database.store).await;
         assert!(
             matches!(&error, StoreError::IndexConflict { name, .. } if name == "theirs"),
             "{keys}: {error}"
         );
         assert!(error.to_string().contains("theirs"));
         database.drop_index("theirs").await;
-        database.store.ensure_indexes().await.unwrap();
+        make_indexes(&database.store).await;
     }
 }
 

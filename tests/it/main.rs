@@ -31,6 +31,7 @@ mod events;
 mod events_apart;
 mod events_credentials;
 mod events_flowing;
+mod events_handover;
 mod events_heard;
 mod events_load;
 mod events_optional;

@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     ops::Deref,
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -14,16 +15,23 @@ use mongodb::{
 use orders_operator::{
     api,
     order::{ReservationTerms, Ticket, TicketId, Version},
-    store::{ConnectOptions, Store},
+    store::{ConnectOptions, Store, StoreError},
 };
 use prometheus_client::registry::Registry;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
-use crate::{jwt, watchdog};
+use crate::{
+    cluster::{PATIENCE, eventually},
+    jwt, watchdog,
+};
 
 /// The key that the tests sign sessions with.
 pub(crate) const JWT_KEY: &str = "the tests' own key";
+
+/// How long the API waits for its database before it answers that it is unavailable, and a little less.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(9);
 
 /// The server that the tests use.
 pub(crate) fn uri() -> String {
@@ -61,7 +69,7 @@ impl TestDatabase {
     /// An empty database with its indexes.
     pub(crate) async fn new() -> Self {
         let database = Self::bare().await;
-        database.store.ensure_indexes().await.expect("the indexes can be made");
+        make_indexes(&database.store).await;
         database
     }
 
@@ -205,6 +213,27 @@ impl Drop for TestDatabase {
     }
 }
 
+/// Makes the indexes of a store, also where the machine is so busy that the database does not answer in time.
+pub(crate) async fn make_indexes(store: &Store) {
+    eventually("the indexes are made", || async {
+        match store.ensure_indexes().await {
+            Ok(()) => Some(()),
+            Err(error) if error.is_unavailable() && !error.is_of_an_index() => None,
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .await;
+}
+
+/// Why the indexes of a store cannot be made, apart from a database that does not answer in time.
+pub(crate) async fn refusal_of_indexes(store: &Store) -> StoreError {
+    eventually("the indexes are refused", || async {
+        let error = store.ensure_indexes().await.expect_err("the indexes cannot be made");
+        (!error.is_unavailable()).then_some(error)
+    })
+    .await
+}
+
 /// The result of a write, which is retried if it conflicts with another one.
 pub(crate) async fn answer_of<T, F>(mut write: impl FnMut() -> F) -> T
 where
@@ -285,10 +314,12 @@ impl TestApi {
         self.request(method, path).header("cookie", cookie(user))
     }
 
-    /// Reserves `ticket` for `user`.
+    /// Reserves `ticket` for `user`, with an idempotency key of its own, so that it can be repeated.
     pub(crate) async fn reserve(&self, user: &str, ticket: TicketId) -> (StatusCode, Value) {
-        let body = json!({ "ticketId": ticket.to_string() });
-        answer(self.by(user, Method::POST, "/api/orders").json(&body)).await
+        let (body, key) = (json!({ "ticketId": ticket.to_string() }), unused_key());
+        let request =
+            || self.by(user, Method::POST, "/api/orders").header("idempotency-key", &key).json(&body);
+        repeated(GIVEN_UP_AFTER, request).await
     }
 
     /// The id of a new order of `user` for `ticket`.
@@ -303,7 +334,33 @@ impl TestApi {
     }
 
     pub(crate) async fn cancel(&self, user: &str, id: &str) -> (StatusCode, Value) {
-        answer(self.by(user, Method::DELETE, &format!("/api/orders/{id}"))).await
+        let path = format!("/api/orders/{id}");
+        repeated(GIVEN_UP_AFTER, || self.by(user, Method::DELETE, &path)).await
+    }
+}
+
+/// An idempotency key that no other request has.
+pub(crate) fn unused_key() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+/// Sends a request that may be repeated, until the answer is another one than that the database is unavailable: on a machine
+/// with other work it may be so slow that it is.
+pub(crate) async fn persistently(request: impl Fn() -> reqwest::RequestBuilder) -> (StatusCode, Value) {
+    repeated(Duration::ZERO, request).await
+}
+
+/// The same, but a request of which that is said after less time than this is not repeated: it has another reason.
+async fn repeated(least: Duration, request: impl Fn() -> reqwest::RequestBuilder) -> (StatusCode, Value) {
+    let started = Instant::now();
+    loop {
+        let asked = Instant::now();
+        let answered = answer(request()).await;
+        let is_over = asked.elapsed() < least || started.elapsed() > PATIENCE;
+        if answered.0 != StatusCode::SERVICE_UNAVAILABLE || is_over {
+            return answered;
+        }
+        sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     bed::setting,
     cluster::eventually,
     fault_proxy::{Fault, FaultProxy},
-    mongo::{TestDatabase, uri},
+    mongo::{TestDatabase, make_indexes, uri},
 };
 
 /// Runs the check to its end. Returns the exit code, what it printed and what it reported.
@@ -53,7 +53,7 @@ async fn a_good_database_and_an_empty_one_have_no_findings_and_stay_as_they_are(
     let (code, printed) = check(&database, &[]).await;
     assert!(code == Some(0) && printed.ends_with("0 foreign unique indexes\n"), "{printed}");
     assert_eq!(database.orders().list_index_names().await.unwrap_or_default(), Vec::<String>::new());
-    database.store.ensure_indexes().await.unwrap();
+    make_indexes(&database.store).await;
     database.many_orders("u1", 3, doc! {}).await;
     database.ticket().await;
     let (code, printed) = check(&database, &[]).await;
@@ -142,7 +142,7 @@ async fn duplicates_are_shown_first_and_all_but_one_are_cancelled_so_that_the_in
         assert_eq!(stored.get_str("status").unwrap() != "cancelled", kept);
         assert_eq!(version, if kept { 4 } else { 5 });
     }
-    database.store.ensure_indexes().await.unwrap();
+    make_indexes(&database.store).await;
     assert_eq!(check(&database, &fix).await.0, Some(0));
 }
 

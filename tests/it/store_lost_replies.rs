@@ -1,7 +1,5 @@
 //! Replies that never come, on connections that stay open: what a load balancer does that forgets a connection.
 
-use std::time::{Duration, Instant};
-
 use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
@@ -35,8 +33,22 @@ async fn lose_replies<T: Send + 'static>(
     calls
 }
 
+/// Whether what is asked for while replies are held is answered before the first of them is given up. On a machine with other
+/// work it may take as long as that, once; if it waited for them it would each time.
+async fn is_soon_enough(attempt: impl AsyncFn() -> bool) {
+    let mut tries = 1;
+    while !attempt().await {
+        assert!(tries < 5, "in {tries} tries others were answered only when replies had been given up");
+        tries += 1;
+    }
+}
+
 #[tokio::test]
 async fn inserts_whose_replies_are_lost_end_and_keep_nobody_else_from_reserving() {
+    is_soon_enough(inserts_overtake).await;
+}
+
+async fn inserts_overtake() -> bool {
     let (database, proxy) = (TestDatabase::new().await, FaultProxy::start().await);
     let store = proxy.store(&database).await;
     let tickets = join_all((0..AT_ONCE + 20).map(|_| database.ticket())).await;
@@ -50,10 +62,9 @@ async fn inserts_whose_replies_are_lost_end_and_keep_nobody_else_from_reserving(
     };
     let held = proxy.when("insert", AT_ONCE, |_| true, Fault::HoldReply);
     let lost = lose_replies(&held, reserve).await;
-    let started = Instant::now();
     let others = join_all((AT_ONCE..tickets.len()).map(reserve)).await;
+    let is_soon = held.abandoned() == 0;
     assert!(others.iter().all(Result::is_ok), "{others:?}");
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     // Each buyer gets the order that was inserted for it, though not its first reply.
     for lost in lost {
         let reserved = lost.await.unwrap();
@@ -61,10 +72,15 @@ async fn inserts_whose_replies_are_lost_end_and_keep_nobody_else_from_reserving(
     }
     assert_eq!(database.orders().count_documents(doc! {}).await.unwrap(), tickets.len() as u64);
     held.wait_until_abandoned(AT_ONCE).await;
+    is_soon
 }
 
 #[tokio::test]
 async fn reads_whose_replies_are_lost_delay_the_others_briefly() {
+    is_soon_enough(reads_overtake).await;
+}
+
+async fn reads_overtake() -> bool {
     let (database, proxy) = (TestDatabase::new().await, FaultProxy::start().await);
     let store = proxy.store(&database).await;
     let tickets = join_all((0..AT_ONCE + 20).map(|_| database.ticket())).await;
@@ -74,12 +90,12 @@ async fn reads_whose_replies_are_lost_delay_the_others_briefly() {
     };
     let held = proxy.when("find", AT_ONCE, |_| true, Fault::HoldReply);
     let lost = lose_replies(&held, read).await;
-    let started = Instant::now();
     let others = join_all((AT_ONCE..tickets.len()).map(read)).await;
+    let is_soon = held.abandoned() == 0;
     assert!(others.iter().all(|ticket| matches!(ticket, Ok(Some(_)))), "{others:?}");
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     for lost in lost {
         assert!(lost.await.unwrap().is_err_and(|error| error.is_unavailable()));
     }
     held.wait_until_abandoned(AT_ONCE).await;
+    is_soon
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
@@ -24,8 +25,12 @@ use crate::{
 /// The cluster of every server here.
 pub const CLUSTER: &str = "ticketing";
 
-/// How long a neighbour that may fail has for a connection, or for one event.
-const GIVEN_UP: Duration = Duration::from_secs(3);
+/// How long a neighbour that may fail has for a connection. It ends by itself, much sooner, if it gets none: only to start takes
+/// seconds on a machine with other work.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long it has for one event. It would wait for the answer of a server that was killed for half a minute.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(3);
 
 /// A server of a test's own.
 pub struct StreamingServer {
@@ -105,7 +110,7 @@ impl StreamingServer {
             let channels = &channels;
             async move {
                 let is_ready =
-                    channels.ask("serverz").await.is_some_and(|server| server["state"] == "STANDALONE");
+                    channels.ask("serverz").await.is_ok_and(|server| server["state"] == "STANDALONE");
                 if is_ready { Some(true) } else { has_ended.then_some(false) }
             }
         })
@@ -131,19 +136,28 @@ impl Channels {
         Self(setting("TEST_STREAMING_MONITOR"))
     }
 
-    async fn ask(&self, path: &str) -> Option<Value> {
-        let response = reqwest::get(format!("{}/streaming/{path}", self.0)).await.ok()?;
-        response.error_for_status().ok()?.json().await.ok()
+    /// What the server answers; null if there is no such thing. It may not answer.
+    async fn ask(&self, path: &str) -> reqwest::Result<Value> {
+        let response = reqwest::get(format!("{}/streaming/{path}", self.0)).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(Value::Null);
+        }
+        response.error_for_status()?.json().await
+    }
+
+    /// The same of a server that runs. No answer is not taken for one.
+    async fn answer(&self, path: &str) -> Value {
+        eventually("the server's monitor answers", || async { self.ask(path).await.ok() }).await
     }
 
     async fn channel(&self, channel: &str) -> Value {
         let channel = channel.replace(':', "%3A");
-        self.ask(&format!("channelsz?channel={channel}&subs=1")).await.unwrap_or_default()
+        self.answer(&format!("channelsz?channel={channel}&subs=1")).await
     }
 
     /// Whether the server knows a client by this id.
     pub async fn knows(&self, client_id: &str) -> bool {
-        self.ask(&format!("clientsz?client={client_id}")).await.is_some()
+        !self.answer(&format!("clientsz?client={client_id}")).await.is_null()
     }
 
     /// How many messages a channel has had.
@@ -205,15 +219,21 @@ pub struct Neighbour {
 impl Neighbour {
     /// Starts one that hears of `subjects` as a member of the queue group `queue`.
     pub async fn start(url: &str, client: &str, queue: &str, subjects: &[String]) -> Self {
-        let this = Self::spawn(url, client, queue, subjects);
-        eventually("the neighbour is connected", || async { this.count("connected").checked_sub(1) }).await;
+        let mut this = Self::spawn(url, client, queue, subjects);
+        eventually("the neighbour is connected", || {
+            let ended = this.child.try_wait().unwrap();
+            let connected = this.count("connected").checked_sub(1);
+            assert!(connected.is_some() || ended.is_none(), "{client} has ended: {ended:?}");
+            async move { connected }
+        })
+        .await;
         this
     }
 
     /// Starts one that hears nothing; none if it does not get a connection.
     pub async fn try_start(url: &str, client: &str) -> Option<Self> {
         let mut this = Self::spawn(url, client, client, &[]);
-        this.says("connected", 0).await.then_some(this)
+        this.says("connected", 0, CONNECTED_WITHIN).await.then_some(this)
     }
 
     /// Publishes as the course does. Whether the server has acknowledged it; if not, it may have arrived all the same.
@@ -222,12 +242,12 @@ impl Neighbour {
         let line = format!("{}\n", json!({ "subject": subject, "data": data }));
         let input = self.input.get_mut().unwrap();
         input.as_mut().is_some_and(|input| input.write_all(line.as_bytes()).is_ok())
-            && self.says("published", known).await
+            && self.says("published", known, PUBLISHED_WITHIN).await
     }
 
-    /// Whether it says something of this kind after so many lines, before it ends or nobody would wait any longer.
-    async fn says(&mut self, kind: &str, after: usize) -> bool {
-        let until = Instant::now() + GIVEN_UP;
+    /// Whether it says something of this kind after so many lines, within this time and before it ends.
+    async fn says(&mut self, kind: &str, after: usize, within: Duration) -> bool {
+        let until = Instant::now() + within;
         let mut tick = tokio::time::interval(Duration::from_millis(2));
         while !self.lines.lock().unwrap()[after..].iter().any(|line| line.get(kind).is_some()) {
             if Instant::now() > until || self.child.try_wait().unwrap().is_some() {

@@ -450,7 +450,8 @@ fn sweeper(database: &str) -> Server {
 }
 
 async fn orders(database: &TestDatabase) -> Vec<Order> {
-    let found: Vec<Document> = database.orders().find(doc! {}).await.unwrap().try_collect().await.unwrap();
+    let found: Vec<Document> =
+        database.orders().find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap().try_collect().await.unwrap();
     let list = |order: &Document| {
         let refused = order.get_array("refusedPayments").cloned().unwrap_or_default();
         refused.iter().map(|payment| payment.as_str().unwrap().to_owned()).collect()
@@ -582,16 +583,22 @@ async fn run<B: Broker>(database: &TestDatabase, mut broker: B, seconds: u64) {
     while let Some(done) = load.join_next().await {
         done.unwrap();
     }
-    if let Err(stuck) = settled(database, &broker).await {
-        panic!("{stuck}\n{}", pods.report().await);
-    }
-    drop(sweeper);
-
-    let case = Case {
-        orders: orders(database).await,
-        tickets: tickets(database).await.into_iter().collect(),
-        told: broker.events().await.iter().map(|event| Told::read(event, "")).collect(),
+    let case = loop {
+        if let Err(stuck) = settled(database, &broker).await {
+            panic!("{stuck}\n{}", pods.report().await);
+        }
+        let case = Case {
+            orders: orders(database).await,
+            tickets: tickets(database).await.into_iter().collect(),
+            told: broker.events().await.iter().map(|event| Told::read(event, "")).collect(),
+        };
+        // An order that its buyer has given up may be stored at any time, and then there is something to tell again.
+        let is_settled = Left::read(database, &broker).await.is_ok_and(|left| left.is_nothing());
+        if is_settled && orders(database).await == case.orders {
+            break case;
+        }
     };
+    drop(sweeper);
     let mut ended = BTreeMap::<&str, u32>::new();
     for order in &case.orders {
         *ended.entry(&order.status).or_default() += 1;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::nats::Event;
 
 /// An order, as the database has it in the end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Order {
     pub(crate) id: String,
     pub(crate) ticket: String,
