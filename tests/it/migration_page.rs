@@ -254,6 +254,7 @@ async fn ask_on(port: u16, is_over: Arc<AtomicBool>, seen: Arc<Mutex<Seen>>) {
     let client = reqwest::Client::builder().resolve(HOST, ([127, 0, 0, 1], port).into()).build().unwrap();
     while !is_over.load(Ordering::Relaxed) {
         for (path, by) in REQUESTS {
+            tokio::time::sleep(PAUSE).await;
             let answer = async {
                 let response = client.get(format!("http://{HOST}:{port}{path}")).send().await?;
                 Ok::<_, reqwest::Error>((response.status(), response.text().await?))
@@ -266,8 +267,6 @@ async fn ask_on(port: u16, is_over: Arc<AtomicBool>, seen: Arc<Mutex<Seen>>) {
                 }
                 other => seen.failures.push(format!("{} {path}: {other:?}", jiff::Timestamp::now())),
             }
-            drop(seen);
-            tokio::time::sleep(PAUSE).await;
         }
     }
 }
