@@ -30,8 +30,9 @@ use crate::{
 /// The key that the tests sign sessions with.
 pub(crate) const JWT_KEY: &str = "the tests' own key";
 
-/// How long the API waits for its database before it answers that it is unavailable, and a little less.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(9);
+/// How long the API waits for its database, and a little less, before it gives up an attempt and may answer that the database
+/// is unavailable.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(4);
 
 /// The server that the tests use.
 pub(crate) fn uri() -> String {

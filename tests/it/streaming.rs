@@ -11,7 +11,6 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
@@ -139,7 +138,7 @@ impl Channels {
     /// What the server answers; null if there is no such thing. It may not answer.
     async fn ask(&self, path: &str) -> reqwest::Result<Value> {
         let response = reqwest::get(format!("{}/streaming/{path}", self.0)).await?;
-        if response.status() == StatusCode::NOT_FOUND {
+        if response.status().is_client_error() {
             return Ok(Value::Null);
         }
         response.error_for_status()?.json().await
