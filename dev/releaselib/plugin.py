@@ -14,6 +14,11 @@ spec:
     (explain), checks a cluster before and after an installation (check), and cancels what is due in one
     database (sweep). It renders OrdersServices without a cluster (render), and translates hand-written
     manifests into one (migrate).
+  caveats: |
+    krew does not install what kubectl completes arguments by. To have it:
+
+      krew="${{KREW_ROOT:-$HOME/.krew}}"
+      cp "$krew/store/osvc/v{version}/{complete}" "$krew/bin/"
   platforms:
 {platforms}"""
 PLATFORM = """    - selector:
@@ -22,8 +27,15 @@ PLATFORM = """    - selector:
       sha256: {digest}
       files:
         - {{from: orders-operator, to: .}}
+        - {{from: {complete}, to: .}}
         - {{from: LICENSE, to: .}}
       bin: orders-operator
+"""
+# By this name kubectl finds what completes the arguments of the plugin.
+COMPLETE = "kubectl_complete-osvc"
+COMPLETE_SCRIPT = b"""#!/bin/sh
+# kubectl runs this to complete the arguments of `kubectl osvc`.
+exec kubectl-osvc __complete "$@"
 """
 
 
@@ -34,8 +46,8 @@ def write(out, version, downloads):
     platforms = [
         PLATFORM.format(
             arch=archive.name.removeprefix(name).removesuffix(".tar.gz"), downloads=downloads.rstrip("/"), archive=archive.name,
-            digest=origin.digest(archive))
+            digest=origin.digest(archive), complete=COMPLETE)
         for archive in archives
     ]
     if platforms:
-        (out / "osvc.yaml").write_text(MANIFEST.format(version=version, platforms="".join(platforms)))
+        (out / "osvc.yaml").write_text(MANIFEST.format(version=version, complete=COMPLETE, platforms="".join(platforms)))
