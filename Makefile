@@ -34,7 +34,7 @@ test-planes: ## Ask the data planes for which `make test` has no time: Contour w
 	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
 	$(BED) exec -- dev/locked cargo test --locked --quiet --test it -- --include-ignored planes::
 
-check: lints docs book dependencies workflows alerts ## Check format, lints, docs, the book, licences, duplicate dependencies, alerts, workflows and (ADVISORIES=fetch) advisories, without any server
+check: lints docs book dependencies workflows alerts kubeconform ## Check format, lints, docs, the book, licences, duplicate dependencies, alerts, workflows, manifests and (ADVISORIES=fetch) advisories, without any server
 
 lints:
 	cargo fmt --check
@@ -58,6 +58,9 @@ workflows: ## Check .github/workflows by actionlint
 # promtool, and the bed's helm, are built for it where they are not in the cache.
 alerts:
 	@echo "promtool check rules; promtool test rules" && dev/alerts
+
+kubeconform: ## Check what people apply by the schemas of Kubernetes 1.30 to 1.35; the first time it fetches them, 250 MB
+	@dev/kubeconform
 
 soak: ## Try every property of the tests with new cases; SOAK_CASES=1000000 SOAK_MINUTES=10 each, SOAK_SEED=, SOAK_ONLY=
 	@dev/locked dev/soak

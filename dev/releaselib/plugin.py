@@ -26,17 +26,24 @@ PLATFORM = """    - selector:
       uri: {downloads}/{archive}
       sha256: {digest}
       files:
-        - {{from: orders-operator, to: .}}
-        - {{from: {complete}, to: .}}
-        - {{from: LICENSE, to: .}}
+{files}
       bin: orders-operator
 """
+PROGRAM = "orders-operator"
 # By this name kubectl finds what completes the arguments of the plugin.
 COMPLETE = "kubectl_complete-osvc"
+LICENCE = "LICENSE"
+FILE = "        - {{from: {name}, to: .}}"
 COMPLETE_SCRIPT = b"""#!/bin/sh
 # kubectl runs this to complete the arguments of `kubectl osvc`.
 exec kubectl-osvc __complete "$@"
 """
+
+
+def files(program):
+    """What the plugin needs of an archive: the name, the content and the mode of each file."""
+    return [(PROGRAM, program.read_bytes(), 0o755), (COMPLETE, COMPLETE_SCRIPT, 0o755),
+            (LICENCE, (origin.ROOT / LICENCE).read_bytes(), 0o644)]
 
 
 def write(out, version, downloads):
@@ -46,7 +53,7 @@ def write(out, version, downloads):
     platforms = [
         PLATFORM.format(
             arch=archive.name.removeprefix(name).removesuffix(".tar.gz"), downloads=downloads.rstrip("/"), archive=archive.name,
-            digest=origin.digest(archive), complete=COMPLETE)
+            digest=origin.digest(archive), files="\n".join(FILE.format(name=name) for name in (PROGRAM, COMPLETE, LICENCE)))
         for archive in archives
     ]
     if platforms:
