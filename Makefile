@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 4 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
+.PHONY: help demo test test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -74,6 +74,10 @@ bench = $(BED) up mongo && $(BED) exec -- dev/locked \
 
 bench-api: ## Measure the API beside the database alone; SECONDS=4 ROUNDS=5 CONNECTIONS=32 ORDERS=0,10000,100000
 	@$(call bench,api)
+
+bench-start: ## Measure how long serve takes from its execution to its first 200; ROUNDS=20 BINARY=
+	@$(BED) up mongo && $(BED) exec -- dev/locked \
+	  sh -c '$(if $(BINARY),,cargo build --release --locked &&) exec dev/bench-start'
 
 attack: ## Attack the API's memory and connections in 128 MiB, and measure what other clients notice; as root; SECONDS=120
 	@$(call bench,attack)
