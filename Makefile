@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 4 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
+.PHONY: help demo test test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -34,7 +34,7 @@ test-planes: ## Ask the data planes for which `make test` has no time: Contour w
 	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
 	$(BED) exec -- dev/locked cargo test --locked --quiet --test it -- --include-ignored planes::
 
-check: lints docs book dependencies workflows alerts ## Check format, lints, docs, the book, licences, duplicate dependencies, alerts, workflows and (ADVISORIES=fetch) advisories, without any server
+check: lints docs book dependencies workflows alerts kubeconform ## Check format, lints, docs, the book, licences, duplicate dependencies, alerts, workflows, manifests and (ADVISORIES=fetch) advisories, without any server
 
 lints:
 	cargo fmt --check
@@ -59,6 +59,9 @@ workflows: ## Check .github/workflows by actionlint
 alerts:
 	@echo "promtool check rules; promtool test rules" && dev/alerts
 
+kubeconform: ## Check what people apply by the schemas of Kubernetes 1.30 to 1.35; the first time it fetches them, 250 MB
+	@dev/kubeconform
+
 soak: ## Try every property of the tests with new cases; SOAK_CASES=1000000 SOAK_MINUTES=10 each, SOAK_SEED=, SOAK_ONLY=
 	@dev/locked dev/soak
 
@@ -71,6 +74,10 @@ bench = $(BED) up mongo && $(BED) exec -- dev/locked \
 
 bench-api: ## Measure the API beside the database alone; SECONDS=4 ROUNDS=5 CONNECTIONS=32 ORDERS=0,10000,100000
 	@$(call bench,api)
+
+bench-start: ## Measure how long serve takes from its execution to its first 200; ROUNDS=20 BINARY=
+	@$(BED) up mongo && $(BED) exec -- dev/locked \
+	  sh -c '$(if $(BINARY),,cargo build --release --locked &&) exec dev/bench-start'
 
 attack: ## Attack the API's memory and connections in 128 MiB, and measure what other clients notice; as root; SECONDS=120
 	@$(call bench,attack)

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{self, Write},
     path::Path,
     process::ExitCode,
@@ -157,7 +157,16 @@ fn is_plugin() -> bool {
     name.as_deref().map(Path::new).and_then(Path::file_stem) == Some(OsStr::new(PLUGIN))
 }
 
+/// The words that kubectl wants completed; none if the program was not called for that.
+fn words_to_complete() -> Option<Vec<OsString>> {
+    let mut words = env::args_os().skip(1);
+    (is_plugin() && words.next()? == osvc::COMPLETE).then(|| words.collect())
+}
+
 fn main() -> ExitCode {
+    if let Some(words) = words_to_complete() {
+        return exit_code(print(&osvc::complete(Plugin::command(), words)));
+    }
     let command = if is_plugin() {
         Command::Osvc(Osvc { command: Plugin::parse().command })
     } else {

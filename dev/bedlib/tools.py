@@ -197,6 +197,22 @@ def go_files(name):
     return cached(f"tools/{name}-{pin['version']}", build) / "files"
 
 
+def kubernetes_api(version):
+    """The path of the description of the API of a version of Kubernetes, in OpenAPI 2."""
+    pin = VERSIONS["kubernetes-api"]
+
+    def build(folder):
+        # A cache of Go's for this module alone, which is removed with the hundreds of MB that it has beside the file.
+        modules = folder / "modules"
+        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOMODCACHE": str(modules), "GOFLAGS": "-modcacherw"}
+        with step(f"fetching the API of Kubernetes {version}", seconds=20):
+            run("kubernetes-api", ["go", "mod", "download", f"{pin['module']}@{version}"], log_of("kubernetes-api"), cwd="/", env=environment)
+        shutil.move(modules / f"{pin['module']}@{version}" / pin["file"], folder)
+        shutil.rmtree(modules)
+
+    return cached(f"tools/kubernetes-api-{version}", build) / Path(pin["file"]).name
+
+
 def pypi_tool(name):
     """The path of a program that a Python wheel holds."""
     pin = VERSIONS["pypi"][name]

@@ -14,11 +14,13 @@
 //! explain  `explain`: what takes a URL
 //! sweep    `sweep`: one pass over one database
 //! check/   `check`: whether a cluster, an installation and its OrdersServices are as they should be
+//! complete what kubectl asks for while a command is typed
 //! ```
 
 mod args;
 mod check;
 mod cluster;
+mod complete;
 mod error;
 mod explain;
 mod paint;
@@ -30,6 +32,7 @@ mod sweep;
 pub use args::{CheckArgs, ExplainArgs, OsvcCommand, StatusArgs, SweepArgs};
 pub use check::MIN_KUBERNETES;
 pub use cluster::ClusterArgs;
+pub use complete::{COMPLETE, complete};
 pub use error::OsvcError;
 pub use printed::Printed;
 

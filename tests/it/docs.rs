@@ -21,13 +21,13 @@ use crate::{
 
 /// A command on a page, with its output as the page shows it.
 #[derive(Debug)]
-struct Example {
-    command: String,
-    output: String,
+pub(crate) struct Example {
+    pub(crate) command: String,
+    pub(crate) output: String,
 }
 
 /// The examples in a page's console blocks.
-fn examples(page: &str) -> Vec<Example> {
+pub(crate) fn examples(page: &str) -> Vec<Example> {
     let mut all: Vec<Example> = Vec::new();
     let mut inside = false;
     for line in page.lines() {
@@ -49,7 +49,7 @@ fn examples(page: &str) -> Vec<Example> {
 }
 
 /// Replaces ids and times with placeholders.
-fn without_ids_and_times(text: &str) -> String {
+pub(crate) fn without_ids_and_times(text: &str) -> String {
     let mut result = String::new();
     let mut word = String::new();
     for c in text.chars().chain([' ']) {
@@ -73,7 +73,7 @@ fn without_ids_and_times(text: &str) -> String {
 }
 
 /// Runs the commands one after the other in one shell, and returns the output of each.
-fn run(commands: &[Example], environment: &HashMap<&str, String>) -> Vec<String> {
+pub(crate) fn run(commands: &[Example], environment: &HashMap<&str, String>) -> Vec<String> {
     const MARK: &str = "@@ the next command @@";
     let folder = std::env::temp_dir().join(format!("orders-docs-{}", ObjectId::new().to_hex()));
     std::fs::create_dir(&folder).unwrap();

@@ -63,6 +63,7 @@ mod nats;
 mod orders_check;
 mod osvc;
 mod osvc_check;
+mod osvc_page;
 mod packaging;
 mod pki;
 mod planes;

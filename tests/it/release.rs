@@ -100,7 +100,7 @@ fn a_release_has_the_version_everywhere_and_a_digest_of_every_file() {
 }
 
 /// What an expression of `dev/releaselib` gives, as JSON.
-fn of_origin(expression: &str, binary_amd64: Option<&str>) -> Value {
+pub(crate) fn of_origin(expression: &str, binary_amd64: Option<&str>) -> Value {
     let script = format!(
         "import sys, json; sys.path.insert(0, 'dev'); from pathlib import Path; \
          from releaselib import archives, manual, origin, plugin, toolchain; print(json.dumps({expression}))"
@@ -162,11 +162,10 @@ fn krew_finds_in_the_manifest_what_the_archives_have() {
     std::fs::create_dir(&folder).unwrap();
     let (version, out) = (env!("CARGO_PKG_VERSION"), folder.display());
     let archive = |arch: &str| format!("orders-operator-{version}-linux-{arch}.tar.gz");
+    // A file in place of the program, which would take a while to be packed; another time makes another archive.
     let packed = |arch: &str| {
-        format!(
-            "archives.write(Path('{out}/{}'), [('orders-operator', b'{arch}', 0o755), ('LICENSE', b'', 0o644)], 0)",
-            archive(arch)
-        )
+        let time = arch.len() + usize::from(arch == "arm64");
+        format!("archives.write(Path('{out}/{}'), plugin.files(Path('Cargo.toml')), {time})", archive(arch))
     };
     let written = format!("plugin.write(Path('{out}'), '{version}', 'https://downloads.example/here/')");
     let digests =
@@ -178,6 +177,9 @@ fn krew_finds_in_the_manifest_what_the_archives_have() {
     );
     let made = of_origin(&format!("[{}, {}, {written}, {digests}]", packed("amd64"), packed("arm64")), None);
     let manifest = yaml_documents(&std::fs::read_to_string(folder.join("osvc.yaml")).unwrap()).remove(0);
+    let listed =
+        Command::new("tar").args(["-tvzf", &archive("arm64")]).current_dir(&folder).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(manifest["apiVersion"], "krew.googlecontainertools.github.com/v1alpha2");
     assert_eq!((&manifest["kind"], &manifest["metadata"]["name"]), (&json!("Plugin"), &json!("osvc")));
@@ -191,8 +193,19 @@ fn krew_finds_in_the_manifest_what_the_archives_have() {
         assert_eq!(&platform["sha256"], digest);
         assert_eq!(platform["bin"], "orders-operator");
         let from: Vec<_> = platform["files"].as_array().unwrap().iter().map(|file| &file["from"]).collect();
-        assert_eq!(from, ["orders-operator", "LICENSE"]);
+        assert_eq!(from, ["orders-operator", "kubectl_complete-osvc", "LICENSE"]);
+        for file in from {
+            let suffix = format!(" {}", file.as_str().unwrap());
+            let line = listed
+                .lines()
+                .find(|line| line.ends_with(&suffix))
+                .unwrap_or_else(|| panic!("{file}: {listed}"));
+            assert_eq!(line.starts_with("-rwxr-xr-x "), file != "LICENSE", "{line}");
+        }
     }
+    // What krew does not install, it tells how to.
+    let told = manifest["spec"]["caveats"].as_str().unwrap();
+    assert!(told.contains(&format!("/store/osvc/v{version}/kubectl_complete-osvc")), "{told}");
 }
 
 fn crd() -> Value {
