@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import time
-import urllib.error
 import urllib.request
 
 from bedlib.report import BedError, log_tail
@@ -32,8 +31,8 @@ class Processes:
         deadline, answer = time.monotonic() + seconds, "none"
         while time.monotonic() < deadline and self.children[name].poll() is None:
             try:
-                with urllib.request.urlopen(url, timeout=5):
-                    return
+                read(url)
+                return
             except OSError as error:
                 answer = error
             time.sleep(0.1)
@@ -41,6 +40,12 @@ class Processes:
 
     def stop(self):
         signal_and_wait([child.pid for child in self.children.values() if child.poll() is None])
+
+
+def read(url):
+    """A page."""
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read()
 
 
 def kubectl(*words, objects=None):

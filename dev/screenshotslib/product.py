@@ -9,7 +9,7 @@ import secrets
 
 from bedlib import tools
 
-from .processes import kubectl
+from .processes import kubectl, read
 
 OPERATOR = "orders-operator"
 JWT_KEY = "a-key-of-the-screenshots"
@@ -26,24 +26,21 @@ class Product:
     def __init__(self, processes, program):
         self.processes, self.program = processes, program
         self.run = secrets.token_hex(3)
-        self.targets = []
+        self.targets, self.commands = [], {}
         # The API of each pod, by namespace.
         self.apis = {namespace: [] for namespace in SERVICES}
         self.way = Way(os.environ["MONGO_URI"].split("//")[1].split("/")[0])
-
-    def namespace(self, name):
-        """The name in the cluster, which others use too."""
-        return f"{name}-{self.run}"
 
     def mongo_uri(self, namespace):
         return f"mongodb://{self.way.address if namespace == LOST else self.way.server}/"
 
     async def start(self):
         await self.way.open()
-        watched = [self.namespace(name) for name in SERVICES]
+        watched = list(SERVICES)
         kubectl("apply", "--server-side", "-f", str(tools.DEV.parent / "crds/ordersservices.yaml"))
+        kubectl("delete", "namespace", "--ignore-not-found", *watched, OPERATOR)
         kubectl("apply", "-f", "-", objects=[
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in [*watched, self.namespace(OPERATOR)]])
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in [*watched, OPERATOR]])
         port = self.processes.port()
         self.nats = f"nats://127.0.0.1:{port}"
         kubectl("apply", "-f", "-", objects=[each for name in SERVICES for each in self.objects(name)])
@@ -53,7 +50,7 @@ class Product:
             for part in ("controller", "sweeper"):
                 more = ["--default-image", "registry.example/orders-operator:0.2.0"] if part == "controller" else []
                 self.start_part(part, f"orders-operator-{number}", *more, "--namespace", ",".join(watched),
-                                "--lease-namespace", self.namespace(OPERATOR), KUBECONFIG=os.environ["KUBECONFIG"])
+                                "--lease-namespace", OPERATOR, KUBECONFIG=os.environ["KUBECONFIG"])
         for namespace, pods in SERVICES.items():
             for number in range(1, pods + 1):
                 self.start_api(namespace, f"orders-{number}")
@@ -61,8 +58,19 @@ class Product:
     def start_part(self, part, pod, *more, **environment):
         port = self.processes.port()
         name = f"{pod}-{part}"
-        self.processes.start(name, self.program, part, "--listen-address", "127.0.0.1", "--admin-port", port, *more, env=environment)
+        command = [self.program, part, "--listen-address", "127.0.0.1", "--admin-port", port, *more]
+        self.commands[name] = (command, environment, f"http://127.0.0.1:{port}/metrics")
+        self.processes.start(name, *command, env=environment)
         self.watch(name, port, job=OPERATOR, namespace=OPERATOR, pod=pod, container=part)
+
+    async def lose_leader(self):
+        """Kills the controller that leads; after some time it is started again."""
+        for name, (command, environment, page) in self.commands.items():
+            if b"orders_operator_controller_leading 1" in await asyncio.to_thread(read, page):
+                self.processes.children[name].kill()
+                await asyncio.sleep(20)
+                self.processes.start(name, *command, env=environment)
+                return
 
     def start_api(self, namespace, pod):
         port, admin = self.processes.port(), self.processes.port()
@@ -80,7 +88,8 @@ class Product:
         self.targets.append((f"127.0.0.1:{port}", labels))
 
     def database(self, namespace):
-        return f"{namespace}-{self.run}"
+        """The database, whose server others use too."""
+        return f"orders-{namespace}-{self.run}"
 
     @staticmethod
     def subject(namespace, name):
@@ -88,11 +97,9 @@ class Product:
         return name if namespace == "ticketing" else f"{namespace}:{name}"
 
     def objects(self, name):
-        namespace = self.namespace(name)
-
         def secret(of, key, value):
             data = {key: base64.b64encode(value.encode()).decode()}
-            return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": of, "namespace": namespace}, "data": data}
+            return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": of, "namespace": name}, "data": data}
 
         spec = {
             "replicas": 0, "auth": {"jwtSecretRef": {"name": "jwt-secret"}}, "expiration": {"windowSeconds": WINDOW},
@@ -104,13 +111,13 @@ class Product:
             # Somebody has forgotten a Secret.
             services.append(("orders-next", spec | {"auth": {"jwtSecretRef": {"name": "next-secret"}}, "ingress": {"hosts": ["next.example"]}}))
         return [secret("jwt-secret", "JWT_KEY", JWT_KEY), secret("orders-mongo", "MONGO_URI", self.mongo_uri(name)), *(
-            {"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": {"name": of, "namespace": namespace}, "spec": spec}
+            {"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": {"name": of, "namespace": name}, "spec": spec}
             for of, spec in services)]
 
     async def remove(self):
         self.processes.stop()
         await self.way.close()
-        kubectl("delete", "namespace", "--wait=false", *(self.namespace(name) for name in [*SERVICES, OPERATOR]))
+        kubectl("delete", "namespace", "--wait=false", *SERVICES, OPERATOR)
 
 
 SUBJECTS = ("ticket:created", "ticket:updated", "payment:created", "order:created", "order:cancelled", "order:completed", "payment:refused")

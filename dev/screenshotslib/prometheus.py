@@ -9,8 +9,9 @@ from bedlib.alerts import rules
 from bedlib.report import BedError
 
 INTERVAL = 5
-# Debian's program finds its pages in one place only: there this process sees those that were laid out.
-START = 'mount --bind "$0/usr/share" /usr/share && exec "$0/usr/bin/prometheus" "$@"'
+# Debian's program finds its pages in one place only: there this process sees those that were laid out. And what its pages say of
+# files is the same whenever pictures are taken.
+START = 'mount --bind "$1" /mnt && mount --bind "$0/usr/share" /usr/share && shift && exec "$0/usr/bin/prometheus" "$@"'
 
 
 class Prometheus:
@@ -34,8 +35,8 @@ class Prometheus:
                     for address, labels in self.targets if labels["job"] == job]}
                 for job in jobs]}))
         self.processes.start(
-            "prometheus", "unshare", "--mount", "--propagation", "private", "sh", "-c", START, tools.debian_files("prometheus"),
-            f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/prometheus", f"--web.listen-address={self.url[7:]}")
+            "prometheus", "unshare", "--mount", "--propagation", "private", "sh", "-c", START, tools.debian_files("prometheus"), folder,
+            "--config.file=/mnt/prometheus.yaml", "--storage.tsdb.path=/mnt/prometheus", f"--web.listen-address={self.url[7:]}")
         self.processes.wait_for_page("prometheus", f"{self.url}/-/ready")
 
     def ask(self, path, **query):
