@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 4 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper generate image release down clean
+.PHONY: help demo test test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -108,6 +108,9 @@ chaos-events: ## Kill, freeze and restart what carries events, and judge what wa
 	  for seed in $(or $(SEED),1 2 3); do \
 	    CHAOS_SEED=$$seed CHAOS_SECONDS=$(or $(SECONDS),600) $(BED) exec -- dev/locked \
 	      cargo test --locked --test it -- chaos::events::on_$$broker --nocapture || exit 1; done; done
+
+screenshots: ## Take the pictures of docs/monitoring.md anew, by a real Prometheus that looks at the product for some minutes; as root
+	@$(BED) up api mongo && $(BED) exec -- dev/locked sh -c 'cargo build --locked && exec dev/screenshots'
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, docs/openapi.json, what is made of the chart's values, and the book's reference
 	dev/locked cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml

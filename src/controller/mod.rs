@@ -55,8 +55,10 @@ mod upgrades;
 mod watches;
 
 pub use args::{ControllerArgs, HostPolicy};
+pub use children::httproute::HTTPRoute;
+pub use claims::registry::is_default_class;
 pub use reconcile::{
     dereference::{NeededKey, needed_keys},
-    pods::selector as pod_selector,
+    pods::{is_starting, selector as pod_selector},
 };
 pub use run::{ControllerError, run};

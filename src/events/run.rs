@@ -66,8 +66,11 @@ async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, stop: &Canc
     while !stop.is_cancelled() {
         attempts.begin();
         let result = connected(store, settings, metrics, &holder, stop).await;
-        metrics.connected(false);
         metrics.leads(false);
+        // Of the broker the failure of a database says nothing; the next attempt does.
+        if matches!(result, Ok(()) | Err(RelayError::Broker(_))) {
+            metrics.connected(false);
+        }
         let Err(error) = result else { return };
         let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());

@@ -1,6 +1,7 @@
 //! What `render` would say of a part of an OrdersService: so nothing is written that it refuses, and what it says of a
 //! part is what is told.
 
+use kube::Resource;
 use serde_json::{Value, json};
 
 use crate::{controller::render, crd::OrdersService};
@@ -26,7 +27,8 @@ pub(super) fn of_port(port: i32) -> Vec<String> {
 /// What is wrong with this spec.
 pub(super) fn of(spec: Value) -> Vec<String> {
     of_object(json!({
-        "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": {"name": "orders"}, "spec": spec,
+        "apiVersion": OrdersService::api_version(&()), "kind": OrdersService::kind(&()),
+        "metadata": {"name": "orders"}, "spec": spec,
     }))
 }
 

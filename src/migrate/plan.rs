@@ -5,6 +5,7 @@ use std::{
     iter,
 };
 
+use kube::Resource;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     system::{System, SystemError, carries_routes},
     workload,
 };
+use crate::crd::OrdersService;
 
 /// What the command line says of a translation.
 #[derive(Clone, Debug, Default)]
@@ -123,7 +125,7 @@ pub(super) fn migrate(
     let mut metadata = Map::from_iter([("name".to_owned(), json!(name))]);
     metadata.extend(system.namespace.clone().map(|namespace| ("namespace".to_owned(), json!(namespace))));
     let service = json!({
-        "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService", "metadata": metadata, "spec": spec,
+        "apiVersion": OrdersService::api_version(&()), "kind": OrdersService::kind(&()), "metadata": metadata, "spec": spec,
     });
     for problem in judge::of_whole(&service) {
         let told = format!("cannot be applied as it is: {problem}");

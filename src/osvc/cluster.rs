@@ -54,7 +54,8 @@ pub(super) struct Cluster {
     pub(super) client: Client,
     /// The namespace that is named, or else that of the kubeconfig.
     pub(super) namespace: String,
-    patience: Duration,
+    /// How long an answer may take.
+    pub(super) patience: Duration,
 }
 
 impl Cluster {
@@ -70,8 +71,9 @@ impl Cluster {
                 Some(args.as_groups.clone()).filter(|groups| !groups.is_empty());
         }
         let patience = Duration::from_secs(args.request_timeout.into());
-        config.connect_timeout = Some(patience);
-        config.read_timeout = Some(patience);
+        // Later than the deadline of `ask`, which says more.
+        let at_last = Some(patience + Duration::from_secs(2));
+        (config.connect_timeout, config.read_timeout) = (at_last, at_last);
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| OsvcError::Client(unusable(&error)))?;
         Ok(Self { client, namespace, patience })

@@ -1,14 +1,10 @@
 //! Colours, on a terminal only; and the escaping of what others wrote, wherever it is printed.
 
-use std::{
-    borrow::Cow,
-    env,
-    io::{self, IsTerminal},
-};
+use std::{borrow::Cow, io};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::runtime::Escape;
+use crate::runtime::{Escape, has_colours};
 
 /// How text is painted.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +15,7 @@ pub(super) struct Paint {
 impl Paint {
     /// With colours if the standard output is a terminal, unless `NO_COLOR` says otherwise.
     pub(super) fn of_stdout() -> Self {
-        let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { coloured: io::stdout().is_terminal() && !refused }
+        Self { coloured: has_colours(&io::stdout()) }
     }
 
     /// What is well.

@@ -4,12 +4,15 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::{
     Api,
     api::{DynamicObject, ListParams},
-    core::{ApiResource, GroupVersionKind},
+    core::ApiResource,
 };
 use serde_json::{Value, json};
 
 use super::{cluster::Cluster, error::AskError};
-use crate::{controller::render::ClusterObjects, crd::OrdersService};
+use crate::{
+    controller::{HTTPRoute, render::ClusterObjects},
+    crd::OrdersService,
+};
 
 /// The objects, and what is not known of them.
 pub(super) struct Gathered {
@@ -29,9 +32,8 @@ pub(super) async fn gather(cluster: &Cluster, namespace: Option<&str>) -> Result
         list(cluster, &ApiResource::erase::<OrdersService>(&()), "OrdersServices", namespace).await?;
     let ingress = ApiResource::erase::<Ingress>(&());
     let ingresses = list(cluster, &ingress, "Ingresses", namespace).await;
-    let http_route = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute");
-    let http_routes = match list(cluster, &ApiResource::from_gvk(&http_route), "HTTPRoutes", namespace).await
-    {
+    let http_route = ApiResource::erase::<HTTPRoute>(&());
+    let http_routes = match list(cluster, &http_route, "HTTPRoutes", namespace).await {
         // There is no Gateway API.
         Err(AskError::NotFound(_)) => Ok(Vec::new()),
         listed => listed,

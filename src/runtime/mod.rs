@@ -10,6 +10,7 @@
 //! process_stats  what every process says of itself on /metrics
 //! telemetry      logs, and whether there are traces
 //! log_writer     writes log lines without ever waiting for whoever reads them
+//! colour         whether what is printed has colours
 //! escape         escapes control characters in what is logged and printed
 //! traces         OpenTelemetry spans and their export
 //! lease          leader election
@@ -31,6 +32,7 @@ mod backoff;
 pub mod cache_sync;
 mod causes;
 pub mod client;
+mod colour;
 mod escape;
 pub mod events;
 mod hex;
@@ -52,6 +54,7 @@ pub mod watch;
 
 pub use backoff::exponential;
 pub use causes::with_causes;
+pub use colour::has_colours;
 pub use escape::Escape;
 pub use hex::hex;
 pub use nats_subject::is_nats_subject;

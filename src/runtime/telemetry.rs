@@ -1,8 +1,7 @@
 //! Logs to standard error, as text or as JSON, and traces if an endpoint is configured.
 
 use std::{
-    io::{self, IsTerminal},
-    panic,
+    io, panic,
     path::PathBuf,
     sync::{LazyLock, OnceLock},
     time::Duration,
@@ -23,6 +22,7 @@ use tracing_subscriber::{
 };
 
 use super::{
+    colour::has_colours,
     escape::Escape,
     log_writer::LogWriter,
     traces::{self, Traces},
@@ -103,7 +103,7 @@ pub fn init(args: &LogArgs, service: &'static str) -> io::Result<Option<Traces>>
     // driver, at `debug` with the password.
     let unwanted = |target: &str| target == traces::TARGET || target.starts_with("fast_socks5");
     let filter = filter.and(filter_fn(move |metadata| !unwanted(metadata.target())));
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = has_colours(&io::stderr());
     let escape = match args.log_format {
         LogFormat::Text if colour => Escape::ColouredText,
         LogFormat::Text => Escape::Text,

@@ -41,7 +41,7 @@ mod wanted;
 
 pub use args::SweeperArgs;
 pub use error::SweeperError;
-pub use once::run_one;
+pub use once::{One, run_one};
 
 /// Runs the sweeper: until SIGTERM or SIGINT, or with `--once` or `--dry-run` until nothing is due, and then with a
 /// summary on standard output.

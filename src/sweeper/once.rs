@@ -42,20 +42,37 @@ pub async fn run(args: &SweeperArgs) -> Result<(), SweeperError> {
     process_all(targets, unresolved, args.dry_run).await
 }
 
-/// The same for the database of one OrdersService. Others of its namespace may share the database, so they are read too: the
-/// most cautious of their settings holds.
+/// The OrdersService whose database is swept.
+#[derive(Clone, Copy, Debug)]
+pub struct One<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// How long the API server may take for each Secret.
+    pub call_timeout: Duration,
+}
+
+/// The same for the database of one OrdersService. Others of its namespace may share the database, so `services` are all that
+/// there are: the most cautious of their settings holds.
 ///
 /// # Errors
 /// When there is no such resource, or it is being deleted, or its database could not be swept.
-pub async fn run_one(client: Client, namespace: &str, name: &str, dry_run: bool) -> Result<(), SweeperError> {
-    let services = services(&client, Some(namespace)).await?;
+pub async fn run_one(
+    client: Client,
+    services: Vec<DeserializeGuard<OrdersService>>,
+    one: &One<'_>,
+    dry_run: bool,
+) -> Result<(), SweeperError> {
+    let One { namespace, name, call_timeout } = *one;
+    let services: Vec<_> = services.into_iter().map(Arc::new).collect();
     let key = format!("{namespace}/{name}");
     let found = services.iter().find(|guarded| guarded.name_any() == name);
     let service = found.ok_or_else(|| SweeperError::NoSuchService(key.clone()))?;
     if let Err(error) = &service.0 {
         return Err(SweeperError::Unreadable(key, error.error.clone()));
     }
-    let mut resolver = Resolver::new(client);
+    let mut resolver = Resolver::new(client).with_call_timeout(call_timeout);
     let mut targets: Vec<_> = resolver.resolve(&services, |_| false).await.into_values().collect();
     targets.retain(|target| target.resources.contains(&key));
     let mut unresolved = unresolved(&services, &resolver);

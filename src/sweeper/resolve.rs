@@ -22,7 +22,7 @@ use crate::{
     runtime::secret_cache::{NamespacedName, SecretCache},
 };
 
-/// The longest that one call to the API server may take.
+/// The longest that one call to the API server may take, unless someone wants it otherwise.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest that all calls of one round may take: an API server that hangs must not block the loop.
@@ -48,6 +48,7 @@ pub struct Resolver {
     secrets: SecretCache<ReadSecret>,
     /// By namespace/name.
     resources: HashMap<String, Resolution>,
+    call_timeout: Duration,
 }
 
 /// UID and generation of a resource: as long as they stay the same, so does its spec.
@@ -106,7 +107,13 @@ impl Resolution {
 impl Resolver {
     /// A resolver that has read nothing yet.
     pub fn new(client: Client) -> Self {
-        Self { client, secrets: SecretCache::new(FRESH), resources: HashMap::new() }
+        let (secrets, resources) = (SecretCache::new(FRESH), HashMap::new());
+        Self { client, secrets, resources, call_timeout: CALL_TIMEOUT }
+    }
+
+    /// The same, with another limit of one call to the API server.
+    pub fn with_call_timeout(self, call_timeout: Duration) -> Self {
+        Self { call_timeout, ..self }
     }
 
     /// The targets of `services`. A resource that cannot be resolved keeps its last target, is
@@ -147,14 +154,16 @@ impl Resolver {
             .collect();
         let to_read: HashSet<_> =
             outdated.iter().flat_map(|(_, service)| secrets_of(service)).map(|(secret, _)| secret).collect();
-        let deadline = now + ROUND_TIMEOUT;
+        let (call_timeout, deadline) = (self.call_timeout, now + ROUND_TIMEOUT.max(self.call_timeout));
         let read: ReadSecrets = stream::iter(to_read)
             .map(|secret| {
                 let (client, secrets) = (&self.client, &self.secrets);
                 let (keys, since) = (wanted.get(&secret).map(|(keys, _)| keys), since(&secret));
                 async move {
-                    let read =
-                        async { Ok::<_, Infallible>(read_secret(client, &secret, keys, deadline).await) };
+                    let read = async {
+                        let until = deadline.min(Instant::now() + call_timeout);
+                        Ok::<_, Infallible>(read_secret(client, &secret, keys, until).await)
+                    };
                     let Ok(cached) = secrets.get(&secret.0, &secret.1, since, read).await;
                     (secret, cached.value)
                 }
@@ -227,7 +236,7 @@ async fn read_secret(
     deadline: Instant,
 ) -> ReadSecret {
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
-    let secret = timeout_at(deadline.min(Instant::now() + CALL_TIMEOUT), secrets.get_opt(name))
+    let secret = timeout_at(deadline, secrets.get_opt(name))
         .await
         .map_err(|_| "the API server did not answer in time".to_owned())?
         .map_err(|error| error.to_string())?;
@@ -240,7 +249,7 @@ async fn read_secret(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{future::pending, sync::Mutex};
 
     use hyper::{Request, Response, StatusCode};
     use kube::client::Body;
@@ -264,7 +273,12 @@ mod tests {
             let server = self.clone();
             let answer = move |request: Request<Body>| {
                 let server = server.clone();
-                async move { Ok::<_, Infallible>(server.answer(request.uri().path())) }
+                async move {
+                    if request.uri().path().ends_with("/silent") {
+                        pending::<()>().await;
+                    }
+                    Ok::<_, Infallible>(server.answer(request.uri().path()))
+                }
             };
             Resolver::new(Client::new(tower::service_fn(answer), "default"))
         }
@@ -364,6 +378,23 @@ mod tests {
         advance(FRESH).await;
         assert_eq!(databases(&resolver.resolve(&services, |_| false).await), ["a", "b"]);
         assert!(resolver.target_of("shop/x").is_some_and(|target| target.is_ok()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_is_waited_for_as_long_as_whoever_asks_wants_and_no_longer() {
+        let services = [service("x", "silent", "A")];
+        for (asked, seconds) in [(None, 10), (Some(2), 2), (Some(90), 90)] {
+            let resolver = ApiServer::default().resolver();
+            let mut resolver = match asked {
+                Some(seconds) => resolver.with_call_timeout(Duration::from_secs(seconds)),
+                None => resolver,
+            };
+            let begun = Instant::now();
+            assert!(resolver.resolve(&services, |_| false).await.is_empty());
+            assert_eq!(begun.elapsed().as_secs(), seconds);
+            let why = resolver.target_of("shop/x").unwrap().unwrap_err();
+            assert!(why.message.contains("in time"), "{}", why.message);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     api_process::Process,
     cluster::{TestNamespace, chart, eventually, root, yaml_documents},
+    events::{System, leader},
     fault_proxy::{Fault, FaultProxy},
     mongo::{TestDatabase, answer, cookie},
     packaging::monitoring,
@@ -226,6 +227,26 @@ async fn the_metrics_of_the_controller_that_panels_and_alerts_name_are_on_its_pa
     })
     .await;
     namespace.remove().await;
+}
+
+/// Two alerts that lead to different things: the broker is away, and nobody publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_not_taken_for_a_broker_that_is() {
+    let system = System::new().await;
+    let proxy = FaultProxy::start().await;
+    let pod = system.pod_by(&proxy.uri);
+    pod.wait_until_ready(true).await;
+    leader(&[&pod]).await;
+    drop(proxy);
+    let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<u64>().ok());
+    eventually("publishing has failed again and again", || async {
+        let page = pod.metrics().await;
+        assert!(page.contains("\norders_events_connected 1\n"), "{page}");
+        let failures = page.lines().filter(|line| line.starts_with("orders_events_failures_total{"));
+        (failures.filter_map(value).sum::<u64>() >= 3).then_some(())
+    })
+    .await;
+    assert_eq!(pod.metric("orders_events_has_leader").await, 0);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
 use orders_operator::crd::ConditionType::*;
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
+use tokio::{net::TcpListener, task::spawn_blocking};
 
 use crate::{
     bed::setting,
@@ -320,6 +320,29 @@ async fn a_sweep_is_of_one_database_and_a_dry_run_only_counts() {
     let by_operator = osvc(&account, &["sweep", "other", "--dry-run", "-n", &namespace.name]).await;
     by_operator.says(0, &["1 order due in 1 database, 0 failed"]);
     namespace.remove().await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_does_not_answer_is_waited_for_as_long_as_is_asked() {
+    // It accepts connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let file = std::env::temp_dir().join(format!("orders-operator-silent-{}", fastrand::u64(..)));
+    let kubeconfig = file.display().to_string();
+    let cluster =
+        json!({"name": "c", "cluster": {"server": format!("http://{}", silent.local_addr().unwrap())}});
+    let context = json!({"name": "c", "context": {"cluster": "c", "user": "u"}});
+    let user = json!({"name": "u", "user": {}});
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [cluster], "contexts": [context], "users": [user],
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    for command in [&["status", "orders"], &["sweep", "orders"]] {
+        let told = osvc(&kubeconfig, &[&command[..], &["--request-timeout", "2"]].concat()).await;
+        let expected = "no answer within 2 s; --request-timeout allows more";
+        assert!(told.code == Some(1) && told.err.contains(expected), "{command:?}: {}", told.err);
+    }
+    std::fs::remove_file(file).unwrap();
 }
 
 #[tokio::test]

@@ -8,9 +8,6 @@ use serde_json::json;
 
 use crate::crd::ParentRef;
 
-/// The API group of Gateways and HTTPRoutes.
-pub const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
-
 /// The most rules that one HTTPRoute may have.
 pub const MAX_RULES: usize = 16;
 

@@ -14,6 +14,7 @@ use k8s_openapi::{
     api::networking::v1::{HTTPIngressPath, Ingress, IngressRule},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use kube::Resource;
 
 use super::{
     annotations,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     controller::children::{
-        httproute::{GATEWAY_API_GROUP, HTTPRoute, HTTPRouteMatch, HTTPRouteRule, ParentReference},
+        httproute::{HTTPRoute, HTTPRouteMatch, HTTPRouteRule, ParentReference},
         owner::Owner,
         partial::Partial,
     },
@@ -271,7 +272,7 @@ pub fn of_http_route(route: &Partial<HTTPRoute>) -> Claims {
 
 /// Whether a route is attached to a Gateway, and not to a Service, as in a mesh.
 fn is_gateway(parent: &ParentReference) -> bool {
-    (parent.group.is_empty() || parent.group == GATEWAY_API_GROUP)
+    (parent.group.is_empty() || parent.group == HTTPRoute::group(&()))
         && (parent.kind.is_empty() || parent.kind == "Gateway")
 }
 

@@ -29,6 +29,12 @@ use crate::{
 /// Marks the class of Ingresses that name none.
 const DEFAULT_CLASS_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
 
+/// Whether Ingresses that name no class are of this one; if several are marked so, of the newest.
+pub fn is_default_class(class: &IngressClass) -> bool {
+    let annotations = class.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(DEFAULT_CLASS_ANNOTATION)).is_some_and(|mark| mark == "true")
+}
+
 /// All claims. Clones share one state.
 #[derive(Clone)]
 pub struct ClaimRegistry(Arc<Mutex<State>>);
@@ -253,8 +259,7 @@ impl IngressClasses {
 impl Index<IngressClass> for IngressClasses {
     fn apply(&mut self, class: &IngressClass) -> Vec<ObjectKey> {
         let metadata = &class.metadata;
-        let mark = metadata.annotations.as_ref().and_then(|all| all.get(DEFAULT_CLASS_ANNOTATION));
-        let default_since = mark.is_some_and(|mark| mark == "true").then(|| created(metadata));
+        let default_since = is_default_class(class).then(|| created(metadata));
         let controller = class.spec.as_ref().and_then(|spec| spec.controller.as_deref());
         let controller = IngressController::of_class(controller.unwrap_or_default());
         self.change(|classes| {

@@ -117,7 +117,7 @@ fn of_container(pod: &str, container: &ContainerStatus, now: Timestamp) -> Optio
                 ),
             ),
         )),
-        "ContainerCreating" | "PodInitializing" => None,
+        reason if is_starting(reason) => None,
         _ => Some((
             Severity::Waiting,
             Problem::new(
@@ -126,6 +126,11 @@ fn of_container(pod: &str, container: &ContainerStatus, now: Timestamp) -> Optio
             ),
         )),
     }
+}
+
+/// Whether a container that waits for this reason only waits for its turn.
+pub fn is_starting(reason: &str) -> bool {
+    matches!(reason, "ContainerCreating" | "PodInitializing")
 }
 
 /// What is wrong with a container that runs and is not ready: nothing, if it has only just begun.

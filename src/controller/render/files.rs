@@ -7,6 +7,7 @@ use std::{
 };
 
 use k8s_openapi::api::networking::v1::Ingress;
+use kube::Resource;
 use serde_json::Value;
 
 use super::{
@@ -96,8 +97,9 @@ pub(super) fn parse_service(
 ) -> Option<ServiceInFile> {
     let name = document["metadata"]["name"].as_str().unwrap_or("(no name)").to_owned();
     let mut problem = |text: String| problems.push(format!("{file}: OrdersService {name:?}: {text}"));
-    if document["apiVersion"] != "ticketing.dev/v1alpha1" {
-        problem(format!("apiVersion is {}: write ticketing.dev/v1alpha1", document["apiVersion"]));
+    let version = OrdersService::api_version(&());
+    if document["apiVersion"] != *version {
+        problem(format!("apiVersion is {}: write {version}", document["apiVersion"]));
         return None;
     }
     let refusals = schema::refusals(&document);

@@ -29,6 +29,7 @@ use std::{io, path::PathBuf};
 pub use alone::{problems, refused};
 pub use args::{DrawingFormat, RenderArgs};
 pub use in_cluster::{ClusterObjects, ClusterRoutes, Explained, MissingRoute, Taker};
+use kube::Resource;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -42,6 +43,7 @@ use crate::{
         claims::hosts_file::{HostsFile, HostsFileError},
         reconcile::build::{build, prepared::PreparedVisitor},
     },
+    crd::OrdersService,
     routing::{ClaimIndex, RequestTarget, RequestTargetError},
 };
 
@@ -60,7 +62,7 @@ pub enum RenderError {
     #[error("{}", .0.join("\n"))]
     Invalid(Vec<String>),
     /// The inputs have no OrdersService.
-    #[error("there is no OrdersService (ticketing.dev/v1alpha1) in {0}")]
+    #[error("there is no OrdersService ({version}) in {0}", version = OrdersService::api_version(&()))]
     Nothing(String),
     /// The hosts file cannot be used.
     #[error(transparent)]

@@ -56,13 +56,12 @@ impl<K: Child> Index<Partial<K>> for ChildFeed {
     }
 
     fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
-        if let Some(child) = self.observed.remove(K::KIND, key) {
-            return vec![child.owner.key.clone()];
-        }
-        // An object of someone else that was in the way: now the child can be created.
+        let owner = self.observed.remove(K::KIND, key).map(|child| child.owner.key.clone());
+        // What was in the way of the one of that name, such as the second Service of another: now the child can be created.
         let (name, _) = key.name().split_once('.').unwrap_or((key.name(), ""));
         let of_name = ObjectKey::new(key.namespace(), name);
-        if self.states.contains(&of_name) { vec![of_name] } else { Vec::new() }
+        let waits = owner.as_ref() != Some(&of_name) && self.states.contains(&of_name);
+        owner.into_iter().chain(waits.then_some(of_name)).collect()
     }
 
     fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
@@ -190,5 +189,8 @@ mod tests {
             feed.handle(&Event::Apply(child(name, "1", None)));
             assert_eq!(feed.handle(&Event::Delete(child(name, "2", None))), expected, "{name}");
         }
+        // It was that of another OrdersService.
+        feed.handle(&Event::Apply(child("a", "3", Some("other"))));
+        assert_eq!(feed.handle(&Event::Delete(child("a", "4", Some("other")))), keys(&["other", "a"]));
     }
 }

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
+use kube::Resource;
+
 use super::refusals::Refusals;
 use crate::controller::{
     api_server::{ApiServer, RequestError},
-    children::served::Served,
+    children::{httproute::HTTPRoute, served::Served},
     claims::registry::ClaimRegistry,
     services::OrdersServices,
     trigger::Trigger,
 };
-
-/// Group and version of the HTTPRoute.
-const GROUP_VERSION: &str = "gateway.networking.k8s.io/v1";
 
 /// How soon to check again, while an OrdersService asks for HTTPRoutes and they are not served.
 const INTERVAL: Duration = Duration::from_secs(3);
@@ -69,7 +68,8 @@ fn known(answer: &Result<bool, RequestError>, refusals: &mut Refusals) -> Option
 }
 
 async fn is_served(api: &ApiServer) -> Result<bool, RequestError> {
-    let resources = api.client.list_api_group_resources(GROUP_VERSION);
+    let version = HTTPRoute::api_version(&());
+    let resources = api.client.list_api_group_resources(&version);
     match api.read("APIResourceList", "get", resources).await {
         Ok(list) => Ok(list.resources.iter().any(|resource| resource.kind == "HTTPRoute")),
         Err(RequestError::Refused { code: 404, .. }) => Ok(false),

@@ -1,7 +1,7 @@
 //! The CRD: whether it is there, served, and that of this version.
 
 use kube::{
-    Api,
+    Api, Resource,
     api::DynamicObject,
     core::{ApiResource, GroupVersionKind},
 };
@@ -9,15 +9,12 @@ use serde_json::Value;
 
 use super::report::Group;
 use crate::{
-    crd::crd_yaml,
+    crd::{OrdersService, crd_yaml},
     osvc::{cluster::Cluster, error::AskError},
 };
 
 /// The name of the CRD.
 const NAME: &str = "ordersservices.ticketing.dev";
-
-/// The version that this program reads and writes.
-const VERSION: &str = "v1alpha1";
 
 /// How it is installed without Helm.
 const INSTALL: &str =
@@ -26,7 +23,7 @@ const INSTALL: &str =
 /// Checks the CRD; also gives whether OrdersServices can be listed.
 pub(super) async fn check(cluster: &Cluster, pre: bool) -> (Group, bool) {
     let mut group = Group::new("CustomResourceDefinition");
-    let served = format!("ticketing.dev/{VERSION}");
+    let (served, version) = (OrdersService::api_version(&()), OrdersService::version(&()));
     let kinds = cluster.client.list_api_group_resources(&served);
     let is_served = match cluster.ask("list the kinds of ticketing.dev", kinds).await {
         Ok(kinds) => kinds.resources.iter().any(|kind| kind.name == "ordersservices"),
@@ -43,7 +40,7 @@ pub(super) async fn check(cluster: &Cluster, pre: bool) -> (Group, bool) {
         Ok(None) if pre => group.ok(format!("the CRD {NAME} is not there yet: the installation brings it")),
         Ok(None) => group.failure(format!("the CRD {NAME} is not there"), INSTALL),
         Err(AskError::Forbidden(_)) if is_served => group.warning(
-            format!("OrdersServices are served as {VERSION}; whether their schema is that of this version is not known"),
+            format!("OrdersServices are served as {version}; whether their schema is that of this version is not known"),
             "you lack the right to read CRDs: have an administrator run this check",
         ),
         Err(AskError::Forbidden(_)) if pre => {
@@ -66,11 +63,12 @@ fn judge(group: &mut Group, crd: &DynamicObject, is_served: bool, pre: bool) {
         );
         return;
     }
+    let version = OrdersService::version(&());
     if !is_served {
-        group.failure(format!("the CRD {NAME} is there, and does not serve {VERSION}"), INSTALL);
+        group.failure(format!("the CRD {NAME} is there, and does not serve {version}"), INSTALL);
         return;
     }
-    group.ok(format!("the CRD {NAME} is established, and serves {VERSION}"));
+    group.ok(format!("the CRD {NAME} is established, and serves {version}"));
     let label = |name: &str| crd.metadata.labels.as_ref().and_then(|labels| labels.get(name));
     let annotation =
         |name: &str| crd.metadata.annotations.as_ref().and_then(|annotations| annotations.get(name));
@@ -102,7 +100,7 @@ fn judge(group: &mut Group, crd: &DynamicObject, is_served: bool, pre: bool) {
 /// The schema of the version that this program reads.
 fn schema(crd: &Value) -> Option<&Value> {
     let versions = crd["spec"]["versions"].as_array()?;
-    let version = versions.iter().find(|version| version["name"] == VERSION)?;
+    let version = versions.iter().find(|version| version["name"] == *OrdersService::version(&()))?;
     version.get("schema")
 }
 

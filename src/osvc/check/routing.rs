@@ -1,13 +1,13 @@
 //! What serves routes: the IngressClasses, and the Gateway API.
 
 use k8s_openapi::api::networking::v1::IngressClass;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{Api, Resource, ResourceExt, api::ListParams};
 
 use super::report::Group;
-use crate::osvc::{cluster::Cluster, error::AskError};
-
-/// Marks the class of Ingresses that name none.
-const DEFAULT_CLASS_ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
+use crate::{
+    controller::{HTTPRoute, is_default_class},
+    osvc::{cluster::Cluster, error::AskError},
+};
 
 /// What serves routes, as far as it is known.
 pub(super) struct Routing {
@@ -27,12 +27,9 @@ pub(super) async fn check(cluster: &Cluster) -> (Group, Routing) {
     let mut routing = Routing { classes: None, has_default: false, has_gateways: None };
     match listed {
         Ok(classes) => {
-            let is_default = |class: &IngressClass| {
-                class.annotations().get(DEFAULT_CLASS_ANNOTATION).is_some_and(|mark| mark == "true")
-            };
-            routing.has_default = classes.iter().any(is_default);
+            routing.has_default = classes.iter().any(is_default_class);
             let shown = |class: &IngressClass| {
-                format!("{}{}", class.name_any(), if is_default(class) { " (the default)" } else { "" })
+                format!("{}{}", class.name_any(), if is_default_class(class) { " (the default)" } else { "" })
             };
             let all: Vec<_> = classes.iter().map(shown).collect();
             if all.is_empty() {
@@ -47,11 +44,12 @@ pub(super) async fn check(cluster: &Cluster) -> (Group, Routing) {
         }
         Err(error) => group.unasked(&error),
     }
-    let kinds = cluster.client.list_api_group_resources("gateway.networking.k8s.io/v1");
+    let gateway_api = HTTPRoute::api_version(&());
+    let kinds = cluster.client.list_api_group_resources(&gateway_api);
     match cluster.ask("list the kinds of the Gateway API", kinds).await {
         Ok(kinds) if kinds.resources.iter().any(|kind| kind.name == "httproutes") => {
             routing.has_gateways = Some(true);
-            group.ok("the Gateway API is served (gateway.networking.k8s.io/v1)");
+            group.ok(format!("the Gateway API is served ({gateway_api})"));
         }
         Ok(_) | Err(AskError::NotFound(_)) => {
             routing.has_gateways = Some(false);

@@ -1,7 +1,7 @@
 //! Reads an OrdersService and what is around it.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{Api, Resource, ResourceExt, api::ListParams};
 
 use super::report::{PodView, Report};
 use crate::{
@@ -23,7 +23,8 @@ pub(super) async fn service(cluster: &Cluster, name: &str) -> Result<OrdersServi
     let api = Api::<OrdersService>::namespaced(cluster.client.clone(), namespace);
     match cluster.ask(&format!("read OrdersService {namespace}/{name}"), api.get(name)).await {
         Err(AskError::NotFound(_)) => {
-            let known = cluster.client.list_api_group_resources("ticketing.dev/v1alpha1");
+            let version = OrdersService::api_version(&());
+            let known = cluster.client.list_api_group_resources(&version);
             Err(match cluster.ask("list the kinds of ticketing.dev", known).await {
                 Err(AskError::NotFound(_)) => OsvcError::NoSuchKind,
                 _ => OsvcError::NoSuchService { namespace: namespace.clone(), name: name.to_owned() },

@@ -1,14 +1,14 @@
 //! What is told of an OrdersService.
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Pod},
+    api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod, PodStatus},
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::{
-    controller::render::MissingRoute,
+    controller::{is_starting, render::MissingRoute},
     crd::{
         API_CONTAINER, ConditionType, EventsSpec, ExpiryStatus, OrdersService, RenderedRoute, find_condition,
         is_true,
@@ -190,10 +190,7 @@ impl From<&Pod> for PodView {
             phase,
             restarts: containers.iter().map(|container| container.restart_count).sum(),
             image: image.and_then(|container| container.image.clone()).unwrap_or_default(),
-            waits: containers
-                .iter()
-                .find_map(|container| waits(container))
-                .or(unscheduled.and_then(|of| of.message.clone())),
+            waits: keeps_waiting(&status).or(unscheduled.and_then(|of| of.message.clone())),
             // What the orders API has said is mostly why the pod does not run, whatever is beside it.
             last_words: containers
                 .iter()
@@ -204,11 +201,36 @@ impl From<&Pod> for PodView {
     }
 }
 
-fn waits(container: &ContainerStatus) -> Option<String> {
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref().unwrap_or("it does not say why");
-    let words = waiting.message.as_deref().map_or_else(String::new, |message| format!(": {message}"));
-    Some(format!("{}: {reason}{words}", container.name))
+/// What keeps a pod from running: a container that cannot start, or else one before the API that does not end, or else one that
+/// has yet to start. All that are behind the one that is to blame wait for their turn.
+fn keeps_waiting(status: &PodStatus) -> Option<String> {
+    let first = || status.init_container_statuses.iter().flatten();
+    let waiting: Vec<_> = first()
+        .chain(status.container_statuses.iter().flatten())
+        .filter_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))
+        .collect();
+    let only_starts = |state: &ContainerStateWaiting| state.reason.as_deref().is_some_and(is_starting);
+    if let Some((container, state)) = waiting.iter().find(|(_, state)| !only_starts(state)) {
+        return Some(waits(container, state));
+    }
+    let (next, state) = waiting.first()?;
+    let runs =
+        |of: &&ContainerStatus| !of.ready && of.state.as_ref().is_some_and(|state| state.running.is_some());
+    Some(match first().find(runs) {
+        Some(running) => {
+            format!(
+                "{}: it has not ended, or as a sidecar is not ready, and {} waits for it",
+                running.name, next.name
+            )
+        }
+        None => waits(next, state),
+    })
+}
+
+fn waits(container: &ContainerStatus, state: &ContainerStateWaiting) -> String {
+    let reason = state.reason.as_deref().unwrap_or("it does not say why");
+    let words = state.message.as_deref().map_or_else(String::new, |message| format!(": {message}"));
+    format!("{}: {reason}{words}", container.name)
 }
 
 /// How a container ended: one that does not run again, or else the one before that which runs or waits.
@@ -272,6 +294,38 @@ mod tests {
         never.status = None;
         let report = Report::of(&never);
         assert_eq!((report.ready, report.reason.as_str()), (false, "Unknown"));
+    }
+
+    #[test]
+    fn what_a_pod_waits_for_is_the_container_that_is_to_blame_and_not_those_behind_it() {
+        let told = |first: Value, api: Value| {
+            let container = |(name, state): (&str, Value)| {
+                let ready = state["terminated"]["exitCode"] == 0;
+                json!({"name": name, "image": "i", "imageID": "", "ready": ready, "restartCount": 0, "state": state})
+            };
+            let behind = json!({"waiting": {"reason": "PodInitializing"}});
+            let status = json!({
+                "initContainerStatuses": [("first", first), ("second", behind)].map(container),
+                "containerStatuses": [("a-proxy", json!({"waiting": {"reason": "ContainerCreating"}})), ("orders-api", api)].map(container),
+            });
+            let pod: Pod =
+                serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap();
+            PodView::from(&pod).waits.unwrap()
+        };
+        let behind = || json!({"waiting": {"reason": "PodInitializing"}});
+        let failing = json!({"waiting": {"reason": "ErrImagePull", "message": "no such image"}});
+        assert_eq!(told(failing, behind()), "first: ErrImagePull: no such image");
+        let running = told(json!({"running": {}}), behind());
+        assert!(
+            running.starts_with("first: it has not ended") && running.ends_with("second waits for it"),
+            "{running}"
+        );
+        // What only starts comes before it, by name.
+        let done = || json!({"terminated": {"exitCode": 0}});
+        let config =
+            json!({"waiting": {"reason": "CreateContainerConfigError", "message": "no such Secret"}});
+        assert_eq!(told(done(), config), "orders-api: CreateContainerConfigError: no such Secret");
+        assert_eq!(told(done(), behind()), "second: PodInitializing", "nothing is to blame");
     }
 
     #[test]

@@ -159,6 +159,70 @@ async fn a_second_service_keeps_a_name_once_nobody_else_has_it_and_goes_when_the
 }
 
 #[tokio::test]
+async fn of_two_that_want_a_service_of_one_name_the_later_one_is_told_who_has_it_and_gets_it_when_it_is_free()
+{
+    let namespace = TestNamespace::create("taken").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    let first = |name: Value| {
+        let mut service = namespace.service("orders", json!({"serviceName": name}));
+        service["spec"].as_object_mut().unwrap().remove("ingress");
+        service
+    };
+    namespace.apply(&first(json!("second"))).await.unwrap();
+    namespace.ready("orders").await;
+    let services = namespace.api::<Service>();
+    let before = services.get("second").await.unwrap();
+
+    // One that has the name as its own.
+    namespace.apply(&namespace.service("second", json!({}))).await.unwrap();
+    let message = namespace.condition("second", Reconciled, "False", "NotOwned").await;
+    let expected = [
+        "Service \"second\" is there already and belongs to OrdersService \"orders\"",
+        "remove spec.serviceName from OrdersService \"orders\", or give this OrdersService another name",
+    ];
+    assert!(expected.iter().all(|part| message.contains(part)), "{message}");
+    let now = services.get("second").await.unwrap();
+    assert_eq!((now.uid(), &now.spec), (before.uid(), &before.spec));
+    namespace.ready("orders").await;
+    // What is said is done.
+    namespace.apply(&first(Value::Null)).await.unwrap();
+    namespace.ready("second").await;
+    assert_ne!(services.get("second").await.unwrap().uid(), before.uid());
+
+    // And the other way round.
+    namespace.apply(&first(json!("second"))).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+    let expected = [
+        "Service \"second\" is there already and belongs to OrdersService \"second\"",
+        "write another name as spec.serviceName, or remove it",
+    ];
+    assert!(expected.iter().all(|part| message.contains(part)), "{message}");
+    namespace.api::<OrdersService>().delete("second", &DeleteParams::background()).await.unwrap();
+    namespace.ready("orders").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_second_service_that_cannot_be_made_is_called_by_its_own_name() {
+    let namespace = TestNamespace::create("refused").await;
+    namespace.secrets(MONGO).await;
+    let quota = namespace.dynamic("ResourceQuota", "v1");
+    let one = json!({"metadata": {"name": "one"}, "spec": {"hard": {"services": "1"}}});
+    quota.create(&PostParams::default(), &serde_json::from_value(one).unwrap()).await.unwrap();
+    eventually("the quota is in force", || async {
+        let quota = quota.get("one").await.unwrap();
+        (quota.data["status"]["used"]["services"] == "0").then_some(())
+    })
+    .await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({"serviceName": "orders-srv"}))).await.unwrap();
+    let message = namespace.condition("orders", Reconciled, "False", "ApplyFailed").await;
+    assert!(message.contains("cannot apply Service \"orders-srv\": a ResourceQuota"), "{message}");
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn no_kind_of_child_is_adopted_from_someone_else() {
     let namespace = TestNamespace::create("foreign").await;
     namespace.secrets(MONGO).await;

@@ -237,11 +237,11 @@ impl ChildWriter<'_> {
         let (api, name) = (self.api::<Deployment>(), self.owner.key.name());
         let kind = ChildKind::Deployment.as_str();
         let read = self.context.api.read(kind, "get", api.get_opt(name));
-        let live = read.await.map_err(|error| self.read_failed::<Deployment>(&error))?;
+        let live = read.await.map_err(|error| read_failed::<Deployment>(name, &error))?;
         if let Some(live) = live.as_ref().filter(|live| !self.may_apply(&live.metadata)) {
             return Err(self.not_owned::<Deployment>(&live.metadata));
         }
-        let apply_failed = |error: RequestError| self.write_failed::<Deployment>("apply", &error);
+        let apply_failed = |error: RequestError| write_failed::<Deployment>("apply", name, &error);
         let decision = replicas::decide(replicas, live.as_ref());
         let mut deployment = deployment.clone();
         deployment.spec.get_or_insert_default().replicas = match decision {
@@ -280,7 +280,9 @@ impl ChildWriter<'_> {
         child: &K,
         observed: Observation,
     ) -> Result<Partial<K>, Problem> {
-        let apply_failed = |error: RequestError| self.write_failed::<K>("apply", &error);
+        let id = ChildId::of::<K>(index);
+        let name = self.name(id);
+        let apply_failed = |error: RequestError| write_failed::<K>("apply", &name, &error);
         let mut child = child.clone();
         if let Observation::Present(known) = observed
             && known.owner.uid == self.owner.uid
@@ -291,9 +293,8 @@ impl ChildWriter<'_> {
                 result => return result.map_err(apply_failed),
             }
         }
-        let id = ChildId::of::<K>(index);
         let Some(_turn) = self.context.creating.begin(id.kind, self.key(id)) else {
-            let (kind, name) = (K::KIND.as_str(), self.name(id));
+            let kind = K::KIND.as_str();
             let message = format!(
                 "another OrdersService is creating {kind} {name:?} at this moment: it is tried again, and left alone then"
             );
@@ -311,7 +312,8 @@ impl ChildWriter<'_> {
     /// Server-side apply has no "only if it does not exist". So it is not forced, and if it turns out that someone else
     /// created an object of that name in the meantime, nothing of ours is left in it.
     async fn create<K: Child>(&self, index: usize, child: &mut K) -> Result<Partial<K>, Problem> {
-        let apply_failed = |error: RequestError| self.write_failed::<K>("apply", &error);
+        let name = self.name(ChildId::of::<K>(index));
+        let apply_failed = |error: RequestError| write_failed::<K>("apply", &name, &error);
         match self.patch_with(index, child, None, &PatchParams::apply(CONTROLLER_MANAGER)).await {
             Ok(response) if !response.has_other_managers => return Ok(response),
             Ok(response) => self.release::<K>(index, response.metadata.uid).await.map_err(apply_failed)?,
@@ -322,7 +324,7 @@ impl ChildWriter<'_> {
         match self.live_metadata::<K>(index).await? {
             Some(live) => Err(self.not_owned::<K>(&live)),
             None => {
-                let (kind, name) = (K::KIND.as_str(), self.owner.key.name());
+                let kind = K::KIND.as_str();
                 let message =
                     format!("cannot apply {kind} {name:?}: it was created and deleted by someone else");
                 Err(Problem::new(Reason::ApplyFailed, message))
@@ -400,7 +402,7 @@ impl ChildWriter<'_> {
                 );
                 Ok(())
             }
-            Err(error) => Err(self.write_failed::<K>("delete", &error)),
+            Err(error) => Err(write_failed::<K>("delete", name, &error)),
         }
     }
 
@@ -412,7 +414,7 @@ impl ChildWriter<'_> {
     async fn live_metadata_of<K: Child>(&self, name: &str) -> Result<Option<ObjectMeta>, Problem> {
         let api = self.api::<K>();
         let read = self.context.api.read(K::KIND.as_str(), "get", api.get_metadata_opt(name));
-        let live = read.await.map_err(|error| self.read_failed::<K>(&error))?;
+        let live = read.await.map_err(|error| read_failed::<K>(name, &error))?;
         Ok(live.map(|live| live.metadata))
     }
 
@@ -434,21 +436,6 @@ impl ChildWriter<'_> {
         Api::namespaced(self.context.api.client.clone(), self.owner.key.namespace())
     }
 
-    fn write_failed<K: Child>(&self, verb: &str, error: &RequestError) -> Problem {
-        let (kind, name) = (K::KIND.as_str(), self.owner.key.name());
-        if let RequestError::Refused { code: 422, message } = error {
-            let message =
-                format!("the API server rejects {kind} {name:?}: {message}; correct the spec accordingly");
-            return Problem::new(Reason::InvalidSpec, message);
-        }
-        Problem::of_request(error.write_reason(), &format!("cannot {verb} {kind} {name:?}"), error)
-    }
-
-    fn read_failed<K: Child>(&self, error: &RequestError) -> Problem {
-        let (kind, name) = (K::KIND.as_str(), self.owner.key.name());
-        Problem::of_request(error.read_reason(), &format!("cannot read {kind} {name:?}"), error)
-    }
-
     fn not_owned<K: Child>(&self, live: &ObjectMeta) -> Problem {
         let kind = K::KIND.as_str();
         let whose = match controller_of(live) {
@@ -465,16 +452,38 @@ impl ChildWriter<'_> {
         };
         let name = live.name.as_deref().unwrap_or_default();
         let is_second = K::KIND == ChildKind::Service && self.second_service.wanted == Some(name);
-        let instead = match (is_second, controller_of(live)) {
-            (true, None) => "delete it, and the operator makes its own at once; or remove spec.serviceName",
+        // The second Service of another.
+        let other = Owner::of(live).filter(|other| other.key != self.owner.key);
+        let instead = match (is_second, controller_of(live), other) {
+            (true, None, _) => {
+                "delete it, and the operator makes its own at once; or remove spec.serviceName".to_owned()
+            }
             // Its owner would make it again.
-            (true, Some(_)) => "write another name as spec.serviceName, or remove it",
-            (false, _) => "delete or rename it, or give this OrdersService another name",
+            (true, Some(_), _) => "write another name as spec.serviceName, or remove it".to_owned(),
+            (false, _, Some(other)) => format!(
+                "remove spec.serviceName from OrdersService {:?}, or give this OrdersService another name",
+                other.key.name()
+            ),
+            (false, _, None) => "delete or rename it, or give this OrdersService another name".to_owned(),
         };
         let message =
             format!("{kind} {name:?} is there already and {whose}: it was left alone; {instead}{adopt}");
         Problem::new(Reason::NotOwned, message)
     }
+}
+
+fn write_failed<K: Child>(verb: &str, name: &str, error: &RequestError) -> Problem {
+    let kind = K::KIND.as_str();
+    if let RequestError::Refused { code: 422, message } = error {
+        let message =
+            format!("the API server rejects {kind} {name:?}: {message}; correct the spec accordingly");
+        return Problem::new(Reason::InvalidSpec, message);
+    }
+    Problem::of_request(error.write_reason(), &format!("cannot {verb} {kind} {name:?}"), error)
+}
+
+fn read_failed<K: Child>(name: &str, error: &RequestError) -> Problem {
+    Problem::of_request(error.read_reason(), &format!("cannot read {} {name:?}", K::KIND.as_str()), error)
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! The HTTPRoutes: the rules that an Ingress would have, at most 16 in each. Hosts with the same rules share them.
 
+use kube::Resource;
+
 use super::metadata::metadata;
 use crate::{
     controller::{
         children::{
             httproute::{
-                GATEWAY_API_GROUP, HTTPBackendRef, HTTPPathMatch, HTTPRoute, HTTPRouteMatch, HTTPRouteRule,
-                HTTPRouteSpec, MAX_RULES, ParentReference, StripPrefix,
+                HTTPBackendRef, HTTPPathMatch, HTTPRoute, HTTPRouteMatch, HTTPRouteRule, HTTPRouteSpec,
+                MAX_RULES, ParentReference, StripPrefix,
             },
             kind::ChildId,
         },
@@ -47,7 +49,7 @@ pub(super) fn build_routes(service: &ValidatedOrdersService, gateway: &Validated
 fn reference(parent: &ParentRef, service: &ValidatedOrdersService) -> ParentReference {
     let namespace = Some(parent.namespace.clone().unwrap_or_else(|| service.namespace.clone()));
     ParentReference {
-        group: GATEWAY_API_GROUP.into(),
+        group: HTTPRoute::group(&()).into_owned(),
         kind: "Gateway".into(),
         gateway: Some(ParentRef { namespace, ..parent.clone() }),
     }

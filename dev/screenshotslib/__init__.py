@@ -1,0 +1,1 @@
+"""Pictures of the product as its users watch it."""
