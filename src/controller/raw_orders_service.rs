@@ -168,8 +168,8 @@ mod tests {
         let error = wrong.parse().unwrap_err();
         assert_eq!(
             error,
-            "spec.auth.jwtSecretRef is a number, but must be a map of fields: write {name: NAME-OF-THE-SECRET}; \
-             spec.database is not set, but must be"
+            "spec.database is not set, but must be; spec.auth.jwtSecretRef is a number, but must be a map of fields: write \
+             {name: NAME-OF-THE-SECRET}"
         );
         for patch in [
             json!({"auth": {"jwtSecretRef": "hunter2"}}),
