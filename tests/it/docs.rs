@@ -425,7 +425,7 @@ fn every_flag_that_a_page_names_is_there() {
         ("docs/routes.md", &both, &["base-path"]),
         ("docs/events.md", &of_events, &["with", "even-refused"]),
         ("docs/clusters.md", &every, &["set", "emulated-version"]),
-        ("docs/kubectl-osvc.md", &osvc, &["manifest", "explain"]),
+        ("docs/kubectl-osvc.md", &osvc, &["manifest", "archive", "explain"]),
     ] {
         let text = read(page);
         let is_part = |c: char| c.is_ascii_lowercase() || c == '-';

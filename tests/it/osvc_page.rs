@@ -8,8 +8,11 @@ use std::{
     process::{Command, Output},
 };
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt, api::ListParams};
+use k8s_openapi::api::{core::v1::Pod, networking::v1::IngressClass};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -95,6 +98,11 @@ impl Home {
 }
 
 async fn objects(namespace: &TestNamespace) {
+    let class = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": namespace.name},
+        "spec": {"controller": "example.com/nobody"}
+    });
+    apply_any(&namespace.client, class).await;
     let named = |name: &str| json!({"name": name, "namespace": namespace.name});
     for (name, port) in [("auth-srv", 80), ("client-srv", 3000)] {
         let spec = json!({"ports": [{"port": port}]});
@@ -117,6 +125,7 @@ fn orders(namespace: &TestNamespace, database: &TestDatabase) -> Value {
     let spec = json!({
         "image": format!("registry.example/orders-operator:{}", env!("CARGO_PKG_VERSION")), "replicas": 1,
         "ingress": {
+            "className": namespace.name,
             "hosts": [format!("{}.dev", namespace.name)],
             "routes": [{"path": "/api/users", "service": "auth-srv", "port": 80}],
             "client": {"service": "client-srv"}
@@ -190,7 +199,8 @@ async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
     let environment = home.environment();
     let (printed, commands) = spawn_blocking(move || (run(&commands, &environment), commands)).await.unwrap();
     for (example, printed) in commands.iter().zip(&printed) {
-        let printed = printed.replace(&pod, POD);
+        let class = format!("(class {})", namespace.name);
+        let printed = printed.replace(&pod, POD).replace(&class, "(class nginx)");
         let (wanted, got) = (without_ids_and_times(&example.output), without_ids_and_times(&printed));
         assert_eq!(got, wanted, "{}", example.command);
     }
@@ -200,6 +210,8 @@ async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
     let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     assert!(containers.iter().any(|container| container["name"] == "sweeper"), "{containers:?}");
     clear(&namespace.client).await;
+    let classes = Api::<IngressClass>::all(namespace.client.clone());
+    classes.delete(&namespace.name, &DeleteParams::default()).await.unwrap();
     namespace.remove().await;
 }
 
