@@ -418,7 +418,7 @@ fn every_flag_that_a_page_names_is_there() {
         flags::<orders_operator::osvc::SweepArgs>(),
     ];
     let osvc = osvc.into_iter().flatten().collect();
-    // Beside those of the program, a page may name flags of `helm`, of an API server, or of `events dead-letters`.
+    // Beside those of the program, a page may name flags of `helm`, krew and an API server, or of `events dead-letters`.
     for (page, known, others) in [
         ("docs/operations.md", &controller, [].as_slice()),
         ("docs/sweeper.md", &sweeper, &["set"]),
