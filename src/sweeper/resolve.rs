@@ -393,7 +393,7 @@ mod tests {
             assert!(resolver.resolve(&services, |_| false).await.is_empty());
             assert_eq!(begun.elapsed().as_secs(), seconds);
             let why = resolver.target_of("shop/x").unwrap().unwrap_err();
-            assert!(why.message.contains("in time"), "{}", why.message);
+            assert!(why.message.contains("cannot be read from the API server"), "{}", why.message);
         }
     }
 
