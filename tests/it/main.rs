@@ -60,6 +60,7 @@ mod mongo;
 mod mongoose;
 mod monitoring;
 mod nats;
+mod node;
 mod orders_check;
 mod osvc;
 mod osvc_check;
