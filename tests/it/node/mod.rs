@@ -5,6 +5,7 @@
 //! waiting     who waits for a change waits until it is live, or hears why it is not
 //! rolling     changes and evictions under load, of which no request notices anything
 //! migration   docs/migration.md on real pods
+//! restore     docs/backup.md on real pods
 //! ```
 
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,7 @@ use crate::{
 };
 
 mod migration;
+mod restore;
 mod rolling;
 mod waiting;
 
