@@ -25,13 +25,14 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
 ];
 
 /// What each room of the controller may import of its other rooms; files that are in no room may be imported by all.
-const CONTROLLER_ROOMS: [(&str, &[&str]); 6] = [
+const CONTROLLER_ROOMS: [(&str, &[&str]); 7] = [
     ("children", &[]),
     ("claims", &["children"]),
+    ("schema", &[]),
     ("secrets", &[]),
     ("watches", &["children", "claims"]),
     ("reconcile", &["children", "claims", "secrets"]),
-    ("render", &["children", "claims", "reconcile"]),
+    ("render", &["children", "claims", "reconcile", "schema"]),
 ];
 
 /// Crates that only some modules may name, as path prefixes in code.

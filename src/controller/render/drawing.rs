@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fmt::Write};
 use serde::Serialize;
 
 use super::{
-    RenderError,
     args::DrawingFormat,
     conflicts::AllClaims,
+    error::RenderError,
     files::{OtherInFile, ServiceInFile},
 };
 use crate::{

@@ -10,7 +10,11 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::Resource;
 use serde_json::Value;
 
-use super::{RenderError, args::RenderArgs, yaml::Object};
+use super::{
+    args::RenderArgs,
+    error::{NO_NAMESPACE, RenderError},
+    yaml::Object,
+};
 use crate::{
     controller::{
         children::{httproute::HTTPRoute, partial::Partial},
@@ -189,10 +193,6 @@ pub(super) fn parse_service(
     let valid = validated.ok().filter(|_| refused.is_empty() && is_namespaced)?;
     Some(ServiceInFile { file: file.to_owned(), service, valid })
 }
-
-/// What is said of the name of a namespace that is none.
-pub(super) const NO_NAMESPACE: &str = "which no namespace can have as its name: write lower-case letters, digits and -, with a \
-                                       letter or digit at both ends, such as ticketing";
 
 /// Whether a message begins with a field, of which a key may be written in brackets.
 fn is_about(message: &str, field: &str) -> bool {

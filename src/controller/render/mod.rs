@@ -13,82 +13,36 @@
 //! in_cluster the same, of what is rendered in a cluster
 //! alone      what is wrong with one OrdersService by itself
 //! drawing    all hosts and their rules
+//! error      why nothing was rendered
 //! ```
 
 mod alone;
 mod args;
 mod conflicts;
 mod drawing;
+mod error;
 mod explain;
 mod files;
 mod in_cluster;
 mod yaml;
 
-use std::{io, path::PathBuf};
-
 pub use alone::{problems, refused};
 pub use args::{DrawingFormat, RenderArgs};
+pub use error::RenderError;
 pub use in_cluster::{ClusterObjects, ClusterRoutes, Explained, MissingRoute, Taker};
-use kube::Resource;
-use thiserror::Error;
 
 use self::{
     conflicts::AllClaims,
-    files::{
-        InFile, NO_NAMESPACE, ServiceInFile, mistaken, parse_http_route, parse_ingress, parse_service, read,
-    },
+    files::{InFile, ServiceInFile, mistaken, parse_http_route, parse_ingress, parse_service, read},
 };
 use crate::{
     controller::{
         children::kind::Child,
-        claims::hosts_file::{HostsFile, HostsFileError, is_namespace},
+        claims::hosts_file::{HostsFile, is_namespace},
         reconcile::build::{build, prepared::PreparedVisitor},
     },
-    crd::OrdersService,
-    routing::{ClaimIndex, RequestTarget, RequestTargetError},
+    routing::{ClaimIndex, RequestTarget},
 };
-
-/// Why nothing was rendered.
-#[derive(Debug, Error)]
-pub enum RenderError {
-    /// An input cannot be read.
-    #[error("{}: {source}", input.display())]
-    Read {
-        /// The file or folder.
-        input: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Some of the resources cannot work.
-    #[error("{}", .0.join("\n"))]
-    Invalid(Vec<String>),
-    /// The inputs have no OrdersService.
-    #[error("there is no OrdersService ({version}) in {0}", version = OrdersService::api_version(&()))]
-    Nothing(String),
-    /// The namespace of the arguments is none.
-    #[error("--namespace is {0:?}, {NO_NAMESPACE}")]
-    Namespace(String),
-    /// The hosts file cannot be used.
-    #[error(transparent)]
-    HostsFile(#[from] HostsFileError),
-    /// The argument of --explain is not a request.
-    #[error("--explain: {0}")]
-    RequestTarget(#[from] RequestTargetError),
-    /// The explanation cannot be written.
-    #[error("the explanation cannot be written: {0}")]
-    Text(#[from] std::fmt::Error),
-    /// A request was given together with a form of the drawing.
-    #[error(
-        "--format is for the drawing of all routes: write --explain without a path, or leave --format out"
-    )]
-    FormatOfRequest,
-    /// The drawing cannot be written as JSON.
-    #[error("the drawing is no JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    /// The children cannot be written as YAML.
-    #[error("the children are no YAML: {0}")]
-    Yaml(#[from] serde_saphyr::ser::Error),
-}
 
 /// What was rendered.
 #[derive(Debug)]

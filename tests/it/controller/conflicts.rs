@@ -339,7 +339,9 @@ async fn a_route_that_is_still_served_is_not_given_to_others_because_the_change_
     namespace.apply(&claiming(&namespace, "first", &former, "/a", &[])).await.unwrap();
     namespace.condition("first", IngressReady, "True", "MissingClient").await;
     let mut moved = claiming(&namespace, "first", &wanted, "/a", &[]);
-    moved["spec"]["ingress"]["annotations"] = json!({"no key has a space": "x"});
+    // Each is allowed; all of them together are more than an object may have.
+    let many = (0..20).map(|number| (format!("example.com/{number}"), json!("x".repeat(16_000))));
+    moved["spec"]["ingress"]["annotations"] = many.collect();
     namespace.apply(&moved).await.unwrap();
     let message = namespace.condition("first", Valid, "False", "InvalidSpec").await;
     assert!(message.contains("Ingress \"first\""), "{message}");

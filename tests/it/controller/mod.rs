@@ -260,7 +260,7 @@ async fn routes_that_only_the_controller_can_judge_are_refused_with_their_reason
     for (paths, reason, says) in [
         (vec!["/a", "/a/?(.*)"], "DuplicatePath", "remove one of the two routes"),
         (vec!["/(a|b)"], "InvalidPath", "routes are plain prefixes"),
-        (vec!["/?(.*)"], "MultipleClients", "set client.service to it"),
+        (vec!["/?(.*)"], "MultipleClients", "set spec.ingress.client.service to it"),
     ] {
         namespace.apply(&namespace.service("orders", routes(&paths))).await.unwrap();
         let message = namespace.condition("orders", Valid, "False", reason).await;
