@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 4 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
+.PHONY: help demo test test-node test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -27,6 +27,10 @@ test: ## Run every test, against a real API server and database; `check` has the
 
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
 cargo = echo "cargo $(3)" && dev/locked $(BED) cargo "compiling $(1)" $(2) -- cargo $(3)
+
+test-node: ## Run the tests that need pods which run, on the node of the demo's cluster: waiting for changes, changes under load, docs/migration.md
+	@$(call cargo,the tests,240,test --locked --no-run)
+	dev/on-node dev/locked cargo test --locked --quiet --test it -- --include-ignored node::
 
 # The parts that only they need take minutes to build.
 test-planes: ## Ask the data planes for which `make test` has no time: Contour with Envoy, Traefik's provider for ingress-nginx, HAProxy, Caddy, and models of others

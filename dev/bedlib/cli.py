@@ -75,7 +75,9 @@ def parser():
     build.add_argument("folder")
     build.add_argument("--file", help="the Dockerfile, if not FOLDER/Dockerfile")
     build.add_argument("--build-context", action="append", default=[], metavar="NAME=FOLDER", help="in place of a stage or image")
-    image.add_parser("load", help="load an image into the node").add_argument("image", help="an image that was built, or an archive")
+    load = image.add_parser("load", help="load an image into the node")
+    load.add_argument("image", help="an image that was built, or an archive")
+    load.add_argument("--also", metavar="NAME", help="another name that it is to have there")
     return top
 
 
@@ -255,6 +257,8 @@ def command_image(options, bed):
     if not node or not node.healthy():
         raise BedError("image: the node is not up: run `dev/bed up node` first")
     node.load(images.find(options.image))
+    if options.also:
+        node.tag(options.image, options.also)
 
 
 def link_tools(bed):

@@ -146,6 +146,11 @@ state = "{self.folder}/containerd-state"
             if not self.ctr("images", "import", archive):
                 raise BedError(f"node: {archive} cannot be imported; see {self.processes['containerd'].log}")
 
+    def tag(self, image, other):
+        """Gives an image of the node another name."""
+        if not self.ctr("images", "tag", "--force", image, other):
+            raise BedError(f"node: {image} cannot be called {other}; see {self.processes['containerd'].log}")
+
     def _start_agents(self):
         folder, programs, inside = self.folder, tools.cluster(), self.inside()
         kubeconfig = self.plane.kubeconfig

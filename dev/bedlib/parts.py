@@ -187,31 +187,33 @@ class Stan:
 
 
 class Ingress:
-    """Traefik in the node's namespaces, published on a port of the host's loopback."""
+    """Traefik in the node's namespaces, published on a port of the host's loopback; and its API, which tells what rules it has."""
 
     name = "ingress"
     needs_root, compiled = True, True
+    # What is published: by the name of its port, the address inside. No pod reaches the API.
+    published = {"ingress": ("http", f"{ADDRESS}:80"), "ingress-api": ("api", "127.0.0.1:8080")}
 
     def __init__(self, bed):
         self.bed, self.node = bed, Node(bed)
-        self.traefik, self.inner, self.outer = (bed.process("ingress", name) for name in ("traefik", "http-inside", "http-outside"))
+        self.traefik = bed.process("ingress", "traefik")
+        self.relays = {port: [bed.process("ingress", f"{name}-{side}") for side in ("inside", "outside")]
+                       for port, (name, _) in self.published.items()}
 
     def build(self):
         self.node.build()
         tools.pypi_tool("traefik")
 
     def healthy(self):
-        return self.traefik.alive() and self.inner.alive() and self.outer.alive()
+        return self.traefik.alive() and all(relay.alive() for pair in self.relays.values() for relay in pair)
 
     def environment(self):
-        return {"INGRESS_URL": f"http://127.0.0.1:{self.bed.port('ingress')}"}
+        return {"INGRESS_URL": f"http://127.0.0.1:{self.bed.port('ingress')}",
+                "INGRESS_API_URL": f"http://127.0.0.1:{self.bed.port('ingress-api')}/api"}
 
     def up(self):
         self.build()
         folder = self.bed.part_folder("ingress")
-        if not self.outer.alive():
-            self.bed.renew_port("ingress")
-        port = self.bed.port("ingress")
         ingress_class = {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "traefik"},
                          "spec": {"controller": "traefik.io/ingress-controller"}}
         if not self.node.plane.kubectl("apply", "-f", "-", stdin=json.dumps(ingress_class)):
@@ -219,14 +221,20 @@ class Ingress:
         if not self.traefik.alive():
             self.traefik.start(
                 *self.node.inside(), tools.pypi_tool("traefik"), "--entrypoints.web.address=:80", "--ping=true",
-                "--ping.entrypoint=web", "--providers.kubernetesingress=true", "--providers.providersthrottleduration=200ms",
+                "--ping.entrypoint=web", "--api.insecure=true", "--api.dashboard=false", "--entrypoints.traefik.address=127.0.0.1:8080",
+                "--providers.kubernetesingress=true", "--providers.providersthrottleduration=200ms",
                 "--global.checknewversion=false", "--global.sendanonymoususage=false", "--log.level=INFO",
                 env={"KUBECONFIG": str(self.node.plane.kubeconfig)}, cwd=folder)
-        publish(self.bed, "ingress", self.node.inside(), f"{ADDRESS}:80", port, self.inner, self.outer)
-        wait_for("ingress", "Traefik", lambda: http_ok(f"http://127.0.0.1:{port}/ping"), 60, self.traefik.log, self.traefik.alive)
+        for port, (_, target) in self.published.items():
+            inner, outer = self.relays[port]
+            if not outer.alive():
+                self.bed.renew_port(port)
+            publish(self.bed, "ingress", self.node.inside(), target, self.bed.port(port), inner, outer)
+        answers = (f"{self.environment()['INGRESS_URL']}/ping", f"{self.environment()['INGRESS_API_URL']}/version")
+        wait_for("ingress", "Traefik", lambda: all(map(http_ok, answers)), 60, self.traefik.log, self.traefik.alive)
 
     def down(self):
-        for process in (self.outer, self.inner, self.traefik):
+        for process in (*(relay for pair in self.relays.values() for relay in reversed(pair)), self.traefik):
             process.stop(signal.SIGKILL)
 
 

@@ -8,6 +8,7 @@ from .cluster import NAMESPACE, Cluster, looks
 from .telling import ROOT, run
 
 BED = ROOT / "dev" / "bed"
+STAND_IN = "localhost/stand-in:dev"
 # The cargo profile of the operator's image.
 PROFILE = os.environ.get("PROFILE") or "demo"
 
@@ -39,10 +40,14 @@ class OwnBed:
 
     def _load_nats(self):
         # By the name that the examples have, as if it had been pulled.
-        image = re.search(r"image: (nats:\S+)", (ROOT / "examples/15-nats.yaml").read_text())[1]
+        self.nats = re.search(r"image: (nats:\S+)", (ROOT / "examples/15-nats.yaml").read_text())[1]
         folder = Path(run(BED, "tool", "nats-server", env=self.environment)).parent
-        run(BED, "image", "build", f"docker.io/library/{image}", "dev/nats", "--build-context", f"build={folder}", env=self.environment, quiet=False)
-        return image
+        run(BED, "image", "build", f"docker.io/library/{self.nats}", "dev/nats", "--build-context", f"build={folder}", env=self.environment, quiet=False)
+        return self.nats
+
+    def load_also(self, name):
+        """Gives the operator's image another name on the node, as if there were another version."""
+        run(BED, "image", "load", self.image, "--also", name, env=self.environment)
 
     def install(self):
         return self.cluster.install(self.image)

@@ -17,6 +17,9 @@ GRAPHS = {
 # What one does with graphs, and not what they show; expressions are shown whole.
 STYLE = """
 .query-history, .execute_btn, .expression_select, #add_graph, a[name="remove"], .eval_stats, .legend .action { display: none !important; }
+html, body { overflow-x: hidden; }
+.rickshaw_legend { max-width: 100%; }
+.rickshaw_legend .label { white-space: normal !important; }
 .expression_input { field-sizing: content; resize: none; box-shadow: none !important; border-color: #ced4da !important; }
 """
 WIDTH = 1000

@@ -1,8 +1,9 @@
 // A stand-in for the services that the orders service works beside: it names itself in every answer.
 //
-// NAME says whose place it takes: "client" shows a page, "auth" signs users in with the very cookie of the system's auth
-// service (base64 of {"jwt": "..."}, signed with JWT_KEY), "tickets" and "payments" sell tickets and take payments. With
-// NATS_URL these two speak with the orders service by the system's events; what they know is what they have heard.
+// NAME says whose place it takes, and is that of its pod if it is left out. "client" shows a page, "auth" signs users in with the
+// very cookie of the system's auth service (base64 of {"jwt": "..."}, signed with JWT_KEY), "tickets" and "payments" sell tickets
+// and take payments. With NATS_URL these two speak with the orders service by the system's events; what they know is what they
+// have heard.
 package main
 
 import (
@@ -69,7 +70,10 @@ func main() {
 	ended, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	name, neighbours := os.Getenv("NAME"), (*events)(nil)
-	if url := os.Getenv("NATS_URL"); url != "" {
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	if url := os.Getenv("NATS_URL"); url != "" && (name == "tickets" || name == "payments") {
 		neighbours = listen(ended, url, name)
 	}
 	server := &http.Server{Addr: ":" + port, Handler: handler(name, os.Getenv("JWT_KEY"), neighbours), ReadHeaderTimeout: 5 * time.Second}

@@ -17,6 +17,8 @@
 //! services            the OrdersServices that the watches show
 //! raw_orders_service  one of them, not parsed yet
 //! known_services      the Services that the watches show, by name
+//! schema              what the API server would refuse by the schema of the CRD
+//! written             how values are written in a YAML text
 //! index               the state machine that every watch shares
 //! api_server          requests: bounded, counted, and only the leader's if they write
 //! readiness           which of them are not ready, and why
@@ -48,11 +50,13 @@ mod reconcile;
 pub mod render;
 mod resource_state;
 mod run;
+mod schema;
 mod secrets;
 mod services;
 mod trigger;
 mod upgrades;
 mod watches;
+mod written;
 
 pub use args::{ControllerArgs, HostPolicy};
 pub use children::httproute::HTTPRoute;

@@ -14,8 +14,9 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{
     children::{owner::Owner, partial::Metadata},
     object_key::ObjectKey,
+    schema,
 };
-use crate::crd::{OrdersService, OrdersServiceSpec, OrdersServiceStatus};
+use crate::crd::{OrdersService, OrdersServiceSpec, OrdersServiceStatus, without_value};
 
 /// An OrdersService of which only the metadata are parsed.
 #[derive(Clone, Debug)]
@@ -50,15 +51,28 @@ impl RawOrdersService {
     /// Parses it.
     ///
     /// # Errors
-    /// Which field does not match the current schema, and why.
+    /// Which fields do not match the current schema, and why; without the values of those in which a password may be.
     pub fn parse(&self) -> Result<OrdersService, String> {
-        let Content { spec, status } = match serde_json::from_str(&self.json) {
-            Ok(content) => content,
-            // A second time, to name the field: tracking the path would double the cost of the first.
-            Err(_) => serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(&self.json))
-                .map_err(|error| error.to_string())?,
-        };
-        Ok(OrdersService { metadata: self.metadata.clone(), spec, status })
+        match serde_json::from_str(&self.json) {
+            Ok(Content { spec, status }) => {
+                Ok(OrdersService { metadata: self.metadata.clone(), spec, status })
+            }
+            Err(error) => Err(self.mismatch(&error)),
+        }
+    }
+
+    /// What does not match, by the schema, and else by the parser.
+    fn mismatch(&self, error: &serde_json::Error) -> String {
+        let object = serde_json::from_str::<Value>(&self.json).unwrap_or_default();
+        let found: Vec<_> = schema::mismatches(&object, None).iter().map(ToString::to_string).collect();
+        if !found.is_empty() {
+            return found.join("; ");
+        }
+        // A second time, to name the field.
+        match serde_path_to_error::deserialize::<_, Content>(&object) {
+            Err(error) => format!("{} {}", error.path(), without_value(&error.inner().to_string())),
+            Ok(_) => without_value(&error.to_string()),
+        }
     }
 
     /// The part of spec and status that `T` has.
@@ -152,7 +166,23 @@ mod tests {
         let wrong = named(json!({"auth": {"jwtSecretRef": 3}}));
         assert_eq!(wrong.metadata.name.as_deref(), Some("orders"));
         let error = wrong.parse().unwrap_err();
-        assert!(error.starts_with("spec.auth.jwtSecretRef: invalid type: integer"), "{error}");
+        assert_eq!(
+            error,
+            "spec.database is not set, but must be; spec.auth.jwtSecretRef is a number, but must be a map of fields: write \
+             {name: NAME-OF-THE-SECRET}"
+        );
+        for patch in [
+            json!({"auth": {"jwtSecretRef": "hunter2"}}),
+            json!({"database": {"uriSecretRef": "mongodb://u:hunter2@m/o"}}),
+            json!({"events": {"nats": {"servers": "nats://u:hunter2@n"}}}),
+            json!({"podTemplate": {"extraEnv": [{"name": "A", "valueFrom": {"secretKeyRef": "hunter2"}}]}}),
+        ] {
+            let mut spec =
+                json!({"auth": {"jwtSecretRef": {"name": "a"}}, "database": {"uriSecretRef": {"name": "b"}}});
+            json_patch::merge(&mut spec, &patch);
+            let error = named(spec).parse().unwrap_err();
+            assert!(error.starts_with("spec.") && !error.contains("hunter2"), "{error}");
+        }
         for spec in [json!("text"), json!(null), json!([]), json!({"gateway": 3})] {
             assert!(!named(spec.clone()).has_gateway() && named(spec).parse().is_err());
         }

@@ -15,6 +15,7 @@
 //! spec         the spec, and the custom resource itself
 //! status       the status
 //! conditions   condition types and reasons
+//! mismatch     what serde says of an object that does not match, without the values
 //! apply        field managers, and the patch that writes a status
 //! definition   the CustomResourceDefinition as YAML
 //! ```
@@ -32,6 +33,7 @@ mod definition;
 mod events;
 mod gateway;
 mod ingress;
+mod mismatch;
 mod pod_template;
 mod routes;
 mod schema;
@@ -52,6 +54,7 @@ pub use definition::{CrdError, crd_yaml};
 pub use events::{EventsSpec, JetStream, Nats, NatsCredsSecretRef, NatsUrlSecretRef, SUBJECTS, Streaming};
 pub use gateway::{GatewaySpec, ParentRef};
 pub use ingress::{IngressSpec, IngressTlsSpec};
+pub use mismatch::without_value;
 pub use pod_template::{
     CHECKSUM_ANNOTATION, PodTemplate, REFUSED_ANNOTATIONS, RESERVED_ENV, RESERVED_LABELS,
 };

@@ -8,10 +8,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::wire::Subject;
+use super::{dead_reason::DeadReason, wire::Subject};
 
 /// From what an idle broker takes to the time of an outage.
-const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+const BUCKETS: [f64; 15] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
 /// The metrics of events. Clones share them.
 #[derive(Clone, Debug)]
@@ -48,6 +49,18 @@ struct ConsumedLabels {
 struct DeadLabels {
     subject: &'static str,
     reason: &'static str,
+}
+
+/// Whether a message of this subject, which is heard, can be a dead letter for this reason.
+fn may_happen(reason: DeadReason, subject: Subject) -> bool {
+    match reason {
+        DeadReason::OrderNotFound | DeadReason::TooManyPayments => subject == Subject::PaymentCreated,
+        DeadReason::UnknownOrder => subject == Subject::PaymentStarted,
+        DeadReason::NotJson
+        | DeadReason::NotAnObject
+        | DeadReason::MalformedField
+        | DeadReason::RefusedByDatabase => true,
+    }
 }
 
 /// What has become of a message of others.
@@ -98,6 +111,13 @@ impl Metrics {
             pending: Gauge::default(),
             oldest_pending: Gauge::default(),
         };
+        // Prometheus sees no increase in a series that begins with its first message.
+        for subject in Subject::HEARD.into_iter().chain(Subject::OPTIONAL) {
+            for reason in DeadReason::ALL.into_iter().filter(|reason| may_happen(*reason, subject)) {
+                let labels = DeadLabels { subject: subject.as_str(), reason: reason.as_str() };
+                drop(metrics.dead_letters.get_or_create(&labels));
+            }
+        }
         let events = registry.sub_registry_with_prefix("orders_events");
         events.register(
             "published",
@@ -187,5 +207,25 @@ impl Metrics {
     /// Another pod has the lease.
     pub(super) fn is_led(&self) {
         self.has_leader.set(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_is_counted_from_zero_on_wherever_one_may_come() {
+        let (mut registry, mut page) = (Registry::default(), String::new());
+        let _metrics = Metrics::register(&mut registry);
+        encode(&mut page, &registry).unwrap();
+        let letters: Vec<_> = page.lines().filter(|line| line.contains("dead_letters_total{")).collect();
+        // Five subjects are heard, and each can be unreadable in three ways, or be refused.
+        assert_eq!(letters.len(), 5 * 4 + 3, "{page}");
+        assert!(letters.iter().all(|line| line.ends_with(" 0") && !line.contains("\"order:")), "{page}");
+        let first = r#"orders_events_dead_letters_total{subject="ticket:created",reason="not-json"} 0"#;
+        assert!(letters.contains(&first), "{page}");
     }
 }

@@ -31,7 +31,7 @@ pub use claims::{
     Claim, ClaimIndex, Claimant, ClaimantId, ClaimantKind, EntryPoint, HostPolicy, Refusal, Site, Verdict,
 };
 pub use host::{CanonicalHost, HostError};
-pub use path::{CanonicalPath, PathError};
+pub use path::{CanonicalPath, PathError, Proposal};
 pub use path_match::PathMatch;
 pub use request::{RequestTarget, RequestTargetError};
 pub use table::{Backend, HostRoutes, Port, Route, RouteError, RouteTable, WrittenRoute};

@@ -23,15 +23,23 @@ pub enum PathError {
     /// It has a regex other than the known forms of a prefix.
     #[error(
         "path {path:?} has the regex character {character:?}, but routes are plain prefixes (of regexes only an ending \
-         such as /?(.*) is understood): {}", instead(.path, .plain.as_deref())
+         such as /?(.*) is understood): {proposal}"
     )]
     Regex {
         /// The path as written.
         path: String,
         /// The first regex character.
         character: char,
-        /// The whole segments before the regex, if there are any and no other route has them.
-        plain: Option<String>,
+        /// What to write in place of it.
+        proposal: Proposal,
+    },
+    /// It has a query, as the address of a page may have.
+    #[error("path {path:?} has a ?, but a path has no query, and routes do not look at it: write {plain:?}")]
+    Query {
+        /// The path as written.
+        path: String,
+        /// What is before the query.
+        plain: String,
     },
     /// A route that is to take one path alone is written as a prefix.
     #[error(
@@ -90,21 +98,92 @@ pub enum PathError {
     },
 }
 
-/// What to write in place of a regex: the path alone, where it only says where that ends; or else one route for each path,
-/// or the prefix of all that the regex may match, unless that is `/`.
-fn instead(path: &str, plain: Option<&str>) -> String {
-    let alone = path.strip_suffix('$').map(|rest| rest.strip_suffix("/?").unwrap_or(rest));
-    if let Some(alone) = alone.and_then(|rest| CanonicalPath::parse_exact(rest).ok()) {
-        return format!(
-            "write {:?} with exact: true for that path alone, or without for all below it too",
-            alone.as_str()
-        );
+/// What to write in place of a regex: nothing that another route has, nor `/`, which is the client's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    /// The regex only says where the path ends.
+    Alone {
+        /// The path, if it may be a prefix and if it may be exact.
+        path: String,
+        /// Whether no other route has it as a prefix.
+        as_prefix: bool,
+        /// Whether no other route has it alone.
+        as_exact: bool,
+    },
+    /// A prefix with a slip in the regex behind it.
+    Prefix(Option<String>),
+    /// A route for each of several paths; or the prefix of them all.
+    Each(Option<String>),
+    /// More paths than can be listed: their prefix, if there is one.
+    Below(Option<String>),
+}
+
+impl Proposal {
+    /// What is meant by a path with a regex, of which the first character is at `at`.
+    fn of(path: &str, at: usize) -> Self {
+        // As /api/users?(.*), where a slash was left out.
+        let without_end = ["?(.*)", "?.*", "?"].iter().find_map(|end| path.strip_suffix(end));
+        if let Some(prefix) = without_end.filter(|prefix| !prefix.ends_with('/'))
+            && let Ok(prefix) = CanonicalPath::parse_exact(prefix)
+        {
+            return Self::Prefix(Some(prefix.to_string()));
+        }
+        let alone = path.strip_suffix('$').map(|rest| rest.strip_suffix("/?").unwrap_or(rest));
+        if let Some(alone) = alone.and_then(|rest| CanonicalPath::parse_exact(rest).ok()) {
+            return Self::Alone { path: alone.to_string(), as_prefix: !alone.is_root(), as_exact: true };
+        }
+        // The segment in which it is may mean anything.
+        let before = path.get(..at).and_then(|before| before.rsplit_once('/'));
+        let whole = before.and_then(|(before, _)| CanonicalPath::parse(before).ok());
+        let whole = whole.filter(|whole| !whole.is_root()).map(|whole| whole.to_string());
+        // Of a regex for the rest, as /?(.*), the paths are those before it.
+        let middle = CanonicalPath::split_regex(path).map_or(path, |(middle, _)| middle);
+        if middle.contains(['*', '+', '.', '[', '{', '\\']) { Self::Below(whole) } else { Self::Each(whole) }
     }
-    let each = "write one route for each path that is meant";
-    match plain {
-        None => each.to_owned(),
-        Some(plain) => format!("{each}; or {plain:?}, if this service is to get everything below it"),
+
+    /// Takes back what another route has: `has` tells that of a path, and whether it is meant alone.
+    pub(super) fn withdraw(&mut self, has: impl Fn(&str, bool) -> bool) {
+        match self {
+            Self::Alone { path, as_prefix, as_exact } => {
+                *as_prefix &= !has(path, false);
+                *as_exact &= !has(path, true);
+            }
+            Self::Prefix(path) | Self::Each(path) | Self::Below(path) => {
+                path.take_if(|path| has(path, false));
+            }
+        }
     }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ELSEWHERE: &str = "give it a path that begins otherwise, or a host of its own";
+        let alone = "with exact: true for that path alone";
+        let all = "if this service is to get everything below it";
+        match self {
+            Self::Alone { path, as_prefix: true, as_exact: true } => {
+                write!(formatter, "write {path:?} {alone}, or without for all below it too")
+            }
+            Self::Alone { path, as_exact: true, .. } => write!(formatter, "write {path:?} {alone}"),
+            Self::Alone { path, as_prefix: true, .. } => write!(formatter, "write {path:?}, {all}"),
+            Self::Alone { .. } | Self::Prefix(None) | Self::Below(None) => formatter.write_str(ELSEWHERE),
+            Self::Prefix(Some(prefix)) => write!(formatter, "write {prefix:?}"),
+            Self::Each(None) => formatter.write_str("write one route for each path that is meant"),
+            Self::Each(Some(prefix)) => {
+                write!(formatter, "write one route for each path that is meant; or {prefix:?}, {all}")
+            }
+            Self::Below(Some(prefix)) => write!(formatter, "write {prefix:?}, {all}; or {ELSEWHERE}"),
+        }
+    }
+}
+
+/// What is before the query of a path that has one, such as `/api/users?page=1`.
+fn before_query(text: &str) -> Option<CanonicalPath> {
+    let (path, query) = text.split_once('?')?;
+    let is_query = !query.is_empty()
+        && query.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=&%_-~,:;".contains(&byte));
+    let path = CanonicalPath::parse(path).ok().filter(|path| !path.is_root())?;
+    is_query.then_some(path)
 }
 
 /// Suggests the same path with a slash before it, unless that is no path either.
@@ -160,10 +239,10 @@ impl CanonicalPath {
             return Err(PathError::NotAbsolute { path: path() });
         }
         if let Some((at, character)) = plain.char_indices().find(|(_, character)| is_regex(*character)) {
-            // The segment in which it is may mean anything.
-            let whole = plain[..at].rsplit_once('/').and_then(|(before, _)| Self::parse(before).ok());
-            let plain = whole.filter(|whole| !whole.is_root()).map(|whole| whole.to_string());
-            return Err(PathError::Regex { path: path(), character, plain });
+            if let Some(plain) = before_query(text) {
+                return Err(PathError::Query { path: path(), plain: plain.to_string() });
+            }
+            return Err(PathError::Regex { path: path(), character, proposal: Proposal::of(text, at) });
         }
         if let Some(character) = plain.chars().find(|character| !is_path_character(*character)) {
             return Err(PathError::Character { path: path(), character });
@@ -380,9 +459,17 @@ mod tests {
             ("a", "write \"/a\""),
             ("^/api/x", "must begin with /: write \"/api/x\""),
             ("^/(a|b)", "must begin with /, such as /api/users"),
-            ("/student/.*/courses", "or \"/student\", if"),
-            ("/posts/?(.*)/comments", "or \"/posts\", if"),
-            ("/api/v1/products[0-9]+", "or \"/api/v1\", if"),
+            (
+                "/student/.*/courses",
+                "write \"/student\", if this service is to get everything below it; or give it",
+            ),
+            ("/posts/?(.*)/comments", "write \"/posts\", if"),
+            ("/api/v1/products[0-9]+", "write \"/api/v1\", if"),
+            ("/{id}", "is understood): give it a path that begins otherwise, or a host of its own"),
+            ("/api/(users|auth)/?(.*)", "one route for each path that is meant; or \"/api\", if"),
+            ("/api/users?(.*)", "is understood): write \"/api/users\""),
+            ("/api/users?", "is understood): write \"/api/users\""),
+            ("/api/users?x=1", "has no query, and routes do not look at it: write \"/api/users\""),
             ("/api/users$", "write \"/api/users\" with exact: true"),
             ("/api/users/?$", "write \"/api/users\" with exact: true"),
         ] {
@@ -410,8 +497,14 @@ mod tests {
 
         #[test]
         fn what_a_regex_is_answered_by_is_a_path_that_is_understood(text in "(/[a-z.]{0,3}[()*+?|$^]{0,3}){1,4}") {
-            if let Err(PathError::Regex { plain: Some(plain), path, .. }) = CanonicalPath::parse(&text) {
-                prop_assert_eq!(CanonicalPath::parse(&plain).map(|known| known.to_string()), Ok(plain.clone()));
+            let Err(PathError::Regex { path, proposal, .. }) = CanonicalPath::parse(&text) else { return Ok(()) };
+            let (plain, is_whole) = match proposal {
+                Proposal::Each(Some(plain)) | Proposal::Below(Some(plain)) => (plain, true),
+                Proposal::Prefix(Some(plain)) | Proposal::Alone { path: plain, .. } => (plain, false),
+                _ => return Ok(()),
+            };
+            prop_assert_eq!(CanonicalPath::parse(&plain).map(|known| known.to_string()), Ok(plain.clone()));
+            if is_whole {
                 let rest = path.strip_prefix(plain.as_str());
                 prop_assert!(rest.is_some_and(|rest| rest.starts_with('/')), "whole segments: {} {}", path, plain);
             }

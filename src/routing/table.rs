@@ -152,19 +152,30 @@ impl RouteTable {
         routes: impl IntoIterator<Item = R>,
         client: Option<Backend>,
     ) -> Result<Self, Vec<RouteError>> {
+        Self::judged(routes, client).map_err(|errors| errors.into_iter().map(|(_, error)| error).collect())
+    }
+
+    /// The same, with the number of the route of which each problem is.
+    ///
+    /// # Errors
+    /// Every problem found, in the order of the input.
+    pub fn judged<'a, R: Into<WrittenRoute<'a>>>(
+        routes: impl IntoIterator<Item = R>,
+        client: Option<Backend>,
+    ) -> Result<Self, Vec<(usize, RouteError)>> {
         let (mut table, mut errors) = (Vec::<Route>::new(), Vec::new());
-        for route in routes {
+        for (number, route) in routes.into_iter().enumerate() {
             let route: WrittenRoute<'_> = route.into();
             match parsed(&route, client.as_ref(), &table) {
                 Ok(path) => {
                     let WrittenRoute { strip_prefix, backend, .. } = route;
                     table.push(Route { path, backend, strip_prefix, client: false });
                 }
-                Err(error) => errors.push(error),
+                Err(error) => errors.push((number, error)),
             }
         }
         if !errors.is_empty() {
-            errors.iter_mut().for_each(|error| withdraw_taken(error, &table));
+            errors.iter_mut().for_each(|(_, error)| withdraw_taken(error, &table));
             return Err(errors);
         }
         table.sort_by(|left, right| left.path.cmp(&right.path));
@@ -231,12 +242,13 @@ fn parsed(
     Ok(path)
 }
 
-/// Takes a proposal back that another route has already.
+/// Takes the proposals back that another route has already.
 fn withdraw_taken(error: &mut RouteError, table: &[Route]) {
-    let RouteError::InvalidPath(PathError::Regex { plain, .. }) = error else { return };
-    if table.iter().any(|route| Some(route.path.as_str()) == plain.as_deref()) {
-        *plain = None;
-    }
+    let RouteError::InvalidPath(PathError::Regex { proposal, .. }) = error else { return };
+    let has = |path: &str, exact: bool| {
+        table.iter().any(|route| route.path.is_exact() == exact && route.path.as_str() == path)
+    };
+    proposal.withdraw(has);
 }
 
 /// One host and its routes.
@@ -278,9 +290,30 @@ mod tests {
             let written = routes.iter().map(|path| (*path, backend("s")));
             RouteTable::new(written, None).unwrap_err()[0].to_string()
         };
-        assert!(message(&["/posts/?(.*)/comments"]).contains("or \"/posts\", if"));
-        let taken = message(&["/posts/?(.*)/comments", "/posts/?(.*)"]);
-        assert!(taken.ends_with("one route for each path that is meant"), "{taken}");
+        let elsewhere = "give it a path that begins otherwise, or a host of its own";
+        assert!(message(&["/posts/?(.*)/comments"]).ends_with(&format!(
+            "write \"/posts\", if this service is to get everything below it; or {elsewhere}"
+        )));
+        for taken in [
+            message(&["/posts/?(.*)/comments", "/posts/?(.*)"]),
+            message(&["/posts", "/posts/[0-9]+"]),
+            message(&["/posts/{id}/x", "/posts"]),
+        ] {
+            assert!(taken.ends_with(&format!("is understood): {elsewhere}")), "{taken}");
+        }
+        let each = message(&["/api", "/api/(users|auth)"]);
+        assert!(each.ends_with("write one route for each path that is meant"), "{each}");
+        assert!(message(&["/api/users?(.*)", "/api/users"]).ends_with(elsewhere));
+        let alone = message(&["/a$", "/a"]);
+        assert!(alone.ends_with("write \"/a\" with exact: true for that path alone"), "{alone}");
+    }
+
+    #[test]
+    fn of_each_problem_the_number_of_its_route_is_known() {
+        let routes =
+            [("/a", backend("a")), ("/(b)", backend("b")), ("/c", backend("c")), ("/a/", backend("d"))];
+        let errors = RouteTable::judged(routes, None).unwrap_err();
+        assert_eq!(errors.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 3]);
     }
 
     #[test]

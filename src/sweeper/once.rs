@@ -22,7 +22,7 @@ use super::{
     targets::{Target, resource_key},
 };
 use crate::{
-    crd::OrdersService,
+    crd::{OrdersService, without_value},
     runtime::{Escape, cluster, watch},
     store::{Pools, StoreError},
 };
@@ -70,7 +70,7 @@ pub async fn run_one(
     let found = services.iter().find(|guarded| guarded.name_any() == name);
     let service = found.ok_or_else(|| SweeperError::NoSuchService(key.clone()))?;
     if let Err(error) = &service.0 {
-        return Err(SweeperError::Unreadable(key, error.error.clone()));
+        return Err(SweeperError::Unreadable(key, without_value(&error.error)));
     }
     let mut resolver = Resolver::new(client).with_call_timeout(call_timeout);
     let mut targets: Vec<_> = resolver.resolve(&services, |_| false).await.into_values().collect();

@@ -89,6 +89,12 @@ impl TestNamespace {
         Self::create_with(test, client, kubeconfig).await
     }
 
+    /// As [`Self::create_at`], where an operator is installed, and with it the CRD.
+    pub async fn create_beside(test: &str, kubeconfig: &str) -> Self {
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+        Self::create_with(test, client(kubeconfig.clone()).await, kubeconfig).await
+    }
+
     async fn create_with(test: &str, client: Client, kubeconfig: Kubeconfig) -> Self {
         watchdog::watch();
         let name = format!("it-{test}-{:06x}", fastrand::u32(..0x100_0000));

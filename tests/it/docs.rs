@@ -418,14 +418,14 @@ fn every_flag_that_a_page_names_is_there() {
         flags::<orders_operator::osvc::SweepArgs>(),
     ];
     let osvc = osvc.into_iter().flatten().collect();
-    // Beside those of the program, a page may name flags of `helm`, of an API server, or of `events dead-letters`.
+    // Beside those of the program, a page may name flags of `helm`, krew and an API server, or of `events dead-letters`.
     for (page, known, others) in [
         ("docs/operations.md", &controller, [].as_slice()),
         ("docs/sweeper.md", &sweeper, &["set"]),
         ("docs/routes.md", &both, &["base-path"]),
         ("docs/events.md", &of_events, &["with", "even-refused"]),
         ("docs/clusters.md", &every, &["set", "emulated-version"]),
-        ("docs/kubectl-osvc.md", &osvc, &["manifest", "explain"]),
+        ("docs/kubectl-osvc.md", &osvc, &["manifest", "archive", "explain"]),
     ] {
         let text = read(page);
         let is_part = |c: char| c.is_ascii_lowercase() || c == '-';

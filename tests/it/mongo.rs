@@ -91,6 +91,12 @@ impl TestDatabase {
         Self { store, name, uri, raw }
     }
 
+    /// The connection string of this database at an address of the server, which pods may reach at another one than tests do.
+    pub(crate) fn at_server(&self, server: &str) -> String {
+        let (hosts, options) = server.split_once('?').unwrap_or((server, ""));
+        format!("{}/{}?{options}", hosts.trim_end_matches('/'), self.name)
+    }
+
     /// The raw orders, to write or read them as another program does.
     pub(crate) fn orders(&self) -> Collection<Document> {
         self.raw.collection("orders")

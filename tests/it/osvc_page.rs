@@ -8,14 +8,16 @@ use std::{
     process::{Command, Output},
 };
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt, api::ListParams};
+use k8s_openapi::api::{core::v1::Pod, networking::v1::IngressClass};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::{
     bed::setting,
-    chart_installs::clear,
     cluster::{SPARE_API, TestNamespace, apply_any, chart, eventually, root},
     docs::{examples, run, without_ids_and_times},
     mongo::{TestDatabase, uri},
@@ -27,6 +29,8 @@ use crate::{
 
 /// The namespace and, with `.dev`, the host on the page.
 const OF_PAGE: &str = "ticketing";
+/// The IngressClass on the page.
+const CLASS: &str = "nginx";
 /// The pod on the page.
 const POD: &str = "orders-6d5c9f7b8-x2kdq";
 /// What runs a command in the operator's pod.
@@ -94,8 +98,12 @@ impl Home {
     }
 }
 
+/// What there is beside the OrdersService.
 async fn objects(namespace: &TestNamespace) {
     let named = |name: &str| json!({"name": name, "namespace": namespace.name});
+    let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": CLASS},
+                       "spec": {"controller": "example.com/none"}});
+    apply_any(&namespace.client, class).await;
     for (name, port) in [("auth-srv", 80), ("client-srv", 3000)] {
         let spec = json!({"ports": [{"port": port}]});
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": named(name), "spec": spec});
@@ -117,7 +125,7 @@ fn orders(namespace: &TestNamespace, database: &TestDatabase) -> Value {
     let spec = json!({
         "image": format!("registry.example/orders-operator:{}", env!("CARGO_PKG_VERSION")), "replicas": 1,
         "ingress": {
-            "hosts": [format!("{}.dev", namespace.name)],
+            "hosts": [format!("{}.dev", namespace.name)], "className": CLASS,
             "routes": [{"path": "/api/users", "service": "auth-srv", "port": 80}],
             "client": {"service": "client-srv"}
         }
@@ -199,7 +207,8 @@ async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
         chart(&[], "orders-operator").into_iter().find(|object| object["kind"] == "Deployment").unwrap();
     let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     assert!(containers.iter().any(|container| container["name"] == "sweeper"), "{containers:?}");
-    clear(&namespace.client).await;
+    let classes = Api::<IngressClass>::all(namespace.client.clone());
+    classes.delete(CLASS, &DeleteParams::default()).await.unwrap();
     namespace.remove().await;
 }
 

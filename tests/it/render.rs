@@ -119,7 +119,7 @@ fn every_problem_is_named_by_file_resource_and_field_and_nothing_is_rendered() {
     let said = refused(&["-"], &format!("{GOOD}---\n{bad}"));
     for expected in [
         "standard input: OrdersService \"orders\": ",
-        "there is no field spec.replica: write one of",
+        "there is no field spec.replica: did you mean replicas?",
         "spec.port is 8081",
         "write only \"ticketing.dev\"",
         "path \"/(a|b)\" has the regex character",
@@ -368,7 +368,7 @@ fn all_hosts_are_drawn_with_their_rules_in_order_and_with_who_else_claims_what()
 #[test]
 fn what_the_api_server_would_refuse_is_refused_with_its_field() {
     for (from, to, expected) in [
-        ("[ticketing.dev]", "[]", "spec.ingress.hosts has 0 entries, but must have at least 1"),
+        ("[ticketing.dev]", "[]", "spec.ingress.hosts is empty: for every host, leave it out"),
         (
             "    client:",
             "    tls: [{secretName: x}]\n    client:",
@@ -377,7 +377,11 @@ fn what_the_api_server_would_refuse_is_refused_with_its_field() {
         ("    client:", "    annotations: {a/b: true}\n    client:", "write it in quotes, \"true\""),
         ("ws-srv", "ws_srv", "spec.ingress.routes[0].service is \"ws_srv\""),
         ("/ws,", "/ws, port: -1,", "spec.ingress.routes[0].port is -1"),
-        ("/ws,", "/ws, exact: true, stripPrefix: true,", "exact and stripPrefix cannot be set together"),
+        (
+            "/ws,",
+            "/ws, exact: true, stripPrefix: true,",
+            "spec.ingress.routes[0].path \"/ws\" has exact: true and stripPrefix: true",
+        ),
     ] {
         let said = refused(&["-", "--default-image", "i"], &GOOD.replace(from, to));
         assert!(said.contains(expected), "{expected:?} is missing in:\n{said}");
@@ -390,6 +394,6 @@ fn what_is_probably_unintended_is_a_warning_on_the_standard_error() {
     let output = render(&["-", "--default-image", "i"], &dotted);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && !output.stdout.is_empty());
-    assert!(said.starts_with("warning: standard input: OrdersService \"orders\": ingress-nginx"), "{said}");
+    assert!(said.starts_with("warning: standard input: OrdersService \"orders\": spec.ingress."), "{said}");
     assert!(said.contains("/socket.io"), "{said}");
 }

@@ -17,9 +17,14 @@ pub(super) fn problems(ingress: &IngressSpec, hosts: &[CanonicalHost]) -> Vec<Pr
     let mut problems = Vec::new();
     for (name, value) in &ingress.annotations {
         if changes_order(name, value) {
+            let whole = if name.ends_with("/rewrite-target") {
+                "; the Services then get the whole path (docs/ingress.md, Prefixes that are taken off)"
+            } else {
+                ""
+            };
             let message = format!(
                 "spec.ingress.annotations has {name:?}: {value:?}, by which an ingress controller treats paths as regexes, or \
-                 tries them in an order of its own: remove it; routes are plain prefixes, the client last"
+                 tries them in an order of its own: remove it; routes are plain prefixes, the client last{whole}"
             );
             problems.push(Problem::new(Reason::InvalidSpec, message));
         }

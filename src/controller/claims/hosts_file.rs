@@ -129,7 +129,7 @@ fn parse(path: &Path, text: &str) -> Result<AllowedHosts, HostsFileError> {
         return Err(form("it is empty".into()));
     }
     let map: BTreeMap<String, Vec<String>> =
-        serde_saphyr::from_str(text).map_err(|error| form(error.to_string()))?;
+        serde_saphyr::from_str(text).map_err(|error| form(error.without_snippet().to_string()))?;
     let mut entries = Vec::new();
     for (namespace, hosts) in map {
         if !is_namespace(&namespace) {
@@ -144,7 +144,8 @@ fn parse(path: &Path, text: &str) -> Result<AllowedHosts, HostsFileError> {
     Ok(entries.into_iter().collect())
 }
 
-fn is_namespace(name: &str) -> bool {
+/// RFC 1123 label, which the name of a namespace must be.
+pub fn is_namespace(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')

@@ -66,8 +66,20 @@ impl<'a> RouteList<'a> {
         let mut problems: Vec<_> = self.fields().flat_map(|field| field.problems()).collect();
         problems.extend(self.unknown_hosts());
         let own_path = CanonicalPath::parse(self.path).map_err(|error| {
-            problems.push(Problem::new(Reason::InvalidPath, format!("{}.path: {error}", self.field)));
+            let text = error.to_string();
+            let rest = text.strip_prefix("path ").unwrap_or(&text);
+            problems.push(Problem::new(Reason::InvalidPath, format!("{}.path {rest}", self.field)));
         });
+        // At / it would leave nothing to the client. The other routes are looked at all the same.
+        let is_root = own_path.as_ref().is_ok_and(CanonicalPath::is_root);
+        if is_root {
+            let message = format!(
+                "{}.path is {:?}: the orders API needs a path of its own, such as {DEFAULT_PATH}",
+                self.field, self.path
+            );
+            problems.push(Problem::new(Reason::InvalidPath, message));
+        }
+        let own_in_table = own_path.as_ref().ok().filter(|_| !is_root);
         let any = [CanonicalHost::any()];
         // Where no host is valid, the routes are looked at all the same.
         let hosts = if hosts.is_empty() { any.as_slice() } else { hosts };
@@ -76,7 +88,8 @@ impl<'a> RouteList<'a> {
         let different = if are_same { 1 } else { hosts.len() };
         let (mut tables, mut errors) = (Vec::new(), Vec::new());
         for host in hosts.iter().take(different) {
-            match self.table(host, own_path.as_ref().ok()) {
+            match self.table(host, own_in_table) {
+                Ok(routes) if routes.is_empty() && is_root => {}
                 Ok(routes) if routes.is_empty() => problems.push(self.without_routes(host)),
                 Ok(routes) => tables.push(routes),
                 Err(found) => {
@@ -88,9 +101,7 @@ impl<'a> RouteList<'a> {
                 }
             }
         }
-        problems.extend(
-            errors.iter().map(|error| Problem::new(route_reason(error), format!("{}: {error}", self.field))),
-        );
+        problems.extend(errors.iter().map(|(field, error)| self.problem_of(field, error, own_in_table)));
         match own_path {
             Ok(own_path) if problems.is_empty() => {
                 let tables = tables.iter().cycle().cloned();
@@ -99,6 +110,27 @@ impl<'a> RouteList<'a> {
             }
             _ => Err(problems),
         }
+    }
+
+    /// What is wrong with the route in a field.
+    fn problem_of(&self, field: &str, error: &RouteError, own_path: Option<&CanonicalPath>) -> Problem {
+        let list = self.field;
+        let is_own = |canonical: &str, first: &str| {
+            own_path.is_some_and(|own| own.as_str() == canonical) && first == self.own.to_string()
+        };
+        let message = match error {
+            RouteError::DuplicatePath { path, canonical, first, .. } if is_own(canonical, first) => {
+                format!(
+                    "{field}.path {path:?} is the path of the orders API itself, which is {list}.path ({DEFAULT_PATH} unless it \
+                     is set): remove the route, or set {list}.path to another path"
+                )
+            }
+            _ => {
+                let text = error.to_string().replace("client.service", &format!("{list}.client.service"));
+                format!("{field}.path {}", text.strip_prefix("path ").unwrap_or(&text))
+            }
+        };
+        Problem::new(route_reason(error), message)
     }
 
     fn without_routes(&self, host: &CanonicalHost) -> Problem {
@@ -111,12 +143,12 @@ impl<'a> RouteList<'a> {
         Problem::new(Reason::InvalidSpec, message)
     }
 
-    /// The routes of one host, in rendered order.
+    /// The routes of one host, in rendered order; or what is wrong with them, each with the field of its route.
     fn table(
         &self,
         host: &CanonicalHost,
         own_path: Option<&CanonicalPath>,
-    ) -> Result<RouteTable, Vec<RouteError>> {
+    ) -> Result<RouteTable, Vec<(String, RouteError)>> {
         let is_for = |hosts: &[Host]| {
             hosts.is_empty() || hosts.iter().any(|Host(text)| CanonicalHost::parse(text).as_ref() == Ok(host))
         };
@@ -126,8 +158,10 @@ impl<'a> RouteList<'a> {
             let port = port(&client.port)?;
             Some(Backend { service: client.service.clone(), port })
         });
-        let (mut routes, mut of_host) = (Vec::new(), None);
-        for route in self.routes.iter().filter(|route| is_for(&route.hosts)) {
+        let (mut routes, mut fields, mut of_host) = (Vec::new(), Vec::new(), None);
+        fields.extend(own.iter().map(|_| self.field.to_owned()));
+        let of_this_host = self.routes.iter().enumerate().filter(|(_, route)| is_for(&route.hosts));
+        for (at, route) in of_this_host {
             // What is wrong with the port was said already.
             let port = port(&route.port).unwrap_or(Port::Number(0));
             let backend = Backend { service: route.service.clone(), port };
@@ -138,12 +172,16 @@ impl<'a> RouteList<'a> {
                 of_host = Some(backend);
             } else {
                 routes.push(WrittenRoute { path: &route.path, exact, strip_prefix, backend });
+                fields.push(format!("{}.routes[{at}]", self.field));
             }
         }
         if of_host.is_some() {
             client = of_host;
         }
-        RouteTable::new(own.into_iter().chain(routes), client)
+        RouteTable::judged(own.into_iter().chain(routes), client).map_err(|errors| {
+            let field = |number: usize| fields.get(number).cloned().unwrap_or_else(|| self.field.to_owned());
+            errors.into_iter().map(|(number, error)| (field(number), error)).collect()
+        })
     }
 
     /// The routes and the client, each with its field.
@@ -229,8 +267,18 @@ impl BackendField<'_> {
     /// What is wrong with it.
     fn problems(&self) -> Vec<Problem> {
         let Self { field, service, port: written } = self;
+        let invalid = |message: String| Problem::new(Reason::InvalidSpec, message);
         let mut problems = Vec::new();
         if !is_service_name(service) {
+            let with_port = service.rsplit_once(':').filter(|(name, port)| {
+                is_service_name(name) && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+            });
+            if let Some((name, port)) = with_port {
+                problems.push(format!(
+                    "{field}.service is {service:?}: write {name}, and port: {port} beside it"
+                ));
+                return problems.into_iter().map(invalid).collect();
+            }
             let elsewhere = if service.contains(['.', '/']) {
                 "; one of another namespace is reached by a Service of type ExternalName in this one (docs/routes.md has an \
                  example)"
@@ -247,12 +295,16 @@ impl BackendField<'_> {
                 IntOrString::Int(number) => number.to_string(),
                 IntOrString::String(text) => format!("{text:?}"),
             };
+            let lower = match self.port {
+                IntOrString::String(name) if is_port_name(&name.to_lowercase()) => ", in lower case",
+                _ => "",
+            };
             problems.push(format!(
-                "{field}.port is {written}: write a number from 1 to 65535, or the name of a port of the Service, such as \
-                 3000 or http"
+                "{field}.port is {written}: write a number from 1 to 65535, or the name of a port of the Service{lower}, such \
+                 as 3000 or http"
             ));
         }
-        problems.into_iter().map(|message| Problem::new(Reason::InvalidSpec, message)).collect()
+        problems.into_iter().map(invalid).collect()
     }
 }
 

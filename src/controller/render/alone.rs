@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
-use super::schema;
 use crate::{
-    controller::reconcile::{dereference::Dereferenced, validate::validate},
+    controller::{
+        reconcile::{dereference::Dereferenced, validate::validate},
+        schema,
+    },
     crd::OrdersService,
 };
 
@@ -18,5 +20,5 @@ pub fn problems(service: &OrdersService) -> Vec<String> {
 
 /// What the API server would refuse of an OrdersService by the schema of the CRD.
 pub fn refused(document: &Value) -> Vec<String> {
-    schema::refusals(document).iter().map(ToString::to_string).collect()
+    schema::refusals(document, None).iter().map(ToString::to_string).collect()
 }

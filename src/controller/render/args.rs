@@ -22,6 +22,10 @@ pub enum DrawingFormat {
 
 /// Print the children that the controller would apply, without a cluster.
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Exit codes: 0 if everything is valid, 1 if something is not, and then nothing is rendered, 2 for a wrong \
+                  command line"
+)]
 pub struct RenderArgs {
     /// YAML files, folders of them, or - for the standard input. Of other kinds of objects in them, Ingresses and
     /// HTTPRoutes count where they claim the same routes; the rest is ignored

@@ -3,50 +3,92 @@
 use std::{
     collections::BTreeSet,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::Resource;
 use serde_json::Value;
 
-use super::{
-    args::RenderArgs,
-    schema::{self, Refusal},
-};
+use super::{RenderError, args::RenderArgs, yaml::Object};
 use crate::{
     controller::{
         children::{httproute::HTTPRoute, partial::Partial},
         claims::{
             claimed::{Claims, claimant, of_http_route, of_ingress},
             controllers::IngressController,
+            hosts_file::is_namespace,
             requested::ingress_class,
         },
         reconcile::{
             dereference::Dereferenced,
             validate::{validate, validated::ValidatedOrdersService},
         },
+        schema::{self, Refusal},
     },
-    crd::OrdersService,
+    crd::{OrdersService, without_value},
     routing::{Claim, Claimant, ClaimantKind, EntryPoint},
 };
 
 /// The texts of an input by their names: a file's own, or those of the YAML files in a folder, sorted.
-pub(super) fn read(input: &Path) -> io::Result<Vec<(String, String)>> {
+pub(super) fn read(input: &Path) -> Result<Vec<(String, String)>, RenderError> {
+    let failed = |of: &Path, source| RenderError::Read { input: of.to_owned(), source };
     if input == Path::new("-") {
         let mut text = String::new();
-        io::stdin().read_to_string(&mut text)?;
+        io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|source| failed(Path::new("standard input"), source))?;
         return Ok(vec![("standard input".into(), text)]);
     }
     let mut files = vec![input.to_owned()];
     if input.is_dir() {
-        files = input.read_dir()?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
+        let entries = input.read_dir().and_then(|entries| {
+            entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
+        });
+        files = entries.map_err(|source| failed(input, source))?;
         files.retain(|file| {
             file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
         });
         files.sort();
     }
-    files.iter().map(|file| Ok((file.display().to_string(), std::fs::read_to_string(file)?))).collect()
+    let text_of = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file).map_err(|source| failed(file, source))?;
+        Ok((file.display().to_string(), text))
+    };
+    files.iter().map(text_of).collect()
+}
+
+/// Where an object was read, and the text that it is in.
+#[derive(Clone, Copy)]
+pub(super) struct InFile<'a> {
+    /// The file.
+    pub(super) file: &'a str,
+    /// Its text.
+    pub(super) text: &'a str,
+}
+
+/// What is wrong with an object that is probably meant to be an OrdersService, and is none.
+pub(super) fn mistaken(document: &Value) -> Option<String> {
+    let kind = &*OrdersService::kind(&());
+    let map = document.as_object()?;
+    let is_ours = || {
+        let version = map.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        version.split('/').next() == Some(&*OrdersService::group(&()))
+    };
+    match map.get("kind") {
+        Some(Value::String(other)) if other == kind => None,
+        Some(Value::String(other)) => {
+            let is_near = strsim::damerau_levenshtein(&other.to_lowercase(), &kind.to_lowercase()) <= 2;
+            // An empty list of them is one too.
+            let is_list = map.contains_key("items");
+            (!is_list && (is_near || is_ours())).then(|| format!("there is kind {other}: write {kind}"))
+        }
+        _ => match map.keys().find(|name| name.eq_ignore_ascii_case("kind") && *name != "kind") {
+            Some(other) if is_ours() => Some(format!("there is a field {other}: write kind")),
+            _ if is_ours() => Some(format!("kind is not set: write {kind}")),
+            _ => None,
+        },
+    }
 }
 
 /// A valid OrdersService in a file.
@@ -90,30 +132,44 @@ pub(super) struct OtherInFile {
 
 /// Parses and validates an OrdersService; what is wrong with it goes to `problems`.
 pub(super) fn parse_service(
-    file: &str,
-    document: Value,
+    InFile { file, text }: InFile<'_>,
+    object: Object,
     args: &RenderArgs,
     problems: &mut Vec<String>,
 ) -> Option<ServiceInFile> {
+    let document = &object.value;
     let name = document["metadata"]["name"].as_str().unwrap_or("(no name)").to_owned();
     let mut problem = |text: String| problems.push(format!("{file}: OrdersService {name:?}: {text}"));
     let version = OrdersService::api_version(&());
     if document["apiVersion"] != *version {
-        problem(format!("apiVersion is {}: write {version}", document["apiVersion"]));
+        problem(match &document["apiVersion"] {
+            Value::Null => format!("apiVersion is not set: write {version}"),
+            Value::String(other) => format!("apiVersion is {other:?}: write {version}"),
+            _ => format!("apiVersion is no text: write {version}"),
+        });
         return None;
     }
-    let refusals = schema::refusals(&document);
+    let mut refusals = schema::refusals(document, None);
+    if !refusals.is_empty()
+        && let Some(written) = object.written(text)
+    {
+        refusals = schema::refusals(document, Some(&written));
+    }
     let mut service: OrdersService = match serde_path_to_error::deserialize(document) {
         Ok(service) => service,
         Err(error) => {
             refusals.iter().for_each(|refusal| problem(refusal.to_string()));
             if refusals.is_empty() {
-                problem(error.to_string());
+                problem(format!("{} {}", error.path(), without_value(&error.inner().to_string())));
             }
             return None;
         }
     };
-    service.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
+    let namespace = service.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
+    let is_namespaced = is_namespace(namespace);
+    if !is_namespaced {
+        problem(format!("metadata.namespace is {namespace:?}, {NO_NAMESPACE}"));
+    }
     let controller = match service.spec.ingress.as_ref().map(ingress_class) {
         Some(EntryPoint::Class(Some(class))) => IngressController::named(&class),
         _ => None,
@@ -122,18 +178,29 @@ pub(super) fn parse_service(
     let found = Dereferenced { user_from_cluster, controller, ..Dereferenced::default() };
     let validated = validate(&service, &found, args.default_image.as_deref());
     let invalid = validated.as_ref().err().map(Vec::as_slice).unwrap_or_default();
-    // What both notice is told once, with the field and the better advice.
+    // What both notice is told once, with the field and the better advice. The validation knows all that the rules know.
     let is_told = |refusal: &Refusal| {
-        invalid.iter().any(|problem| {
-            let rest = problem.message.strip_prefix(&refusal.field).unwrap_or_default();
-            !refusal.field.is_empty() && rest.starts_with([' ', ':'])
-        })
+        refusal.is_by_rule && !invalid.is_empty()
+            || invalid.iter().any(|problem| is_about(&problem.message, &refusal.field))
     };
     let refused: Vec<_> = refusals.iter().filter(|refusal| !is_told(refusal)).collect();
     refused.iter().for_each(|refusal| problem(refusal.to_string()));
     invalid.iter().for_each(|found| problem(found.message.clone()));
-    let valid = validated.ok().filter(|_| refused.is_empty())?;
+    let valid = validated.ok().filter(|_| refused.is_empty() && is_namespaced)?;
     Some(ServiceInFile { file: file.to_owned(), service, valid })
+}
+
+/// What is said of the name of a namespace that is none.
+pub(super) const NO_NAMESPACE: &str = "which no namespace can have as its name: write lower-case letters, digits and -, with a \
+                                       letter or digit at both ends, such as ticketing";
+
+/// Whether a message begins with a field, of which a key may be written in brackets.
+fn is_about(message: &str, field: &str) -> bool {
+    let plain = field.replace("[\"", ".").replace("\"]", "");
+    [field, &plain].into_iter().any(|field| {
+        let rest = message.strip_prefix(field).unwrap_or_default();
+        !field.is_empty() && rest.starts_with([' ', ':'])
+    })
 }
 
 /// Parses an Ingress; none if it is not one, or is a child of an OrdersService.

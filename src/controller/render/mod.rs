@@ -7,7 +7,7 @@
 //! ```text
 //! args       the command line
 //! files      reading the inputs
-//! schema     what the API server would refuse
+//! yaml       the objects of a text, and why it has none
 //! conflicts  routes that several of the inputs claim
 //! explain    which rule a request takes
 //! in_cluster the same, of what is rendered in a cluster
@@ -22,7 +22,7 @@ mod drawing;
 mod explain;
 mod files;
 mod in_cluster;
-mod schema;
+mod yaml;
 
 use std::{io, path::PathBuf};
 
@@ -30,17 +30,18 @@ pub use alone::{problems, refused};
 pub use args::{DrawingFormat, RenderArgs};
 pub use in_cluster::{ClusterObjects, ClusterRoutes, Explained, MissingRoute, Taker};
 use kube::Resource;
-use serde_json::Value;
 use thiserror::Error;
 
 use self::{
     conflicts::AllClaims,
-    files::{ServiceInFile, parse_http_route, parse_ingress, parse_service, read},
+    files::{
+        InFile, NO_NAMESPACE, ServiceInFile, mistaken, parse_http_route, parse_ingress, parse_service, read,
+    },
 };
 use crate::{
     controller::{
         children::kind::Child,
-        claims::hosts_file::{HostsFile, HostsFileError},
+        claims::hosts_file::{HostsFile, HostsFileError, is_namespace},
         reconcile::build::{build, prepared::PreparedVisitor},
     },
     crd::OrdersService,
@@ -64,6 +65,9 @@ pub enum RenderError {
     /// The inputs have no OrdersService.
     #[error("there is no OrdersService ({version}) in {0}", version = OrdersService::api_version(&()))]
     Nothing(String),
+    /// The namespace of the arguments is none.
+    #[error("--namespace is {0:?}, {NO_NAMESPACE}")]
+    Namespace(String),
     /// The hosts file cannot be used.
     #[error(transparent)]
     HostsFile(#[from] HostsFileError),
@@ -106,32 +110,42 @@ pub fn render(args: &RenderArgs) -> Result<Rendered, RenderError> {
         return Err(RenderError::FormatOfRequest);
     }
     let is_drawn = args.explain.is_some() && request.is_none();
+    if !is_namespace(&args.namespace) {
+        return Err(RenderError::Namespace(args.namespace.clone()));
+    }
     let hosts = args.hosts_file.as_deref().map(HostsFile::read).transpose()?;
     let mut problems = Vec::new();
     let mut services = Vec::new();
     let mut others = Vec::new();
+    let mut searched = Vec::new();
     for input in &args.inputs {
-        for (file, text) in
-            read(input).map_err(|source| RenderError::Read { input: input.clone(), source })?
-        {
-            let documents = match serde_saphyr::from_multiple::<Value>(&text) {
-                Ok(documents) => documents,
-                Err(error) => {
-                    problems.push(format!("{file}: is no YAML: {error}"));
+        let files = read(input)?;
+        let mut are_empty = true;
+        for (file, text) in &files {
+            let objects = match yaml::objects(text) {
+                Ok(objects) => objects,
+                Err(why) => {
+                    problems.push(format!("{file}: {why}"));
                     continue;
                 }
             };
-            for document in documents {
-                match document["kind"].as_str() {
+            for object in objects.into_iter().filter(|object| !object.value.is_null()) {
+                are_empty = false;
+                match object.value["kind"].as_str() {
                     Some("OrdersService") => {
-                        services.extend(parse_service(&file, document, args, &mut problems))
+                        services.extend(parse_service(InFile { file, text }, object, args, &mut problems))
                     }
-                    Some("Ingress") => others.extend(parse_ingress(&file, document, args)),
-                    Some("HTTPRoute") => others.extend(parse_http_route(&file, document, args)),
-                    _ => {}
+                    Some("Ingress") => others.extend(parse_ingress(file, object.value, args)),
+                    Some("HTTPRoute") => others.extend(parse_http_route(file, object.value, args)),
+                    _ => problems.extend(mistaken(&object.value).map(|what| format!("{file}: {what}"))),
                 }
             }
         }
+        searched.push(match files.len() {
+            0 => format!("{}, which has no files that end with .yaml or .yml", input.display()),
+            _ if are_empty => format!("{}, which is empty", input.display()),
+            _ => input.display().to_string(),
+        });
     }
     services.sort_by(|left, right| left.key().cmp(&right.key()));
     for pair in services.windows(2) {
@@ -154,8 +168,7 @@ pub fn render(args: &RenderArgs) -> Result<Rendered, RenderError> {
         return Err(RenderError::Invalid(problems));
     }
     if services.is_empty() {
-        let inputs: Vec<_> = args.inputs.iter().map(|input| input.display().to_string()).collect();
-        return Err(RenderError::Nothing(inputs.join(", ")));
+        return Err(RenderError::Nothing(searched.join("; ")));
     }
     let warnings = services.iter().flat_map(ServiceInFile::warnings).collect();
     if let Some(request) = request {

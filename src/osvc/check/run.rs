@@ -9,7 +9,7 @@ use super::{
     rights, routing, service,
 };
 use crate::{
-    crd::OrdersService,
+    crd::{OrdersService, without_value},
     osvc::{
         args::CheckArgs,
         cluster::Cluster,
@@ -99,7 +99,7 @@ async fn check_services(
                 let (namespace, name) = (of(invalid.metadata.namespace), of(invalid.metadata.name));
                 group.failure(
                     format!("OrdersService {namespace}/{name} does not match the schema of this version"),
-                    format!("correct it: {}", invalid.error),
+                    format!("correct the field that {}", without_value(&invalid.error)),
                 );
             }
         }

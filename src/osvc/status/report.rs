@@ -304,10 +304,10 @@ mod tests {
                 json!({"name": name, "image": "i", "imageID": "", "ready": ready, "restartCount": 0, "state": state})
             };
             let behind = json!({"waiting": {"reason": "PodInitializing"}});
-            let status = json!({
-                "initContainerStatuses": [("first", first), ("second", behind)].map(container),
-                "containerStatuses": [("a-proxy", json!({"waiting": {"reason": "ContainerCreating"}})), ("orders-api", api)].map(container),
-            });
+            let before = [("first", first), ("second", behind)].map(container);
+            let proxy = json!({"waiting": {"reason": "ContainerCreating"}});
+            let beside = [("a-proxy", proxy), ("orders-api", api)].map(container);
+            let status = json!({"initContainerStatuses": before, "containerStatuses": beside});
             let pod: Pod =
                 serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap();
             PodView::from(&pod).waits.unwrap()

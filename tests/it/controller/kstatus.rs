@@ -28,7 +28,8 @@ fn said(service: &OrdersService) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn now(namespace: &TestNamespace) -> String {
+/// What it says of `orders` as it is now.
+pub(crate) async fn said_now(namespace: &TestNamespace) -> String {
     said(&namespace.api().get("orders").await.unwrap())
 }
 
@@ -52,11 +53,11 @@ async fn flux_waits_as_kubectl_does_and_gives_up_where_nothing_but_a_change_can_
 
     let _controller = namespace.run("controller").await;
     namespace.ready("orders").await;
-    assert!(now(&namespace).await.starts_with("Current: "));
+    assert!(said_now(&namespace).await.starts_with("Current: "));
     let changed = namespace.apply(&namespace.service("orders", json!({"port": 4000}))).await.unwrap();
     assert!(said(&changed).starts_with("InProgress: "), "the change is not live: {}", said(&changed));
     namespace.ready("orders").await;
-    assert!(now(&namespace).await.starts_with("Current: "));
+    assert!(said_now(&namespace).await.starts_with("Current: "));
 
     // There is no node on which these would run.
     namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
@@ -70,16 +71,16 @@ async fn flux_waits_as_kubectl_does_and_gives_up_where_nothing_but_a_change_can_
 
     namespace.apply(&namespace.service("orders", json!({"suspend": true}))).await.unwrap();
     namespace.condition("orders", Reconciled, "False", "Suspended").await;
-    assert!(now(&namespace).await.starts_with("Failed: "));
+    assert!(said_now(&namespace).await.starts_with("Failed: "));
 
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     namespace.ready("orders").await;
-    assert!(now(&namespace).await.starts_with("Current: "));
+    assert!(said_now(&namespace).await.starts_with("Current: "));
     let services = namespace.api::<OrdersService>();
     let held = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/held"]}}));
     services.patch("orders", &PatchParams::default(), &held).await.unwrap();
     services.delete("orders", &DeleteParams::background()).await.unwrap();
-    assert!(now(&namespace).await.starts_with("Terminating: "));
+    assert!(said_now(&namespace).await.starts_with("Terminating: "));
     let freed = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     services.patch("orders", &PatchParams::default(), &freed).await.unwrap();
     eventually("it is gone", || async { services.get_opt("orders").await.unwrap().is_none().then_some(()) })

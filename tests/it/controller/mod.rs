@@ -28,7 +28,7 @@ mod children;
 pub(crate) mod conflicts;
 pub(crate) mod gateway;
 mod hosts;
-mod kstatus;
+pub(crate) mod kstatus;
 mod outage;
 mod ownership;
 mod pods;

@@ -44,9 +44,9 @@ pub(super) fn stripped_in_ingress(ingress: &IngressSpec) -> Vec<Problem> {
         let RouteSpec { path, service, .. } = route;
         let message = format!(
             "spec.ingress.routes[{at}].stripPrefix is true, which an Ingress cannot say so that every ingress controller \
-             understands it: have {service:?} serve its paths under {path:?}, and remove stripPrefix; or move the routes \
-             from spec.ingress to spec.gateway, if the cluster has a Gateway; or write an Ingress of your own for it, with what \
-             your ingress controller has for that (docs/ingress.md)"
+             understands it: have {service:?} serve its paths under {path:?}, and remove stripPrefix; or use spec.gateway in \
+             place of spec.ingress, if the cluster has a Gateway (hosts becomes hostnames, and parentRefs is needed); or write \
+             an Ingress of your own for it, with what your ingress controller has for that (docs/ingress.md)"
         );
         Problem::new(Reason::InvalidSpec, message)
     };

@@ -8,15 +8,19 @@ use crate::{
         problem::Problem,
         reconcile::dereference::Dereferenced,
     },
-    crd::Reason,
-    routing::{PathMatch, RouteTable},
+    crd::{IngressSpec, Reason},
+    routing::{CanonicalPath, PathMatch, RouteTable},
 };
 
 /// What to say of each.
-pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<Problem> {
+pub(super) fn warnings(
+    requested: &RequestedRoutes,
+    ingress: Option<&IngressSpec>,
+    found: &Dereferenced,
+) -> Vec<Problem> {
     let of_regexes = regexes(requested, found);
     let of_paths = match found.controller {
-        Some(IngressController::IngressNginx) => odd_characters(requested),
+        Some(IngressController::IngressNginx) => odd_characters(requested, ingress),
         Some(IngressController::Traefik) => hidden(requested),
         Some(IngressController::Other) | None => None,
     };
@@ -46,23 +50,45 @@ fn regexes(requested: &RequestedRoutes, found: &Dereferenced) -> Option<String> 
 }
 
 /// The paths for which ingress-nginx may refuse the Ingress.
-fn odd_characters(requested: &RequestedRoutes) -> Option<String> {
+fn odd_characters(requested: &RequestedRoutes, ingress: Option<&IngressSpec>) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/');
     let paths = all_paths(requested).filter(|path| !path.as_str().bytes().all(is_plain));
     let odd = distinct(paths.map(PathMatch::as_str));
+    let first_odd = |path: &str| path.chars().find(|character| !u8::try_from(*character).is_ok_and(is_plain));
+    let told: Vec<_> = odd
+        .iter()
+        .map(|path| {
+            let with = match first_odd(path) {
+                Some('.') | None => "a dot".to_owned(),
+                Some(other) => format!("the character {other:?}"),
+            };
+            format!("{} {path:?} has {with}", field_of(path, ingress))
+        })
+        .collect();
     let only_dots = odd.iter().all(|path| path.bytes().all(|byte| is_plain(byte) || byte == b'.'));
-    let advice = if only_dots {
-        "Where it does, have whoever runs it update it, or give the routes other paths"
-    } else {
-        "Give these routes other paths"
-    };
-    (!odd.is_empty()).then(|| {
-        format!(
-            "ingress-nginx, from version 1.12 on, refuses a whole Ingress for a path with any other character than letters, \
-             digits, -, _ and /, and until the releases of autumn 2025 for a dot too: {}. {advice}",
-            odd.join(", ")
+    let (what, advice) = if only_dots {
+        (
+            "ingress-nginx from version 1.12 on refuses a whole Ingress, until its releases of autumn 2025",
+            "Where it does, have whoever runs it update it, or write another path",
         )
-    })
+    } else {
+        (
+            "ingress-nginx from version 1.12 on refuses a whole Ingress if a path has others than letters, digits, -, _, / \
+             and, since its releases of autumn 2025, dots",
+            "Write another path",
+        )
+    };
+    (!odd.is_empty()).then(|| format!("{}, for which {what}. {advice}", told.join("; ")))
+}
+
+/// The field in which a path is.
+fn field_of(path: &str, ingress: Option<&IngressSpec>) -> String {
+    let is_it = |text: &str| CanonicalPath::parse(text).is_ok_and(|canonical| canonical.as_str() == path);
+    let Some(ingress) = ingress else { return "the path".into() };
+    match ingress.routes.iter().position(|route| is_it(&route.path)) {
+        Some(at) => format!("spec.ingress.routes[{at}].path"),
+        None => "spec.ingress.path".into(),
+    }
 }
 
 /// The exact paths before which Traefik puts a prefix, since it compares the length of whole rules: `PathPrefix` has six
@@ -129,7 +155,10 @@ mod tests {
         for site in requested.sites().filter(|site| regexes && site.host.to_string() == "a.dev") {
             found.verdicts.insert(site, Verdict { regexes: Some(other.clone()), ..Verdict::default() });
         }
-        let all: Vec<_> = warnings(&requested, &found).into_iter().map(|problem| problem.message).collect();
+        let all: Vec<_> = warnings(&requested, object.spec.ingress.as_ref(), &found)
+            .into_iter()
+            .map(|problem| problem.message)
+            .collect();
         all.join("\n")
     }
 
@@ -137,15 +166,22 @@ mod tests {
     fn a_path_with_a_dot_is_told_where_ingress_nginx_serves_it() {
         let routes = json!([{"path": "/socket.io", "service": "s"}, {"path": "/api/x_y", "service": "s"}]);
         let said = told(routes.clone(), Some(IngressController::IngressNginx), false);
-        assert!(
-            said.contains("a dot too: /socket.io. Where it does, have whoever runs it update it"),
-            "{said}"
+        assert_eq!(
+            said,
+            "spec.ingress.routes[0].path \"/socket.io\" has a dot, for which ingress-nginx from version 1.12 on refuses a whole \
+             Ingress, until its releases of autumn 2025. Where it does, have whoever runs it update it, or write another path"
         );
-        assert!(!said.contains("x_y"), "{said}");
         let other = json!([{"path": "/a.b", "service": "s"}, {"path": "/c:d", "service": "s"}]);
         let said = told(other, Some(IngressController::IngressNginx), false);
-        assert!(said.ends_with("Give these routes other paths") && said.contains("/c:d"), "{said}");
+        let both = "spec.ingress.routes[1].path \"/c:d\" has the character ':'";
+        assert!(said.contains(both) && said.ends_with("dots. Write another path"), "{said}");
         assert!(!said.contains("update"), "{said}");
+        let mut object = service(json!({"ingress": {"path": "/v1.0/orders"}}));
+        let requested = requested(&object).unwrap().unwrap();
+        let said = odd_characters(&requested, object.spec.ingress.as_ref()).unwrap();
+        assert!(said.starts_with("spec.ingress.path \"/v1.0/orders\" has a dot, "), "{said}");
+        object.spec.ingress = None;
+        assert!(odd_characters(&requested, None).unwrap().starts_with("the path \"/v1.0/orders\""));
         for other in [Some(IngressController::Traefik), Some(IngressController::Other), None] {
             assert_eq!(told(routes.clone(), other, false), "");
         }

@@ -57,19 +57,38 @@ pub fn validate(
     let spec = &service.spec;
     let name = service.name_any();
 
-    if name.len() > 52 {
+    if service.metadata.name.as_ref().is_none_or(String::is_empty) {
+        let prefix = service.metadata.generate_name.as_ref();
+        invalid(format!(
+            "metadata.name is not set: write the name, such as orders{}",
+            prefix.map_or(
+                "",
+                |_| "; generateName is not enough, since the names of the children are made from it"
+            )
+        ));
+    } else if name.len() > 52 {
         invalid(format!(
             "metadata.name {name:?} has {} characters: at most 52, for the names of the children",
             name.len()
         ));
     }
-    if !is_service_name(&name) {
+    // One that is too long is told as that alone.
+    else if !is_service_name(&name) {
         invalid(format!(
-            "metadata.name {name:?} cannot name a Service: it must begin with a letter and have only a-z, 0-9 and -"
+            "metadata.name {name:?} cannot name a Service: it must begin with a letter, end with a letter or digit, and have \
+             only a-z, 0-9 and -"
         ));
     }
+    own_services(service, &mut invalid);
     let image = spec.image.as_deref().or(default_image).map(str::trim).unwrap_or_default();
-    if image.is_empty() {
+    if image.contains(char::is_whitespace) {
+        invalid(format!(
+            "spec.image is {image:?}, and no image has a space in its name: write one such as orders:1"
+        ));
+    }
+    if spec.image.as_deref().is_some_and(|image| image.trim().is_empty()) {
+        invalid("spec.image is empty: remove it, or name an image".into());
+    } else if image.is_empty() {
         invalid("spec.image is not set, and the controller was not told its own image (--default-image): set spec.image".into());
     }
     names::check(spec, &mut invalid);
@@ -108,10 +127,11 @@ pub fn validate(
     }
     let events = events::validate(spec, &mut invalid);
     if spec.database.name.as_deref().is_some_and(|name| !is_database_name(name)) {
-        invalid(format!(
-            "spec.database.name {:?} is not a MongoDB database name",
-            spec.database.name.as_deref().unwrap_or_default()
-        ));
+        invalid(
+            "spec.database.name is no name that a MongoDB database can have: write 1 to 63 characters without / \\ . \" $ * < > \
+             : | ? and spaces, such as orders; a connection string belongs into the Secret of uriSecretRef"
+                .into(),
+        );
     }
 
     let namespace = service.namespace().unwrap_or_default();
@@ -179,6 +199,34 @@ pub fn validate(
     })
 }
 
+/// Tells of routes that lead to a Service of the OrdersService itself, and so to the pods of the orders API, by whose name
+/// another service is meant.
+fn own_services(service: &OrdersService, invalid: &mut impl FnMut(String)) {
+    let spec = &service.spec;
+    let name = service.name_any();
+    let lists = [
+        ("spec.ingress", spec.ingress.as_ref().map(|of| (&of.routes, &of.client))),
+        ("spec.gateway", spec.gateway.as_ref().map(|of| (&of.routes, &of.client))),
+    ];
+    for (field, (routes, client)) in lists.into_iter().filter_map(|(field, list)| Some((field, list?))) {
+        let of_routes = routes.iter().enumerate();
+        let of_routes = of_routes.map(|(at, route)| (format!("{field}.routes[{at}]"), &route.service));
+        let of_client = client.iter().map(|client| (format!("{field}.client"), &client.service));
+        for (leads, to) in of_routes.chain(of_client) {
+            if spec.service_name.as_ref() == Some(to) {
+                invalid(format!(
+                    "spec.serviceName is {to:?}, to which {leads} leads: name another, since this one leads to the orders API"
+                ));
+            } else if *to == name {
+                invalid(format!(
+                    "{leads}.service is {to:?}, which is the Service of this OrdersService itself and leads to the orders API: \
+                     name the Service that is meant, or remove it; the orders API has {field}.path"
+                ));
+            }
+        }
+    }
+}
+
 /// The requested routes, without those that other objects have.
 fn validated_ingress(
     requested: RequestedRoutes,
@@ -189,8 +237,11 @@ fn validated_ingress(
     let missing_class = found.missing_class.as_deref().map(conflicts::missing_class);
     ValidatedIngress {
         problems: missing_class.into_iter().chain(conflicts::problems(&requested, found)).collect(),
-        warnings: [misread::warnings(&requested, found), conflicts::warnings(&requested, found, namespace)]
-            .concat(),
+        warnings: [
+            misread::warnings(&requested, Some(ingress), found),
+            conflicts::warnings(&requested, found, namespace),
+        ]
+        .concat(),
         hosts: conflicts::hosts(&requested, found),
         class_name: ingress.class_name.clone(),
         lacks_class: found.missing_class.is_some(),
@@ -405,5 +456,54 @@ mod tests {
         let missing = Problem::new(Reason::SecretNotFound, "no such secret");
         let found = Dereferenced { missing: vec![missing.clone()], ..Dereferenced::default() };
         assert_eq!(validate(&service(serde_json::json!({})), &found, Some("i")).unwrap_err(), [missing]);
+    }
+
+    #[test]
+    fn a_route_never_leads_to_a_service_of_the_orders_service_itself() {
+        let routes = |to: &str| serde_json::json!({"routes": [{"path": "/pay", "service": to}]});
+        let gateway = serde_json::json!({"parentRefs": [{"name": "g"}], "client": {"service": "orders"}});
+        for (patch, expected) in [
+            (
+                serde_json::json!({"serviceName": "pay-srv", "ingress": routes("pay-srv")}),
+                "spec.serviceName is \"pay-srv\", to which spec.ingress.routes[0] leads: name another",
+            ),
+            (
+                serde_json::json!({"serviceName": "client-srv"}),
+                "spec.serviceName is \"client-srv\", to which spec.ingress.client leads: name another",
+            ),
+            (
+                serde_json::json!({"ingress": routes("orders")}),
+                "spec.ingress.routes[0].service is \"orders\", which is the Service of this OrdersService itself",
+            ),
+            (
+                serde_json::json!({"ingress": null, "gateway": gateway}),
+                "spec.gateway.client.service is \"orders\", which is the Service of this OrdersService itself",
+            ),
+        ] {
+            let found = problems(patch.clone());
+            assert!(found.len() == 1 && found[0].message.starts_with(expected), "{patch}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_name_or_an_image_one_thing_is_told() {
+        let with = |name: &str, patch: serde_json::Value| {
+            let mut object = service(patch);
+            object.metadata.name = Some(name.to_owned()).filter(|name| !name.is_empty());
+            object.metadata.generate_name = object.metadata.name.is_none().then(|| "orders-".to_owned());
+            let found = validate(&object, &Dereferenced::default(), Some("image:1")).unwrap_err();
+            found.into_iter().map(|problem| problem.message).collect::<Vec<_>>()
+        };
+        let long = "o".repeat(64);
+        for (name, image, expected) in [
+            (long.as_str(), "i", "has 64 characters: at most 52"),
+            ("orders-", "i", "it must begin with a letter, end with a letter or digit, and have only"),
+            ("", "i", "metadata.name is not set: write the name, such as orders; generateName is not enough"),
+            ("orders", "", "spec.image is empty: remove it, or name an image"),
+            ("orders", "orders operator:1", "spec.image is \"orders operator:1\", and no image has a space"),
+        ] {
+            let found = with(name, serde_json::json!({"image": image}));
+            assert!(found.len() == 1 && found[0].contains(expected), "{name}: {found:?}");
+        }
     }
 }

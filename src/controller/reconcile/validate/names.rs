@@ -3,42 +3,67 @@
 //! They become parts of URLs, of objects and of messages. An object with another name cannot exist, so a wrong name is a
 //! mistake in the spec, and no request is sent for it.
 
-use crate::crd::OrdersServiceSpec;
+use crate::crd::{LocalSecret, OrdersServiceSpec};
 
-/// Checks every name; what is wrong goes to `invalid`.
+/// Checks every name; what is wrong goes to `invalid`. The name or key of a Secret is not told: people write the password
+/// itself there.
 pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) {
     let (jwt, uri) = (&spec.auth.jwt_secret_ref, &spec.database.uri_secret_ref);
-    let mut names =
-        vec![("spec.auth.jwtSecretRef.name", &jwt.name), ("spec.database.uriSecretRef.name", &uri.name)];
-    let tls = spec.database.tls.as_ref();
-    let ca = tls.and_then(|tls| tls.ca_secret_ref.as_ref());
-    names.extend(ca.map(|ca| ("spec.database.tls.caSecretRef.name", &ca.name)));
-    let certificate = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref());
-    names.extend(
-        certificate.map(|secret| ("spec.database.tls.clientCertificateSecretRef.name", &secret.name)),
-    );
-    let nats = spec.events.as_ref().map(|events| &events.nats);
-    let url = nats.and_then(|nats| nats.url_secret_ref.as_ref());
-    let nats_ca = nats.and_then(|nats| nats.ca_secret_ref.as_ref());
-    let nats_creds = nats.and_then(|nats| nats.creds_secret_ref.as_ref());
-    names.extend(url.map(|url| ("spec.events.nats.urlSecretRef.name", &url.name)));
-    names.extend(nats_ca.map(|ca| ("spec.events.nats.caSecretRef.name", &ca.name)));
-    names.extend(nats_creds.map(|creds| ("spec.events.nats.credsSecretRef.name", &creds.name)));
-    names.extend(spec.image_pull_secrets.iter().map(|secret| ("spec.imagePullSecrets[].name", &secret.name)));
-    if let Some(ingress) = &spec.ingress {
-        names.extend(ingress.tls.iter().map(|tls| ("spec.ingress.tls.secretName", &tls.secret_name)));
-        names.extend(ingress.class_name.iter().map(|name| ("spec.ingress.className", name)));
+    let mut secrets = vec![
+        ("spec.auth.jwtSecretRef", &jwt.name, Some(&jwt.key)),
+        ("spec.database.uriSecretRef", &uri.name, Some(&uri.key)),
+    ];
+    if let Some(tls) = &spec.database.tls {
+        let ca = tls.ca_secret_ref.iter();
+        secrets.extend(ca.map(|ca| ("spec.database.tls.caSecretRef", &ca.name, Some(&ca.key))));
+        let certificate = tls.client_certificate_secret_ref.iter();
+        secrets
+            .extend(certificate.map(|of| ("spec.database.tls.clientCertificateSecretRef", &of.name, None)));
     }
-    for parent in spec.gateway.iter().flat_map(|gateway| &gateway.parent_refs) {
-        names.push(("spec.gateway.parentRefs[].name", &parent.name));
-        names.extend(parent.namespace.iter().map(|name| ("spec.gateway.parentRefs[].namespace", name)));
-        names.extend(parent.section_name.iter().map(|name| ("spec.gateway.parentRefs[].sectionName", name)));
+    if let Some(nats) = spec.events.as_ref().map(|events| &events.nats) {
+        let url = nats.url_secret_ref.iter();
+        secrets.extend(url.map(|url| ("spec.events.nats.urlSecretRef", &url.name, Some(&url.key))));
+        let ca = nats.ca_secret_ref.iter();
+        secrets.extend(ca.map(|ca| ("spec.events.nats.caSecretRef", &ca.name, Some(&ca.key))));
+        let creds = nats.creds_secret_ref.iter();
+        secrets.extend(creds.map(|creds| ("spec.events.nats.credsSecretRef", &creds.name, Some(&creds.key))));
+    }
+    for (field, name, key) in secrets {
+        if !is_dns_subdomain(name) {
+            invalid(format!(
+                "{field}.name is {}, which no Secret can have as its name: write the name of the Secret, in lower-case \
+                 letters, digits, - and ., such as orders-mongo",
+                if name.is_empty() { "empty" } else { "another text" }
+            ));
+        }
+        if key.is_some_and(|key| !is_key(key)) {
+            invalid(format!(
+                "{field}.key is {}, which no Secret can have as a key: write letters, digits, -, _ and ., such as MONGO_URI",
+                if key.is_some_and(String::is_empty) { "empty" } else { "another text" }
+            ));
+        }
+    }
+    let mut names = Vec::new();
+    let mut add = |field: String, name: &String| names.push((field, name.clone()));
+    for (at, LocalSecret { name }) in spec.image_pull_secrets.iter().enumerate() {
+        add(format!("spec.imagePullSecrets[{at}].name"), name);
+    }
+    if let Some(ingress) = &spec.ingress {
+        ingress.tls.iter().for_each(|tls| add("spec.ingress.tls.secretName".into(), &tls.secret_name));
+        ingress.class_name.iter().for_each(|name| add("spec.ingress.className".into(), name));
+    }
+    let parents = spec.gateway.iter().flat_map(|gateway| &gateway.parent_refs);
+    for (at, parent) in parents.enumerate() {
+        let field = format!("spec.gateway.parentRefs[{at}]");
+        add(format!("{field}.name"), &parent.name);
+        parent.namespace.iter().for_each(|name| add(format!("{field}.namespace"), name));
+        parent.section_name.iter().for_each(|name| add(format!("{field}.sectionName"), name));
     }
     if let Some(template) = &spec.pod_template {
         let account = template.service_account_name.iter();
-        names.extend(account.map(|name| ("spec.podTemplate.serviceAccountName", name)));
+        account.for_each(|name| add("spec.podTemplate.serviceAccountName".into(), name));
         let class = template.priority_class_name.iter();
-        names.extend(class.map(|name| ("spec.podTemplate.priorityClassName", name)));
+        class.for_each(|name| add("spec.podTemplate.priorityClassName".into(), name));
     }
     for (field, name) in names.into_iter().filter(|(_, name)| !is_dns_subdomain(name)) {
         invalid(format!(
@@ -46,19 +71,20 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
              orders-mongo"
         ));
     }
-    let mut keys =
-        vec![("spec.auth.jwtSecretRef.key", &jwt.key), ("spec.database.uriSecretRef.key", &uri.key)];
-    keys.extend(ca.map(|ca| ("spec.database.tls.caSecretRef.key", &ca.key)));
-    keys.extend(url.map(|url| ("spec.events.nats.urlSecretRef.key", &url.key)));
-    keys.extend(nats_ca.map(|ca| ("spec.events.nats.caSecretRef.key", &ca.key)));
-    keys.extend(nats_creds.map(|creds| ("spec.events.nats.credsSecretRef.key", &creds.key)));
-    for (field, key) in keys {
-        if !is_key(key) {
-            invalid(format!(
-                "{field} is {key:?}, which no Secret can have as a key: write letters, digits, -, _ and ., such as MONGO_URI"
-            ));
-        }
-    }
+}
+
+/// Whether the metadata can have this key: a name, with a DNS subdomain and a slash before it or without.
+pub(super) fn is_qualified(key: &str) -> bool {
+    let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let ends = |name: &str| {
+        name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && name.ends_with(|last: char| last.is_ascii_alphanumeric())
+    };
+    // Kubernetes takes the prefix in any case for annotations.
+    prefix.is_none_or(|prefix| is_dns_subdomain(&prefix.to_ascii_lowercase()))
+        && name.len() <= 63
+        && is_key(name)
+        && ends(name)
 }
 
 /// RFC 1123 subdomain, which the name of most objects must be.
@@ -129,12 +155,12 @@ mod tests {
                 json!({"events": {"nats": {"servers": ["nats://h"], "caSecretRef": {"name": "a", "key": "?"}}}}),
                 "events.nats.caSecretRef.key",
             ),
-            (json!({"imagePullSecrets": [{"name": "-x"}]}), "imagePullSecrets[].name"),
+            (json!({"imagePullSecrets": [{"name": "-x"}]}), "imagePullSecrets[0].name"),
             (json!({"ingress": {"tls": {"secretName": "x."}}}), "ingress.tls.secretName"),
             (json!({"ingress": {"className": "Nginx"}}), "ingress.className"),
-            (gateway(json!({"name": "a/b"})), "gateway.parentRefs[].name"),
-            (gateway(json!({"name": "a", "namespace": "A"})), "gateway.parentRefs[].namespace"),
-            (gateway(json!({"name": "a", "sectionName": "a b"})), "gateway.parentRefs[].sectionName"),
+            (gateway(json!({"name": "a/b"})), "gateway.parentRefs[0].name"),
+            (gateway(json!({"name": "a", "namespace": "A"})), "gateway.parentRefs[0].namespace"),
+            (gateway(json!({"name": "a", "sectionName": "a b"})), "gateway.parentRefs[0].sectionName"),
             (json!({"podTemplate": {"serviceAccountName": "a_b"}}), "podTemplate.serviceAccountName"),
             (json!({"podTemplate": {"priorityClassName": "é"}}), "podTemplate.priorityClassName"),
         ] {
@@ -143,6 +169,40 @@ mod tests {
                 found.len() == 1 && found[0].starts_with(&format!("spec.{field} is ")),
                 "{field}: {found:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_place_of_the_name_or_key_of_a_secret_is_not_told() {
+        let secret = "mongodb://u:hunter2@m/o";
+        let reference = |key: &str| json!({"name": secret, "key": key});
+        for (patch, field) in [
+            (json!({"auth": {"jwtSecretRef": reference("JWT KEY hunter2")}}), "auth.jwtSecretRef"),
+            (json!({"database": {"uriSecretRef": reference("hunter2!")}}), "database.uriSecretRef"),
+            (
+                json!({"events": {"nats": {"urlSecretRef": reference("hunter2/")}}}),
+                "events.nats.urlSecretRef",
+            ),
+        ] {
+            let found = problems(patch);
+            let said = |of: &str| format!("spec.{field}.{of} is another text, which no Secret can have as ");
+            assert!(
+                found.len() == 2 && found[0].starts_with(&said("name")) && found[1].starts_with(&said("key")),
+                "{found:?}"
+            );
+            assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_the_metadata_has_one_slash_at_most_and_no_spaces() {
+        for key in
+            ["a", "example.com/a_b.c-d", "nginx.ingress.kubernetes.io/proxy-body-size", "Example.com/A"]
+        {
+            assert!(is_qualified(key), "{key}");
+        }
+        for key in ["", "nginx ingress/foo", "a/b/c", "/a", "a/", "-a", "a.", "é", &"a".repeat(64)] {
+            assert!(!is_qualified(key), "{key}");
         }
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::{
 
 use super::{
     containers::{self, ValidatedContainer},
-    volumes,
+    names, volumes,
 };
 use crate::crd::{
     CHECKSUM_ANNOTATION, DisruptionBudget, ExtraEnv, LocalSecret, OrdersServiceSpec, REFUSED_ANNOTATIONS,
@@ -154,6 +154,19 @@ pub(super) fn validate(
     for key in template.labels.keys().filter(|key| RESERVED_LABELS.contains(&key.as_str())) {
         invalid(format!(
             "spec.podTemplate.labels has {key:?}, which the operator sets itself: remove it or name it otherwise"
+        ));
+    }
+    let ingress = spec.ingress.iter().flat_map(|ingress| ingress.annotations.keys());
+    let maps = [
+        ("spec.podTemplate.labels", &template.labels),
+        ("spec.podTemplate.annotations", &template.annotations),
+    ];
+    let of_pods = maps.iter().flat_map(|(field, map)| map.keys().map(move |key| (*field, key)));
+    let all = of_pods.chain(ingress.map(|key| ("spec.ingress.annotations", key)));
+    for (field, key) in all.filter(|(_, key)| !names::is_qualified(key)) {
+        invalid(format!(
+            "{field} has {key:?}, which cannot be a key there: write letters, digits, -, _ and ., up to 63, after the name of a \
+             domain and one slash, or alone, such as example.com/team"
         ));
     }
     if template.annotations.contains_key(CHECKSUM_ANNOTATION) {

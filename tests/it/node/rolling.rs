@@ -1,0 +1,84 @@
+//! Changes that replace pods while requests come by the ingress, and evictions of pods: no request is lost.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{ResourceExt, api::EvictParams};
+use serde_json::{Value, json};
+
+use super::{OnNode, serves};
+use crate::{bed::setting, cluster::eventually};
+
+/// More than enough to meet every moment of a change: some hundred come in a second.
+const MANY: u64 = 300;
+
+/// Waits until the change is live, and until the last pod of the former spec, which drains, is gone. `is_new` says which are not.
+async fn is_rolled_out(on: &OnNode, is_new: impl Fn(&Pod) -> bool) {
+    on.namespace.ready("orders").await;
+    let pods = on.namespace.api::<Pod>();
+    eventually("the old pods are gone", || async {
+        let all = pods.list(&Default::default()).await.unwrap().items;
+        all.iter().all(|pod| serves(pod) && is_new(pod)).then_some(())
+    })
+    .await;
+}
+
+/// Has two pods serve, changes them so while requests come, and checks that none is lost.
+async fn loses_no_request(test: &str, change: Value, is_new: impl Fn(&Pod) -> bool) {
+    let on = OnNode::new(test).await;
+    on.apply(json!({"replicas": 2})).await;
+    on.namespace.ready("orders").await;
+    assert!(!on.pods().await.iter().any(&is_new));
+    let load = on.load().await;
+    load.goes_on(MANY).await;
+    let mut changed = json!({"replicas": 2});
+    json_patch::merge(&mut changed, &change);
+    on.apply(changed).await;
+    is_rolled_out(&on, is_new).await;
+    load.goes_on(MANY).await;
+    load.end(2 * MANY).await;
+    on.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-node"]
+async fn a_change_of_the_port_loses_no_request() {
+    loses_no_request("port", json!({"port": 4000}), |pod| {
+        let ports = pod.spec.as_ref().unwrap().containers[0].ports.as_ref().unwrap();
+        ports.iter().any(|port| port.container_port == 4000)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-node"]
+async fn an_upgrade_of_the_image_loses_no_request() {
+    let next = setting("NEXT_OPERATOR_IMAGE");
+    loses_no_request("upgrade", json!({"image": next}), |pod| {
+        pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some(&next)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-node"]
+async fn an_eviction_of_each_pod_as_soon_as_the_budget_allows_it_loses_no_request() {
+    let on = OnNode::new("drain").await;
+    on.apply(json!({"replicas": 2, "podDisruptionBudget": {}})).await;
+    on.namespace.ready("orders").await;
+    let load = on.load().await;
+    load.goes_on(MANY).await;
+    let (pods, old) = (on.namespace.api::<Pod>(), on.pods().await);
+    let [first, second] = &old[..] else { panic!("{old:?}") };
+    eventually("the budget is known, and the first may go", || async {
+        pods.evict(&first.name_any(), &EvictParams::default()).await.ok()
+    })
+    .await;
+    eventually("the second may go once there is another", || async {
+        pods.evict(&second.name_any(), &EvictParams::default()).await.ok()
+    })
+    .await;
+    let is_old = |pod: &Pod| old.iter().any(|each| each.uid() == pod.uid());
+    is_rolled_out(&on, |pod| !is_old(pod)).await;
+    load.goes_on(MANY).await;
+    load.end(2 * MANY).await;
+    on.remove().await;
+}

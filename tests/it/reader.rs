@@ -1,0 +1,112 @@
+//! Someone who follows a page of docs/: its commands, as they are there.
+
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tokio::process;
+
+use crate::cluster::{TestNamespace, root};
+
+/// The blocks of commands of a section of a page, in their order.
+pub fn blocks(page: &str, title: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(root().join(page)).unwrap();
+    let heading = format!("\n## {title}\n");
+    let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("no section {title}"));
+    let section = rest.split("\n## ").next().unwrap();
+    let (mut blocks, mut inside) = (Vec::<String>::new(), false);
+    for line in section.lines().map(str::trim) {
+        match (line, inside) {
+            ("```sh", false) => {
+                inside = true;
+                blocks.push(String::new());
+            }
+            ("```", true) => inside = false,
+            (_, true) => *blocks.last_mut().unwrap() += &format!("{line}\n"),
+            (_, false) => {}
+        }
+    }
+    blocks
+}
+
+/// Someone who follows a page in a namespace, in the folder of the test, with `orders-operator` on the PATH and what
+/// [`Reader::has`] gave.
+pub struct Reader {
+    folder: PathBuf,
+    kubeconfig: PathBuf,
+    names: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
+}
+
+impl Reader {
+    /// On the cluster of this kubeconfig.
+    pub async fn of(namespace: &TestNamespace, kubeconfig: &str) -> Self {
+        let folder = namespace.folder().to_owned();
+        let kubeconfig_of_theirs = folder.join("reader");
+        std::fs::copy(kubeconfig, &kubeconfig_of_theirs).unwrap();
+        let reader =
+            Self { folder, kubeconfig: kubeconfig_of_theirs, names: Vec::new(), environment: Vec::new() };
+        reader.does(&format!("kubectl config set-context --current --namespace={}", namespace.name)).await;
+        reader
+    }
+
+    /// What the page calls `from` is called `to` here.
+    pub fn calls(mut self, from: &str, to: &str) -> Self {
+        self.names.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// Has set this variable.
+    pub fn knows(mut self, variable: &str, value: &str) -> Self {
+        self.environment.push((variable.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has this program, unless the machine has it already.
+    pub fn has(self, name: &str, command: &str) -> Self {
+        let path = std::env::var("PATH").unwrap();
+        if path.split(':').any(|folder| Path::new(folder).join(name).exists()) {
+            return self;
+        }
+        let folder = self.folder.join("bin");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), format!("#!/bin/sh\nexec {command} \"$@\"\n")).unwrap();
+        std::fs::set_permissions(folder.join(name), Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
+    /// Runs commands of the page; gives what they print.
+    pub async fn does(&self, commands: &str) -> String {
+        let commands = self.names.iter().fold(commands.to_owned(), |text, (from, to)| text.replace(from, to));
+        let output = self.command(&commands).output().await.unwrap();
+        let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{commands}\n{}{}", told(&output.stdout), told(&output.stderr));
+        told(&output.stdout)
+    }
+
+    /// A command that is not on the page, not yet run; it ends with whoever holds it.
+    pub fn command(&self, commands: &str) -> process::Command {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_orders-operator"));
+        let own = [self.folder.join("bin"), program.parent().unwrap().to_owned()];
+        let own = own.map(|folder| folder.display().to_string());
+        let path = format!("{}:{}", own.join(":"), std::env::var("PATH").unwrap());
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", commands]).current_dir(&self.folder);
+        command.env("KUBECONFIG", &self.kubeconfig).env("PATH", path);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut command = process::Command::from(command);
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// Changes a file, as with an editor.
+    pub fn edits(&self, name: &str, from: &str, to: &str) {
+        let path = self.folder.join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{name} has no {from:?}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+}
