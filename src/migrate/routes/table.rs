@@ -12,7 +12,7 @@ use crate::{
         judge,
         rewrite::{self, Rewrite},
     },
-    routing::{CanonicalPath, PathError},
+    routing::{CanonicalPath, PathError, Proposal},
 };
 
 /// The path that the API has unless the spec says otherwise.
@@ -195,12 +195,19 @@ fn place(
 
 /// Why a path is none, and what to write. A path that another has already is not proposed.
 fn refused(mut error: PathError, path: &OldPath, there: &BTreeMap<CanonicalPath, &OldBackend>) -> String {
-    let PathError::Regex { plain, .. } = &mut error else { return error.to_string() };
-    let is_it = |other: &&CanonicalPath| Some(other.as_str()) == plain.as_deref();
-    let Some((prefix, backend)) = there.iter().find(|(other, _)| is_it(other)) else {
-        return error.to_string();
+    let PathError::Regex { proposal, .. } = &mut error else { return error.to_string() };
+    let of = |text: &str| there.iter().find(|(other, _)| other.as_str() == text);
+    let taken = match proposal {
+        Proposal::Alone { path, as_prefix, .. } => of(path).inspect(|_| *as_prefix = false),
+        Proposal::Prefix(path) | Proposal::Each(path) | Proposal::Below(path) => {
+            let taken = path.as_deref().and_then(of);
+            if taken.is_some() {
+                *path = None;
+            }
+            taken
+        }
     };
-    *plain = None;
+    let Some((prefix, backend)) = taken else { return error.to_string() };
     if backend.service == path.backend.service && backend.port == path.backend.port {
         return format!(
             "{error}; or leave it out, since {prefix} leads there already, with all that is below it"
@@ -210,12 +217,9 @@ fn refused(mut error: PathError, path: &OldPath, there: &BTreeMap<CanonicalPath,
         path.text.rsplit('/').take_while(|segment| segment.bytes().all(is_plain)).collect();
     whole.reverse();
     let end = CanonicalPath::parse(&format!("/{}", whole.join("/"))).ok();
-    let such = end.filter(|end| !end.is_root() && !there.contains_key(end));
-    let such = such.map(|end| format!(", such as {end},")).unwrap_or_default();
-    format!(
-        "{error}; {prefix} is no such path, since it leads to {}: or give it a path that begins otherwise{such} or a host of its own",
-        backend.service
-    )
+    let free = end.filter(|end| !end.is_root() && !there.contains_key(end));
+    let free = free.map(|end| format!("; {end} is free")).unwrap_or_default();
+    format!("{error} ({prefix} leads to {}{free})", backend.service)
 }
 
 fn is_plain(byte: u8) -> bool {
