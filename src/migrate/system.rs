@@ -239,7 +239,9 @@ impl System {
             }),
             None => Vec::new(),
         };
-        if let (true, Some(selector), Some((object, _))) = (found.is_empty(), selector, &self.service) {
+        if let (true, Some(selector), Some((object, _))) =
+            (found.is_empty() && !workloads.is_empty(), selector, &self.service)
+        {
             let labels: Vec<_> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
             let told = format!(
                 "spec.selector ({}) selects no pods that are among the inputs: if there are such, add their file; if not, correct it, since \
