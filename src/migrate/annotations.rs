@@ -10,11 +10,14 @@ use super::{
     judge,
     workload::is_of_tools,
 };
+use crate::routing::CanonicalHost;
 
-/// The annotations of the new Ingress: those of the old ones that an OrdersService may have.
+/// The annotations of the new Ingress: those of the old ones that an OrdersService may have. `stays` says whether something
+/// stays in an Ingress of this name.
 pub(super) fn merged(
     used: &[&OldIngress],
     hosts: &[String],
+    stays: &dyn Fn(&str) -> bool,
     findings: &mut Findings,
 ) -> BTreeMap<String, String> {
     let mut merged = BTreeMap::<String, String>::new();
@@ -25,6 +28,15 @@ pub(super) fn merged(
                 continue;
             }
             let rest = name.split_once('/').map_or("", |(_, rest)| rest);
+            if ["use-regex", "rewrite-target"].contains(&rest) && stays(&ingress.name) {
+                notes.stays(
+                    Whom::Users,
+                    format!(
+                        "annotation {name} is for what stays in this Ingress; the routes need it no more"
+                    ),
+                );
+                continue;
+            }
             if rest == "use-regex" {
                 notes.dropped(
                     Whom::Users,
@@ -45,7 +57,7 @@ pub(super) fn merged(
             }
             let alone = json!({"hosts": hosts, "annotations": {name.as_str(): value}});
             if let Some(problem) = judge::of_ingress(alone).into_iter().next() {
-                notes.left(Whom::Users, format!("annotation {name} was left out: {problem}"));
+                refused(name, value, hosts, &problem, &mut notes);
                 continue;
             }
             match merged.get(name) {
@@ -79,6 +91,52 @@ pub(super) fn merged(
         }
     }
     merged
+}
+
+/// Says what becomes of an annotation that an OrdersService may not have. It is not in it, so nothing is to be removed there.
+fn refused(name: &str, value: &str, hosts: &[String], problem: &str, notes: &mut Notes<'_>) {
+    let rest = name.split_once('/').map_or("", |(_, rest)| rest);
+    match rest {
+        "path-regex" | "path-type" => notes.dropped(
+            Whom::Users,
+            format!("annotation {name}: {value}: routes are plain prefixes, which need no regexes"),
+        ),
+        "router.priority" => notes.dropped(
+            Whom::Users,
+            format!("annotation {name}: {value}: of plain prefixes the longer one comes first, and the client last"),
+        ),
+        "http01-edit-in-place" => notes.dropped(
+            Whom::You,
+            format!("annotation {name}: cert-manager makes an Ingress of its own for each challenge"),
+        ),
+        "server-alias" | "host-aliases" | "hostname" | "internal-hostname" | "alt-names" | "common-name" => {
+            let listed: Vec<CanonicalHost> =
+                hosts.iter().filter_map(|host| CanonicalHost::parse(host).ok()).collect();
+            let named = value.split(|c: char| c == ',' || c.is_whitespace()).filter(|text| !text.is_empty());
+            let missing: Vec<_> = named
+                .filter(|text| !CanonicalHost::parse(text).is_ok_and(|host| listed.contains(&host)))
+                .collect();
+            let are_hosts = missing.iter().all(|text| CanonicalHost::parse(text).is_ok());
+            let told = match hosts.first().filter(|_| are_hosts) {
+                Some(first) => {
+                    let old = hosts.iter().map(|host| format!("--host {host}"));
+                    let new = missing.iter().map(|host| format!("--host {first}={host}"));
+                    format!(
+                        "annotation {name} was left out: it names {}, which no rule has; to have the routes of {first} there too, migrate \
+                         with {}",
+                        missing.join(", "),
+                        old.chain(new).collect::<Vec<_>>().join(" ")
+                    )
+                }
+                None => format!(
+                    "annotation {name} was left out: it names {}; write each host that is meant in spec.ingress.hosts",
+                    missing.join(", ")
+                ),
+            };
+            notes.left(Whom::Users, told);
+        }
+        _ => notes.left(Whom::Users, format!("annotation {name} was left out: {problem}")),
+    }
 }
 
 /// Why an annotation cannot be one of all routes, the orders among them.

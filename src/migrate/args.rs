@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
+
+use super::judge;
 
 /// Translate the manifests of a hand-written system into an OrdersService
 ///
@@ -23,7 +26,7 @@ pub struct MigrateArgs {
     pub from_cluster: bool,
 
     /// Namespace of the system [default: that of the objects, or, with --from-cluster, that of the kubeconfig]
-    #[arg(long, short, value_name = "NAMESPACE")]
+    #[arg(long, short, value_name = "NAMESPACE", value_parser = namespace)]
     pub namespace: Option<String>,
 
     /// Name of the Service of the orders [default: the one that /api/orders leads to, or that is named so]
@@ -31,7 +34,7 @@ pub struct MigrateArgs {
     pub orders: Option<String>,
 
     /// Name of the OrdersService, and so of everything that is made for it [default: orders, or if that is taken, orders-api]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub name: Option<String>,
 
     /// For pods beside the old ones, on the same database or on a copy: leave events out, and suspend the sweeper
@@ -41,8 +44,32 @@ pub struct MigrateArgs {
     /// Host in place of those of the Ingress, for a trial beside the old system, or where the Ingress has none; may be given
     /// several times. A host of the Ingress keeps its own routes; another gets those of the host OLD, as OLD=HOST says, or else
     /// those of the one that has the client
-    #[arg(long = "host", value_name = "[OLD=]HOST")]
+    #[arg(long = "host", value_name = "[OLD=]HOST", value_parser = host)]
     pub hosts: Vec<String>,
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = (1..=63).contains(&text.len())
+        && text.bytes().all(is_allowed)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if is_label {
+        Ok(text.to_owned())
+    } else {
+        Err("no namespace can have that name: at most 63 lower-case letters, digits and -, such as ticketing"
+            .into())
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    judge::of_name(text).into_iter().next().map_or_else(|| Ok(text.to_owned()), Err)
+}
+
+fn host(text: &str) -> Result<String, String> {
+    let new = text.split_once('=').map_or(text, |(_, new)| new);
+    let problem = judge::of_ingress(json!({"hosts": [new]})).into_iter().next();
+    problem.map_or_else(|| Ok(text.to_owned()), Err)
 }
 
 /// Its lines fit a terminal of 80 columns.

@@ -55,6 +55,7 @@ pub(super) fn read(
     database(&mut environment, &mongo, &mut read, notes);
     sessions(&mut environment, &jwt, &mut read, notes);
     events(&mut environment, &nats, &mut read, notes);
+    environment.forget_used();
     rest(environment, notes);
     read
 }
@@ -119,6 +120,12 @@ fn database(environment: &mut Environment, free: &str, read: &mut Connections, n
         }
         Some((variable, Origin::Literal(text))) => match environment.expanded(&text) {
             Ok(value) if is_mongo(&value) => {
+                if let Some(why) = odd_uri(&value) {
+                    notes.left(
+                        Whom::You,
+                        format!("{variable} {why}: correct it in Secret {free:?} below before you apply it"),
+                    );
+                }
                 if !names_database(&value) {
                     read.spec.insert("database".into(), json!({"name": "test"}));
                     notes.changed(
@@ -168,6 +175,17 @@ fn of_whole_secret(secret: &str, key: &str, field: &str, notes: &mut Notes<'_>) 
         ),
     );
     json!({"name": secret})
+}
+
+/// What is wrong with a connection string; without its value, which may have a password.
+fn odd_uri(uri: &str) -> Option<&'static str> {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    if hosts.split(',').any(str::is_empty) {
+        return Some("names no host where one must be, as in mongodb://HOST:27017/DATABASE");
+    }
+    user.contains('@').then_some("has an @ in its user or password, which must be written %40")
 }
 
 /// Whether a connection string has the name of a database.
@@ -268,6 +286,13 @@ fn events(environment: &mut Environment, free: &str, read: &mut Connections, not
                  orders-service; otherwise name it in spec.events.streaming.durable",
             );
         }
+        Some((_, Origin::Literal(id))) if environment.expanded(&id).is_ok() => notes.left(
+            Whom::Services,
+            format!(
+                "NATS_CLUSTER_ID is {id:?}, which is no id of a cluster: letters, digits, - and _; the broker is NATS Streaming; add its id \
+                 to spec.events, as in streaming: {{clusterId: ticketing}}"
+            ),
+        ),
         Some(_) => notes.left(
             Whom::Services,
             "the value of NATS_CLUSTER_ID is not in the manifest: the broker is NATS Streaming; add its id to spec.events, as in \
@@ -320,6 +345,14 @@ fn rest(environment: Environment, notes: &mut Notes<'_>) {
     for variable in environment.names_where(|_, _| true) {
         if variable == "PORT" {
             notes.dropped(Whom::Pods, "PORT: the port is spec.port");
+        } else if variable.contains("EXPIRATION") || variable.contains("WINDOW_SECONDS") {
+            notes.left(
+                Whom::Pods,
+                format!(
+                    "variable {variable}: this service does not read it; if it is how long an order waits for its payment, write it in \
+                     spec.expiration.windowSeconds, otherwise forget it"
+                ),
+            );
         } else if is_of_node(&variable) {
             notes.dropped(Whom::Pods, format!("{variable}: only the Node.js service reads it"));
         } else {
@@ -384,6 +417,16 @@ mod tests {
             ("mongodb+srv://u:p@h/o?retryWrites=true", true),
         ] {
             assert_eq!(names_database(uri), names, "{uri}");
+        }
+        for (uri, told) in [
+            ("mongodb://u:a@b@m/o", Some("%40")),
+            ("mongodb://", Some("names no host")),
+            ("mongodb:///o", Some("names no host")),
+            ("mongodb://u:p%40@a,b:1/o?x=@", None),
+        ] {
+            let why = odd_uri(uri);
+            assert_eq!(why.is_some(), told.is_some(), "{uri}");
+            assert!(why.unwrap_or_default().contains(told.unwrap_or_default()), "{uri}: {why:?}");
         }
     }
 

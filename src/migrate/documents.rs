@@ -44,6 +44,18 @@ const OF_THE_SERVER: [&str; 10] = [
     "uid",
 ];
 
+/// The kinds that are translated.
+const KINDS: [&str; 8] = [
+    "Ingress",
+    "Service",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "ConfigMap",
+    "Secret",
+    "HorizontalPodAutoscaler",
+];
+
 /// An object, with the fields that nobody has taken yet.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
@@ -243,6 +255,12 @@ fn object(source: &str, map: Map<String, Value>, findings: &mut Findings) -> Opt
     let name = metadata.text("name", &mut notes).unwrap_or_default();
     let mut notes = Notes::about(format!("{kind} {name}"), findings);
     let namespace = metadata.text("namespace", &mut notes).filter(|namespace| !namespace.is_empty());
+    if let Some(right) = KINDS.iter().find(|known| kind.eq_ignore_ascii_case(known) && **known != kind) {
+        notes.left(
+            Whom::You,
+            format!("kind {kind}, in {source}, is none, and was not translated: write {right}"),
+        );
+    }
     let labels = metadata.texts("labels", &mut notes);
     let annotations = metadata.texts("annotations", &mut notes);
     let owners = metadata.items("ownerReferences", &mut notes);

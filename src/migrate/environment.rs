@@ -33,6 +33,8 @@ pub(super) enum Origin {
 #[derive(Debug, Default)]
 pub(super) struct Stores {
     config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    /// The keys of ConfigMaps whose values are no texts.
+    no_texts: BTreeSet<(String, String)>,
     secrets: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -42,7 +44,10 @@ impl Stores {
         let mut notes = Notes::about(object.label(), findings);
         let mut fields = object.fields;
         if object.kind == "ConfigMap" {
+            let keys = fields.keys_of("data");
             let values = fields.texts("data", &mut notes);
+            let others = keys.into_iter().filter(|key| !values.contains_key(key));
+            self.no_texts.extend(others.map(|key| (object.name.clone(), key)));
             self.config_maps.insert(object.name, values);
         } else {
             let mut keys = BTreeSet::new();
@@ -67,6 +72,10 @@ pub(super) struct Environment {
     variables: BTreeMap<String, Origin>,
     /// Literal texts that are not expanded, since a variable that they name is not known; and its name.
     unknown: BTreeMap<String, String>,
+    /// Of each literal the variables that were put into it.
+    parts: BTreeMap<String, BTreeSet<String>>,
+    /// The variables whose values are in one that was taken out.
+    used: BTreeSet<String>,
     /// Secrets of which all keys are variables, and nobody knows which.
     pub(super) whole_secrets: Vec<String>,
 }
@@ -90,10 +99,14 @@ impl Environment {
                     // The API server refuses it, and everybody knows what is meant.
                     Some(other) => other.to_string(),
                 };
-                Origin::Literal(environment.expand(&text).unwrap_or_else(|name| {
-                    environment.unknown.insert(text.clone(), name);
+                let mut parts = BTreeSet::new();
+                let expanded = environment.expand(&text, &mut parts).unwrap_or_else(|unknown| {
+                    environment.unknown.insert(text.clone(), unknown);
+                    parts.clear();
                     text
-                }))
+                });
+                environment.parts.insert(name.clone(), parts);
+                Origin::Literal(expanded)
             };
             variable.done(notes);
             environment.variables.insert(name, origin);
@@ -133,14 +146,20 @@ impl Environment {
 
     /// Takes a variable out.
     pub(super) fn remove(&mut self, name: &str) -> Option<Origin> {
+        self.used.extend(self.parts.remove(name).unwrap_or_default());
         self.variables.remove(name)
+    }
+
+    /// Forgets the variables whose values are in those that were taken out.
+    pub(super) fn forget_used(&mut self) {
+        self.variables.retain(|name, _| !self.used.contains(name));
     }
 
     /// Takes the first variable out, by name, for which this is true.
     pub(super) fn remove_where(&mut self, is_it: impl Fn(&str, &Origin) -> bool) -> Option<(String, Origin)> {
         let name =
             self.variables.iter().find(|(name, origin)| is_it(name, origin)).map(|(name, _)| name.clone())?;
-        self.variables.remove_entry(&name)
+        self.remove(&name).map(|origin| (name, origin))
     }
 
     /// The names of the variables for which this is true.
@@ -162,7 +181,7 @@ impl Environment {
 
     /// A text with the variables that it names as `$(NAME)`, as Kubernetes puts them in: those that come before it; and `$$`
     /// is a dollar sign.
-    fn expand(&self, text: &str) -> Result<String, String> {
+    fn expand(&self, text: &str, parts: &mut BTreeSet<String>) -> Result<String, String> {
         let mut expanded = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
@@ -180,6 +199,8 @@ impl Environment {
                                 && expanded.len() + value.len() <= MAX_EXPANDED =>
                         {
                             expanded.push_str(value);
+                            parts.extend(self.parts.get(name).into_iter().flatten().cloned());
+                            parts.insert(name.to_owned());
                         }
                         _ => return Err(name.to_owned()),
                     }
@@ -217,6 +238,12 @@ fn origin(mut from: Fields, stores: &Stores, notes: &mut Notes<'_>) -> Origin {
         from.done(notes);
         return match stores.config_maps.get(&name).and_then(|values| values.get(&key)) {
             Some(value) => Origin::Literal(value.clone()),
+            None if stores.no_texts.contains(&(name.clone(), key.clone())) => Origin::Elsewhere(format!(
+                "ConfigMap {name:?}, whose key {key:?} is no text: write it in quotes"
+            )),
+            None if stores.config_maps.contains_key(&name) => {
+                Origin::Elsewhere(format!("ConfigMap {name:?}, which has no key {key:?}"))
+            }
             None => {
                 Origin::Elsewhere(format!("key {key:?} of ConfigMap {name:?}, which is not among the inputs"))
             }

@@ -120,6 +120,12 @@ impl Fields {
         texts
     }
 
+    /// The keys of a map.
+    pub(super) fn keys_of(&self, name: &str) -> Vec<String> {
+        let map = self.map.get(name).and_then(Value::as_object);
+        map.into_iter().flat_map(|map| map.keys().cloned()).collect()
+    }
+
     /// Forgets fields that mean nothing here.
     pub(super) fn ignore(&mut self, names: &[&str]) {
         names.iter().for_each(|name| drop(self.map.remove(*name)));

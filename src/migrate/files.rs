@@ -36,9 +36,27 @@ pub(super) fn read(
             let text = text_of(io::stdin()).map_err(failed)?;
             files.reader.read("standard input", &text, files.findings);
         } else if input.is_dir() {
+            let is_first = files.seen.is_empty();
+            let left = files.lefts();
             files.folder(input, 0).map_err(failed)?;
+            if is_first && files.seen.is_empty() && files.lefts() == left {
+                files.left(
+                    input,
+                    "has no YAML file (*.yaml, *.yml) that is not hidden, so nothing of it was read".into(),
+                );
+            }
         } else {
+            let before = (files.reader.objects.len(), files.lefts());
+            let seen = files.seen.len();
             files.file(input).map_err(failed)?;
+            // One that was read before has nothing new.
+            if before == (files.reader.objects.len(), files.lefts()) && seen != files.seen.len() {
+                files.left(
+                    input,
+                    "has no object of Kubernetes, so nothing of it was read: see that it is the right file"
+                        .into(),
+                );
+            }
         }
     }
     Ok(())
@@ -130,6 +148,11 @@ impl Files<'_> {
                 self.left(&file, format!("cannot be read: {error}"));
             }
         }
+    }
+
+    /// How much is left to do.
+    fn lefts(&self) -> usize {
+        self.findings.of(Kind::Left).0.count()
     }
 
     fn left(&mut self, path: &Path, told: String) {

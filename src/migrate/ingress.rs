@@ -25,6 +25,8 @@ pub(super) struct OldIngress {
     pub(super) name: String,
     /// Its class.
     pub(super) class: Option<String>,
+    /// Whether the field of the spec names it, and not an annotation.
+    pub(super) is_class_by_field: bool,
     /// Its annotations, without that of the class.
     pub(super) annotations: BTreeMap<String, String>,
     /// Its certificates: the hosts and the Secret of each.
@@ -57,8 +59,12 @@ pub(super) struct OldRule {
 /// A path, and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OldPath {
-    /// The path as it is written.
+    /// The path as it is written; / where it is not.
     pub(super) text: String,
+    /// Where it is in the Ingress.
+    pub(super) at: String,
+    /// Whether it is written.
+    pub(super) is_written: bool,
     /// Whether only this very path is meant.
     pub(super) is_exact: bool,
     /// Where it goes.
@@ -72,6 +78,20 @@ pub(super) struct OldBackend {
     pub(super) service: String,
     /// The port, if it was understood.
     pub(super) port: Option<OldPort>,
+    /// Where its name is in the Ingress.
+    pub(super) name_at: String,
+    /// Where its port is.
+    pub(super) port_at: String,
+}
+
+impl OldBackend {
+    /// A problem of a route or of the client as one of the Ingress: there is no such field of the OrdersService.
+    pub(super) fn as_written(&self, problem: &str) -> String {
+        ["spec.ingress.routes[0]", "spec.ingress.client"].iter().fold(problem.to_owned(), |told, of| {
+            told.replace(&format!("{of}.service"), &self.name_at)
+                .replace(&format!("{of}.port"), &self.port_at)
+        })
+    }
 }
 
 /// A port by its number or by its name.
@@ -99,6 +119,7 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
     let mut spec = fields.below("spec", notes);
     let field = spec.text("ingressClassName", notes);
     let annotation = annotations.remove(CLASS_ANNOTATION);
+    let is_class_by_field = field.is_some();
     let class = match (field, annotation) {
         (Some(field), Some(annotation)) if field != annotation => {
             notes.left(
@@ -165,6 +186,13 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
     }
     let default = default_field.and_then(|name| {
         let below = spec.below(name, notes);
+        let resource = below.has("resource").then(|| below.path("resource"));
+        if let Some(path) = &resource {
+            notes.left(
+                Whom::Users,
+                format!("{path}: a route leads to a Service, and to no other kind of object; it stays in this Ingress"),
+            );
+        }
         backend(below, notes)
     });
     let has_other_default = has_default && default.is_none();
@@ -175,6 +203,7 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
         label,
         name,
         class,
+        is_class_by_field,
         annotations,
         tls,
         rules,
@@ -188,7 +217,10 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
 
 /// A path, unless it is left out; the text of one that leads to no Service.
 fn one_path(mut path: Fields, notes: &mut Notes<'_>) -> Result<Option<OldPath>, String> {
-    let text = path.text("path", notes).filter(|text| !text.is_empty()).unwrap_or_else(|| "/".into());
+    let at = path.path("").trim_end_matches('.').to_owned();
+    let written = path.text("path", notes).filter(|text| !text.is_empty());
+    let is_written = written.is_some();
+    let text = written.unwrap_or_else(|| "/".into());
     let is_exact = match path.text("pathType", notes).as_deref() {
         None | Some("Prefix" | "ImplementationSpecific") => false,
         Some("Exact") => true,
@@ -200,12 +232,9 @@ fn one_path(mut path: Fields, notes: &mut Notes<'_>) -> Result<Option<OldPath>, 
             false
         }
     };
-    let backend = if path.has("backend") {
-        let below = path.below("backend", notes);
-        backend(below, notes)
-    } else {
-        None
-    };
+    let below = path.below("backend", notes);
+    let resource = below.has("resource").then(|| below.path("resource"));
+    let backend = backend(below, notes);
     path.done(notes);
     let is_action = |backend: &OldBackend| backend.port == Some(OldPort::Name("use-annotation".into()));
     if let Some(backend) = backend.as_ref().filter(|backend| is_action(backend)) {
@@ -218,29 +247,36 @@ fn one_path(mut path: Fields, notes: &mut Notes<'_>) -> Result<Option<OldPath>, 
         return Ok(None);
     }
     let Some(backend) = backend else {
+        let to = resource.map(|resource| format!(", but to {resource}")).unwrap_or_default();
         let told = format!(
-            "path {text:?} leads to no Service: it has no route in the OrdersService, and stays in this Ingress"
+            "path {text:?} leads to no Service{to}: it has no route in the OrdersService, and stays in this Ingress"
         );
         notes.left(Whom::Users, told);
         return Err(text);
     };
-    Ok(Some(OldPath { text, is_exact, backend }))
+    Ok(Some(OldPath { text, at, is_written, is_exact, backend }))
 }
 
 fn backend(mut fields: Fields, notes: &mut Notes<'_>) -> Option<OldBackend> {
-    if fields.has("resource") {
-        let path = fields.path("resource");
-        fields.ignore(&["resource"]);
-        notes
-            .left(Whom::Users, format!("{path}: a route leads to a Service, and to no other kind of object"));
-    }
+    // Of a path without a Service the caller says so.
+    fields.ignore(&["resource"]);
     let mut service = fields.below("service", notes);
+    let name_at = if fields.has("serviceName") && !service.has("name") {
+        fields.path("serviceName")
+    } else {
+        service.path("name")
+    };
+    let port_at = if fields.has("servicePort") && !service.has("port") {
+        fields.path("servicePort")
+    } else {
+        service.path("port")
+    };
     let name = service.text("name", notes).or_else(|| fields.text("serviceName", notes));
     let written = service.take("port").or_else(|| fields.take("servicePort"));
     let port = written.and_then(|written| port(written, &service, notes));
     service.done(notes);
     fields.done(notes);
-    Some(OldBackend { service: name?, port })
+    Some(OldBackend { service: name?, port, name_at, port_at })
 }
 
 /// A port in all spellings: a number, its name, a number in quotes, `{number: ...}` or `{name: ...}`.

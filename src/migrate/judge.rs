@@ -24,6 +24,31 @@ pub(super) fn of_port(port: i32) -> Vec<String> {
     }))
 }
 
+/// What is wrong with this `spec.podTemplate`.
+pub(super) fn of_pod_template(template: Value) -> Vec<String> {
+    of_whole(&json!({
+        "apiVersion": OrdersService::api_version(&()), "kind": OrdersService::kind(&()),
+        "metadata": {"name": "orders"},
+        "spec": {
+            "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+            "database": {"uriSecretRef": {"name": "orders-mongo"}},
+            "podTemplate": template,
+        },
+    }))
+}
+
+/// What is wrong with this name of an OrdersService.
+pub(super) fn of_name(name: &str) -> Vec<String> {
+    of_object(json!({
+        "apiVersion": OrdersService::api_version(&()), "kind": OrdersService::kind(&()),
+        "metadata": {"name": name},
+        "spec": {
+            "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+            "database": {"uriSecretRef": {"name": "orders-mongo"}},
+        },
+    }))
+}
+
 /// What is wrong with this spec.
 pub(super) fn of(spec: Value) -> Vec<String> {
     of_object(json!({

@@ -17,6 +17,7 @@
 //! system       which objects are the orders service, and what is around it
 //! plan         the translation
 //! ingress      what an Ingress says, in every spelling
+//! ports        whether the Services have the ports that Ingresses name
 //! rewrite      what a rewrite makes of a path
 //! routes       from Ingresses to the routes of an OrdersService
 //! annotations  what becomes of the annotations of Ingresses
@@ -42,6 +43,7 @@ mod ingress;
 mod judge;
 mod output;
 mod plan;
+mod ports;
 #[cfg(test)]
 mod properties;
 mod rewrite;
@@ -51,6 +53,8 @@ mod skaffold;
 mod system;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_advice;
 mod workload;
 
 pub use args::MigrateArgs;

@@ -14,7 +14,7 @@ use super::{
     environment::Environment,
     fields::Fields,
     finding::{Findings, Kind, Notes, Whom},
-    judge,
+    judge, ports,
     routes::{self, Around, Translated},
     skaffold,
     system::{System, SystemError, carries_routes},
@@ -61,6 +61,8 @@ pub(super) fn migrate(
     mut findings: Findings,
     options: &Options,
 ) -> Result<Migration, SystemError> {
+    // What is missing may be in what could not be read, of which a line is there already.
+    let inputs = if findings.is_anything_left() { "what could be read" } else { "the inputs" };
     let mut system =
         System::find(objects, options.orders.as_deref(), options.namespace.as_deref(), &mut findings)?;
     let name = options.name.clone().unwrap_or_else(|| free_name(&system));
@@ -81,7 +83,7 @@ pub(super) fn migrate(
             let mut notes = Notes::about(format!("Service {}", system.orders), &mut findings);
             notes.left(
                 Whom::Pods,
-                "no Deployment with its pods is among the inputs, so nothing is known of their environment: add its file",
+                format!("no Deployment with its pods is among {inputs}, so nothing is known of their environment: add its file"),
             );
             connections::read(Environment::default(), &name, &system.stores, &mut notes)
         }
@@ -94,10 +96,13 @@ pub(super) fn migrate(
         spec.extend(port.map(|port| ("port".to_owned(), json!(port))));
     }
     let Translated { ingress, to_orders } = if system.ingresses.is_empty() {
-        let told = "no Ingress is among the inputs: the OrdersService has no spec.ingress, and nobody outside reaches it";
+        let told = format!(
+            "no Ingress is among {inputs}: the OrdersService has no spec.ingress, and nobody outside reaches it"
+        );
         findings.add(Kind::Left, Whom::Users, "Ingress", told);
         Translated::default()
     } else {
+        ports::check(&system.ingresses, &system.services, &system.orders, &mut findings);
         routes::translate(&system.ingresses, &around, &mut findings)
     };
     spec.extend(ingress.map(|ingress| ("ingress".to_owned(), ingress)));

@@ -9,6 +9,7 @@ use super::{
     finding::Findings,
     output,
     plan::{Options, migrate},
+    skaffold,
 };
 
 /// What is printed.
@@ -42,6 +43,9 @@ pub async fn run(args: MigrateArgs) -> Result<Migrated, MigrateError> {
     }
     let options =
         Options { orders: args.orders, name: args.name, namespace, hosts: args.hosts, passive: args.passive };
+    for object in reader.objects.iter().filter(|object| object.group == "skaffold") {
+        skaffold::unread(object, &mut findings);
+    }
     let unread = findings.table();
     let migration = migrate(reader.objects, findings, &options).map_err(|source| {
         let said = if unread.is_empty() { String::new() } else { format!("\n{}", unread.trim_end()) };

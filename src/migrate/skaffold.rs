@@ -22,11 +22,41 @@ pub(super) fn manifests(object: &Object) -> Vec<String> {
     texts.collect()
 }
 
+/// Says what of the manifests that a configuration deploys was not read, whether or not there is something to translate.
+pub(super) fn unread(object: &Object, findings: &mut Findings) {
+    let mut notes = Notes::about(object.source.clone(), findings);
+    let notes = &mut notes;
+    let is_nothing_listed = manifests(object).is_empty();
+    let mut fields = object.fields.clone();
+    let mut how = Vec::new();
+    let mut is_wrong = false;
+    for (part, listed) in [("deploy", "manifests"), ("manifests", "rawYaml")] {
+        let mut below = fields.below(part, notes);
+        for renderer in ["helm", "kustomize", "kpt"].into_iter().filter(|renderer| below.has(renderer)) {
+            how.push(below.path(renderer));
+        }
+        let mut of = if part == "deploy" { below.below("kubectl", notes) } else { below };
+        is_wrong |= of.has(listed);
+        // What it lists was read with the file; here only its type counts.
+        of.list(listed, notes);
+    }
+    if !how.is_empty() {
+        notes.left(
+            Whom::You,
+            format!(
+                "it deploys by {}, which was not read: skaffold render | orders-operator migrate -",
+                how.join(", ")
+            ),
+        );
+    } else if is_nothing_listed && !is_wrong {
+        notes.left(Whom::You, "it lists no manifests, so none was read by it: name their files");
+    }
+}
+
 /// Says what to take out of the configuration. `image` is that of the old pods.
 pub(super) fn read(object: Object, image: Option<&str>, findings: &mut Findings) {
     let mut notes = Notes::about(object.source.clone(), findings);
     let notes = &mut notes;
-    let listed = manifests(&object);
     let mut fields = object.fields;
     let mut build = fields.below("build", notes);
     let repository = |image: &str| {
@@ -44,23 +74,6 @@ pub(super) fn read(object: Object, image: Option<&str>, findings: &mut Findings)
         }
     }
     notes.later("add the file that you make of this output to the manifests, in place of those of the old orders service");
-    let renders = |fields: &mut super::fields::Fields, name: &str, notes: &mut Notes<'_>| {
-        let below = fields.below(name, notes);
-        ["helm", "kustomize", "kpt"].into_iter().filter(|how| below.has(how)).collect::<Vec<_>>()
-    };
-    let how: Vec<_> =
-        ["deploy", "manifests"].into_iter().flat_map(|name| renders(&mut fields, name, notes)).collect();
-    if !how.is_empty() {
-        notes.left(
-            Whom::You,
-            format!(
-                "it deploys by {}, which was not read: skaffold render | orders-operator migrate -",
-                how.join(", ")
-            ),
-        );
-    } else if listed.is_empty() {
-        notes.left(Whom::You, "it lists no manifests, so none was read by it: name their files");
-    }
     if fields.has("profiles") {
         notes.stays(Whom::You, "its profiles were not read");
     }

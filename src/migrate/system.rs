@@ -38,6 +38,29 @@ pub enum SystemError {
     /// Several things look like the orders service.
     #[error("any of these may be the Service of the orders: {}; name the right one by --orders SERVICE", .0.join(", "))]
     SeveralOrders(Vec<String>),
+    /// The Service that the command line names is not there.
+    #[error("no Service {name} is among the inputs; there is {}: name one of these by --orders, or add its file", there.join(", "))]
+    NoSuchOrders {
+        /// The name.
+        name: String,
+        /// Those that are there.
+        there: Vec<String>,
+    },
+    /// An Ingress of another namespace leads to it.
+    #[error(
+        "{ingress} (namespace {from}) leads to {service}, which is in {namespace}: an Ingress reaches its own namespace only; correct \
+         metadata.namespace, or leave that Ingress out by --namespace {namespace}"
+    )]
+    IngressElsewhere {
+        /// The Ingress.
+        ingress: String,
+        /// Its namespace.
+        from: String,
+        /// The Service.
+        service: String,
+        /// The namespace of the Service.
+        namespace: String,
+    },
     /// It is in several namespaces.
     #[error("Service {service} is in several namespaces ({}): name one of them by --namespace", namespaces.join(", "))]
     SeveralNamespaces {
@@ -47,6 +70,9 @@ pub enum SystemError {
         namespaces: Vec<String>,
     },
 }
+
+/// How many names are listed in an error.
+const SHOWN: usize = 20;
 
 /// Kinds that have pods by a template.
 const WORKLOADS: [&str; 4] = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"];
@@ -125,7 +151,7 @@ impl System {
             ingresses.push((namespace, ingress::read(object, &mut said), said));
         }
         let name = match orders {
-            Some(name) => name.to_owned(),
+            Some(name) => named(name, &ingresses, &objects)?,
             None => orders_service(&ingresses, &objects)?,
         };
         let chosen = the_namespace(&name, &ingresses, &objects, namespace)?;
@@ -140,7 +166,8 @@ impl System {
         ingresses.retain(|(of, _, _)| is_here(of));
         objects.retain(|object| is_here(&object.namespace));
         for (namespace, number) in elsewhere {
-            let told = format!("{number} objects of it are not of this system: nothing of them was read");
+            let are = if number == 1 { "object of it is" } else { "objects of it are" };
+            let told = format!("{number} {are} not of this system: nothing of it was read");
             findings.add(Kind::Stays, Whom::You, &format!("Namespace {namespace}"), told);
         }
         let mut system = Self { namespace: chosen, orders: name, skaffold, ..Self::default() };
@@ -212,6 +239,17 @@ impl System {
             }),
             None => Vec::new(),
         };
+        if let (true, Some(selector), Some((object, _))) =
+            (found.is_empty() && !workloads.is_empty(), selector, &self.service)
+        {
+            let labels: Vec<_> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let told = format!(
+                "spec.selector ({}) selects no pods that are among the inputs: if there are such, add their file; if not, correct it, since \
+                 no request has reached them by this Service",
+                labels.join(", ")
+            );
+            findings.add(Kind::Left, Whom::Pods, &object.label(), told);
+        }
         if found.is_empty() {
             found = positions(&workloads, |object| is_named_after_orders(&object.name));
         }
@@ -306,6 +344,37 @@ fn is_named_after_orders(name: &str) -> bool {
         && !words.any(|word| of_others.contains(&word))
 }
 
+/// The Service that the command line names, if it is there: its file is, or a path leads to it; or, of inputs that have no
+/// Services, its workload is.
+fn named(
+    name: &str,
+    ingresses: &[(Option<String>, OldIngress, Findings)],
+    objects: &[Object],
+) -> Result<String, SystemError> {
+    let of_kinds = |kinds: &[&str]| -> BTreeSet<String> {
+        let of = objects.iter().filter(|object| kinds.contains(&object.kind.as_str()));
+        of.map(|object| object.name.clone()).collect()
+    };
+    let mut there = of_kinds(&["Service"]);
+    let paths = ingresses.iter().flat_map(|(_, ingress, _)| &ingress.rules).flat_map(|rule| &rule.paths);
+    there.extend(paths.map(|path| path.backend.service.clone()));
+    there.extend(
+        ingresses.iter().filter_map(|(_, ingress, _)| Some(ingress.default.as_ref()?.service.clone())),
+    );
+    if there.is_empty() {
+        there = of_kinds(&WORKLOADS);
+    }
+    if there.is_empty() {
+        return Err(SystemError::NoOrders);
+    }
+    if there.contains(name) {
+        return Ok(name.to_owned());
+    }
+    let more = there.len() > SHOWN;
+    let shown = there.into_iter().take(SHOWN).chain(more.then(|| "...".to_owned())).collect();
+    Err(SystemError::NoSuchOrders { name: name.to_owned(), there: shown })
+}
+
 /// The Service of the orders: that to which `/api/orders` leads, or else another path with that word, or else one that is
 /// named so.
 fn orders_service(
@@ -356,11 +425,22 @@ fn the_namespace(
     let leads = |ingress: &OldIngress| {
         ingress.rules.iter().flat_map(|rule| &rule.paths).any(|path| path.backend.service == orders)
     };
-    let of_ingresses =
-        ingresses.iter().filter(|(_, ingress, _)| leads(ingress)).map(|(namespace, _, _)| namespace);
+    let leading = || ingresses.iter().filter(|(_, ingress, _)| leads(ingress));
     let services = objects.iter().filter(|object| object.kind == "Service" && object.name == orders);
-    let namespaces: BTreeSet<_> =
-        of_ingresses.chain(services.map(|object| &object.namespace)).flatten().cloned().collect();
+    let of_services: BTreeSet<_> = services.filter_map(|object| object.namespace.as_ref()).collect();
+    if let [namespace] = of_services.iter().collect::<Vec<_>>().as_slice()
+        && let Some((Some(from), ingress, _)) =
+            leading().find(|(from, _, _)| from.as_ref().is_some_and(|from| from != **namespace))
+    {
+        return Err(SystemError::IngressElsewhere {
+            ingress: ingress.label.clone(),
+            from: from.clone(),
+            service: orders.to_owned(),
+            namespace: (**namespace).clone(),
+        });
+    }
+    let of_ingresses = leading().filter_map(|(namespace, _, _)| namespace.as_ref());
+    let namespaces: BTreeSet<_> = of_ingresses.chain(of_services).cloned().collect();
     match namespaces.len() {
         0 | 1 => Ok(namespaces.into_iter().next()),
         _ => Err(SystemError::SeveralNamespaces {

@@ -30,20 +30,20 @@ pub(super) fn fixtures() -> Vec<&'static str> {
     ]
 }
 
-fn with(texts: &[&str], options: &Options) -> Migration {
+pub(super) fn with(texts: &[&str], options: &Options) -> Migration {
     let (mut reader, mut findings) = (Reader::default(), Findings::default());
     texts.iter().for_each(|text| reader.read("a.yaml", text, &mut findings));
     migrate(reader.objects, findings, options).unwrap()
 }
 
 /// The spec, and the table.
-fn translated(texts: &[&str]) -> (Value, String) {
+pub(super) fn translated(texts: &[&str]) -> (Value, String) {
     let migration = with(texts, &Options::default());
     (migration.service["spec"].clone(), migration.findings.table())
 }
 
 /// A workload with these variables, as YAML.
-fn orders_with(variables: &str) -> String {
+pub(super) fn orders_with(variables: &str) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: orders-depl}}\nspec: {{template: {{metadata: {{labels: {{app: orders}}}}, \
          spec: {{containers: [{{name: orders, image: i, env: [{variables}]}}]}}}}}}\n"
@@ -51,10 +51,10 @@ fn orders_with(variables: &str) -> String {
 }
 
 /// The paths of a host, each with its Service.
-type Paths<'a> = &'a [(&'a str, &'a str)];
+pub(super) type Paths<'a> = &'a [(&'a str, &'a str)];
 
 /// An Ingress with these rules, each a host, or "" for any, and its paths with their Services; and with this `tls`.
-fn ingress(rules: &[(&str, Paths<'_>)], tls: Value) -> Value {
+pub(super) fn ingress(rules: &[(&str, Paths<'_>)], tls: Value) -> Value {
     let path = |(path, service): &(&str, &str)| json!({"path": path, "pathType": "Prefix", "backend": {"service": {"name": service, "port": {"number": 3000}}}});
     let rule = |(host, paths): &(&str, Paths<'_>)| {
         let paths: Vec<_> = paths.iter().map(path).collect();
@@ -67,11 +67,11 @@ fn ingress(rules: &[(&str, Paths<'_>)], tls: Value) -> Value {
     })
 }
 
-const API: (&str, &str) = ("/api/orders", "orders-srv");
-const SITE: (&str, &str) = ("/", "client-srv");
+pub(super) const API: (&str, &str) = ("/api/orders", "orders-srv");
+pub(super) const SITE: (&str, &str) = ("/", "client-srv");
 
 /// What is left to do.
-fn left(table: &str) -> Vec<&str> {
+pub(super) fn left(table: &str) -> Vec<&str> {
     table.lines().filter(|line| line.starts_with("left")).collect()
 }
 

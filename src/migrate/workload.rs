@@ -116,7 +116,8 @@ pub(super) fn read(object: Object, name: &str, stores: &Stores, findings: &mut F
     }
     if !copied.is_empty() {
         let names: Vec<_> = copied.keys().cloned().collect();
-        notes.changed(Whom::Pods, format!("{} are in spec.podTemplate now", names.join(", ")));
+        let are = if names.len() == 1 { "is" } else { "are" };
+        notes.changed(Whom::Pods, format!("{} {are} in spec.podTemplate now", names.join(", ")));
         read.spec.insert("podTemplate".into(), Value::Object(copied));
     }
     if pod.take("imagePullSecrets").is_some() {
@@ -126,11 +127,22 @@ pub(super) fn read(object: Object, name: &str, stores: &Stores, findings: &mut F
         );
     }
     for field in ["volumes", "initContainers"] {
-        if pod.take(field).is_some() {
+        let Some(written) = pod.take(field) else { continue };
+        let problems = judge::of_pod_template(json!({field: written}));
+        if problems.is_empty() {
             notes.left(
                 Whom::Pods,
                 format!(
                     "{field} of the pods: if the new pods need them, write them in spec.podTemplate.{field}"
+                ),
+            );
+        }
+        for problem in problems {
+            notes.left(
+                Whom::Pods,
+                format!(
+                    "{field} of the pods: an OrdersService cannot have them as they are (docs/children.md): {problem}; if the new pods need \
+                     them, write others"
                 ),
             );
         }
@@ -147,6 +159,17 @@ pub(super) fn read(object: Object, name: &str, stores: &Stores, findings: &mut F
         }
     }
     pod.ignore(&["restartPolicy", "serviceAccount", "enableServiceLinks"]);
+    for field in ["hostNetwork", "hostPID", "hostIPC"] {
+        if pod.take(field).is_some_and(|value| value != json!(false)) {
+            notes.left(
+                Whom::Pods,
+                format!(
+                    "{field} of the pods: an OrdersService cannot have it, and the new pods are in no namespace of their node; see that \
+                     nothing calls the old ones by the address of a node"
+                ),
+            );
+        }
+    }
     own(pod.forget(&OF_THE_POD), " of the pods", notes);
     pod.done(notes);
     read
@@ -247,7 +270,10 @@ fn labels(labels: BTreeMap<String, String>, notes: &mut Notes<'_>) {
 pub(super) struct OldService {
     /// The labels that its pods must have.
     pub(super) selector: BTreeMap<String, String>,
+    /// Its ports.
     pub(super) ports: Vec<i32>,
+    /// The names of these, where they have some.
+    pub(super) port_names: Vec<String>,
     kind: Option<String>,
     /// Whether it has no address of its own, but gives those of its pods.
     is_headless: bool,
@@ -265,13 +291,14 @@ pub(super) fn service(object: &Object) -> OldService {
     let mut fields = object.fields.clone();
     let mut spec = fields.below("spec", &mut notes);
     let selector = spec.texts("selector", &mut notes);
-    let mut ports = Vec::new();
+    let (mut ports, mut port_names) = (Vec::new(), Vec::new());
     for mut port in spec.items("ports", &mut notes) {
         let Some(number) = port.number("port", &mut notes).and_then(|number| i32::try_from(number).ok())
         else {
             continue;
         };
         ports.push(number);
+        port_names.extend(port.text("name", &mut notes));
     }
     let kind = spec.text("type", &mut notes);
     let mut is = |field: &str, value: &str| spec.text(field, &mut notes).as_deref() == Some(value);
@@ -279,7 +306,7 @@ pub(super) fn service(object: &Object) -> OldService {
     let has_affinity = is("sessionAffinity", "ClientIP");
     let stays_on_node = is("internalTrafficPolicy", "Local");
     spec.ignore(&["clusterIPs", "ipFamilies", "ipFamilyPolicy", "sessionAffinityConfig"]);
-    OldService { selector, ports, kind, is_headless, has_affinity, stays_on_node, rest: spec }
+    OldService { selector, ports, port_names, kind, is_headless, has_affinity, stays_on_node, rest: spec }
 }
 
 /// What the Service of the orders says of `spec.port`, and what changes with it.

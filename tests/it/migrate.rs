@@ -141,14 +141,18 @@ fn a_prefix_that_is_taken_off_can_stay_in_the_old_ingress_and_that_of_the_orders
     let name = "03-strip-prefix.yaml";
     let migrated = Migrated::case(name, &[], &[])
         .but_for(&["rewrite-target \"/$2\" takes the prefix off, which no Ingress says"]);
-    // The advice: that path stays, and everything else is taken out of that Ingress.
+    // The advice: that path stays, on another host, and everything else is taken out of that Ingress.
     for line in migrated.left() {
-        assert!(line.contains("it can stay in Ingress ingress-srv alone"), "{line}");
+        assert!(line.contains("in Ingress ingress-srv, on another host"), "{line}");
     }
-    assert_eq!(
-        migrated.rules(&only(name, &["/api/payments(/|$)(.*)"])),
-        [ORDERS, "shop.example/ client-srv:80"]
+    assert!(!migrated.table.contains("rewrite-target: what it does"), "{}", migrated.table);
+    assert!(
+        migrated.table.contains("rewrite-target is for what stays in this Ingress"),
+        "{}",
+        migrated.table
     );
+    let kept = only(name, &["/api/payments(/|$)(.*)"]).replace("shop.example", "payments.example");
+    assert_eq!(migrated.rules(&kept), [ORDERS, "shop.example/ client-srv:80"]);
 }
 
 #[test]
@@ -185,8 +189,12 @@ fn a_regex_inside_a_path_is_refused_and_may_stay() {
     let name = "07-regex-inside.yaml";
     let migrated = Migrated::case(name, &[], &[])
         .but_for(&["path \"/api/tickets/?(.*)/comments\", which leads to comments-srv"]);
+    let told = "give it a path that begins otherwise, or a host of its own (/api/tickets leads to tickets-srv; /comments is free)";
+    assert!(migrated.left()[0].contains(told), "{}", migrated.table);
+    assert!(!migrated.left()[0].contains("write \"/api/tickets\""), "{}", migrated.table);
     let expected = [ORDERS, "shop.example/api/tickets tickets-srv:3000", CLIENT];
-    let mut found = migrated.rules(&only(name, &["/api/tickets/?(.*)/comments"]));
+    let kept = only(name, &["/api/tickets/?(.*)/comments"]).replace("shop.example", "comments.example");
+    let mut found = migrated.rules(&kept);
     found.sort();
     let mut expected = expected.map(str::to_owned);
     expected.sort();
@@ -349,7 +357,19 @@ fn what_cannot_be_read_is_named_and_does_not_take_the_rest_with_it() {
     let empty = Migrated::of(&["-"], "");
     assert!(empty.code == 1 && empty.table.contains("no Service of the orders is there"), "{}", empty.table);
     let folder = Folder::new();
+    let bare = Migrated::of(&[&folder.path("")], "");
+    assert!(bare.code == 1 && bare.table.contains("has no YAML file"), "{}", bare.table);
+    let helm = "apiVersion: skaffold/v4beta1\nkind: Config\ndeploy: {helm: {releases: []}}\n";
+    let helm = Migrated::of(&["-"], helm);
+    assert!(
+        helm.code == 1 && helm.table.contains("it deploys by deploy.helm, which was not read"),
+        "{}",
+        helm.table
+    );
     folder.write("orders.yaml", &case("orders.yaml"));
+    folder.write("empty.yaml", "# nothing\n");
+    let empty = Migrated::of(&[&folder.path("empty.yaml")], "");
+    assert!(empty.code == 1 && empty.table.contains("has no object of Kubernetes"), "{}", empty.table);
     std::fs::write(folder.path("latin.yaml"), b"a: \xe9\n").unwrap();
     let latin = Migrated::of(&[&folder.path("")], "");
     assert!(latin.left().iter().any(|line| line.contains("is not UTF-8")), "{}", latin.table);
@@ -360,4 +380,10 @@ fn what_cannot_be_read_is_named_and_does_not_take_the_rest_with_it() {
 fn without_anything_to_read_the_command_line_is_wrong() {
     assert_eq!(program(&["migrate"], "").status.code(), Some(2));
     assert_eq!(program(&["migrate", "--from-cluster", "-"], "").status.code(), Some(2));
+    for wrong in
+        [["-n", "Foo_X"], ["--name", "Orders_"], ["--host", "https://a.example"], ["--host", "a.example="]]
+    {
+        let output = program(&["migrate", "-", wrong[0], wrong[1]], "");
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }

@@ -42,6 +42,9 @@ pub(super) fn certificate(used: &[&OldIngress], hosts: &[String], findings: &mut
         );
         findings.add(Kind::Left, Whom::Users, "Ingress", text);
     }
+    if !hosts.is_empty() {
+        unserved(used, &hosts, findings);
+    }
     let has_tls = |host: &CanonicalHost| {
         used.iter().any(|ingress| ingress.tls.iter().any(|(named, _)| is_for(ingress, named, host)))
     };
@@ -57,7 +60,8 @@ pub(super) fn certificate(used: &[&OldIngress], hosts: &[String], findings: &mut
         )),
         (Some(secret), _) => Some(format!(
             "spec.tls has no certificate for {without}, and that of the OrdersService, in Secret {secret}, is served at all its hosts, \
-             where many controllers then redirect to HTTPS: see that it is for {without} too, or write these in a second OrdersService"
+             where many controllers then redirect to HTTPS: see that it is for {without} too, or take these out of spec.ingress.hosts, \
+             and write them in an Ingress of your own"
         )),
     };
     if let Some(text) = text {
@@ -66,12 +70,38 @@ pub(super) fn certificate(used: &[&OldIngress], hosts: &[String], findings: &mut
     secrets.first().map(|secret| (*secret).to_owned())
 }
 
+/// Says which hosts have a certificate, but no rule: the new Ingress does not have them.
+fn unserved(used: &[&OldIngress], hosts: &[CanonicalHost], findings: &mut Findings) {
+    for ingress in used {
+        let of_rules =
+            ingress.rules.iter().filter_map(|rule| CanonicalHost::parse(rule.host.as_deref()?).ok());
+        let served: Vec<CanonicalHost> = hosts.iter().cloned().chain(of_rules).collect();
+        for (at, (named, secret)) in ingress.tls.iter().enumerate() {
+            let is_served = |text: &str| served.iter().any(|host| is_like(text, host));
+            let unserved: Vec<_> = named.iter().map(String::as_str).filter(|text| !is_served(text)).collect();
+            if unserved.is_empty() {
+                continue;
+            }
+            let all = unserved.join(", ");
+            let of = secret.as_deref().map(|secret| format!(" (Secret {secret})")).unwrap_or_default();
+            let text = format!(
+                "spec.tls[{at}]{of} is for {all}, of which no rule is, and is not in the OrdersService: if requests for {all} are \
+                 answered, as by a redirect, write an Ingress of your own for it, with this certificate; otherwise forget it"
+            );
+            findings.add(Kind::Left, Whom::Users, &ingress.label, text);
+        }
+    }
+}
+
+/// Whether a certificate for what is named so is for a host.
+fn is_like(named: &str, host: &CanonicalHost) -> bool {
+    let above = host.wildcard_above();
+    CanonicalHost::parse(named).is_ok_and(|named| named == *host || above.as_ref() == Some(&named))
+}
+
 /// Whether a certificate is for a host, by the hosts that `spec.tls` names for it; where these are none, by those of the rules.
 fn is_for(ingress: &OldIngress, named: &[String], host: &CanonicalHost) -> bool {
-    let above = host.wildcard_above();
-    let is_it = |text: &str| {
-        CanonicalHost::parse(text).is_ok_and(|named| named == *host || above.as_ref() == Some(&named))
-    };
+    let is_it = |text: &str| is_like(text, host);
     if named.is_empty() {
         ingress.rules.iter().any(|rule| rule.host.as_deref().is_none_or(is_it))
     } else {

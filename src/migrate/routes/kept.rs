@@ -8,6 +8,8 @@ use super::host::{Host, shown};
 #[derive(Default)]
 pub(super) struct Kept {
     of: BTreeMap<String, BTreeSet<String>>,
+    /// The Ingresses that keep paths of a host that is the OrdersService's too.
+    beside: BTreeSet<String>,
     to_orders: BTreeSet<String>,
 }
 
@@ -18,6 +20,7 @@ impl Kept {
         if is_own {
             self.to_orders.insert(format!("{text} of Ingress {ingress}"));
         }
+        self.beside.insert(ingress.to_owned());
         self.add(ingress, text);
     }
 
@@ -44,6 +47,11 @@ impl Kept {
     /// What stays in this Ingress; none if nothing does.
     pub(super) fn in_ingress(&self, ingress: &str) -> Option<String> {
         self.of.get(ingress).map(|what| what.iter().cloned().collect::<Vec<_>>().join(", "))
+    }
+
+    /// Whether this Ingress keeps paths of a host that is the OrdersService's too.
+    pub(super) fn is_beside(&self, ingress: &str) -> bool {
+        self.beside.contains(ingress)
     }
 
     /// What goes on leading to the old Service of the orders.

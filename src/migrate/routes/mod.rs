@@ -49,6 +49,10 @@ pub(super) struct Translated {
 /// Translates the rules.
 pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut Findings) -> Translated {
     let by_host = by_host(all, findings);
+    // That none of their hosts is one was said; it says all that there is to do.
+    if by_host.is_empty() && all.iter().any(|ingress| ingress.rules.iter().any(|rule| rule.host.is_some())) {
+        return Translated::default();
+    }
     let leads = |paths: &Vec<(&OldIngress, &OldPath)>| {
         paths.iter().any(|(_, path)| path.backend.service == around.orders)
     };
@@ -122,7 +126,11 @@ fn retire(
     }
     let what = match kept.in_ingress(&ingress.name) {
         None => format!("delete it as docs/migration.md says, kubectl delete ingress {}", ingress.name),
-        Some(kept) => format!("take everything out of it but {kept}"),
+        Some(of) if ingress.is_regex && kept.is_beside(&ingress.name) => format!(
+            "take everything out of it but {of}; and these need another host, or plain prefixes in an Ingress without use-regex and \
+             rewrite-target, which make regexes of all paths of the host"
+        ),
+        Some(of) => format!("take everything out of it but {of}"),
     };
     notes
         .later(format!("is older than the new Ingress, so it has every path until it gives them up: {what}"));

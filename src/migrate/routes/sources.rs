@@ -39,11 +39,14 @@ impl Source {
 pub(super) fn by_host<'a>(all: &'a [OldIngress], findings: &mut Findings) -> ByHost<'a> {
     let mut by_host = ByHost::new();
     for ingress in all {
-        for rule in &ingress.rules {
+        for (at, rule) in ingress.rules.iter().enumerate() {
             let host = match rule.host.as_deref().map(CanonicalHost::parse).transpose() {
                 Ok(host) => host,
                 Err(error) => {
-                    findings.add(Kind::Left, Whom::Users, &ingress.label, error.to_string());
+                    let told = format!(
+                        "spec.rules[{at}]: {error}; until then the rule stays in this Ingress, and the OrdersService has no routes of it"
+                    );
+                    findings.add(Kind::Left, Whom::Users, &ingress.label, told);
                     continue;
                 }
             };
@@ -118,8 +121,8 @@ fn say_that_it_stays(host: &Host, has_named: bool, around: &Around<'_>, notes: &
         (true, Some(host)) => notes.left(
             Whom::Users,
             format!(
-                "host {host}: an OrdersService has at most {MAX_HOSTS} hosts; its rules stay in this Ingress, or write a second \
-                 OrdersService"
+                "host {host}: an OrdersService has at most {MAX_HOSTS} hosts; its rules stay in this Ingress, or write them in one of \
+                 your own"
             ),
         ),
     }

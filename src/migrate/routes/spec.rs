@@ -51,6 +51,7 @@ pub(super) fn ingress(
     for ingress in used {
         with_default(sites, ingress, around, kept, findings);
     }
+    give_way(sites, around, used, findings);
     let sites = &*sites;
     let hosts = names(sites.iter().map(|site| &site.source));
     if !around.hosts.is_empty() {
@@ -76,20 +77,23 @@ pub(super) fn ingress(
     let mut class_annotation = None;
     let classes: BTreeSet<_> = used.iter().filter_map(|ingress| ingress.class.as_deref()).collect();
     if let Some(class) = used.iter().find_map(|ingress| ingress.class.as_deref()) {
+        let is_as_before = used.iter().all(|ingress| ingress.is_class_by_field || ingress.class.is_none());
         let told = if judge::of_ingress(json!({"hosts": ["a.dev"], "className": class})).is_empty() {
             spec.insert("className".into(), json!(class));
-            format!(
+            (!is_as_before).then(|| format!(
                 "the class is {class} by spec.ingress.className: see that kubectl get ingressclass lists it; if not, as with gce on GKE, \
                  write {CLASS_ANNOTATION}: {class} in spec.ingress.annotations in its place"
-            )
+            ))
         } else {
             // Such as azure/application-gateway.
             class_annotation = Some(class.to_owned());
-            format!(
+            Some(format!(
                 "the class is {class} by the annotation {CLASS_ANNOTATION}, as before: no IngressClass can have that name"
-            )
+            ))
         };
-        findings.add(Kind::Changed, Whom::You, "Ingress", told);
+        if let Some(told) = told {
+            findings.add(Kind::Changed, Whom::You, "Ingress", told);
+        }
         if classes.len() > 1 {
             let all = classes.into_iter().collect::<Vec<_>>().join(", ");
             let text = format!(
@@ -97,11 +101,6 @@ pub(super) fn ingress(
             );
             findings.add(Kind::Left, Whom::Users, "Ingress", text);
         }
-    }
-    let mut annotations = annotations::merged(used, &hosts, findings);
-    annotations.extend(class_annotation.map(|class| (CLASS_ANNOTATION.to_owned(), class)));
-    if !annotations.is_empty() {
-        spec.insert("annotations".into(), json!(annotations));
     }
     if let Some(secret) = certificate(used, &hosts, findings) {
         spec.insert("tls".into(), json!({"secretName": secret}));
@@ -111,6 +110,13 @@ pub(super) fn ingress(
     clients(sites, &mut routes, &mut spec, findings);
     if !routes.is_empty() {
         spec.insert("routes".into(), json!(routes));
+    }
+    // Now it is known what stays in the old ones.
+    let mut annotations =
+        annotations::merged(used, &hosts, &|ingress| kept.in_ingress(ingress).is_some(), findings);
+    annotations.extend(class_annotation.map(|class| (CLASS_ANNOTATION.to_owned(), class)));
+    if !annotations.is_empty() {
+        spec.insert("annotations".into(), json!(annotations));
     }
     Value::Object(spec)
 }
@@ -136,7 +142,8 @@ fn with_default(
         )),
         Ok(target) => {
             let alone = json!({"hosts": ["a.dev"], "client": target.fields()});
-            judge::of_ingress(alone).into_iter().next().map_or(Ok(target), Err)
+            let problem = judge::of_ingress(alone).into_iter().next();
+            problem.map_or(Ok(target), |problem| Err(backend.as_written(&problem)))
         }
         Err(why) => Err(why),
     };
@@ -185,6 +192,27 @@ fn with_default(
 fn only<'a>(some: impl Iterator<Item = &'a Site>, all: usize) -> Option<Value> {
     let named: Vec<_> = some.map(Site::name).collect();
     (named.len() < all).then(|| json!(named))
+}
+
+/// Where no path leads to the orders, they get the usual one; whatever has that gives way.
+fn give_way(sites: &mut [Site], around: &Around<'_>, used: &[&OldIngress], findings: &mut Findings) {
+    if sites.iter().any(|site| site.table.own.is_some()) {
+        return;
+    }
+    let place = Place { path: DEFAULT_PATH.into(), is_exact: false };
+    let object = used.first().map_or("Ingress", |ingress| ingress.label.as_str());
+    for site in sites {
+        let Some(other) = site.table.routes.remove(&place) else { continue };
+        let text = format!(
+            "path {DEFAULT_PATH} of host {} leads to {}, and no path that the orders API can have leads to {}: it is that of the orders API \
+             now, without a route to the former; if that is the Service of the orders, name it by --orders; if not, write another path in \
+             spec.ingress.path, and this one as a route",
+            shown(&site.source.host),
+            other.shown(),
+            around.orders
+        );
+        findings.add(Kind::Left, Whom::Users, object, text);
+    }
 }
 
 /// The path of the orders API: that of the most hosts.
@@ -254,11 +282,17 @@ fn routes(
     for (place, _, of) in found.split_off(found.len().min(MAX_ROUTES)) {
         for site in of {
             keep(used, site, &place.path, around, kept);
+            let is_regex = used.iter().any(|ingress| ingress.is_regex);
             let text = format!(
-                "path {} of host {}: an OrdersService has at most {MAX_ROUTES} routes; write it in a second OrdersService, or leave it in \
-                 the old Ingress",
+                "path {} of host {}: an OrdersService has at most {MAX_ROUTES} routes; {}write it in an Ingress of your own{}",
                 place.path,
-                shown(&site.source.host)
+                shown(&site.source.host),
+                if is_regex { "" } else { "leave it in the old Ingress, or " },
+                if is_regex {
+                    ", without use-regex and rewrite-target, which make regexes of all paths of the host"
+                } else {
+                    ""
+                }
             );
             findings.add(Kind::Left, Whom::Users, "Ingress", text);
         }

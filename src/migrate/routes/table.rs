@@ -12,7 +12,7 @@ use crate::{
         judge,
         rewrite::{self, Rewrite},
     },
-    routing::CanonicalPath,
+    routing::{CanonicalPath, PathError, Proposal},
 };
 
 /// The path that the API has unless the spec says otherwise.
@@ -84,12 +84,18 @@ pub(super) fn table(
     findings: &mut Findings,
 ) -> Table {
     let mut table = Table::default();
+    let there: BTreeMap<CanonicalPath, &OldBackend> = paths
+        .iter()
+        .filter_map(|(_, path)| Some((CanonicalPath::parse(&path.text).ok()?, &path.backend)))
+        .collect();
+    // Whoever reads the other one of two that are at / finds no / there.
+    let unwritten = paths.iter().find(|(_, path)| !path.is_written).map(|(_, path)| path.at.clone());
     for (ingress, path) in paths {
         let mut notes = Notes::about(&ingress.label, findings);
         let is_own = path.backend.service == around.orders;
-        let entry = place(ingress, path, is_own, &mut notes)
+        let entry = place(ingress, path, is_own, &there, &mut notes)
             .map_err(Refused::staying)
-            .and_then(|place| put(&mut table, place, path, is_own, around, &mut notes));
+            .and_then(|place| put(&mut table, place, path, is_own, unwritten.as_deref(), around, &mut notes));
         if let Err(Refused { why, stays }) = entry {
             if stays {
                 kept.path(&ingress.name, host, &path.text, is_own);
@@ -107,17 +113,39 @@ pub(super) fn table(
 ///
 /// # Errors
 /// Why it cannot be a route, and what to do.
-fn place(ingress: &OldIngress, path: &OldPath, is_own: bool, notes: &mut Notes<'_>) -> Result<Place, String> {
-    let stays = format!(
-        "it can stay in Ingress {} alone, whose other paths of this host you take out of it",
-        ingress.name
-    );
+fn place(
+    ingress: &OldIngress,
+    path: &OldPath,
+    is_own: bool,
+    there: &BTreeMap<CanonicalPath, &OldBackend>,
+    notes: &mut Notes<'_>,
+) -> Result<Place, String> {
+    let stays = if ingress.is_regex {
+        format!(
+            "it may stay, with its annotations, in Ingress {}, on another host: on this one they make regexes of all paths, those of the \
+             OrdersService too (docs/ingress.md)",
+            ingress.name
+        )
+    } else {
+        format!(
+            "it can stay in Ingress {} alone, whose other paths of this host you take out of it",
+            ingress.name
+        )
+    };
     // With ingress-nginx's regexes the type of a path does not count.
     if path.is_exact && !ingress.is_regex {
         return Ok(Place { path: path.text.clone(), is_exact: true });
     }
     if let Some(target) = ingress.rewrite.as_deref().filter(|_| !is_own) {
         match rewrite::of(&path.text, target) {
+            Rewrite::Same if path.text == target => notes.dropped(
+                Whom::Users,
+                format!(
+                    "rewrite-target {target:?} at path {:?}: ingress-nginx rewrites no path that is its target, so {} gets requests as they \
+                     are, as before",
+                    path.text, path.backend.service
+                ),
+            ),
             Rewrite::Same => {}
             Rewrite::Strip => {
                 return Err(format!(
@@ -127,14 +155,16 @@ fn place(ingress: &OldIngress, path: &OldPath, is_own: bool, notes: &mut Notes<'
                 ));
             }
             Rewrite::Other => {
+                let of_all = if target.contains('$') { "" } else { ", the same of every request" };
                 return Err(format!(
-                    "rewrite-target {target:?} makes another path of it, which an OrdersService cannot say: have the Service serve at \
+                    "rewrite-target {target:?} makes another path of it{of_all}, which an OrdersService cannot say: have the Service serve at \
                      the path that is requested, and write it as a route; or {stays}"
                 ));
             }
         }
     }
-    let canonical = CanonicalPath::parse(&path.text).map_err(|error| format!("{error}; or {stays}"))?;
+    let canonical = CanonicalPath::parse(&path.text)
+        .map_err(|error| format!("{}; or {stays}", refused(error, path, there)))?;
     if is_own && ingress.rewrite.is_some() {
         notes.changed(
             Whom::Pods,
@@ -152,11 +182,48 @@ fn place(ingress: &OldIngress, path: &OldPath, is_own: bool, notes: &mut Notes<'
                 "path {:?} was {}: now it is {canonical} by whole segments, in upper and lower case as written; {canonical}X is not \
                  taken any more",
                 path.text,
-                if ingress.is_regex { "a regex" } else { "written as a regex" },
+                match (ingress.is_regex, path.is_exact) {
+                    (true, true) => "a regex too, as all paths of its host, whatever its pathType Exact says",
+                    (true, false) => "a regex",
+                    (false, _) => "written as a regex",
+                },
             ),
         );
     }
     Ok(Place { path: canonical.to_string(), is_exact: false })
+}
+
+/// Why a path is none, and what to write. A path that another has already is not proposed.
+fn refused(mut error: PathError, path: &OldPath, there: &BTreeMap<CanonicalPath, &OldBackend>) -> String {
+    let PathError::Regex { proposal, .. } = &mut error else { return error.to_string() };
+    let of = |text: &str| there.iter().find(|(other, _)| other.as_str() == text);
+    let taken = match proposal {
+        Proposal::Alone { path, as_prefix, .. } => of(path).inspect(|_| *as_prefix = false),
+        Proposal::Prefix(path) | Proposal::Each(path) | Proposal::Below(path) => {
+            let taken = path.as_deref().and_then(of);
+            if taken.is_some() {
+                *path = None;
+            }
+            taken
+        }
+    };
+    let Some((prefix, backend)) = taken else { return error.to_string() };
+    if backend.service == path.backend.service && backend.port == path.backend.port {
+        return format!(
+            "{error}; or leave it out, since {prefix} leads there already, with all that is below it"
+        );
+    }
+    let mut whole: Vec<_> =
+        path.text.rsplit('/').take_while(|segment| segment.bytes().all(is_plain)).collect();
+    whole.reverse();
+    let end = CanonicalPath::parse(&format!("/{}", whole.join("/"))).ok();
+    let free = end.filter(|end| !end.is_root() && !there.contains_key(end));
+    let free = free.map(|end| format!("; {end} is free")).unwrap_or_default();
+    format!("{error} ({prefix} leads to {}{free})", backend.service)
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_~".contains(&byte)
 }
 
 /// Puts a path into the table.
@@ -168,6 +235,8 @@ fn put(
     place: Place,
     old: &OldPath,
     is_own: bool,
+    // The place of a path that is / since it is not written.
+    unwritten: Option<&str>,
     around: &Around<'_>,
     notes: &mut Notes<'_>,
 ) -> Result<(), Refused> {
@@ -182,15 +251,18 @@ fn put(
         json!({"hosts": ["a.dev"], "path": "/the/orders/api", "routes": [route(&place, &target)]})
     };
     if let Some(problem) = judge::of_ingress(alone).into_iter().next() {
-        return Err(Refused::staying(problem));
+        return Err(Refused::staying(old.backend.as_written(&problem)));
     }
     let known = if is_client { table.client.as_ref() } else { table.routes.get(&place) };
     match known {
         Some(known) if *known == target => return Ok(()),
         Some(known) => {
+            let unwritten = unwritten.filter(|_| is_client);
+            let unwritten =
+                unwritten.map(|at| format!("; {at} has no path, which means /")).unwrap_or_default();
             return Err(Refused::taken(format!(
                 "{} leads to {} already: a path leads to one Service; see which of the two it is, and take the other out of the \
-                 Ingress",
+                 Ingress{unwritten}",
                 place.path,
                 known.shown()
             )));
@@ -240,10 +312,15 @@ fn put_own(
             around.orders
         )));
     }
-    if table.routes.contains_key(place) {
-        return Err(Refused::taken(format!(
-            "{path} leads to another Service as well: take one of the two out of the Ingress"
-        )));
+    if let Some(other) = table.routes.remove(place) {
+        notes.left(
+            Whom::Users,
+            format!(
+                "{path} leads to {} as well, and is the path of the orders API: that has it alone now; take the other out of the Ingress, \
+                 or name the right Service by --orders",
+                other.shown()
+            ),
+        );
     }
     match &table.own {
         None => {
