@@ -512,7 +512,7 @@ async fn with_many_resources_on_one_host_the_oldest_gets_each_path_in_whatever_o
         let crowd = || async {
             let mine = |service: &OrdersService| {
                 let hosts = service.spec.ingress.as_ref().map(|ingress| ingress.hosts.as_slice());
-                hosts.is_some_and(|hosts| hosts[0].0 == host)
+                hosts.and_then(<[_]>::first).is_some_and(|first| first.0 == host)
             };
             let found = everyone.list(&Default::default()).await.unwrap().items.into_iter().filter(mine);
             let key =
