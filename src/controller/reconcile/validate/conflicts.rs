@@ -239,7 +239,8 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namesp
         let names: Vec<_> = found.missing_services.iter().map(|name| format!("{name:?}")).collect();
         let message = format!(
             "routes go to Services that are not in the namespace of this resource ({}): create them, or correct the names; \
-             until then the ingress controller answers their requests with an error",
+             until then the ingress controller answers their requests with an error, or leaves the rules out, as Traefik does, and a \
+             shorter rule, such as the client's, takes them",
             names.join(", ")
         );
         warnings.push(Problem::new(Reason::ServiceNotFound, message));
