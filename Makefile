@@ -28,9 +28,10 @@ test: ## Run every test, against a real API server and database; `check` has the
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
 cargo = echo "cargo $(3)" && dev/locked $(BED) cargo "compiling $(1)" $(2) -- cargo $(3)
 
+# One after the other: each has pods that start and requests that must not fail, on two processors.
 test-node: ## Run the tests that need pods which run, on the node of the demo's cluster: waiting for changes, changes under load, docs/migration.md
 	@$(call cargo,the tests,240,test --locked --no-run)
-	dev/on-node dev/locked cargo test --locked --quiet --test it -- --include-ignored node::
+	dev/on-node dev/locked cargo test --locked --quiet --test it -- --include-ignored --test-threads=1 node::
 
 # The parts that only they need take minutes to build.
 test-planes: ## Ask the data planes for which `make test` has no time: Contour with Envoy, Traefik's provider for ingress-nginx, HAProxy, Caddy, and models of others
