@@ -1,8 +1,5 @@
 """Visitors, and the services of tickets and payments: what makes the figures move."""
 import asyncio
-import base64
-import hashlib
-import hmac
 import http.client
 import json
 import math
@@ -10,26 +7,18 @@ import random
 import secrets
 import time
 
+from bedlib.session import cookie
+
 from .product import JWT_KEY, SERVICES
 
 # Visitors at the same time, for each OrdersService, and how long each looks around between two of them.
 VISITORS, PAUSE = {"ticketing": 6, "festival": 3, "museum": 2}, 1.0
 
 
-def cookie(user):
-    """The session of a signed-in user, as the auth service of the course makes it."""
-    def part(data):
-        return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-    head = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(json.dumps({"id": user, "email": f"{user}@example.com", "iat": 1}).encode())
-    token = head + b"." + part(hmac.new(JWT_KEY.encode(), head, hashlib.sha256).digest())
-    return "session=" + base64.b64encode(json.dumps({"jwt": token.decode()}).encode()).decode()
-
-
 def request(address, method, path, user=None, body=None):
     """The status and the JSON of an answer; none where there is no answer."""
     connection = http.client.HTTPConnection(address, timeout=15)
-    headers = {"Content-Type": "application/json"} | ({"Cookie": cookie(user)} if user else {})
+    headers = {"Content-Type": "application/json"} | ({"Cookie": cookie(user, JWT_KEY)} if user else {})
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None, headers)
         answer = connection.getresponse()

@@ -25,15 +25,15 @@ use crate::{
 
 const ANSWERING: &str = "answering a payment";
 
-/// Hears until `stop`; what was taken by then is finished.
+/// Hears until `stop`; what was taken by then is finished. `me` is by what this process is told from the others.
 pub(super) async fn run(
     store: &Store,
     settings: &Settings,
     terms: &ReservationTerms,
     metrics: &Metrics,
+    me: &str,
     stop: &CancellationToken,
 ) {
-    let me = format!("{:016x}", fastrand::u64(..));
     let mut attempts = Attempts::new(PAUSES);
     let mut are_letters_bounded = false;
     while !stop.is_cancelled() {
@@ -45,15 +45,10 @@ pub(super) async fn run(
             }
         }
         attempts.begin();
-        let begun = async || {
-            if let Err(error) = store.events_trouble_is_over(EventsTask::Hearing, &me).await {
-                tracing::debug!(%error, "that events are heard again is not noted");
-            }
-        };
-        let Err(error) = connected(store, settings, terms, metrics, begun, stop).await else { return };
+        let Err(error) = connected(store, settings, terms, metrics, me, stop).await else { return };
         let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());
-        if let Err(error) = store.note_events_trouble(EventsTask::Hearing, &me, error.reason()).await {
+        if let Err(error) = store.note_events_trouble(EventsTask::Hearing, me, error.reason()).await {
             tracing::debug!(%error, "why events are not heard is not noted");
         }
         if is_new {
@@ -63,13 +58,13 @@ pub(super) async fn run(
     }
 }
 
-/// Hears while the connection lasts; `begun` is called once it does.
+/// Hears while the connection lasts.
 async fn connected(
     store: &Store,
     settings: &Settings,
     terms: &ReservationTerms,
     metrics: &Metrics,
-    begun: impl AsyncFnOnce(),
+    me: &str,
     stop: &CancellationToken,
 ) -> Result<(), BrokerError> {
     let connection = Connection::open(settings).await?;
@@ -82,16 +77,14 @@ async fn connected(
         Way::JetStream(stream) => {
             let broker = JetStream::open(&connection, settings, stream).await?;
             let inboxes = broker.inboxes(&settings.durable).await?;
-            begun().await;
             let handler = Handler { store, broker: &broker, terms, metrics, refusals, hears_of_deletions };
-            hear_all(&connection, &handler, inboxes, stop).await
+            hear_all(&connection, &handler, inboxes, me, stop).await
         }
         Way::Streaming(cluster) => {
             let broker = Streaming::open(&connection, settings, cluster, &cluster.client_id).await?;
             let inboxes = broker.inboxes(&settings.durable).await?;
-            begun().await;
             let handler = Handler { store, broker: &broker, terms, metrics, refusals, hears_of_deletions };
-            hear_all(&connection, &handler, inboxes, stop).await
+            hear_all(&connection, &handler, inboxes, me, stop).await
         }
     }
 }
@@ -101,8 +94,12 @@ async fn hear_all<B: Broker, I: Inbox>(
     connection: &Connection,
     handler: &Handler<'_, B>,
     inboxes: Vec<I>,
+    me: &str,
     stop: &CancellationToken,
 ) -> Result<(), BrokerError> {
+    if let Err(error) = handler.store.events_trouble_is_over(EventsTask::Hearing, me).await {
+        tracing::debug!(%error, "that events are heard again is not noted");
+    }
     let hearing = inboxes.into_iter().map(|inbox| hear(inbox, handler, stop));
     tokio::select! {
         heard = try_join_all(hearing) => drop(heard?),

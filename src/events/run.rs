@@ -55,17 +55,17 @@ pub struct Events {
 /// another lead.
 pub async fn run(store: Store, events: Events, stop: CancellationToken) {
     let Events { settings, terms, metrics } = &events;
-    let telling = tell(&store, settings, metrics, &stop);
-    let hearing = consume::run(&store, settings, terms, metrics, &stop);
+    let me = format!("{:016x}", fastrand::u64(..));
+    let telling = tell(&store, settings, metrics, &me, &stop);
+    let hearing = consume::run(&store, settings, terms, metrics, &me, &stop);
     join3(telling, hearing, waiting::watch(&store, metrics, &stop)).await;
 }
 
-async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, stop: &CancellationToken) {
-    let holder = format!("{:016x}", fastrand::u64(..));
+async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, holder: &str, stop: &CancellationToken) {
     let mut attempts = Attempts::new(PAUSES);
     while !stop.is_cancelled() {
         attempts.begin();
-        let result = connected(store, settings, metrics, &holder, stop).await;
+        let result = connected(store, settings, metrics, holder, stop).await;
         metrics.leads(false);
         // Of the broker the failure of a database says nothing; the next attempt does.
         if matches!(result, Ok(()) | Err(RelayError::Broker(_))) {
@@ -75,7 +75,7 @@ async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, stop: &Canc
         let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());
         if let RelayError::Broker(error) = &error
-            && let Err(error) = store.note_events_trouble(EventsTask::Telling, &holder, error.reason()).await
+            && let Err(error) = store.note_events_trouble(EventsTask::Telling, holder, error.reason()).await
         {
             tracing::debug!(%error, "why events are not published is not noted");
         }
