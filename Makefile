@@ -129,8 +129,8 @@ generate: ## Write the generated files anew: the CRD, in crds/ and in the chart,
 image: ## Build the image, and load it where the bed's node is up; PROFILE=demo compiles in a third of the time, and is slower
 	@dev/image
 
-release: ## Make a release in dist/VERSION: chart, manifests, binaries, images, SBOM, checksums; REPOSITORY=registry.example/orders-operator DOWNLOADS=https://... ARCHS="amd64 arm64" PROFILE=release OUT=
-	@OUT="$(OUT)" REPOSITORY="$(REPOSITORY)" DOWNLOADS="$(DOWNLOADS)" ARCHS="$(ARCHS)" PROFILE="$(PROFILE)" dev/release
+release: ## Make a release in dist/VERSION: chart, manifests, binaries, images, SBOM, checksums; REPOSITORY=registry.example/orders-operator SOURCE=https://... DOWNLOADS=https://... ARCHS="amd64 arm64" PROFILE=release OUT=
+	@OUT="$(OUT)" REPOSITORY="$(REPOSITORY)" SOURCE="$(SOURCE)" DOWNLOADS="$(DOWNLOADS)" ARCHS="$(ARCHS)" PROFILE="$(PROFILE)" dev/release
 
 down: ## Stop whatever demo and test left running; nothing stays behind but the cache
 	@$(BED) down

@@ -26,15 +26,19 @@ def documents(file):
     return [document for document in yaml.safe_load_all(file.read_text()) if document]
 
 
+def kinds(file):
+    return {each.get("kind") if isinstance(each, dict) else None for each in documents(file)}
+
+
 def files(root):
-    """The files with nothing but OrdersServices: an editor has one schema for a file."""
-    for file in sorted((root / "examples").rglob("*.yaml")):
-        if (found := documents(file)) and all(isinstance(each, dict) and each.get("kind") == KIND for each in found):
-            yield file
+    """The files with OrdersServices."""
+    return [file for file in sorted((root / "examples").rglob("*.yaml")) if KIND in kinds(file)]
 
 
 def without_modeline(root, schema):
     for file in files(root):
+        if others := kinds(file) - {KIND}:
+            yield f"{file.relative_to(root)}: an editor has one schema for a file: write {', '.join(map(str, others))} into another one"
         line = f"# yaml-language-server: $schema={os.path.relpath(root / schema, file.parent)}"
         if file.read_text().split("\n", 1)[0] != line:
             yield f"{file.relative_to(root)}: its first line must be `{line}`, by which editors find the schema"
@@ -54,7 +58,7 @@ def validated(schema, files, packages):
 
 
 def problems(root, schema, packages):
-    found = list(files(root))
+    found = files(root)
     if not found:
         yield "examples: no file has an OrdersService"
         return

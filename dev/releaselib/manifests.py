@@ -10,6 +10,9 @@ NAMESPACE = NAME = "orders-operator"
 NAMESPACED = ("--set", f"watchNamespaces={{{NAMESPACE}}},ingressClasses.enabled=false,rbac.aggregateClusterRoles=false")
 # What only Helm needs.
 OF_HELM = re.compile(r"^ +(app\.kubernetes\.io/managed-by: Helm|helm\.sh/chart: .*|helm\.sh/resource-policy: keep)\n", re.MULTILINE)
+REMOVAL = """# `kubectl delete -f` of this file deletes the CRD too, and with it every OrdersService and its pods. How to remove the
+# operator and keep them: docs/installing.md, "Removing it, without Helm".
+"""
 NAMESPACE_OBJECT = f"""---
 apiVersion: v1
 kind: Namespace
@@ -52,18 +55,24 @@ def helm(*words):
     return result.stdout
 
 
-def package(chart, repository, out, work, time):
-    """The chart, whose images are those of `repository`, as a package that `helm push` takes."""
+def package(chart, repository, source, out, work, time):
+    """The chart, whose images are those of `repository`, and whose pages are those of `source`, as a package that `helm push` takes."""
     copy = work / "orders-operator"
     shutil.copytree(chart, copy)
-    for name in ("values.yaml", "README.md"):
+    runbooks = f"{source}/docs/runbooks.md"
+    for name, before, after in (
+        ("values.yaml", "repository: orders-operator\n", f"repository: {repository}\n"),
+        ("README.md", '`"orders-operator"`', f'`"{repository}"`'),
+        ("values.yaml", "runbooks: docs/runbooks.md\n", f"runbooks: {runbooks}\n"),
+        ("README.md", '`"docs/runbooks.md"`', f'`"{runbooks}"`'),
+    ):
         file = copy / name
-        before, after = (("repository: orders-operator\n", f"repository: {repository}\n") if name == "values.yaml"
-                         else ('`"orders-operator"`', f'`"{repository}"`'))
         text = file.read_text()
         if before not in text:
             raise SystemExit(f"dev/release: {file.name} of the chart does not have {before!r}")
         file.write_text(text.replace(before, after, 1))
+    chart_file = copy / "Chart.yaml"
+    chart_file.write_text(f"{chart_file.read_text()}home: {source}/README.md\nsources: [{source}]\n")
     helm("package", copy, "--destination", work / "packed")
     for packed in (work / "packed").iterdir():
         # helm packs with the time of day.
@@ -91,7 +100,7 @@ def write(chart, repository, version, out, work, time):
     namespaced = rendered(chart, "--set", "crds.enabled=false", *NAMESPACED)
     namespaced = re.sub(r"- \{name: WATCH_NAMESPACE, value: .*\}", OWN_NAMESPACE, namespaced)
     (out / "crd.yaml").write_text(crd)
-    (out / "install.yaml").write_text(crd + NAMESPACE_OBJECT + operator)
+    (out / "install.yaml").write_text(REMOVAL + crd + NAMESPACE_OBJECT + operator)
     (out / "namespace-install.yaml").write_text(namespaced)
 
     kustomize = work / "kustomize"

@@ -45,6 +45,11 @@ pub struct ControllerArgs {
     #[arg(long, env = "ROLLOUT_STOP_AFTER_FAILURES", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub rollout_stop_after_failures: u16,
 
+    /// Whether an OrdersService is ready only once a sweeper has reported on it; false is for a controller without a sweeper,
+    /// whose orders never expire
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub await_sweeper: bool,
+
     /// Who may have routes on a host: every namespace, or the one that was first to claim it, a wildcard above it
     /// or a host below it
     #[arg(long, env = "HOST_POLICY", value_name = "POLICY", value_enum, default_value_t)]

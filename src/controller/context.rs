@@ -53,6 +53,8 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// Who this operator is: in the status, and for another operator on the same resources.
     pub identity: String,
+    /// Whether a resource is ready only once a sweeper has reported on it.
+    pub awaits_sweeper: bool,
     /// Which image those OrdersServices have that name none.
     pub upgrades: Upgrades,
     /// Whether this cluster assigns the users of pods.

@@ -154,6 +154,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         slots: Semaphore::new(concurrency),
         shutdown: shutdown.clone(),
         identity: identity(&args),
+        awaits_sweeper: args.await_sweeper,
         upgrades: Upgrades::new(args.default_image.clone(), limits(&args)),
         user_from_cluster: args.user_from_cluster,
     });

@@ -51,8 +51,13 @@ fn sections(page: &str) -> Vec<(String, String)> {
 
 /// The sections of docs/installing.md whose commands start from something else than a checkout and an empty cluster: those of
 /// `release.rs` from the folder of a release, and the one that follows the former version.
-const ELSEWHERE: [&str; 4] =
-    ["Without Helm", "Without Helm, in one namespace", "By kustomize", "Upgrading from 0.1.0"];
+const ELSEWHERE: [&str; 5] = [
+    "Without Helm",
+    "Without Helm, in one namespace",
+    "By kustomize",
+    "Upgrading from 0.1.0",
+    "Removing it, without Helm",
+];
 
 fn page() -> String {
     std::fs::read_to_string(root().join("docs/installing.md")).unwrap()

@@ -246,10 +246,13 @@ impl TestNamespace {
     pub async fn run_in(&self, subcommand: &str, more: &[&str], environment: &[(&str, &str)]) -> Process {
         let kubeconfig = self.chart_account(subcommand).await;
         let log = self.folder.join(format!("{subcommand}-{}.log", fastrand::u32(..)));
+        // Most tests of the controller have no sweeper beside it.
+        let alone = (subcommand == "controller").then_some("--await-sweeper=false");
         // It ends with the thread of its test, even when the tests are killed.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_orders-operator")])
             .args([subcommand, "--namespace", &self.watched.join(","), "--admin-port", "0"])
+            .args(alone)
             .args(more)
             .env("KUBECONFIG", kubeconfig)
             .envs(environment.iter().copied())

@@ -15,6 +15,9 @@ use crate::{
     cluster::{SPARE_API, TestNamespace, eventually, root, yaml_documents},
 };
 
+/// Where the files of the repository can be read.
+const SOURCE: &str = "https://git.example/team/orders-operator/blob/v1";
+
 /// A release of this checkout, without what must be compiled; removed in the end.
 struct Release(PathBuf);
 
@@ -23,7 +26,11 @@ impl Release {
         let out = std::env::temp_dir().join(format!("orders-operator-release-{:016x}", fastrand::u64(..)));
         let mut command = Command::new("dev/release");
         command.current_dir(root()).env("OUT", &out).env("ARCHS", "none").env("BUILDS_ALONE", "yes");
-        let output = command.env("REPOSITORY", "registry.example/team/orders-operator").output().unwrap();
+        let output = command
+            .env("REPOSITORY", "registry.example/team/orders-operator")
+            .env("SOURCE", SOURCE)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Self(out)
     }
@@ -110,6 +117,41 @@ pub(crate) fn of_origin(expression: &str, binary_amd64: Option<&str>) -> Value {
     let output = command.envs(binary_amd64.map(|path| ("BINARY_AMD64", path))).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn what_a_release_refers_to_can_be_found_from_anywhere() {
+    let release = Release::make();
+    let notes = release.read("RELEASE_NOTES.md");
+    let links: Vec<_> = notes.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(links.len() > 5, "{links:?}");
+    for link in links {
+        let path =
+            link.strip_prefix(SOURCE).map(|path| path.trim_start_matches('/').split('#').next().unwrap());
+        let is_ours = path.is_some_and(|path| root().join(path).is_file());
+        assert!(is_ours || (path.is_none() && link.starts_with("https://")), "{link} leads nowhere");
+    }
+    let chart = format!("{}/orders-operator-{}.tgz", release.0.display(), env!("CARGO_PKG_VERSION"));
+    let helm = |words: &[&str]| {
+        let output = Command::new("helm").args(words).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        yaml_documents(&String::from_utf8(output.stdout).unwrap())
+    };
+    let rules = helm(&["template", "orders-operator", &chart, "--set", "monitoring.alerts.enabled=true"]);
+    let rule = rules.iter().find(|object| object["kind"] == "PrometheusRule").unwrap();
+    for alert in
+        rule["spec"]["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap())
+    {
+        let url = alert["annotations"]["runbook_url"].as_str().unwrap();
+        assert!(url.starts_with(&format!("{SOURCE}/docs/runbooks.md#")), "{url}");
+    }
+    let told = helm(&["show", "chart", &chart]).remove(0);
+    assert_eq!(told["home"], format!("{SOURCE}/README.md"));
+    let schema: Value = serde_json::from_str(&release.read("ordersservice.schema.json")).unwrap();
+    assert_eq!(
+        schema["properties"]["kind"]["const"].as_str().or(schema["properties"]["kind"]["enum"][0].as_str()),
+        Some("OrdersService")
+    );
 }
 
 #[test]
@@ -263,6 +305,11 @@ fn the_bill_of_materials_has_what_is_linked_into_the_program_in_the_locked_versi
     assert!(!names.contains("proptest"), "what only tests need is not in the program");
 }
 
+/// An OrdersService of somebody.
+const ORDERS: &str = r#"{"apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+    "metadata": {"name": "orders", "namespace": "live"}, "spec": {"auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+    "database": {"uriSecretRef": {"name": "orders-mongo"}}, "ingress": {"hosts": ["a.example"]}}}"#;
+
 #[tokio::test]
 async fn from_the_release_alone_the_manifests_and_the_overlays_of_kustomize_install_the_operator() {
     let release = spawn_blocking(Release::make).await.unwrap();
@@ -298,7 +345,14 @@ async fn from_the_release_alone_the_manifests_and_the_overlays_of_kustomize_inst
         );
         // What the API server knows of rights follows what it stores.
         eventually(&may, || async { (done(&may).await == "yes\n").then_some(()) }).await;
-        if !remove.is_empty() {
+        if remove == "install.yaml" {
+            // Without the operator, what it has made goes on.
+            done(&format!("kubectl create namespace live; echo '{ORDERS}' | kubectl apply -f -")).await;
+            done(&commands_of("Removing it, without Helm")).await;
+            let left = "kubectl get clusterroles,clusterrolebindings -l app.kubernetes.io/name=orders-operator -o name; \
+                        kubectl get namespace orders-operator --ignore-not-found -o name; kubectl -n live get osvc -o name";
+            assert_eq!(done(left).await, "ordersservice.ticketing.dev/orders\n");
+        } else if !remove.is_empty() {
             done(&format!("kubectl delete --wait=false -f {folder}/{remove}")).await;
         }
     }

@@ -18,7 +18,7 @@ pub struct Rollout {
     pub replicas: i32,
     /// How many pods are ready.
     pub ready: i32,
-    /// How many pods have the current template.
+    /// How many pods have the current template; none as long as the Deployment controller has not seen it.
     pub updated: i32,
     /// Whether enough pods are available, as of this generation.
     pub is_available: bool,
@@ -51,27 +51,64 @@ impl From<&Partial<Deployment>> for Rollout {
         let status = &deployment.status;
         let condition =
             |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+        let is_observed = status.observed_generation >= deployment.metadata.generation;
+        // What is said of a former generation says nothing of this one.
+        let current = |kind| condition(kind).filter(|_| is_observed);
         let message = |condition: &DeploymentCondition, otherwise: &str| {
             condition.message.clone().unwrap_or_else(|| otherwise.to_owned())
         };
-        let past_deadline = condition("Progressing").filter(|progress| {
+        let past_deadline = current("Progressing").filter(|progress| {
             progress.status == "False" && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
         });
-        let is_observed = status.observed_generation >= deployment.metadata.generation;
-        let is_available =
-            is_observed && condition("Available").is_some_and(|available| available.status == "True");
         Self {
             generation: deployment.metadata.generation.unwrap_or(0),
             is_observed,
             desired: deployment.spec.replicas.unwrap_or(1),
             replicas: status.replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
-            updated: status.updated_replicas.unwrap_or(0),
-            is_available,
+            updated: status.updated_replicas.filter(|_| is_observed).unwrap_or(0),
+            is_available: current("Available").is_some_and(|available| available.status == "True"),
             stalled: past_deadline.map(|condition| message(condition, "the rollout does not progress")),
-            creation_failure: condition("ReplicaFailure")
+            creation_failure: current("ReplicaFailure")
                 .filter(|failure| failure.status == "True")
                 .map(|failure| message(failure, "it is not said why")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_former_generation_says_nothing_of_this_one() {
+        let rollout = |observed: i64| {
+            let object = json!({
+                "metadata": {"generation": 2},
+                "spec": {"replicas": 2, "selector": {}, "template": {}},
+                "status": {
+                    "observedGeneration": observed, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2,
+                    "conditions": [
+                        {"type": "Available", "status": "True"},
+                        {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"},
+                        {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
+                    ]
+                }
+            });
+            let deployment: Partial<Deployment> = serde_json::from_value(object).unwrap();
+            Rollout::from(&deployment)
+        };
+        let current = rollout(2);
+        assert!(current.is_available && current.stalled.is_some() && current.creation_failure.is_some());
+        assert_eq!(current.updated, 2);
+        let former = rollout(1);
+        assert!(!former.is_available && former.stalled.is_none() && former.creation_failure.is_none());
+        assert_eq!(
+            (former.updated, former.ready, former.replicas),
+            (0, 2, 2),
+            "pods that there are, are counted"
+        );
     }
 }

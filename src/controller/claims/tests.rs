@@ -294,7 +294,7 @@ fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
             autoscaler_warning: None,
             requeue_after: None,
         });
-        let status = status::compute(service, &outcome, None, "shop/lease", Timestamp::UNIX_EPOCH);
+        let status = status::compute(service, &outcome, None, status::Author::ALONE, Timestamp::UNIX_EPOCH);
         (me.to_string(), (ingress, serde_json::to_vec(&status).unwrap()))
     };
     crowd.iter().map(of_service).collect()

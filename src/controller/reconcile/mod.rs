@@ -388,7 +388,8 @@ async fn report(
     outcome: &Outcome,
 ) -> Result<OrdersServiceStatus, RequestError> {
     let observed = observed_rollout(context, service);
-    let next = status::compute(service, outcome, observed.as_ref(), &context.identity, Timestamp::now());
+    let author = status::Author { operator: &context.identity, awaits_sweeper: context.awaits_sweeper };
+    let next = status::compute(service, outcome, observed.as_ref(), author, Timestamp::now());
     let update = update_status(&context.api, service, &next).instrument(traces::step("status"));
     let Some(response) = update.await? else { return Ok(next) };
     if let Some(version) = response.metadata.resource_version.as_deref() {

@@ -567,6 +567,7 @@ mod tests {
             slots: Semaphore::new(1),
             shutdown: CancellationToken::new(),
             identity: "shop/lease".into(),
+            awaits_sweeper: false,
             upgrades: Upgrades::new(None, Limits { concurrent: 1, pause: Duration::ZERO, failures: 1 }),
             user_from_cluster: false,
         }

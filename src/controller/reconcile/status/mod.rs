@@ -26,15 +26,31 @@ use crate::{
     },
 };
 
+/// Who reports.
+#[derive(Clone, Copy)]
+pub struct Author<'a> {
+    /// The identity of this operator, for another one that writes to the same resource.
+    pub operator: &'a str,
+    /// Whether a sweeper has to report, too, before a resource is ready.
+    pub awaits_sweeper: bool,
+}
+
+#[cfg(test)]
+impl Author<'static> {
+    /// One without a sweeper.
+    pub const ALONE: Self = Self { operator: "shop/lease", awaits_sweeper: false };
+}
+
 /// The status after `outcome`, without the conditions that other managers own. If not every step was done, `observed` is
 /// how far the Deployment is, as far as that is known.
 pub fn compute(
     service: &OrdersService,
     outcome: &Outcome,
     observed: Option<&Rollout>,
-    operator: &str,
+    author: Author<'_>,
     now: Timestamp,
 ) -> OrdersServiceStatus {
+    let operator = author.operator;
     let old = service.status.clone().unwrap_or_default();
     let generation = service.metadata.generation;
     let mut conditions = Vec::new();
@@ -174,12 +190,17 @@ pub fn compute(
             }
         }
     }
-    let (is_ready, reason, message) = readiness(&conditions, &old.conditions, generation);
+    let (is_ready, reason, message) =
+        readiness(&conditions, &old.conditions, generation, author.awaits_sweeper);
     let ready = NewCondition { kind: ConditionType::Ready, status: is_ready, reason, message, generation };
     if is_ready {
         status.previous_image = None;
     } else {
-        let kind = if is_stalled(&ready.reason, &conditions) {
+        let rollout = match outcome {
+            Ok(completed) => Some(completed.applied.rollout()),
+            Err(_) => observed,
+        };
+        let kind = if is_stalled(&ready.reason, &conditions, rollout) {
             ConditionType::Stalled
         } else {
             ConditionType::Reconciling
@@ -202,8 +223,13 @@ fn count(status: &mut OrdersServiceStatus, rollout: &Rollout) {
 
 /// `Ready`: status, reason and message of the first condition that is false, the controller's before the sweeper's; but
 /// pods that only wait are the consequence of a database that is not ready, so that is told first. What the sweeper says of
-/// a former generation does not count; it is waited for. If all are true, those that warn are told.
-fn readiness(ours: &[Condition], on_object: &[Condition], generation: Option<i64>) -> (bool, String, String) {
+/// a former generation does not count; it is waited for, as its first words are. If all are true, those that warn are told.
+fn readiness(
+    ours: &[Condition],
+    on_object: &[Condition],
+    generation: Option<i64>,
+    awaits_sweeper: bool,
+) -> (bool, String, String) {
     let [_, order @ ..] = ConditionType::CONTROLLER;
     let own = order.iter().filter_map(|kind| find_condition(ours, *kind));
     let others = ConditionType::SWEEPER.iter().filter_map(|kind| find_condition(on_object, *kind));
@@ -220,10 +246,16 @@ fn readiness(ours: &[Condition], on_object: &[Condition], generation: Option<i64
         let cause = database.filter(|_| is_consequence).unwrap_or(first);
         return (false, cause.reason.clone(), cause.message.clone());
     }
-    if let Some(of) = former.iter().filter_map(|condition| condition.observed_generation).min() {
-        let message = format!(
-            "the sweeper has not reported on this generation yet, only on {of}: if that lasts, check that a sweeper runs"
-        );
+    let reported = former.iter().filter_map(|condition| condition.observed_generation).min();
+    let awaited = match reported {
+        Some(of) => Some(format!("has not reported on this generation yet, only on {of}")),
+        None if !awaits_sweeper => None,
+        None => find_condition(on_object, ConditionType::Sweeping)
+            .is_none()
+            .then(|| "has not reported on this resource yet".to_owned()),
+    };
+    if let Some(awaited) = awaited {
+        let message = format!("the sweeper {awaited}: if that lasts, check that a sweeper runs");
         return (false, Reason::AwaitingSweeper.as_str().into(), message);
     }
     let warnings: Vec<_> =
@@ -237,11 +269,15 @@ fn readiness(ours: &[Condition], on_object: &[Condition], generation: Option<i64
     }
 }
 
-/// Whether what is not ready for this reason stays so until someone changes the spec.
-fn is_stalled(reason: &str, conditions: &[Condition]) -> bool {
-    let waits_for_a_change = [Reason::Suspended, Reason::ProgressDeadlineExceeded];
-    find_condition(conditions, ConditionType::Valid).is_some_and(|valid| !is_true(valid))
-        || waits_for_a_change.iter().any(|waits| reason == waits.as_str())
+/// Whether what is not ready for this reason stays so until someone changes something: the spec is not valid, something is
+/// suspended, or the pods of a rollout that has passed its deadline cannot run. Pods that wait for a database go on by
+/// themselves.
+fn is_stalled(reason: &str, conditions: &[Condition], rollout: Option<&Rollout>) -> bool {
+    let failing = |kind| find_condition(conditions, kind).filter(|condition| !is_true(condition));
+    let is_past_deadline = rollout.is_some_and(|rollout| rollout.stalled.is_some());
+    failing(ConditionType::Valid).is_some()
+        || reason == Reason::Suspended.as_str()
+        || is_past_deadline && failing(ConditionType::Available).is_some_and(|of| of.reason == reason)
 }
 
 #[cfg(test)]
@@ -294,7 +330,7 @@ mod tests {
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
         let mut step = |applied: &Applied, second| {
-            let status = compute(&service, &completed(&valid, applied), None, "shop/lease", at(second));
+            let status = compute(&service, &completed(&valid, applied), None, Author::ALONE, at(second));
             service.status = Some(status.clone());
             status
         };
@@ -305,9 +341,10 @@ mod tests {
         assert_eq!((status.replicas, status.ready_replicas), (Some(2), Some(2)));
         assert_eq!(status.url.as_deref(), Some("http://a.dev/api/orders"));
         assert!(is_current(&status, &step(&available(2), 4)));
-        let stuck = deployment(
-            json!({"conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m"}]}),
-        );
+        let stuck = deployment(json!({
+            "observedGeneration": 2,
+            "conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m"}]
+        }));
         assert_eq!(ready(&step(&stuck, 5)), ("False", "ProgressDeadlineExceeded", &at(5)));
     }
 
@@ -316,7 +353,7 @@ mod tests {
         let gateway = json!({"parentRefs": [{"name": "g", "sectionName": "https"}], "hostnames": ["a.dev"]});
         let service = service(json!({"ingress": null, "gateway": gateway}));
         let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
-        let status = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1));
+        let status = compute(&service, &completed(&valid, &available(2)), None, Author::ALONE, at(1));
         let told = find_condition(&status.conditions, ConditionType::IngressReady).unwrap();
         assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "MissingClient"));
         assert!(told.message.contains("requests for a.dev that no route takes"), "{}", told.message);
@@ -327,7 +364,7 @@ mod tests {
             &service,
             &completed(&valid, &Applied::for_test(available(2).rollout().clone(), missing)),
             None,
-            "shop/lease",
+            Author::ALONE,
             at(1),
         );
         assert_eq!((status.url, status.routes), (None, Vec::new()), "where none is served, none is rendered");
@@ -398,7 +435,7 @@ mod tests {
         set_condition(&mut conditions, &[], unreachable, at(1));
         service.status = Some(OrdersServiceStatus { conditions, ..OrdersServiceStatus::default() });
         let told = |applied: &Applied| {
-            let status = compute(&service, &completed(&valid, applied), None, "shop/lease", at(2));
+            let status = compute(&service, &completed(&valid, applied), None, Author::ALONE, at(2));
             let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap();
             ready.reason.clone()
         };
@@ -419,6 +456,47 @@ mod tests {
     }
 
     #[test]
+    fn a_rollout_past_its_deadline_is_stalled_whatever_its_cause_unless_it_waits_for_a_database() {
+        let valid = validate(&service(json!({})), &Dereferenced::default(), Some("i")).unwrap();
+        let rolling = |has_passed: bool| {
+            deployment(json!({
+                "observedGeneration": 2, "replicas": 3, "updatedReplicas": 1, "readyReplicas": 2,
+                "conditions": [
+                    {"type": "Available", "status": "True"},
+                    {"type": "Progressing", "status": if has_passed { "False" } else { "True" }, "reason": "ProgressDeadlineExceeded"}
+                ]
+            }))
+        };
+        let image = || Some(Problem::new(Reason::ImagePullFailed, "pod a cannot pull image x"));
+        let said = |kind: ConditionType, reason: &str| {
+            let (reason, message) = (reason.to_owned(), "m".to_owned());
+            let said = NewCondition { kind, status: false, reason, message, generation: Some(1) };
+            let mut conditions = Vec::new();
+            set_condition(&mut conditions, &[], said, at(1));
+            conditions
+        };
+        let database = || said(ConditionType::DatabaseReady, "DatabaseUnreachable");
+        let is_told = |trouble: Option<Problem>, has_passed, of_sweeper: Vec<Condition>| {
+            let mut service = service(json!({}));
+            service.status =
+                Some(OrdersServiceStatus { conditions: of_sweeper, ..OrdersServiceStatus::default() });
+            let mut outcome = completed(&valid, &rolling(has_passed));
+            outcome.as_mut().unwrap().pod_problem = trouble;
+            let status = compute(&service, &outcome, None, Author::ALONE, at(2));
+            let is_there = |kind| find_condition(&status.conditions, kind).is_some();
+            assert_ne!(is_there(ConditionType::Stalled), is_there(ConditionType::Reconciling));
+            is_there(ConditionType::Stalled)
+        };
+        assert!(is_told(image(), true, Vec::new()) && is_told(None, true, Vec::new()));
+        assert!(!is_told(image(), false, Vec::new()) && !is_told(None, false, Vec::new()));
+        assert!(!is_told(None, true, database()), "it goes on as soon as the database is back");
+        assert!(
+            is_told(image(), true, database()),
+            "an image that cannot be pulled does not wait for the database"
+        );
+    }
+
+    #[test]
     fn what_the_sweeper_says_of_a_former_generation_is_waited_for_and_what_warns_is_told() {
         let mut service = service(json!({}));
         service.metadata.generation = Some(2);
@@ -430,7 +508,7 @@ mod tests {
             let mut conditions = Vec::new();
             set_condition(&mut conditions, &[], said, at(1));
             service.status = Some(OrdersServiceStatus { conditions, ..OrdersServiceStatus::default() });
-            let status = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(2));
+            let status = compute(&service, &completed(&valid, &available(2)), None, Author::ALONE, at(2));
             let ready = find_condition(&status.conditions, ConditionType::Ready).unwrap().clone();
             (ready.status, ready.reason, ready.message)
         };
@@ -449,18 +527,41 @@ mod tests {
     }
 
     #[test]
+    fn a_resource_is_not_ready_before_a_sweeper_has_reported_on_it() {
+        let mut service = service(json!({}));
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        let author = Author { awaits_sweeper: true, ..Author::ALONE };
+        let status = compute(&service, &completed(&valid, &available(2)), None, author, at(1));
+        assert_eq!(ready(&status), ("False", "AwaitingSweeper", &at(1)));
+        let status = compute(&service, &completed(&valid, &available(0)), None, author, at(1));
+        assert_eq!(ready(&status).1, "MinimumReplicasUnavailable", "what is known to be missing comes first");
+        let reported = NewCondition {
+            kind: ConditionType::Sweeping,
+            status: true,
+            reason: "AsExpected".into(),
+            message: "m".into(),
+            generation: service.metadata.generation,
+        };
+        let mut conditions = Vec::new();
+        set_condition(&mut conditions, &[], reported, at(1));
+        service.status = Some(OrdersServiceStatus { conditions, ..OrdersServiceStatus::default() });
+        let status = compute(&service, &completed(&valid, &available(2)), None, author, at(2));
+        assert_eq!(ready(&status).0, "True");
+    }
+
+    #[test]
     fn what_an_invalid_spec_says_nothing_about_stays_as_it_was() {
         let mut service = service(json!({}));
         let found = Dereferenced::default();
         let valid = validate(&service, &found, Some("i")).unwrap();
-        let before = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1));
+        let before = compute(&service, &completed(&valid, &available(2)), None, Author::ALONE, at(1));
         service.status = Some(before.clone());
         let problem = [Problem::new(Reason::DuplicatePath, "two")];
         let status = compute(
             &service,
             &Err(Stopped::Invalid { problems: problem.to_vec(), is_missing: false }),
             None,
-            "shop/lease",
+            Author::ALONE,
             at(2),
         );
         assert_eq!(ready(&status), ("False", "DuplicatePath", &at(2)));
@@ -475,11 +576,11 @@ mod tests {
     fn pods_are_told_of_as_they_are_whatever_keeps_the_steps_from_being_done() {
         let mut service = service(json!({}));
         let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
-        let before = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1));
+        let before = compute(&service, &completed(&valid, &available(2)), None, Author::ALONE, at(1));
         service.status = Some(before);
         service.metadata.generation = Some(2);
         let told = |observed: Option<&Rollout>| {
-            let status = compute(&service, &Err(Stopped::Suspended), observed, "shop/lease", at(2));
+            let status = compute(&service, &Err(Stopped::Suspended), observed, Author::ALONE, at(2));
             let of_pods = find_condition(&status.conditions, ConditionType::Available).unwrap().clone();
             let numbers = (status.replicas, status.ready_replicas, status.ready_of_wanted);
             (of_pods.status, of_pods.observed_generation, numbers)
@@ -501,10 +602,10 @@ mod tests {
         let mut service = service(json!({}));
         let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
         service.status =
-            Some(compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1)));
+            Some(compute(&service, &completed(&valid, &available(2)), None, Author::ALONE, at(1)));
         let mut is_known = |generation| {
             service.metadata.generation = Some(generation);
-            let status = compute(&service, &Err(Stopped::Suspended), None, "shop/lease", at(2));
+            let status = compute(&service, &Err(Stopped::Suspended), None, Author::ALONE, at(2));
             find_condition(&status.conditions, ConditionType::Valid).is_some()
         };
         assert!(is_known(1) && !is_known(2));
@@ -514,7 +615,7 @@ mod tests {
     fn routes_that_may_still_be_served_are_not_given_up() {
         let mut service = service(json!({"ingress": {"hosts": ["a.dev"], "routes": [], "client": null}}));
         let was = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
-        let before = compute(&service, &completed(&was, &available(2)), None, "shop/lease", at(1));
+        let before = compute(&service, &completed(&was, &available(2)), None, Author::ALONE, at(1));
         service.status = Some(before.clone());
         service.spec.ingress.as_mut().unwrap().hosts = vec![crate::crd::Host("b.dev".into())];
         let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
@@ -527,7 +628,7 @@ mod tests {
             let failures = Failures { problems, route_problems: Vec::new(), routes };
             for stopped in [Stopped::Rejected, Stopped::NotApplied] {
                 let outcome = Err(stopped(Box::new(valid.clone()), failures.clone()));
-                let status = compute(&service, &outcome, None, "shop/lease", at(2));
+                let status = compute(&service, &outcome, None, Author::ALONE, at(2));
                 let served: Vec<_> = status.routes.iter().map(|route| route.host.as_str()).collect();
                 assert_eq!((served.as_slice(), status.url.as_deref()), (hosts, Some(url)));
             }
@@ -546,7 +647,7 @@ mod tests {
         .unwrap();
         service.status =
             Some(OrdersServiceStatus { conditions: vec![theirs], ..OrdersServiceStatus::default() });
-        let status = compute(&service, &completed(&valid, &available(2)), None, "shop/lease", at(1));
+        let status = compute(&service, &completed(&valid, &available(2)), None, Author::ALONE, at(1));
         assert_eq!(ready(&status).1, "DatabaseUnreachable");
         assert!(status.conditions.iter().all(|condition| condition.type_ != "DatabaseReady"));
     }
