@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     api_process::Process,
-    cluster::root,
+    cluster::{root, yaml_documents},
     mongo::{JWT_KEY, TestDatabase, cookie, uri},
 };
 
@@ -438,6 +438,61 @@ fn every_flag_that_a_page_names_is_there() {
             assert!(is_there, "{page} names --{name}");
         }
     }
+}
+
+/// Whether a schema has this field, such as `ingress.routes[].path`.
+fn has_field(schema: &Value, path: &str) -> bool {
+    let mut place = schema;
+    for name in path.split('.') {
+        let name = name.split('[').next().unwrap();
+        let within = place.get("items").unwrap_or(place);
+        let Some(next) = within["properties"].get(name) else {
+            // A map of one's own keys, or an object that Kubernetes describes.
+            return within.get("additionalProperties").is_some()
+                || within["x-kubernetes-preserve-unknown-fields"] == true;
+        };
+        place = next;
+    }
+    true
+}
+
+#[test]
+fn every_field_and_every_value_of_the_chart_that_a_page_names_is_there() {
+    let crd = yaml_documents(&read("crds/ordersservices.yaml")).remove(0);
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    let values = yaml_documents(&read("charts/orders-operator/values.yaml")).remove(0);
+    let is_name = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "._[]".contains(c));
+    // A Kustomization of Flux, an Ingress, and what an editor is to mark as wrong.
+    let of_others = ["spec.wait", "spec.tls", "spec.replica"];
+    let (mut named, mut wrong) = (0, Vec::new());
+    for (page, text) in pages() {
+        for span in code_spans(&text) {
+            let path = span.split([':', '=', ' ']).next().unwrap();
+            let is_of_others = of_others.iter().any(|other| path.split('[').next() == Some(other));
+            if path.ends_with('.') || !is_name(path) || !path.contains('.') || is_of_others {
+                continue;
+            }
+            let (first, rest) = path.split_once('.').unwrap();
+            let (known, is_there) = match first {
+                "spec" | "status" => (true, has_field(&schema[first], rest)),
+                _ => {
+                    let pointer = format!("/{}", path.replace('.', "/"));
+                    let is_set = values.pointer(&pointer).is_some();
+                    // What is empty by default says nothing of what may be in it.
+                    let parent = values.pointer(pointer.rsplit_once('/').unwrap().0);
+                    let is_open =
+                        parent.is_some_and(|parent| parent.as_object().is_some_and(|map| map.is_empty()));
+                    (values.get(first).is_some_and(Value::is_object), is_set || is_open)
+                }
+            };
+            named += usize::from(known);
+            if known && !is_there {
+                wrong.push(format!("{page} names {span}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(named > 200, "the pages name {named} only");
 }
 
 #[test]
