@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, task::spawn_blocking};
 
 use crate::{
     bed::setting,
-    cluster::{TestNamespace, apply_any},
+    cluster::{TestNamespace, apply_any, eventually},
     controller::conflicts::{claiming, host_of, next_second},
     mongo::{TestDatabase, uri},
     sweeper::{cancelled, order, service, state},
@@ -132,6 +132,18 @@ async fn what_is_not_ready_or_not_there_says_why_and_who_may_see_less_is_told_wh
     let report = report.json();
     assert_eq!((&report["ready"], &report["reason"]), (&json!(false), &json!("SecretNotFound")));
     assert!(report["message"].as_str().unwrap().contains("orders-mongo"), "{report:#}");
+    // What the controller has written of it, and nothing of other objects.
+    eventually("the Event of the missing Secret", || async {
+        let report = namespace.osvc(&["status", "orders", "-o", "json"]).await.json();
+        let events = report["events"].as_array().unwrap().clone();
+        let is_it = |event: &Value| event["type"] == "Warning" && event["reason"] == "SecretNotFound";
+        events.iter().any(is_it).then_some(())
+    })
+    .await;
+    namespace
+        .osvc(&["status", "orders"])
+        .await
+        .says(1, &["Events, the latest first", "Warning SecretNotFound at "]);
 
     let absent = namespace.osvc(&["status", "nobody"]).await;
     assert_eq!((absent.code, absent.out.as_str()), (Some(1), ""));
@@ -151,7 +163,12 @@ async fn what_is_not_ready_or_not_there_says_why_and_who_may_see_less_is_told_wh
     let told = namespace.osvc(&["status", "orders", "--as", &tenant]).await;
     told.says(
         1,
-        &["Not known", "you lack the right to list pods", "you lack the right to list OrdersServices"],
+        &[
+            "Not known",
+            "you lack the right to list pods",
+            "you lack the right to list Events",
+            "you lack the right to list OrdersServices",
+        ],
     );
     let nobody = namespace.osvc(&["status", "orders", "--as", "nobody"]).await;
     assert_eq!(nobody.code, Some(1));

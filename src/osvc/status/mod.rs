@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! report  what is told
+//! events  of it, the Events of the cluster
 //! read    reads it
 //! print   as text
 //! ```
 
+mod events;
 mod print;
 mod read;
 mod report;

@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Write};
 
-use super::report::{ConditionView, EventsView, PodView, Report};
+use super::{
+    events::EventView,
+    report::{BrokerView, ConditionView, PodView, Report},
+};
 use crate::{
     crd::RenderedRoute,
     osvc::paint::{Paint, plain},
@@ -47,15 +50,19 @@ pub(super) fn text(report: &Report, paint: Paint) -> Result<String, fmt::Error> 
         }
         None => writeln!(text, "  {}", paint.dim("the sweeper has not reported yet"))?,
     }
-    if let Some(EventsView { broker, servers, flowing, reason }) = &report.events {
-        heading(&mut text, paint, "Events")?;
+    if let Some(BrokerView { kind, servers, flowing, reason }) = &report.broker {
+        heading(&mut text, paint, "Broker")?;
         let reason = reason.as_deref().unwrap_or("nothing is reported yet");
         let flows = match flowing {
             Some(true) => paint.good("flowing"),
             Some(false) => paint.bad("not flowing"),
             None => paint.doubtful("unknown"),
         };
-        writeln!(text, "  {broker} at {}: {flows} ({})", plain(servers), plain(reason))?;
+        writeln!(text, "  {kind} at {}: {flows} ({})", plain(servers), plain(reason))?;
+    }
+    if let Some(all) = report.events.as_ref().filter(|all| !all.is_empty()) {
+        heading(&mut text, paint, "Events, the latest first")?;
+        all.iter().try_for_each(|view| event(&mut text, paint, view))?;
     }
     if !report.unknown.is_empty() {
         heading(&mut text, paint, "Not known")?;
@@ -127,6 +134,15 @@ fn routes(text: &mut String, paint: Paint, report: &Report) -> fmt::Result {
         writeln!(text, "  {}", paint.doubtful(&told))?;
     }
     Ok(())
+}
+
+fn event(text: &mut String, paint: Paint, view: &EventView) -> fmt::Result {
+    let EventView { time, count, kind, reason, message } = view;
+    let kind = if kind == "Warning" { paint.doubtful(kind) } else { plain(kind).into_owned() };
+    let times = if *count == 1 { String::new() } else { format!(", {count} times") };
+    let time = time.map_or_else(String::new, |time| paint.dim(&format!(" at {time:.0}{times}")));
+    writeln!(text, "  {kind} {}{time}", plain(reason))?;
+    writeln!(text, "    {}", plain(message))
 }
 
 fn pod(text: &mut String, paint: Paint, view: &PodView) -> fmt::Result {

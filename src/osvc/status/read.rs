@@ -1,9 +1,12 @@
 //! Reads an OrdersService and what is around it.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{Api, Resource, ResourceExt, api::ListParams};
 
-use super::report::{PodView, Report};
+use super::{
+    events::latest,
+    report::{PodView, Report},
+};
 use crate::{
     controller::{pod_selector, render::ClusterRoutes},
     crd::OrdersService,
@@ -55,6 +58,13 @@ pub(super) async fn report(cluster: &Cluster, service: &OrdersService) -> Report
     let params = ListParams::default().labels(&pod_selector(&name));
     match cluster.list(&format!("list pods in namespace {namespace}"), &pods, params).await {
         Ok(pods) => report.pods = Some(pods.iter().map(PodView::from).collect()),
+        Err(error) => report.unknown.push(error.to_string()),
+    }
+    let events = Api::<Event>::namespaced(cluster.client.clone(), &namespace);
+    let of = format!("involvedObject.kind=OrdersService,involvedObject.name={name}");
+    let params = ListParams::default().fields(&of);
+    match cluster.list(&format!("list Events in namespace {namespace}"), &events, params).await {
+        Ok(events) => report.events = Some(latest(&events)),
         Err(error) => report.unknown.push(error.to_string()),
     }
     report

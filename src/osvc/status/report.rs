@@ -7,6 +7,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use serde::Serialize;
 
+use super::events::EventView;
 use crate::{
     controller::{is_starting, render::MissingRoute},
     crd::{
@@ -51,7 +52,10 @@ pub(super) struct Report {
     pub(super) expiry: Option<ExpiryStatus>,
     /// The broker; none without `spec.events`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) events: Option<EventsView>,
+    pub(super) broker: Option<BrokerView>,
+    /// What happened to it lately, the latest first; none where that cannot be listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) events: Option<Vec<EventView>>,
     /// What could not be read, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) unknown: Vec<String>,
@@ -90,12 +94,12 @@ pub(super) struct PodView {
     pub(super) last_words: Option<String>,
 }
 
-/// The broker of events.
+/// The broker by which other services hear of orders.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct EventsView {
+pub(super) struct BrokerView {
     /// Which it is.
-    pub(super) broker: &'static str,
+    pub(super) kind: &'static str,
     /// Where it is.
     pub(super) servers: String,
     /// Whether events flow; none before that is reported.
@@ -120,11 +124,11 @@ impl Report {
             }
             Some(ready) => (is_true(ready), ready.reason.as_str(), ready.message.as_str()),
         };
-        let events = service
+        let broker = service
             .spec
             .events
             .as_ref()
-            .map(|spec| events(spec, find_condition(&status.conditions, ConditionType::EventsFlowing)));
+            .map(|spec| broker(spec, find_condition(&status.conditions, ConditionType::EventsFlowing)));
         let (reason, message) = (reason.to_owned(), message.to_owned());
         let order = [ConditionType::CONTROLLER.as_slice(), &ConditionType::SWEEPER].concat();
         let place = |condition: &Condition| order.iter().position(|kind| kind.as_str() == condition.type_);
@@ -148,16 +152,17 @@ impl Report {
             kept_from_others: Vec::new(),
             pods: None,
             expiry: status.expiry,
-            events,
+            broker,
+            events: None,
             unknown: Vec::new(),
         }
     }
 }
 
-fn events(spec: &EventsSpec, flowing: Option<&Condition>) -> EventsView {
+fn broker(spec: &EventsSpec, flowing: Option<&Condition>) -> BrokerView {
     let secret = spec.nats.url_secret_ref.as_ref();
-    EventsView {
-        broker: if spec.streaming.is_some() { "NATS Streaming" } else { "JetStream" },
+    BrokerView {
+        kind: if spec.streaming.is_some() { "NATS Streaming" } else { "JetStream" },
         servers: secret.map_or_else(
             || spec.nats.servers.join(", "),
             |secret| format!("in the key {} of Secret {}", secret.key, secret.name),
@@ -288,7 +293,7 @@ mod tests {
             assert_eq!((report.ready, report.reason.as_str()), expected);
             let order: Vec<_> = report.conditions.iter().map(|of| of.condition.type_.as_str()).collect();
             assert_eq!(order, ["Ready", "Valid"], "the summary is first");
-            assert_eq!(report.events.unwrap().servers, "nats://a:4222");
+            assert_eq!(report.broker.unwrap().servers, "nats://a:4222");
         }
         let mut never = service(ready("True", 3));
         never.status = None;
