@@ -17,16 +17,20 @@ pub fn blocks(page: &str, title: &str) -> Vec<String> {
     let heading = format!("\n## {title}\n");
     let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("no section {title}"));
     let section = rest.split("\n## ").next().unwrap();
-    let (mut blocks, mut inside) = (Vec::<String>::new(), false);
-    for line in section.lines().map(str::trim) {
-        match (line, inside) {
-            ("```sh", false) => {
-                inside = true;
+    let mut blocks = Vec::<String>::new();
+    // A block in a list is indented with it.
+    let mut indented = None;
+    for line in section.lines() {
+        match (line.trim(), indented) {
+            ("```sh", None) => {
+                indented = Some(line.len() - line.trim_start().len());
                 blocks.push(String::new());
             }
-            ("```", true) => inside = false,
-            (_, true) => *blocks.last_mut().unwrap() += &format!("{line}\n"),
-            (_, false) => {}
+            ("```", Some(_)) => indented = None,
+            (_, Some(by)) => {
+                *blocks.last_mut().unwrap() += &format!("{}\n", line.get(by..).unwrap_or_default())
+            }
+            (_, None) => {}
         }
     }
     blocks
@@ -78,9 +82,14 @@ impl Reader {
         self
     }
 
+    /// Commands of the page, by the names that are used here.
+    pub fn as_called(&self, commands: &str) -> String {
+        self.names.iter().fold(commands.to_owned(), |text, (from, to)| text.replace(from, to))
+    }
+
     /// Runs commands of the page; gives what they print.
     pub async fn does(&self, commands: &str) -> String {
-        let commands = self.names.iter().fold(commands.to_owned(), |text, (from, to)| text.replace(from, to));
+        let commands = self.as_called(commands);
         let output = self.command(&commands).output().await.unwrap();
         let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{commands}\n{}{}", told(&output.stdout), told(&output.stderr));

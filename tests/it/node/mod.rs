@@ -6,6 +6,7 @@
 //! rolling     changes and evictions under load, of which no request notices anything
 //! migration   docs/migration.md on real pods
 //! restore     docs/backup.md on real pods
+//! pages       docs/tasks.md and docs/quickstart.md on real pods
 //! ```
 
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,7 @@ use crate::{
 };
 
 mod migration;
+mod pages;
 mod restore;
 mod rolling;
 mod waiting;
