@@ -109,7 +109,7 @@ bench-twin: ## Measure the controller's twin in Go in the same way; CLUSTER, COU
 	@$(BED) up $(or $(CLUSTER),bare-api) && cd benches/twin && GOTOOLCHAIN=local go build -o "$(ORDERS_CACHE)/bench/twin" . && cd ../.. && \
 	  BINARY="$(ORDERS_CACHE)/bench/twin" PHASES="$(or $(PHASES),quiet,change,delete)" $(BED) exec -- dev/bench-controller
 
-bench-sweeper: ## Measure the sweeper beside BullMQ and Agenda; PARTS=lateness,backlog,comparison,idle RATES=100,1000 SECONDS=15 BACKLOG=1000000 TARGETS=1,100,1000
+bench-sweeper: ## Measure the sweeper beside BullMQ and Agenda; PARTS=lateness,backlog,comparison,idle RATES=100,1000 SECONDS=15 BACKLOG=1000000 TARGETS=1,100,1000 EVENTS=on
 	@$(BED) up api mongo && $(BED) exec -- dev/locked \
 	  sh -c 'cargo build --release --locked && exec dev/bench-sweeper'
 

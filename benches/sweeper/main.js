@@ -12,6 +12,7 @@ const number = (name, fallback) => Number(process.env[name] || fallback);
 const list = (name, fallback) => (process.env[name] || fallback).split(',');
 const SETTINGS = {
   parts: list('PARTS', 'lateness,backlog,comparison,idle'),
+  events: process.env.EVENTS === 'on',
   rates: list('RATES', '100,1000').map(Number),
   highest: number('HIGHEST', 20000),
   seconds: number('SECONDS', 15),
@@ -43,6 +44,13 @@ const ms = (seconds) => `${Math.round(seconds * 1000)} ms`;
 async function fresh(orders) {
   await orders.drop();
   makeIndexes();
+  if (SETTINGS.events) await orders.noteEvents();
+}
+
+// Nothing that was cancelled goes untold, or what was measured is something else.
+async function checkNoted(orders, count) {
+  const noted = await orders.noted();
+  if (noted !== (SETTINGS.events ? count : 0)) throw new Error(`${noted} of ${count} cancelled orders are noted for pods to tell, with EVENTS=${process.env.EVENTS || 'off'}`);
 }
 
 // Orders due at a steady rate, all of them stored before the first is.
@@ -64,6 +72,7 @@ async function lateness(orders, rate) {
   await stop(process);
   const result = { rate, orders: count, p50: quantile(buckets, 0.5), p99: quantile(buckets, 0.99), p999: quantile(buckets, 0.999), cpu: cpu / SETTINGS.seconds, wrong: await orders.wrong() };
   if (result.wrong) throw new Error(`${result.wrong} orders have a wrong version`);
+  await checkNoted(orders, count);
   say(`${rate}/s: p50 ${ms(result.p50)}, p99 ${ms(result.p99)}, p99.9 ${ms(result.p999)}`);
   return result;
 }
@@ -135,6 +144,7 @@ async function backlog(orders) {
   const count = SETTINGS.backlog;
   await backlogged(orders);
   const alone = await drained(count);
+  await checkNoted(orders, count);
   say(`a backlog of ${count}: ${Math.round(alone.rate)}/s`);
   const ids = await backlogged(orders);
   const started = Date.now();
