@@ -41,8 +41,8 @@ use self::{
 use super::{
     api_server::RequestError,
     children::{
-        fingerprint::Fingerprint, kind::ChildKind, observed::Observation, owner::Owner, rollout::Rollout,
-        rollout_tracker::RolloutStep,
+        fingerprint::Fingerprint, inspected::Inspected, kind::ChildKind, observed::Observation, owner::Owner,
+        rollout::Rollout, rollout_tracker::RolloutStep,
     },
     context::Context,
     metrics::ReconcileResult,
@@ -263,12 +263,12 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
         Err(failures) => return Err(not_applied(valid, failures)),
     };
 
-    let (pod_problem, requeue_after) = follow_rollout(context, &owner, applied.rollout()).await?;
+    let (pods, requeue_after) = follow_rollout(context, &owner, applied.rollout()).await?;
     // One for the certificate is missing.
     let retry_certificate = found.missing_certificate.map(|_| soon());
     let (autoscaler_warning, judge_again) = autoscaler_warning(&applied);
     let requeue_after = requeue_after.into_iter().chain(retry_certificate).chain(judge_again).min();
-    Ok(Completed { valid, applied, pod_problem, autoscaler_warning, requeue_after })
+    Ok(Completed { valid, applied, pods, autoscaler_warning, requeue_after })
 }
 
 /// Warns of an autoscaler that has had no metrics for long; or gives when to judge that. Those of new pods take a while.
@@ -334,12 +334,12 @@ fn recorded_digest(service: &OrdersService) -> Option<&str> {
     status.applied.as_deref().filter(|_| status.observed_generation == service.metadata.generation)
 }
 
-/// What keeps the pods from running, and when to look again.
+/// What the last look at the pods has found, and when to look again.
 async fn follow_rollout(
     context: &Context,
     owner: &Owner,
     rollout: &Rollout,
-) -> Result<(Option<Problem>, Option<Duration>), Stopped> {
+) -> Result<(Inspected, Option<Duration>), Stopped> {
     let next = |now| context.states.with(owner, |state| state.rollout.next(rollout, now));
     let step = match next(Instant::now()) {
         Some(RolloutStep::InspectPods) => {
@@ -349,7 +349,7 @@ async fn follow_rollout(
                 // A failure to list the pods must not fail the reconcile.
                 let found = found.unwrap_or_else(|error| {
                     tracing::warn!(resource = %owner.key, %error, "cannot list the pods");
-                    state.rollout.last_found().cloned()
+                    state.rollout.last_found().cloned().unwrap_or_default()
                 });
                 state.rollout.inspected(found, now);
             });
@@ -361,7 +361,7 @@ async fn follow_rollout(
         Some(RolloutStep::AwaitObserved(at_most)) => Err(Stopped::AwaitObserved(at_most)),
         Some(RolloutStep::Wait(found, again)) => Ok((found, Some(again))),
         // None: the resource is gone.
-        Some(RolloutStep::Complete | RolloutStep::InspectPods) | None => Ok((None, None)),
+        Some(RolloutStep::Complete | RolloutStep::InspectPods) | None => Ok((Inspected::default(), None)),
     }
 }
 
