@@ -10,6 +10,8 @@ mod print;
 mod read;
 mod report;
 
+pub(super) use report::PodView;
+
 use super::{
     args::StatusArgs,
     cluster::Cluster,
