@@ -95,7 +95,11 @@ impl ReconcileError {
             Self::InvalidObject(_) => Reason::InvalidSpec,
             Self::Request { reason, .. } => *reason,
             Self::AnotherOperator { .. } => Reason::AnotherOperator,
-            Self::Problems(problems) => problems.first().map_or(Reason::ApplyFailed, |first| first.reason),
+            Self::Problems(problems) => {
+                // Whatever else is wrong, it is tried again for what is missing.
+                let missing = problems.iter().find(|problem| problem.reason.is_missing_reference());
+                missing.or(problems.first()).map_or(Reason::ApplyFailed, |problem| problem.reason)
+            }
         }
     }
 }
@@ -500,6 +504,17 @@ mod tests {
             let stopped = stopped(reasons);
             assert_eq!(matches!(stopped, Stopped::Rejected(..)), waits_for_the_spec, "{reasons:?}");
         }
+    }
+
+    #[test]
+    fn what_waits_for_a_missing_secret_counts_as_that_whatever_else_is_wrong() {
+        let counted = |reasons: &[Reason]| {
+            let problems = reasons.iter().map(|reason| Problem::new(*reason, "m")).collect();
+            ReconcileError::Problems(problems).reason()
+        };
+        assert_eq!(counted(&[Reason::InvalidSpec, Reason::SecretNotFound]), Reason::SecretNotFound);
+        assert_eq!(counted(&[Reason::SecretKeyMissing]), Reason::SecretKeyMissing);
+        assert_eq!(counted(&[Reason::NotOwned, Reason::ApplyFailed]), Reason::NotOwned);
     }
 
     #[test]
