@@ -11,6 +11,7 @@ use super::{
     fields::Fields,
     finding::{Findings, Kind, Notes, Whom},
 };
+use crate::runtime::yaml;
 
 /// The largest text that is read, in bytes.
 pub(super) const MAX_TEXT_BYTES: usize = 2 * 1024 * 1024;
@@ -223,8 +224,7 @@ fn parse(text: &str) -> Result<Value, String> {
             let how = "render it first, as by `helm template . | orders-operator migrate -`";
             return format!("is a template, and was not read: {how}");
         }
-        let line = error.to_string();
-        format!("cannot be read as YAML, and was not read: {}", line.lines().next().unwrap_or_default())
+        format!("cannot be read as YAML, and was not read: {}", yaml::cause(error.without_snippet()))
     })
 }
 
@@ -317,6 +317,22 @@ mod tests {
         ] {
             assert!(said.contains(expected), "{expected}: {said}");
         }
+    }
+
+    #[test]
+    fn what_is_written_twice_is_told_with_what_to_do_and_no_value_of_any_text() {
+        let said = |text: &str| read(text).1;
+        let twice = said("apiVersion: v1\nkind: Secret\nstringData: {}\nstringData: {A: hunter2}\n");
+        assert!(
+            twice.contains("stringData is written twice at line 4, column 1: remove one of the two"),
+            "{twice}"
+        );
+        let joined = said("apiVersion: v1\nkind: Service\napiVersion: v1\nkind: Secret\n");
+        let expected = "apiVersion is written twice in one document at line 3, column 1: is a line --- missing before it?";
+        assert!(joined.contains(expected), "{joined}");
+        let value =
+            said("apiVersion: v1\nkind: Secret\nstringData: {hunter2 and more: 1, hunter2 and more: 2}\n");
+        assert!(value.contains("a field is written twice") && !value.contains("hunter2"), "{value}");
     }
 
     #[test]

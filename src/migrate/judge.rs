@@ -6,13 +6,25 @@ use serde_json::{Value, json};
 
 use crate::{controller::render, crd::OrdersService};
 
-/// What is wrong with this `spec.ingress`.
+/// The name of an OrdersService whose name makes no difference.
+const ANY_NAME: &str = "orders";
+
+/// What is wrong with this `spec.ingress`, in which no Service is named.
 pub(super) fn of_ingress(ingress: Value) -> Vec<String> {
-    of(json!({
-        "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
-        "database": {"uriSecretRef": {"name": "orders-mongo"}},
-        "ingress": ingress,
-    }))
+    of_routes(ANY_NAME, ingress)
+}
+
+/// What is wrong with this `spec.ingress` of an OrdersService of this name: none of its routes may lead to the Service that
+/// it makes, which has its name.
+pub(super) fn of_routes(name: &str, ingress: Value) -> Vec<String> {
+    of_named(
+        name,
+        json!({
+            "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
+            "database": {"uriSecretRef": {"name": "orders-mongo"}},
+            "ingress": ingress,
+        }),
+    )
 }
 
 /// What is wrong with this `spec.port`.
@@ -28,7 +40,7 @@ pub(super) fn of_port(port: i32) -> Vec<String> {
 pub(super) fn of_pod_template(template: Value) -> Vec<String> {
     of_whole(&json!({
         "apiVersion": OrdersService::api_version(&()), "kind": OrdersService::kind(&()),
-        "metadata": {"name": "orders"},
+        "metadata": {"name": ANY_NAME},
         "spec": {
             "auth": {"jwtSecretRef": {"name": "jwt-secret"}},
             "database": {"uriSecretRef": {"name": "orders-mongo"}},
@@ -51,9 +63,13 @@ pub(super) fn of_name(name: &str) -> Vec<String> {
 
 /// What is wrong with this spec.
 pub(super) fn of(spec: Value) -> Vec<String> {
+    of_named(ANY_NAME, spec)
+}
+
+fn of_named(name: &str, spec: Value) -> Vec<String> {
     of_object(json!({
         "apiVersion": OrdersService::api_version(&()), "kind": OrdersService::kind(&()),
-        "metadata": {"name": "orders"}, "spec": spec,
+        "metadata": {"name": name}, "spec": spec,
     }))
 }
 

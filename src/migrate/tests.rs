@@ -375,6 +375,23 @@ fn a_name_that_is_taken_is_neither_advised_nor_deleted() {
     let (spec, _) = translated(&[fixtures()[0], secret, &orders_with("")]);
     assert_eq!(spec["database"], json!({"uriSecretRef": {"name": "orders-mongo-2"}}));
 
+    let theirs = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec: {ports: [{port: 80}]}\n";
+    let with_theirs =
+        ingress(&[("shop.example", &[API, ("/archive", "orders"), SITE])], json!([])).to_string();
+    let migration = with(&[&with_theirs, theirs, ORDERS], &Options::default());
+    let table = migration.findings.table();
+    assert_eq!(
+        left(&table),
+        [""; 0],
+        "a Service of another that is called orders is one as any other: {table}"
+    );
+    assert_eq!(migration.service["metadata"]["name"], "orders-api");
+    assert_eq!(
+        migration.service["spec"]["ingress"]["routes"][0]["service"], "orders",
+        "{}",
+        migration.service
+    );
+
     let options = Options { name: Some("orders-srv".into()), ..Options::default() };
     let table = with(&[fixtures()[0], ORDERS], &options).findings.table();
     assert_eq!(left(&table).len(), 1, "{table}");

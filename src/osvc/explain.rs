@@ -48,13 +48,24 @@ pub(super) async fn run(args: &ExplainArgs) -> Result<Printed, OsvcError> {
                     pods(&cluster, namespace, service).await.unwrap_or_else(|error| error.to_string());
                 writeln!(text, "{}", plain(&format!("Service {namespace}/{service}: {found}")))?;
             }
-            None => writeln!(text, "{}", plain(&format!("what takes it is in {owner}")))?,
+            // Whoever asks has listed it, and so may read it.
+            None => {
+                let told = format!("{owner} says which Service takes it: {}", read_by(owner));
+                writeln!(text, "{}", plain(&told))?;
+            }
         }
     }
     for unknown in &gathered.unknown {
         writeln!(text, "{}", plain(&format!("note: not everything is known: {unknown}")))?;
     }
     Ok(Printed { text, code: u8::from(explained.takers.is_empty()) })
+}
+
+/// The command that shows an object, such as `Ingress shop/old`.
+fn read_by(owner: &str) -> String {
+    let (kind, name) = owner.split_once(' ').unwrap_or_default();
+    let (namespace, name) = name.split_once('/').unwrap_or_default();
+    format!("`kubectl -n {namespace} describe {} {name}`", kind.to_lowercase())
 }
 
 /// The pods behind a Service, or why there are none.

@@ -24,6 +24,7 @@
 //! causes         what an error says together with what caused it
 //! percent        percent-decoding
 //! hex            bytes as hexadecimal digits
+//! yaml           why a text is no YAML
 //! nats_subject   what may be the name of a subject of NATS
 //! ```
 
@@ -51,6 +52,7 @@ mod shutdown;
 pub mod telemetry;
 pub mod traces;
 pub mod watch;
+pub mod yaml;
 
 pub use backoff::exponential;
 pub use causes::with_causes;

@@ -91,6 +91,30 @@ impl<'a> ConnectOptions<'a> {
         Ok(self.parse()?.0.warnings.iter().map(ToString::to_string).collect())
     }
 
+    /// The servers, by what may be told to people who may not read the connection string: names and addresses without
+    /// ports. A port of digits may be a password whose `@HOST` was forgotten, and where an option has an `@`, what was
+    /// read as a server may be the middle of a password that is not percent-encoded. Then none is told; nor where the
+    /// connection string cannot be parsed.
+    #[must_use]
+    pub fn hosts_to_tell(&self) -> Vec<String> {
+        let (_, options) = self.uri.split_once('?').unwrap_or_default();
+        let Ok(target) = self.target() else { return Vec::new() };
+        if options.contains('@') {
+            return Vec::new();
+        }
+        let mut hosts: Vec<_> = target
+            .hosts
+            .iter()
+            .map(|host| match host.strip_prefix("srv:") {
+                Some(name) => name.to_owned(),
+                None => host.rsplit_once(':').map_or(host.as_str(), |(host, _)| host).to_owned(),
+            })
+            .collect();
+        // They are sorted.
+        hosts.dedup();
+        hosts
+    }
+
     /// Connects, through a guard if there are any.
     async fn open(&self, guards: Option<&Guards>) -> Result<(Pool, TargetId), StoreError> {
         let (uri, target) = self.parse()?;
@@ -394,6 +418,24 @@ mod tests {
         }
         let options = ConnectOptions::new("mongodb://user:hunter@host");
         assert!(!format!("{options:?}").contains("hunter"));
+    }
+
+    #[test]
+    fn servers_are_told_without_ports_users_and_passwords_and_never_where_a_password_may_be_read_as_one() {
+        let told =
+            |uri| ConnectOptions { namespace: Some("shop"), ..ConnectOptions::new(uri) }.hosts_to_tell();
+        assert_eq!(told("mongodb://user:hunter2@mongo:27018/orders"), ["mongo.shop.svc"]);
+        assert_eq!(told("mongodb://b.example:2,[::1],b.example/?replicaSet=x"), ["[::1]", "b.example"]);
+        assert_eq!(told("mongodb+srv://user:hunter2@cluster0.example.net"), ["cluster0.example.net"]);
+        assert_eq!(told("mongodb://user:4711"), ["user.shop.svc"], "the port may be a password");
+        for uri in [
+            "mongodb://user:x@hunter2?appName=y@host/db",
+            "mongodb://user:hunter2",
+            "mongodb://user:x/hunter2@host",
+            "user:hunter2@host",
+        ] {
+            assert_eq!(told(uri), [""; 0], "{uri}");
+        }
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! What a failure of the database means for those who may not read the administrator's log.
 
+#[cfg(doc)]
+use super::ConnectOptions;
 use super::error::StoreError;
+
+/// The most servers that are named; a replica set may have many more.
+const MAX_TOLD: usize = 5;
 
 impl StoreError {
     /// What is wrong and what to do about it, for whoever may read about the database but not the administrator's log.
@@ -9,6 +14,24 @@ impl StoreError {
     /// they tell more about the network than that the database cannot be used.
     #[must_use]
     pub fn remedy(&self) -> String {
+        self.of_database("the database")
+    }
+
+    /// The same, where it is known at which `hosts` ([`ConnectOptions::hosts_to_tell`]) the database is meant to be: what
+    /// keeps it from being used is mostly one of them.
+    #[must_use]
+    pub fn remedy_at(&self, hosts: &[String]) -> String {
+        let (first, others) = hosts.split_at(hosts.len().min(MAX_TOLD));
+        match (first, others.len()) {
+            ([], _) => self.remedy(),
+            (told, 0) => self.of_database(&format!("the database at {}", told.join(", "))),
+            (told, more) => {
+                self.of_database(&format!("the database at {} and {more} other servers", told.join(", ")))
+            }
+        }
+    }
+
+    fn of_database(&self, database: &str) -> String {
         match self {
             // These are about what the reader has written, and have no value of it.
             Self::InvalidUri(_) | Self::UnsafeUri { .. } | Self::InvalidTls(_) => self.to_string(),
@@ -16,26 +39,34 @@ impl StoreError {
                 "the connection string names no database, so it would be \"orders\", which has no orders; but \"{other}\", \
                  which mongoose uses then, has some: name the one that is meant, as in mongodb://HOST/{other}"
             ),
-            Self::InvalidDatabase(_) => "the database's name is not valid; write at most 63 characters, none of them \
+            Self::InvalidDatabase(_) => {
+                "the database's name is not valid; write at most 63 characters, none of them \
                                          a space or one of /\\.\"$*<>:|?"
-                .into(),
+                    .into()
+            }
             Self::DuplicateActiveOrders(tickets) => {
                 let ids: Vec<_> = tickets.split(", ").filter(|id| is_id(id)).collect();
-                let which = if ids.is_empty() { String::new() } else { format!(" (tickets {})", ids.join(", ")) };
+                let which =
+                    if ids.is_empty() { String::new() } else { format!(" (tickets {})", ids.join(", ")) };
                 format!(
                     "in the database more than one active order holds a ticket already{which}; cancel all but one \
                      order of each, then the index that prevents it is created"
                 )
             }
             Self::IndexConflict { ours, .. } => {
-                format!("in the database another index is in the way of the index {ours}; drop it, ours is created in its place")
+                format!(
+                    "in the database another index is in the way of the index {ours}; drop it, ours is created in its place"
+                )
             }
-            Self::MissingIndex { .. } => "an index is missing in the database, or being built; no ticket is sold \
+            Self::MissingIndex { .. } => {
+                "an index is missing in the database, or being built; no ticket is sold \
                                           until it is there"
-                .into(),
+                    .into()
+            }
             Self::UnseenOrders { count, examples } => {
                 let ids: Vec<_> = examples.iter().map(|(id, _)| id.as_str()).filter(|id| is_id(id)).collect();
-                let which = if ids.is_empty() { String::new() } else { format!(" (such as {})", ids.join(", ")) };
+                let which =
+                    if ids.is_empty() { String::new() } else { format!(" (such as {})", ids.join(", ")) };
                 format!(
                     "in the database {count} orders{which} hold a ticket without being seen, so that it would be sold \
                      again; set their status to one of created, awaiting:payment, complete and cancelled, and their \
@@ -46,25 +77,31 @@ impl StoreError {
                 let which = if is_id(id) { format!("the document {id}") } else { "a document".into() };
                 format!("in the database {which} in {collection} cannot be read; correct or delete it")
             }
-            Self::Unavailable { .. } => "the database cannot be reached, or has no primary; check the servers in the \
-                                         connection string, the database, and the network between"
-                .into(),
+            Self::Unavailable { .. } => format!(
+                "{database} cannot be reached, or has no primary; check the servers in the connection string, the database, \
+                 and the network between"
+            ),
             Self::TimedOut { .. } => {
-                "the database answers too slowly; check its load, and give it more resources".into()
+                format!("{database} answers too slowly; check its load, and give it more resources")
             }
-            Self::TlsFailed { .. } => "TLS to the database failed: one side does not accept the other's certificate; \
-                                       check the host names in the certificate, spec.database.tls.caSecretRef and \
-                                       spec.database.tls.clientCertificateSecretRef"
-                .into(),
-            Self::AuthenticationFailed { .. } => "the database refuses the credentials; check user, password and \
-                                                  authSource in the connection string, and the user's roles"
-                .into(),
-            Self::UnsupportedServer(_) => "the database cannot keep one active order per ticket; use MongoDB 6 or \
+            Self::TlsFailed { .. } => format!(
+                "TLS to {database} failed: one side does not accept the other's certificate; check the host names in the \
+                 certificate, spec.database.tls.caSecretRef and spec.database.tls.clientCertificateSecretRef"
+            ),
+            Self::AuthenticationFailed { .. } => format!(
+                "{database} refuses the credentials; check user, password and authSource in the connection string, and the \
+                 user's roles"
+            ),
+            Self::UnsupportedServer(_) => {
+                "the database cannot keep one active order per ticket; use MongoDB 6 or \
                                            newer (or a compatible server that takes $in in partial indexes)"
-                .into(),
-            Self::Failed { .. } => "the database refuses a command; the log of the database says more, and that of \
+                    .into()
+            }
+            Self::Failed { .. } => {
+                "the database refuses a command; the log of the database says more, and that of \
                                     the operator"
-                .into(),
+                    .into()
+            }
         }
     }
 }
@@ -97,10 +134,26 @@ mod tests {
             StoreError::UnseenOrders { count: 1, examples: vec![(detail.clone(), detail.clone())] },
             StoreError::Malformed { collection: "orders", id: detail.clone(), detail },
         ] {
-            let remedy = error.remedy();
-            assert!(!remedy.contains("hunter2") && remedy.contains("database"), "{remedy}");
+            for remedy in [error.remedy(), error.remedy_at(&["mongo.shop.svc".into()])] {
+                assert!(!remedy.contains("hunter2") && remedy.contains("database"), "{remedy}");
+            }
         }
         let twice = StoreError::DuplicateActiveOrders("65f0c1d2a3b4c5d6e7f80911".into());
         assert!(twice.remedy().contains("65f0c1d2a3b4c5d6e7f80911"));
+    }
+
+    #[test]
+    fn what_keeps_a_database_from_being_used_names_its_servers_and_not_all_of_many() {
+        let hosts = |count: usize| (0..count).map(|number| format!("m{number}.shop.svc")).collect::<Vec<_>>();
+        let away = StoreError::Unavailable { doing: "asking", detail: String::new() };
+        assert!(away.remedy_at(&hosts(1)).starts_with("the database at m0.shop.svc cannot be reached"));
+        let five = away.remedy_at(&hosts(5));
+        assert!(
+            five.contains("m0.shop.svc, m1.shop.svc, m2.shop.svc, m3.shop.svc, m4.shop.svc cannot"),
+            "{five}"
+        );
+        let many = away.remedy_at(&hosts(50));
+        assert!(many.contains("m4.shop.svc and 45 other servers cannot"), "{many}");
+        assert_eq!(away.remedy_at(&[]), away.remedy());
     }
 }

@@ -82,6 +82,13 @@ pub struct DatabaseProblem {
     pub message: String,
 }
 
+impl DatabaseProblem {
+    /// An error of the database at these hosts.
+    pub fn at(hosts: &[String], error: &StoreError) -> Self {
+        Self { reason: reason_of(error), message: error.remedy_at(hosts) }
+    }
+}
+
 impl From<&StoreError> for DatabaseProblem {
     fn from(error: &StoreError) -> Self {
         Self { reason: reason_of(error), message: error.remedy() }

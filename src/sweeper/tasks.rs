@@ -354,7 +354,8 @@ impl Task {
         self.progress.record_overdue(overdue);
         // A single failure may be a failover; the next attempt follows within a second.
         if self.failures > 0 {
-            self.set_health(TargetHealth::Failing(error.into()));
+            let hosts = self.target.connect_options().hosts_to_tell();
+            self.set_health(TargetHealth::Failing(DatabaseProblem::at(&hosts, error)));
         }
         if self.logged.replace(reason_of(error)) != Some(reason_of(error)) {
             let resources = self.target.resources.join(",");

@@ -18,6 +18,9 @@ use crate::{
     sweeper::service,
 };
 
+/// The label of the operator's Deployment and pods.
+const OPERATOR: &str = "app.kubernetes.io/name=orders-operator";
+
 async fn check(arguments: &[&str]) -> Told {
     osvc(&setting("SPARE_KUBECONFIG"), &[&["check"], arguments].concat()).await
 }
@@ -80,7 +83,7 @@ async fn operator(namespace: &TestNamespace) {
     }
     let pods = namespace.api::<Pod>();
     let pod = eventually("a pod of the operator", || async {
-        let params = ListParams::default().labels("app.kubernetes.io/name=orders-operator");
+        let params = ListParams::default().labels(OPERATOR);
         pods.list(&params).await.unwrap().items.pop()
     })
     .await;
@@ -91,6 +94,42 @@ async fn operator(namespace: &TestNamespace) {
         deployments.items.pop()?.status?.ready_replicas.filter(|ready| *ready == 1)
     })
     .await;
+}
+
+/// Gives the operator another image. Gives the one that it had, and the name of its Deployment.
+async fn set_image(namespace: &TestNamespace, image: &str) -> (String, String) {
+    let deployments = namespace.api::<Deployment>();
+    let old = deployments.list(&ListParams::default().labels(OPERATOR)).await.unwrap().items.pop().unwrap();
+    let containers = &old.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers;
+    let new: Vec<_> = containers.iter().map(|of| json!({"name": of.name, "image": image})).collect();
+    let upgrade = Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": new}}}}));
+    deployments.patch(&old.name_any(), &PatchParams::default(), &upgrade).await.unwrap();
+    (containers[0].image.clone().unwrap(), old.name_any())
+}
+
+/// Gives the operator an image that its new pod cannot pull, as a kubelet would have it. Gives the one that it had.
+async fn stuck_upgrade(namespace: &TestNamespace) -> String {
+    let (before, deployment) = set_image(namespace, "registry.example/none:1").await;
+    let pods = namespace.api::<Pod>();
+    let new = eventually("a pod of the upgrade", || async {
+        let all = pods.list(&ListParams::default().labels(OPERATOR)).await.unwrap();
+        all.items.into_iter().find(|pod| {
+            pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("registry.example/none:1")
+        })
+    })
+    .await;
+    let waiting = json!({"reason": "ErrImagePull", "message": "registry.example/none:1: not found"});
+    let status = json!({"status": {"containerStatuses": [{
+        "name": "controller", "image": "registry.example/none:1", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": waiting}
+    }]}});
+    pods.patch_status(&new.name_any(), &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
+    eventually("the Deployment counts it", || async {
+        let status = namespace.api::<Deployment>().get(&deployment).await.unwrap().status?;
+        (status.updated_replicas == Some(1) && status.replicas == Some(2)).then_some(())
+    })
+    .await;
+    before
 }
 
 #[tokio::test]
@@ -211,6 +250,21 @@ async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_t
     let denied = ["you may not get, list ordersservices.ticketing.dev in namespace"];
     let may_not = fails_by_each(&["-n", &namespace.name, "--as", &account], &denied).await;
     assert!(may_not[0].contains("the role `view`"), "{may_not:?}");
+
+    // The pods of an upgrade cannot pull their image; those from before it go on.
+    let before = stuck_upgrade(&namespace).await;
+    let stuck = ["its last change is not rolled out: 1 of 1 pods have it"];
+    let told = fails_by_each(&["-n", &namespace.name], &stuck).await.remove(0);
+    for expected in [
+        &*namespace.name,
+        "orders-operator",
+        "registry.example/none:1: not found",
+        "imagePullSecrets",
+        "rollout undo",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    set_image(&namespace, &before).await;
 
     // Nobody leads any more.
     assert_eq!(controller.terminate().await.code(), Some(0));

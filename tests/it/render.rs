@@ -366,6 +366,40 @@ fn all_hosts_are_drawn_with_their_rules_in_order_and_with_who_else_claims_what()
 }
 
 #[test]
+fn who_makes_regexes_of_all_paths_of_a_host_is_drawn_and_warned_of_where_that_is_heeded() {
+    let annotations = "kubernetes.io/ingress.class: nginx, nginx.ingress.kubernetes.io/use-regex: \"true\"";
+    let input = HOSTS
+        .replace("kubernetes.io/ingress.class: nginx", annotations)
+        .replace("path: \"/?(.*)\"", "path: \"/legacy/(a|b)\"");
+    let old = "Ingress shop/old (standard input)";
+    let draw = |format: &str, input: &str| {
+        rendered(&["-", "--default-image", "i", "--format", format, "--explain"], input)
+    };
+    let text = draw("text", &input);
+    let told = format!(
+        "  !   ingress-nginx reads every path here as a regex: {old} has use-regex or rewrite-target"
+    );
+    let lines: Vec<_> = text.lines().collect();
+    let at = lines.iter().position(|line| *line == told).unwrap_or_else(|| panic!("{text}"));
+    assert_eq!(lines[at - 1], "ticketing.dev (class nginx)");
+    assert_eq!(text.matches("as a regex").count(), 1, "the other host is not concerned: {text}");
+    let title = format!("ticketing.dev (class nginx): every path is a regex, by {old}");
+    assert!(draw("mermaid", &input).contains(&title) && draw("dot", &input).contains(&title));
+    let json: Value = serde_json::from_str(&draw("json", &input)).unwrap();
+    assert_eq!((&json[1]["regexesBy"], &json[0]["regexesBy"]), (&Value::from(old), &Value::Null));
+    for arguments in
+        [&["-", "--default-image", "i"][..], &["-", "--default-image", "i", "--explain", "/login"]]
+    {
+        let output = render(arguments, &input);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.contains(&format!("ticketing.dev by {old}")), "{said}");
+    }
+    let heeded_by_nobody =
+        input.replace("nginx,", "traefik,").replace("className: nginx", "className: traefik");
+    assert!(!draw("text", &heeded_by_nobody).contains("regex"));
+}
+
+#[test]
 fn what_the_api_server_would_refuse_is_refused_with_its_field() {
     for (from, to, expected) in [
         ("[ticketing.dev]", "[]", "spec.ingress.hosts is empty: for every host, leave it out"),

@@ -275,7 +275,11 @@ async fn a_corrected_secret_and_resolved_duplicates_are_noticed_without_a_restar
     namespace.apply(&service(&namespace, "twice", &twice, json!({}))).await.unwrap();
     let _sweeper = namespace.run_sweeper().await;
     let _controller = namespace.run("controller").await;
-    namespace.condition("other", DatabaseReady, "False", "DatabaseUnreachable").await;
+    let message = namespace.condition("other", DatabaseReady, "False", "DatabaseUnreachable").await;
+    assert!(
+        message.contains("the database at 127.0.0.1 cannot be reached") && !message.contains(":1"),
+        "{message}"
+    );
     let message = namespace.condition("twice", DatabaseReady, "False", "DuplicateActiveOrders").await;
     assert!(message.contains(&ticket.to_hex()), "{message}");
     // Without the index the sweep is slower, but it works.

@@ -9,6 +9,7 @@
 //! observed          what the watches show of the children
 //! creating          which objects are being created at this moment
 //! last_applied      what was applied, and whether the observed child still is that
+//! inspected         what a look at its pods has found
 //! rollout           how far a Deployment is
 //! rollout_tracker   since when a Deployment is incomplete, and when to look at its pods
 //! autoscaler        since when an autoscaler has no metrics
@@ -24,6 +25,7 @@ pub mod creating;
 pub mod fingerprint;
 pub mod httproute;
 pub mod httproute_status;
+pub mod inspected;
 pub mod kind;
 pub mod last_applied;
 pub mod observed;

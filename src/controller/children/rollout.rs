@@ -20,6 +20,8 @@ pub struct Rollout {
     pub ready: i32,
     /// How many pods have the current template; none as long as the Deployment controller has not seen it.
     pub updated: i32,
+    /// The ReplicaSet of the current template, as far as the Deployment names it.
+    pub replica_set: Option<String>,
     /// Whether enough pods are available, as of this generation.
     pub is_available: bool,
     /// Why the rollout does not progress, once its deadline has passed.
@@ -32,6 +34,11 @@ impl Rollout {
     /// Whether every pod has the current template and is ready, and no other pod is left.
     pub fn is_complete(&self) -> bool {
         self.is_available && self.stalled.is_none() && self.ready == self.desired && self.is_all_updated()
+    }
+
+    /// How many pods of older templates there are.
+    pub fn former(&self) -> i32 {
+        (self.replicas - self.updated).max(0)
     }
 
     /// Whether no pod of an older template is left, and none of the current one is missing.
@@ -67,6 +74,7 @@ impl From<&Partial<Deployment>> for Rollout {
             replicas: status.replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
             updated: status.updated_replicas.filter(|_| is_observed).unwrap_or(0),
+            replica_set: current("Progressing").and_then(|progress| quoted(progress.message.as_deref()?)),
             is_available: current("Available").is_some_and(|available| available.status == "True"),
             stalled: past_deadline.map(|condition| message(condition, "the rollout does not progress")),
             creation_failure: current("ReplicaFailure")
@@ -74,6 +82,12 @@ impl From<&Partial<Deployment>> for Rollout {
                 .map(|failure| message(failure, "it is not said why")),
         }
     }
+}
+
+/// The first name in quotation marks: in the condition `Progressing`, that of the ReplicaSet that the Deployment controller is
+/// about, whatever it says of it. No other field has it, and a ReplicaSet is nothing that the controller may read.
+fn quoted(message: &str) -> Option<String> {
+    message.split('"').nth(1).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -110,5 +124,21 @@ mod tests {
             (0, 2, 2),
             "pods that there are, are counted"
         );
+    }
+
+    #[test]
+    fn the_replica_set_of_the_current_template_is_what_the_deployment_says_is_progressing() {
+        let of = |message: &str| {
+            let progress = json!({"type": "Progressing", "status": "True", "message": message});
+            let object = json!({"metadata": {"generation": 2}, "spec": {}, "status": {"observedGeneration": 2, "conditions": [progress]}});
+            Rollout::from(&serde_json::from_value::<Partial<Deployment>>(object).unwrap()).replica_set
+        };
+        assert_eq!(
+            of("ReplicaSet \"orders-5d8f\" has timed out progressing.").as_deref(),
+            Some("orders-5d8f")
+        );
+        assert_eq!(of("Created new replica set \"orders-5d8f\"").as_deref(), Some("orders-5d8f"));
+        assert_eq!(of("Deployment is paused"), None);
+        assert_eq!(of("\"\""), None);
     }
 }

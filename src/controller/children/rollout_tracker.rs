@@ -5,8 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::rollout::Rollout;
-use crate::controller::problem::Problem;
+use super::{inspected::Inspected, rollout::Rollout};
 
 /// How long the Deployment controller may take to observe a change. Until then the Deployment's status is about the
 /// previous generation, and ours would be wrong for a moment, so none is written.
@@ -27,8 +26,8 @@ struct Incomplete {
     /// Of the Deployment: another generation is another rollout.
     generation: i64,
     since: Instant,
-    /// When the pods were looked at last, and what was wrong with them.
-    inspected: Option<(Instant, Option<Problem>)>,
+    /// When the pods were looked at last, and what that has found.
+    inspected: Option<(Instant, Inspected)>,
 }
 
 /// What to do about a Deployment.
@@ -39,7 +38,7 @@ pub enum RolloutStep {
     /// Wait for the Deployment controller to observe the change, for this long at most, and write no status until then.
     AwaitObserved(Duration),
     /// Report what the last look at the pods found, and look again after this time.
-    Wait(Option<Problem>, Duration),
+    Wait(Inspected, Duration),
     /// Look at the pods.
     InspectPods,
 }
@@ -65,7 +64,7 @@ impl RolloutTracker {
             return RolloutStep::Complete;
         }
         let (due, last_found) = match &incomplete.inspected {
-            None => (START_TIMEOUT, None),
+            None => (START_TIMEOUT, Inspected::default()),
             Some((inspected, found)) => {
                 let before = inspected.saturating_duration_since(incomplete.since);
                 (before + (before / 4).clamp(START_TIMEOUT, MAX_INTERVAL), found.clone())
@@ -75,22 +74,22 @@ impl RolloutTracker {
     }
 
     /// Records what a look at the pods at `now` found.
-    pub fn inspected(&mut self, found: Option<Problem>, now: Instant) {
+    pub fn inspected(&mut self, found: Inspected, now: Instant) {
         if let Some(incomplete) = &mut self.0 {
             incomplete.inspected = Some((now, found));
         }
     }
 
     /// What the last look at the pods found.
-    pub fn last_found(&self) -> Option<&Problem> {
-        self.0.as_ref()?.inspected.as_ref()?.1.as_ref()
+    pub fn last_found(&self) -> Option<&Inspected> {
+        self.0.as_ref()?.inspected.as_ref().map(|(_, found)| found)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::Reason;
+    use crate::{controller::problem::Problem, crd::Reason};
 
     #[test]
     fn pods_are_looked_at_when_they_take_long_and_then_less_and_less_often() {
@@ -98,29 +97,37 @@ mod tests {
         let start = Instant::now();
         let waits = Rollout { generation: 1, is_observed: true, desired: 2, ..Rollout::default() };
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(tracker.next(&waits, start), RolloutStep::Wait(None, START_TIMEOUT));
-        assert_eq!(tracker.next(&waits, at(4)), RolloutStep::Wait(None, Duration::from_secs(1)));
+        assert_eq!(tracker.next(&waits, start), RolloutStep::Wait(Inspected::default(), START_TIMEOUT));
+        assert_eq!(
+            tracker.next(&waits, at(4)),
+            RolloutStep::Wait(Inspected::default(), Duration::from_secs(1))
+        );
         assert_eq!(tracker.next(&waits, at(5)), RolloutStep::InspectPods);
-        let problem = Problem::new(Reason::ImagePullFailed, "no such image");
-        tracker.inspected(Some(problem.clone()), at(5));
-        assert_eq!(tracker.next(&waits, at(6)), RolloutStep::Wait(Some(problem.clone()), at(10) - at(6)));
-        assert_eq!(tracker.last_found(), Some(&problem));
+        let problem = Some(Problem::new(Reason::ImagePullFailed, "no such image"));
+        let found = Inspected { problem, ..Inspected::default() };
+        tracker.inspected(found.clone(), at(5));
+        assert_eq!(tracker.next(&waits, at(6)), RolloutStep::Wait(found.clone(), at(10) - at(6)));
+        assert_eq!(tracker.last_found(), Some(&found));
         assert_eq!(tracker.next(&waits, at(10)), RolloutStep::InspectPods);
-        tracker.inspected(Some(problem), at(100));
+        tracker.inspected(found, at(100));
         assert!(
             matches!(tracker.next(&waits, at(100)), RolloutStep::Wait(_, again) if again.as_secs() == 25)
         );
-        tracker.inspected(None, at(10_000));
-        assert_eq!(tracker.next(&waits, at(10_000)), RolloutStep::Wait(None, MAX_INTERVAL));
+        tracker.inspected(Inspected::default(), at(10_000));
+        assert_eq!(tracker.next(&waits, at(10_000)), RolloutStep::Wait(Inspected::default(), MAX_INTERVAL));
 
         let changed = Rollout { generation: 2, ..waits.clone() };
-        assert_eq!(tracker.next(&changed, at(10_000)), RolloutStep::Wait(None, START_TIMEOUT), "new pods");
+        assert_eq!(
+            tracker.next(&changed, at(10_000)),
+            RolloutStep::Wait(Inspected::default(), START_TIMEOUT),
+            "new pods"
+        );
         let complete = Rollout { replicas: 2, ready: 2, updated: 2, is_available: true, ..changed.clone() };
         assert_eq!(tracker.next(&complete, at(10_001)), RolloutStep::Complete);
         assert!(tracker.0.is_none());
         assert_eq!(
             tracker.next(&changed, at(10_002)),
-            RolloutStep::Wait(None, START_TIMEOUT),
+            RolloutStep::Wait(Inspected::default(), START_TIMEOUT),
             "a pod was lost again"
         );
     }
@@ -134,7 +141,7 @@ mod tests {
         assert_eq!(tracker.next(&before, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
         let left = OBSERVE_TIMEOUT - Duration::from_secs(1);
         assert_eq!(tracker.next(&before, second), RolloutStep::AwaitObserved(left));
-        let wait = RolloutStep::Wait(None, START_TIMEOUT - OBSERVE_TIMEOUT);
+        let wait = RolloutStep::Wait(Inspected::default(), START_TIMEOUT - OBSERVE_TIMEOUT);
         assert_eq!(tracker.next(&before, start + OBSERVE_TIMEOUT), wait);
     }
 

@@ -22,6 +22,12 @@ impl IngressController {
         }
     }
 
+    /// Whether by an annotation of one Ingress all paths of its hosts are read as regexes. Nobody but ingress-nginx does so,
+    /// unless it is not known who serves the class.
+    pub fn may_switch_to_regexes(controller: Option<Self>) -> bool {
+        matches!(controller, Some(Self::IngressNginx) | None)
+    }
+
     /// The one that is probably meant by the name of a class of which there is no IngressClass to be read.
     pub fn named(class: &str) -> Option<Self> {
         match class {

@@ -8,7 +8,7 @@ use super::claimed::{
 };
 use crate::{
     controller::{
-        children::rollout::Rollout,
+        children::{inspected::Inspected, rollout::Rollout},
         fixture::service,
         reconcile::{
             apply::Applied, build::build, dereference::Dereferenced, outcome::Completed, status,
@@ -290,7 +290,7 @@ fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
         let outcome = Ok(Completed {
             valid,
             applied,
-            pod_problem: None,
+            pods: Inspected::default(),
             autoscaler_warning: None,
             requeue_after: None,
         });

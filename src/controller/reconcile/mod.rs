@@ -41,8 +41,8 @@ use self::{
 use super::{
     api_server::RequestError,
     children::{
-        fingerprint::Fingerprint, kind::ChildKind, observed::Observation, owner::Owner, rollout::Rollout,
-        rollout_tracker::RolloutStep,
+        fingerprint::Fingerprint, inspected::Inspected, kind::ChildKind, observed::Observation, owner::Owner,
+        rollout::Rollout, rollout_tracker::RolloutStep,
     },
     context::Context,
     metrics::ReconcileResult,
@@ -95,7 +95,11 @@ impl ReconcileError {
             Self::InvalidObject(_) => Reason::InvalidSpec,
             Self::Request { reason, .. } => *reason,
             Self::AnotherOperator { .. } => Reason::AnotherOperator,
-            Self::Problems(problems) => problems.first().map_or(Reason::ApplyFailed, |first| first.reason),
+            Self::Problems(problems) => {
+                // Whatever else is wrong, it is tried again for what is missing.
+                let missing = problems.iter().find(|problem| problem.reason.is_missing_reference());
+                missing.or(problems.first()).map_or(Reason::ApplyFailed, |problem| problem.reason)
+            }
         }
     }
 }
@@ -263,12 +267,12 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
         Err(failures) => return Err(not_applied(valid, failures)),
     };
 
-    let (pod_problem, requeue_after) = follow_rollout(context, &owner, applied.rollout()).await?;
+    let (pods, requeue_after) = follow_rollout(context, &owner, applied.rollout()).await?;
     // One for the certificate is missing.
     let retry_certificate = found.missing_certificate.map(|_| soon());
     let (autoscaler_warning, judge_again) = autoscaler_warning(&applied);
     let requeue_after = requeue_after.into_iter().chain(retry_certificate).chain(judge_again).min();
-    Ok(Completed { valid, applied, pod_problem, autoscaler_warning, requeue_after })
+    Ok(Completed { valid, applied, pods, autoscaler_warning, requeue_after })
 }
 
 /// Warns of an autoscaler that has had no metrics for long; or gives when to judge that. Those of new pods take a while.
@@ -334,12 +338,12 @@ fn recorded_digest(service: &OrdersService) -> Option<&str> {
     status.applied.as_deref().filter(|_| status.observed_generation == service.metadata.generation)
 }
 
-/// What keeps the pods from running, and when to look again.
+/// What the last look at the pods has found, and when to look again.
 async fn follow_rollout(
     context: &Context,
     owner: &Owner,
     rollout: &Rollout,
-) -> Result<(Option<Problem>, Option<Duration>), Stopped> {
+) -> Result<(Inspected, Option<Duration>), Stopped> {
     let next = |now| context.states.with(owner, |state| state.rollout.next(rollout, now));
     let step = match next(Instant::now()) {
         Some(RolloutStep::InspectPods) => {
@@ -349,7 +353,7 @@ async fn follow_rollout(
                 // A failure to list the pods must not fail the reconcile.
                 let found = found.unwrap_or_else(|error| {
                     tracing::warn!(resource = %owner.key, %error, "cannot list the pods");
-                    state.rollout.last_found().cloned()
+                    state.rollout.last_found().cloned().unwrap_or_default()
                 });
                 state.rollout.inspected(found, now);
             });
@@ -361,7 +365,7 @@ async fn follow_rollout(
         Some(RolloutStep::AwaitObserved(at_most)) => Err(Stopped::AwaitObserved(at_most)),
         Some(RolloutStep::Wait(found, again)) => Ok((found, Some(again))),
         // None: the resource is gone.
-        Some(RolloutStep::Complete | RolloutStep::InspectPods) | None => Ok((None, None)),
+        Some(RolloutStep::Complete | RolloutStep::InspectPods) | None => Ok((Inspected::default(), None)),
     }
 }
 
@@ -501,6 +505,17 @@ mod tests {
             let stopped = stopped(reasons);
             assert_eq!(matches!(stopped, Stopped::Rejected(..)), waits_for_the_spec, "{reasons:?}");
         }
+    }
+
+    #[test]
+    fn what_waits_for_a_missing_secret_counts_as_that_whatever_else_is_wrong() {
+        let counted = |reasons: &[Reason]| {
+            let problems = reasons.iter().map(|reason| Problem::new(*reason, "m")).collect();
+            ReconcileError::Problems(problems).reason()
+        };
+        assert_eq!(counted(&[Reason::InvalidSpec, Reason::SecretNotFound]), Reason::SecretNotFound);
+        assert_eq!(counted(&[Reason::SecretKeyMissing]), Reason::SecretKeyMissing);
+        assert_eq!(counted(&[Reason::NotOwned, Reason::ApplyFailed]), Reason::NotOwned);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     apply::{Applied, Failures},
     validate::validated::ValidatedOrdersService,
 };
-use crate::controller::{api_server::RequestError, problem::Problem};
+use crate::controller::{api_server::RequestError, children::inspected::Inspected, problem::Problem};
 
 /// The result of the steps.
 pub type Outcome = Result<Completed, Stopped>;
@@ -18,8 +18,8 @@ pub struct Completed {
     pub valid: ValidatedOrdersService,
     /// What the API server made of the children.
     pub applied: Applied,
-    /// What keeps the pods from running, if that is known.
-    pub pod_problem: Option<Problem>,
+    /// What the last look at the pods has found.
+    pub pods: Inspected,
     /// What is probably unintended about the autoscaler.
     pub autoscaler_warning: Option<Problem>,
     /// When to reconcile again if no watch event comes first.

@@ -3,6 +3,8 @@
 //! Pods are listed, a few at a time, only while their Deployment is incomplete, and they are never watched. So if all
 //! is well, none is ever read.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Pod, PodStatus},
     jiff::{SignedDuration, Timestamp},
@@ -13,6 +15,7 @@ use super::build::metadata::selector_labels;
 use crate::{
     controller::{
         api_server::{ApiServer, RequestError},
+        children::inspected::{Inspected, Pods},
         problem::Problem,
     },
     crd::{API_CONTAINER, Reason},
@@ -27,21 +30,36 @@ const UNREADY_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// The most bytes of a container's own message that are passed on.
 const MAX_MESSAGE: usize = 600;
 
-/// Lists the pods of an OrdersService, and gives what keeps them from running.
+/// Lists the pods of an OrdersService, counts them, and finds what keeps them from running.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses.
-pub async fn inspect(
-    api_server: &ApiServer,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<Problem>, RequestError> {
+pub async fn inspect(api_server: &ApiServer, namespace: &str, name: &str) -> Result<Inspected, RequestError> {
     let pods = Api::<Pod>::namespaced(api_server.client.clone(), namespace);
     // Any version that the API server has in its cache will do: a consistent list takes some 50 ms with a busy etcd, and
     // what this one does not show yet is found the next time.
     let params = ListParams::default().labels(&selector(name)).limit(MAX_PODS).match_any();
     let list = api_server.read("Pod", "list", pods.list(&params)).await?;
-    Ok(diagnose(&list.items, Timestamp::now()))
+    Ok(Inspected { problem: diagnose(&list.items, Timestamp::now()), replica_sets: count(&list.items) })
+}
+
+/// The pods by their ReplicaSets, which count neither those that end nor those that have ended.
+fn count(pods: &[Pod]) -> BTreeMap<String, Pods> {
+    let mut counted = BTreeMap::<_, Pods>::new();
+    for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if matches!(phase, Some("Succeeded" | "Failed")) {
+            continue;
+        }
+        let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+        let Some(owner) = owner.filter(|owner| owner.kind == "ReplicaSet") else { continue };
+        let conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+        let is_ready = conditions.into_iter().any(|of| of.type_ == "Ready" && of.status == "True");
+        let counts = counted.entry(owner.name.clone()).or_default();
+        counts.all += 1;
+        counts.ready += i32::from(is_ready);
+    }
+    counted
 }
 
 /// The label selector of the pods of the resource of this name.
@@ -227,6 +245,29 @@ mod tests {
 
     fn waiting(name: &str, reason: &str, message: &str) -> Pod {
         pod(name, json!({"state": {"waiting": {"reason": reason, "message": message}}}))
+    }
+
+    #[test]
+    fn pods_are_counted_by_their_replica_set_without_those_that_end_or_have_ended() {
+        let pod = |set: &str, ready: &str, phase: &str, deleted: Option<&str>| -> Pod {
+            let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": "1", "controller": true});
+            serde_json::from_value(json!({
+                "metadata": {"name": "p", "ownerReferences": [owner], "deletionTimestamp": deleted},
+                "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}
+            }))
+            .unwrap()
+        };
+        let alone: Pod = serde_json::from_value(json!({"metadata": {"name": "alone"}})).unwrap();
+        let counted = count(&[
+            pod("old", "True", "Running", None),
+            pod("old", "True", "Running", Some("2026-01-01T00:00:00Z")),
+            pod("old", "False", "Failed", None),
+            pod("new", "False", "Pending", None),
+            alone,
+        ]);
+        let of = |name: &str| counted[name];
+        assert_eq!((of("old"), of("new")), (Pods { all: 1, ready: 1 }, Pods { all: 1, ready: 0 }));
+        assert_eq!(counted.len(), 2);
     }
 
     #[test]

@@ -4,12 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::files::{OtherInFile, ServiceInFile};
 use crate::{
-    controller::claims::{
-        claimed::{Verdicts, claims_to, requested_of, verdicts},
-        requested::RequestedRoutes,
+    controller::{
+        claims::{
+            claimed::{Verdicts, claims_to, requested_of, verdicts},
+            controllers::IngressController,
+            requested::RequestedRoutes,
+        },
+        reconcile::validate::misread::made_regexes,
     },
     crd::{Host, OrdersService, RouteSpec},
-    routing::{CanonicalHost, CanonicalPath, ClaimIndex, Claimant, ClaimantId, PathMatch, Refusal},
+    routing::{
+        CanonicalHost, CanonicalPath, ClaimIndex, Claimant, ClaimantId, EntryPoint, PathMatch, Refusal, Site,
+        Verdict,
+    },
 };
 
 /// The claims of all objects in the files.
@@ -44,10 +51,37 @@ impl<'a> AllClaims<'a> {
         format!("{other} ({})", self.files.get(&other.id).copied().unwrap_or_default())
     }
 
+    /// Who makes regexes of all paths there, by this verdict, as far as the ingress controller heeds it.
+    pub(super) fn regexes(&self, site: &Site, verdict: &Verdict) -> Option<String> {
+        let EntryPoint::Class(class) = &site.entry_point else { return None };
+        let controller = class.as_deref().and_then(IngressController::named);
+        let owner = verdict.regexes.as_ref()?;
+        IngressController::may_switch_to_regexes(controller).then(|| self.named(owner))
+    }
+
     /// What others have of what a resource requests.
     pub(super) fn verdicts(&self, me: &Claimant, requested: &RequestedRoutes) -> Verdicts {
         verdicts(&self.index, me, requested)
     }
+}
+
+/// For each resource, the hosts of which another object in the files makes regexes of all paths.
+pub(super) fn warnings(services: &[ServiceInFile], all: &AllClaims<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (found, me) in services.iter().map(|found| (found, found.claimant())) {
+        let mut hosts = BTreeMap::new();
+        for requested in requested_of(&found.service) {
+            let verdicts = all.verdicts(&me, &requested);
+            hosts.extend(
+                verdicts.iter().filter_map(|(site, of)| Some((site.host.clone(), all.regexes(site, of)?))),
+            );
+        }
+        if !hosts.is_empty() {
+            let what = made_regexes(&hosts);
+            warnings.push(format!("{}: OrdersService {:?}: {what}", found.file, me.id.name));
+        }
+    }
+    warnings
 }
 
 /// Every route that another object in the files has already, and every host that is not allowed, by file, resource and

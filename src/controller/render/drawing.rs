@@ -17,11 +17,15 @@ use crate::{
 
 /// A host at one of the things that serve it.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Drawn {
     host: String,
     /// An ingress class or a Gateway; none for the default class.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
+    /// The object that makes regexes of all paths here, so that the rules may mean something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regexes_by: Option<String>,
     /// The rules in the order in which they are tried.
     rules: Vec<Rule>,
 }
@@ -56,13 +60,13 @@ pub(super) fn draw(
     let sites = sites(services, others, claims);
     let drawn: Vec<_> = sites
         .into_iter()
-        .map(|(site, mut rules)| {
+        .map(|(site, Found { mut rules, regexes_by })| {
             rules.sort_by(|left, right| (&left.order, &left.owner).cmp(&(&right.order, &right.owner)));
             let at = match &site.entry_point {
                 EntryPoint::Class(class) => class.as_ref().map(|class| format!("class {class}")),
                 EntryPoint::Gateway(gateway) => Some(format!("Gateway {gateway}")),
             };
-            Drawn { host: site.host.to_string(), at, rules }
+            Drawn { host: site.host.to_string(), at, regexes_by, rules }
         })
         .collect();
     Ok(match format {
@@ -73,13 +77,20 @@ pub(super) fn draw(
     })
 }
 
+/// What is found of a host at one of the things that serve it.
+#[derive(Default)]
+struct Found {
+    rules: Vec<Rule>,
+    regexes_by: Option<String>,
+}
+
 /// The rules of each host that a resource names, those of others among them.
 fn sites(
     services: &[ServiceInFile],
     others: &[OtherInFile],
     claims: &AllClaims<'_>,
-) -> BTreeMap<Site, Vec<Rule>> {
-    let mut sites = BTreeMap::<Site, Vec<Rule>>::new();
+) -> BTreeMap<Site, Found> {
+    let mut sites = BTreeMap::<Site, Found>::new();
     for found in services {
         let me = found.claimant();
         for requested in requested_of(&found.service) {
@@ -105,15 +116,18 @@ fn sites(
                         not_rendered: refused.clone().or_else(|| lost(&route.path)),
                         order: route.path.clone(),
                     });
-                    sites.entry(site).or_default().extend(rules);
+                    let regexes_by = verdict.and_then(|verdict| claims.regexes(&site, verdict));
+                    let found = sites.entry(site).or_default();
+                    found.rules.extend(rules);
+                    found.regexes_by = found.regexes_by.take().or(regexes_by);
                 }
             }
         }
     }
     for OtherInFile { claimant, claims: of_other, .. } in others {
         for claim in of_other {
-            let (Some(path), Some(rules)) = (&claim.path, sites.get_mut(&claim.site)) else { continue };
-            rules.push(Rule {
+            let (Some(path), Some(found)) = (&claim.path, sites.get_mut(&claim.site)) else { continue };
+            found.rules.push(Rule {
                 path: path.to_string(),
                 kind: if path.is_exact() { "exact" } else { "prefix" },
                 to: None,
@@ -140,6 +154,16 @@ impl Drawn {
         let host = if self.host == "*" { "every other host" } else { &self.host };
         self.at.as_ref().map_or_else(|| host.to_owned(), |at| format!("{host} ({at})"))
     }
+
+    /// With what makes its rules mean something else.
+    fn warned_title(&self) -> String {
+        let regexes = self
+            .regexes_by
+            .as_ref()
+            .map(|other| format!(": every path is a regex, by {other}"))
+            .unwrap_or_default();
+        format!("{}{regexes}", self.title())
+    }
 }
 
 impl Rule {
@@ -162,6 +186,12 @@ fn text(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     for (at, site) in drawn.iter().enumerate() {
         writeln!(text, "{}{}", if at == 0 { "" } else { "\n" }, site.title())?;
+        if let Some(other) = &site.regexes_by {
+            writeln!(
+                text,
+                "  !   ingress-nginx reads every path here as a regex: {other} has use-regex or rewrite-target"
+            )?;
+        }
         let width = site.rules.iter().map(|rule| rule.taken().chars().count()).max().unwrap_or_default();
         for (number, rule) in site.rules.iter().enumerate() {
             let owner = rule.to.as_ref().map_or_else(String::new, |_| format!("  {}", rule.owner));
@@ -187,7 +217,7 @@ fn mermaid(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
     let mut text = "flowchart LR\n".to_owned();
     let mut targets = Targets::default();
     for (at, site) in drawn.iter().enumerate() {
-        writeln!(text, "  host{at}[\"{}\"]", quoted(&site.title()))?;
+        writeln!(text, "  host{at}[\"{}\"]", quoted(&site.warned_title()))?;
         for (number, rule) in site.rules.iter().enumerate() {
             let (target, is_new) = targets.of(rule);
             let arrow = if rule.not_rendered.is_some() { "-.->" } else { "-->" };
@@ -204,7 +234,7 @@ fn dot(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
     let mut text = "digraph routes {\n  rankdir=LR;\n".to_owned();
     let mut targets = Targets::default();
     for (at, site) in drawn.iter().enumerate() {
-        writeln!(text, "  host{at} [shape=box, label=\"{}\"];", quoted(&site.title()))?;
+        writeln!(text, "  host{at} [shape=box, label=\"{}\"];", quoted(&site.warned_title()))?;
         for (number, rule) in site.rules.iter().enumerate() {
             let (target, is_new) = targets.of(rule);
             if is_new {

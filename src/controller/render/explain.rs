@@ -34,8 +34,10 @@ impl Rule {
         Self { path, backend: Some(backend), strip_prefix, client, owner }
     }
 
+    /// Where it leads, as far as that is known here.
     fn target(&self) -> String {
-        self.backend.as_ref().map_or_else(|| "where that says".to_owned(), ToString::to_string)
+        let Self { backend, owner, .. } = self;
+        backend.as_ref().map_or_else(|| format!("where {owner} says"), |backend| format!("to {backend}"))
     }
 }
 
@@ -47,7 +49,8 @@ pub(super) struct Sites(BTreeMap<(CanonicalHost, String), Vec<Rule>>);
 pub(super) struct Answer<'a> {
     /// The host of the rules.
     pub(super) host: &'a CanonicalHost,
-    entry_point: &'a str,
+    /// What serves it, as it is written after the host.
+    pub(super) entry_point: &'a str,
     rules: Vec<&'a Rule>,
     taken: Option<usize>,
 }
@@ -173,7 +176,7 @@ fn write_answer(text: &mut String, request: &RequestTarget, answer: &Answer<'_>)
     match answer.taker() {
         Some(rule) => {
             let (target, owner) = (rule.target(), &rule.owner);
-            writeln!(text, "{host}{path}{entry_point} goes to {target} by rule {} of {owner}:", rule.path)?;
+            writeln!(text, "{host}{path}{entry_point} goes {target} by rule {} of {owner}:", rule.path)?;
             if rule.strip_prefix {
                 writeln!(text, "  the Service gets it as {}", stripped(rule, path))?;
             }
@@ -200,7 +203,7 @@ fn write_answer(text: &mut String, request: &RequestTarget, answer: &Answer<'_>)
         let (segments, bytes) = (rule.path.path().segments(), path.len());
         writeln!(
             text,
-            "{mark} {:>2}. {path:<24} {class}, {segments} segments, {bytes} bytes, to {}: {verdict}",
+            "{mark} {:>2}. {path:<24} {class}, {segments} segments, {bytes} bytes, {}: {verdict}",
             at + 1,
             rule.target()
         )?;

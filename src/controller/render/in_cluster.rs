@@ -18,10 +18,12 @@ use crate::{
         children::{httproute::HTTPRoute, partial::Partial},
         claims::{
             claimed::{Claims, claimant, of_http_route, of_ingress, of_service, requested_of},
+            controllers::IngressController,
             registry::ClaimRegistry,
         },
         index::Index,
         raw_orders_service::RawOrdersService,
+        reconcile::validate::misread::made_regexes,
     },
     crd::{ConditionType, OrdersService, RenderedRoute, find_condition, is_true},
     routing::{
@@ -47,6 +49,8 @@ pub struct ClusterObjects {
 /// The rules of a cluster, and what is asked for beside them.
 pub struct ClusterRoutes {
     sites: Sites,
+    /// By host and what serves it: who makes regexes of all its paths.
+    regexes: BTreeMap<(CanonicalHost, String), Claimant>,
     missing: Vec<MissingRoute>,
     /// The OrdersServices that do not match the schema, as `namespace/name`.
     unreadable: Vec<String>,
@@ -110,6 +114,7 @@ impl ClusterRoutes {
         }
         let mut this = Self {
             sites: Sites::default(),
+            regexes: BTreeMap::new(),
             missing: Vec::new(),
             unreadable: Vec::new(),
             default_class: registry.default_class(),
@@ -117,7 +122,10 @@ impl ClusterRoutes {
         let (mut ingresses, mut http_routes) = (registry.of_ingresses(None), registry.of_http_routes(None));
         for ingress in parsed::<Partial<Ingress>>(&objects.ingresses) {
             ingresses.apply(&ingress);
-            this.add_others(&claimant(&ingress.metadata, ClaimantKind::Ingress), of_ingress(&ingress));
+            let owner = claimant(&ingress.metadata, ClaimantKind::Ingress);
+            let claims = of_ingress(&ingress);
+            this.note_regexes(&registry, &owner, &claims);
+            this.add_others(&owner, claims);
         }
         for route in parsed::<Partial<HTTPRoute>>(&objects.http_routes) {
             http_routes.apply(&route);
@@ -144,6 +152,13 @@ impl ClusterRoutes {
     pub fn explain(&self, request: &RequestTarget) -> Result<Explained, fmt::Error> {
         let mut text = self.sites.explain(request)?;
         let answers = self.sites.answers(request);
+        for answer in &answers {
+            let site = (answer.host.clone(), answer.entry_point.to_owned());
+            if let Some(owner) = self.regexes.get(&site) {
+                let of_host = BTreeMap::from([(site.0, owner.to_string())]);
+                writeln!(text, "note: the rules may mean something else: {}", made_regexes(&of_host))?;
+            }
+        }
         for missing in &self.missing {
             let is_asked = request.host.is_none()
                 || answers.iter().any(|answer| *answer.host == missing.site.0)
@@ -174,6 +189,21 @@ impl ClusterRoutes {
         let of_me = self.missing.iter().filter(|missing| missing.of == me);
         let by_me = self.missing.iter().filter(|missing| missing.had_by.as_ref() == Some(&as_winner));
         (of_me.cloned().collect(), by_me.cloned().collect())
+    }
+
+    /// Notes where this object makes regexes of all paths. Of several, the oldest is told, as the controller does.
+    fn note_regexes(&mut self, registry: &ClaimRegistry, owner: &Claimant, claims: &Claims) {
+        let Claims::These(claims) = claims else { return };
+        for Claim { site, .. } in claims.iter().filter(|claim| claim.switches_to_regexes) {
+            let EntryPoint::Class(class) = &site.entry_point else { continue };
+            if IngressController::may_switch_to_regexes(registry.controller_of(class.as_deref())) {
+                let at = (site.host.clone(), self.entry_point(&site.entry_point));
+                let known = self.regexes.entry(at).or_insert_with(|| owner.clone());
+                if owner < known {
+                    *known = owner.clone();
+                }
+            }
+        }
     }
 
     fn add_others(&mut self, owner: &Claimant, claims: Claims) {
@@ -339,6 +369,41 @@ mod tests {
         let text = explained(vec![ingress("one", 2020, "x)\nnot rendered: \u{1b}[2J", "a.example")]).text;
         assert!(text.contains(" (class x)\\nnot rendered: \\u{1b}[2J)"), "{text}");
         assert!(!text.lines().any(|line| line.starts_with("not rendered")), "{text}");
+    }
+
+    #[test]
+    fn whoever_takes_a_request_is_named_in_each_line_also_where_it_is_an_ingress_of_somebody_else() {
+        let younger = ingress("a", 2022, "nginx", "a.example");
+        let text = explained(vec![younger, ingress("b", 2020, "nginx", "a.example")]).text;
+        assert!(
+            text.contains("a.example/a (class nginx) goes where Ingress shop/b says by rule /a"),
+            "{text}"
+        );
+        assert!(text.contains("where Ingress shop/b says: takes it"), "{text}");
+        assert!(text.contains("where Ingress shop/a says: would take it, but comes later"), "{text}");
+    }
+
+    #[test]
+    fn who_makes_regexes_of_all_paths_of_the_host_is_told_where_the_ingress_controller_heeds_it() {
+        let text = |class: &str, value: &str, host: &str| {
+            let mut old = ingress("old", 2020, class, host);
+            old["metadata"]["annotations"]["nginx.ingress.kubernetes.io/use-regex"] = json!(value);
+            old["spec"]["rules"][0]["http"]["paths"][0]["path"] = json!("/legacy/(a|b)");
+            explained(vec![old, ingress("new", 2022, class, "a.example")]).text
+        };
+        let told = text("nginx", "true", "a.example");
+        assert!(told.contains("as a regex") && told.contains("a.example by Ingress shop/old."), "{told}");
+        assert!(
+            text("public", "true", "a.example").contains("by Ingress shop/old."),
+            "whose class it is, is not known"
+        );
+        for other in [
+            text("nginx", "false", "a.example"),
+            text("nginx", "true", "b.example"),
+            text("traefik", "true", "a.example"),
+        ] {
+            assert!(!other.contains("as a regex"), "{other}");
+        }
     }
 
     #[test]

@@ -124,7 +124,8 @@ pub fn render(args: &RenderArgs) -> Result<Rendered, RenderError> {
     if services.is_empty() {
         return Err(RenderError::Nothing(searched.join("; ")));
     }
-    let warnings = services.iter().flat_map(ServiceInFile::warnings).collect();
+    let of_services = services.iter().flat_map(ServiceInFile::warnings);
+    let warnings = of_services.chain(conflicts::warnings(&services, &claims)).collect();
     if let Some(request) = request {
         return Ok(Rendered { text: explain::explain(&services, &request)?, warnings });
     }

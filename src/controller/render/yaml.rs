@@ -4,7 +4,7 @@
 use serde_json::Value;
 use serde_saphyr::Error;
 
-use crate::controller::written::Written;
+use crate::{controller::written::Written, runtime::yaml};
 
 /// An object, and where in the text it is.
 pub(super) struct Object {
@@ -55,47 +55,13 @@ pub(super) fn objects(text: &str) -> Result<Vec<Object>, String> {
 
 /// Why a text is no YAML, and what to do.
 fn cause(text: &str, error: &Error) -> String {
-    let place = error
-        .location()
-        .map(|at| format!(" at line {}, column {}", at.line(), at.column()))
-        .unwrap_or_default();
     if text.contains("{{") {
+        let place = yaml::place(error);
         return format!(
             "is a template{place}: render it first, as by `helm template . | orders-operator render -`"
         );
     }
-    let what = match error {
-        Error::DuplicateMappingKey { key: Some(key), .. }
-            if matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "spec") =>
-        {
-            format!("{key} is written twice in one document{place}: is a line --- missing before it?")
-        }
-        Error::DuplicateMappingKey { key, .. } => {
-            let key = key.as_deref().filter(|key| is_name(key)).unwrap_or("a field");
-            format!("{key} is written twice{place}: remove one of the two")
-        }
-        Error::UnknownAnchor { .. } => {
-            format!(
-                "a word that begins with *{place} stands for another (&name), which there is not: write it in quotes"
-            )
-        }
-        // These quote a value.
-        Error::NonFiniteFloat { .. }
-        | Error::QuotingRequired { .. }
-        | Error::SerdeInvalidType { .. }
-        | Error::SerdeInvalidValue { .. }
-        | Error::SerdeUnknownVariant { .. }
-        | Error::TaggedEnumMismatch { .. }
-        | Error::AliasError { .. } => format!("a value cannot be read{place}"),
-        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
-    };
-    format!("is no YAML: {what}")
-}
-
-/// Whether a key is the name of a field, and not a value that has slipped.
-fn is_name(key: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
-    (1..=63).contains(&key.len()) && key.bytes().all(is_allowed)
+    format!("is no YAML: {}", yaml::cause(error))
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ fn with_default(
         )),
         Ok(target) => {
             let alone = json!({"hosts": ["a.dev"], "client": target.fields()});
-            let problem = judge::of_ingress(alone).into_iter().next();
+            let problem = judge::of_routes(around.name, alone).into_iter().next();
             problem.map_or(Ok(target), |problem| Err(backend.as_written(&problem)))
         }
         Err(why) => Err(why),

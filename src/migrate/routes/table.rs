@@ -250,7 +250,7 @@ fn put(
     } else {
         json!({"hosts": ["a.dev"], "path": "/the/orders/api", "routes": [route(&place, &target)]})
     };
-    if let Some(problem) = judge::of_ingress(alone).into_iter().next() {
+    if let Some(problem) = judge::of_routes(around.name, alone).into_iter().next() {
         return Err(Refused::staying(old.backend.as_written(&problem)));
     }
     let known = if is_client { table.client.as_ref() } else { table.routes.get(&place) };

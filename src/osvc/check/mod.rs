@@ -10,6 +10,7 @@
 //! rights      what whoever asks may do
 //! routing     the IngressClasses, and the Gateway API
 //! operator    its Deployments, and its Lease
+//! rollout     how far such a Deployment is, and what holds it up
 //! service     one OrdersService: its Secrets and its conditions
 //! run         the groups in their order
 //! ```
@@ -19,6 +20,7 @@ mod kubernetes;
 mod operator;
 mod report;
 mod rights;
+mod rollout;
 mod routing;
 mod run;
 mod service;

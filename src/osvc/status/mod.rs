@@ -12,6 +12,8 @@ mod print;
 mod read;
 mod report;
 
+pub(super) use report::PodView;
+
 use super::{
     args::StatusArgs,
     cluster::Cluster,

@@ -75,23 +75,23 @@ pub(super) struct ConditionView {
 /// A pod.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct PodView {
+pub(in crate::osvc) struct PodView {
     /// Its name.
-    pub(super) name: String,
+    pub(in crate::osvc) name: String,
     /// Whether it is ready.
-    pub(super) ready: bool,
+    pub(in crate::osvc) ready: bool,
     /// Its phase; or that it is being deleted.
-    pub(super) phase: String,
+    pub(in crate::osvc) phase: String,
     /// How often its containers were started again, together.
-    pub(super) restarts: i32,
+    pub(in crate::osvc) restarts: i32,
     /// The image of the orders API.
-    pub(super) image: String,
+    pub(in crate::osvc) image: String,
     /// Why a container waits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) waits: Option<String>,
+    pub(in crate::osvc) waits: Option<String>,
     /// How a container ended last, and what it said.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) last_words: Option<String>,
+    pub(in crate::osvc) last_words: Option<String>,
 }
 
 /// The broker by which other services hear of orders.

@@ -1,22 +1,18 @@
 //! The condition `Available`.
 
 use crate::{
-    controller::{children::rollout::Rollout, problem::Problem},
+    controller::children::{inspected::Inspected, rollout::Rollout},
     crd::Reason,
 };
 
-/// Whether the pods of this generation serve, why, and a message.
+/// Whether the pods of this generation serve, why, and a message; `pods` is what the last look at them has found.
 ///
 /// During a rollout they do not yet, even though the old pods do: whoever waits for a change waits until it is live.
 /// After the rollout, a single pod that fails changes nothing as long as enough others are available.
-pub(super) fn availability(rollout: &Rollout, pod_problem: Option<&Problem>) -> (bool, Reason, String) {
-    let ready = format!("{} of {} pods are ready", rollout.ready, rollout.desired);
+pub(super) fn availability(rollout: &Rollout, pods: &Inspected) -> (bool, Reason, String) {
+    let pod_problem = pods.problem.as_ref();
     let is_whole = rollout.is_of_this_generation();
-    let progress = if is_whole {
-        ready
-    } else {
-        format!("{} of {} pods have the current spec; {ready}", rollout.updated, rollout.desired)
-    };
+    let progress = progress(rollout, pods);
     let reasons = [
         pod_problem.map(|problem| problem.message.as_str()),
         rollout.creation_failure.as_deref(),
@@ -43,4 +39,33 @@ pub(super) fn availability(rollout: &Rollout, pod_problem: Option<&Problem>) -> 
         message.push_str(": look at the pods' events and logs");
     }
     (false, reason, message)
+}
+
+/// How many pods are ready; while there are some of a former spec, apart from those of the current one.
+fn progress(rollout: &Rollout, pods: &Inspected) -> String {
+    let Rollout { replicas, ready, updated, desired, .. } = rollout;
+    let of_all = format!("{ready} of {desired} pods are ready");
+    if rollout.is_of_this_generation() {
+        return of_all;
+    }
+    if !rollout.is_observed {
+        return format!("the cluster has not acted on the current spec yet; {of_all}");
+    }
+    let current = format!("{updated} of {desired} pods have the current spec");
+    match pods.ready_of_current(rollout) {
+        Some(ready_of_current) => {
+            let of_them =
+                if *updated > 0 { format!(", {ready_of_current} of them ready") } else { String::new() };
+            let former = match ready - ready_of_current {
+                0 => "no pod of a former spec is ready".to_owned(),
+                1 => "1 pod of a former spec is ready".to_owned(),
+                more => format!("{more} pods of a former spec are ready"),
+            };
+            format!("{current}{of_them}; {former}")
+        }
+        None => {
+            let are = if *ready == 1 { "is" } else { "are" };
+            format!("{current}; of all {replicas} pods, those of a former spec too, {ready} {are} ready")
+        }
+    }
 }

@@ -19,7 +19,10 @@ use super::{
     pods::selector,
 };
 use crate::{
-    controller::{children::rollout::Rollout, problem::Problem},
+    controller::{
+        children::{inspected::Inspected, rollout::Rollout},
+        problem::Problem,
+    },
     crd::{
         ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason, find_condition, is_true,
         set_condition,
@@ -140,10 +143,10 @@ pub fn compute(
             set(ConditionType::Reconciled, false, reason, Problem::join(problems));
             routes::describe_after(&mut status, valid, failures);
         }
-        Ok(Completed { valid, applied, pod_problem, autoscaler_warning, .. }) => {
+        Ok(Completed { valid, applied, pods, autoscaler_warning, .. }) => {
             set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
             set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied".into());
-            let (available, mut reason, mut message) = availability(applied.rollout(), pod_problem.as_ref());
+            let (available, mut reason, mut message) = availability(applied.rollout(), pods);
             if let Some(warning) = autoscaler_warning.as_ref().filter(|_| available) {
                 reason = warning.reason;
                 message = format!("{message}; {}", warning.message);
@@ -171,7 +174,7 @@ pub fn compute(
     if outcome.is_err() {
         let former = |kind| find_condition(&old.conditions, kind);
         if let Some(rollout) = observed.filter(|rollout| rollout.is_observed) {
-            let (available, reason, message) = availability(rollout, None);
+            let (available, reason, message) = availability(rollout, &Inspected::default());
             // The pods are of the generation that was applied last.
             let generation = former(ConditionType::Available).map_or(generation, |of| of.observed_generation);
             let (kind, reason) = (ConditionType::Available, reason.as_str().into());
@@ -287,7 +290,7 @@ mod tests {
 
     use super::*;
     use crate::controller::{
-        children::partial::Partial,
+        children::{inspected::Pods, partial::Partial},
         fixture::service,
         reconcile::{
             apply::{Applied, Failures, RoutesAfter},
@@ -309,7 +312,13 @@ mod tests {
 
     fn completed(valid: &ValidatedOrdersService, applied: &Applied) -> Outcome {
         let (valid, applied) = (valid.clone(), applied.clone());
-        Ok(Completed { valid, applied, pod_problem: None, autoscaler_warning: None, requeue_after: None })
+        Ok(Completed {
+            valid,
+            applied,
+            pods: Inspected::default(),
+            autoscaler_warning: None,
+            requeue_after: None,
+        })
     }
 
     fn available(ready: i32) -> Applied {
@@ -375,7 +384,7 @@ mod tests {
         let old = deployment(
             json!({"observedGeneration": 1, "conditions": [{"type": "Available", "status": "True"}]}),
         );
-        assert!(!availability(old.rollout(), None).0);
+        assert!(!availability(old.rollout(), &Inspected::default()).0);
     }
 
     #[test]
@@ -413,11 +422,57 @@ mod tests {
             (&stuck, Some(&waits), (false, Reason::ProgressDeadlineExceeded)),
             (&stuck, Some(&image), (false, Reason::ImagePullFailed)),
         ] {
-            let (status, reason, message) = availability(rollout, trouble);
+            let (status, reason, message) =
+                availability(rollout, &Inspected { problem: trouble.cloned(), ..Inspected::default() });
             assert_eq!((status, reason), expected, "{rollout:?} {trouble:?}");
             assert!(trouble.is_none_or(|trouble| message.contains(&trouble.message)), "{message}");
         }
         assert!(whole.is_complete() && ![one_fails, rolling, none, stuck].iter().any(Rollout::is_complete));
+    }
+
+    #[test]
+    fn the_pods_of_the_current_spec_are_told_from_those_of_a_former_one() {
+        let told = |replicas, updated, ready, replica_sets: &[(&str, i32, i32)]| {
+            let replica_set = Some("new".to_owned());
+            let (desired, is_observed, is_available) = (1, true, true);
+            let rollout = Rollout {
+                desired,
+                replicas,
+                updated,
+                ready,
+                is_observed,
+                is_available,
+                replica_set,
+                ..Rollout::default()
+            };
+            let of =
+                |(name, all, ready): &(&str, i32, i32)| ((*name).into(), Pods { all: *all, ready: *ready });
+            let replica_sets = replica_sets.iter().map(of).collect();
+            availability(&rollout, &Inspected { problem: None, replica_sets }).2
+        };
+        assert_eq!(told(1, 0, 1, &[]), "0 of 1 pods have the current spec; 1 pod of a former spec is ready");
+        assert_eq!(
+            told(2, 1, 1, &[("new", 1, 0), ("old", 1, 1)]),
+            "1 of 1 pods have the current spec, 0 of them ready; 1 pod of a former spec is ready"
+        );
+        assert_eq!(
+            told(2, 1, 1, &[("new", 1, 1), ("old", 1, 0)]),
+            "1 of 1 pods have the current spec, 1 of them ready; no pod of a former spec is ready"
+        );
+        assert_eq!(
+            told(4, 1, 3, &[("new", 1, 0), ("old", 3, 3)]),
+            "1 of 1 pods have the current spec, 0 of them ready; 3 pods of a former spec are ready"
+        );
+        assert_eq!(
+            told(2, 1, 1, &[]),
+            "1 of 1 pods have the current spec; of all 2 pods, those of a former spec too, 1 is ready"
+        );
+        assert_eq!(told(2, 2, 1, &[]), "1 of 1 pods are ready");
+        let unseen = Rollout { desired: 1, replicas: 1, updated: 1, ready: 1, ..Rollout::default() };
+        assert_eq!(
+            availability(&unseen, &Inspected::default()).2,
+            "the cluster has not acted on the current spec yet; 1 of 1 pods are ready"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
         reconcile::dereference::Dereferenced,
     },
     crd::{IngressSpec, Reason},
-    routing::{CanonicalPath, PathMatch, RouteTable},
+    routing::{CanonicalHost, CanonicalPath, PathMatch, RouteTable},
 };
 
 /// What to say of each.
@@ -29,8 +29,7 @@ pub(super) fn warnings(
 
 /// The hosts of which ingress-nginx reads every path as a regex, because another object says so of its own.
 fn regexes(requested: &RequestedRoutes, found: &Dereferenced) -> Option<String> {
-    // Nobody else heeds the annotation, unless it is not known who serves the class.
-    if !matches!(found.controller, Some(IngressController::IngressNginx) | None) {
+    if !IngressController::may_switch_to_regexes(found.controller) {
         return None;
     }
     let mut hosts = BTreeMap::new();
@@ -38,15 +37,18 @@ fn regexes(requested: &RequestedRoutes, found: &Dereferenced) -> Option<String> 
         let other = found.verdicts.get(&site).and_then(|verdict| verdict.regexes.as_ref());
         hosts.extend(other.map(|other| (site.host, other.to_string())));
     }
+    (!hosts.is_empty()).then(|| made_regexes(&hosts))
+}
+
+/// What it means that these objects make regexes of all paths of these hosts.
+pub fn made_regexes(hosts: &BTreeMap<CanonicalHost, String>) -> String {
     let all: Vec<_> = hosts.iter().map(|(host, other)| format!("{host} by {other}")).collect();
-    (!all.is_empty()).then(|| {
-        format!(
-            "ingress-nginx reads every path of a host as a regex if one Ingress there has the annotation use-regex or \
-             rewrite-target: {}. So /ws here also takes /wsx and /WS. Remove the annotation there, or that Ingress, once its \
-             routes are here",
-            all.join(", ")
-        )
-    })
+    format!(
+        "ingress-nginx reads every path of a host as a regex if one Ingress there has the annotation use-regex or \
+         rewrite-target: {}. So /ws here also takes /wsx and /WS. Remove the annotation there, or that Ingress, once its \
+         routes are here",
+        all.join(", ")
+    )
 }
 
 /// The paths for which ingress-nginx may refuse the Ingress.

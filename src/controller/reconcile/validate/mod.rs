@@ -18,7 +18,7 @@
 mod conflicts;
 pub mod containers;
 mod events;
-mod misread;
+pub mod misread;
 mod names;
 pub mod pods;
 mod quantity;
