@@ -343,7 +343,7 @@ async fn follow_rollout(
     let next = |now| context.states.with(owner, |state| state.rollout.next(rollout, now));
     let step = match next(Instant::now()) {
         Some(RolloutStep::InspectPods) => {
-            let found = pods::inspect(&context.api, owner.key.namespace(), owner.key.name()).await;
+            let found = pods::inspect(&context.api, owner.key.namespace(), owner.key.name(), rollout).await;
             let now = Instant::now();
             context.states.with(owner, |state| {
                 // A failure to list the pods must not fail the reconcile.

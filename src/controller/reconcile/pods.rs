@@ -1,7 +1,8 @@
 //! What keeps the pods from running: a message that names the pod, its image and the reason.
 //!
 //! Pods are listed, a few at a time, only while their Deployment is incomplete, and they are never watched. So if all
-//! is well, none is ever read.
+//! is well, none is ever read. Those of former templates are not read either: what becomes of them says nothing about what
+//! was asked for.
 
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Pod, PodStatus},
@@ -13,6 +14,7 @@ use super::build::metadata::selector_labels;
 use crate::{
     controller::{
         api_server::{ApiServer, RequestError},
+        children::{replica_set::HASH_LABEL, rollout::Rollout},
         problem::Problem,
     },
     crd::{API_CONTAINER, Reason},
@@ -27,7 +29,7 @@ const UNREADY_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// The most bytes of a container's own message that are passed on.
 const MAX_MESSAGE: usize = 600;
 
-/// Lists the pods of an OrdersService, and gives what keeps them from running.
+/// Lists the pods of the current template of an OrdersService, and gives what keeps them from running.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses.
@@ -35,11 +37,20 @@ pub async fn inspect(
     api_server: &ApiServer,
     namespace: &str,
     name: &str,
+    rollout: &Rollout,
 ) -> Result<Option<Problem>, RequestError> {
+    if !rollout.is_observed {
+        // All pods that there are have a former template.
+        return Ok(None);
+    }
+    let mut selector = selector(name);
+    if let Some(hash) = &rollout.template_hash {
+        selector.push_str(&format!(",{HASH_LABEL}={hash}"));
+    }
     let pods = Api::<Pod>::namespaced(api_server.client.clone(), namespace);
     // Any version that the API server has in its cache will do: a consistent list takes some 50 ms with a busy etcd, and
     // what this one does not show yet is found the next time.
-    let params = ListParams::default().labels(&selector(name)).limit(MAX_PODS).match_any();
+    let params = ListParams::default().labels(&selector).limit(MAX_PODS).match_any();
     let list = api_server.read("Pod", "list", pods.list(&params)).await?;
     Ok(diagnose(&list.items, Timestamp::now()))
 }
