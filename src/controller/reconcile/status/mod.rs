@@ -58,11 +58,11 @@ pub fn compute(
         // Only set while every child is in sync.
         applied: None,
         image: old.image.clone(),
-        previous_image: old.previous_image.clone(),
         deployment: old.deployment.clone(),
         operator: Some(operator.to_owned()),
-        // Owned by the sweeper.
+        // Owned by the sweeper, and by who moves resources to another image.
         expiry: None,
+        upgrade: None,
         url: old.url.clone(),
         routes: old.routes.clone(),
         conditions: Vec::new(),
@@ -140,11 +140,6 @@ pub fn compute(
             let rollout = applied.rollout();
             status.applied = applied.digest().map(str::to_owned);
             status.deployment = applied.deployment().map(str::to_owned);
-            status.previous_image = match &old.image {
-                _ if service.spec.image.is_some() => None,
-                Some(before) if *before != valid.image => Some(before.clone()),
-                _ => old.previous_image.clone(),
-            };
             status.image = Some(valid.image.clone());
             count(&mut status, rollout);
             if !applied.keeps_ingress() {
@@ -176,9 +171,7 @@ pub fn compute(
     }
     let (is_ready, reason, message) = readiness(&conditions, &old.conditions, generation);
     let ready = NewCondition { kind: ConditionType::Ready, status: is_ready, reason, message, generation };
-    if is_ready {
-        status.previous_image = None;
-    } else {
+    if !is_ready {
         let kind = if is_stalled(&ready.reason, &conditions) {
             ConditionType::Stalled
         } else {
