@@ -39,6 +39,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How often to look while some wait. Looking takes longer the more resources there are.
 const BUSY: Duration = Duration::from_millis(500);
 
+/// For how long to look as often after a reconcile has asked for a turn: the status may not show yet that its resource waits.
+const AWAKE: Duration = Duration::from_secs(15);
+
 /// The task that moves them, and what it needs.
 pub struct Mover<'a> {
     /// Which image they are moved to.
@@ -89,6 +92,7 @@ impl Mover<'_> {
         self.initial_lists.synced().await;
         let pause = SignedDuration::try_from(limits.pause).unwrap_or(SignedDuration::MAX);
         let (mut told, mut attempts) = (BTreeSet::new(), Attempts::default());
+        let mut awake_until = Instant::now();
         loop {
             let started = Instant::now();
             let now = Timestamp::now();
@@ -112,10 +116,11 @@ impl Mover<'_> {
                 }
             }
             self.tell_stopped(image, &plan, &mut told).await;
-            let until_next = if plan.is_busy { BUSY.max(looked_for * 20) } else { IDLE };
+            let is_awake = plan.is_busy || started < awake_until;
+            let until_next = if is_awake { BUSY.max(looked_for * 20) } else { IDLE };
             tokio::select! {
                 () = tokio::time::sleep(until_next) => {}
-                () = wanted.notified(), if !plan.is_busy => {}
+                () = wanted.notified(), if !is_awake => awake_until = Instant::now() + AWAKE,
             }
         }
     }
