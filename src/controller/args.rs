@@ -37,11 +37,11 @@ pub struct ControllerArgs {
     #[arg(long, env = "ROLLOUT_MAX_CONCURRENT", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub rollout_max_concurrent: u16,
 
-    /// For how many seconds one of these must have been ready before the next one is moved
+    /// For how many seconds the pods of one of these must have served without a break before the next one is moved
     #[arg(long, env = "ROLLOUT_PAUSE_SECONDS", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub rollout_pause: u32,
 
-    /// How many of these that do not become ready keep the others from being moved
+    /// How many of these that do not work with it, such as pods that crash, keep the others from being moved
     #[arg(long, env = "ROLLOUT_STOP_AFTER_FAILURES", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub rollout_stop_after_failures: u16,
 

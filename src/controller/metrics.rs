@@ -55,11 +55,13 @@ pub struct UpgradeCounts {
     pub there: usize,
     /// Those that have another still.
     pub waiting: usize,
-    /// Those that are not ready with it yet.
+    /// Those that are on their way.
     pub moving: usize,
-    /// Those that do not become ready with it.
+    /// Those that do not work with it.
     pub failed: usize,
-    /// Whether the latter keep others from being moved.
+    /// Those that cannot be moved now: suspended, not valid, or lacking something that they need.
+    pub blocked: usize,
+    /// Whether those that failed keep others from being moved.
     pub is_stopped: bool,
 }
 
@@ -152,12 +154,12 @@ impl Metrics {
         );
         registry.register(
             "image_upgrades",
-            "OrdersServices that name no image, by where they are on the way to the operator's: current, waiting, moving, failed",
+            "OrdersServices that name no image, by where they are on the way to the operator's: current, waiting, moving, failed, blocked",
             metrics.upgrades.clone(),
         );
         registry.register(
             "image_upgrade_stopped",
-            "1 while OrdersServices that do not become ready keep others from getting the operator's image, else 0",
+            "1 while OrdersServices that do not work with the operator's image keep others from getting it, else 0",
             metrics.upgrade_stopped.clone(),
         );
         metrics
@@ -248,10 +250,14 @@ impl Metrics {
 
     /// Sets where the OrdersServices are on the way to the operator's image.
     pub fn set_upgrades(&self, counts: &UpgradeCounts) {
-        let UpgradeCounts { there, waiting, moving, failed, is_stopped } = *counts;
-        for (state, count) in
-            [("current", there), ("waiting", waiting), ("moving", moving), ("failed", failed)]
-        {
+        let UpgradeCounts { there, waiting, moving, failed, blocked, is_stopped } = *counts;
+        for (state, count) in [
+            ("current", there),
+            ("waiting", waiting),
+            ("moving", moving),
+            ("failed", failed),
+            ("blocked", blocked),
+        ] {
             let gauge = self.upgrades.get_or_create(&StateLabels { state });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }

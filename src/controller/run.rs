@@ -33,7 +33,7 @@ use super::{
     secrets::{references::Secrets, refresh::Refresh},
     services::OrdersServices,
     trigger::Trigger,
-    upgrades::{Limits, Mover, Upgrades},
+    upgrades::{Limits, Upgrades, mover::Mover},
     watches::{Watches, gateway_api},
 };
 use crate::runtime::{
@@ -195,7 +195,6 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         api: &api,
         services: &context.services,
         initial_lists: &context.initial_lists,
-        trigger: &context.trigger,
         events: &context.events,
         metrics: &metrics,
     };

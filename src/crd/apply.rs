@@ -11,6 +11,9 @@ pub const CONTROLLER_MANAGER: &str = "orders-operator/controller";
 /// The field manager that the sweeper applies with.
 pub const SWEEPER_MANAGER: &str = "orders-operator/sweeper";
 
+/// The field manager that the controller notes in a status with which image is moved to.
+pub const UPGRADE_MANAGER: &str = "orders-operator/upgrades";
+
 /// The annotation of an OrdersService, `"true"`, by which it takes over children that the operator applied before and
 /// that have no owner any more.
 pub const ADOPT_ANNOTATION: &str = "ticketing.dev/adopt";

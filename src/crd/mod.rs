@@ -43,7 +43,9 @@ mod spec;
 mod status;
 mod workload;
 
-pub use apply::{ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, UPGRADE_ANNOTATION, status_patch};
+pub use apply::{
+    ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, UPGRADE_ANNOTATION, UPGRADE_MANAGER, status_patch,
+};
 pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
 pub use containers::{
     API_CONTAINER, CERTIFICATES_VOLUME, ContainerProbe, EmptyDir, FileOfKey, InitContainer, Medium, Mount,
@@ -60,5 +62,5 @@ pub use pod_template::{
 };
 pub use routes::{Backend, Host, RouteSpec};
 pub use spec::{Auth, Expiration, JwtSecretRef, Mesh, OrdersService, OrdersServiceSpec};
-pub use status::{ExpiryStatus, OrdersServiceStatus, RenderedRoute};
+pub use status::{ExpiryStatus, OrdersServiceStatus, RenderedRoute, UpgradeStatus};
 pub use workload::{Autoscaling, DisruptionBudget, ExtraEnv, ImagePullPolicy, LocalSecret, Resources};

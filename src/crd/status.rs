@@ -41,9 +41,9 @@ pub struct OrdersServiceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 
-    /// The image before, from when the operator gave the pods its new one until the resource is ready with that.
+    /// The move of the pods to the operator's new image: from its beginning until it is known what became of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous_image: Option<String>,
+    pub upgrade: Option<UpgradeStatus>,
 
     /// Hash of the Deployment as last applied, and of what it was made from. While the resource keeps its image, a
     /// Deployment that still has this hash is left as it is, even if a new operator would make another.
@@ -68,6 +68,22 @@ pub struct OrdersServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A move of the pods to the operator's new image. It is noted before the Deployment is changed, so that a controller that
+/// takes over goes on where another has ended.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradeStatus {
+    /// The operator's image.
+    pub image: String,
+    /// The image before.
+    pub previous_image: String,
+    /// Since when.
+    pub since: Time,
+    /// Conditions about the pods that were not true before, and so do not speak against the new image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untrue_before: Vec<String>,
 }
 
 /// Progress of the expiry of unpaid orders.

@@ -10,6 +10,7 @@
 //! creating          which objects are being created at this moment
 //! last_applied      what was applied, and whether the observed child still is that
 //! inspected         what a look at its pods has found
+//! replica_set       which pods have the current template of a Deployment
 //! rollout           how far a Deployment is
 //! rollout_tracker   since when a Deployment is incomplete, and when to look at its pods
 //! autoscaler        since when an autoscaler has no metrics
@@ -31,6 +32,7 @@ pub mod last_applied;
 pub mod observed;
 pub mod owner;
 pub mod partial;
+pub mod replica_set;
 pub mod resource_version;
 pub mod rollout;
 pub mod rollout_tracker;

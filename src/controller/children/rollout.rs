@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 
-use super::partial::Partial;
+use super::{partial::Partial, replica_set::template_hash};
 
 /// How far a Deployment is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,17 +20,31 @@ pub struct Rollout {
     pub ready: i32,
     /// How many pods have the current template; none as long as the Deployment controller has not seen it.
     pub updated: i32,
-    /// The ReplicaSet of the current template, as far as the Deployment names it.
-    pub replica_set: Option<String>,
     /// Whether enough pods are available, as of this generation.
     pub is_available: bool,
+    /// The hash by which the pods of the current template are known, while the rollout is not complete.
+    pub template_hash: Option<String>,
     /// Why the rollout does not progress, once its deadline has passed.
     pub stalled: Option<String>,
     /// Why pods cannot be created: a quota, an admission webhook's refusal, a missing ServiceAccount.
     pub creation_failure: Option<String>,
 }
 
+/// How many pods a Deployment counts: all of them, those of the current template, and those of any that are ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    replicas: i32,
+    updated: i32,
+    ready: i32,
+}
+
 impl Rollout {
+    /// How many pods it counts.
+    pub fn counts(&self) -> Counts {
+        let Self { replicas, updated, ready, .. } = *self;
+        Counts { replicas, updated, ready }
+    }
+
     /// Whether every pod has the current template and is ready, and no other pod is left.
     pub fn is_complete(&self) -> bool {
         self.is_available && self.stalled.is_none() && self.ready == self.desired && self.is_all_updated()
@@ -67,27 +81,25 @@ impl From<&Partial<Deployment>> for Rollout {
         let past_deadline = current("Progressing").filter(|progress| {
             progress.status == "False" && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
         });
-        Self {
+        let name = deployment.metadata.name.as_deref().unwrap_or_default();
+        let progress = current("Progressing").and_then(|progress| progress.message.as_deref());
+        let rollout = Self {
             generation: deployment.metadata.generation.unwrap_or(0),
             is_observed,
             desired: deployment.spec.replicas.unwrap_or(1),
             replicas: status.replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
             updated: status.updated_replicas.filter(|_| is_observed).unwrap_or(0),
-            replica_set: current("Progressing").and_then(|progress| quoted(progress.message.as_deref()?)),
             is_available: current("Available").is_some_and(|available| available.status == "True"),
             stalled: past_deadline.map(|condition| message(condition, "the rollout does not progress")),
             creation_failure: current("ReplicaFailure")
                 .filter(|failure| failure.status == "True")
                 .map(|failure| message(failure, "it is not said why")),
-        }
+            template_hash: progress.and_then(|message| template_hash(name, message)),
+        };
+        // Of thousands of Deployments nearly all are, and then nobody asks for it.
+        if rollout.is_complete() { Self { template_hash: None, ..rollout } } else { rollout }
     }
-}
-
-/// The first name in quotation marks: in the condition `Progressing`, that of the ReplicaSet that the Deployment controller is
-/// about, whatever it says of it. No other field has it, and a ReplicaSet is nothing that the controller may read.
-fn quoted(message: &str) -> Option<String> {
-    message.split('"').nth(1).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -124,21 +136,5 @@ mod tests {
             (0, 2, 2),
             "pods that there are, are counted"
         );
-    }
-
-    #[test]
-    fn the_replica_set_of_the_current_template_is_what_the_deployment_says_is_progressing() {
-        let of = |message: &str| {
-            let progress = json!({"type": "Progressing", "status": "True", "message": message});
-            let object = json!({"metadata": {"generation": 2}, "spec": {}, "status": {"observedGeneration": 2, "conditions": [progress]}});
-            Rollout::from(&serde_json::from_value::<Partial<Deployment>>(object).unwrap()).replica_set
-        };
-        assert_eq!(
-            of("ReplicaSet \"orders-5d8f\" has timed out progressing.").as_deref(),
-            Some("orders-5d8f")
-        );
-        assert_eq!(of("Created new replica set \"orders-5d8f\"").as_deref(), Some("orders-5d8f"));
-        assert_eq!(of("Deployment is paused"), None);
-        assert_eq!(of("\"\""), None);
     }
 }

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::Api;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{
     controller::{
         api_server::RequestError,
+        children::{kind::ChildKind, observed::Observation, owner::Owner},
         claims::{claimed::Verdicts, controllers::IngressController, requested::ingress_class},
         context::Context,
         object_key::ObjectKey,
@@ -19,7 +21,7 @@ use crate::{
             refresh::{RETRY_INTERVAL, requeue_users},
         },
     },
-    crd::{ConditionType, DatabaseTls, Nats, OrdersService, Reason, find_condition, is_true},
+    crd::{API_CONTAINER, ConditionType, DatabaseTls, Nats, OrdersService, Reason, find_condition, is_true},
     routing::EntryPoint,
     runtime::hex,
 };
@@ -45,6 +47,30 @@ pub struct Dereferenced {
     pub verdicts: Verdicts,
     /// Whether this cluster assigns the users of pods, as the operator was told.
     pub user_from_cluster: bool,
+}
+
+/// The image of the Deployment, where nothing else says which one a resource has that names none.
+///
+/// # Errors
+/// When the API server does not answer, or refuses.
+pub async fn deployed_image(
+    context: &Context,
+    service: &OrdersService,
+) -> Result<Option<String>, RequestError> {
+    let owner = Owner::from_metadata(&service.metadata);
+    let is_ours = || {
+        let observed = context.observed.get(ChildKind::Deployment, &owner.key);
+        matches!(observed, Observation::Present(child) if *child.owner == owner && !child.is_deleting)
+    };
+    if !context.upgrades.asks_for_the_deployed(service) || !is_ours() {
+        return Ok(None);
+    }
+    let deployments = Api::<Deployment>::namespaced(context.api.client.clone(), owner.key.namespace());
+    let kind = ChildKind::Deployment.as_str();
+    let deployment = context.api.read(kind, "get", deployments.get_opt(owner.key.name())).await?;
+    let pods = deployment.and_then(|deployment| deployment.spec?.template.spec);
+    let containers = pods.map(|pods| pods.containers).unwrap_or_default();
+    Ok(containers.into_iter().find(|container| container.name == API_CONTAINER).and_then(|of| of.image))
 }
 
 /// A value in a Secret that the spec refers to.

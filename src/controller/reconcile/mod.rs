@@ -31,9 +31,12 @@ use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use self::{
-    apply::{Applied, Failures, apply, held::HeldDeployment},
+    apply::{
+        Applied, Failures, apply,
+        held::{HeldDeployment, Hold},
+    },
     build::build,
-    dereference::{dereference, may_need_another_value},
+    dereference::{deployed_image, dereference, may_need_another_value},
     outcome::{Completed, Outcome, Stopped},
     status::update::update_status,
     validate::{validate, validated::ValidatedOrdersService},
@@ -245,7 +248,8 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
         .await
         .map_err(Stopped::ReadFailed)?;
 
-    let (image, keeps_image) = context.upgrades.image_for(service);
+    let deployed = deployed_image(context, service).await.map_err(Stopped::ReadFailed)?;
+    let (image, keeps_image) = context.upgrades.image_for(service, deployed.as_deref());
     let valid = traces::step("validate").in_scope(|| validate(service, &found, image.as_deref())).map_err(
         |problems| {
             if let Some(first) = problems.first() {
@@ -259,8 +263,7 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
 
     let owner = Owner::from_metadata(&service.metadata);
     let inputs = Fingerprint::of(&(service.metadata.generation, &valid.secrets_checksum));
-    let held = service.status.as_ref().and_then(|status| status.deployment.clone()).filter(|_| keeps_image);
-    let held = HeldDeployment { inputs, held };
+    let held = HeldDeployment { inputs, hold: if keeps_image { hold(service) } else { Hold::No } };
     let applied = apply(context, &owner, adopts(service), &prepared, recorded_digest(service), &held);
     let applied = match applied.instrument(traces::step("apply")).await {
         Ok(applied) => applied,
@@ -332,6 +335,18 @@ fn status_of_another<'a>(
     Some((status, identity))
 }
 
+/// How the Deployment of a resource that waits for another image is left as it is.
+fn hold(service: &OrdersService) -> Hold {
+    let Some(status) = &service.status else { return Hold::No };
+    match &status.deployment {
+        Some(hash) => Hold::While(hash.clone()),
+        None if status.image.is_none() && status.observed_generation == service.metadata.generation => {
+            Hold::AsFound
+        }
+        None => Hold::No,
+    }
+}
+
 /// The digest in the status of what was applied, if that is about the current generation.
 fn recorded_digest(service: &OrdersService) -> Option<&str> {
     let status = service.status.as_ref()?;
@@ -347,7 +362,7 @@ async fn follow_rollout(
     let next = |now| context.states.with(owner, |state| state.rollout.next(rollout, now));
     let step = match next(Instant::now()) {
         Some(RolloutStep::InspectPods) => {
-            let found = pods::inspect(&context.api, owner.key.namespace(), owner.key.name()).await;
+            let found = pods::inspect(&context.api, owner.key.namespace(), owner.key.name(), rollout).await;
             let now = Instant::now();
             context.states.with(owner, |state| {
                 // A failure to list the pods must not fail the reconcile.
@@ -483,6 +498,21 @@ mod tests {
             let operator = operator.map(str::to_owned);
             service.status = Some(OrdersServiceStatus { operator, ..OrdersServiceStatus::default() });
             assert_eq!(status_of_another(&service, "a/b").map(|(_, identity)| identity), expected);
+        }
+    }
+
+    #[test]
+    fn a_deployment_of_a_version_that_noted_no_hash_is_left_as_found_unless_the_spec_has_changed_since() {
+        let mut service = crate::controller::fixture::service(serde_json::json!({}));
+        assert_eq!(hold(&service), Hold::No, "there was no status");
+        for (status, expected) in [
+            (serde_json::json!({"observedGeneration": 1}), Hold::AsFound),
+            (serde_json::json!({"observedGeneration": 0}), Hold::No),
+            (serde_json::json!({"observedGeneration": 1, "image": "i"}), Hold::No),
+            (serde_json::json!({"image": "i", "deployment": "d"}), Hold::While("d".into())),
+        ] {
+            service.status = serde_json::from_value(status.clone()).unwrap();
+            assert_eq!(hold(&service), expected, "{status}");
         }
     }
 

@@ -1,9 +1,8 @@
 //! What keeps the pods from running: a message that names the pod, its image and the reason.
 //!
 //! Pods are listed, a few at a time, only while their Deployment is incomplete, and they are never watched. So if all
-//! is well, none is ever read.
-
-use std::collections::BTreeMap;
+//! is well, none is ever read. Those of former templates are not read either: what becomes of them says nothing about what
+//! was asked for.
 
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Pod, PodStatus},
@@ -15,7 +14,11 @@ use super::build::metadata::selector_labels;
 use crate::{
     controller::{
         api_server::{ApiServer, RequestError},
-        children::inspected::{Inspected, Pods},
+        children::{
+            inspected::{Inspected, Pods},
+            replica_set::HASH_LABEL,
+            rollout::Rollout,
+        },
         problem::Problem,
     },
     crd::{API_CONTAINER, Reason},
@@ -30,34 +33,47 @@ const UNREADY_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// The most bytes of a container's own message that are passed on.
 const MAX_MESSAGE: usize = 600;
 
-/// Lists the pods of an OrdersService, counts them, and finds what keeps them from running.
+/// Lists the pods of the current template of an OrdersService, counts them, and finds what keeps them from running.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses.
-pub async fn inspect(api_server: &ApiServer, namespace: &str, name: &str) -> Result<Inspected, RequestError> {
+pub async fn inspect(
+    api_server: &ApiServer,
+    namespace: &str,
+    name: &str,
+    rollout: &Rollout,
+) -> Result<Inspected, RequestError> {
+    if !rollout.is_observed {
+        // All pods that there are have a former template.
+        return Ok(Inspected::default());
+    }
+    let mut selector = selector(name);
+    if let Some(hash) = &rollout.template_hash {
+        selector.push_str(&format!(",{HASH_LABEL}={hash}"));
+    }
     let pods = Api::<Pod>::namespaced(api_server.client.clone(), namespace);
     // Any version that the API server has in its cache will do: a consistent list takes some 50 ms with a busy etcd, and
     // what this one does not show yet is found the next time.
-    let params = ListParams::default().labels(&selector(name)).limit(MAX_PODS).match_any();
+    let params = ListParams::default().labels(&selector).limit(MAX_PODS).match_any();
     let list = api_server.read("Pod", "list", pods.list(&params)).await?;
-    Ok(Inspected { problem: diagnose(&list.items, Timestamp::now()), replica_sets: count(&list.items) })
+    Ok(Inspected {
+        problem: diagnose(&list.items, Timestamp::now()),
+        pods: rollout.template_hash.is_some().then(|| count(&list.items, rollout)),
+    })
 }
 
-/// The pods by their ReplicaSets, which count neither those that end nor those that have ended.
-fn count(pods: &[Pod]) -> BTreeMap<String, Pods> {
-    let mut counted = BTreeMap::<_, Pods>::new();
+/// Counts pods as a Deployment does: neither those that end nor those that have ended.
+fn count(pods: &[Pod], of: &Rollout) -> Pods {
+    let mut counted = Pods { of: of.counts(), ..Pods::default() };
     for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if matches!(phase, Some("Succeeded" | "Failed")) {
             continue;
         }
-        let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
-        let Some(owner) = owner.filter(|owner| owner.kind == "ReplicaSet") else { continue };
         let conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
         let is_ready = conditions.into_iter().any(|of| of.type_ == "Ready" && of.status == "True");
-        let counts = counted.entry(owner.name.clone()).or_default();
-        counts.all += 1;
-        counts.ready += i32::from(is_ready);
+        counted.all += 1;
+        counted.ready += i32::from(is_ready);
     }
     counted
 }
@@ -248,26 +264,25 @@ mod tests {
     }
 
     #[test]
-    fn pods_are_counted_by_their_replica_set_without_those_that_end_or_have_ended() {
-        let pod = |set: &str, ready: &str, phase: &str, deleted: Option<&str>| -> Pod {
-            let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": "1", "controller": true});
+    fn pods_are_counted_without_those_that_end_or_have_ended() {
+        let pod = |ready: &str, phase: &str, deleted: Option<&str>| -> Pod {
             serde_json::from_value(json!({
-                "metadata": {"name": "p", "ownerReferences": [owner], "deletionTimestamp": deleted},
+                "metadata": {"name": "p", "deletionTimestamp": deleted},
                 "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}
             }))
             .unwrap()
         };
-        let alone: Pod = serde_json::from_value(json!({"metadata": {"name": "alone"}})).unwrap();
-        let counted = count(&[
-            pod("old", "True", "Running", None),
-            pod("old", "True", "Running", Some("2026-01-01T00:00:00Z")),
-            pod("old", "False", "Failed", None),
-            pod("new", "False", "Pending", None),
-            alone,
-        ]);
-        let of = |name: &str| counted[name];
-        assert_eq!((of("old"), of("new")), (Pods { all: 1, ready: 1 }, Pods { all: 1, ready: 0 }));
-        assert_eq!(counted.len(), 2);
+        let of = Rollout { replicas: 5, ..Rollout::default() };
+        let counted = count(
+            &[
+                pod("True", "Running", None),
+                pod("True", "Running", Some("2026-01-01T00:00:00Z")),
+                pod("False", "Failed", None),
+                pod("False", "Pending", None),
+            ],
+            &of,
+        );
+        assert_eq!(counted, Pods { all: 2, ready: 1, of: of.counts() });
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod pods;
 mod secrets;
 mod steady;
 mod upgrade;
+mod upgrade_evidence;
 mod warnings;
 
 const MONGO: &str = "mongodb://127.0.0.1:1/orders";

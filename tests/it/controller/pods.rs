@@ -68,6 +68,52 @@ async fn pods_that_cannot_pull_their_image_or_crash_are_named_in_the_resource() 
 }
 
 #[tokio::test]
+async fn a_former_pod_that_crashes_during_a_rollout_is_not_what_is_said_of_the_new_one() {
+    let namespace = TestNamespace::create("former").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run("controller").await;
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1}))).await.unwrap();
+    let pods = namespace.api::<Pod>();
+    eventually("its pod serves", || async {
+        serve(&namespace).await;
+        let service = namespace.api::<OrdersService>().get("orders").await.unwrap();
+        let conditions = service.status.unwrap_or_default().conditions;
+        conditions.iter().any(|each| each.type_ == "Available" && each.status == "True").then_some(())
+    })
+    .await;
+    let former = pods.list(&ListParams::default()).await.unwrap().items.pop().unwrap().name_any();
+    namespace.apply(&namespace.service("orders", json!({"replicas": 1, "port": 4000}))).await.unwrap();
+    let new = eventually("there is a new pod", || async {
+        let all = pods.list(&ListParams::default()).await.unwrap();
+        all.iter().map(ResourceExt::name_any).find(|name| *name != former)
+    })
+    .await;
+    let waiting = |reason: &str| {
+        json!({
+            "name": "orders-api", "image": "registry.example/orders-operator:1", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "m"}}
+        })
+    };
+    for (name, reason) in [(&former, "CrashLoopBackOff"), (&new, "CreateContainerConfigError")] {
+        let unready =
+            json!([{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        let status = json!({"status": {"conditions": unready, "containerStatuses": [waiting(reason)]}});
+        pods.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
+    }
+    eventually("the resource says what the new pod waits for", || async {
+        let service = namespace.api::<OrdersService>().get("orders").await.unwrap();
+        let conditions = service.status.unwrap_or_default().conditions;
+        let available = conditions.into_iter().find(|each| each.type_ == "Available")?;
+        (available.reason == "MinimumReplicasUnavailable"
+            && available.message.contains(&new)
+            && available.message.contains("CreateContainerConfigError"))
+        .then_some(())
+    })
+    .await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn switching_autoscaling_on_and_off_keeps_the_number_of_pods() {
     let namespace = TestNamespace::create("autoscale").await;
     namespace.secrets(MONGO).await;

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::MONGO;
 use crate::cluster::{Process, TestNamespace, eventually};
 
-const OLD: &str = "registry.example/orders-operator:1";
-const NEW: &str = "registry.example/orders-operator:2";
+pub(super) const OLD: &str = "registry.example/orders-operator:1";
+pub(super) const NEW: &str = "registry.example/orders-operator:2";
 
 /// How many resources there are.
 const FLEET: usize = 50;
@@ -31,26 +31,27 @@ const FLEET: usize = 50;
 const SLOW: usize = 20;
 
 /// What a kubelet does with the pods of a namespace. Those of some resources cannot pull the new image.
-struct Kubelet {
+pub(super) struct Kubelet {
     cannot: Arc<Mutex<Vec<String>>>,
     /// The most resources that have ever had a pod with the new image that did not serve yet.
-    most_at_once: Arc<AtomicUsize>,
+    pub(super) most_at_once: Arc<AtomicUsize>,
     /// Whether the slow ones may serve.
-    is_past_stop: Arc<AtomicBool>,
+    pub(super) may_all_serve: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
 impl Kubelet {
-    fn run(namespace: &TestNamespace, cannot: &[&str]) -> Self {
+    /// From the resource of the number `slow` on, pods with the new image do not serve before they all may.
+    pub(super) fn run(namespace: &TestNamespace, cannot: &[&str], slow: usize) -> Self {
         let cannot = cannot.iter().map(|name| (*name).to_owned()).collect();
         let this = Self {
             cannot: Arc::new(Mutex::new(cannot)),
             most_at_once: Arc::default(),
-            is_past_stop: Arc::default(),
+            may_all_serve: Arc::default(),
             stop: CancellationToken::new(),
         };
         let (pods, cannot) = (namespace.api::<Pod>(), this.cannot.clone());
-        let (stop, most, past) = (this.stop.clone(), this.most_at_once.clone(), this.is_past_stop.clone());
+        let (stop, most, past) = (this.stop.clone(), this.most_at_once.clone(), this.may_all_serve.clone());
         tokio::spawn(async move {
             let mut looks = tokio::time::interval(Duration::from_millis(100));
             while !stop.is_cancelled() {
@@ -68,7 +69,7 @@ impl Kubelet {
                 {
                     let (is_new, resource) = (image(pod) == NEW, &pod.labels()["app.kubernetes.io/instance"]);
                     let is_deleted = pod.metadata.deletion_timestamp.is_some();
-                    if is_new && !is_deleted && *resource >= name(SLOW) && !past.load(Ordering::SeqCst) {
+                    if is_new && !is_deleted && *resource >= name(slow) && !past.load(Ordering::SeqCst) {
                         continue;
                     }
                     let is_stuck = is_new && cannot.lock().unwrap().contains(resource);
@@ -121,30 +122,44 @@ async fn tend(pods: &Api<Pod>, pod: &Pod, is_stuck: bool) {
     }
 }
 
-fn name(number: usize) -> String {
+pub(super) fn name(number: usize) -> String {
     format!("orders-{number:02}")
 }
 
 /// The image of each resource, as its status has it.
-async fn images(namespace: &TestNamespace) -> BTreeMap<String, String> {
+pub(super) async fn images(namespace: &TestNamespace) -> BTreeMap<String, String> {
     let services = namespace.api::<OrdersService>().list(&ListParams::default()).await.unwrap();
     let image = |service: OrdersService| Some((service.name_any(), service.status?.image?));
     services.into_iter().filter_map(image).collect()
 }
 
 /// The generation of each Deployment.
-async fn generations(namespace: &TestNamespace) -> BTreeMap<String, i64> {
+pub(super) async fn generations(namespace: &TestNamespace) -> BTreeMap<String, i64> {
     let deployments = namespace.api::<Deployment>().list(&ListParams::default()).await.unwrap();
     deployments.iter().map(|each| (each.name_any(), each.metadata.generation.unwrap())).collect()
 }
 
-async fn controller(namespace: &TestNamespace, image: &str) -> Process {
+pub(super) async fn controller(namespace: &TestNamespace, image: &str) -> Process {
     let flags = ["--default-image", image, "--rollout-max-concurrent", "3", "--rollout-pause", "0"];
     namespace.run_with("controller", &flags).await
 }
 
+/// Makes so many resources that name no image and have no Ingress, and waits until they are ready.
+pub(super) async fn fleet(namespace: &TestNamespace, size: usize) {
+    for number in 0..size {
+        let mut service = namespace.service(&name(number), json!({"replicas": 1}));
+        let spec = service["spec"].as_object_mut().unwrap();
+        spec.remove("image");
+        spec.remove("ingress");
+        namespace.apply(&service).await.unwrap();
+    }
+    for number in 0..size {
+        namespace.ready(&name(number)).await;
+    }
+}
+
 /// The number of resources in this state.
-async fn count(controller: &Process, state: &str) -> usize {
+pub(super) async fn count(controller: &Process, state: &str) -> usize {
     let name = format!("orders_operator_controller_image_upgrades{{state=\"{state}\"}}");
     controller.metric(&name).await as usize
 }
@@ -154,18 +169,9 @@ async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_th
     let namespace = TestNamespace::create("upgrade").await;
     namespace.secrets(MONGO).await;
     let cannot = [name(10), name(40), name(45)];
-    let kubelet = Kubelet::run(&namespace, &[&cannot[0], &cannot[1], &cannot[2]]);
+    let kubelet = Kubelet::run(&namespace, &[&cannot[0], &cannot[1], &cannot[2]], SLOW);
     let before = controller(&namespace, OLD).await;
-    for number in 0..FLEET {
-        let mut service = namespace.service(&name(number), json!({"replicas": 1}));
-        let spec = service["spec"].as_object_mut().unwrap();
-        spec.remove("image");
-        spec.remove("ingress");
-        namespace.apply(&service).await.unwrap();
-    }
-    for number in 0..FLEET {
-        namespace.ready(&name(number)).await;
-    }
+    fleet(&namespace, FLEET).await;
     assert!(images(&namespace).await.values().all(|image| image == OLD));
     let untouched = generations(&namespace).await;
     before.kill();
@@ -175,7 +181,7 @@ async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_th
         (after.metric("orders_operator_controller_image_upgrade_stopped").await == 1.0).then_some(())
     };
     eventually("it stops", stopped).await;
-    kubelet.is_past_stop.store(true, Ordering::SeqCst);
+    kubelet.may_all_serve.store(true, Ordering::SeqCst);
     eventually("nothing is on its way any more", || async {
         (count(&after, "moving").await == 0 && count(&after, "failed").await == 1).then_some(())
     })
@@ -225,6 +231,16 @@ async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_th
     })
     .await;
     assert_eq!(moved(&images(&namespace).await), moved(&at_the_stop) + 1);
+    let reconciled = "orders_operator_controller_reconciles_total{result=\"ok\"}";
+    eventually("each was reconciled", || async {
+        (after.metric(reconciled).await >= FLEET as f64).then_some(())
+    })
+    .await;
+    for kind in ["Service", "NetworkPolicy", "Deployment"] {
+        let patched =
+            format!("orders_operator_controller_api_requests_total{{kind=\"{kind}\",verb=\"patch\"}}");
+        assert_eq!(after.metric(&patched).await, 0.0, "{kind}: it was in place, of those that wait too");
+    }
 
     // One goes its own way, the others are mended.
     let own = Patch::Merge(json!({"spec": {"image": OLD}}));

@@ -21,7 +21,7 @@ use crate::{
             fingerprint::Fingerprint,
             kind::{Child, ChildId, ChildKind},
             last_applied::{LastApplied, SyncState},
-            observed::Observation,
+            observed::{Observation, ObservedChild},
             owner::{Owner, controller_of},
             partial::Partial,
             rollout::Rollout,
@@ -43,6 +43,8 @@ pub(super) struct ChildOutcome {
     pub(super) route_problems: Vec<Problem>,
     /// Since when it has had no metrics, for the HorizontalPodAutoscaler.
     pub(super) unmeasured_since: Option<Timestamp>,
+    /// Its hash, for a Deployment that was left as it is.
+    pub(super) held: Option<String>,
 }
 
 /// Writes the children of one OrdersService.
@@ -80,6 +82,14 @@ impl ChildWriter<'_> {
     /// Whether the watches show this child, and it is ours.
     pub(super) fn has(&self, id: ChildId) -> bool {
         matches!(self.observed(id), Observation::Present(child) if *child.owner == *self.owner && !child.is_deleting)
+    }
+
+    /// The Deployment that is left as it is, and its hash; none if it is to be made as it would be made now.
+    pub(super) fn held_deployment(&self) -> Option<(ObservedChild, String)> {
+        let id = ChildId::of::<Deployment>(0);
+        let Observation::Present(child) = self.observed(id) else { return None };
+        let hash = self.held.held(child.owned_fields).filter(|_| self.has(id))?;
+        Some((child, hash))
     }
 
     /// Applies the children of one kind that are not in sync, and deletes those that are not desired.
@@ -160,17 +170,15 @@ impl ChildWriter<'_> {
         replicas: Replicas,
     ) -> Result<ChildOutcome, Problem> {
         let (id, fingerprint) = (ChildId::of::<Deployment>(0), Fingerprint::of(deployment));
-        let observed = self.observed(id);
-        if let Observation::Present(child) = &observed
-            && self.has(id)
-            && self.held.holds(child.owned_fields)
-        {
+        if let Some((child, hash)) = self.held_deployment() {
             self.context.states.with(self.owner, |state| state.last_applied.remove(id));
             return Ok(ChildOutcome {
                 rollout: child.rollout.as_deref().cloned(),
+                held: Some(hash),
                 ..ChildOutcome::default()
             });
         }
+        let observed = self.observed(id);
         if let Some(outcome) = self.outcome_if_in_sync(id, fingerprint, &observed) {
             return Ok(outcome);
         }
@@ -199,12 +207,14 @@ impl ChildWriter<'_> {
                     rollout: last.rollout().filter(|_| id.kind == ChildKind::Deployment).cloned(),
                     route_problems: last.route_problems(id).to_vec(),
                     unmeasured_since: child.unmeasured_since,
+                    held: None,
                 }),
                 // A status update, most likely.
                 (SyncState::OthersChanged, Observation::Present(child)) => Some(ChildOutcome {
                     rollout: child.rollout.as_deref().cloned(),
                     route_problems: child.route_problems.clone(),
                     unmeasured_since: child.unmeasured_since,
+                    held: None,
                 }),
                 _ => None,
             };
@@ -225,6 +235,7 @@ impl ChildWriter<'_> {
             rollout: K::rollout(response),
             route_problems: K::route_problems(response),
             unmeasured_since: K::unmeasured_since(response),
+            held: None,
         }
     }
 
@@ -515,6 +526,7 @@ mod tests {
             fixture::{child, owner},
             known_services::KnownServices,
             metrics::Metrics,
+            reconcile::apply::held::Hold,
             resource_state::ResourceStates,
             secrets::references::Secrets,
             services::OrdersServices,
@@ -629,7 +641,7 @@ mod tests {
         let inputs = |generation: i64| Fingerprint::of(&generation);
         let fields = |field: &str| child::<Deployment>("9", field, "2026-01-01T00:00:00Z");
         let hash = |field: &str, generation| {
-            let of = HeldDeployment { inputs: inputs(generation), held: None };
+            let of = HeldDeployment { inputs: inputs(generation), hold: Hold::No };
             of.hash(fields(field).owned_fields).unwrap()
         };
         for (held, is_left) in [
@@ -648,7 +660,7 @@ mod tests {
             .unwrap()]);
             let observed = ObservedChild::of(&live).unwrap();
             context.observed.put(ChildKind::Deployment, &owner.key, observed);
-            let held = HeldDeployment { inputs: inputs(1), held: Some(held) };
+            let held = HeldDeployment { inputs: inputs(1), hold: Hold::While(held) };
             let writer = ChildWriter {
                 context: &context,
                 owner: &owner,

@@ -7,8 +7,20 @@ use crate::controller::children::fingerprint::Fingerprint;
 pub struct HeldDeployment {
     /// The fingerprint of what the Deployment is made from, apart from what the operator itself is.
     pub inputs: Option<Fingerprint>,
-    /// The hash of it that the status has, if it is left so while it has that hash.
-    pub held: Option<String>,
+    /// Whether it is left so.
+    pub hold: Hold,
+}
+
+/// Whether a Deployment is left as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// It is made as it would be made now.
+    #[default]
+    No,
+    /// It is left as long as it, and what it is made from, have this hash.
+    While(String),
+    /// It is left as it is found: a version that noted no hash has made it from this very spec.
+    AsFound,
 }
 
 impl HeldDeployment {
@@ -17,8 +29,33 @@ impl HeldDeployment {
         Some(format!("{}{}", owned_fields?, self.inputs?))
     }
 
-    /// Whether the Deployment with these fields is to be left as it is.
-    pub fn holds(&self, owned_fields: Option<Fingerprint>) -> bool {
-        self.held.is_some() && self.hash(owned_fields) == self.held
+    /// The hash of the Deployment with these fields, if it is to be left as it is.
+    pub fn held(&self, owned_fields: Option<Fingerprint>) -> Option<String> {
+        let now = self.hash(owned_fields)?;
+        match &self.hold {
+            Hold::No => None,
+            Hold::While(hash) => (*hash == now).then_some(now),
+            Hold::AsFound => Some(now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deployment_is_left_while_neither_it_nor_what_it_is_made_from_has_changed() {
+        let [fields, others] = ["a", "b"].map(|fields| Fingerprint::of(&fields));
+        let held = |hold: Hold| HeldDeployment { inputs: Fingerprint::of(&1), hold };
+        let hash = held(Hold::No).hash(fields).unwrap();
+        assert_eq!(held(Hold::No).held(fields), None);
+        let known = held(Hold::While(hash.clone()));
+        assert_eq!((known.held(fields), known.held(others)), (Some(hash.clone()), None));
+        let of_another_spec = HeldDeployment { inputs: Fingerprint::of(&2), ..known };
+        assert_eq!(of_another_spec.held(fields), None);
+        // From now on that hash is known.
+        assert_eq!(held(Hold::AsFound).held(fields), Some(hash));
+        assert_eq!(held(Hold::AsFound).held(None), None, "it is not ours");
     }
 }

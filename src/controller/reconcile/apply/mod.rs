@@ -141,8 +141,8 @@ impl RoutesAfter {
 /// the others from being applied.
 ///
 /// `recorded` is the digest in the status, if it is about this very generation: if it matches what is observed, a
-/// controller that has just started sends nothing. A Deployment that is `held` is left as it is. With `adopts`, children that have lost their owner are taken
-/// over. Second Services of former names are deleted.
+/// controller that has just started sends nothing. A Deployment that is `held` is left as it is. With `adopts`, children
+/// that have lost their owner are taken over. Second Services of former names are deleted.
 ///
 /// # Errors
 /// Every child that could not be applied or deleted.
@@ -171,13 +171,14 @@ pub async fn apply(
     outcomes.sort_by_key(|(kind, _)| *kind != ChildKind::Deployment);
     let routes = RoutesAfter::of(prepared, &outcomes);
     let (mut rollout, mut route_problems, mut problems) = (None, Vec::new(), Vec::new());
-    let mut unmeasured_since = None;
+    let (mut unmeasured_since, mut deployment) = (None, None);
     for (_, outcome) in outcomes {
         match outcome {
             Ok(outcome) => {
                 rollout = rollout.or(outcome.rollout);
                 route_problems.extend(outcome.route_problems);
                 unmeasured_since = unmeasured_since.or(outcome.unmeasured_since);
+                deployment = deployment.or(outcome.held);
             }
             Err(problem) => problems.push(problem),
         }
@@ -187,7 +188,7 @@ pub async fn apply(
             let digest = context.states.with(owner, |state| state.last_applied.digest()).flatten();
             let id = ChildId::of::<Deployment>(0);
             let owned = context.states.with(owner, |state| state.last_applied.owned_fields(id)).flatten();
-            let deployment = held.hash(owned).or_else(|| held.held.clone());
+            let deployment = deployment.or_else(|| held.hash(owned));
             Ok(Applied { rollout, route_problems, unmeasured_since, keeps_ingress, digest, deployment })
         }
         _ => Err(Failures { problems, route_problems, routes }),
@@ -213,7 +214,9 @@ struct Desired<'a> {
 
 impl<'a> PreparedVisitor<'a> for Desired<'_> {
     fn visit<K: Child>(&mut self, children: &'a [K]) {
-        if !self.writer.is_served(K::KIND) {
+        // One that is left as it is was not applied either.
+        let is_held = K::KIND == ChildKind::Deployment && self.writer.held_deployment().is_some();
+        if is_held || !self.writer.is_served(K::KIND) {
             return;
         }
         self.children.extend(children.iter().enumerate().map(|(index, child)| {

@@ -77,11 +77,11 @@ pub fn compute(
         // Only set while every child is in sync.
         applied: None,
         image: old.image.clone(),
-        previous_image: old.previous_image.clone(),
         deployment: old.deployment.clone(),
         operator: Some(operator.to_owned()),
-        // Owned by the sweeper.
+        // Owned by the sweeper, and by who moves resources to another image.
         expiry: None,
+        upgrade: None,
         url: old.url.clone(),
         routes: old.routes.clone(),
         conditions: Vec::new(),
@@ -159,11 +159,6 @@ pub fn compute(
             let rollout = applied.rollout();
             status.applied = applied.digest().map(str::to_owned);
             status.deployment = applied.deployment().map(str::to_owned);
-            status.previous_image = match &old.image {
-                _ if service.spec.image.is_some() => None,
-                Some(before) if *before != valid.image => Some(before.clone()),
-                _ => old.previous_image.clone(),
-            };
             status.image = Some(valid.image.clone());
             count(&mut status, rollout);
             if !applied.keeps_ingress() {
@@ -196,9 +191,7 @@ pub fn compute(
     let (is_ready, reason, message) =
         readiness(&conditions, &old.conditions, generation, author.awaits_sweeper);
     let ready = NewCondition { kind: ConditionType::Ready, status: is_ready, reason, message, generation };
-    if is_ready {
-        status.previous_image = None;
-    } else {
+    if !is_ready {
         let rollout = match outcome {
             Ok(completed) => Some(completed.applied.rollout()),
             Err(_) => observed,
@@ -432,8 +425,7 @@ mod tests {
 
     #[test]
     fn the_pods_of_the_current_spec_are_told_from_those_of_a_former_one() {
-        let told = |replicas, updated, ready, replica_sets: &[(&str, i32, i32)]| {
-            let replica_set = Some("new".to_owned());
+        let told = |replicas, updated, ready, of_current: Option<(i32, i32)>| {
             let (desired, is_observed, is_available) = (1, true, true);
             let rollout = Rollout {
                 desired,
@@ -442,32 +434,29 @@ mod tests {
                 ready,
                 is_observed,
                 is_available,
-                replica_set,
                 ..Rollout::default()
             };
-            let of =
-                |(name, all, ready): &(&str, i32, i32)| ((*name).into(), Pods { all: *all, ready: *ready });
-            let replica_sets = replica_sets.iter().map(of).collect();
-            availability(&rollout, &Inspected { problem: None, replica_sets }).2
+            let pods = of_current.map(|(all, ready)| Pods { all, ready, of: rollout.counts() });
+            availability(&rollout, &Inspected { problem: None, pods }).2
         };
-        assert_eq!(told(1, 0, 1, &[]), "0 of 1 pods have the current spec; 1 pod of a former spec is ready");
+        assert_eq!(told(1, 0, 1, None), "0 of 1 pods have the current spec; 1 pod of a former spec is ready");
         assert_eq!(
-            told(2, 1, 1, &[("new", 1, 0), ("old", 1, 1)]),
+            told(2, 1, 1, Some((1, 0))),
             "1 of 1 pods have the current spec, 0 of them ready; 1 pod of a former spec is ready"
         );
         assert_eq!(
-            told(2, 1, 1, &[("new", 1, 1), ("old", 1, 0)]),
+            told(2, 1, 1, Some((1, 1))),
             "1 of 1 pods have the current spec, 1 of them ready; no pod of a former spec is ready"
         );
         assert_eq!(
-            told(4, 1, 3, &[("new", 1, 0), ("old", 3, 3)]),
+            told(4, 1, 3, Some((1, 0))),
             "1 of 1 pods have the current spec, 0 of them ready; 3 pods of a former spec are ready"
         );
         assert_eq!(
-            told(2, 1, 1, &[]),
+            told(2, 1, 1, None),
             "1 of 1 pods have the current spec; of all 2 pods, those of a former spec too, 1 is ready"
         );
-        assert_eq!(told(2, 2, 1, &[]), "1 of 1 pods are ready");
+        assert_eq!(told(2, 2, 1, None), "1 of 1 pods are ready");
         let unseen = Rollout { desired: 1, replicas: 1, updated: 1, ready: 1, ..Rollout::default() };
         assert_eq!(
             availability(&unseen, &Inspected::default()).2,

@@ -46,7 +46,7 @@ pub async fn update_status(
 
 /// Whether the object's status equals `ours`, apart from what other managers own.
 pub(super) fn is_current(current: &OrdersServiceStatus, ours: &OrdersServiceStatus) -> bool {
-    let mut current = OrdersServiceStatus { expiry: None, ..current.clone() };
+    let mut current = OrdersServiceStatus { expiry: None, upgrade: None, ..current.clone() };
     current
         .conditions
         .retain(|condition| ConditionType::CONTROLLER.iter().any(|kind| kind.as_str() == condition.type_));
