@@ -21,6 +21,10 @@ pub struct ControllerArgs {
     #[arg(long, env = "USER_FROM_CLUSTER", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     pub user_from_cluster: bool,
 
+    /// Whether Traefik's provider kubernetesCRD has its option safeNaming, by which it names Middlewares otherwise
+    #[arg(long, env = "TRAEFIK_SAFE_NAMING", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    pub traefik_safe_naming: bool,
+
     /// Namespace to watch; repeat it, or separate several by commas. Default: all
     #[arg(long, env = "WATCH_NAMESPACE", value_name = "NAMESPACE", value_delimiter = ',')]
     pub namespace: Vec<String>,

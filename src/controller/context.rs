@@ -39,6 +39,8 @@ pub struct Context {
     pub secrets: Secrets,
     /// Whether the API server serves HTTPRoutes.
     pub gateway_api: Served,
+    /// Whether it serves Middlewares of Traefik.
+    pub middlewares: Served,
     /// The initial lists of every watch, each of which is complete or was refused.
     pub initial_lists: CacheSync,
     /// Requeues OrdersServices.
@@ -59,4 +61,6 @@ pub struct Context {
     pub upgrades: Upgrades,
     /// Whether this cluster assigns the users of pods.
     pub user_from_cluster: bool,
+    /// Whether Traefik has its option `safeNaming`.
+    pub traefik_safe_naming: bool,
 }

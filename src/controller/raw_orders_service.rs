@@ -25,6 +25,7 @@ pub struct RawOrdersService {
     /// Spec and status, as one JSON object.
     json: Box<str>,
     has_gateway: bool,
+    strips_prefixes: bool,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +98,11 @@ impl RawOrdersService {
     pub fn has_gateway(&self) -> bool {
         self.has_gateway
     }
+
+    /// Whether a route of its Ingress or of its Gateways is to take its prefix off.
+    pub fn strips_prefixes(&self) -> bool {
+        self.strips_prefixes
+    }
 }
 
 impl<'de> Deserialize<'de> for RawOrdersService {
@@ -104,8 +110,10 @@ impl<'de> Deserialize<'de> for RawOrdersService {
         let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
         let [spec, status] = [&spec, &status].map(|raw| raw.as_deref().map_or("null", RawValue::get));
         let has_gateway = serde_json::from_str(spec).is_ok_and(|spec: GatewayField| spec.gateway.is_some());
+        // As the API server writes it; what is found in another field costs a look more.
+        let strips_prefixes = spec.contains(r#""stripPrefix":true"#);
         let json = format!(r#"{{"spec":{spec},"status":{status}}}"#).into_boxed_str();
-        Ok(Self { metadata: metadata.into(), json, has_gateway })
+        Ok(Self { metadata: metadata.into(), json, has_gateway, strips_prefixes })
     }
 }
 

@@ -34,7 +34,7 @@ use super::{
     services::OrdersServices,
     trigger::Trigger,
     upgrades::{Limits, Upgrades, mover::Mover},
-    watches::{Watches, gateway_api},
+    watches::{Watches, optional_api::OptionalApi},
 };
 use crate::runtime::{
     Process, RunError,
@@ -118,7 +118,8 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         REQUESTS_PER_RECONCILE * concurrency,
     ));
     let (observed, states) = (ObservedChildren::default(), ResourceStates::default());
-    let (claims, gateway_api) = (ClaimRegistry::new(args.host_policy.into()), Served::default());
+    let claims = ClaimRegistry::new(args.host_policy.into());
+    let (gateway_api, middlewares) = (Served::default(), Served::default());
     if let Some(file) = &hosts_file {
         claims.set_allowed(file.allowed().clone());
     }
@@ -132,6 +133,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         claims: &claims,
         known_services: &known_services,
         gateway_api: &gateway_api,
+        middlewares: &middlewares,
         ingress_classes: args.ingress_classes,
         trigger: &trigger,
         metrics: &metrics,
@@ -147,6 +149,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         known_services,
         secrets: Secrets::new(max_age),
         gateway_api,
+        middlewares,
         initial_lists: watches.initial_lists,
         trigger,
         events: Events::new(client, "orders-operator"),
@@ -157,6 +160,7 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         awaits_sweeper: args.await_sweeper,
         upgrades: Upgrades::new(args.default_image.clone(), limits(&args)),
         user_from_cluster: args.user_from_cluster,
+        traefik_safe_naming: args.traefik_safe_naming,
     });
     tracing::info!(namespaces = watch::described(&args.namespace), "controller started");
 
@@ -209,6 +213,9 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         tokio::time::sleep(DRAIN_TIMEOUT).await;
         tracing::warn!("some reconciles are still running; what they write from now on is not sent");
     };
+    let probe = async |of: OptionalApi<'_>| {
+        of.probe(&api, &context.claims, &context.services, &context.trigger).await;
+    };
     let result = tokio::select! {
         () = controllers => if shutdown.is_cancelled() { Ok(()) } else { Err(RunError::Ended) },
         () = drain_timeout => Ok(()),
@@ -218,9 +225,8 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
             Ok(Ok(())) | Err(_) => RunError::Ended,
         }),
         () = watches.run => Err(RunError::Ended),
-        () = gateway_api::probe(&api, &context.gateway_api, &context.claims, &context.services, &context.trigger) => {
-            Err(RunError::Ended)
-        }
+        () = probe(OptionalApi::gateway(&context.gateway_api)) => Err(RunError::Ended),
+        () = probe(OptionalApi::traefik(&context.middlewares)) => Err(RunError::Ended),
         () = refresh.run() => Err(RunError::Ended),
         () = mover.run() => Err(RunError::Ended),
         () = follow_hosts => Err(RunError::Ended),

@@ -108,6 +108,8 @@ reasons! {
     HostNotAllowed,
     /// The API server does not know the Gateway API.
     GatewayApiMissing,
+    /// The API server does not know the Middlewares of Traefik.
+    TraefikApiMissing,
     /// A Gateway has not yet reported whether it accepts the routes.
     GatewayPending,
     /// A Gateway does not accept the routes.
@@ -208,7 +210,7 @@ impl Reason {
     /// Whether the spec refers to something that does not exist yet. The spec is valid then, and it is worth trying again
     /// soon, since no watch shows when it is created.
     pub fn is_missing_reference(self) -> bool {
-        matches!(self, Self::SecretNotFound | Self::SecretKeyMissing)
+        matches!(self, Self::SecretNotFound | Self::SecretKeyMissing | Self::TraefikApiMissing)
     }
 }
 

@@ -35,8 +35,10 @@ pub struct RouteSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exact: bool,
 
-    /// Whether the Service gets requests without the path: of /api/payments/5 it gets /5. Only at Gateways, since an
-    /// Ingress has no such thing that every ingress controller understands. Default: false.
+    /// Whether the Service gets requests without the path: of /api/payments/5 it gets /5. At Gateways, and with an
+    /// Ingress of Traefik, whose CRDs must be there; other ingress controllers are refused, since an Ingress has no such
+    /// thing that all of them understand. As long as Traefik does not know the Middleware, as with its provider
+    /// kubernetesCRD off, which nothing in the cluster shows, the Service gets the whole path. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strip_prefix: bool,
 

@@ -81,7 +81,12 @@ pub(super) fn merged(
                             Whom::Users,
                             format!(
                                 "annotation {name} is kept, and may change paths or have rules of its own: see that it fits plain prefixes, \
-                                 and the path of the orders API"
+                                 and the path of the orders API{}",
+                                if rest == "router.middlewares" {
+                                    "; in place of a Middleware that takes the prefix of one route off, write stripPrefix: true in that route"
+                                } else {
+                                    ""
+                                }
                             ),
                         );
                     }

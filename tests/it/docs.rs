@@ -332,7 +332,7 @@ fn every_kind_of_child_is_on_its_page_in_the_tests_in_the_benchmark_and_in_the_c
     assert_eq!(rows.map(|cell| cell.trim().to_owned()).collect::<BTreeSet<_>>(), kinds);
 
     // The cluster of the tests has no Gateway API, but for the module that is about it.
-    let tested = crate::controller::CHILDREN.iter().map(|(kind, _)| *kind).chain(["HTTPRoute"]);
+    let tested = crate::controller::CHILDREN.iter().map(|(kind, _)| *kind).chain(["HTTPRoute", "Middleware"]);
     assert_eq!(tested.map(str::to_owned).collect::<BTreeSet<_>>(), kinds);
 
     let plurals: BTreeSet<_> = kinds.iter().map(|kind| plural(kind)).collect();
@@ -342,7 +342,7 @@ fn every_kind_of_child_is_on_its_page_in_the_tests_in_the_benchmark_and_in_the_c
     let list = list.replace("DEPLOYMENTS", "/deployments\"");
     let paths = list.lines().filter_map(|line| line.rsplit('/').next()?.split('"').next());
     // The benchmark's resources have no autoscaler and no Gateway.
-    let measured = paths.chain(["horizontalpodautoscalers", "httproutes"]);
+    let measured = paths.chain(["horizontalpodautoscalers", "httproutes", "middlewares"]);
     assert_eq!(measured.map(str::to_owned).collect::<BTreeSet<_>>(), plurals);
 
     let rights = read("charts/orders-operator/templates/rbac.yaml");

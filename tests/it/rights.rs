@@ -335,9 +335,15 @@ async fn the_controller_needs_every_right_that_the_chart_gives_it() {
             namespace.ready("orders").await;
         }
     }
-    // Where there is a Gateway API, its test shows that the rights over HTTPRoutes are used.
+    // Where there is a Gateway API, or Traefik, their tests show that the rights over HTTPRoutes and Middlewares are used.
     let account = format!("{}-orders-operator", namespace.name);
-    used_all(&namespace, &account, &used, &["httproutes.gateway.networking.k8s.io"]).await;
+    used_all(
+        &namespace,
+        &account,
+        &used,
+        &["httproutes.gateway.networking.k8s.io", "middlewares.traefik.io"],
+    )
+    .await;
     namespace.remove().await;
 }
 

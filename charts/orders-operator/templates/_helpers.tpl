@@ -120,6 +120,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 - {name: USER_FROM_CLUSTER, value: {{ .Values.userFromCluster | quote }}}
 - {name: HOST_POLICY, value: {{ .Values.controller.hostPolicy | quote }}}
+- {name: TRAEFIK_SAFE_NAMING, value: {{ .Values.controller.traefikSafeNaming | quote }}}
 - {name: INGRESS_CLASSES, value: {{ .Values.ingressClasses.enabled | quote }}}
 {{- if .Values.controller.hosts }}
 - {name: HOSTS_FILE, value: /etc/orders-operator/hosts/hosts.yaml}

@@ -18,6 +18,8 @@ use super::{
     autoscaler,
     httproute::{HTTPRoute, HTTPRouteSpec, HTTPRouteStatus, MAX_ROUTES},
     httproute_status,
+    middleware::Middleware,
+    numbered::Purpose,
     partial::{Omitted, Partial, Projection, Scale, Scaling},
     rollout::Rollout,
 };
@@ -32,6 +34,16 @@ pub trait Child:
 
     /// The most objects of this kind that one OrdersService can have.
     const MAX: usize = 1;
+
+    /// The number of this object among those of its kind: its place in their list, unless its name says another.
+    fn number(&self, place: usize) -> usize {
+        match Self::KIND {
+            ChildKind::Ingress | ChildKind::Middleware => {
+                Purpose::of_name(self.meta().name.as_deref().unwrap_or_default()).number()
+            }
+            _ => place,
+        }
+    }
 
     /// How far its rollout is; none for what is not rolled out.
     fn rollout(_: &Partial<Self>) -> Option<Rollout> {
@@ -123,6 +135,7 @@ kinds!(
             httproute_status::problems(route)
         }
     };
+    Middleware: Omitted, Omitted, {};
 );
 
 /// Which child of an OrdersService.
@@ -130,7 +143,7 @@ kinds!(
 pub struct ChildId {
     /// Its kind.
     pub kind: ChildKind,
-    /// Its number among those of its kind, from 0.
+    /// Its number among those of its kind: from 0, or what [`Purpose`] makes of what it is for.
     pub index: usize,
 }
 
@@ -143,6 +156,9 @@ impl ChildId {
     /// The name of this child of the OrdersService named `owner`. No OrdersService has a dot in its name, so the name of
     /// a further child is never that of another's first.
     pub fn name(self, owner: &str) -> String {
+        if matches!(self.kind, ChildKind::Ingress | ChildKind::Middleware) {
+            return Purpose::of_number(self.index).name(owner);
+        }
         if self.index == 0 { owner.to_owned() } else { format!("{owner}.{}", self.index + 1) }
     }
 }

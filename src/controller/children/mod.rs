@@ -16,6 +16,8 @@
 //! autoscaler        since when an autoscaler has no metrics
 //! httproute         the HTTPRoute of the Gateway API, as far as it is written and read
 //! httproute_status  what Gateways report about one
+//! middleware        the Middleware of Traefik, as far as it is written
+//! numbered          which Ingress or Middleware is for what
 //! served            whether the API server serves a kind that not every cluster has
 //! ```
 //!
@@ -29,6 +31,8 @@ pub mod httproute_status;
 pub mod inspected;
 pub mod kind;
 pub mod last_applied;
+pub mod middleware;
+pub mod numbered;
 pub mod observed;
 pub mod owner;
 pub mod partial;

@@ -120,16 +120,17 @@ impl ObservedChildren {
         if is_synced { Observation::Absent } else { Observation::NotSynced }
     }
 
-    /// The Services of `owner` with another name than its own, which this operator has applied: second ones, of this spec or
-    /// of former ones.
-    pub fn second_services(&self, owner: &Owner) -> Vec<String> {
-        let is_one = |(kind, child): &(ChildKind, ObservedChild)| {
-            *kind == ChildKind::Service && *child.owner == *owner && child.owned_fields.is_some()
-        };
+    /// The children of `owner` with another name than its own, which this operator has applied, of this spec or of former
+    /// ones.
+    pub fn further(&self, owner: &Owner) -> Vec<(ChildKind, String)> {
+        let is_one = |child: &ObservedChild| *child.owner == *owner && child.owned_fields.is_some();
         let state = self.lock();
         let others = state.children.iter().filter(|(key, _)| **key != owner.key);
-        let second = others.filter(|(_, of_name)| of_name.iter().any(is_one));
-        second.map(|(key, _)| key.name().to_owned()).collect()
+        let further = others.flat_map(|(key, of_name)| {
+            let ours = of_name.iter().filter(|(_, child)| is_one(child));
+            ours.map(|(kind, _)| (*kind, key.name().to_owned()))
+        });
+        further.collect()
     }
 
     /// Records a child; gives what was known of it before.

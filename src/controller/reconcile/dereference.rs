@@ -31,7 +31,7 @@ use crate::{
 pub struct Dereferenced {
     /// Changes when a referenced value does, so that the pods are rolled; none when nothing was read.
     pub secrets_checksum: Option<String>,
-    /// Secrets and keys that do not exist.
+    /// Secrets and keys that do not exist, and the API that routes need.
     pub missing: Vec<Problem>,
     /// The IngressClass that the spec names, if it does not exist.
     pub missing_class: Option<String>,
@@ -47,6 +47,8 @@ pub struct Dereferenced {
     pub verdicts: Verdicts,
     /// Whether this cluster assigns the users of pods, as the operator was told.
     pub user_from_cluster: bool,
+    /// Whether Traefik has its option `safeNaming`, as the operator was told.
+    pub traefik_safe_naming: bool,
 }
 
 /// The image of the Deployment, where nothing else says which one a resource has that names none.
@@ -138,7 +140,11 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
             secret_changed(SecretUse::Value, name);
         }
     }
-    let mut found = Dereferenced { user_from_cluster: context.user_from_cluster, ..Dereferenced::default() };
+    let mut found = Dereferenced {
+        user_from_cluster: context.user_from_cluster,
+        traefik_safe_naming: context.traefik_safe_naming,
+        ..Dereferenced::default()
+    };
     let mut checksum = Sha256::new();
     for (copy, (value, name, key)) in copies.into_iter().zip(values) {
         match look_up(copy?.value.as_ref(), namespace, value, name, key) {
@@ -158,6 +164,11 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
         found.missing_class = class.filter(|class| context.claims.has_class(class) == Some(false));
         if let EntryPoint::Class(class) = ingress_class(ingress) {
             found.controller = context.claims.controller_of(class.as_deref());
+        }
+        let strips = ingress.routes.iter().any(|route| route.strip_prefix);
+        if strips && found.controller == Some(IngressController::Traefik) && !context.middlewares.is_served()
+        {
+            found.missing.push(no_middlewares());
         }
         // A class in the annotation need not exist as an object.
         found.no_default_class = ingress_class(ingress) == EntryPoint::Class(None)
@@ -183,6 +194,17 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     }
     found.verdicts = context.claims.judge(service);
     Ok(found)
+}
+
+/// There is nothing by which Traefik could take prefixes off.
+fn no_middlewares() -> Problem {
+    Problem::new(
+        Reason::TraefikApiMissing,
+        "spec.ingress has routes with stripPrefix: true, which Traefik takes off by a Middleware, and this cluster has none \
+         (Middleware of traefik.io/v1alpha1): install the CRDs of Traefik, switch its provider kubernetesCRD on, and give Traefik \
+         the rights for it, all of which its Helm chart does (this operator need not be restarted); or have the Services serve \
+         their paths under the prefix, and remove stripPrefix. Nothing is created, changed or deleted until then",
+    )
 }
 
 /// The values that the pods get: for what, the name of the Secret, and the key.

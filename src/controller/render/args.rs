@@ -40,6 +40,10 @@ pub struct RenderArgs {
     #[arg(long, env = "USER_FROM_CLUSTER", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     pub user_from_cluster: bool,
 
+    /// Whether Traefik has its option safeNaming, as the controller has it
+    #[arg(long, env = "TRAEFIK_SAFE_NAMING", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    pub traefik_safe_naming: bool,
+
     /// Namespace of resources that name none
     #[arg(long, value_name = "NAMESPACE", default_value = "default")]
     pub namespace: String,

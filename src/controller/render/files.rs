@@ -179,7 +179,9 @@ pub(super) fn parse_service(
         _ => None,
     };
     let user_from_cluster = args.user_from_cluster;
-    let found = Dereferenced { user_from_cluster, controller, ..Dereferenced::default() };
+    let traefik_safe_naming = args.traefik_safe_naming;
+    let found =
+        Dereferenced { user_from_cluster, traefik_safe_naming, controller, ..Dereferenced::default() };
     let validated = validate(&service, &found, args.default_image.as_deref());
     let invalid = validated.as_ref().err().map(Vec::as_slice).unwrap_or_default();
     // What both notice is told once, with the field and the better advice. The validation knows all that the rules know.

@@ -6,12 +6,12 @@
 //! ```text
 //! orders_service  the index of OrdersServices
 //! child_feed      the index of one kind of children
-//! gateway_api     whether HTTPRoutes are served at all
+//! optional_api    whether HTTPRoutes and Middlewares are served at all
 //! refusals        for how long the API server has refused something
 //! ```
 
 mod child_feed;
-pub mod gateway_api;
+pub mod optional_api;
 mod orders_service;
 mod refusals;
 
@@ -40,6 +40,7 @@ use super::{
     children::{
         httproute::HTTPRoute,
         kind::{Child, ChildKind, KindVisitor},
+        middleware::Middleware,
         observed::ObservedChildren,
         partial::Partial,
         served::Served,
@@ -73,6 +74,8 @@ pub struct Watches<'a> {
     pub known_services: &'a KnownServices,
     /// Whether HTTPRoutes are served.
     pub gateway_api: &'a Served,
+    /// Whether Middlewares are served.
+    pub middlewares: &'a Served,
     /// Whether to watch IngressClasses.
     pub ingress_classes: bool,
     /// Requeues OrdersServices.
@@ -214,6 +217,16 @@ impl Watches<'_> {
         watch.run_while_served(crd, move || watch::events(api.clone(), config.clone())).boxed()
     }
 
+    /// The Middlewares are watched for their owners, while they are served.
+    fn middlewares(&self, namespace: Option<&str>, lists: &mut Lists) -> BoxFuture<'static, ()> {
+        let kind = ChildKind::Middleware.as_str();
+        let api = watch::api::<Partial<Middleware>>(&self.api.client, namespace);
+        let (crd, config) = (self.middlewares.clone(), self.config.clone());
+        let feed = ChildFeed::new(self.observed, self.states, namespace);
+        let watch = Watch { crd: Some(crd.clone()), ..self.watch(kind, lists.optional(kind), feed) };
+        watch.run_while_served(crd, move || watch::events(api.clone(), config.clone())).boxed()
+    }
+
     fn ingress_classes(&self, lists: &mut Lists) -> BoxFuture<'static, ()> {
         let kind = "IngressClass";
         let events = watch::events(Api::<IngressClass>::all(self.api.client.clone()), self.config.clone());
@@ -247,6 +260,7 @@ impl KindVisitor for WatchChildren<'_> {
         match K::KIND {
             ChildKind::Ingress => watches.ingresses(namespace, lists),
             ChildKind::HTTPRoute => watches.http_routes(namespace, lists),
+            ChildKind::Middleware => watches.middlewares(namespace, lists),
             ChildKind::Service => watches.services(namespace, lists),
             ChildKind::Deployment
             | ChildKind::HorizontalPodAutoscaler

@@ -151,7 +151,7 @@ fn place(
                 return Err(format!(
                     "rewrite-target {target:?} takes the prefix off, which no Ingress says in a way that every ingress controller \
                      understands: have the Service serve at the whole path, and write it as a route; or use spec.gateway in place of \
-                     spec.ingress, where a route has stripPrefix: true; or {stays}"
+                     spec.ingress, where a route has stripPrefix: true, as it may have with Traefik too; or {stays}"
                 ));
             }
             Rewrite::Other => {

@@ -34,6 +34,7 @@ mod ownership;
 mod pods;
 mod secrets;
 mod steady;
+mod strip;
 mod upgrade;
 mod upgrade_evidence;
 mod warnings;

@@ -43,7 +43,7 @@ impl Backends {
 }
 
 /// A server that answers every request with its name and the request's path; it ends with the test.
-async fn server(name: String) -> u16 {
+pub async fn server(name: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

@@ -12,7 +12,7 @@
 //! models       ALB, GCE, Kong, F5 NGINX and Envoy Gateway
 //! ```
 
-mod backends;
+pub(crate) mod backends;
 mod contour;
 mod first_match;
 mod models;

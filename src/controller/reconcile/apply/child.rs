@@ -1,5 +1,7 @@
 //! One child: whether it is in sync, and how it is applied or deleted.
 
+use std::iter;
+
 use k8s_openapi::{
     NamespaceResourceScope, api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ObjectMeta,
     jiff::Timestamp,
@@ -21,6 +23,7 @@ use crate::{
             fingerprint::Fingerprint,
             kind::{Child, ChildId, ChildKind},
             last_applied::{LastApplied, SyncState},
+            numbered::Purpose,
             observed::{Observation, ObservedChild},
             owner::{Owner, controller_of},
             partial::Partial,
@@ -55,23 +58,20 @@ pub(super) struct ChildWriter<'a> {
     pub(super) adopts: bool,
     /// Whether the Deployment is left as it is.
     pub(super) held: &'a HeldDeployment,
-    /// The names of the second Service.
-    pub(super) second_service: SecondService<'a>,
-}
-
-/// The names of the second Service.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SecondService<'a> {
-    /// The name that it is to have; none if there is to be no second one.
-    pub(super) wanted: Option<&'a str>,
-    /// The names that it had.
-    pub(super) made: &'a [String],
+    /// The name that the second Service is to have; none if there is to be no second one.
+    pub(super) second_service: Option<&'a str>,
+    /// The children with other names than the OrdersService, as they are observed.
+    pub(super) further: &'a [(ChildKind, String)],
 }
 
 impl ChildWriter<'_> {
     /// Whether objects of this kind can be written.
     pub(super) fn is_served(&self, kind: ChildKind) -> bool {
-        kind != ChildKind::HTTPRoute || self.context.gateway_api.is_served()
+        match kind {
+            ChildKind::HTTPRoute => self.context.gateway_api.is_served(),
+            ChildKind::Middleware => self.context.middlewares.is_served(),
+            _ => true,
+        }
     }
 
     /// What the watches show of a child.
@@ -142,15 +142,42 @@ impl ChildWriter<'_> {
         if let Some(problem) = failed {
             return Err(problem);
         }
-        let SecondService { wanted, made } = self.second_service;
-        if wanted.is_none() {
+        if self.second_service.is_none() {
             let id = ChildId::of::<K>(1);
             self.context.states.with(self.owner, |state| state.last_applied.remove(id));
         }
-        for former in made.iter().filter(|name| Some(name.as_str()) != wanted) {
+        for former in self.further::<K>().filter(|name| Some(*name) != self.second_service) {
             self.delete_if_ours::<K>(former).await?;
         }
         Ok(ChildOutcome::default())
+    }
+
+    /// Applies Ingresses or Middlewares that are not in sync. The first comes last, so that what is no longer in it is in
+    /// others before. Those that are not desired are left.
+    pub(super) async fn sync_numbered<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
+        for child in children.iter().rev() {
+            self.sync(child.number(0), child).await?;
+        }
+        Ok(ChildOutcome::default())
+    }
+
+    /// Deletes the Ingresses or the Middlewares that are not desired.
+    pub(super) async fn delete_former<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
+        let first = ChildId::of::<K>(Purpose::Plain.number());
+        let further = self.further::<K>().map(|name| ChildId::of::<K>(Purpose::of_name(name).number()));
+        for former in iter::once(first).chain(further) {
+            if children.iter().all(|child| child.number(0) != former.index) {
+                self.context.states.with(self.owner, |state| state.last_applied.remove(former));
+                self.delete_if_ours::<K>(&self.name(former)).await?;
+            }
+        }
+        Ok(ChildOutcome::default())
+    }
+
+    /// The names of children of this kind that are not that of the OrdersService.
+    fn further<K: Child>(&self) -> impl Iterator<Item = &str> {
+        let of_kind = self.further.iter().filter(|(kind, _)| *kind == K::KIND);
+        of_kind.map(|(_, name)| name.as_str())
     }
 
     async fn sync<K: Child>(&self, index: usize, child: &K) -> Result<ChildOutcome, Problem> {
@@ -434,7 +461,7 @@ impl ChildWriter<'_> {
     }
 
     fn name(&self, id: ChildId) -> String {
-        match self.second_service.wanted {
+        match self.second_service {
             Some(name) if id == (ChildId { kind: ChildKind::Service, index: 1 }) => name.to_owned(),
             _ => id.name(self.owner.key.name()),
         }
@@ -462,7 +489,7 @@ impl ChildWriter<'_> {
             String::new()
         };
         let name = live.name.as_deref().unwrap_or_default();
-        let is_second = K::KIND == ChildKind::Service && self.second_service.wanted == Some(name);
+        let is_second = K::KIND == ChildKind::Service && self.second_service == Some(name);
         // The second Service of another.
         let other = Owner::of(live).filter(|other| other.key != self.owner.key);
         let instead = match (is_second, controller_of(live), other) {
@@ -572,6 +599,7 @@ mod tests {
             known_services: KnownServices::default(),
             secrets: Secrets::new(Duration::from_secs(300)),
             gateway_api: Served::default(),
+            middlewares: Served::default(),
             initial_lists: CacheSyncBuilder::default().seal(),
             trigger: Trigger::new(&[None], metrics.clone()).0,
             events: Events::new(client, "test"),
@@ -582,6 +610,7 @@ mod tests {
             awaits_sweeper: false,
             upgrades: Upgrades::new(None, Limits { concurrent: 1, pause: Duration::ZERO, failures: 1 }),
             user_from_cluster: false,
+            traefik_safe_naming: false,
         }
     }
 
@@ -613,7 +642,8 @@ mod tests {
                 owner: &owner,
                 adopts: true,
                 held: &held,
-                second_service: SecondService::default(),
+                second_service: None,
+                further: &[],
             };
             let account = ServiceAccount {
                 metadata: ObjectMeta { name: Some("orders".into()), ..ObjectMeta::default() },
@@ -666,7 +696,8 @@ mod tests {
                 owner: &owner,
                 adopts: false,
                 held: &held,
-                second_service: SecondService::default(),
+                second_service: None,
+                further: &[],
             };
             writer.sync_deployment(&deployment, Replicas::Fixed(1)).await.unwrap();
             assert_eq!(requests.lock().unwrap().is_empty(), is_left);

@@ -11,6 +11,8 @@ mod child;
 pub mod held;
 mod replicas;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
@@ -21,7 +23,7 @@ use k8s_openapi::{
 };
 
 use self::{
-    child::{ChildOutcome, ChildWriter, SecondService},
+    child::{ChildOutcome, ChildWriter},
     held::HeldDeployment,
 };
 use super::build::prepared::{Prepared, PreparedVisitor};
@@ -155,13 +157,20 @@ pub async fn apply(
     held: &HeldDeployment,
 ) -> Result<Applied, Failures> {
     let second = prepared.services.get(1).and_then(|second| second.metadata.name.as_deref());
-    let second_service = SecondService { wanted: second, made: &context.observed.second_services(owner) };
-    let writer = ChildWriter { context, owner, adopts, held, second_service };
+    let further = context.observed.further(owner);
+    let writer = ChildWriter { context, owner, adopts, held, second_service: second, further: &further };
     if let Some(recorded) = recorded {
         restore(&writer, prepared, recorded);
     }
     let keeps_ingress = prepared.keeps_ingress && writer.has(ChildId::of::<Ingress>(0));
-    let mut plan = Plan { writer: &writer, prepared, keeps_ingress, phases: Default::default() };
+    let keeps_middlewares = AtomicBool::new(keeps_ingress);
+    let mut plan = Plan {
+        writer: &writer,
+        prepared,
+        keeps_ingress,
+        keeps_middlewares: &keeps_middlewares,
+        phases: Default::default(),
+    };
     prepared.visit(&mut plan);
     let mut outcomes = Vec::new();
     for phase in plan.phases {
@@ -219,8 +228,8 @@ impl<'a> PreparedVisitor<'a> for Desired<'_> {
         if is_held || !self.writer.is_served(K::KIND) {
             return;
         }
-        self.children.extend(children.iter().enumerate().map(|(index, child)| {
-            let id = ChildId::of::<K>(index);
+        self.children.extend(children.iter().enumerate().map(|(place, child)| {
+            let id = ChildId::of::<K>(child.number(place));
             DesiredChild { id, fingerprint: Fingerprint::of(child), observed: self.writer.observed(id) }
         }));
     }
@@ -235,18 +244,29 @@ struct Plan<'a> {
     prepared: &'a Prepared,
     /// Whether the Ingress is left as it is.
     keeps_ingress: bool,
+    /// Whether no Middleware is to be deleted, since an Ingress of before may name it; known after the second phase.
+    keeps_middlewares: &'a AtomicBool,
     phases: [Vec<SyncKind<'a>>; 3],
 }
 
 impl<'a> PreparedVisitor<'a> for Plan<'a> {
     fn visit<K: Child>(&mut self, children: &'a [K]) {
-        let Self { writer, prepared, keeps_ingress, .. } = *self;
+        let Self { writer, prepared, keeps_ingress, keeps_middlewares, .. } = *self;
+        if K::KIND == ChildKind::Middleware {
+            self.middlewares(children);
+            return;
+        }
         let sync = async move {
             let outcome = match K::KIND {
                 ChildKind::Deployment => {
                     writer.sync_deployment(&prepared.deployment, prepared.replicas).await
                 }
                 ChildKind::Ingress if keeps_ingress => Ok(ChildOutcome::default()),
+                ChildKind::Ingress => {
+                    let synced = sync_ingresses(writer, children, keeps_middlewares).await;
+                    keeps_middlewares.fetch_or(synced.is_err(), Ordering::Relaxed);
+                    synced
+                }
                 kind if !writer.is_served(kind) && children.is_empty() => Ok(ChildOutcome::default()),
                 kind if !writer.is_served(kind) => Ok(not_served(kind)),
                 ChildKind::ServiceAccount if prepared.account_is_named => {
@@ -268,12 +288,52 @@ impl<'a> PreparedVisitor<'a> for Plan<'a> {
             | ChildKind::Ingress
             | ChildKind::HorizontalPodAutoscaler
             | ChildKind::PodDisruptionBudget
-            | ChildKind::HTTPRoute => 1,
+            | ChildKind::HTTPRoute
+            | ChildKind::Middleware => 1,
         };
         if let Some(phase) = self.phases.get_mut(phase) {
             phase.push(sync.boxed());
         }
     }
+}
+
+impl<'a> Plan<'a> {
+    /// Middlewares are there before an Ingress names them, and go when none does any more.
+    fn middlewares<K: Child>(&mut self, children: &'a [K]) {
+        let Self { writer, keeps_middlewares, .. } = *self;
+        if !writer.is_served(K::KIND) && children.is_empty() {
+            return;
+        }
+        let apply = async move {
+            let applied = writer.sync_numbered(children).await;
+            keeps_middlewares.fetch_or(applied.is_err(), Ordering::Relaxed);
+            (K::KIND, applied)
+        };
+        let delete = async move {
+            let keeps = keeps_middlewares.load(Ordering::Relaxed);
+            let deleted =
+                if keeps { Ok(ChildOutcome::default()) } else { writer.delete_former(children).await };
+            (K::KIND, deleted)
+        };
+        let [before, _, after] = &mut self.phases;
+        before.push(apply.boxed());
+        after.push(delete.boxed());
+    }
+}
+
+/// Applies the Ingresses, and then deletes former ones; unless a Middleware could not be applied, which one may name.
+async fn sync_ingresses<K: Child>(
+    writer: &ChildWriter<'_>,
+    children: &[K],
+    lacks_middleware: &AtomicBool,
+) -> Result<ChildOutcome, Problem> {
+    if lacks_middleware.load(Ordering::Relaxed) {
+        let message =
+            "the Ingresses were left as they are, since a Middleware that they need could not be applied";
+        return Err(Problem::new(Reason::ApplyFailed, message));
+    }
+    writer.sync_numbered(children).await?;
+    writer.delete_former(children).await
 }
 
 /// What the status must know of a kind that is desired, but that the API server does not serve.
@@ -286,14 +346,16 @@ fn not_served(kind: ChildKind) -> ChildOutcome {
             let problem = Problem::new(Reason::GatewayApiMissing, message);
             ChildOutcome { route_problems: vec![problem], ..ChildOutcome::default() }
         }
-        // Every API server serves these.
+        // Every API server serves these, but for the last.
         ChildKind::Deployment
         | ChildKind::Service
         | ChildKind::Ingress
         | ChildKind::HorizontalPodAutoscaler
         | ChildKind::PodDisruptionBudget
         | ChildKind::ServiceAccount
-        | ChildKind::NetworkPolicy => ChildOutcome::default(),
+        | ChildKind::NetworkPolicy
+        // Validation refuses what needs Middlewares where they are not served.
+        | ChildKind::Middleware => ChildOutcome::default(),
     }
 }
 

@@ -1,30 +1,52 @@
-//! The Ingress: plain prefixes in canonical order, the client last.
+//! The Ingress: plain prefixes in canonical order, the client last; and others, for prefixes that are taken off.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend,
     IngressSpec, IngressTLS, ServiceBackendPort,
 };
 
-use super::metadata::{filled, metadata};
+use super::{
+    metadata::{filled, metadata},
+    strip,
+};
 use crate::{
     controller::reconcile::validate::validated::{API_PORT, ValidatedIngress, ValidatedOrdersService},
-    routing::{HostRoutes, Port, Route},
+    routing::{CanonicalHost, Port, Route},
 };
 
-/// None if other objects hold all of its routes.
-pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &ValidatedIngress) -> Option<Ingress> {
-    if ingress.hosts.is_empty() {
-        return None;
-    }
-    let name = |host: &HostRoutes| (!host.host.is_any()).then(|| host.host.to_string());
-    let hosts: Vec<_> = ingress.hosts.iter().filter_map(name).collect();
-    let rules = ingress
-        .hosts
+/// Hosts, each with routes in rendered order.
+pub(super) type RulesOf<'a> = Vec<(&'a CanonicalHost, Vec<&'a Route>)>;
+
+/// The Ingress of the plain routes, unless other objects hold all of them, and those of routes of which the prefix is taken
+/// off.
+pub(super) fn build_ingresses(service: &ValidatedOrdersService, ingress: &ValidatedIngress) -> Vec<Ingress> {
+    let of_host = ingress.hosts.iter().map(|of| {
+        let plain: Vec<_> = of.routes.iter().filter(|route| !route.strip_prefix).collect();
+        (&of.host, plain)
+    });
+    let rules: RulesOf<'_> = of_host.filter(|(_, routes)| !routes.is_empty()).collect();
+    let plain =
+        (!rules.is_empty()).then(|| ingress_of(service, ingress, ingress.annotations.clone(), &rules));
+    plain.into_iter().chain(strip::build_ingresses(service, ingress)).collect()
+}
+
+/// An Ingress of these rules.
+pub(super) fn ingress_of(
+    service: &ValidatedOrdersService,
+    ingress: &ValidatedIngress,
+    annotations: BTreeMap<String, String>,
+    rules: &RulesOf<'_>,
+) -> Ingress {
+    let name = |host: &CanonicalHost| (!host.is_any()).then(|| host.to_string());
+    let hosts: Vec<_> = rules.iter().filter_map(|(host, _)| name(host)).collect();
+    let rules = rules
         .iter()
-        .map(|host| IngressRule {
+        .map(|(host, routes)| IngressRule {
             host: name(host),
             http: Some(HTTPIngressRuleValue {
-                paths: host.routes.iter().map(|route| path(service, route)).collect(),
+                paths: routes.iter().map(|route| path(service, route)).collect(),
             }),
         })
         .collect();
@@ -34,8 +56,8 @@ pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &Validate
         .as_ref()
         .map(|secret| vec![IngressTLS { hosts: named, secret_name: Some(secret.clone()) }]);
     let mut metadata = metadata(service);
-    metadata.annotations = filled(ingress.annotations.clone());
-    Some(Ingress {
+    metadata.annotations = filled(annotations);
+    Ingress {
         metadata,
         spec: Some(IngressSpec {
             ingress_class_name: ingress.class_name.clone(),
@@ -44,7 +66,7 @@ pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &Validate
             default_backend: None,
         }),
         status: None,
-    })
+    }
 }
 
 fn path(service: &ValidatedOrdersService, route: &Route) -> HTTPIngressPath {

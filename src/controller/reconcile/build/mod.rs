@@ -10,9 +10,10 @@
 //! certificates  how the pods get the certificates of the database
 //! deployment  the Deployment
 //! gateway     the HTTPRoutes
-//! ingress     the Ingress
+//! ingress     the Ingresses
 //! network     the NetworkPolicy
 //! service     the Services
+//! strip       what Traefik needs for prefixes that are taken off
 //! ```
 
 mod account;
@@ -29,6 +30,7 @@ pub mod prepared;
 #[cfg(test)]
 mod route_tests;
 mod service;
+mod strip;
 
 use super::validate::validated::ValidatedOrdersService;
 use prepared::Prepared;
@@ -39,12 +41,19 @@ pub fn build(service: &ValidatedOrdersService) -> Prepared {
         deployment: deployment::build_deployment(service),
         services: service::build_services(service),
         replicas: service.replicas,
-        ingress: service.ingress.as_ref().and_then(|ingress| ingress::build_ingress(service, ingress)),
+        ingresses: service
+            .ingress
+            .as_ref()
+            .map_or(Vec::new(), |ingress| ingress::build_ingresses(service, ingress)),
         keeps_ingress: service.ingress.as_ref().is_some_and(|ingress| ingress.lacks_class),
         routes: service
             .gateway
             .as_ref()
             .map_or(Vec::new(), |gateway| gateway::build_routes(service, gateway)),
+        middlewares: service
+            .ingress
+            .as_ref()
+            .map_or(Vec::new(), |ingress| strip::build_middlewares(service, ingress)),
         autoscaler: autoscaler::build_autoscaler(service),
         budget: service.max_unavailable.as_ref().map(|most| budget::build_budget(service, most)),
         account: account::build_account(service),
@@ -190,7 +199,7 @@ mod tests {
             "routes": [{"path": "/api/users", "service": "auth-srv", "port": 80}, {"path": "/api/*", "service": "api-srv"}],
         }}));
         assert_eq!(one, other);
-        let ingress = json!(one.ingress);
+        let ingress = json!(one.ingresses[0]);
         for rule in ingress["spec"]["rules"].as_array().unwrap() {
             let paths: Vec<_> =
                 rule["http"]["paths"].as_array().unwrap().iter().map(|path| &path["path"]).collect();
@@ -238,7 +247,7 @@ mod tests {
 
     #[test]
     fn an_ingress_that_is_switched_off_is_not_built() {
-        assert_eq!(built(json!({"ingress": null})).ingress, None);
+        assert_eq!(built(json!({"ingress": null})).ingresses, []);
     }
 
     #[test]
@@ -362,8 +371,9 @@ mod tests {
     fn what_leads_to_the_pods_names_their_port_so_that_its_number_may_change() {
         let [before, after] = [3000, 4000].map(|port| built(json!({"port": port})));
         assert_eq!(before.network_policy, after.network_policy);
-        assert_eq!(before.ingress, after.ingress);
-        let backend = &json!(after.ingress)["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
+        assert_eq!(before.ingresses, after.ingresses);
+        let backend =
+            &json!(after.ingresses[0])["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
         assert_eq!(*backend, json!({"name": "orders", "port": {"name": "http"}}));
         let port = &json!(after.services[0])["spec"]["ports"][0];
         assert_eq!(*port, json!({"name": "http", "port": 4000, "targetPort": "http", "protocol": "TCP"}));

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 
 use crate::controller::{
-    children::{httproute::HTTPRoute, kind::Child},
+    children::{httproute::HTTPRoute, kind::Child, middleware::Middleware},
     reconcile::validate::pods::Replicas,
 };
 
@@ -24,12 +24,14 @@ pub struct Prepared {
     pub replicas: Replicas,
     /// Give its pods one address: the first has the name of the OrdersService, and the second another.
     pub services: Vec<Service>,
-    /// The ordered routes.
-    pub ingress: Option<Ingress>,
-    /// Whether an Ingress that exists is left as it is, since the class that this one names does not exist.
+    /// The ordered routes; those of which Traefik takes the prefix off in Ingresses of their own.
+    pub ingresses: Vec<Ingress>,
+    /// Whether Ingresses that exist are left as they are, since the class that these name does not exist.
     pub keeps_ingress: bool,
     /// The same routes at Gateways, split where one HTTPRoute would have too many rules.
     pub routes: Vec<HTTPRoute>,
+    /// What has Traefik take prefixes off.
+    pub middlewares: Vec<Middleware>,
     /// Sets the number of pods.
     pub autoscaler: Option<HorizontalPodAutoscaler>,
     /// Bounds how many pods a drain may evict.
@@ -57,9 +59,10 @@ impl Prepared {
             deployment,
             replicas: _,
             services,
-            ingress,
+            ingresses,
             keeps_ingress: _,
             routes,
+            middlewares,
             autoscaler,
             budget,
             account,
@@ -68,11 +71,12 @@ impl Prepared {
         } = self;
         visitor.visit(slice::from_ref(deployment));
         visitor.visit(services);
-        visitor.visit(ingress.as_slice());
+        visitor.visit(ingresses);
         visitor.visit(autoscaler.as_slice());
         visitor.visit(budget.as_slice());
         visitor.visit(account.as_slice());
         visitor.visit(network_policy.as_slice());
         visitor.visit(routes);
+        visitor.visit(middlewares);
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{build, prepared::Prepared};
 use crate::{
     controller::{
+        claims::controllers::IngressController,
         fixture::service,
         problem::Problem,
         reconcile::{dereference::Dereferenced, validate::validate},
@@ -29,7 +30,7 @@ fn refused(patch: Value) -> Problem {
 
 /// The rules of an Ingress, each as its host, how a path is compared, the path, the Service and the port.
 fn rules(prepared: &Prepared) -> Vec<String> {
-    let ingress = json!(prepared.ingress);
+    let ingress = json!(prepared.ingresses[0]);
     let of_rule = |rule: &Value| {
         let host = rule["host"].as_str().unwrap_or("(any)").to_owned();
         let shown = move |path: &Value| {
@@ -144,7 +145,7 @@ fn without_hosts_the_rules_are_for_every_host_in_both_apis() {
         rules(&prepared),
         ["(any) Prefix /api/orders orders:\"http\"", "(any) Prefix / client-srv:3000"]
     );
-    assert_eq!(json!(prepared.ingress)["spec"]["tls"], json!([{"secretName": "tls"}]));
+    assert_eq!(json!(prepared.ingresses[0])["spec"]["tls"], json!([{"secretName": "tls"}]));
     let shown = ["PathPrefix /api/orders orders:3000".to_owned(), "PathPrefix / client-srv:3000".to_owned()];
     assert_eq!(routes(&prepared), [(Value::Null, shown.to_vec())]);
 }
@@ -257,4 +258,99 @@ fn the_pods_are_told_the_path_unless_it_is_the_default_so_that_they_are_rolled_f
     assert_eq!(path(json!({"ingress": {"path": "/orders/?(.*)"}})), Some(json!("/orders")));
     let gateway = json!({"parentRefs": [{"name": "g"}], "path": "/v1/orders"});
     assert_eq!(path(json!({"ingress": null, "gateway": gateway})), Some(json!("/v1/orders")));
+}
+
+/// With Traefik.
+fn at_traefik(ingress: Value) -> Result<Prepared, Vec<Problem>> {
+    let controller = Some(IngressController::Traefik);
+    let found = Dereferenced { controller, ..Dereferenced::default() };
+    validate(&service(json!({"ingress": ingress})), &found, Some("i")).map(|valid| build(&valid))
+}
+
+/// An Ingress beside the first: its annotations, and its rules, each as its host, a path and a Service.
+fn further(prepared: &Prepared, at: usize) -> (Value, Value, Vec<String>) {
+    let ingress = json!(prepared.ingresses[at]);
+    let rules = ingress["spec"]["rules"].as_array().unwrap().iter().flat_map(|rule| {
+        rule["http"]["paths"].as_array().unwrap().iter().map(|path| {
+            let service = &path["backend"]["service"]["name"];
+            format!("{} {} {}", rule["host"], path["path"], service).replace('"', "")
+        })
+    });
+    (ingress["metadata"]["name"].clone(), ingress["metadata"]["annotations"].clone(), rules.collect())
+}
+
+#[test]
+fn traefik_gets_a_middleware_and_an_ingress_for_each_prefix_that_is_taken_off_and_guards_behind_these() {
+    let route = |path: &str, strips: bool| json!({"path": path, "service": format!("{}-srv", &path[1..4]), "stripPrefix": strips});
+    let mut routes = vec![route("/reports", true), route("/api/users", false), route("/reports/all", true)];
+    routes[2]["hosts"] = json!(["b.example"]);
+    let middlewares = "traefik.ingress.kubernetes.io/router.middlewares";
+    let ingress = json!({
+        "hosts": ["a.dev", "b.example"], "routes": routes, "client": {"service": "client-srv"}, "tls": {"secretName": "tls"},
+        "annotations": {middlewares: "shop-auth@kubernetescrd", "cert-manager.io/cluster-issuer": "x"},
+    });
+    let prepared = at_traefik(ingress).unwrap();
+    let names: Vec<_> = prepared.middlewares.iter().map(|of| of.metadata.name.clone().unwrap()).collect();
+    let prefixes: Vec<_> =
+        prepared.middlewares.iter().map(|of| of.spec.strip_prefix.prefixes.clone()).collect();
+    assert_eq!(prefixes, [["/reports"], ["/reports/all"]]);
+    let (_, annotations, plain) = further(&prepared, 0);
+    assert_eq!(annotations["cert-manager.io/cluster-issuer"], "x");
+    let of_host = |host: &str| {
+        ["/api/orders orders", "/api/users api-srv", "/ client-srv"].map(|rule| format!("{host} {rule}"))
+    };
+    assert_eq!(plain, [of_host("a.dev"), of_host("b.example")].concat());
+    // A guard for each length of host and path: between the length of the route's rule and whatever is shorter.
+    let guards: Vec<_> = (1..4).map(|at| further(&prepared, at)).collect();
+    let rule = |host: &str, path: &str| format!("Host(\"{host}\") && PathPrefix(\"{path}\")").len();
+    for ((name, annotations, rules), (host, path)) in
+        guards.iter().zip([("a.dev", "/reports"), ("b.example", "/reports"), ("b.example", "/reports/all")])
+    {
+        let priority = rule(host, path) - 1;
+        assert_eq!(*name, format!("orders.guard-{priority}"));
+        assert_eq!(annotations["traefik.ingress.kubernetes.io/router.priority"], priority.to_string());
+        assert_eq!(annotations[middlewares], "shop-auth@kubernetescrd");
+        assert_eq!(annotations.get("cert-manager.io/cluster-issuer"), None);
+        assert_eq!(*rules, [format!("{host} {path} rep-srv")]);
+        assert!(priority > rule(host, "/"));
+    }
+    for (at, middleware) in names.iter().enumerate() {
+        let (name, annotations, rules) = further(&prepared, 4 + at);
+        assert_eq!(name, **middleware);
+        let ours = format!("shop-auth@kubernetescrd,shop-{}@kubernetescrd", middleware.replace('.', "-"));
+        assert_eq!(annotations[middlewares], ours);
+        assert_eq!(annotations.get("traefik.ingress.kubernetes.io/router.priority"), None);
+        let hosts: &[&str] =
+            if at == 0 { &["a.dev /reports", "b.example /reports"] } else { &["b.example /reports/all"] };
+        assert_eq!(rules, hosts.iter().map(|rule| format!("{rule} rep-srv")).collect::<Vec<_>>());
+        assert_eq!(json!(prepared.ingresses[4 + at])["spec"]["tls"][0]["secretName"], "tls");
+    }
+    assert_eq!(prepared.ingresses.len(), 6);
+}
+
+#[test]
+fn a_prefix_is_not_taken_off_where_the_client_could_get_its_requests() {
+    for (path, host, expected) in [("/a", "b.dev", "two letters"), ("/ab", "*.b.dev", "the host \"*.b.dev\"")]
+    {
+        let routes = json!([{"path": path, "service": "s", "stripPrefix": true}]);
+        let problems = at_traefik(json!({"hosts": ["a.dev", host], "routes": routes})).unwrap_err();
+        let [problem] = problems.as_slice() else { panic!("{problems:#?}") };
+        let Problem { reason, message, .. } = problem;
+        assert!(*reason == Reason::InvalidSpec && message.contains(expected), "{message}");
+        assert!(message.contains("spec.ingress.routes[0].stripPrefix"), "{message}");
+    }
+    let elsewhere = json!([{"path": "/ab", "service": "s", "stripPrefix": true, "hosts": ["a.dev"]}]);
+    assert!(at_traefik(json!({"hosts": ["a.dev", "*.b.dev"], "routes": elsewhere})).is_ok());
+}
+
+#[test]
+fn where_traefik_names_middlewares_otherwise_the_ingress_does_too() {
+    let routes = json!([{"path": "/ab", "service": "s", "stripPrefix": true}]);
+    let service = service(json!({"ingress": {"hosts": ["a.dev"], "routes": routes}}));
+    let controller = Some(IngressController::Traefik);
+    let found = Dereferenced { controller, traefik_safe_naming: true, ..Dereferenced::default() };
+    let prepared = build(&validate(&service, &found, Some("i")).unwrap());
+    let (name, annotations, _) = further(&prepared, 2);
+    let named = &annotations["traefik.ingress.kubernetes.io/router.middlewares"];
+    assert_eq!(*named, format!("shop_{}@kubernetescrd", name.as_str().unwrap()));
 }

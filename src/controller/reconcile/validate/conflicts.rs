@@ -9,7 +9,7 @@ use crate::{
     controller::{
         claims::requested::RequestedRoutes, problem::Problem, reconcile::dereference::Dereferenced,
     },
-    crd::{IngressSpec, Reason, RouteSpec},
+    crd::Reason,
     routing::{CanonicalHost, Claimant, HostRoutes, PathMatch, Refusal, Route, Site, Verdict},
 };
 
@@ -35,22 +35,6 @@ pub(super) fn missing_class(class: &str) -> Problem {
              ingressclass` lists, or create it; until it is there, an Ingress that exists is left as it is"
         ),
     )
-}
-
-/// The routes of an Ingress that shall take their prefix off, which nothing in an Ingress says for every controller.
-pub(super) fn stripped_in_ingress(ingress: &IngressSpec) -> Vec<Problem> {
-    let stripped = ingress.routes.iter().enumerate().filter(|(_, route)| route.strip_prefix);
-    let problem = |(at, route): (usize, &RouteSpec)| {
-        let RouteSpec { path, service, .. } = route;
-        let message = format!(
-            "spec.ingress.routes[{at}].stripPrefix is true, which an Ingress cannot say so that every ingress controller \
-             understands it: have {service:?} serve its paths under {path:?}, and remove stripPrefix; or use spec.gateway in \
-             place of spec.ingress, if the cluster has a Gateway (hosts becomes hostnames, and parentRefs is needed); or write \
-             an Ingress of your own for it, with what your ingress controller has for that (docs/ingress.md)"
-        );
-        Problem::new(Reason::InvalidSpec, message)
-    };
-    stripped.map(problem).collect()
 }
 
 /// Why routes are not rendered.

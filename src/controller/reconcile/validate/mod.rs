@@ -13,6 +13,7 @@
 //! misread    the routes that an ingress controller reads in another way
 //! names      the names of Secrets and other objects
 //! quantity   quantities, such as 50m or 128Mi
+//! strip      prefixes that the ingress controller is to take off
 //! ```
 
 mod conflicts;
@@ -22,6 +23,7 @@ pub mod misread;
 mod names;
 pub mod pods;
 mod quantity;
+mod strip;
 pub mod validated;
 mod volumes;
 
@@ -137,7 +139,7 @@ pub fn validate(
     let namespace = service.namespace().unwrap_or_default();
     let ingress = match requested(service) {
         Ok(requested) => {
-            problems.extend(spec.ingress.iter().flat_map(conflicts::stripped_in_ingress));
+            problems.extend(spec.ingress.iter().flat_map(|ingress| strip::problems(ingress, found)));
             requested
                 .zip(spec.ingress.as_ref())
                 .map(|(requested, ingress)| validated_ingress(requested, ingress, found, &namespace))
@@ -247,6 +249,7 @@ fn validated_ingress(
         lacks_class: found.missing_class.is_some(),
         annotations: ingress.annotations.clone(),
         tls_secret: ingress.tls.as_ref().map(|tls| tls.secret_name.clone()),
+        traefik_safe_naming: found.traefik_safe_naming,
         own_path: requested.own_path,
     }
 }

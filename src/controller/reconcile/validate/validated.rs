@@ -155,6 +155,8 @@ pub struct ValidatedIngress {
     pub annotations: BTreeMap<String, String>,
     /// Secret of the certificate.
     pub tls_secret: Option<String>,
+    /// Whether Traefik has its option `safeNaming`.
+    pub traefik_safe_naming: bool,
     /// The path of the orders API itself.
     pub own_path: CanonicalPath,
     /// Why some routes are not rendered; the others are.
