@@ -525,7 +525,7 @@ mod tests {
             service.status =
                 Some(OrdersServiceStatus { conditions: of_sweeper, ..OrdersServiceStatus::default() });
             let mut outcome = completed(&valid, &rolling(has_passed));
-            outcome.as_mut().unwrap().pod_problem = trouble;
+            outcome.as_mut().unwrap().pods.problem = trouble;
             let status = compute(&service, &outcome, None, Author::ALONE, at(2));
             let is_there = |kind| find_condition(&status.conditions, kind).is_some();
             assert_ne!(is_there(ConditionType::Stalled), is_there(ConditionType::Reconciling));
