@@ -375,7 +375,7 @@ fn a_name_that_is_taken_is_neither_advised_nor_deleted() {
     let (spec, _) = translated(&[fixtures()[0], secret, &orders_with("")]);
     assert_eq!(spec["database"], json!({"uriSecretRef": {"name": "orders-mongo-2"}}));
 
-    let theirs = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec: {ports: [{port: 80}]}\n";
+    let theirs = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec: {ports: [{port: 3000}]}\n";
     let with_theirs =
         ingress(&[("shop.example", &[API, ("/archive", "orders"), SITE])], json!([])).to_string();
     let migration = with(&[&with_theirs, theirs, ORDERS], &Options::default());
