@@ -96,7 +96,7 @@ pub struct ExpiryStatus {
     /// By how many seconds the oldest order that was not yet cancelled was overdue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_overdue_seconds: Option<i64>,
-    /// Number of orders that the sweeper has moved to cancelled.
+    /// Number of orders that the sweeper has moved to cancelled; at least so many, since those of a write whose reply it did not get, because it was ended or the reply was lost, do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_total: Option<i64>,
 }
