@@ -285,7 +285,7 @@ fn outcome(crowd: &[OrdersService]) -> BTreeMap<String, (Vec<u8>, Vec<u8>)> {
         let verdicts = verdicts_on(&index, &me, &requested_of(service));
         let found = Dereferenced { verdicts, ..Dereferenced::default() };
         let valid = validate(service, &found, Some("image:1")).unwrap();
-        let ingress = serde_json::to_vec(&build(&valid).ingress).unwrap();
+        let ingress = serde_json::to_vec(&build(&valid).ingresses).unwrap();
         let applied = applied.clone();
         let outcome = Ok(Completed {
             valid,
