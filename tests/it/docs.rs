@@ -462,8 +462,8 @@ fn every_field_and_every_value_of_the_chart_that_a_page_names_is_there() {
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
     let values = yaml_documents(&read("charts/orders-operator/values.yaml")).remove(0);
     let is_name = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "._[]".contains(c));
-    // A Kustomization of Flux, an Ingress, and what an editor is to mark as wrong.
-    let of_others = ["spec.wait", "spec.tls", "spec.replica"];
+    // A Kustomization of Flux, an Ingress, an IngressClass, and what an editor is to mark as wrong.
+    let of_others = ["spec.wait", "spec.tls", "spec.controller", "spec.replica"];
     let (mut named, mut wrong) = (0, Vec::new());
     for (page, text) in pages() {
         for span in code_spans(&text) {

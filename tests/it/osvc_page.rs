@@ -8,7 +8,10 @@ use std::{
     process::{Command, Output},
 };
 
-use k8s_openapi::api::{core::v1::Pod, networking::v1::IngressClass};
+use k8s_openapi::api::{
+    core::v1::{Event, Pod},
+    networking::v1::IngressClass,
+};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
@@ -137,7 +140,11 @@ fn orders(namespace: &TestNamespace, database: &TestDatabase) -> Value {
 async fn as_on_the_page(namespace: &TestNamespace) -> String {
     let kubeconfig = setting("SPARE_KUBECONFIG");
     let status = ["status", "orders", "-n", &namespace.name, "-o", "json"];
+    // What was told on the way there is gone, as it would be an hour later.
+    let events = Api::<Event>::namespaced(namespace.client.clone(), &namespace.name);
+    let on_the_way = ListParams::default().fields("involvedObject.kind=OrdersService");
     eventually("all is as on the page", || async {
+        events.delete_collection(&DeleteParams::default(), &on_the_way).await.unwrap();
         let report = osvc(&kubeconfig, &status).await.json();
         let conditions = report["conditions"].as_array()?;
         let pods = report["pods"].as_array()?;
@@ -145,7 +152,12 @@ async fn as_on_the_page(namespace: &TestNamespace) -> String {
             conditions.len() >= 7 && conditions.iter().all(|condition| condition["reason"] == "AsExpected");
         let has_expired =
             report["expiry"]["expiredTotal"] == 2 && report["expiry"]["oldestOverdueSeconds"] == 0;
-        (is_quiet && has_expired && pods.len() == 1 && pods[0]["ready"] == true).then_some(())
+        (is_quiet
+            && has_expired
+            && report["events"] == json!([])
+            && pods.len() == 1
+            && pods[0]["ready"] == true)
+            .then_some(())
     })
     .await;
     let pods = Api::<Pod>::namespaced(namespace.client.clone(), &namespace.name);

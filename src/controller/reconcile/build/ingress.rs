@@ -1,4 +1,4 @@
-//! The Ingress: plain prefixes in canonical order, the client last; and others, for prefixes that are taken off.
+//! The Ingress: plain prefixes in canonical order, the client last.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,7 @@ use k8s_openapi::api::networking::v1::{
     IngressSpec, IngressTLS, ServiceBackendPort,
 };
 
-use super::{
-    metadata::{filled, metadata},
-    strip,
-};
+use super::metadata::{filled, metadata};
 use crate::{
     controller::reconcile::validate::validated::{API_PORT, ValidatedIngress, ValidatedOrdersService},
     routing::{CanonicalHost, Port, Route},
@@ -19,17 +16,14 @@ use crate::{
 /// Hosts, each with routes in rendered order.
 pub(super) type RulesOf<'a> = Vec<(&'a CanonicalHost, Vec<&'a Route>)>;
 
-/// The Ingress of the plain routes, unless other objects hold all of them, and those of routes of which the prefix is taken
-/// off.
-pub(super) fn build_ingresses(service: &ValidatedOrdersService, ingress: &ValidatedIngress) -> Vec<Ingress> {
+/// The Ingress of the routes of which no prefix is taken off, unless other objects hold all of them.
+pub(super) fn build_ingress(service: &ValidatedOrdersService, ingress: &ValidatedIngress) -> Option<Ingress> {
     let of_host = ingress.hosts.iter().map(|of| {
         let plain: Vec<_> = of.routes.iter().filter(|route| !route.strip_prefix).collect();
         (&of.host, plain)
     });
     let rules: RulesOf<'_> = of_host.filter(|(_, routes)| !routes.is_empty()).collect();
-    let plain =
-        (!rules.is_empty()).then(|| ingress_of(service, ingress, ingress.annotations.clone(), &rules));
-    plain.into_iter().chain(strip::build_ingresses(service, ingress)).collect()
+    (!rules.is_empty()).then(|| ingress_of(service, ingress, ingress.annotations.clone(), &rules))
 }
 
 /// An Ingress of these rules.

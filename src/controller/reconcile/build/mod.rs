@@ -41,10 +41,10 @@ pub fn build(service: &ValidatedOrdersService) -> Prepared {
         deployment: deployment::build_deployment(service),
         services: service::build_services(service),
         replicas: service.replicas,
-        ingresses: service
-            .ingress
-            .as_ref()
-            .map_or(Vec::new(), |ingress| ingress::build_ingresses(service, ingress)),
+        ingresses: service.ingress.as_ref().map_or(Vec::new(), |ingress| {
+            let plain = ingress::build_ingress(service, ingress);
+            plain.into_iter().chain(strip::build_ingresses(service, ingress)).collect()
+        }),
         keeps_ingress: service.ingress.as_ref().is_some_and(|ingress| ingress.lacks_class),
         routes: service
             .gateway
