@@ -25,11 +25,12 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
 ];
 
 /// What each room of the controller may import of its other rooms; files that are in no room may be imported by all.
-const CONTROLLER_ROOMS: [(&str, &[&str]); 7] = [
+const CONTROLLER_ROOMS: [(&str, &[&str]); 8] = [
     ("children", &[]),
     ("claims", &["children"]),
     ("schema", &[]),
     ("secrets", &[]),
+    ("upgrades", &[]),
     ("watches", &["children", "claims"]),
     ("reconcile", &["children", "claims", "secrets"]),
     ("render", &["children", "claims", "reconcile", "schema"]),
