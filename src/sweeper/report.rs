@@ -233,7 +233,7 @@ impl Reporter {
         let key = resource_key(service);
         let (health, progress, rank) = match resolver.target_of(&key)? {
             Ok(target) => {
-                let health = sweeps.health(&target.key).reported(resolver.refusal_of(&key), &target.warnings);
+                let health = sweeps.health(&target.key).reported(resolver.problem_of(&key), &target.warnings);
                 (health, sweeps.progress(&target.key), sweeps.rank(&target.key.to_string()))
             }
             Err(problem) => {

@@ -18,7 +18,7 @@ use super::{
     wanted::{ReadSecret, ReadSecrets, Unresolved, secrets_of, target},
 };
 use crate::{
-    crd::{OrdersService, Reason},
+    crd::OrdersService,
     runtime::secret_cache::{NamespacedName, SecretCache},
 };
 
@@ -220,11 +220,9 @@ impl Resolver {
         }
     }
 
-    /// Why the connection string that a resource has now is refused, although its last target is still swept.
-    pub fn refusal_of(&self, resource: &str) -> Option<&DatabaseProblem> {
-        let problem = &self.resources.get(resource)?.problem.as_ref()?.problem;
-        // A Secret that cannot be read is no refusal.
-        (problem.reason != Reason::DatabaseUnreachable).then_some(problem)
+    /// Why no target can be determined of what a resource has now; its last one is still swept, if it had one.
+    pub fn problem_of(&self, resource: &str) -> Option<&DatabaseProblem> {
+        Some(&self.resources.get(resource)?.problem.as_ref()?.problem)
     }
 }
 

@@ -293,6 +293,24 @@ async fn a_corrected_secret_and_resolved_duplicates_are_noticed_without_a_restar
 }
 
 #[tokio::test]
+async fn a_connection_string_that_is_refused_is_told_also_while_the_database_of_the_former_one_is_away() {
+    let namespace = TestNamespace::create("refused").await;
+    let database = TestDatabase::new().await;
+    let (way, _kept_shut) = stuck_way().await;
+    namespace.secrets(&way).await;
+    namespace.apply(&service(&namespace, "orders", &database, json!({}))).await.unwrap();
+    let _sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    namespace.condition("orders", DatabaseReady, "False", "DatabaseUnreachable").await;
+    namespace.secret("orders-mongo", "MONGO_URI", "127.0.0.1/orders").await;
+    let message = namespace.condition("orders", DatabaseReady, "False", "InvalidDatabaseUri").await;
+    assert!(message.contains("Secret \"orders-mongo\"") && message.contains("mongodb://"), "{message}");
+    namespace.secret("orders-mongo", "MONGO_URI", &uri()).await;
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn no_condition_speaks_of_a_former_database_or_generation_and_ready_waits_for_the_sweeper() {
     let namespace = TestNamespace::create("former").await;
     let database = TestDatabase::new().await;
