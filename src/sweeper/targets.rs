@@ -72,6 +72,11 @@ impl Target {
             == (&other.key, &other.uri, &other.database, &other.tls, numbers(other))
     }
 
+    /// Whether it is reached as `other` is.
+    pub fn is_reached_like(&self, other: &Self) -> bool {
+        (&self.key, &self.uri, &self.tls) == (&other.key, &other.uri, &other.tls)
+    }
+
     /// How to connect to it.
     pub fn connect_options(&self) -> ConnectOptions<'_> {
         ConnectOptions {
