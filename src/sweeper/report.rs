@@ -29,7 +29,9 @@ use super::{
     tasks::Sweeps,
 };
 use crate::{
-    crd::{ConditionType, ExpiryStatus, OrdersService, SWEEPER_MANAGER, find_condition, status_patch},
+    crd::{
+        ConditionType, EventsSpec, ExpiryStatus, OrdersService, SWEEPER_MANAGER, find_condition, status_patch,
+    },
     runtime::events::{EventContent, Events},
 };
 
@@ -254,10 +256,18 @@ impl Reporter {
         flush: bool,
     ) -> Option<StatusUpdate<'a>> {
         let key = resource_key(service);
+        let problem = resolver.problem_of(&key);
+        let mut events = None;
         let (health, progress, rank) = match resolver.target_of(&key)? {
             Ok(target) => {
-                let health = sweeps.health(&target.key).reported(resolver.problem_of(&key), &target.warnings);
-                (health, sweeps.progress(&target.key), sweeps.rank(&target.key.to_string()))
+                let progress = sweeps.progress(&target.key);
+                // What is known of events may be known of former settings, with which the target was made.
+                let mark = service.spec.events.as_ref().map(EventsSpec::mark);
+                if mark.is_some_and(|mark| target.events.contains(&mark)) {
+                    events = progress.as_ref().and_then(|progress| progress.events());
+                }
+                let health = sweeps.health(&target.key).reported(problem, &target.warnings);
+                (health, progress, sweeps.rank(&target.key.to_string()))
             }
             Err(problem) => {
                 let message = format!("the database is not known: {}", problem.message);
@@ -277,7 +287,6 @@ impl Reporter {
         let (old, generation) = (&status.conditions, service.metadata.generation);
         let is_other = reported.is_about_former;
         let new = conditions(&health, is_other, overdue, old, generation, now);
-        let events = progress.as_ref().and_then(|progress| progress.events());
         let has_events = service.spec.events.is_some();
         let new = with_events(new, events.as_ref(), has_events, is_other, old, generation, now);
         let transitions = new.as_ref().map_or(Vec::new(), |new| transitions(&status.conditions, new));
