@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{database::CaSecretRef, defaults};
+use crate::runtime::hex;
 
 /// The names of the subjects, as the course has them.
 pub const SUBJECTS: [&str; 8] = [
@@ -59,6 +61,15 @@ pub struct EventsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^$.*>,=\s][^.*>,=\s]*(\.[^.*>,=\s]+)*$"))]
     pub payment_started: Option<String>,
+}
+
+impl EventsSpec {
+    /// A mark of these settings. The pods note it in the database beside what they do, so that it shows what those of former
+    /// settings have noted.
+    #[must_use]
+    pub fn mark(&self) -> String {
+        hex(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()).iter().take(8))
+    }
 }
 
 /// NATS servers.

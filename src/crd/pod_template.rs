@@ -34,7 +34,7 @@ pub const REFUSED_ANNOTATIONS: [&str; 4] = [
 ];
 
 /// Environment variables that the operator sets on the pods, from other fields of the spec.
-pub const RESERVED_ENV: [&str; 24] = [
+pub const RESERVED_ENV: [&str; 25] = [
     "JWT_KEY",
     "MONGO_URI",
     "MONGO_DATABASE",
@@ -59,6 +59,7 @@ pub const RESERVED_ENV: [&str; 24] = [
     "NATS_CREDS_FILE",
     "NATS_TICKET_DELETED",
     "NATS_PAYMENT_STARTED",
+    "NATS_SETTINGS_MARK",
 ];
 
 /// What to add to the pods, and where they run.
@@ -129,7 +130,7 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    #[x_kube(validation = Rule::new("!self.exists(e, e.name in ['JWT_KEY', 'MONGO_URI', 'MONGO_DATABASE', 'MONGO_TLS_CA_FILE', 'MONGO_TLS_CERT_FILE', 'MONGO_TLS_KEY_FILE', 'EXPIRATION_WINDOW_SECONDS', 'PAYMENT_GRACE_SECONDS', 'PORT', 'BASE_PATH', 'ADMIN_PORT', 'DRAIN_SECONDS', 'NATS_URL', 'NATS_CA_FILE', 'NATS_CLUSTER_ID', 'NATS_CLIENT_ID', 'NATS_STREAM', 'NATS_DURABLE', 'NATS_STREAM_REPLICAS', 'NATS_STREAM_MAX_AGE_SECONDS', 'NATS_SUBJECTS', 'NATS_CREDS_FILE', 'NATS_TICKET_DELETED', 'NATS_PAYMENT_STARTED'])")
+    #[x_kube(validation = Rule::new("!self.exists(e, e.name in ['JWT_KEY', 'MONGO_URI', 'MONGO_DATABASE', 'MONGO_TLS_CA_FILE', 'MONGO_TLS_CERT_FILE', 'MONGO_TLS_KEY_FILE', 'EXPIRATION_WINDOW_SECONDS', 'PAYMENT_GRACE_SECONDS', 'PORT', 'BASE_PATH', 'ADMIN_PORT', 'DRAIN_SECONDS', 'NATS_URL', 'NATS_CA_FILE', 'NATS_CLUSTER_ID', 'NATS_CLIENT_ID', 'NATS_STREAM', 'NATS_DURABLE', 'NATS_STREAM_REPLICAS', 'NATS_STREAM_MAX_AGE_SECONDS', 'NATS_SUBJECTS', 'NATS_CREDS_FILE', 'NATS_TICKET_DELETED', 'NATS_PAYMENT_STARTED', 'NATS_SETTINGS_MARK'])")
         .message("podTemplate.extraEnv has a variable that the operator sets itself, from spec.auth, database, events, expiration, port and ingress.path or gateway.path: use those fields"))]
     pub extra_env: Vec<ExtraEnv>,
 

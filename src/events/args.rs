@@ -80,6 +80,11 @@ pub struct EventsArgs {
     /// is told as order:updated. Default: that is not heard
     #[arg(long, env = "NATS_PAYMENT_STARTED", value_name = "SUBJECT", help_heading = "Events")]
     pub nats_payment_started: Option<String>,
+
+    /// Mark of these settings, which is noted in the database beside what this process does with events: by it the operator tells
+    /// pods with the settings of now from those of before. Default: none
+    #[arg(long, env = "NATS_SETTINGS_MARK", value_name = "MARK", help_heading = "Events")]
+    pub nats_settings_mark: Option<String>,
 }
 
 /// The settings, if events are on.
@@ -93,6 +98,7 @@ pub struct Settings {
     pub(super) way: Way,
     pub(super) durable: String,
     pub(super) subjects: Subjects,
+    pub(super) mark: Option<String>,
 }
 
 /// Which of the two brokers it is.
@@ -170,8 +176,8 @@ impl EventsArgs {
     /// When they cannot work.
     pub fn settings(&self) -> Result<Option<Settings>, InvalidSettings> {
         let Some(url) = named(self.nats_url.as_deref()) else { return Ok(None) };
-        let named = url.split(',').map(str::trim).filter(|server| !server.is_empty());
-        let parsed: Result<Vec<_>, _> = (1..).zip(named).map(|(at, server)| address(at, server)).collect();
+        let listed = url.split(',').map(str::trim).filter(|server| !server.is_empty());
+        let parsed: Result<Vec<_>, _> = (1..).zip(listed).map(|(at, server)| address(at, server)).collect();
         let (servers, logins): (Vec<_>, Vec<_>) = parsed?.into_iter().unzip();
         let subjects = self.subjects()?;
         let way = self.way(&subjects)?;
@@ -187,6 +193,7 @@ impl EventsArgs {
             way,
             durable: self.nats_durable.clone(),
             subjects,
+            mark: named(self.nats_settings_mark.as_deref()).map(str::to_owned),
         }))
     }
 

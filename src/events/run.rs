@@ -25,7 +25,7 @@ use super::{
 use crate::{
     order::ReservationTerms,
     runtime::hex,
-    store::{EventsTask, Store},
+    store::{EventsTask, Store, process_name},
 };
 
 /// How often whoever does not lead asks whether it may.
@@ -55,7 +55,7 @@ pub struct Events {
 /// another lead.
 pub async fn run(store: Store, events: Events, stop: CancellationToken) {
     let Events { settings, terms, metrics } = &events;
-    let me = format!("{:016x}", fastrand::u64(..));
+    let me = process_name(settings.mark.as_deref());
     let telling = tell(&store, settings, metrics, &me, &stop);
     let hearing = consume::run(&store, settings, terms, metrics, &me, &stop);
     join3(telling, hearing, waiting::watch(&store, metrics, &stop)).await;

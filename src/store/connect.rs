@@ -361,9 +361,22 @@ fn host_port(address: &ServerAddress, namespace: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mongodb::options::Credential;
+    use std::{io, time::Instant};
+
+    use mongodb::{
+        bson::{Document, doc, serialize_to_vec},
+        options::Credential,
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        task::JoinSet,
+        time::sleep,
+    };
+    use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
+    use crate::store::guard::test_dns::{Answer, Dns};
 
     fn target(uri: &str, namespace: Option<&str>) -> String {
         ConnectOptions { namespace, ..ConnectOptions::new(uri) }.target().unwrap().to_string()
@@ -480,6 +493,86 @@ mod tests {
         assert!(resolved(MAX_HOSTS + 1, "admin", None).is_err());
         assert!(resolved(1, "$external", None).is_err());
         assert!(matches!(resolved(1, "admin", Some(true)), Err(StoreError::UnsafeUri { .. })));
+    }
+
+    /// Answers every greeting like this, and all else with success.
+    fn play_member(listener: TcpListener, greeting: Document) -> AbortOnDropHandle<()> {
+        async fn serve(mut driver: TcpStream, greeting: Document) -> io::Result<()> {
+            loop {
+                let length = driver.read_i32_le().await?;
+                let mut rest = vec![0; usize::try_from(length).unwrap() - 4];
+                driver.read_exact(&mut rest).await?;
+                let request = Document::from_reader(&rest[17..]).unwrap();
+                let is_greeting = request.keys().next().is_some_and(|name| name.to_lowercase() != "ping");
+                let answer = if is_greeting {
+                    greeting.clone()
+                } else {
+                    doc! { "ok": 1 }
+                };
+                let answer = serialize_to_vec(&answer).unwrap();
+                driver.write_i32_le(i32::try_from(21 + answer.len()).unwrap()).await?;
+                driver.write_i32_le(0).await?;
+                driver.write_all(&rest[..4]).await?;
+                driver.write_all(&[[221, 7, 0, 0].as_slice(), &[0; 5], &answer].concat()).await?;
+            }
+        }
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((driver, _)) = listener.accept().await {
+                // It ends when the driver hangs up.
+                let greeting = greeting.clone();
+                connections.spawn(async move { drop(serve(driver, greeting).await) });
+            }
+        }))
+    }
+
+    #[tokio::test]
+    async fn members_that_a_replica_set_names_are_looked_for_in_the_namespace_too_and_not_in_that_of_the_operator()
+     {
+        let listeners = [
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        ];
+        let hosts: Vec<_> = (0..)
+            .zip(&listeners)
+            .map(|(at, listener)| format!("mongo-{at}.mongo:{}", listener.local_addr().unwrap().port()))
+            .collect();
+        let greeting = |at: usize| {
+            doc! {
+                "ok": 1, "helloOk": true, "isWritablePrimary": at == 1, "ismaster": at == 1, "secondary": at == 0,
+                "setName": "rs", "hosts": &hosts, "me": &hosts[at], "minWireVersion": 0, "maxWireVersion": 21,
+                "maxBsonObjectSize": 16_777_216, "maxMessageSizeBytes": 48_000_000, "maxWriteBatchSize": 100_000,
+            }
+        };
+        let mut members = Vec::new();
+        for (at, listener) in (0..).zip(listeners) {
+            members.push(play_member(listener, greeting(at)));
+        }
+        // Only the second is writable, and only the first names it.
+        let waits = "serverSelectionTimeoutMS=10000&connectTimeoutMS=10000";
+        let uri = format!("mongodb://{}/orders?replicaSet=rs&{waits}", hosts[0]);
+        let options = ConnectOptions { namespace: Some("shop"), ..ConnectOptions::new(&uri) };
+        let here = Answer::Address([127, 0, 0, 1]);
+        let first = ("mongo-0.mongo.shop.svc.cluster.local.", here);
+        for (second, is_found) in [("shop", true), ("orders-operator", false)] {
+            let second = format!("mongo-1.mongo.{second}.svc.cluster.local.");
+            let dns = Dns::start(&[first, (&second, here)]).await;
+            let pools = Pools { guards: Some(Guards::with(dns.lookup())), ..Pools::default() };
+            let (pool, _) = pools.open(&options).await.unwrap();
+            if is_found {
+                pool.client.database("orders").run_command(doc! { "ping": 1 }).await.unwrap();
+            } else {
+                // Also without a command it looks for the members. The name as it is comes last.
+                let until = Instant::now() + Duration::from_secs(60);
+                while !dns.asked().contains(&"mongo-1.mongo.".to_owned()) && Instant::now() < until {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            }
+            let asked = dns.asked();
+            assert!(asked.contains(&"mongo-1.mongo.shop.svc.cluster.local.".to_owned()), "{asked:?}");
+            assert_eq!(asked.contains(&"mongo-1.mongo.".to_owned()), !is_found, "{asked:?}");
+            assert!(!asked.iter().any(|name| name.contains("orders-operator")), "{asked:?}");
+        }
     }
 
     #[tokio::test]

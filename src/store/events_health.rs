@@ -14,7 +14,7 @@ use super::{
     error::StoreError,
     outbox::{REFUSED_SINCE, SINCE},
     own_indexes::{is_untold, untold_keys},
-    relay_lease::LEASE,
+    relay_lease::{LEASE, mark_of},
     retry,
 };
 
@@ -47,6 +47,15 @@ impl EventsTask {
     }
 }
 
+/// That a pod tells, as it has shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventsShown {
+    /// How long ago.
+    pub age: Duration,
+    /// The mark of its settings, if it has one. It is text from the database.
+    pub mark: Option<String>,
+}
+
 /// A failure, as a pod has noted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventsTrouble {
@@ -54,13 +63,15 @@ pub struct EventsTrouble {
     pub reason: String,
     /// How long ago.
     pub age: Duration,
+    /// The mark of the pod's settings, if it has one. It is text from the database.
+    pub mark: Option<String>,
 }
 
 /// Whether events flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventsHealth {
-    /// How long ago the one who tells has shown that it does; none if nobody does.
-    pub told: Option<Duration>,
+    /// That somebody tells; none if nobody does.
+    pub told: Option<EventsShown>,
     /// Whether a change, or the refusal of a payment, has not been told for a minute.
     pub is_stuck: bool,
     /// Why a pod last could not tell.
@@ -145,11 +156,15 @@ fn of_lease(lease: &Document, now: Timestamp) -> EventsHealth {
     let trouble = |task: EventsTask| {
         let noted = lease.get_document(task.field()).ok()?;
         let reason = noted.get_str("reason").ok()?.to_owned();
-        Some(EventsTrouble { reason, age: noted.get_datetime("at").ok().and_then(age)? })
+        let mark = noted.get_str("by").ok().and_then(mark_of).map(str::to_owned);
+        Some(EventsTrouble { reason, age: noted.get_datetime("at").ok().and_then(age)?, mark })
     };
-    let is_held = lease.get_str("holder").is_ok();
+    let told = || {
+        let mark = mark_of(lease.get_str("holder").ok()?).map(str::to_owned);
+        Some(EventsShown { age: lease.get_datetime("renewed").ok().and_then(age)?, mark })
+    };
     EventsHealth {
-        told: lease.get_datetime("renewed").ok().filter(|_| is_held).and_then(age),
+        told: told(),
         telling: trouble(EventsTask::Telling),
         hearing: trouble(EventsTask::Hearing),
         ..EventsHealth::default()
@@ -163,11 +178,12 @@ mod tests {
     #[test]
     fn the_lease_shows_who_tells_and_what_troubles_the_pods() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let trouble = |second| doc! { "reason": "BrokerUnreachable", "at": date(at(second)) };
-        let lease =
-            doc! { "holder": "a", "renewed": date(at(95)), "telling": trouble(40), "hearing": trouble(90) };
+        let trouble = |second| doc! { "reason": "BrokerUnreachable", "at": date(at(second)), "by": "b@new" };
+        let lease = doc! { "holder": "a@old", "renewed": date(at(95)), "telling": trouble(40), "hearing": trouble(90) };
         let health = of_lease(&lease, at(100));
-        assert_eq!(health.told, Some(Duration::from_secs(5)));
+        let shown = EventsShown { age: Duration::from_secs(5), mark: Some("old".into()) };
+        assert_eq!(health.told, Some(shown));
+        assert_eq!(health.hearing.as_ref().and_then(|trouble| trouble.mark.as_deref()), Some("new"));
         assert_eq!(health.telling.map(|trouble| trouble.age), Some(Duration::from_secs(60)));
         assert_eq!(health.hearing.map(|trouble| trouble.reason).as_deref(), Some("BrokerUnreachable"));
         let released = doc! { "holder": mongodb::bson::Bson::Null, "renewed": date(at(95)) };

@@ -28,6 +28,22 @@ const TAKING: &str = "taking the lease of the relay";
 const RENEWING: &str = "renewing the lease of the relay";
 const RELEASING: &str = "releasing the lease of the relay";
 
+/// Between the id of a process and the mark of its settings.
+const BEFORE_MARK: char = '@';
+
+/// A name for a process that nobody else has, with the mark of its settings if it has one: whatever is noted in this name
+/// is noted by a process with these settings.
+#[must_use]
+pub fn process_name(mark: Option<&str>) -> String {
+    let id = format!("{:016x}", fastrand::u64(..));
+    mark.map_or(id.clone(), |mark| format!("{id}{BEFORE_MARK}{mark}"))
+}
+
+/// The mark in such a name.
+pub(super) fn mark_of(process: &str) -> Option<&str> {
+    process.split_once(BEFORE_MARK).map(|(_, mark)| mark)
+}
+
 /// Places in the streams of a broker, by the name of the stream.
 pub type Positions = BTreeMap<String, u64>;
 
@@ -174,6 +190,13 @@ mod tests {
         assert!(!held("other".into(), 94_000), "not before its end");
         assert!(held("other".into(), 93_999));
         assert!(is_free(&doc! { "holder": "other" }, "me", now, lasts), "it was never renewed");
+    }
+
+    #[test]
+    fn the_name_of_a_process_has_the_mark_of_its_settings() {
+        assert_eq!(mark_of(&process_name(Some("a@b"))), Some("a@b"));
+        assert_eq!(mark_of(&process_name(None)), None);
+        assert_ne!(process_name(Some("a")), process_name(Some("a")));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The command line of the sweeper.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::Args;
 
@@ -157,7 +157,7 @@ impl SweeperArgs {
             max_per_second: self.max_per_second,
             suspended: false,
             // The database says whether they are on.
-            events: false,
+            events: BTreeSet::new(),
             warnings: Vec::new(),
             resources: Vec::new(),
         }))

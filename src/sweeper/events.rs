@@ -1,7 +1,7 @@
 //! The condition `EventsFlowing`: whether the neighbours hear of orders, as the database shows it. The sweeper speaks to no
 //! broker. Pure.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 
@@ -25,18 +25,27 @@ pub struct EventsState {
     message: String,
 }
 
-impl From<&EventsHealth> for EventsState {
-    fn from(health: &EventsHealth) -> Self {
-        let recent = |trouble: &Option<EventsTrouble>| {
-            trouble.as_ref().filter(|trouble| trouble.age <= TROUBLE_FOR).map(reason_of)
+impl EventsState {
+    /// By what pods whose settings have one of these marks do, or pods without a mark, which the operator has not made. None
+    /// while these have shown nothing, and pods with other settings still do.
+    pub fn of(health: &EventsHealth, marks: &BTreeSet<String>) -> Option<Self> {
+        let is_ours = |mark: &Option<String>| mark.as_ref().is_none_or(|mark| marks.contains(mark));
+        let recent =
+            |trouble: &Option<EventsTrouble>| trouble.clone().filter(|trouble| trouble.age <= TROUBLE_FOR);
+        let ours = |trouble: &Option<EventsTrouble>| {
+            recent(trouble).filter(|trouble| is_ours(&trouble.mark)).map(|trouble| reason_of(&trouble))
         };
-        let is_told = health.told.is_some_and(|age| age <= SHOWN_WITHIN);
-        let problem = if is_told {
-            if health.is_stuck { Some(Reason::OutboxStuck) } else { recent(&health.hearing) }
+        let told = health.told.as_ref().filter(|told| told.age <= SHOWN_WITHIN);
+        let problem = if told.is_some_and(|told| is_ours(&told.mark)) {
+            if health.is_stuck { Some(Reason::OutboxStuck) } else { ours(&health.hearing) }
         } else {
-            Some(recent(&health.telling).unwrap_or(Reason::NoPublisher))
+            let problem = ours(&health.telling);
+            if problem.is_none() && (told.is_some() || recent(&health.telling).is_some()) {
+                return None;
+            }
+            Some(problem.unwrap_or(Reason::NoPublisher))
         };
-        match problem {
+        Some(match problem {
             Some(reason) => Self { is_flowing: false, reason, message: message(reason).to_owned() },
             None if health.dead_letters > 0 => {
                 let count = match health.dead_letters {
@@ -53,7 +62,7 @@ impl From<&EventsHealth> for EventsState {
                 let message = "orders are told, and tickets and payments are heard of".to_owned();
                 Self { is_flowing: true, reason: Reason::AsExpected, message }
             }
-        }
+        })
     }
 }
 
@@ -112,7 +121,7 @@ pub fn with_events(
             let condition = NewCondition { kind, status: *is_flowing, reason, message, generation };
             set_condition(&mut flowing, old, condition, now);
         }
-        // It is not known now.
+        // It is not known now: what is there is about a former generation, or the database is away.
         None if has_events && !is_other_database => flowing.extend(known.cloned()),
         None => {}
     }
@@ -136,24 +145,67 @@ pub fn with_events(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::EventsShown;
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     fn trouble(reason: &str, age: u64) -> Option<EventsTrouble> {
-        Some(EventsTrouble { reason: reason.into(), age: seconds(age) })
+        Some(EventsTrouble { reason: reason.into(), age: seconds(age), mark: None })
+    }
+
+    fn told(age: u64) -> Option<EventsShown> {
+        Some(EventsShown { age: seconds(age), mark: None })
+    }
+
+    /// The state where the settings have the mark `now`.
+    fn state(health: &EventsHealth) -> Option<EventsState> {
+        EventsState::of(health, &BTreeSet::from(["now".to_owned()]))
     }
 
     fn judged(health: EventsHealth) -> (bool, Reason) {
-        let state = EventsState::from(&health);
+        let state = state(&health).unwrap();
         assert!(state.message.len() > 20);
         (state.is_flowing, state.reason)
     }
 
     #[test]
+    fn what_pods_of_former_settings_do_does_not_count_and_what_those_of_now_do_is_waited_for() {
+        let shown = |mark: &str, age| Some(EventsShown { age: seconds(age), mark: Some(mark.to_owned()) });
+        let noted = |mark: &str, age| {
+            trouble("BrokerRefused", age).map(|of| EventsTrouble { mark: Some(mark.to_owned()), ..of })
+        };
+        let of = |told, telling, hearing| {
+            let health = EventsHealth { told, telling, hearing, ..EventsHealth::default() };
+            state(&health).map(|state| (state.is_flowing, state.reason))
+        };
+        let flowing = Some((true, Reason::AsExpected));
+        let refused = Some((false, Reason::BrokerRefused));
+        for (told, telling, hearing, wanted) in [
+            (shown("now", 1), None, None, flowing),
+            (shown("former", 1), None, None, None),
+            // One of them is enough to know that it does not work.
+            (shown("former", 1), noted("now", 1), None, refused),
+            (shown("now", 1), noted("former", 1), None, flowing),
+            (shown("now", 1), None, noted("former", 1), flowing),
+            (shown("now", 1), None, noted("now", 1), refused),
+            // The former ones did not reach their server, and may be about to end.
+            (None, noted("former", 1), None, None),
+            (shown("former", 31), noted("former", 61), None, Some((false, Reason::NoPublisher))),
+            (shown("former", 31), noted("now", 1), None, refused),
+        ] {
+            assert_eq!(
+                of(told.clone(), telling.clone(), hearing.clone()),
+                wanted,
+                "{told:?} {telling:?} {hearing:?}"
+            );
+        }
+    }
+
+    #[test]
     fn events_flow_while_somebody_tells_and_nothing_is_stuck() {
-        let well = || EventsHealth { told: Some(seconds(2)), ..EventsHealth::default() };
+        let well = || EventsHealth { told: told(2), ..EventsHealth::default() };
         assert_eq!(judged(well()), (true, Reason::AsExpected));
         // Another pod does not reach the broker.
         assert_eq!(
@@ -172,7 +224,7 @@ mod tests {
 
     #[test]
     fn while_nobody_tells_the_reason_is_what_a_pod_has_noted_last() {
-        let silent = |telling| EventsHealth { told: Some(seconds(31)), telling, ..EventsHealth::default() };
+        let silent = |telling| EventsHealth { told: told(31), telling, ..EventsHealth::default() };
         assert_eq!(judged(silent(None)), (false, Reason::NoPublisher));
         assert_eq!(judged(silent(trouble("BrokerRefused", 3))), (false, Reason::BrokerRefused));
         assert_eq!(judged(silent(trouble("SubjectWithoutStream", 3))), (false, Reason::SubjectWithoutStream));
@@ -185,11 +237,7 @@ mod tests {
     fn the_condition_comes_with_the_events_and_goes_with_them() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let state = |dead_letters| {
-            EventsState::from(&EventsHealth {
-                told: Some(seconds(1)),
-                dead_letters,
-                ..EventsHealth::default()
-            })
+            state(&EventsHealth { told: told(1), dead_letters, ..EventsHealth::default() }).unwrap()
         };
         let written = |state: Option<&EventsState>, has_events, old: &[Condition]| {
             with_events(None, state, has_events, false, old, Some(1), at(5))

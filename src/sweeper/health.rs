@@ -30,15 +30,22 @@ pub enum TargetHealth {
 }
 
 impl TargetHealth {
-    /// As a resource reports it whose own connection string has a `problem`, or options without effect.
+    /// As a resource reports it that has options without effect, or whose own connection string, since this target was made
+    /// of it, has a problem.
     pub fn reported(self, own_problem: Option<&DatabaseProblem>, warnings: &[String]) -> Self {
         match self {
             Self::Swept { problem, without_due_time, is_behind, .. } => Self::Swept {
-                problem: own_problem.cloned().or(problem),
+                // A Secret that cannot be read is no refusal: the pods that run have what it was.
+                problem: own_problem
+                    .filter(|own| own.reason != Reason::DatabaseUnreachable)
+                    .cloned()
+                    .or(problem),
                 ignored_options: (!warnings.is_empty()).then(|| warnings.join("; ")),
                 without_due_time,
                 is_behind,
             },
+            // As long as it lasts, whatever is mended at the database of before changes nothing for the better.
+            Self::Failing(problem) => Self::Failing(own_problem.cloned().unwrap_or(problem)),
             other => other,
         }
     }
@@ -130,6 +137,28 @@ mod tests {
         let message = of(2, &["65f0c1d2a3b4c5d6e7f80911", "\"hunter2\""]);
         assert!(message.contains("2 open orders (such as 65f0c1d2a3b4c5d6e7f80911) have"), "{message}");
         assert!(of(1000, &["hunter2"]).contains("1000 or more open orders have"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_string_of_now_is_told_first_where_the_database_of_the_former_one_is_away() {
+        let problem = |reason, message: &str| DatabaseProblem { reason, message: message.to_owned() };
+        let away = problem(Reason::DatabaseUnreachable, "the former one is away");
+        let refused = problem(Reason::InvalidDatabaseUri, "no string");
+        // Of this the pods that run know nothing yet: as long as all is well, it is none of the database's.
+        let missing = problem(Reason::DatabaseUnreachable, "there is no such key");
+        let failing = TargetHealth::Failing(away);
+        assert_eq!(failing.clone().reported(None, &[]), failing);
+        for own in [&refused, &missing] {
+            assert_eq!(failing.clone().reported(Some(own), &[]), TargetHealth::Failing(own.clone()));
+        }
+        let well = |problem| TargetHealth::Swept {
+            problem,
+            ignored_options: None,
+            without_due_time: None,
+            is_behind: false,
+        };
+        assert_eq!(well(None).reported(Some(&refused), &[]), well(Some(refused)));
+        assert_eq!(well(None).reported(Some(&missing), &[]), well(None));
     }
 
     #[test]

@@ -29,7 +29,9 @@ use super::{
     tasks::Sweeps,
 };
 use crate::{
-    crd::{ConditionType, ExpiryStatus, OrdersService, SWEEPER_MANAGER, find_condition, status_patch},
+    crd::{
+        ConditionType, EventsSpec, ExpiryStatus, OrdersService, SWEEPER_MANAGER, find_condition, status_patch,
+    },
     runtime::events::{EventContent, Events},
 };
 
@@ -65,7 +67,7 @@ struct Reported {
     uid: Option<String>,
     /// Its database, once that is known.
     target: Option<TargetKey>,
-    /// Whether what is written is still about another database, which it had before.
+    /// Whether what is written may still be about another database, which it had before.
     is_about_former: bool,
     /// How many of the orders that this process has cancelled in its database are in its `expiredTotal`.
     expired: u64,
@@ -166,6 +168,7 @@ impl Reporter {
             .iter()
             .filter_map(|guarded| self.update(guarded.0.as_ref().ok()?, resolver, sweeps, flush))
             .collect();
+        self.note_what_is_told(services, &updates, resolver, sweeps);
         let (client, events, ends) = (&self.client, &self.events, Instant::now() + ROUND_TIMEOUT);
         let outcomes: Vec<_> = stream::iter(updates)
             .map(|update| async move {
@@ -222,6 +225,28 @@ impl Reporter {
         outdated
     }
 
+    /// Notes of which resources nothing is written any more that was about a former database: it is known how it is with that
+    /// of now, and either that is told, or it is another sweeper's to tell.
+    fn note_what_is_told(
+        &mut self,
+        services: &Services,
+        updates: &[StatusUpdate<'_>],
+        resolver: &Resolver,
+        sweeps: &Sweeps,
+    ) {
+        let to_write: HashSet<_> = updates.iter().map(|update| update.key.as_str()).collect();
+        for key in services.iter().filter_map(|guarded| guarded.0.as_ref().ok()).map(resource_key) {
+            let Some(Ok(target)) = resolver.target_of(&key) else { continue };
+            let is_known = sweeps.health(&target.key) != TargetHealth::Unknown;
+            if let Some(reported) = self.reported.get_mut(&key)
+                && is_known
+                && !to_write.contains(key.as_str())
+            {
+                reported.is_about_former = false;
+            }
+        }
+    }
+
     /// The status update of one resource; none if another sweeper writes it, or nothing has changed.
     fn update<'a>(
         &self,
@@ -231,10 +256,18 @@ impl Reporter {
         flush: bool,
     ) -> Option<StatusUpdate<'a>> {
         let key = resource_key(service);
+        let problem = resolver.problem_of(&key);
+        let mut events = None;
         let (health, progress, rank) = match resolver.target_of(&key)? {
             Ok(target) => {
-                let health = sweeps.health(&target.key).reported(resolver.refusal_of(&key), &target.warnings);
-                (health, sweeps.progress(&target.key), sweeps.rank(&target.key.to_string()))
+                let progress = sweeps.progress(&target.key);
+                // What is known of events may be known of former settings, with which the target was made.
+                let mark = service.spec.events.as_ref().map(EventsSpec::mark);
+                if mark.is_some_and(|mark| target.events.contains(&mark)) {
+                    events = progress.as_ref().and_then(|progress| progress.events());
+                }
+                let health = sweeps.health(&target.key).reported(problem, &target.warnings);
+                (health, progress, sweeps.rank(&target.key.to_string()))
             }
             Err(problem) => {
                 let message = format!("the database is not known: {}", problem.message);
@@ -254,7 +287,6 @@ impl Reporter {
         let (old, generation) = (&status.conditions, service.metadata.generation);
         let is_other = reported.is_about_former;
         let new = conditions(&health, is_other, overdue, old, generation, now);
-        let events = progress.as_ref().and_then(|progress| progress.events());
         let has_events = service.spec.events.is_some();
         let new = with_events(new, events.as_ref(), has_events, is_other, old, generation, now);
         let transitions = new.as_ref().map_or(Vec::new(), |new| transitions(&status.conditions, new));
@@ -330,5 +362,151 @@ async fn publish_all(events: &Events, update: &StatusUpdate<'_>) {
         if let Err(error) = events.publish(update.service, &event).await {
             tracing::warn!(%error, reason, "cannot write an event");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Mutex};
+
+    use hyper::{Method, Request, Response};
+    use k8s_openapi::ByteString;
+    use kube::client::Body;
+    use prometheus_client::registry::Registry;
+    use serde_json::{Value, json};
+    use tokio::sync::{Notify, watch};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::sweeper::{metrics::Metrics, peers::Peers};
+
+    /// An API server with one Secret, and the statuses that were written to it.
+    #[derive(Clone, Default)]
+    struct ApiServer {
+        uri: Arc<Mutex<String>>,
+        written: Arc<Mutex<Vec<Value>>>,
+    }
+
+    impl ApiServer {
+        fn client(&self) -> Client {
+            let server = self.clone();
+            let answer = move |request: Request<Body>| {
+                let server = server.clone();
+                async move { Ok::<_, Infallible>(server.answer(request).await) }
+            };
+            Client::new(tower::service_fn(answer), "default")
+        }
+
+        async fn answer(&self, request: Request<Body>) -> Response<Body> {
+            let is_status = request.method() == Method::PATCH && request.uri().path().ends_with("/status");
+            let body = if is_status {
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let written: Value = serde_json::from_slice(&body).unwrap();
+                self.written.lock().unwrap().push(written["status"]["conditions"].clone());
+                json!(*service(1, 0).0.as_ref().unwrap())
+            } else {
+                let uri = ByteString(self.uri.lock().unwrap().clone().into_bytes());
+                json!({"metadata": {"name": "mongo"}, "data": {"MONGO_URI": uri}})
+            };
+            Response::new(Body::from(body.to_string().into_bytes()))
+        }
+
+        /// The reasons that were written since the last call.
+        fn written(&self) -> Vec<String> {
+            let written = std::mem::take(&mut *self.written.lock().unwrap());
+            let conditions =
+                written.iter().flat_map(|conditions| conditions.as_array().cloned().unwrap_or_default());
+            conditions.map(|condition| condition["reason"].as_str().unwrap().to_owned()).collect()
+        }
+    }
+
+    /// A resource whose database is not to be swept: that is known without any database.
+    fn service(generation: i64, grace: u32) -> Arc<DeserializeGuard<OrdersService>> {
+        let object = json!({
+            "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+            "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": generation},
+            "spec": {
+                "auth": {"jwtSecretRef": {"name": "jwt"}}, "database": {"uriSecretRef": {"name": "mongo"}},
+                "expiration": {"suspend": true, "paymentGraceSeconds": grace},
+            }
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    struct Sweeper {
+        server: ApiServer,
+        resolver: Resolver,
+        reporter: Reporter,
+        sweeps: Sweeps,
+        peers: watch::Sender<Arc<Peers>>,
+    }
+
+    impl Sweeper {
+        fn new() -> Self {
+            let server = ApiServer::default();
+            let (peers, receiver) = watch::channel(Arc::new(Peers::alone()));
+            let metrics = Metrics::register(&mut Registry::default());
+            let sweeps = Sweeps::new(metrics, receiver, Arc::new(Notify::new()), CancellationToken::new());
+            let (resolver, reporter) = (Resolver::new(server.client()), Reporter::new(server.client()));
+            Self { server, resolver, reporter, sweeps, peers }
+        }
+
+        /// Makes it the first for both databases, or the second.
+        fn set_rank(&self, rank: u32) {
+            let mut peers = (0..100).map(|me| Peers::new(format!("me-{me}"), vec!["other".to_owned()]));
+            let keys = ["shop/a.shop.svc:27017/orders", "shop/b.shop.svc:27017/orders"];
+            let peers = peers.find(|peers| keys.iter().all(|key| peers.rank(key) == rank)).unwrap();
+            self.peers.send_replace(Arc::new(peers));
+        }
+
+        /// One round; gives the reasons that were written in it.
+        async fn round(&mut self, uri: &str, generation: i64, grace: u32) -> Vec<String> {
+            uri.clone_into(&mut self.server.uri.lock().unwrap());
+            let services = [service(generation, grace)];
+            let targets = self.resolver.resolve(&services, |_| false).await;
+            self.reporter.track(&services, &self.resolver, &self.sweeps);
+            self.sweeps.set_targets(targets);
+            self.reporter.report(&services, &self.resolver, &self.sweeps).await;
+            self.server.written()
+        }
+
+        /// Waits until it is known how it is with the database.
+        async fn known(&self) {
+            let target = || self.resolver.target_of("shop/orders").unwrap().unwrap();
+            while self.sweeps.health(&target().key) == TargetHealth::Unknown {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    const PENDING: [&str; 2] = ["DatabasePending", "DatabasePending"];
+
+    #[tokio::test]
+    async fn whoever_takes_a_database_over_does_not_say_that_it_has_changed_when_that_was_told_long_ago() {
+        let mut sweeper = Sweeper::new();
+        sweeper.set_rank(1);
+        for (uri, generation) in
+            [("mongodb://a/orders", 1), ("mongodb://b/orders", 2), ("mongodb://b/orders", 2)]
+        {
+            assert_eq!(sweeper.round(uri, generation, 0).await, [""; 0], "the other one writes");
+            sweeper.known().await;
+        }
+        sweeper.set_rank(0);
+        // Its sweep begins anew, and its health is not known for a moment.
+        assert_eq!(sweeper.round("mongodb://b/orders", 3, 5).await, [""; 0]);
+        sweeper.known().await;
+        assert_eq!(sweeper.round("mongodb://b/orders", 3, 5).await, ["Suspended"]);
+    }
+
+    #[tokio::test]
+    async fn that_the_connection_string_has_changed_is_told_until_its_database_is_known() {
+        let mut sweeper = Sweeper::new();
+        sweeper.set_rank(0);
+        assert_eq!(sweeper.round("mongodb://a/orders", 1, 0).await, [""; 0]);
+        sweeper.known().await;
+        assert_eq!(sweeper.round("mongodb://a/orders", 1, 0).await, ["Suspended"]);
+        assert_eq!(sweeper.round("mongodb://b/orders", 2, 0).await, PENDING);
+        sweeper.known().await;
+        assert_eq!(sweeper.round("mongodb://b/orders", 2, 0).await, ["Suspended"]);
     }
 }

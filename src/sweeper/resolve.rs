@@ -18,7 +18,7 @@ use super::{
     wanted::{ReadSecret, ReadSecrets, Unresolved, secrets_of, target},
 };
 use crate::{
-    crd::{OrdersService, Reason},
+    crd::OrdersService,
     runtime::secret_cache::{NamespacedName, SecretCache},
 };
 
@@ -37,6 +37,9 @@ const FRESH: Duration = Duration::from_secs(300);
 /// The same while the database cannot be used: a changed Secret may be the remedy.
 const FRESH_WHILE_FAILING: Duration = Duration::from_secs(15);
 
+/// How long the pods are waited for when a value has changed: the controller reads the Secrets as often, and rolls them then.
+const ROLLED_WITHIN: Duration = FRESH;
+
 /// The same while a resource has no usable Secret.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -51,39 +54,77 @@ pub struct Resolver {
     call_timeout: Duration,
 }
 
-/// UID and generation of a resource: as long as they stay the same, so does its spec.
-type SpecVersion = (Option<String>, Option<i64>);
+/// What a resource is read for. As long as it stays the same, so does the spec, and its pods are not rolled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Version {
+    uid: Option<String>,
+    generation: Option<i64>,
+    /// The hash of the Deployment as last applied. It changes with the values of the Secrets: the pods get those of now.
+    deployment: Option<String>,
+}
 
-fn spec_version(service: &OrdersService) -> SpecVersion {
-    (service.uid(), service.metadata.generation)
+impl Version {
+    fn of(service: &OrdersService) -> Self {
+        Self {
+            uid: service.uid(),
+            generation: service.metadata.generation,
+            deployment: service.status.as_ref().and_then(|status| status.deployment.clone()),
+        }
+    }
 }
 
 /// The target of one resource, as last resolved.
 struct Resolution {
-    version: SpecVersion,
+    version: Version,
     /// The last one that could be determined.
     target: Option<Target>,
     /// Why it cannot be determined now.
     problem: Option<Unresolved>,
+    /// Another one that the Secrets have led to since then, though the pods were not rolled.
+    ahead: Option<(Target, Instant)>,
 }
 
 impl Resolution {
+    /// `is_failing` tells whether the database of before cannot be used.
     fn new(
         before: Option<Self>,
-        version: SpecVersion,
+        version: Version,
         result: Result<Target, Unresolved>,
         key: &str,
+        is_failing: bool,
     ) -> Self {
-        let (last_target, last_problem) =
-            before.map_or((None, None), |before| (before.target, before.problem));
+        let is_rolled = before.as_ref().is_none_or(|before| before.version != version);
+        let (last_target, last_problem, ahead) =
+            before.map_or((None, None, None), |before| (before.target, before.problem, before.ahead));
         match result {
             Ok(target) => {
+                // Where there are pods that the controller rolls, they still have what was in the Secrets then.
+                if let Some(last) = &last_target
+                    && !is_rolled
+                    && !is_failing
+                    && version.deployment.is_some()
+                    && !last.is_reached_like(&target)
+                {
+                    let known = ahead.filter(|(ahead, _)| ahead.is_reached_like(&target));
+                    let (target, since) = known.unwrap_or_else(|| {
+                        tracing::info!(
+                            resource = key,
+                            "the connection string has changed; the database of before is swept until the pods are rolled"
+                        );
+                        (target, Instant::now())
+                    });
+                    if since.elapsed() < ROLLED_WITHIN {
+                        let ahead = Some((target, since));
+                        return Self { version, target: last_target, problem: None, ahead };
+                    }
+                    return Self { version, target: Some(target), problem: None, ahead: None };
+                }
                 if last_target.is_none_or(|last| last.warnings != target.warnings) {
                     for warning in &target.warnings {
                         tracing::warn!(resource = key, "{warning}");
                     }
                 }
-                Self { version, target: Some(target), problem: None }
+                Self { version, target: Some(target), problem: None, ahead: None }
             }
             Err(problem) => {
                 if last_problem.as_ref() != Some(&problem) {
@@ -98,7 +139,7 @@ impl Resolution {
                     );
                 }
                 // The last known database still has orders that expire.
-                Self { version, target: last_target, problem: Some(problem) }
+                Self { version, target: last_target, problem: Some(problem), ahead: None }
             }
         }
     }
@@ -174,7 +215,9 @@ impl Resolver {
         for (key, service) in outdated {
             let result = target(service, key, &read);
             let before = self.resources.remove(key);
-            let resolution = Resolution::new(before, spec_version(service), result, key);
+            let target = before.as_ref().and_then(|before| before.target.as_ref());
+            let is_failing = target.is_some_and(|target| is_failing(&target.key));
+            let resolution = Resolution::new(before, Version::of(service), result, key, is_failing);
             self.resources.insert(key.clone(), resolution);
         }
         merge(self.resources.values().filter_map(|resolution| resolution.target.clone()))
@@ -200,8 +243,9 @@ impl Resolver {
         service: &OrdersService,
         is_failing: impl Fn(&TargetKey) -> bool,
     ) -> Option<Duration> {
-        match self.resources.get(key).filter(|resolution| resolution.version == spec_version(service)) {
-            // Whoever has just written the spec may have written the Secret a moment before.
+        match self.resources.get(key).filter(|resolution| resolution.version == Version::of(service)) {
+            // Whoever has just written the spec may have written the Secret a moment before; and what the pods start with now
+            // is to be swept.
             None => Some(Duration::ZERO),
             Some(resolution) if resolution.problem.is_some() => Some(RETRY),
             Some(resolution) => {
@@ -220,11 +264,9 @@ impl Resolver {
         }
     }
 
-    /// Why the connection string that a resource has now is refused, although its last target is still swept.
-    pub fn refusal_of(&self, resource: &str) -> Option<&DatabaseProblem> {
-        let problem = &self.resources.get(resource)?.problem.as_ref()?.problem;
-        // A Secret that cannot be read is no refusal.
-        (problem.reason != Reason::DatabaseUnreachable).then_some(problem)
+    /// Why no target can be determined of what a resource has now; its last one is still swept, if it had one.
+    pub fn problem_of(&self, resource: &str) -> Option<&DatabaseProblem> {
+        Some(&self.resources.get(resource)?.problem.as_ref()?.problem)
     }
 }
 
@@ -313,10 +355,21 @@ mod tests {
     }
 
     fn service(name: &str, secret: &str, key: &str) -> Arc<DeserializeGuard<OrdersService>> {
+        applied(name, secret, key, None)
+    }
+
+    /// The same, whose Deployment has this hash.
+    fn applied(
+        name: &str,
+        secret: &str,
+        key: &str,
+        deployment: Option<&str>,
+    ) -> Arc<DeserializeGuard<OrdersService>> {
         let object: Value = json!({
             "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
             "metadata": {"name": name, "namespace": "shop", "uid": name, "generation": 1},
-            "spec": {"auth": {"jwtSecretRef": {"name": "jwt"}}, "database": {"uriSecretRef": {"name": secret, "key": key}}}
+            "spec": {"auth": {"jwtSecretRef": {"name": "jwt"}}, "database": {"uriSecretRef": {"name": secret, "key": key}}},
+            "status": {"deployment": deployment},
         });
         Arc::new(serde_json::from_value(object).unwrap())
     }
@@ -353,6 +406,36 @@ mod tests {
         advance(FRESH).await;
         assert_eq!(databases(&resolver.resolve(&services, |_| false).await), ["d", "e", "f"]);
         assert_eq!(server.requests(), ["one"], "nothing names the other any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_value_is_used_when_the_pods_are_rolled_and_neither_later_nor_before() {
+        let server = ApiServer::default();
+        let mut resolver = server.resolver();
+        for (written, deployment, pause, swept) in [
+            ("a", "1", 5, "a"),
+            ("b", "1", 5, "a"),
+            ("b", "2", 5, "b"),
+            ("c", "2", 300, "b"),
+            // It is looked at, and the controller has not rolled the pods yet.
+            ("c", "2", 5, "b"),
+            ("c", "3", 5, "c"),
+            ("d", "3", 300, "c"),
+            // That it does not do so at all is seen by the second look.
+            ("d", "3", 300, "c"),
+            ("d", "3", 5, "d"),
+        ] {
+            server.put("one", &[("A", &format!("mongodb://mongo/{written}"))]);
+            let services = [applied("x", "one", "A", Some(deployment))];
+            let found = resolver.resolve(&services, |_| false).await;
+            assert_eq!(databases(&found), [swept], "{written} {deployment}");
+            advance(Duration::from_secs(pause)).await;
+        }
+        // A database that cannot be used is not worth waiting for.
+        server.put("one", &[("A", "mongodb://mongo/e")]);
+        advance(FRESH_WHILE_FAILING).await;
+        let services = [applied("x", "one", "A", Some("3"))];
+        assert_eq!(databases(&resolver.resolve(&services, |_| true).await), ["e"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -203,7 +203,7 @@ impl Sweep {
     pub async fn connect(target: &Target, schedule: Schedule, pools: &Pools) -> Result<Self, StoreError> {
         let store = Store::connect_in(pools, target.connect_options()).await?;
         Ok(Self {
-            store: if target.events { store.with_events() } else { store },
+            store: if !target.events.is_empty() { store.with_events() } else { store },
             grace: target.grace,
             limit: target.max_per_second,
             schedule,
@@ -540,7 +540,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// Whether events flow, where a resource has them.
+    /// Whether events flow, where a resource has them, and once pods with its settings have shown it.
     pub fn events(&self) -> Option<&EventsState> {
         self.events.as_ref()
     }
@@ -548,9 +548,9 @@ impl Sweep {
     /// Looks whether events flow; once for all sweepers is enough.
     async fn look_at_events(&mut self, target: &Target) -> Result<(), StoreError> {
         let is_recent = self.looked_at_events.is_some_and(|looked| looked.elapsed() < FLOW_INTERVAL);
-        if target.events && !is_recent && self.schedule.delay.is_zero() {
+        if !target.events.is_empty() && !is_recent && self.schedule.delay.is_zero() {
             self.looked_at_events = Some(Instant::now());
-            self.events = Some((&self.store.events_health().await?).into());
+            self.events = EventsState::of(&self.store.events_health().await?, &target.events);
         }
         Ok(())
     }

@@ -3,7 +3,11 @@
 //! Resources of different namespaces never share one, since neither may decide about the other's orders: each database is
 //! then swept once for each namespace, which the conditional writes make harmless.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    time::Duration,
+};
 
 use kube::ResourceExt;
 
@@ -55,8 +59,9 @@ pub struct Target {
     pub max_per_second: Option<u32>,
     /// Whether it is not to be swept.
     pub suspended: bool,
-    /// Whether somebody is to be told of what is cancelled.
-    pub events: bool,
+    /// The marks of the settings by which others are told of what is cancelled, one for each resource that has such; none if
+    /// nobody is to be told.
+    pub events: BTreeSet<String>,
     /// What of the connection string has no effect, and why.
     pub warnings: Vec<String>,
     /// The resources that name it, as namespace/name, sorted.
@@ -67,9 +72,14 @@ impl Target {
     /// Whether a running sweep of `other` need not be restarted for this target; another resource that names the same
     /// database makes no difference.
     pub fn is_swept_like(&self, other: &Self) -> bool {
-        let numbers = |target: &Self| (target.grace, target.max_per_second, target.suspended, target.events);
-        (&self.key, &self.uri, &self.database, &self.tls, numbers(self))
-            == (&other.key, &other.uri, &other.database, &other.tls, numbers(other))
+        let numbers = |target: &Self| (target.grace, target.max_per_second, target.suspended);
+        (&self.key, &self.uri, &self.database, &self.tls, &self.events, numbers(self))
+            == (&other.key, &other.uri, &other.database, &other.tls, &other.events, numbers(other))
+    }
+
+    /// Whether it is reached as `other` is.
+    pub fn is_reached_like(&self, other: &Self) -> bool {
+        (&self.key, &self.uri, &self.tls) == (&other.key, &other.uri, &other.tls)
     }
 
     /// How to connect to it.
@@ -102,7 +112,7 @@ pub fn resource_key(service: &OrdersService) -> String {
 /// Merges targets that are the same database of the same namespace. The result does not depend on the order of the input.
 ///
 /// Where the resources differ, the most cautious setting applies: suspended if any resource suspends it, the longest
-/// grace, the lowest limit, and events if any resource has them.
+/// grace, the lowest limit, and the events of all.
 pub fn merge(targets: impl IntoIterator<Item = Target>) -> HashMap<TargetKey, Target> {
     let mut merged = HashMap::<TargetKey, Target>::new();
     let mut targets: Vec<_> = targets.into_iter().collect();
@@ -115,7 +125,7 @@ pub fn merge(targets: impl IntoIterator<Item = Target>) -> HashMap<TargetKey, Ta
             Some(same) => {
                 same.database = same.database.take().or(target.database);
                 same.suspended |= target.suspended;
-                same.events |= target.events;
+                same.events.extend(target.events);
                 same.grace = same.grace.max(target.grace);
                 let limits = [same.max_per_second, target.max_per_second];
                 same.max_per_second = limits.into_iter().flatten().min();
@@ -142,7 +152,7 @@ mod tests {
             grace: Duration::from_secs(grace),
             max_per_second: if grace > 0 { Some(grace as u32) } else { None },
             suspended,
-            events: grace > 5,
+            events: (grace > 5).then(|| "mark".to_owned()).into_iter().collect(),
             warnings: Vec::new(),
             resources: vec![resource.into()],
         }
@@ -155,7 +165,7 @@ mod tests {
         let merged = merge(targets.clone());
         assert_eq!(merged.len(), 2);
         let both = &merged[&targets[0].key];
-        assert_eq!((both.grace.as_secs(), both.suspended, both.events), (9, true, true));
+        assert_eq!((both.grace.as_secs(), both.suspended, both.events.len()), (9, true, 1));
         assert_eq!(both.max_per_second, Some(5));
         assert_eq!(both.resources, ["w/3", "x/1"]);
         assert_eq!(merge(targets.iter().rev().cloned()), merged);

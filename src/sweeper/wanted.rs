@@ -14,7 +14,7 @@ use super::{
     targets::{Target, TargetKey},
 };
 use crate::{
-    crd::{DatabaseTls, OrdersService, Reason},
+    crd::{DatabaseTls, EventsSpec, OrdersService, Reason},
     runtime::secret_cache::NamespacedName,
     store::{ClientTls, StoreError},
 };
@@ -79,7 +79,7 @@ pub fn target(service: &OrdersService, resource: &str, secrets: &ReadSecrets) ->
         grace: Duration::from_secs(u64::try_from(expiration.payment_grace_seconds).unwrap_or(0)),
         max_per_second: expiration.max_per_second.and_then(|most| u32::try_from(most).ok()),
         suspended: expiration.suspend,
-        events: service.spec.events.is_some(),
+        events: service.spec.events.iter().map(EventsSpec::mark).collect(),
         warnings: Vec::new(),
         resources: vec![resource.to_owned()],
     };

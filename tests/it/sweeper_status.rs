@@ -9,7 +9,7 @@ use axum::{
     http::{Request, Response, StatusCode, header},
 };
 use futures::StreamExt;
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::{apps::v1::Deployment, events::v1::Event};
 use kube::{
     Client, ResourceExt,
     api::{ListParams, Patch, PatchParams},
@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    bed::{SPARE_MONGO, setting},
     cluster::{Process, TestNamespace, eventually, root},
     mongo::{TestDatabase, by_way_of, uri},
     packaging::monitoring,
@@ -293,6 +294,52 @@ async fn a_corrected_secret_and_resolved_duplicates_are_noticed_without_a_restar
     cancelled(&well, overdue).await;
     namespace.condition("other", DatabaseReady, "True", "AsExpected").await;
     namespace.condition("twice", DatabaseReady, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_connection_string_that_is_refused_is_told_also_while_the_database_of_the_former_one_is_away() {
+    let namespace = TestNamespace::create("refused").await;
+    let database = TestDatabase::new().await;
+    let (way, _kept_shut) = stuck_way().await;
+    namespace.secrets(&way).await;
+    namespace.apply(&service(&namespace, "orders", &database, json!({}))).await.unwrap();
+    let _sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    namespace.condition("orders", DatabaseReady, "False", "DatabaseUnreachable").await;
+    namespace.secret("orders-mongo", "MONGO_URI", "127.0.0.1/orders").await;
+    let message = namespace.condition("orders", DatabaseReady, "False", "InvalidDatabaseUri").await;
+    assert!(message.contains("Secret \"orders-mongo\"") && message.contains("mongodb://"), "{message}");
+    namespace.secret("orders-mongo", "MONGO_URI", &uri()).await;
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_changed_connection_string_reaches_the_sweeper_as_soon_as_the_pods() {
+    let _beside_others = SPARE_MONGO.read().await;
+    let spare = setting("SPARE_MONGO_URI");
+    let (before, after) = (TestDatabase::new().await, TestDatabase::at(spare.clone()).await);
+    let namespace = TestNamespace::create("moved").await;
+    namespace.secrets(&before.at_server(&uri())).await;
+    // Without a node its pods never serve, and so the controller reads the Secrets often; the sweeper sees nothing amiss.
+    let by_string = json!({"replicas": 1, "database": {"name": null}});
+    namespace.apply(&service(&namespace, "orders", &before, by_string)).await.unwrap();
+    let _sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    namespace.condition("orders", Available, "False", "MinimumReplicasUnavailable").await;
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
+    let template = async || {
+        let deployment = namespace.api::<Deployment>().get("orders").await.unwrap();
+        deployment.spec.unwrap().template.metadata.unwrap().annotations
+    };
+    let former = template().await;
+    namespace.secret("orders-mongo", "MONGO_URI", &after.at_server(&spare)).await;
+    eventually("the pods are rolled", || async { (template().await != former).then_some(()) }).await;
+    // Its own look at the Secret would come in four minutes.
+    let due = order(&after, "created", -1).await;
+    cancelled(&after, due).await;
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
     namespace.remove().await;
 }
 

@@ -3,13 +3,15 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use hickory_resolver::TokioResolver;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
 use tokio_util::either::Either;
+
+use super::lookup::Lookup;
 
 /// The most addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
@@ -20,28 +22,6 @@ const LEAST: Duration = Duration::from_millis(250);
 /// A connection to a server.
 pub(super) type Connection = Either<TcpStream, TlsStream<TcpStream>>;
 
-/// A name with more dots than these is complete. Those of a cluster's own Services and pods need them all:
-/// `mongo-0.mongo.ticketing`.
-const MAX_DOTS: usize = 2;
-
-/// How long one server of the DNS may take, and how often it is asked.
-const QUERY: Duration = Duration::from_secs(1);
-const QUERIES: usize = 2;
-
-/// How many names are remembered, and how long at most: a name's address changes when its pod moves.
-const REMEMBERED: u64 = 1024;
-const REMEMBERED_FOR: Duration = Duration::from_secs(5);
-
-/// Resolves names as this machine is set up to, without a thread for each.
-pub(super) fn resolver() -> io::Result<TokioResolver> {
-    let mut builder = TokioResolver::builder_tokio().map_err(io::Error::other)?;
-    let options = builder.options_mut();
-    (options.timeout, options.attempts, options.cache_size) = (QUERY, QUERIES, REMEMBERED);
-    (options.positive_max_ttl, options.negative_max_ttl) =
-        (Some(REMEMBERED_FOR), Some(Duration::from_secs(1)));
-    builder.build().map_err(io::Error::other)
-}
-
 /// How servers are connected to.
 pub(super) struct Dialer {
     /// The namespace whose pods know the servers by these names.
@@ -50,7 +30,7 @@ pub(super) struct Dialer {
     pub(super) tls: Option<TlsConnector>,
     /// How long it may take, all in all.
     pub(super) timeout: Duration,
-    pub(super) resolver: TokioResolver,
+    pub(super) lookup: Arc<Lookup>,
 }
 
 impl Dialer {
@@ -68,33 +48,13 @@ impl Dialer {
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no connection in time")))
     }
 
-    /// The addresses of the first name that has any.
-    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(ip) = host.parse() {
-            return Ok(vec![SocketAddr::new(ip, port)]);
-        }
-        let mut last = Err(io::Error::new(io::ErrorKind::NotFound, "the host's name has no address"));
-        for name in candidates(host, self.namespace.as_deref()) {
-            match self.resolver.lookup_ip(name).await {
-                Ok(found) => {
-                    let addresses: Vec<_> =
-                        found.iter().take(MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, port)).collect();
-                    if !addresses.is_empty() {
-                        return Ok(addresses);
-                    }
-                }
-                Err(error) => last = Err(io::Error::other(error)),
-            }
-        }
-        last
-    }
-
     async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let addresses = self.resolve(host, port).await?;
+        let mut addresses = self.lookup.addresses(host, self.namespace.as_deref()).await?;
+        addresses.truncate(MAX_ADDRESSES);
         let share = u32::try_from(addresses.len()).map_or(self.timeout, |count| self.timeout / count.max(1));
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host's name has no address");
         for address in addresses {
-            match timeout(share.max(LEAST), connect(address)).await {
+            match timeout(share.max(LEAST), connect(SocketAddr::new(address, port))).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no connection in time"),
@@ -102,23 +62,6 @@ impl Dialer {
         }
         Err(last)
     }
-}
-
-/// The names under which a pod of the namespace looks for a host, in its order: as a Service or a StatefulSet's pod of
-/// that namespace, as one of another namespace, and as a name of the world. What is left of a pod's search list, the
-/// cluster's domain, is in this process's own.
-fn candidates(host: &str, namespace: Option<&str>) -> Vec<String> {
-    let dots = host.matches('.').count();
-    let is_name = host != "localhost" && !host.ends_with('.') && host.parse::<IpAddr>().is_err();
-    let mut names = Vec::new();
-    if let Some(namespace) = namespace.filter(|_| is_name && dots <= MAX_DOTS) {
-        names.push(format!("{host}.{namespace}.svc"));
-        if dots > 0 {
-            names.push(format!("{host}.svc"));
-        }
-    }
-    names.push(host.to_owned());
-    names
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
@@ -158,34 +101,13 @@ fn is_machine_s_own(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn names_are_looked_for_as_a_pod_of_the_namespace_does() {
-        for (host, names) in [
-            ("mongo", vec!["mongo.ticketing.svc", "mongo"]),
-            ("mongo-0.mongo", vec!["mongo-0.mongo.ticketing.svc", "mongo-0.mongo.svc", "mongo-0.mongo"]),
-            (
-                "mongo.example.com",
-                vec!["mongo.example.com.ticketing.svc", "mongo.example.com.svc", "mongo.example.com"],
-            ),
-            ("mongo-0.mongo.ticketing.svc", vec!["mongo-0.mongo.ticketing.svc"]),
-            ("a.mongodb.example.net", vec!["a.mongodb.example.net"]),
-            ("mongo.", vec!["mongo."]),
-            ("localhost", vec!["localhost"]),
-            ("10.0.0.1", vec!["10.0.0.1"]),
-            ("::1", vec!["::1"]),
-        ] {
-            assert_eq!(candidates(host, Some("ticketing")), names);
-            assert_eq!(candidates(host, None), [host]);
-        }
-    }
-
     #[tokio::test]
     async fn addresses_that_only_this_machine_has_are_not_connected_to() {
         let dialer = Dialer {
             namespace: None,
             tls: None,
             timeout: Duration::from_secs(5),
-            resolver: resolver().unwrap(),
+            lookup: Arc::new(Lookup::of_this_machine().unwrap()),
         };
         for host in [
             "169.254.169.254",

@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! budget    what all connections of a namespace may use at the same time
+//! lookup    from a host name to addresses, as a pod of the namespace finds them
 //! dial      from a host name to a connection, with TLS
 //! relay     one connection: request, answer, request, ...
 //! logins    how many logins may be left unfinished
@@ -24,9 +25,12 @@ mod command;
 mod dial;
 mod greeting;
 mod logins;
+mod lookup;
 mod named;
 mod relay;
 mod scram;
+#[cfg(test)]
+pub(super) mod test_dns;
 
 use std::{
     io,
@@ -36,7 +40,6 @@ use std::{
 };
 
 use fast_socks5::server::{Config, SimpleUserPassword};
-use hickory_resolver::TokioResolver;
 use mongodb::options::Socks5Proxy;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::{
@@ -51,6 +54,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::{
     budget::{Budget, Budgets},
     dial::Dialer,
+    lookup::Lookup,
     named::Names,
     relay::Relay,
 };
@@ -71,7 +75,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(super) struct Guards {
     budgets: Budgets,
-    resolver: Mutex<Option<TokioResolver>>,
+    lookup: Mutex<Option<Arc<Lookup>>>,
 }
 
 impl Guards {
@@ -87,17 +91,22 @@ impl Guards {
         timeout: Duration,
         login: String,
     ) -> io::Result<Guard> {
-        let dialer =
-            Dialer { namespace: namespace.map(str::to_owned), tls, timeout, resolver: self.resolver()? };
+        let dialer = Dialer { namespace: namespace.map(str::to_owned), tls, timeout, lookup: self.lookup()? };
         Guard::start(dialer, self.budgets.of(namespace), login)
     }
 
-    fn resolver(&self) -> io::Result<TokioResolver> {
+    /// Guards that look names up like this.
+    #[cfg(test)]
+    pub(super) fn with(lookup: Lookup) -> Self {
+        Self { lookup: Mutex::new(Some(Arc::new(lookup))), ..Self::default() }
+    }
+
+    fn lookup(&self) -> io::Result<Arc<Lookup>> {
         // No code panics while it holds the lock.
-        let mut resolver = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*resolver {
-            Some(resolver) => Ok(resolver.clone()),
-            None => Ok(resolver.insert(dial::resolver()?).clone()),
+        let mut lookup = self.lookup.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*lookup {
+            Some(lookup) => Ok(lookup.clone()),
+            None => Ok(lookup.insert(Arc::new(Lookup::of_this_machine()?)).clone()),
         }
     }
 }

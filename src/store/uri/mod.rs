@@ -123,10 +123,11 @@ fn host_info(hosts: &str, srv: bool) -> Result<HostInfo, StoreError> {
         return Ok(HostInfo::HostIdentifiers(addresses));
     }
     match addresses.as_slice() {
-        [ServerAddress::Tcp { host, port: None }] if !host.contains(':') => {
+        // The driver completes a shorter one by the search list of this process, and so in its own namespace.
+        [ServerAddress::Tcp { host, port: None }] if !host.contains(':') && host.contains('.') => {
             Ok(HostInfo::DnsRecord(host.clone()))
         }
-        _ => Err(invalid("with mongodb+srv:// it must name one host, without a port")),
+        _ => Err(invalid("with mongodb+srv:// it must name one host by its whole name, without a port")),
     }
 }
 

@@ -220,6 +220,7 @@ fn events_env(events: &ValidatedEvents) -> Vec<EnvVar> {
         ("NATS_PAYMENT_STARTED", &events.payment_started),
     ];
     env.extend(named.into_iter().filter_map(|(name, value)| Some(plain_env(name, value.clone()?))));
+    env.push(plain_env("NATS_SETTINGS_MARK", events.mark.clone()));
     env
 }
 

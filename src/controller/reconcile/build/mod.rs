@@ -64,6 +64,8 @@ pub fn build(service: &ValidatedOrdersService) -> Prepared {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::RefCell, collections::BTreeSet};
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -444,13 +446,17 @@ mod tests {
 
     #[test]
     fn the_broker_of_events_reaches_the_container_and_its_password_stays_in_the_secret() {
+        let seen = RefCell::new(BTreeSet::new());
         let env = |events: Value| {
             let deployment = json!(built(json!({"events": events})).deployment);
             let pod = deployment["spec"]["template"]["spec"].clone();
             let env = pod["containers"][0]["env"].as_array().unwrap().clone();
             let ours =
                 env.into_iter().filter(|variable| variable["name"].as_str().unwrap().starts_with("NATS_"));
-            (ours.collect::<Vec<_>>(), pod)
+            let (marks, ours): (Vec<_>, Vec<_>) =
+                ours.partition(|variable| variable["name"] == "NATS_SETTINGS_MARK");
+            seen.borrow_mut().extend(marks.iter().map(|mark| mark["value"].to_string()));
+            (ours, pod)
         };
         let (listed, pod) = env(json!({
             "nats": {
@@ -497,6 +503,7 @@ mod tests {
         assert_eq!(secret[0], json!({"name": "NATS_URL", "valueFrom": reference}));
         assert!(secret.len() == 5 && pod.get("volumes").is_none(), "{secret:?}");
         assert_eq!(env(Value::Null).0, [Value::Null; 0]);
+        assert_eq!(seen.into_inner().len(), 3, "each of these settings has a mark of its own");
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(super) fn validate(
         subjects: Some(subjects).filter(|subjects| !subjects.is_empty()),
         ticket_deleted: events.ticket_deleted.clone(),
         payment_started: events.payment_started.clone(),
+        mark: events.mark(),
     })
 }
 

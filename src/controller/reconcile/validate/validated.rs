@@ -112,6 +112,8 @@ pub struct ValidatedEvents {
     pub ticket_deleted: Option<String>,
     /// The subject by which a payment is told to have begun, if that is heard.
     pub payment_started: Option<String>,
+    /// By which the pods show that they have these settings.
+    pub mark: String,
 }
 
 /// Which of the two brokers it is.
