@@ -82,6 +82,7 @@ mod store_events;
 mod store_expiry;
 mod store_faults;
 mod store_lost_replies;
+mod store_majority;
 mod store_payments;
 mod store_settle;
 mod stranger;
