@@ -60,6 +60,7 @@
 //! answer       bounds on what a server answers
 //! cast         values of other types, as mongoose reads them
 //! majority     what no failover takes back
+//! causal       looks that see what was written before, after a failover too
 //! retry        deadlines, and retries after transient errors
 //! error        errors, sorted by what can be done about them
 //! driver_error what an error of the driver means
@@ -71,6 +72,7 @@ mod answer;
 mod audit;
 mod batcher;
 mod cast;
+mod causal;
 mod choice;
 mod clock;
 mod code;

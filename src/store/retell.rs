@@ -22,7 +22,6 @@ use super::{
     retry,
     settle::refused,
     tickets::WriteReply,
-    untold::holders_of,
 };
 use crate::order::{OrderStatus, Refusal, ReservationWindow, TicketId};
 
@@ -256,7 +255,7 @@ impl Store {
 
     /// The orders that hold these tickets.
     async fn active_orders_of(&self, tickets: &[ObjectId]) -> Result<Vec<(TicketId, LostOrder)>, StoreError> {
-        let found = holders_of(&self.raw_orders(), tickets, LOOKING).await?;
+        let found = self.orders_that_hold(&self.raw_orders(), tickets, LOOKING).await?;
         Ok(found.iter().filter_map(lost).collect())
     }
 

@@ -36,6 +36,7 @@ mod events_heard;
 mod events_load;
 mod events_optional;
 mod events_publish;
+mod events_reads;
 mod events_streaming;
 mod events_streams;
 mod examples;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use orders_operator::{
     order::{OrderId, ReservationTerms, ReservationWindow, TicketId, UserId, Version},
-    store::{ChangeKind, ConnectOptions, ExpiryQuery, Positions, Store, Told, UntoldOrder},
+    store::{ChangeKind, ConnectOptions, ExpiryQuery, Positions, RelayLease, Store, Told, UntoldOrder},
 };
 
 use crate::{
@@ -292,17 +292,20 @@ async fn one_process_at_a_time_has_the_lease_and_the_next_learns_how_far_it_came
     // Whoever has it gets it again, as after a lost reply.
     assert!(store.take_relay_lease("first", LASTS).await.unwrap().is_some());
 
-    let positions = Positions::from([("orders".to_owned(), 17)]);
-    assert!(store.renew_relay_lease("first", &positions).await.unwrap());
-    assert!(!second.renew_relay_lease("second", &Positions::new()).await.unwrap());
-    store.release_relay_lease("first", &positions).await.unwrap();
+    let known = RelayLease {
+        positions: Positions::from([("orders".to_owned(), 17)]),
+        told_until: Timestamp::from_millisecond(1_795_368_564_464).ok(),
+    };
+    assert!(store.renew_relay_lease("first", &known).await.unwrap());
+    assert!(!second.renew_relay_lease("second", &RelayLease::default()).await.unwrap());
+    store.release_relay_lease("first", &known).await.unwrap();
     let lease = second.take_relay_lease("second", LASTS).await.unwrap().unwrap();
-    assert_eq!(lease.positions, positions);
+    assert_eq!(lease, known);
 
     // It does not renew it, and nobody waits for it longer than that.
     let short = Duration::from_millis(300);
     eventually("the lease is free", || async { store.take_relay_lease("first", short).await.unwrap() }).await;
-    assert!(!second.renew_relay_lease("second", &positions).await.unwrap(), "it is another's now");
+    assert!(!second.renew_relay_lease("second", &known).await.unwrap(), "it is another's now");
 }
 
 #[tokio::test]
