@@ -272,6 +272,48 @@ async fn what_is_to_be_told_is_read_as_a_majority_of_the_servers_has_it() {
 }
 
 #[tokio::test]
+async fn what_has_changed_since_it_was_read_is_told_again_with_no_version_left_out() {
+    let (database, store) = with_events().await;
+    let terms = ReservationTerms::default();
+    let (updated, completed) = (ChangeKind::Updated, ChangeKind::Completed);
+    let mut wanted = Vec::new();
+    for (begins, ends, changes) in [
+        (false, None, vec![CREATED]),
+        (false, Some(ChangeKind::Cancelled), vec![CREATED, CANCELLED]),
+        (false, Some(completed), vec![CREATED, (1, completed)]),
+        (true, None, vec![CREATED, (1, updated)]),
+        (true, Some(ChangeKind::Cancelled), vec![CREATED, (1, updated), (2, ChangeKind::Cancelled)]),
+        (true, Some(completed), vec![CREATED, (1, updated), (2, completed)]),
+    ] {
+        let id = reserve(&store, database.ticket().await).await;
+        wanted.push((id, begins, ends, changes));
+    }
+    let told = |version| wanted.iter().map(move |(id, ..)| told(*id, version));
+    store.note_told(&told(0).collect::<Vec<_>>()).await.unwrap();
+    let since = Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let (lost, _) = store.lost_since(since, None, 1000).await.unwrap();
+    assert_eq!(lost.len(), wanted.len());
+
+    // Minutes later, of which everything is told.
+    for (id, begins, ends, _) in &wanted {
+        if *begins {
+            store.begin_payment(*id, &terms).await.unwrap();
+        }
+        match ends {
+            Some(ChangeKind::Cancelled) => cancel(&store, *id).await,
+            Some(_) => drop(store.complete(*id, &terms).await.unwrap()),
+            None => {}
+        }
+    }
+    store.note_told(&(1..3).flat_map(told).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(untold(&store).await, []);
+
+    store.note_again(&lost, "x").await.unwrap();
+    let wanted: Vec<_> = wanted.into_iter().map(|(id, .., changes)| (id, changes)).collect();
+    assert_eq!(untold(&store).await, wanted);
+}
+
+#[tokio::test]
 async fn an_order_that_cannot_be_told_of_delays_no_other_and_is_kept() {
     let (database, store) = with_events().await;
     let spoilt =
