@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::sleep;
 
-use crate::store::{Positions, Store, StoreError};
+use crate::store::{RelayLease, Store, StoreError};
 
 /// After which time without a renewal another may take the lease, by the database's clock.
 pub(super) const LASTS: Duration = Duration::from_secs(6);
@@ -29,7 +29,7 @@ pub(super) struct Lead {
 
 struct State {
     valid_until: Instant,
-    positions: Positions,
+    known: RelayLease,
 }
 
 impl Lead {
@@ -40,7 +40,7 @@ impl Lead {
         Ok(lease.map(|lease| Self {
             store: store.clone(),
             holder: holder.to_owned(),
-            state: Mutex::new(State { valid_until: asked + VALID, positions: lease.positions }),
+            state: Mutex::new(State { valid_until: asked + VALID, known: lease }),
         }))
     }
 
@@ -59,10 +59,10 @@ impl Lead {
         }
     }
 
-    /// Renews the lease with the positions that are known. `false` if another has it.
+    /// Renews the lease with what is known. `false` if another has it.
     pub(super) async fn renew(&self) -> Result<bool, StoreError> {
-        let (asked, positions) = (Instant::now(), self.positions());
-        let is_ours = self.store.renew_relay_lease(&self.holder, &positions).await?;
+        let (asked, known) = (Instant::now(), self.known());
+        let is_ours = self.store.renew_relay_lease(&self.holder, &known).await?;
         self.state().valid_until = if is_ours { asked + VALID } else { asked };
         Ok(is_ours)
     }
@@ -77,21 +77,21 @@ impl Lead {
         Instant::now() < self.state().valid_until
     }
 
-    /// Up to where everything that was published is noted as told.
-    pub(super) fn positions(&self) -> Positions {
-        self.state().positions.clone()
+    /// Up to where, and until when, everything that was published is noted as told.
+    pub(super) fn known(&self) -> RelayLease {
+        self.state().known.clone()
     }
 
     /// Sets that, for the next renewal to note.
-    pub(super) fn set_positions(&self, positions: Positions) {
-        self.state().positions = positions;
+    pub(super) fn set_known(&self, known: RelayLease) {
+        self.state().known = known;
     }
 
     /// Gives the lease to whoever wants it next.
     pub(super) async fn release(&self) -> Result<(), StoreError> {
-        let positions = self.positions();
+        let known = self.known();
         self.state().valid_until = Instant::now();
-        self.store.release_relay_lease(&self.holder, &positions).await
+        self.store.release_relay_lease(&self.holder, &known).await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,10 +1,12 @@
 //! Tells what is noted, and notes that it is told.
 //!
 //! It goes by rounds: read what is to be told, publish it, and note what the broker has acknowledged. If it is not known
-//! whether a message has arrived, the relay ends, and whoever is next reads back from the broker what was published.
+//! whether a message has arrived, the relay ends, and whoever is next reads back from the broker what was published, and tells
+//! the rest of just those orders before any other. From then on all that was published before a round is noted before it, and
+//! up to there, or until then, nobody has to read again.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     time::{Duration, Instant},
 };
 
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     order::OrderId,
-    store::{Positions, Store, StoreError, Told},
+    store::{Positions, RelayLease, Store, StoreError, Told, Untold},
 };
 
 /// The most orders of one round.
@@ -94,6 +96,7 @@ struct Round {
     is_full: bool,
     /// How many orders it was about.
     orders: usize,
+    acks: Vec<Ack>,
 }
 
 /// How far the steps of one ticket have come.
@@ -114,11 +117,15 @@ impl<B: Broker> Relay<'_, B> {
         mut woken: impl FnMut() -> F,
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
-        let mut published = self.catch_up().await?;
+        if !self.catch_up(stop).await? {
+            return Ok(());
+        }
         let mut stops_at = None;
         loop {
             let started = Instant::now();
-            let round = self.round(&published).await?;
+            let untold = self.store.untold(ROUND).await?;
+            let round = self.round(&untold, &HashSet::new()).await?;
+            self.advance(&round.acks).await?;
             if stop.is_cancelled() {
                 let stops_at = *stops_at.get_or_insert(started + LAST_ROUNDS);
                 if round.orders == 0 || Instant::now() > stops_at {
@@ -128,9 +135,6 @@ impl<B: Broker> Relay<'_, B> {
             }
             if round.is_full {
                 continue;
-            }
-            if round.orders == 0 {
-                published.clear();
             }
             // Dropped while the lease is kept, so it waits for nothing that has to be finished.
             sleep(GATHER.saturating_sub(started.elapsed())).await;
@@ -143,45 +147,81 @@ impl<B: Broker> Relay<'_, B> {
         }
     }
 
-    /// The ids of what was published and may not be noted as told: a predecessor, or this process before its connection
-    /// was lost, did not get that far.
-    async fn catch_up(&self) -> Result<HashSet<String>, RelayError> {
+    /// Notes what was published and is not noted as told: a predecessor, or this process before its connection was lost, did
+    /// not get that far. `false` if it was to stop before.
+    async fn catch_up(&self, stop: &CancellationToken) -> Result<bool, RelayError> {
+        let published = tokio::select! {
+            published = self.published() => published?,
+            () = stop.cancelled() => return Ok(false),
+        };
+        let orders: BTreeSet<_> = published.iter().filter_map(|id| order_of(id)).collect();
+        let (orders, mut acks) = (Vec::from_iter(orders), Vec::new());
+        for some in orders.chunks(ROUND as usize) {
+            // What one round does not come to, the next does.
+            loop {
+                let untold = self.store.untold_of_orders(some).await?;
+                if untold.orders.is_empty() {
+                    break;
+                }
+                acks.extend(self.round(&untold, &published).await?.acks);
+                if stop.is_cancelled() {
+                    return Ok(false);
+                }
+            }
+        }
+        self.advance(&acks).await?;
+        Ok(true)
+    }
+
+    /// The ids of what was published and may not be noted as told.
+    async fn published(&self) -> Result<HashSet<String>, RelayError> {
         // First of all: what a predecessor has sent is read back now, or refused when it arrives.
         self.broker.begin(self.marks).await?;
-        let known = self.lead.positions();
+        let known = self.lead.known();
         let positions: Positions = self
             .broker
             .ends()
             .await?
             .into_iter()
             .map(|(stream, end)| {
-                let position = known.get(&stream).copied().unwrap_or(end);
+                let position = known.positions.get(&stream).copied().unwrap_or(end);
                 // Beyond its end: it was made anew, and has begun at 1 again.
                 (stream, if position > end { 0 } else { position })
             })
             .collect();
-        if positions != known {
+        if positions != known.positions {
             // Before anything is published: otherwise nobody would know from where on to look for it.
-            self.lead.set_positions(positions.clone());
+            self.lead.set_known(RelayLease { positions: positions.clone(), ..known.clone() });
             if !self.lead.renew().await? {
                 return Err(RelayError::LeaseLost);
             }
         }
-        match self.store.oldest_untold().await? {
-            Some(age) => Ok(self.broker.published_since(&positions, age).await?),
-            None => Ok(HashSet::new()),
+        if !self.store.has_untold().await? {
+            return Ok(HashSet::new());
+        }
+        // What is found by its place needs no time.
+        let age = if positions.is_empty() { self.age(known.told_until).await? } else { Duration::ZERO };
+        Ok(self.broker.published_since(&positions, age).await?)
+    }
+
+    /// How long ago the first message may have been published that is not noted as told.
+    async fn age(&self, told_until: Option<Timestamp>) -> Result<Duration, StoreError> {
+        let now = self.store.clock().await?.not_passed(Instant::now());
+        match told_until.map(|until| Duration::try_from(now.duration_since(until))) {
+            Some(Ok(age)) => Ok(age),
+            // Nobody has said it yet, or the clock was set back.
+            None | Some(Err(_)) => Ok(self.store.oldest_untold().await?.unwrap_or_default()),
         }
     }
 
-    async fn round(&self, published: &HashSet<String>) -> Result<Round, RelayError> {
-        let untold = self.store.untold(ROUND).await?;
-        let mut round = Round { is_full: untold.is_full, orders: untold.orders.len() };
+    async fn round(&self, untold: &Untold, published: &HashSet<String>) -> Result<Round, RelayError> {
+        let mut round = Round { is_full: untold.is_full, orders: untold.orders.len(), acks: Vec::new() };
         if round.orders == 0 {
             return Ok(round);
         }
         let now = self.store.clock().await?.not_passed(Instant::now());
         let started = Instant::now();
-        let lines = plan::steps(&untold, published)?;
+        let lines = plan::steps(untold, published)?;
         // Where a holder is told again, there may be former orders that did not fit before it.
         round.is_full |= lines.iter().flatten().any(|step| step.note.is_none());
         let telling = stream::iter(lines).map(|line| self.tell(line, now, started));
@@ -201,8 +241,7 @@ impl<B: Broker> Relay<'_, B> {
         if let Some(error) = all.error {
             return Err(error);
         }
-        self.advance(&all.acks);
-        Ok(round)
+        Ok(Round { acks: all.acks, ..round })
     }
 
     /// Takes the steps of one ticket, until one fails or the round is over.
@@ -248,13 +287,21 @@ impl<B: Broker> Relay<'_, B> {
         progress
     }
 
-    /// Everything that was published up to these acknowledgements is noted as told.
-    fn advance(&self, acks: &[Ack]) {
-        let mut positions = self.lead.positions();
+    /// Everything that was published up to these acknowledgements, and until now, is noted as told.
+    async fn advance(&self, acks: &[Ack]) -> Result<(), StoreError> {
+        let reached = self.store.clock().await?.reached(Instant::now());
+        let mut known = self.lead.known();
         for (stream, sequence) in acks.iter().filter_map(|ack| ack.place.clone()) {
-            let position = positions.entry(stream).or_default();
+            let position = known.positions.entry(stream).or_default();
             *position = sequence.max(*position);
         }
-        self.lead.set_positions(positions);
+        known.told_until = Some(reached);
+        self.lead.set_known(known);
+        Ok(())
     }
+}
+
+/// The order that a message is about, by its id; none if it is none of ours.
+fn order_of(message: &str) -> Option<OrderId> {
+    message.split(':').next()?.parse().ok()
 }

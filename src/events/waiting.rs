@@ -21,7 +21,12 @@ const REST: u32 = 20;
 pub(super) async fn watch(store: &Store, metrics: &Metrics, stop: &CancellationToken) {
     while !stop.is_cancelled() {
         let started = Instant::now();
-        match look(store).await {
+        // Where very much waits, a look takes minutes.
+        let looked = tokio::select! {
+            looked = look(store) => looked,
+            () = stop.cancelled() => return,
+        };
+        match looked {
             Ok((orders, oldest)) => metrics.waiting(orders, oldest),
             Err(error) => tracing::debug!(%error, "what waits to be told is not counted"),
         }

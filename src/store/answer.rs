@@ -1,19 +1,18 @@
 //! What a server answers, bounded. A server is whatever a connection string names, so it may answer anything: more
 //! documents than were asked for, or a text that is no use to whoever reads the log.
 
-use futures::{StreamExt, TryStreamExt};
-use mongodb::{Cursor, error::Result as DriverResult};
-use serde::de::DeserializeOwned;
+use futures::{Stream, StreamExt, TryStreamExt};
+use mongodb::error::Result as DriverResult;
 
 /// The most characters of a server's text that are kept.
 const MAX_TEXT: usize = 1000;
 
 /// The documents of a query with this limit. A server that has more gets no further request.
-pub(super) async fn at_most<T>(limit: u32, cursor: Cursor<T>) -> DriverResult<Vec<T>>
-where
-    T: DeserializeOwned + Unpin + Send + Sync,
-{
-    cursor.take(usize::try_from(limit).unwrap_or(usize::MAX)).try_collect().await
+pub(super) async fn at_most<T>(
+    limit: u32,
+    found: impl Stream<Item = DriverResult<T>>,
+) -> DriverResult<Vec<T>> {
+    found.take(usize::try_from(limit).unwrap_or(usize::MAX)).try_collect().await
 }
 
 /// A text on one line, without control characters, which a terminal would obey, and cut if it is long.

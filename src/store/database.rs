@@ -5,10 +5,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use mongodb::{
     Collection, Database,
     bson::{Document, RawDocumentBuf, doc},
+    error::Result as DriverResult,
 };
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
+    causal::{Causal, CausalSession},
     clock::SharedClock,
     connect::{ConnectOptions, Pool, Pools, TargetId},
     document::{ORDERS, TICKETS},
@@ -44,6 +46,8 @@ pub struct Store {
     pub(super) ticket_index: TicketIndex,
     pub(super) clock: SharedClock,
     pub(super) outbox: Outbox,
+    /// Of what is told: who tells, what is to be told, and what has been.
+    telling: Causal,
 }
 
 impl Store {
@@ -75,6 +79,7 @@ impl Store {
             ticket_index,
             clock: SharedClock::default(),
             outbox: Outbox::default(),
+            telling: Causal::default(),
             database,
             pool,
             target,
@@ -132,6 +137,11 @@ impl Store {
     #[doc(hidden)]
     pub async fn drop_database(&self) -> Result<(), StoreError> {
         retry::transient("dropping the database", || async { self.database.drop().await }).await
+    }
+
+    /// A session in which to take the lease of who tells, to look for what is to be told, or to note what has been.
+    pub(super) async fn telling(&self) -> DriverResult<CausalSession> {
+        self.telling.session(self.database.client()).await
     }
 
     pub(super) fn orders(&self) -> Collection<Document> {

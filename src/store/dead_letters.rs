@@ -82,15 +82,21 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn keep_dead_letter(&self, letter: &DeadLetter<'_>) -> Result<(), StoreError> {
-        let document = to_document(letter, self.reached().await?);
+        let mut document = to_document(letter, self.reached().await?);
         let letters = self.dead_letters();
+        let filter = doc! { "_id": document.remove("_id") };
+        // An insert that is refused since the letter is there would not say whether a majority has it.
+        let update = doc! { "$setOnInsert": document };
+        let keep = || async { letters.update_one(filter.clone(), update.clone()).upsert(true).await };
         retry::transient(KEEPING, || async {
-            match letters.insert_one(document.clone()).await {
-                Err(error) if is_duplicate(&error) => Ok(()),
-                result => result.map(drop),
+            match keep().await {
+                // Another process has kept it at the same time.
+                Err(error) if is_duplicate(&error) => keep().await,
+                result => result,
             }
         })
         .await
+        .map(drop)
     }
 
     /// Makes the index by which the database deletes old dead letters.

@@ -10,7 +10,7 @@
 //! - **Every call ends** within [`PATIENCE`] (except what reads a whole collection: creating an index, checking all orders, `audit`), with a [`StoreError`]
 //!   that tells an unavailable database from a bad request. An election is waited out.
 //! - **By the primary, and for a majority.** What decides is read from the primary, whatever the connection string says,
-//!   and no write counts before a majority of the servers has acknowledged it.
+//!   and no write counts before a majority of the servers has acknowledged it. Nor does what is only read (`majority`).
 //! - Documents written by the Node service (mongoose) are read, and other services' fields are kept.
 //!
 //! ```text
@@ -59,6 +59,8 @@
 //! document     orders and tickets as BSON documents
 //! answer       bounds on what a server answers
 //! cast         values of other types, as mongoose reads them
+//! majority     what no failover takes back
+//! causal       looks that see what was written before, after a failover too
 //! retry        deadlines, and retries after transient errors
 //! error        errors, sorted by what can be done about them
 //! driver_error what an error of the driver means
@@ -70,6 +72,7 @@ mod answer;
 mod audit;
 mod batcher;
 mod cast;
+mod causal;
 mod choice;
 mod clock;
 mod code;
@@ -92,6 +95,7 @@ mod inserter;
 mod known_holders;
 mod list;
 mod loader;
+mod majority;
 mod note;
 mod orders;
 mod outbox;

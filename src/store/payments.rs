@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::{
     database::Store,
-    document::{before, date},
+    document::{ORDERS, before, date, object_id},
     error::StoreError,
     orders::Transitioned,
     retry::{self, Passing, ROUNDS},
@@ -102,7 +102,13 @@ impl Store {
                 if let Some(done) = self.transition(id, payable_at(now, terms), transition).await? {
                     return Ok(done);
                 }
-                let order = self.order_alone(id).await?.ok_or(PaymentError::NotFound(id))?;
+                let Some(order) = self.order_alone(id).await? else {
+                    // Whoever hears that it never was forgets the payment.
+                    if self.holds(PAYING, ORDERS, doc! { "_id": object_id(id.bytes()) }).await? {
+                        continue;
+                    }
+                    return Err(PaymentError::NotFound(id));
+                };
                 if order.status == transition.to() {
                     return Ok(Transitioned::Already(order));
                 }

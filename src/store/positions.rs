@@ -29,7 +29,7 @@
 use mongodb::{
     Collection,
     bson::{Bson, Document, RawDocument, RawDocumentBuf, doc},
-    options::{Hint, ReadConcern},
+    options::Hint,
 };
 
 use super::{
@@ -255,8 +255,7 @@ impl Store {
 
     /// Orders as a majority has them: a position that a failover could take back must not be shown.
     fn placed_orders(&self) -> Collection<RawDocumentBuf> {
-        let options = mongodb::options::CollectionOptions::builder().read_concern(ReadConcern::majority());
-        self.database.collection_with_options(ORDERS, options.build())
+        self.acknowledged(ORDERS)
     }
 }
 

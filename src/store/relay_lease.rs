@@ -2,7 +2,7 @@
 //!
 //! It only keeps duplicates away: nothing is lost whoever publishes, so nothing else depends on it. The lease is taken by a
 //! conditional write, and whether its holder has renewed it in time is judged by the database's clock. Beside it is what
-//! the next holder has to know: up to where on the broker everything that was published is also noted as told.
+//! the next holder has to know: up to where on the broker, or until when, everything that was published is also noted as told.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,6 +23,7 @@ use super::{
 /// The collection of the lease.
 const COLLECTION: &str = "relays";
 pub(super) const LEASE: &str = "orders";
+const TOLD_UNTIL: &str = "toldUntil";
 
 const TAKING: &str = "taking the lease of the relay";
 const RENEWING: &str = "renewing the lease of the relay";
@@ -47,11 +48,28 @@ pub(super) fn mark_of(process: &str) -> Option<&str> {
 /// Places in the streams of a broker, by the name of the stream.
 pub type Positions = BTreeMap<String, u64>;
 
-/// The lease, once it is taken.
+/// What its holder leaves to the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelayLease {
     /// Up to where everything that was published is noted as told.
     pub positions: Positions,
+    /// Everything that was published before this time, by the database's clock, is noted as told. None if nobody has said so.
+    pub told_until: Option<Timestamp>,
+}
+
+impl RelayLease {
+    fn read(lease: &Document) -> Self {
+        let until = lease.get_datetime(TOLD_UNTIL).ok();
+        Self { positions: positions(lease), told_until: until.and_then(|until| timestamp(*until)) }
+    }
+
+    fn fields(&self) -> Document {
+        let mut fields = doc! { "positions": position_list(&self.positions) };
+        if let Some(until) = self.told_until {
+            fields.insert(TOLD_UNTIL, date(until));
+        }
+        fields
+    }
 }
 
 impl Store {
@@ -102,41 +120,39 @@ impl Store {
         }
         let update =
             doc! { "$set": { "holder": holder }, "$currentDate": { "taken": true, "renewed": true } };
-        let taken =
-            retry::transient(TAKING, || async { leases.update_one(filter.clone(), update.clone()).await })
-                .await?;
+        let taken = retry::transient(TAKING, || async {
+            // Whatever this holder reads then is not older than what the one before it has noted.
+            leases.update_one(filter.clone(), update.clone()).session(self.telling().await?.get()).await
+        })
+        .await?;
         // A reply that was lost looks like a lease that was lost: the next attempt finds it held by this holder.
-        Ok((taken.matched_count > 0).then(|| RelayLease { positions: positions(&found) }))
+        Ok((taken.matched_count > 0).then(|| RelayLease::read(&found)))
     }
 
-    /// Renews the lease, and notes `positions`. `false` if another has it.
+    /// Renews the lease, and notes what the next holder has to know. `false` if another has it.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn renew_relay_lease(&self, holder: &str, positions: &Positions) -> Result<bool, StoreError> {
+    pub async fn renew_relay_lease(&self, holder: &str, known: &RelayLease) -> Result<bool, StoreError> {
         let leases = self.relay_leases();
         let filter = doc! { "_id": LEASE, "holder": holder };
-        let update = doc! {
-            "$set": { "positions": position_list(positions) },
-            "$currentDate": { "renewed": true },
-        };
+        let update = doc! { "$set": known.fields(), "$currentDate": { "renewed": true } };
         let renewed =
             retry::transient(RENEWING, || async { leases.update_one(filter.clone(), update.clone()).await })
                 .await?;
         Ok(renewed.matched_count > 0)
     }
 
-    /// Gives the lease to whoever wants it next, with `positions`.
+    /// Gives the lease to whoever wants it next, with what that one has to know.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn release_relay_lease(&self, holder: &str, positions: &Positions) -> Result<(), StoreError> {
+    pub async fn release_relay_lease(&self, holder: &str, known: &RelayLease) -> Result<(), StoreError> {
         let leases = self.relay_leases();
         let filter = doc! { "_id": LEASE, "holder": holder };
-        let update = doc! {
-            "$set": { "holder": Bson::Null, "positions": position_list(positions) },
-            "$currentDate": { "released": true },
-        };
+        let mut fields = known.fields();
+        fields.insert("holder", Bson::Null);
+        let update = doc! { "$set": fields, "$currentDate": { "released": true } };
         retry::transient(RELEASING, || async { leases.update_one(filter.clone(), update.clone()).await })
             .await
             .map(drop)
@@ -200,10 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn positions_round_trip_whatever_the_streams_are_named() {
-        let written =
+    fn what_the_next_holder_has_to_know_round_trips_whatever_the_streams_are_named() {
+        let positions =
             Positions::from([("a.b$c".to_owned(), 7), ("orders".to_owned(), u64::from(u32::MAX) + 1)]);
-        assert_eq!(positions(&doc! { "positions": position_list(&written) }), written);
-        assert_eq!(positions(&doc! {}), Positions::new());
+        for told_until in [None, Timestamp::from_millisecond(1_795_368_564_464).ok()] {
+            let known = RelayLease { positions: positions.clone(), told_until };
+            assert_eq!(RelayLease::read(&known.fields()), known);
+        }
+        assert_eq!(RelayLease::read(&doc! {}), RelayLease::default());
     }
 }

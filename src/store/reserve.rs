@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::{
     database::Store,
-    document::{IDEMPOTENCY_KEY, expires_at, from_order, object_id, skip_malformed, to_order},
+    document::{IDEMPOTENCY_KEY, ORDERS, expires_at, from_order, object_id, skip_malformed, to_order},
     error::{InsertError, StoreError},
     outbox::OUTBOX,
     retry::{self, Passing},
@@ -259,17 +259,8 @@ impl Store {
 
     /// Waits until a majority of the servers has the order `id`, which was read from the primary alone: that could still
     /// be rolled back, and its ticket sold to another.
-    ///
-    /// A write that changes nothing is acknowledged only after everything that it has seen.
     async fn confirm(&self, id: OrderId) -> Result<(), ReserveError> {
-        let (orders, filter) = (self.orders(), doc! { "_id": object_id(id.bytes()) });
-        // Has no effect on a document that exists.
-        let nothing = doc! { "$setOnInsert": { "version": 0 } };
-        let result = retry::transient(CONFIRMING, || async {
-            orders.update_one(filter.clone(), nothing.clone()).await
-        })
-        .await?;
-        if result.matched_count > 0 {
+        if self.holds(CONFIRMING, ORDERS, doc! { "_id": object_id(id.bytes()) }).await? {
             Ok(())
         } else {
             // Repeated, since the ticket may be free now.

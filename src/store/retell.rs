@@ -15,16 +15,15 @@ use mongodb::{
 
 use super::{
     database::Store,
-    document::{ORDERS, date, number, object_id, timestamp, to_order, to_ticket},
+    document::{self, ORDERS, date, number, object_id, statuses, timestamp, to_order, to_ticket},
     error::StoreError,
     outbox::{AGAIN, CREATED, FIRST_REFUSED, REFUSED, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
     retry,
     settle::refused,
     tickets::WriteReply,
-    untold::holders_of,
 };
-use crate::order::{OrderStatus, Refusal, ReservationWindow, TicketId};
+use crate::order::{OrderStatus, Refusal, ReservationWindow, TicketId, Version};
 
 const LOOKING: &str = "looking for what is to be told again";
 const NOTING: &str = "noting what is to be told again";
@@ -256,7 +255,7 @@ impl Store {
 
     /// The orders that hold these tickets.
     async fn active_orders_of(&self, tickets: &[ObjectId]) -> Result<Vec<(TicketId, LostOrder)>, StoreError> {
-        let found = holders_of(&self.raw_orders(), tickets, LOOKING).await?;
+        let found = self.orders_that_hold(&self.raw_orders(), tickets, LOOKING).await?;
         Ok(found.iter().filter_map(lost).collect())
     }
 
@@ -320,17 +319,40 @@ fn lost(document: &RawDocumentBuf) -> Option<(TicketId, LostOrder)> {
     Some((order.ticket?, lost))
 }
 
-/// The statements that note one order.
+/// The condition for orders whose payment had begun, or for all others. It follows from version and status.
+fn where_had_begun(is_meant: bool) -> Vec<Document> {
+    let of = |status: &[OrderStatus], up_to: u32| {
+        let more = doc! { "$gt": document::version(Version(up_to)) };
+        // `$not`, so that it also matches a document without a version.
+        let version = if is_meant {
+            more
+        } else {
+            doc! { "$not": more }
+        };
+        doc! { "status": { "$in": statuses(status) }, "version": version }
+    };
+    vec![of(&OrderStatus::OPEN, 0), of(&[OrderStatus::Cancelled, OrderStatus::Complete], 1)]
+}
+
+/// The statements that note one order, to be carried out one after the other.
+///
+/// It may have changed since it was read, and what has become of it been told. So whether the beginning of its payment is to be
+/// told too, each statement decides as the order is then. Payments begin between the two as well, and never the other way
+/// round: what the first does not match since its payment has begun, the second does.
 fn notes(order: &LostOrder, price: f64, again: &str, now: Timestamp) -> Vec<Document> {
-    let mut set = doc! { CREATED: number(price), AGAIN: again };
-    if order.had_begun() {
-        set.insert(UPDATED, true);
-    }
-    let mut statements = vec![
+    let note = |has_begun: bool| {
+        let mut set = doc! { CREATED: number(price), AGAIN: again };
+        if has_begun {
+            set.insert(UPDATED, true);
+        }
         doc! {
-            "q": { "_id": order.id, CREATED: { "$exists": false } },
+            "q": { "_id": order.id, CREATED: { "$exists": false }, "$or": where_had_begun(has_begun) },
             "u": { "$set": set, "$min": { SINCE: date(now) } },
-        },
+        }
+    };
+    let mut statements = vec![
+        note(false),
+        note(true),
         // Its making is still to be told, or is told at this moment and not noted yet: then another order of its ticket, which is
         // told again, would come after it.
         doc! {
@@ -382,18 +404,19 @@ mod tests {
     fn an_order_is_noted_once_and_its_refusals_apart() {
         let now = Timestamp::from_second(5).unwrap();
         let mut paid = order(OrderStatus::Complete, 2);
-        assert_eq!(notes(&paid, 20.0, "x", now).len(), 2);
+        assert_eq!(notes(&paid, 20.0, "x", now).len(), 3);
         paid.refused = vec!["p1".into()];
         let statements = notes(&paid, 20.0, "x", now);
-        let wanted = doc! {
-            "$set": { "outbox.created": number(20.0), "outbox.again": "x", "outbox.updated": true },
-            "$min": { "outbox.since": date(now) },
-        };
-        assert_eq!(statements[0].get_document("u").unwrap(), &wanted);
+        let mut set = doc! { "outbox.created": number(20.0), "outbox.again": "x" };
+        for statement in &statements[..2] {
+            let wanted = doc! { "$set": set.clone(), "$min": { "outbox.since": date(now) } };
+            assert_eq!(statement.get_document("u").unwrap(), &wanted);
+            set.insert("outbox.updated", true);
+        }
         let in_flight =
             doc! { "_id": paid.id, "outbox.created": { "$exists": true }, "outbox.again": { "$ne": "x" } };
-        assert_eq!(statements[1].get_document("q").unwrap(), &in_flight);
-        assert!(statements[2].to_string().contains("already-paid"));
+        assert_eq!(statements[2].get_document("q").unwrap(), &in_flight);
+        assert!(statements[3].to_string().contains("already-paid"));
     }
 
     #[test]

@@ -2,7 +2,12 @@
 //! arrive.
 //!
 //! An order remembers the payment that completed it and those that were refused, and each write has both as conditions. So
-//! no payment does both, and one that comes again changes nothing. A refusal is noted in the order, to be told.
+//! no payment does both, and one that comes again changes nothing. A refusal is noted in the order, to be told, by a write
+//! that has its reason as a condition.
+//!
+//! Money is given back for what is refused, and a message is gone once it is acknowledged. So whatever is answered without a
+//! write of its own is confirmed by one that changes nothing: a read alone may be of what a failover takes back, or of a
+//! server that is no primary any more.
 
 use jiff::Timestamp;
 use mongodb::{
@@ -13,13 +18,13 @@ use mongodb::{
 use super::{
     cast,
     database::Store,
-    document::{date, object_id, statuses, to_order},
+    document::{ORDERS, date, object_id, statuses, to_order},
     error::StoreError,
     outbox::REFUSED,
     payments::payable_at,
     retry::{self, ROUNDS},
 };
-use crate::order::{OrderId, OrderStatus, Refusal, ReservationTerms, Transition};
+use crate::order::{Order, OrderId, OrderStatus, Refusal, ReservationTerms, Transition};
 
 /// The field of a completed order that names its payment.
 pub(super) const PAYMENT_ID: &str = "paymentId";
@@ -69,10 +74,16 @@ impl Store {
                     return Ok(Settled::Completed);
                 }
                 let Some(found) = self.order_loader.one(object_id(id.bytes())).await? else {
+                    if self.holds(SETTLING, ORDERS, of(id)).await? {
+                        continue;
+                    }
                     return Ok(Settled::OrderNotFound);
                 };
-                if is_known(&found, payment) {
-                    return Ok(Settled::Repeated);
+                if let Some(known) = as_known(&found, payment) {
+                    if self.holds(SETTLING, ORDERS, with(of(id), known)).await? {
+                        return Ok(Settled::Repeated);
+                    }
+                    continue;
                 }
                 let order = to_order(&found)?;
                 let refusal = match order.status {
@@ -92,10 +103,14 @@ impl Store {
                         continue;
                     }
                 };
+                let refusable = refusable(&order, payment);
                 if refused(&found).count() >= MAX_REFUSED {
-                    return Ok(Settled::TooManyRefused(refusal));
-                }
-                if self.refuse(id, payment, refusal).await? {
+                    let full =
+                        doc! { format!("{REFUSED_PAYMENTS}.{}", MAX_REFUSED - 1): { "$exists": true } };
+                    if self.holds(SETTLING, ORDERS, with(refusable, full)).await? {
+                        return Ok(Settled::TooManyRefused(refusal));
+                    }
+                } else if self.refuse(refusable, payment, refusal).await? {
                     return Ok(Settled::Refused(refusal));
                 }
             }
@@ -147,17 +162,13 @@ impl Store {
         self.update_once(filter, doc! { "$set": { PAYMENT_ID: payment } }).await
     }
 
-    async fn refuse(&self, id: OrderId, payment: &str, refusal: Refusal) -> Result<bool, StoreError> {
-        let filter = doc! {
-            "_id": object_id(id.bytes()),
-            PAYMENT_ID: { "$ne": payment },
-            REFUSED_PAYMENTS: { "$ne": payment },
-        };
+    async fn refuse(&self, refusable: Document, payment: &str, refusal: Refusal) -> Result<bool, StoreError> {
         let note = doc! {
             "payment": payment, "reason": refusal.as_str(), "since": date(self.reached().await?),
         };
-        let done =
-            self.update_once(filter, doc! { "$push": { REFUSED_PAYMENTS: payment, REFUSED: note } }).await?;
+        let done = self
+            .update_once(refusable, doc! { "$push": { REFUSED_PAYMENTS: payment, REFUSED: note } })
+            .await?;
         if done {
             self.outbox.written();
         }
@@ -173,9 +184,35 @@ impl Store {
     }
 }
 
-/// Whether the order has this payment, or has refused it.
-fn is_known(order: &RawDocumentBuf, payment: &str) -> bool {
-    payment_of(order).is_some_and(|known| known == payment) || refused(order).any(|known| known == payment)
+fn of(id: OrderId) -> Document {
+    doc! { "_id": object_id(id.bytes()) }
+}
+
+fn with(mut filter: Document, condition: Document) -> Document {
+    filter.extend(condition);
+    filter
+}
+
+/// The condition for the order as it was read, which does not take this payment.
+fn refusable(order: &Order, payment: &str) -> Document {
+    with(
+        of(order.id),
+        doc! {
+            "status": order.status.as_str(),
+            PAYMENT_ID: { "$ne": payment },
+            REFUSED_PAYMENTS: { "$ne": payment },
+        },
+    )
+}
+
+/// By what the order shows that it has this payment, or has refused it; none if it does not know it.
+fn as_known(order: &RawDocumentBuf, payment: &str) -> Option<Document> {
+    if payment_of(order).is_some_and(|known| known == payment) {
+        // In whatever form somebody has written it.
+        let written = order.get(PAYMENT_ID).ok().flatten()?;
+        return Some(doc! { PAYMENT_ID: Bson::try_from(written).ok()? });
+    }
+    refused(order).any(|known| known == payment).then(|| doc! { REFUSED_PAYMENTS: payment })
 }
 
 /// Whether anything is named as the payment of the order.

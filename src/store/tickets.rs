@@ -62,9 +62,9 @@ impl Store {
 
     /// Writes each of `tickets` unless the same or a newer version is stored.
     ///
-    /// Versions never decrease, so a ticket that reads as current needs no write. A missing ticket is inserted, and an
-    /// older one updated on the condition that it still is older. A ticket that another process inserts at the same
-    /// time is examined again.
+    /// Versions never decrease, so a ticket that a majority of the servers has as current needs no write. A missing ticket is
+    /// inserted, and an older one updated on the condition that it still is older. A ticket that another process inserts at
+    /// the same time, or that only the primary has, is examined again.
     ///
     /// # Errors
     /// When the database fails. Some tickets may have been written then; calling again is safe.
@@ -83,7 +83,8 @@ impl Store {
                 let inserted = self.write(&missing, &Statement::Insert).await?;
                 let updated = self.write(&older, &Statement::Update).await?;
                 total.written += inserted.written + updated.written;
-                // An update that matched nothing found a ticket that another process has brought up to date meanwhile.
+                // An update that matched nothing found a ticket that another process has brought up to date meanwhile, and was
+                // acknowledged like any other.
                 let unmatched = ((older.len() - updated.retry.len()) as u64).saturating_sub(updated.written);
                 total.unchanged += current.len() as u64 + unmatched;
                 if let Some(detail) = inserted.duplicate.or(updated.duplicate) {
@@ -104,15 +105,16 @@ impl Store {
         .await
     }
 
-    /// The stored versions of those `tickets` that are stored; `None`, for a document without a version, is older than
-    /// any version.
+    /// The stored versions of those `tickets` that are stored, as a majority of the servers has them: what the primary alone
+    /// has, perhaps by an attempt before this one, may be taken back. `None`, for a document without a version, is older
+    /// than any version.
     async fn versions(&self, tickets: &[&Ticket]) -> Result<HashMap<TicketId, Option<Version>>, StoreError> {
         if tickets.is_empty() {
             return Ok(HashMap::new());
         }
         let ids: Vec<_> = tickets.iter().map(|ticket| object_id(ticket.id.bytes())).collect();
         let batch = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-        let collection = self.raw_tickets();
+        let collection = self.acknowledged::<RawDocumentBuf>(TICKETS);
         let found: Vec<RawDocumentBuf> = retry::transient("reading tickets' versions", || async {
             let find = collection.find(doc! { "_id": { "$in": &ids } }).projection(doc! { "version": 1 });
             at_most(batch, find.batch_size(batch).await?).await

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use mongodb::{
     Collection,
     bson::{Bson, Document, RawDocument, RawDocumentBuf, doc, oid::ObjectId},
-    options::{Hint, ReadConcern},
+    options::Hint,
 };
 
 use super::{
@@ -152,8 +152,38 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn untold(&self, limit: u32) -> Result<Untold, StoreError> {
-        let found = self.find_untold(is_untold(), limit).await?;
+        let found = self.find_untold(is_untold(), untold_keys(), limit).await?;
         let is_full = found.len() as u64 >= u64::from(limit);
+        self.with_their_tickets(found, limit, is_full).await
+    }
+
+    /// The same of those of some orders of which something is to be told.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn untold_of_orders(&self, ids: &[OrderId]) -> Result<Untold, StoreError> {
+        let limit = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+        let ids: Vec<_> = ids.iter().map(|id| object_id(id.bytes())).collect();
+        let mut filter = is_untold();
+        filter.insert("_id", doc! { "$in": ids });
+        let found = self.find_untold(filter, doc! { "_id": 1 }, limit).await?;
+        self.with_their_tickets(found, limit, false).await
+    }
+
+    /// Whether something is to be told.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn has_untold(&self) -> Result<bool, StoreError> {
+        Ok(!self.find_untold(is_untold(), untold_keys(), 1).await?.is_empty())
+    }
+
+    async fn with_their_tickets(
+        &self,
+        found: Vec<RawDocumentBuf>,
+        limit: u32,
+        is_full: bool,
+    ) -> Result<Untold, StoreError> {
         let first = self.readable(found).await?;
         let tickets: HashSet<_> =
             first.iter().filter(|untold| untold.is_being_made_known()).map(|untold| untold.ticket).collect();
@@ -176,8 +206,8 @@ impl Store {
             return Ok(HashMap::new());
         }
         let ids: Vec<_> = over.keys().map(|ticket| object_id(ticket.bytes())).collect();
-        let found = holders_of(&self.acknowledged_orders(), &ids, LOOKING).await?;
-        // After an election this look may have been at an older state.
+        let found = self.orders_that_hold(&self.acknowledged_orders(), &ids, LOOKING).await?;
+        // This look may have been at another state than those before it.
         let ended = orders.iter().filter(|untold| untold.order.status == OrderStatus::Cancelled);
         let ended: HashSet<_> = ended.map(|untold| untold.order.id).collect();
         let active = orders.iter().filter(|untold| untold.order.status != OrderStatus::Cancelled);
@@ -204,26 +234,34 @@ impl Store {
         let ids: Vec<_> = tickets.iter().map(|ticket| object_id(ticket.bytes())).collect();
         let mut filter = is_untold();
         filter.insert("ticket", doc! { "$in": ids });
-        let found = self.find_untold(filter.clone(), limit).await?;
+        let found = self.find_untold(filter.clone(), untold_keys(), limit).await?;
         if (found.len() as u64) < u64::from(limit) {
             return Ok(OfTickets { orders: self.readable(found).await?, is_cut: false });
         }
         // One of each ticket at most: its making has been told, and its end has not.
         filter.insert(CREATED, doc! { "$exists": false });
         let mut orders = self.readable(found).await?;
-        let over = self.readable(self.find_untold(filter, limit).await?).await?;
+        let over = self.readable(self.find_untold(filter, untold_keys(), limit).await?).await?;
         let known: HashSet<_> = over.iter().map(|untold| untold.order.id).collect();
         orders.retain(|untold| !known.contains(&untold.order.id));
         orders.extend(over);
         Ok(OfTickets { orders, is_cut: true })
     }
 
-    async fn find_untold(&self, filter: Document, limit: u32) -> Result<Vec<RawDocumentBuf>, StoreError> {
+    async fn find_untold(
+        &self,
+        filter: Document,
+        index: Document,
+        limit: u32,
+    ) -> Result<Vec<RawDocumentBuf>, StoreError> {
         let orders = self.acknowledged_orders();
         retry::patiently(LOOKING, || async {
             retry::transient(LOOKING, || async {
-                let find = orders.find(filter.clone()).projection(needed()).hint(Hint::Keys(untold_keys()));
-                at_most(limit, find.limit(i64::from(limit)).batch_size(limit).await?).await
+                let mut session = self.telling().await?;
+                let find = orders.find(filter.clone()).projection(needed()).hint(Hint::Keys(index.clone()));
+                let find = find.limit(i64::from(limit)).batch_size(limit).session(session.get());
+                let mut found = find.await?;
+                at_most(limit, found.stream(session.get())).await
             })
             .await
         })
@@ -248,9 +286,11 @@ impl Store {
         let Ok(id) = Bson::try_from(id) else { return Ok(()) };
         let orders = self.orders();
         let (filter, update) = (doc! { "_id": id }, doc! { "$rename": { OUTBOX: SET_ASIDE } });
-        retry::transient(CLEARING, || async { orders.update_one(filter.clone(), update.clone()).await })
-            .await
-            .map(drop)
+        retry::transient(CLEARING, || async {
+            orders.update_one(filter.clone(), update.clone()).session(self.telling().await?.get()).await
+        })
+        .await
+        .map(drop)
     }
 
     /// Notes what has been told; what has changed since is still to be told.
@@ -327,8 +367,10 @@ impl Store {
     async fn update_untold(&self, filter: Document, update: Document) -> Result<u64, StoreError> {
         let orders = self.orders();
         let result = retry::patiently(CLEARING, || async {
-            retry::transient(CLEARING, || async { orders.update_many(filter.clone(), update.clone()).await })
-                .await
+            retry::transient(CLEARING, || async {
+                orders.update_many(filter.clone(), update.clone()).session(self.telling().await?.get()).await
+            })
+            .await
         })
         .await?;
         Ok(result.matched_count)
@@ -347,6 +389,9 @@ impl Store {
     }
 
     /// How long ago the oldest change was made that is to be told, or a little longer; none if nothing is to be told.
+    ///
+    /// It reads all that is to be told, and there may be millions while the broker is away: whoever has to go on soon does not
+    /// wait for it.
     ///
     /// # Errors
     /// When the database fails.
@@ -368,30 +413,37 @@ impl Store {
     async fn find_oldest(&self, field: &'static str) -> Result<Option<RawDocumentBuf>, StoreError> {
         let (orders, mut filter) = (self.acknowledged_orders(), is_untold());
         filter.insert(field, doc! { "$exists": true });
-        retry::transient(LOOKING, || async {
-            orders.find_one(filter.clone()).sort(doc! { field: 1 }).hint(Hint::Keys(untold_keys())).await
+        retry::slow(LOOKING, || async {
+            let find = orders.find_one(filter.clone()).sort(doc! { field: 1 });
+            find.hint(Hint::Keys(untold_keys())).session(self.telling().await?.get()).await
         })
         .await
     }
 
     /// Orders as a majority has them: nothing is told that a failover could take back.
     fn acknowledged_orders(&self) -> Collection<RawDocumentBuf> {
-        let options = mongodb::options::CollectionOptions::builder().read_concern(ReadConcern::majority());
-        self.database.collection_with_options(ORDERS, options.build())
+        self.acknowledged(ORDERS)
     }
-}
 
-/// The documents in `orders` that hold these tickets.
-pub(super) async fn holders_of(
-    orders: &Collection<RawDocumentBuf>,
-    tickets: &[ObjectId],
-    doing: &'static str,
-) -> Result<Vec<RawDocumentBuf>, StoreError> {
-    let filter = doc! { "ticket": { "$in": tickets }, "status": { "$in": statuses(&OrderStatus::ACTIVE) } };
-    retry::patiently(doing, || async {
-        retry::transient(doing, || async { orders.find(filter.clone()).await?.try_collect().await }).await
-    })
-    .await
+    /// The documents in `orders` that hold these tickets.
+    pub(super) async fn orders_that_hold(
+        &self,
+        orders: &Collection<RawDocumentBuf>,
+        tickets: &[ObjectId],
+        doing: &'static str,
+    ) -> Result<Vec<RawDocumentBuf>, StoreError> {
+        let filter =
+            doc! { "ticket": { "$in": tickets }, "status": { "$in": statuses(&OrderStatus::ACTIVE) } };
+        retry::patiently(doing, || async {
+            retry::transient(doing, || async {
+                let mut session = self.telling().await?;
+                let mut found = orders.find(filter.clone()).session(session.get()).await?;
+                found.stream(session.get()).try_collect().await
+            })
+            .await
+        })
+        .await
+    }
 }
 
 /// An order with all that is told of one that holds its ticket.
@@ -432,7 +484,7 @@ fn complete(first: Vec<UntoldOrder>, second: OfTickets, tickets: &HashSet<Ticket
     let may_be_told = |untold: &UntoldOrder| {
         // One whose making is known comes before the active one.
         !untold.is_being_made_known()
-            // After an election the second look may have been at an older state than the first. If it has this order, it has
+            // The second look may have been at another state than the first. If it has this order, it has
             // the end of the one before it too.
             || in_second.contains(&untold.order.id)
                 // One that is over comes before the active one.

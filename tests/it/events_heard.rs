@@ -325,6 +325,30 @@ async fn the_database_is_away(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_payment_for_an_order_that_never_was_is_refused_before_it_is_acknowledged() {
+    on_both(refused_before_it_is_acknowledged).await;
+}
+
+async fn refused_before_it_is_acknowledged(kind: Kind) {
+    let neighbours = Neighbours::on(kind).await;
+    let proxy = FaultProxy::start().await;
+    let is_letter = |update: &Document| update.get_str("update").is_ok_and(|name| name == "deadLetters");
+    let held = proxy.when("update", usize::MAX, is_letter, Fault::HoldRequest);
+    let pod = neighbours.system.pod_by(&proxy.uri);
+    pod.wait_until_ready(true).await;
+    neighbours.pay("p1", &id()).await;
+    held.wait(1).await;
+    // As often as it was tried to keep the letter by now.
+    let refused = neighbours.refused().await;
+    let wanted = ("p1".to_owned(), "order-not-found".to_owned());
+    assert!(!refused.is_empty() && refused.iter().all(|refused| *refused == wanted), "{refused:?}");
+    assert_ne!(neighbours.unacknowledged().await, Some(0));
+    held.lift();
+    neighbours.all_heard().await;
+    assert_eq!(neighbours.dead_letters().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_killed_before_it_acknowledges_changes_nothing_twice() {
     on_both(a_pod_is_killed_before_it_acknowledges).await;
 }

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     cluster::{eventually, root},
-    events::{System, cancel, check_history, reserve},
+    events::{Kind, System, cancel, check_history, reserve},
     mongo::uri,
     nats::Event,
 };
@@ -40,7 +40,7 @@ async fn publish(system: &System, since: Timestamp, more: &[&str]) -> (Option<i3
 /// whenever something of its former orders was, and a run may be seen while it notes them.
 async fn heard(system: &System) -> Vec<Event> {
     let mut last = HashMap::new();
-    let mut events = system.streams().await.events(&system.stream).await;
+    let mut events = system.events().await;
     events.retain(|event| {
         let said = (event.subject.clone(), event.data.clone());
         last.insert(event.data["ticket"]["id"].to_string(), said.clone()) != Some(said)
@@ -51,7 +51,7 @@ async fn heard(system: &System) -> Vec<Event> {
 /// What a neighbour that keeps an order for each ticket has in the end, which is what the database says.
 async fn check_tickets(system: &System) {
     let mut held = BTreeMap::new();
-    for event in system.streams().await.events(&system.stream).await {
+    for event in system.events().await {
         let ticket = event.data["ticket"]["id"].as_str().unwrap_or_default().to_owned();
         let id = event.data["id"].as_str().unwrap().to_owned();
         if event.subject.ends_with("order:created") {
@@ -238,6 +238,39 @@ async fn note(system: &System, id: &str, again: Option<&str>) {
     let id = doc! { "_id": ObjectId::parse_str(id).unwrap() };
     let update = doc! { "$set": { "outbox": outbox } };
     assert_eq!(system.database.orders().update_one(id, update).await.unwrap().matched_count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_nats_streaming_too_everything_is_told_again_and_every_ticket_ends_with_what_holds_it() {
+    let system = System::on(Kind::Streaming).await;
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    let [held, free] = [system.database.ticket().await, system.database.ticket().await];
+    for ticket in [held, held, free] {
+        let id = reserve(&pod, "ada", ticket).await.unwrap();
+        assert_eq!(cancel(&pod, "ada", &id).await, StatusCode::NO_CONTENT);
+    }
+    reserve(&pod, "bob", held).await.unwrap();
+    check_history(&system, false).await;
+    let counted = async || {
+        let mut counts = BTreeMap::new();
+        for event in system.events().await {
+            *counts.entry((event.data["id"].to_string(), event.data["version"].to_string())).or_insert(0) +=
+                1;
+        }
+        counts
+    };
+    let told = counted().await;
+    assert_eq!(told.len(), 7);
+
+    let since = Timestamp::now() - SignedDuration::from_hours(1);
+    let (code, said, errors) = publish(&system, since, &[]).await;
+    assert_eq!(code, Some(0), "{said}{errors}");
+    system.all_told().await;
+    let again = counted().await;
+    assert_eq!(again.keys().collect::<Vec<_>>(), told.keys().collect::<Vec<_>>());
+    assert!(again.values().all(|count| *count > 1), "{again:?}");
+    check_tickets(&system).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

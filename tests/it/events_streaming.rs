@@ -300,3 +300,30 @@ async fn what_a_server_answers_that_is_none_harms_nobody() {
         answering.abort();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tickets_that_are_gone_and_payments_that_begin_are_heard_where_they_are_named() {
+    let system = System::on(Kind::Streaming).await;
+    let names = ["ticket:deleted", "payment:started"].map(|name| system.subject(name));
+    let others = Neighbour::start(&system.url, &named(&system, "others"), "others-service", &[]).await;
+    let pod = system
+        .pod_set(&[("NATS_TICKET_DELETED", names[0].as_str()), ("NATS_PAYMENT_STARTED", names[1].as_str())]);
+    pod.wait_until_ready(true).await;
+    let [gone, sold] = [id(), id()];
+    let copies = async || system.database.tickets().count_documents(doc! {}).await.unwrap();
+    for ticket in [&gone, &sold] {
+        others.publish(&system.subject("ticket:created"), &ticket_event(ticket)).await;
+    }
+    eventually("both have arrived", || async { (copies().await == 2).then_some(()) }).await;
+    let paid = reserve(&pod, "ada", sold.parse().unwrap()).await.unwrap();
+    others.publish(&names[0], &json!({ "id": gone })).await;
+    others.publish(&names[1], &json!({ "orderId": paid })).await;
+    eventually("one is gone", || async { (copies().await == 1).then_some(()) }).await;
+    eventually("its payment has begun", || async {
+        (order(&pod, "ada", &paid).await["status"] == "awaiting:payment").then_some(())
+    })
+    .await;
+    assert_eq!(reserve(&pod, "bob", gone.parse().unwrap()).await, None);
+    // With `order:updated`.
+    check_history(&system, false).await;
+}

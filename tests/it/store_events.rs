@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use orders_operator::{
     order::{OrderId, ReservationTerms, ReservationWindow, TicketId, UserId, Version},
-    store::{ChangeKind, ConnectOptions, ExpiryQuery, Positions, Store, Told, UntoldOrder},
+    store::{ChangeKind, ConnectOptions, ExpiryQuery, Positions, RelayLease, Store, Told, UntoldOrder},
 };
 
 use crate::{
@@ -272,6 +272,48 @@ async fn what_is_to_be_told_is_read_as_a_majority_of_the_servers_has_it() {
 }
 
 #[tokio::test]
+async fn what_has_changed_since_it_was_read_is_told_again_with_no_version_left_out() {
+    let (database, store) = with_events().await;
+    let terms = ReservationTerms::default();
+    let (updated, completed) = (ChangeKind::Updated, ChangeKind::Completed);
+    let mut wanted = Vec::new();
+    for (begins, ends, changes) in [
+        (false, None, vec![CREATED]),
+        (false, Some(ChangeKind::Cancelled), vec![CREATED, CANCELLED]),
+        (false, Some(completed), vec![CREATED, (1, completed)]),
+        (true, None, vec![CREATED, (1, updated)]),
+        (true, Some(ChangeKind::Cancelled), vec![CREATED, (1, updated), (2, ChangeKind::Cancelled)]),
+        (true, Some(completed), vec![CREATED, (1, updated), (2, completed)]),
+    ] {
+        let id = reserve(&store, database.ticket().await).await;
+        wanted.push((id, begins, ends, changes));
+    }
+    let told = |version| wanted.iter().map(move |(id, ..)| told(*id, version));
+    store.note_told(&told(0).collect::<Vec<_>>()).await.unwrap();
+    let since = Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let (lost, _) = store.lost_since(since, None, 1000).await.unwrap();
+    assert_eq!(lost.len(), wanted.len());
+
+    // Minutes later, of which everything is told.
+    for (id, begins, ends, _) in &wanted {
+        if *begins {
+            store.begin_payment(*id, &terms).await.unwrap();
+        }
+        match ends {
+            Some(ChangeKind::Cancelled) => cancel(&store, *id).await,
+            Some(_) => drop(store.complete(*id, &terms).await.unwrap()),
+            None => {}
+        }
+    }
+    store.note_told(&(1..3).flat_map(told).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(untold(&store).await, []);
+
+    store.note_again(&lost, "x").await.unwrap();
+    let wanted: Vec<_> = wanted.into_iter().map(|(id, .., changes)| (id, changes)).collect();
+    assert_eq!(untold(&store).await, wanted);
+}
+
+#[tokio::test]
 async fn an_order_that_cannot_be_told_of_delays_no_other_and_is_kept() {
     let (database, store) = with_events().await;
     let spoilt =
@@ -292,17 +334,20 @@ async fn one_process_at_a_time_has_the_lease_and_the_next_learns_how_far_it_came
     // Whoever has it gets it again, as after a lost reply.
     assert!(store.take_relay_lease("first", LASTS).await.unwrap().is_some());
 
-    let positions = Positions::from([("orders".to_owned(), 17)]);
-    assert!(store.renew_relay_lease("first", &positions).await.unwrap());
-    assert!(!second.renew_relay_lease("second", &Positions::new()).await.unwrap());
-    store.release_relay_lease("first", &positions).await.unwrap();
+    let known = RelayLease {
+        positions: Positions::from([("orders".to_owned(), 17)]),
+        told_until: Timestamp::from_millisecond(1_795_368_564_464).ok(),
+    };
+    assert!(store.renew_relay_lease("first", &known).await.unwrap());
+    assert!(!second.renew_relay_lease("second", &RelayLease::default()).await.unwrap());
+    store.release_relay_lease("first", &known).await.unwrap();
     let lease = second.take_relay_lease("second", LASTS).await.unwrap().unwrap();
-    assert_eq!(lease.positions, positions);
+    assert_eq!(lease, known);
 
     // It does not renew it, and nobody waits for it longer than that.
     let short = Duration::from_millis(300);
     eventually("the lease is free", || async { store.take_relay_lease("first", short).await.unwrap() }).await;
-    assert!(!second.renew_relay_lease("second", &positions).await.unwrap(), "it is another's now");
+    assert!(!second.renew_relay_lease("second", &known).await.unwrap(), "it is another's now");
 }
 
 #[tokio::test]

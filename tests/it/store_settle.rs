@@ -3,9 +3,13 @@
 use std::{
     collections::HashMap,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
-use futures::future::{Either, join_all};
+use futures::{
+    TryStreamExt,
+    future::{Either, join_all},
+};
 use jiff::Timestamp;
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use orders_operator::{
@@ -290,6 +294,10 @@ async fn a_dead_letter_is_kept_once_and_for_a_while() {
     assert_eq!(letters.count_documents(doc! {}).await.unwrap(), 1);
     let kept = letters.find_one(doc! { "reason": "not-json", "size": 2 }).await.unwrap().unwrap();
     assert_eq!(kept.get_binary_generic("data").unwrap(), b"\x00{");
-    let indexes: Vec<_> = letters.list_index_names().await.unwrap();
-    assert!(indexes.contains(&"kept_for_a_while".to_owned()), "{indexes:?}");
+    let indexes: Vec<_> = letters.list_indexes().await.unwrap().try_collect().await.unwrap();
+    let kept_for = indexes.iter().find_map(|index| {
+        let is_by_age = index.keys == doc! { "at": 1 };
+        index.options.as_ref().filter(|_| is_by_age)?.expire_after
+    });
+    assert_eq!(kept_for, Some(Duration::from_secs(30 * 24 * 3600)), "{indexes:?}");
 }
