@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     controller::{
-        claims::{controllers::IngressController, requested::RequestedRoutes},
+        claims::{
+            controllers::IngressController,
+            path_annotations::{PathEffect, path_effect},
+            requested::RequestedRoutes,
+        },
         problem::Problem,
         reconcile::dereference::Dereferenced,
     },
@@ -18,13 +22,28 @@ pub(super) fn warnings(
     ingress: Option<&IngressSpec>,
     found: &Dereferenced,
 ) -> Vec<Problem> {
-    let of_regexes = regexes(requested, found);
+    let of_all = [ingress.and_then(rewritten), regexes(requested, found)];
     let of_paths = match found.controller {
         Some(IngressController::IngressNginx) => odd_characters(requested, ingress),
         Some(IngressController::Traefik) => hidden(requested),
         Some(IngressController::Other) | None => None,
     };
-    of_regexes.into_iter().chain(of_paths).map(|text| Problem::new(Reason::RouteMisread, text)).collect()
+    of_all.into_iter().flatten().chain(of_paths).map(|text| Problem::new(Reason::RouteMisread, text)).collect()
+}
+
+/// The annotations by which some Services get another path than the one that is requested.
+fn rewritten(ingress: &IngressSpec) -> Option<String> {
+    let rewrites =
+        |(name, value): &(&String, &String)| path_effect(name, value) == Some(PathEffect::RewritesSome);
+    let named: Vec<_> =
+        ingress.annotations.iter().filter(rewrites).map(|(name, _)| format!("{name:?}")).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "spec.ingress.annotations has {}, by which an ingress controller gives some Services another path than the one that is \
+             requested: see that these are meant, and that the orders API is not among them, which serves its own path alone",
+            named.join(" and ")
+        )
+    })
 }
 
 /// The hosts of which ingress-nginx reads every path as a regex, because another object says so of its own.
@@ -196,6 +215,21 @@ mod tests {
         let said = told(routes.clone(), Some(IngressController::Traefik), false);
         assert!(said.contains("hidden: /long-login by /long, /login by /, /api by /. Give"), "{said}");
         assert_eq!(told(routes, Some(IngressController::IngressNginx), false), "");
+    }
+
+    #[test]
+    fn what_an_annotation_makes_of_some_paths_is_told_whoever_serves_them() {
+        let with = |name: &str, value: &str| {
+            let object = service(json!({"ingress": {"annotations": {name: value}}}));
+            let requested = requested(&object).unwrap().unwrap();
+            warnings(&requested, object.spec.ingress.as_ref(), &Dereferenced::default())
+        };
+        let said = with("nginx.org/rewrites", "serviceName=s rewrite=/");
+        assert!(
+            said[0].message.starts_with("spec.ingress.annotations has \"nginx.org/rewrites\", by which"),
+            "{said:?}"
+        );
+        assert_eq!(with("nginx.ingress.kubernetes.io/configuration-snippet", "x"), []);
     }
 
     #[test]
