@@ -292,6 +292,93 @@ fn a_request_is_explained_for_every_host_or_the_one_that_it_names() {
     assert!(refused(&["-", "--explain", "/a b"], GOOD).contains("percent-encode it"));
 }
 
+/// Of which two paths are no conflict with those of an OrdersService, and one makes regexes of all.
+const OLD: &str = "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: old
+  namespace: shop
+  annotations: {kubernetes.io/ingress.class: nginx, nginx.ingress.kubernetes.io/use-regex: \"true\"}
+spec:
+  rules:
+    - host: ticketing.dev
+      http:
+        paths:
+          - {path: /api/users/admin, pathType: Prefix, backend: {service: {name: admin-srv, port: {number: 80}}}}
+          - {path: \"/a(b|c)\", pathType: ImplementationSpecific, backend: {service: {name: x, port: {number: 80}}}}
+    - host: admin.dev
+      http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: admin-srv, port: {number: 80}}}}]}
+";
+
+#[test]
+fn an_explanation_counts_the_rules_of_other_objects_in_the_same_files() {
+    let input = format!("{}---\n{OLD}", GOOD.replace("    hosts:", "    className: nginx\n    hosts:"));
+    let explain = |request: &str| rendered(&["-", "--default-image", "i", "--explain", request], &input);
+    let said = explain("ticketing.dev/api/users/admin/5");
+    assert!(said.starts_with("ticketing.dev/api/users/admin/5 (class nginx) goes "), "{said}");
+    assert!(
+        said.lines().next().unwrap().ends_with("by rule /api/users/admin of Ingress shop/old:"),
+        "{said}"
+    );
+    assert!(said.contains("to auth-srv:3000: would take it, but comes later"), "{said}");
+    assert!(
+        explain("ticketing.dev/api/users/5")
+            .contains("goes to auth-srv:3000 by rule /api/users of OrdersService")
+    );
+    assert!(explain("admin.dev/x").contains("by rule / of Ingress shop/old"));
+    // By HTTPRoutes likewise, whichever listener of the Gateway is named.
+    let route = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: old, namespace: shop}
+spec:
+  parentRefs: [{name: public}]
+  hostnames: [ticketing.dev]
+  rules: [{matches: [{path: {type: PathPrefix, value: /ws/admin}}], backendRefs: [{name: admin-srv, port: 80}]}]
+";
+    let spec = GOOD.replace("    client:", "    parentRefs: [{name: public, sectionName: http}, {name: public, sectionName: https}]\n    client:");
+    let spec = spec.replace("  ingress:", "  gateway:").replace("    hosts:", "    hostnames:");
+    let input = format!("{spec}---{route}");
+    let said = rendered(&["-", "--default-image", "i", "--explain", "ticketing.dev/ws/admin/5"], &input);
+    assert!(
+        said.starts_with("ticketing.dev/ws/admin/5 (Gateway shop/public, listeners http, https) goes "),
+        "{said}"
+    );
+    assert!(said.lines().next().unwrap().ends_with("by rule /ws/admin of HTTPRoute shop/old:"), "{said}");
+    assert_eq!(said.matches(" goes ").count(), 1, "{said}");
+}
+
+#[test]
+fn what_others_in_the_same_files_have_on_a_host_is_told_as_the_controller_tells_it() {
+    let warnings = |input: &str| {
+        let output = render(&["-", "--default-image", "i"], input);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let regexes = "ticketing.dev by Ingress shop/old. So /ws here also takes /wsx and /WS";
+    let said =
+        warnings(&format!("{}---\n{OLD}", GOOD.replace("    hosts:", "    className: nginx\n    hosts:")));
+    assert_eq!(said.matches(regexes).count(), 1, "{said}");
+    assert!(
+        said.starts_with("warning: standard input: OrdersService \"orders\": ingress-nginx reads"),
+        "{said}"
+    );
+    // Of another ingress controller's rules it says nothing.
+    let traefik = GOOD.replace("    hosts:", "    className: traefik\n    hosts:");
+    assert_eq!(warnings(&format!("{traefik}---\n{OLD}")), "");
+    // A client of another object is one.
+    let lonely = GOOD.replace("    client: {service: client-srv}\n", "");
+    assert!(warnings(&lonely).contains("and no other object sets a client"));
+    let client =
+        GOOD.replace("name: orders,", "name: site,").replace("    hosts:", "    path: /api/site\n    hosts:");
+    let routes = client.split("    routes:").next().unwrap();
+    let site = format!("{routes}    client: {{service: client-srv}}\n");
+    let said = warnings(&format!("{lonely}---\n{site}"));
+    assert!(said.contains("that no route takes go to the client of OrdersService shop/site"), "{said}");
+}
+
 const HOSTS: &str = "
 apiVersion: ticketing.dev/v1alpha1
 kind: OrdersService

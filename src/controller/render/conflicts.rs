@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::files::{OtherInFile, ServiceInFile};
 use crate::{
     controller::claims::{
-        claimed::{Verdicts, claims_to, requested_of, verdicts},
+        claimed::{Verdicts, claims_to, requested_of, verdicts, verdicts_on},
         requested::RequestedRoutes,
     },
     crd::{Host, OrdersService, RouteSpec},
@@ -42,6 +42,11 @@ impl<'a> AllClaims<'a> {
     /// An object, and its file.
     pub(super) fn named(&self, other: &Claimant) -> String {
         format!("{other} ({})", self.files.get(&other.id).copied().unwrap_or_default())
+    }
+
+    /// What others have of all that a resource requests.
+    pub(super) fn of_service(&self, found: &ServiceInFile) -> Verdicts {
+        verdicts_on(&self.index, &found.claimant(), &requested_of(&found.service))
     }
 
     /// What others have of what a resource requests.

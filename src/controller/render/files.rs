@@ -19,7 +19,7 @@ use crate::{
     controller::{
         children::{httproute::HTTPRoute, partial::Partial},
         claims::{
-            claimed::{Claims, claimant, of_http_route, of_ingress},
+            claimed::{Claims, Verdicts, claimant, of_http_route, of_ingress},
             controllers::IngressController,
             hosts_file::is_namespace,
             requested::ingress_class,
@@ -103,6 +103,8 @@ pub(super) struct ServiceInFile {
     pub(super) service: OrdersService,
     /// As it was validated.
     pub(super) valid: ValidatedOrdersService,
+    /// What is known of what it refers to, but for what others in the files claim.
+    known: Dereferenced,
 }
 
 impl ServiceInFile {
@@ -116,11 +118,15 @@ impl ServiceInFile {
         claimant(&self.service.metadata, ClaimantKind::OrdersService)
     }
 
-    /// What is probably unintended, but can be rendered.
-    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
-        let warnings = self.valid.ingress.iter().flat_map(|ingress| &ingress.warnings);
+    /// What is probably unintended, but can be rendered, where others have this: as the controller would say it.
+    pub(super) fn warnings(&self, verdicts: Verdicts) -> Vec<String> {
+        let found = Dereferenced { verdicts, ..self.known.clone() };
+        let valid = validate(&self.service, &found, Some(&self.valid.image));
+        let ingress = valid.ok().and_then(|valid| valid.ingress);
+        let warnings = ingress.iter().flat_map(|ingress| &ingress.warnings);
         warnings
             .map(|warning| format!("{}: OrdersService {:?}: {}", self.file, self.valid.name, warning.message))
+            .collect()
     }
 }
 
@@ -191,7 +197,7 @@ pub(super) fn parse_service(
     refused.iter().for_each(|refusal| problem(refusal.to_string()));
     invalid.iter().for_each(|found| problem(found.message.clone()));
     let valid = validated.ok().filter(|_| refused.is_empty() && is_namespaced)?;
-    Some(ServiceInFile { file: file.to_owned(), service, valid })
+    Some(ServiceInFile { file: file.to_owned(), service, valid, known: found })
 }
 
 /// Whether a message begins with a field, of which a key may be written in brackets.
