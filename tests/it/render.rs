@@ -430,15 +430,15 @@ fn all_hosts_are_drawn_with_their_rules_in_order_and_with_who_else_claims_what()
     for line in [
         "flowchart LR",
         "  host0[\"files.ticketing.dev (class nginx)\"]",
-        "  host0 -->|\"1. /login (exact)\"| target0([\"auth-srv:http\"])",
-        "  host1 -->|\"1. /login (exact)\"| target0",
-        &format!("  host1 -.->|\"4. / (client): {old} has it\"| target4([\"client-srv:3000\"])"),
+        "  host0 -->|\"1) /login (exact)\"| target0([\"auth-srv:http\"])",
+        "  host1 -->|\"1) /login (exact)\"| target0",
+        &format!("  host1 -.->|\"4) / (client): {old} has it\"| target4([\"client-srv:3000\"])"),
     ] {
         assert!(mermaid.lines().any(|drawn| drawn == line), "{line}\n{mermaid}");
     }
     let dot = draw(&["--format", "dot"]);
     assert!(dot.starts_with("digraph routes {\n") && dot.ends_with("}\n"), "{dot}");
-    assert!(dot.contains("  host1 -> target2 [label=\"2. /api/orders\"];"), "{dot}");
+    assert!(dot.contains("  host1 -> target2 [label=\"2) /api/orders\"];"), "{dot}");
     let json: Value = serde_json::from_str(&draw(&["--format", "json"])).unwrap();
     assert_eq!(
         (json[1]["host"].as_str(), json[1]["at"].as_str()),
@@ -450,6 +450,37 @@ fn all_hosts_are_drawn_with_their_rules_in_order_and_with_who_else_claims_what()
     assert!(refused(&["-", "--default-image", "i"], HOSTS).contains("is also a route of Ingress shop/old"));
     let said = refused(&["-", "--explain", "/x", "--format", "dot"], GOOD);
     assert!(said.contains("--format is for the drawing"), "{said}");
+}
+
+#[test]
+fn nothing_that_is_written_in_the_files_draws_a_line_of_its_own() {
+    let forged = "x\\n   9. /forged -> evil\\x1b[2J \\\" end";
+    let class = format!("\"{forged}\"");
+    let input = HOSTS
+        .replace(
+            "    className: nginx\n",
+            &format!("    annotations: {{kubernetes.io/ingress.class: {class}}}\n"),
+        )
+        .replace("kubernetes.io/ingress.class: nginx", &format!("kubernetes.io/ingress.class: {class}"))
+        .replace("name: old,", &format!("name: {class},"));
+    let draw =
+        |format: &str| rendered(&["-", "--default-image", "i", "--explain", "--format", format], &input);
+    for format in ["text", "mermaid", "dot"] {
+        let drawn = draw(format);
+        assert!(drawn.contains("(class x\\") && drawn.matches("forged").count() > 2, "{drawn}");
+        assert!(!drawn.lines().any(|line| line.trim_start().starts_with("9.")), "{drawn}");
+        assert!(!drawn.contains('\u{1b}'), "{drawn:?}");
+    }
+    let json: Value = serde_json::from_str(&draw("json")).unwrap();
+    assert_eq!(json[0]["at"], "class x\n   9. /forged -> evil\u{1b}[2J \" end");
+    let said = rendered(
+        &["-", "--default-image", "i", "--explain", "files.ticketing.dev/x"],
+        &input.replace("/?(.*)", "/old"),
+    );
+    assert!(
+        !said.lines().any(|line| line.trim_start().starts_with("9.")) && !said.contains('\u{1b}'),
+        "{said:?}"
+    );
 }
 
 #[test]

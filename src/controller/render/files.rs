@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::{api::networking::v1::Ingress, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
 use serde_json::Value;
 
@@ -32,6 +32,7 @@ use crate::{
     },
     crd::{OrdersService, without_value},
     routing::{Claim, Claimant, ClaimantKind, EntryPoint},
+    runtime::Escape,
 };
 
 /// The texts of an input by their names: a file's own, or those of the YAML files in a folder, sorted.
@@ -209,10 +210,18 @@ fn is_about(message: &str, field: &str) -> bool {
     })
 }
 
+/// Gives an object that nobody has checked a namespace, and a name that is one line: both are told in sentences.
+fn name(object: &mut ObjectMeta, args: &RenderArgs) {
+    object.namespace.get_or_insert_with(|| args.namespace.clone());
+    for text in [&mut object.namespace, &mut object.name].into_iter().flatten() {
+        *text = Escape::Text.line(text).into_owned();
+    }
+}
+
 /// Parses an Ingress; none if it is not one, or is a child of an OrdersService.
 pub(super) fn parse_ingress(file: &str, document: Value, args: &RenderArgs) -> Option<OtherInFile> {
     let mut ingress: Partial<Ingress> = serde_json::from_value(document).ok()?;
-    ingress.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
+    name(&mut ingress.metadata, args);
     let Claims::These(claims) = of_ingress(&ingress) else { return None };
     let claimant = claimant(&ingress.metadata, ClaimantKind::Ingress);
     Some(OtherInFile { file: file.to_owned(), claimant, claims })
@@ -221,7 +230,7 @@ pub(super) fn parse_ingress(file: &str, document: Value, args: &RenderArgs) -> O
 /// Parses an HTTPRoute; none if it is not one, or is a child of an OrdersService.
 pub(super) fn parse_http_route(file: &str, document: Value, args: &RenderArgs) -> Option<OtherInFile> {
     let mut route: Partial<HTTPRoute> = serde_json::from_value(document).ok()?;
-    route.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
+    name(&mut route.metadata, args);
     let Claims::These(claims) = of_http_route(&route) else { return None };
     let claimant = claimant(&route.metadata, ClaimantKind::HTTPRoute);
     Some(OtherInFile { file: file.to_owned(), claimant, claims })
