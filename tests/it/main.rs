@@ -57,6 +57,7 @@ mod log_lines;
 mod machine;
 mod migrate;
 mod migration_page;
+mod misread;
 mod mongo;
 mod mongoose;
 mod monitoring;
