@@ -56,6 +56,7 @@ mod load;
 mod log_lines;
 mod machine;
 mod migrate;
+mod migrate_cluster;
 mod migration_page;
 mod misread;
 mod mongo;
