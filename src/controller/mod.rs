@@ -60,7 +60,10 @@ mod written;
 
 pub use args::{ControllerArgs, HostPolicy};
 pub use children::httproute::HTTPRoute;
-pub use claims::registry::is_default_class;
+pub use claims::{
+    path_annotations::{PathEffect, of_ingress_nginx, path_effect},
+    registry::is_default_class,
+};
 pub use reconcile::{
     dereference::{NeededKey, needed_keys},
     pods::{is_starting, selector as pod_selector},

@@ -10,7 +10,10 @@ use super::{
     judge,
     workload::is_of_tools,
 };
-use crate::routing::CanonicalHost;
+use crate::{
+    controller::{PathEffect, of_ingress_nginx, path_effect},
+    routing::CanonicalHost,
+};
 
 /// The annotations of the new Ingress: those of the old ones that an OrdersService may have. `stays` says whether something
 /// stays in an Ingress of this name.
@@ -23,41 +26,32 @@ pub(super) fn merged(
     let mut merged = BTreeMap::<String, String>::new();
     for ingress in used {
         let mut notes = Notes::about(&ingress.label, findings);
+        for name in &ingress.of_paths {
+            if stays(&ingress.name) {
+                let told = format!(
+                    "annotation {name} is for what stays in this Ingress; the routes need it no more"
+                );
+                notes.stays(Whom::Users, told);
+            } else if of_ingress_nginx(name) == Some("rewrite-target") {
+                let told = format!("annotation {name}: what it does is said of each path that it is for");
+                notes.dropped(Whom::Users, told);
+            } else {
+                let told = format!("annotation {name}: routes are plain prefixes, which need no regexes");
+                notes.dropped(Whom::Users, told);
+            }
+        }
         for (name, value) in &ingress.annotations {
             if is_of_tools(name) {
                 continue;
             }
             let rest = name.split_once('/').map_or("", |(_, rest)| rest);
-            if ["use-regex", "rewrite-target"].contains(&rest) && stays(&ingress.name) {
-                notes.stays(
-                    Whom::Users,
-                    format!(
-                        "annotation {name} is for what stays in this Ingress; the routes need it no more"
-                    ),
-                );
-                continue;
-            }
-            if rest == "use-regex" {
-                notes.dropped(
-                    Whom::Users,
-                    format!("annotation {name}: routes are plain prefixes, which need no regexes"),
-                );
-                continue;
-            }
-            if rest == "rewrite-target" {
-                notes.dropped(
-                    Whom::Users,
-                    format!("annotation {name}: what it does is said of each path that it is for"),
-                );
-                continue;
-            }
             if let Some(why) = of_one_ingress(rest, value) {
                 notes.left(Whom::Users, format!("annotation {name} was left out: {why}"));
                 continue;
             }
             let alone = json!({"hosts": hosts, "annotations": {name.as_str(): value}});
             if let Some(problem) = judge::of_ingress(alone).into_iter().next() {
-                refused(name, value, hosts, &problem, &mut notes);
+                refused(name, value, hosts, &ingress.name, &problem, &mut notes);
                 continue;
             }
             match merged.get(name) {
@@ -76,7 +70,7 @@ pub(super) fn merged(
                             format!("annotation {name} is for all routes now, also for those of the other Ingresses"),
                         );
                     }
-                    if may_change_paths(rest) {
+                    if path_effect(name, value).is_some() {
                         notes.left(
                             Whom::Users,
                             format!(
@@ -99,10 +93,21 @@ pub(super) fn merged(
 }
 
 /// Says what becomes of an annotation that an OrdersService may not have. It is not in it, so nothing is to be removed there.
-fn refused(name: &str, value: &str, hosts: &[String], problem: &str, notes: &mut Notes<'_>) {
+fn refused(name: &str, value: &str, hosts: &[String], ingress: &str, problem: &str, notes: &mut Notes<'_>) {
+    if let Some(PathEffect::RewritesAll | PathEffect::RegexesRewritten) = path_effect(name, value) {
+        // Of ingress-nginx it is a second one, beside that of which each path was told.
+        return notes.left(
+            Whom::Users,
+            format!(
+                "annotation {name}: {value:?} was left out: by it every Service gets another path than the one that is requested, and from \
+                 the OrdersService each gets the path as it is, as the orders API must: have the Services serve that; or leave the \
+                 paths of those that cannot in Ingress {ingress}, and take them out of spec.ingress.routes"
+            ),
+        );
+    }
     let rest = name.split_once('/').map_or("", |(_, rest)| rest);
     match rest {
-        "path-regex" | "path-type" => notes.dropped(
+        "use-regex" | "path-regex" | "path-type" => notes.dropped(
             Whom::Users,
             format!("annotation {name}: {value}: routes are plain prefixes, which need no regexes"),
         ),
@@ -157,16 +162,4 @@ fn of_one_ingress(name: &str, value: &str) -> Option<&'static str> {
         ),
         _ => None,
     }
-}
-
-/// Whether what it says may concern paths, which are written otherwise now.
-fn may_change_paths(name: &str) -> bool {
-    name.ends_with("snippet")
-        || name.ends_with("router.middlewares")
-        || name.contains("rewrite")
-        || name.contains("strip-path")
-        || name.contains("path-prefix")
-        // Of Traefik 1.
-        || name.ends_with("rule-type")
-        || name.ends_with("request-modifier")
 }

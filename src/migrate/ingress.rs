@@ -9,6 +9,7 @@ use super::{
     fields::{Fields, quoted},
     finding::{Findings, Notes, Whom},
 };
+use crate::controller::of_ingress_nginx;
 
 /// Names the class where the spec does not.
 pub(super) const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -27,8 +28,10 @@ pub(super) struct OldIngress {
     pub(super) class: Option<String>,
     /// Whether the field of the spec names it, and not an annotation.
     pub(super) is_class_by_field: bool,
-    /// Its annotations, without that of the class.
+    /// Its annotations, without that of the class and those by which its paths are read.
     pub(super) annotations: BTreeMap<String, String>,
+    /// The names of the annotations by which its paths are read: what they do is said of the paths.
+    pub(super) of_paths: Vec<String>,
     /// Its certificates: the hosts and the Secret of each.
     pub(super) tls: Vec<(Vec<String>, Option<String>)>,
     /// Its rules.
@@ -134,16 +137,20 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
         (field, annotation) => field.or(annotation),
     };
     let class = class.filter(|class| !class.is_empty());
-    let of_nginx = |name: &str| {
-        let prefixed = |(key, value): (&String, &String)| {
-            let (prefix, rest) = key.split_once('/')?;
-            (rest == name && prefix.ends_with("ingress.kubernetes.io")).then(|| value.clone())
-        };
-        annotations.iter().find_map(prefixed)
+    let of_nginx = |wanted: &str, name: &str| of_ingress_nginx(name) == Some(wanted);
+    let rewrite = annotations.iter().find(|(name, _)| of_nginx("rewrite-target", name));
+    let rewrite = rewrite.map(|(_, target)| target.clone());
+    // What is read is taken out. That of another controller, or a second target, is not read, and stays among the others.
+    let is_read = |name: &String, value: &mut String| {
+        of_nginx("use-regex", name) || (of_nginx("rewrite-target", name) && rewrite.as_ref() == Some(&*value))
     };
-    let rewrite = of_nginx("rewrite-target");
-    let use_regex = of_nginx("use-regex").is_some_and(|value| GO_TRUE.contains(&value.as_str()));
-    let is_canary = of_nginx("canary").is_some_and(|value| GO_TRUE.contains(&value.as_str()));
+    let read: BTreeMap<_, _> = annotations.extract_if(.., is_read).collect();
+    let is_true = |wanted: &str, (name, value): (&String, &String)| {
+        of_nginx(wanted, name) && GO_TRUE.contains(&value.as_str())
+    };
+    let use_regex = read.iter().any(|annotation| is_true("use-regex", annotation));
+    let is_canary = annotations.iter().any(|annotation| is_true("canary", annotation));
+    let of_paths = read.into_keys().collect();
     let mut tls = Vec::new();
     for mut entry in spec.items("tls", notes) {
         let mut hosts = Vec::new();
@@ -205,6 +212,7 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
         class,
         is_class_by_field,
         annotations,
+        of_paths,
         tls,
         rules,
         default,

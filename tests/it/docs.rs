@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     api_process::Process,
+    bed::setting,
     cluster::{root, yaml_documents},
     mongo::{JWT_KEY, TestDatabase, cookie, uri},
 };
@@ -157,6 +158,25 @@ fn the_page_about_ingress_controllers_has_the_versions_that_are_run_and_modelled
             assert!(row.contains("| modelled") && row.contains(version), "{model} {version}: {row}");
         }
     }
+}
+
+/// Checks that the row of a data plane has the version, without its last part, of a program that Debian has and nothing pins.
+pub(crate) fn has_version(plane: &str, program: &str, argument: &str) {
+    let output = Command::new(program).arg(argument).output().unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let begins = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+    let words = || said.split(|c: char| !c.is_ascii_digit() && c != '.').filter(begins);
+    let version = words().find(|word| word.contains('.')).unwrap_or_else(|| panic!("{program}: {said}"));
+    let version = version.split('.').take(2).collect::<Vec<_>>().join(".");
+    let page = read("docs/ingress.md");
+    let row = row_of_data_plane(&page, plane);
+    assert!(row.contains(&format!("| run | {version} |")), "{program} has {version}: {row}");
+}
+
+#[test]
+fn the_page_about_ingress_controllers_has_the_version_of_nginx_that_is_run() {
+    has_version("nginx", &setting("NGINX"), "-v");
 }
 
 #[test]

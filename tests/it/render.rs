@@ -292,6 +292,93 @@ fn a_request_is_explained_for_every_host_or_the_one_that_it_names() {
     assert!(refused(&["-", "--explain", "/a b"], GOOD).contains("percent-encode it"));
 }
 
+/// Of which two paths are no conflict with those of an OrdersService, and one makes regexes of all.
+const OLD: &str = "
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: old
+  namespace: shop
+  annotations: {kubernetes.io/ingress.class: nginx, nginx.ingress.kubernetes.io/use-regex: \"true\"}
+spec:
+  rules:
+    - host: ticketing.dev
+      http:
+        paths:
+          - {path: /api/users/admin, pathType: Prefix, backend: {service: {name: admin-srv, port: {number: 80}}}}
+          - {path: \"/a(b|c)\", pathType: ImplementationSpecific, backend: {service: {name: x, port: {number: 80}}}}
+    - host: admin.dev
+      http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: admin-srv, port: {number: 80}}}}]}
+";
+
+#[test]
+fn an_explanation_counts_the_rules_of_other_objects_in_the_same_files() {
+    let input = format!("{}---\n{OLD}", GOOD.replace("    hosts:", "    className: nginx\n    hosts:"));
+    let explain = |request: &str| rendered(&["-", "--default-image", "i", "--explain", request], &input);
+    let said = explain("ticketing.dev/api/users/admin/5");
+    assert!(said.starts_with("ticketing.dev/api/users/admin/5 (class nginx) goes "), "{said}");
+    assert!(
+        said.lines().next().unwrap().ends_with("by rule /api/users/admin of Ingress shop/old:"),
+        "{said}"
+    );
+    assert!(said.contains("to auth-srv:3000: would take it, but comes later"), "{said}");
+    assert!(
+        explain("ticketing.dev/api/users/5")
+            .contains("goes to auth-srv:3000 by rule /api/users of OrdersService")
+    );
+    assert!(explain("admin.dev/x").contains("by rule / of Ingress shop/old"));
+    // By HTTPRoutes likewise, whichever listener of the Gateway is named.
+    let route = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: old, namespace: shop}
+spec:
+  parentRefs: [{name: public}]
+  hostnames: [ticketing.dev]
+  rules: [{matches: [{path: {type: PathPrefix, value: /ws/admin}}], backendRefs: [{name: admin-srv, port: 80}]}]
+";
+    let spec = GOOD.replace("    client:", "    parentRefs: [{name: public, sectionName: http}, {name: public, sectionName: https}]\n    client:");
+    let spec = spec.replace("  ingress:", "  gateway:").replace("    hosts:", "    hostnames:");
+    let input = format!("{spec}---{route}");
+    let said = rendered(&["-", "--default-image", "i", "--explain", "ticketing.dev/ws/admin/5"], &input);
+    assert!(
+        said.starts_with("ticketing.dev/ws/admin/5 (Gateway shop/public, listeners http, https) goes "),
+        "{said}"
+    );
+    assert!(said.lines().next().unwrap().ends_with("by rule /ws/admin of HTTPRoute shop/old:"), "{said}");
+    assert_eq!(said.matches(" goes ").count(), 1, "{said}");
+}
+
+#[test]
+fn what_others_in_the_same_files_have_on_a_host_is_told_as_the_controller_tells_it() {
+    let warnings = |input: &str| {
+        let output = render(&["-", "--default-image", "i"], input);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let regexes = "ticketing.dev by Ingress shop/old. So /ws here also takes /wsx and /WS";
+    let said =
+        warnings(&format!("{}---\n{OLD}", GOOD.replace("    hosts:", "    className: nginx\n    hosts:")));
+    assert_eq!(said.matches(regexes).count(), 1, "{said}");
+    assert!(
+        said.starts_with("warning: standard input: OrdersService \"orders\": ingress-nginx reads"),
+        "{said}"
+    );
+    // Of another ingress controller's rules it says nothing.
+    let traefik = GOOD.replace("    hosts:", "    className: traefik\n    hosts:");
+    assert_eq!(warnings(&format!("{traefik}---\n{OLD}")), "");
+    // A client of another object is one.
+    let lonely = GOOD.replace("    client: {service: client-srv}\n", "");
+    assert!(warnings(&lonely).contains("and no other object sets a client"));
+    let client =
+        GOOD.replace("name: orders,", "name: site,").replace("    hosts:", "    path: /api/site\n    hosts:");
+    let routes = client.split("    routes:").next().unwrap();
+    let site = format!("{routes}    client: {{service: client-srv}}\n");
+    let said = warnings(&format!("{lonely}---\n{site}"));
+    assert!(said.contains("that no route takes go to the client of OrdersService shop/site"), "{said}");
+}
+
 const HOSTS: &str = "
 apiVersion: ticketing.dev/v1alpha1
 kind: OrdersService
@@ -343,15 +430,15 @@ fn all_hosts_are_drawn_with_their_rules_in_order_and_with_who_else_claims_what()
     for line in [
         "flowchart LR",
         "  host0[\"files.ticketing.dev (class nginx)\"]",
-        "  host0 -->|\"1. /login (exact)\"| target0([\"auth-srv:http\"])",
-        "  host1 -->|\"1. /login (exact)\"| target0",
-        &format!("  host1 -.->|\"4. / (client): {old} has it\"| target4([\"client-srv:3000\"])"),
+        "  host0 -->|\"1) /login (exact)\"| target0([\"auth-srv:http\"])",
+        "  host1 -->|\"1) /login (exact)\"| target0",
+        &format!("  host1 -.->|\"4) / (client): {old} has it\"| target4([\"client-srv:3000\"])"),
     ] {
         assert!(mermaid.lines().any(|drawn| drawn == line), "{line}\n{mermaid}");
     }
     let dot = draw(&["--format", "dot"]);
     assert!(dot.starts_with("digraph routes {\n") && dot.ends_with("}\n"), "{dot}");
-    assert!(dot.contains("  host1 -> target2 [label=\"2. /api/orders\"];"), "{dot}");
+    assert!(dot.contains("  host1 -> target2 [label=\"2) /api/orders\"];"), "{dot}");
     let json: Value = serde_json::from_str(&draw(&["--format", "json"])).unwrap();
     assert_eq!(
         (json[1]["host"].as_str(), json[1]["at"].as_str()),
@@ -392,11 +479,42 @@ fn who_makes_regexes_of_all_paths_of_a_host_is_drawn_and_warned_of_where_that_is
     {
         let output = render(arguments, &input);
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && said.contains(&format!("ticketing.dev by {old}")), "{said}");
+        assert!(output.status.success() && said.contains("ticketing.dev by Ingress shop/old"), "{said}");
     }
     let heeded_by_nobody =
         input.replace("nginx,", "traefik,").replace("className: nginx", "className: traefik");
     assert!(!draw("text", &heeded_by_nobody).contains("regex"));
+}
+
+#[test]
+fn nothing_that_is_written_in_the_files_draws_a_line_of_its_own() {
+    let forged = "x\\n   9. /forged -> evil\\x1b[2J \\\" end";
+    let class = format!("\"{forged}\"");
+    let input = HOSTS
+        .replace(
+            "    className: nginx\n",
+            &format!("    annotations: {{kubernetes.io/ingress.class: {class}}}\n"),
+        )
+        .replace("kubernetes.io/ingress.class: nginx", &format!("kubernetes.io/ingress.class: {class}"))
+        .replace("name: old,", &format!("name: {class},"));
+    let draw =
+        |format: &str| rendered(&["-", "--default-image", "i", "--explain", "--format", format], &input);
+    for format in ["text", "mermaid", "dot"] {
+        let drawn = draw(format);
+        assert!(drawn.contains("(class x\\") && drawn.matches("forged").count() > 2, "{drawn}");
+        assert!(!drawn.lines().any(|line| line.trim_start().starts_with("9.")), "{drawn}");
+        assert!(!drawn.contains('\u{1b}'), "{drawn:?}");
+    }
+    let json: Value = serde_json::from_str(&draw("json")).unwrap();
+    assert_eq!(json[0]["at"], "class x\n   9. /forged -> evil\u{1b}[2J \" end");
+    let said = rendered(
+        &["-", "--default-image", "i", "--explain", "files.ticketing.dev/x"],
+        &input.replace("/?(.*)", "/old"),
+    );
+    assert!(
+        !said.lines().any(|line| line.trim_start().starts_with("9.")) && !said.contains('\u{1b}'),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Annotations of the Ingress that would have rules mean something else than they say, or serve other hosts.
 
+use super::path_annotations::{GO_FALSE, PathEffect, path_effect};
 use crate::{
     controller::problem::Problem,
     crd::{IngressSpec, Reason},
@@ -16,17 +17,25 @@ pub const CLASS: &str = "kubernetes.io/ingress.class";
 pub(super) fn problems(ingress: &IngressSpec, hosts: &[CanonicalHost]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, value) in &ingress.annotations {
-        if changes_order(name, value) {
-            let whole = if name.ends_with("/rewrite-target") {
-                "; the Services then get the whole path (docs/ingress.md, Prefixes that are taken off)"
-            } else {
-                ""
-            };
-            let message = format!(
-                "spec.ingress.annotations has {name:?}: {value:?}, by which an ingress controller treats paths as regexes, or \
-                 tries them in an order of its own: remove it; routes are plain prefixes, the client last{whole}"
-            );
-            problems.push(Problem::new(Reason::InvalidSpec, message));
+        let whole = "the Services then get the whole path (docs/ingress.md, Prefixes that are taken off)";
+        match path_effect(name, value) {
+            Some(effect @ (PathEffect::Regexes | PathEffect::RegexesRewritten | PathEffect::Order)) => {
+                let whole =
+                    if effect == PathEffect::RegexesRewritten { format!("; {whole}") } else { String::new() };
+                let message = format!(
+                    "spec.ingress.annotations has {name:?}: {value:?}, by which an ingress controller treats paths as \
+                     regexes, or tries them in an order of its own: remove it; routes are plain prefixes, the client last{whole}"
+                );
+                problems.push(Problem::new(Reason::InvalidSpec, message));
+            }
+            Some(PathEffect::RewritesAll) => {
+                let message = format!(
+                    "spec.ingress.annotations has {name:?}: {value:?}, by which an ingress controller gives every Service \
+                     another path than the one that is requested, and the orders API too, which then has no such path: remove it; {whole}"
+                );
+                problems.push(Problem::new(Reason::InvalidSpec, message));
+            }
+            Some(PathEffect::RewritesSome | PathEffect::Unread) | None => {}
         }
         if *name == EDIT_IN_PLACE && !GO_FALSE.contains(&value.as_str()) {
             let message = format!(
@@ -82,37 +91,4 @@ fn names_hosts(name: &str) -> bool {
         Some(("cert-manager.io", "common-name" | "alt-names")) => true,
         _ => false,
     }
-}
-
-/// Whether by this annotation ingress-nginx reads the paths of a host as regexes, also those of other objects.
-pub(super) fn switches_to_regexes(name: &str, value: &str) -> bool {
-    match name.split_once('/') {
-        // It takes every spelling that Go takes for true.
-        Some((prefix, "use-regex")) if is_common(prefix) => !GO_FALSE.contains(&value),
-        Some((prefix, "rewrite-target")) if is_common(prefix) => true,
-        _ => false,
-    }
-}
-
-/// Whether this annotation makes an ingress controller read paths as regexes, or gives all of them one priority.
-fn changes_order(name: &str, value: &str) -> bool {
-    match name.split_once('/') {
-        _ if switches_to_regexes(name, value) => true,
-        // Of HAProxy Ingress.
-        Some((prefix, "path-type")) if is_common(prefix) || prefix == "haproxy-ingress.github.io" => {
-            value.trim().eq_ignore_ascii_case("regex")
-        }
-        // Of F5 NGINX; each of its values means a regex or an exact path.
-        Some(("nginx.org", "path-regex")) => true,
-        Some(("traefik.ingress.kubernetes.io", "router.priority")) => true,
-        _ => false,
-    }
-}
-
-/// What Go's `strconv.ParseBool` takes for false.
-const GO_FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
-
-/// Whether annotations with this prefix may be of ingress-nginx or HAProxy Ingress, whose prefix is an option.
-fn is_common(prefix: &str) -> bool {
-    prefix.ends_with("ingress.kubernetes.io")
 }

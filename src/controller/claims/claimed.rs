@@ -18,6 +18,7 @@ use kube::Resource;
 
 use super::{
     annotations,
+    path_annotations::{PathEffect, path_effect},
     requested::{
         RequestedRoutes, gateway, gateways, ingress_class, requested, requested_at_gateway, valid_hosts,
     },
@@ -148,8 +149,10 @@ pub fn of_ingress(ingress: &Partial<Ingress>) -> Claims {
     }
     let is_solver = is_solver(metadata);
     let annotations = metadata.annotations.iter().flatten();
-    let switches_to_regexes =
-        annotations.into_iter().any(|(name, value)| annotations::switches_to_regexes(name, value));
+    let makes_regexes = |(name, value): (&String, &String)| {
+        matches!(path_effect(name, value), Some(PathEffect::Regexes | PathEffect::RegexesRewritten))
+    };
+    let switches_to_regexes = annotations.into_iter().any(makes_regexes);
     let any = CanonicalHost::any();
     // The annotation is meant to have precedence, but not every ingress controller has it so.
     let annotation = metadata.annotations.as_ref().and_then(|all| all.get(annotations::CLASS));

@@ -7,6 +7,10 @@ pub enum IngressController {
     IngressNginx,
     /// Traefik.
     Traefik,
+    /// Kong.
+    Kong,
+    /// That of Google Cloud.
+    Gce,
     /// Any other that is known by the IngressClass.
     Other,
 }
@@ -18,6 +22,7 @@ impl IngressController {
             // A second one in the same cluster is named in some such way as `k8s.io/internal-ingress-nginx`.
             Some(("k8s.io", name)) if name.contains("ingress-nginx") => Self::IngressNginx,
             Some(("traefik.io", _)) => Self::Traefik,
+            Some(("ingress-controllers.konghq.com", _)) => Self::Kong,
             _ => Self::Other,
         }
     }
@@ -33,6 +38,9 @@ impl IngressController {
         match class {
             "nginx" | "ingress-nginx" => Some(Self::IngressNginx),
             "traefik" => Some(Self::Traefik),
+            "kong" => Some(Self::Kong),
+            // Of which GKE has no IngressClass.
+            "gce" | "gce-internal" => Some(Self::Gce),
             _ => None,
         }
     }
@@ -44,17 +52,22 @@ mod tests {
 
     #[test]
     fn controllers_are_known_by_their_names_and_classes_without_an_object_by_theirs() {
-        use IngressController::{IngressNginx, Other, Traefik};
+        use IngressController::{Gce, IngressNginx, Kong, Other, Traefik};
         for (name, expected) in [
             ("k8s.io/ingress-nginx", IngressNginx),
             ("k8s.io/internal-ingress-nginx", IngressNginx),
             ("traefik.io/ingress-controller", Traefik),
+            ("ingress-controllers.konghq.com/kong", Kong),
             ("nginx.org/ingress-controller", Other),
             ("ingress.k8s.aws/alb", Other),
         ] {
             assert_eq!(IngressController::of_class(name), expected, "{name}");
         }
         assert_eq!(IngressController::named("nginx"), Some(IngressNginx));
+        assert_eq!(
+            (IngressController::named("kong"), IngressController::named("gce")),
+            (Some(Kong), Some(Gce))
+        );
         assert_eq!(
             (IngressController::named("traefik"), IngressController::named("public")),
             (Some(Traefik), None)

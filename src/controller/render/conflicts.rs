@@ -4,13 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::files::{OtherInFile, ServiceInFile};
 use crate::{
-    controller::{
-        claims::{
-            claimed::{Verdicts, claims_to, requested_of, verdicts},
-            controllers::IngressController,
-            requested::RequestedRoutes,
-        },
-        reconcile::validate::misread::made_regexes,
+    controller::claims::{
+        claimed::{Verdicts, claims_to, requested_of, verdicts, verdicts_on},
+        controllers::IngressController,
+        requested::RequestedRoutes,
     },
     crd::{Host, OrdersService, RouteSpec},
     routing::{
@@ -59,29 +56,15 @@ impl<'a> AllClaims<'a> {
         IngressController::may_switch_to_regexes(controller).then(|| self.named(owner))
     }
 
+    /// What others have of all that a resource requests.
+    pub(super) fn of_service(&self, found: &ServiceInFile) -> Verdicts {
+        verdicts_on(&self.index, &found.claimant(), &requested_of(&found.service))
+    }
+
     /// What others have of what a resource requests.
     pub(super) fn verdicts(&self, me: &Claimant, requested: &RequestedRoutes) -> Verdicts {
         verdicts(&self.index, me, requested)
     }
-}
-
-/// For each resource, the hosts of which another object in the files makes regexes of all paths.
-pub(super) fn warnings(services: &[ServiceInFile], all: &AllClaims<'_>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for (found, me) in services.iter().map(|found| (found, found.claimant())) {
-        let mut hosts = BTreeMap::new();
-        for requested in requested_of(&found.service) {
-            let verdicts = all.verdicts(&me, &requested);
-            hosts.extend(
-                verdicts.iter().filter_map(|(site, of)| Some((site.host.clone(), all.regexes(site, of)?))),
-            );
-        }
-        if !hosts.is_empty() {
-            let what = made_regexes(&hosts);
-            warnings.push(format!("{}: OrdersService {:?}: {what}", found.file, me.id.name));
-        }
-    }
-    warnings
 }
 
 /// Every route that another object in the files has already, and every host that is not allowed, by file, resource and

@@ -1,6 +1,6 @@
 //! All hosts, their rules in order, where each leads, and who else claims what: as text, as a flow chart, or as JSON.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::{
 use crate::{
     controller::claims::claimed::requested_of,
     routing::{EntryPoint, PathMatch, Refusal, Route, Site},
+    runtime::Escape,
 };
 
 /// A host at one of the things that serve it.
@@ -182,14 +183,20 @@ impl Rule {
     }
 }
 
+/// A text of the files as it is shown: it may have line breaks, and what a terminal obeys.
+fn line(text: &str) -> Cow<'_, str> {
+    Escape::Text.line(text)
+}
+
 fn text(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     for (at, site) in drawn.iter().enumerate() {
-        writeln!(text, "{}{}", if at == 0 { "" } else { "\n" }, site.title())?;
+        writeln!(text, "{}{}", if at == 0 { "" } else { "\n" }, line(&site.title()))?;
         if let Some(other) = &site.regexes_by {
             writeln!(
                 text,
-                "  !   ingress-nginx reads every path here as a regex: {other} has use-regex or rewrite-target"
+                "  !   ingress-nginx reads every path here as a regex: {} has use-regex or rewrite-target",
+                line(other)
             )?;
         }
         let width = site.rules.iter().map(|rule| rule.taken().chars().count()).max().unwrap_or_default();
@@ -199,13 +206,8 @@ fn text(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
                 Some(why) => ('x', format!(": not rendered, since {why}")),
                 None => ('>', String::new()),
             };
-            writeln!(
-                text,
-                "  {:>2}. {:<width$} -{mark} {}{owner}{why}",
-                number + 1,
-                rule.taken(),
-                rule.target()
-            )?;
+            let led = format!("{}{owner}{why}", rule.target());
+            writeln!(text, "  {:>2}. {:<width$} -{mark} {}", number + 1, rule.taken(), line(&led))?;
         }
     }
     Ok(text)
@@ -213,7 +215,7 @@ fn text(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
 
 /// Each host, its rules, and the Services to which they lead; a Service of several rules is one node.
 fn mermaid(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
-    let quoted = |text: &str| text.replace('"', "#quot;");
+    let quoted = |text: &str| line(text).replace('"', "#quot;");
     let mut text = "flowchart LR\n".to_owned();
     let mut targets = Targets::default();
     for (at, site) in drawn.iter().enumerate() {
@@ -230,7 +232,7 @@ fn mermaid(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
 }
 
 fn dot(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
-    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let quoted = |text: &str| line(text).replace('\\', "\\\\").replace('"', "\\\"");
     let mut text = "digraph routes {\n  rankdir=LR;\n".to_owned();
     let mut targets = Targets::default();
     for (at, site) in drawn.iter().enumerate() {
@@ -251,7 +253,8 @@ fn dot(drawn: &[Drawn]) -> Result<String, std::fmt::Error> {
 impl Rule {
     fn labelled(&self, number: usize) -> String {
         let why = self.not_rendered.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        format!("{}. {}{why}", number + 1, self.taken())
+        // Not "1.", which Mermaid takes for a list, and does not draw.
+        format!("{}) {}{why}", number + 1, self.taken())
     }
 }
 

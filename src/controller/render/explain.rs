@@ -1,14 +1,16 @@
 //! Which rule a request takes, and why.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write},
 };
 
-use super::files::ServiceInFile;
+use super::files::{OtherInFile, ServiceInFile};
 use crate::{
-    controller::claims::annotations,
-    routing::{Backend, CanonicalHost, Claimant, HostRoutes, PathMatch, RequestTarget, Route, RouteTable},
+    controller::claims::requested::{gateway, gateways, ingress_class},
+    routing::{
+        Backend, CanonicalHost, Claim, Claimant, EntryPoint, PathMatch, RequestTarget, Route, RouteTable,
+    },
     runtime::Escape,
 };
 
@@ -63,37 +65,44 @@ impl Answer<'_> {
 }
 
 impl Sites {
-    /// The rules of OrdersServices in files.
-    fn of_files(services: &[ServiceInFile]) -> Self {
+    /// The rules of OrdersServices in files, and of the Ingresses and HTTPRoutes beside them.
+    fn of_files(services: &[ServiceInFile], others: &[OtherInFile]) -> Self {
         let mut sites = Self::default();
+        let listeners = Listeners::of(services);
+        let text = |entry_point: &EntryPoint| listeners.text(entry_point);
+        for OtherInFile { claimant, claims, .. } in others {
+            sites.add_claims(claimant, claims, &text);
+        }
         for found in services {
             let (valid, owner) = (&found.valid, found.claimant());
-            let mut add = |host: &CanonicalHost, entry_point: String, routes: &RouteTable| {
+            let mut add = |host: &CanonicalHost, entry_point: &EntryPoint, routes: &RouteTable| {
                 let rules = routes.iter().map(|route| Rule::new(route, owner.clone()));
-                sites.add(host.clone(), entry_point, rules);
+                sites.add(host.clone(), text(entry_point), rules);
             };
-            if let Some(ingress) = &valid.ingress {
-                let class =
-                    ingress.class_name.as_ref().or_else(|| ingress.annotations.get(annotations::CLASS));
-                // That of an annotation may have line breaks.
-                let class = class.map(|class| format!(" (class {})", Escape::Text.line(class)));
-                for HostRoutes { host, routes } in &ingress.hosts {
-                    add(host, class.clone().unwrap_or_default(), routes);
-                }
+            if let (Some(ingress), Some(spec)) = (&valid.ingress, &found.service.spec.ingress) {
+                let class = ingress_class(spec);
+                ingress.hosts.iter().for_each(|of| add(&of.host, &class, &of.routes));
             }
-            if let Some(gateway) = &valid.gateway {
-                for (HostRoutes { host, routes }, parent) in
-                    gateway.hosts.iter().flat_map(|host| gateway.parents.iter().map(move |of| (host, of)))
-                {
-                    let namespace = parent.namespace.as_ref().unwrap_or(&valid.namespace);
-                    let section = parent.section_name.as_ref().map(|name| format!(", listener {name}"));
-                    let entry_point =
-                        format!(" (Gateway {namespace}/{}{})", parent.name, section.unwrap_or_default());
-                    add(host, entry_point, routes);
-                }
+            for entry_point in gateways(&found.service) {
+                let hosts = valid.gateway.iter().flat_map(|gateway| &gateway.hosts);
+                hosts.for_each(|of| add(&of.host, &entry_point, &of.routes));
             }
         }
         sites
+    }
+
+    /// Adds the rules of an object that is no OrdersService; `entry_point` says how what serves them is written.
+    pub(super) fn add_claims(
+        &mut self,
+        owner: &Claimant,
+        claims: &BTreeSet<Claim>,
+        entry_point: &dyn Fn(&EntryPoint) -> String,
+    ) {
+        for Claim { site, path, .. } in claims {
+            let Some(path) = path.clone() else { continue };
+            let rule = Rule { path, backend: None, strip_prefix: false, client: false, owner: owner.clone() };
+            self.add(site.host.clone(), entry_point(&site.entry_point), [rule]);
+        }
     }
 
     /// Adds rules of a host at what serves it, such as ` (class nginx)`.
@@ -161,9 +170,54 @@ impl Sites {
     }
 }
 
-/// The answer for OrdersServices in files, for every host that the request may be for.
-pub(super) fn explain(services: &[ServiceInFile], request: &RequestTarget) -> Result<String, fmt::Error> {
-    Sites::of_files(services).explain(request)
+/// The answer for what is in files, for every host that the request may be for.
+pub(super) fn explain(
+    services: &[ServiceInFile],
+    others: &[OtherInFile],
+    request: &RequestTarget,
+) -> Result<String, fmt::Error> {
+    Sites::of_files(services, others).explain(request)
+}
+
+/// What serves a host, as it is written after it. `default_class` is that of the cluster, if it is known.
+pub(super) fn after_host(of: &EntryPoint, default_class: Option<&str>) -> String {
+    match of {
+        EntryPoint::Gateway(gateway) => format!(" (Gateway {})", Escape::Text.line(gateway)),
+        EntryPoint::Class(class) => {
+            let class = class.as_deref().or(default_class);
+            // An annotation may have it, with line breaks; the text is divided into lines before those are escaped.
+            class.map_or_else(String::new, |class| format!(" (class {})", Escape::Text.line(class)))
+        }
+    }
+}
+
+/// The listeners that OrdersServices name, of each Gateway.
+struct Listeners<'a>(BTreeMap<EntryPoint, BTreeSet<&'a str>>);
+
+impl<'a> Listeners<'a> {
+    fn of(services: &'a [ServiceInFile]) -> Self {
+        let mut named = BTreeMap::<_, BTreeSet<_>>::new();
+        for found in services {
+            for parent in found.valid.gateway.iter().flat_map(|gateway| &gateway.parents) {
+                let of_gateway = named.entry(gateway(parent, &found.valid.namespace)).or_default();
+                of_gateway.extend(parent.section_name.as_deref());
+            }
+        }
+        Self(named)
+    }
+
+    /// What serves a host, with its listeners. Whatever they are, a Gateway has one list of rules for a host.
+    fn text(&self, of: &EntryPoint) -> String {
+        let text = after_host(of, None);
+        let named: Vec<_> = self.0.get(of).into_iter().flatten().copied().collect();
+        match named.as_slice() {
+            [] => text,
+            named => {
+                let listeners = if named.len() == 1 { "listener" } else { "listeners" };
+                format!("{}, {listeners} {})", text.trim_end_matches(')'), named.join(", "))
+            }
+        }
+    }
 }
 
 fn listed(hosts: &[String]) -> String {

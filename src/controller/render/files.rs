@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::{api::networking::v1::Ingress, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ use crate::{
     controller::{
         children::{httproute::HTTPRoute, partial::Partial},
         claims::{
-            claimed::{Claims, claimant, of_http_route, of_ingress},
+            claimed::{Claims, Verdicts, claimant, of_http_route, of_ingress},
             controllers::IngressController,
             hosts_file::is_namespace,
             requested::ingress_class,
@@ -32,6 +32,7 @@ use crate::{
     },
     crd::{OrdersService, without_value},
     routing::{Claim, Claimant, ClaimantKind, EntryPoint},
+    runtime::Escape,
 };
 
 /// The texts of an input by their names: a file's own, or those of the YAML files in a folder, sorted.
@@ -103,6 +104,8 @@ pub(super) struct ServiceInFile {
     pub(super) service: OrdersService,
     /// As it was validated.
     pub(super) valid: ValidatedOrdersService,
+    /// What is known of what it refers to, but for what others in the files claim.
+    known: Dereferenced,
 }
 
 impl ServiceInFile {
@@ -116,11 +119,15 @@ impl ServiceInFile {
         claimant(&self.service.metadata, ClaimantKind::OrdersService)
     }
 
-    /// What is probably unintended, but can be rendered.
-    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
-        let warnings = self.valid.ingress.iter().flat_map(|ingress| &ingress.warnings);
+    /// What is probably unintended, but can be rendered, where others have this: as the controller would say it.
+    pub(super) fn warnings(&self, verdicts: Verdicts) -> Vec<String> {
+        let found = Dereferenced { verdicts, ..self.known.clone() };
+        let valid = validate(&self.service, &found, Some(&self.valid.image));
+        let ingress = valid.ok().and_then(|valid| valid.ingress);
+        let warnings = ingress.iter().flat_map(|ingress| &ingress.warnings);
         warnings
             .map(|warning| format!("{}: OrdersService {:?}: {}", self.file, self.valid.name, warning.message))
+            .collect()
     }
 }
 
@@ -193,7 +200,7 @@ pub(super) fn parse_service(
     refused.iter().for_each(|refusal| problem(refusal.to_string()));
     invalid.iter().for_each(|found| problem(found.message.clone()));
     let valid = validated.ok().filter(|_| refused.is_empty() && is_namespaced)?;
-    Some(ServiceInFile { file: file.to_owned(), service, valid })
+    Some(ServiceInFile { file: file.to_owned(), service, valid, known: found })
 }
 
 /// Whether a message begins with a field, of which a key may be written in brackets.
@@ -205,10 +212,18 @@ fn is_about(message: &str, field: &str) -> bool {
     })
 }
 
+/// Gives an object that nobody has checked a namespace, and a name that is one line: both are told in sentences.
+fn name(object: &mut ObjectMeta, args: &RenderArgs) {
+    object.namespace.get_or_insert_with(|| args.namespace.clone());
+    for text in [&mut object.namespace, &mut object.name].into_iter().flatten() {
+        *text = Escape::Text.line(text).into_owned();
+    }
+}
+
 /// Parses an Ingress; none if it is not one, or is a child of an OrdersService.
 pub(super) fn parse_ingress(file: &str, document: Value, args: &RenderArgs) -> Option<OtherInFile> {
     let mut ingress: Partial<Ingress> = serde_json::from_value(document).ok()?;
-    ingress.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
+    name(&mut ingress.metadata, args);
     let Claims::These(claims) = of_ingress(&ingress) else { return None };
     let claimant = claimant(&ingress.metadata, ClaimantKind::Ingress);
     Some(OtherInFile { file: file.to_owned(), claimant, claims })
@@ -217,7 +232,7 @@ pub(super) fn parse_ingress(file: &str, document: Value, args: &RenderArgs) -> O
 /// Parses an HTTPRoute; none if it is not one, or is a child of an OrdersService.
 pub(super) fn parse_http_route(file: &str, document: Value, args: &RenderArgs) -> Option<OtherInFile> {
     let mut route: Partial<HTTPRoute> = serde_json::from_value(document).ok()?;
-    route.metadata.namespace.get_or_insert_with(|| args.namespace.clone());
+    name(&mut route.metadata, args);
     let Claims::These(claims) = of_http_route(&route) else { return None };
     let claimant = claimant(&route.metadata, ClaimantKind::HTTPRoute);
     Some(OtherInFile { file: file.to_owned(), claimant, claims })

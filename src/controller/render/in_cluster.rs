@@ -12,7 +12,7 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::explain::{Answer, Rule, Sites};
+use super::explain::{Answer, Rule, Sites, after_host};
 use crate::{
     controller::{
         children::{httproute::HTTPRoute, partial::Partial},
@@ -30,7 +30,6 @@ use crate::{
         Backend, CanonicalHost, CanonicalPath, Claim, Claimant, ClaimantKind, EntryPoint, HostPolicy,
         PathMatch, Port, Refusal, RequestTarget, Route, Site,
     },
-    runtime::Escape,
 };
 
 /// The objects of a cluster that have to do with routes, as the API server gives them.
@@ -208,12 +207,8 @@ impl ClusterRoutes {
 
     fn add_others(&mut self, owner: &Claimant, claims: Claims) {
         let Claims::These(claims) = claims else { return };
-        for Claim { site, path, .. } in claims {
-            let Some(path) = path else { continue };
-            let rule = Rule { path, backend: None, strip_prefix: false, client: false, owner: owner.clone() };
-            let entry_point = self.entry_point(&site.entry_point);
-            self.sites.add(site.host, entry_point, [rule]);
-        }
+        let default_class = self.default_class.as_deref();
+        self.sites.add_claims(owner, &claims, &|entry_point| after_host(entry_point, default_class));
     }
 
     fn add_service(&mut self, registry: &ClaimRegistry, service: &OrdersService) {
@@ -290,14 +285,7 @@ impl ClusterRoutes {
 
     /// What serves a host, as it is written after it.
     fn entry_point(&self, of: &EntryPoint) -> String {
-        match of {
-            EntryPoint::Gateway(gateway) => format!(" (Gateway {gateway})"),
-            EntryPoint::Class(class) => {
-                let class = class.as_deref().or(self.default_class.as_deref());
-                // An annotation may have it, with line breaks; the text is divided into lines before those are escaped.
-                class.map_or_else(String::new, |class| format!(" (class {})", Escape::Text.line(class)))
-            }
-        }
+        after_host(of, self.default_class.as_deref())
     }
 }
 

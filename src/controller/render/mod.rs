@@ -124,10 +124,9 @@ pub fn render(args: &RenderArgs) -> Result<Rendered, RenderError> {
     if services.is_empty() {
         return Err(RenderError::Nothing(searched.join("; ")));
     }
-    let of_services = services.iter().flat_map(ServiceInFile::warnings);
-    let warnings = of_services.chain(conflicts::warnings(&services, &claims)).collect();
+    let warnings = services.iter().flat_map(|found| found.warnings(claims.of_service(found))).collect();
     if let Some(request) = request {
-        return Ok(Rendered { text: explain::explain(&services, &request)?, warnings });
+        return Ok(Rendered { text: explain::explain(&services, &others, &request)?, warnings });
     }
     if is_drawn {
         return Ok(Rendered { text: drawing::draw(&services, &others, &claims, args.format)?, warnings });

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     backends::Backends,
-    questions::{Entry, Reading, System, Written, ask_all, systems},
+    questions::{Entry, Reading, System, Written, applied_and_asked, ask_all},
     reading::{decoded, is_unreserved, merged, resolved},
 };
 use crate::{
@@ -163,11 +163,11 @@ async fn contour_gives_the_oracle_s_answer_to_every_request_by_ingresses() {
     let namespace = TestNamespace::create("contour").await;
     namespace.secrets("mongodb://127.0.0.1:1/orders").await;
     install_contour_crds(&namespace).await;
-    let systems = systems();
-    let backends = Backends::start(&namespace, &systems).await;
+    let (applied, systems) = applied_and_asked();
+    let backends = Backends::start(&namespace, &applied).await;
     let _controller = namespace.run("controller").await;
     let spec = |system: &System| json!({"ingress": system.spec(Entry::Ingress, |name| backends.port(name))});
-    apply(&namespace, &systems, spec).await;
+    apply(&namespace, &applied, spec).await;
     let contour = Contour::run(&namespace, None, free_port());
     all_up(&contour.envoy, &systems).await;
     let asked = ask_all(&contour.envoy, &systems, &ENVOY, false).await;
@@ -183,8 +183,8 @@ async fn contour_gives_the_oracle_s_answer_to_every_request_by_http_routes_and_t
     namespace.secrets("mongodb://127.0.0.1:1/orders").await;
     install_contour_crds(&namespace).await;
     install_crds(&namespace, "gateway.networking.k8s.io_").await;
-    let systems = systems();
-    let backends = Backends::start(&namespace, &systems).await;
+    let (applied, systems) = applied_and_asked();
+    let backends = Backends::start(&namespace, &applied).await;
     let class = json!({"apiVersion": VERSION, "kind": "GatewayClass", "metadata": {"name": namespace.name},
                        "spec": {"controllerName": "projectcontour.io/gateway-controller"}});
     apply_any(&namespace.client, class).await;
@@ -201,7 +201,7 @@ async fn contour_gives_the_oracle_s_answer_to_every_request_by_http_routes_and_t
         json!({"ingress": null, "gateway": gateway})
     };
     // They are ready once Contour says so of each HTTPRoute.
-    apply(&namespace, &systems, spec).await;
+    apply(&namespace, &applied, spec).await;
     all_up(&contour.envoy, &systems).await;
     let asked = ask_all(&contour.envoy, &systems, &ENVOY, true).await;
     assert!(asked > 500, "{asked}");

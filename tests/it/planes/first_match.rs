@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     bed::setting,
+    docs::has_version,
     server::{Server, free_port},
 };
 
@@ -120,6 +121,7 @@ async fn asked(run: impl Fn(&[HostRules]) -> Server, reading: &Reading) {
 #[ignore = "make test-planes"]
 async fn haproxy_gives_the_oracle_s_answer_to_every_request_with_the_rendered_list_in_its_order() {
     asked(haproxy, &HAPROXY).await;
+    has_version("HAProxy", &setting("HAPROXY"), "-v");
 }
 
 #[tokio::test]

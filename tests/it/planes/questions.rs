@@ -77,8 +77,11 @@ pub struct System {
     /// None for every host.
     pub hosts: Vec<String>,
     pub own: Written,
+    /// The paths of further orders APIs, whose Services have no pods either.
+    pub beside: Vec<Written>,
     pub routes: Vec<Written>,
-    pub client: Written,
+    /// None where another OrdersService has that of the host.
+    pub client: Option<Written>,
     /// Hosts and paths.
     pub requests: Vec<(String, String)>,
 }
@@ -88,8 +91,11 @@ impl System {
     pub fn spec(&self, entry: Entry, port: impl Fn(&str) -> u16) -> Value {
         let names = if entry == Entry::Ingress { "hosts" } else { "hostnames" };
         let written = |route: &Written| route.field(entry, port(&route.service));
-        let mut client = written(&self.client);
-        client.as_object_mut().unwrap().remove("path");
+        let client = self.client.as_ref().map(|client| {
+            let mut client = written(client);
+            client.as_object_mut().unwrap().remove("path");
+            client
+        });
         json!({
             names: Some(&self.hosts).filter(|hosts| !hosts.is_empty()),
             "path": self.own.path,
@@ -101,12 +107,12 @@ impl System {
 
     /// The Services that it names, without its own.
     pub fn services(&self) -> impl Iterator<Item = &str> {
-        self.routes.iter().chain([&self.client]).map(|route| route.service.as_str())
+        self.routes.iter().chain(&self.client).map(|route| route.service.as_str())
     }
 
     /// Its rules, in no order of theirs: the client is first, so that a host's own route at / is behind it.
     pub fn all(&self) -> impl Iterator<Item = &Written> {
-        [&self.client].into_iter().chain(&self.routes).chain([&self.own])
+        self.client.iter().chain(&self.routes).chain(&self.beside).chain([&self.own])
     }
 
     /// The oracle: of the rules of the request's host, the longest path that takes the request, and of two that are equally
@@ -201,9 +207,10 @@ fn plain(number: usize, runner: &mut TestRunner) -> System {
         requests: requests(runner, &paths, &[&host]),
         hosts: vec![host],
         own: Written::new(own, &name),
+        beside: Vec::new(),
         name,
         routes: written,
-        client: Written::new("/", "client"),
+        client: Some(Written::new("/", "client")),
     }
 }
 
@@ -223,8 +230,9 @@ fn of_hosts(runner: &mut TestRunner) -> System {
         requests: requests(runner, &paths, &["shop.dev", "files.shop.dev", "y.w.dev", "x.w.dev"]),
         hosts: hosts.map(str::to_owned).into(),
         own: Written::new("/api/orders", "hosts").at(&["shop.dev", "*.w.dev"]),
+        beside: Vec::new(),
         routes,
-        client: Written::new("/", "client"),
+        client: Some(Written::new("/", "client")),
     }
 }
 
@@ -237,8 +245,9 @@ fn of_any_host(runner: &mut TestRunner) -> System {
         requests: requests(runner, &paths, &["other.dev", "localhost", "a.b.c.dev"]),
         hosts: Vec::new(),
         own: Written::new("/orders", "any"),
+        beside: Vec::new(),
         routes,
-        client: Written::new("/", "rest"),
+        client: Some(Written::new("/", "rest")),
     }
 }
 
@@ -257,9 +266,43 @@ fn of_few_services(runner: &mut TestRunner) -> System {
         requests: requests(runner, &paths, &["few.dev"]),
         hosts: vec!["few.dev".into()],
         own: Written::new("/api/orders", "few"),
+        beside: Vec::new(),
         routes,
-        client: Written::new("/", "client"),
+        client: Some(Written::new("/", "client")),
     }
+}
+
+/// Two OrdersServices of one host, of which the first has the client and a path above one of the second; and both as one, of
+/// which everything is asked.
+pub fn shared() -> ([System; 2], System) {
+    let system = |name: &str, own: &str, routes: &[(&str, &str)], client: Option<&str>| System {
+        name: name.into(),
+        hosts: vec!["shared.dev".into()],
+        own: Written::new(own, name),
+        beside: Vec::new(),
+        routes: routes.iter().map(|(path, service)| Written::new(path, service)).collect(),
+        client: client.map(|service| Written::new("/", service)),
+        requests: Vec::new(),
+    };
+    let first =
+        system("first", "/api/orders", &[("/api/users", "auth"), ("/files", "files")], Some("client"));
+    let routes = [("/ws", "chat"), ("/api/users/admin", "admin"), ("/files/of/all", "all")];
+    let second = system("second", "/api/second", &routes, None);
+    let mut whole = first.clone();
+    whole.routes.extend(second.routes.iter().cloned());
+    whole.beside.push(second.own.clone());
+    let paths: Vec<_> = whole.all().map(|route| route.path.clone()).collect();
+    whole.requests = requests(&mut TestRunner::deterministic(), &paths, &["shared.dev"]);
+    ([first, second], whole)
+}
+
+/// What is applied to a cluster, and what is asked of it: the same, but that those which share a host are asked as one.
+pub fn applied_and_asked() -> (Vec<System>, Vec<System>) {
+    let (mut applied, (owners, whole)) = (systems(), shared());
+    let mut asked = applied.clone();
+    applied.extend(owners);
+    asked.push(whole);
+    (applied, asked)
 }
 
 /// Asks a server every question, and has each answered by whom the oracle names; gives the number of questions. An answer
@@ -282,7 +325,10 @@ pub async fn ask_all(server: &Server, systems: &[System], reading: &Reading, str
             let oracle = system.oracle(host, |route| (reading.takes)(route, &compared));
             let (service, got) = body.split_once(' ').unwrap_or((&body, ""));
             let is_right = match status {
-                503 => oracle.service == system.name,
+                503 => {
+                    let mut own = system.beside.iter().chain([&system.own]);
+                    own.any(|own| own.service == oracle.service)
+                }
                 200 if stripped && oracle.strip => {
                     let rest = compared[oracle.path.len()..].trim_start_matches('/');
                     service == oracle.service && got.split('?').next() == Some(&format!("/{rest}"))
@@ -301,7 +347,7 @@ pub async fn ask_all(server: &Server, systems: &[System], reading: &Reading, str
 
 #[test]
 fn the_oracle_knows_hosts_exact_paths_and_prefixes() {
-    let systems = systems();
+    let (_, systems) = applied_and_asked();
     let system = |name: &str| systems.iter().find(|system| system.name == name).unwrap();
     for (name, host, path, expected) in [
         ("hosts", "shop.dev", "/api/v1/x/y", "new"),
@@ -318,6 +364,8 @@ fn the_oracle_knows_hosts_exact_paths_and_prefixes() {
         ("any", "other.dev", "/orders", "any"),
         ("few", "few.dev", "/a/b/c/d/e/f", "x"),
         ("few", "few.dev", "/a/b/c", "y"),
+        ("first", "shared.dev", "/api/users/admin/1", "admin"),
+        ("first", "shared.dev", "/api/second/1", "second"),
     ] {
         let taken = system(name).oracle(host, |route| route.takes(path));
         assert_eq!(taken.service, expected, "{host}{path}");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     backends::Backends,
-    questions::{Entry, Reading, System, Written, ask_all, systems},
+    questions::{Entry, Reading, System, Written, applied_and_asked, ask_all, systems},
     reading::{cleaned, decoded, is_unreserved, merged},
 };
 use crate::{cluster::TestNamespace, server::Server};
@@ -53,17 +53,17 @@ fn served(mut system: System) -> System {
     system
 }
 
-/// Has Traefik serve these systems, and asks it for them.
-async fn asked(systems: &[System]) -> usize {
+/// Has Traefik serve the former systems, and asks it for the latter.
+async fn asked(applied: &[System], systems: &[System]) -> usize {
     let namespace = TestNamespace::create("traefik").await;
     namespace.secrets("mongodb://127.0.0.1:1/orders").await;
-    let backends = Backends::start(&namespace, systems).await;
+    let backends = Backends::start(&namespace, applied).await;
     let _controller = namespace.run("controller").await;
-    for system in systems {
+    for system in applied {
         let ingress = system.spec(Entry::Ingress, |name| backends.port(name));
         namespace.apply(&namespace.service(&system.name, json!({"ingress": ingress}))).await.unwrap();
     }
-    for system in systems {
+    for system in applied {
         namespace.ready(&system.name).await;
     }
     let traefik = traefik(&namespace);
@@ -80,12 +80,15 @@ async fn asked(systems: &[System]) -> usize {
 #[tokio::test]
 #[ignore = "make test-planes"]
 async fn traefik_s_provider_for_ingress_nginx_gives_the_oracle_s_answer_to_every_request() {
-    let (of_hosts, of_any_host): (Vec<_>, Vec<_>) =
-        systems().into_iter().map(served).partition(|system| !system.hosts.is_empty());
-    let asked_of_hosts = asked(&of_hosts).await;
+    let divided = |systems: Vec<System>| -> (Vec<_>, Vec<_>) {
+        systems.into_iter().map(served).partition(|system| !system.hosts.is_empty())
+    };
+    let (applied, systems) = applied_and_asked();
+    let (applied, systems) = (divided(applied), divided(systems));
+    let asked_of_hosts = asked(&applied.0, &systems.0).await;
     assert!(asked_of_hosts > 500, "{asked_of_hosts}");
     // Apart, for the reason that the last test shows.
-    assert!(asked(&of_any_host).await > 20);
+    assert!(asked(&applied.1, &systems.1).await > 20);
 }
 
 /// An Ingress of these paths: each with its type and the name of its Service.

@@ -164,8 +164,9 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namesp
                 (format!("has a host that {host} covers"), "that host".to_owned())
             };
             format!(
-                "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} here. If \
-                 it is to have them too, they must be added there; if this is intended, no action is needed"
+                "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} here (to \
+                 Traefik, a longer path here comes before a shorter one there). If it is to have them too, they must be added \
+                 there; if this is intended, no action is needed"
             )
         } else {
             let has = if is_ours {
@@ -174,9 +175,9 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namesp
                 format!("has a wildcard that covers {host}")
             };
             format!(
-                "{other} {has}: requests for {host} never fall through to the routes and the client there. If it is to \
-                 have them too, add them here (their Services must be in this namespace); if this is intended, no action \
-                 is needed"
+                "{other} {has}: requests for {host} never fall through to the routes and the client there (to Traefik, a \
+                 longer path there comes before a shorter one here). If it is to have them too, add them here (their Services \
+                 must be in this namespace); if this is intended, no action is needed"
             )
         };
         warn(Reason::WildcardOverlap, message);

@@ -1,15 +1,22 @@
 //! The routes that the ingress controller of the class reads in another way than they are meant. All are rendered.
+//! docs/ingress.md says of each whether it is told.
+
+mod kong;
 
 use std::collections::BTreeMap;
 
 use crate::{
     controller::{
-        claims::{controllers::IngressController, requested::RequestedRoutes},
+        claims::{
+            controllers::IngressController,
+            path_annotations::{PathEffect, path_effect},
+            requested::RequestedRoutes,
+        },
         problem::Problem,
         reconcile::dereference::Dereferenced,
     },
     crd::{IngressSpec, Reason},
-    routing::{CanonicalHost, CanonicalPath, PathMatch, RouteTable},
+    routing::{CanonicalHost, CanonicalPath, PathMatch, Route, RouteTable},
 };
 
 /// What to say of each.
@@ -18,13 +25,35 @@ pub(super) fn warnings(
     ingress: Option<&IngressSpec>,
     found: &Dereferenced,
 ) -> Vec<Problem> {
-    let of_regexes = regexes(requested, found);
     let of_paths = match found.controller {
-        Some(IngressController::IngressNginx) => odd_characters(requested, ingress),
-        Some(IngressController::Traefik) => hidden(requested),
-        Some(IngressController::Other) | None => None,
+        Some(IngressController::IngressNginx) => vec![odd_characters(requested, ingress)],
+        Some(IngressController::Traefik) => vec![hidden(requested), escapes("Traefik", requested, ingress)],
+        Some(IngressController::Kong) => vec![
+            twofold("Kong does not put", requested),
+            kong::hidden(requested),
+            escapes("Kong", requested, ingress),
+        ],
+        Some(IngressController::Gce) => vec![twofold("Google's load balancer does not put", requested)],
+        Some(IngressController::Other) | None => Vec::new(),
     };
-    of_regexes.into_iter().chain(of_paths).map(|text| Problem::new(Reason::RouteMisread, text)).collect()
+    let of_all = [ingress.and_then(rewritten), regexes(requested, found)];
+    let told = of_all.into_iter().chain(of_paths).flatten();
+    told.map(|text| Problem::new(Reason::RouteMisread, text)).collect()
+}
+
+/// The annotations by which some Services get another path than the one that is requested.
+fn rewritten(ingress: &IngressSpec) -> Option<String> {
+    let rewrites =
+        |(name, value): &(&String, &String)| path_effect(name, value) == Some(PathEffect::RewritesSome);
+    let named: Vec<_> =
+        ingress.annotations.iter().filter(rewrites).map(|(name, _)| format!("{name:?}")).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "spec.ingress.annotations has {}, by which an ingress controller gives some Services another path than the one that is \
+             requested: see that these are meant, and that the orders API is not among them, which serves its own path alone",
+            named.join(" and ")
+        )
+    })
 }
 
 /// The hosts of which ingress-nginx reads every path as a regex, because another object says so of its own.
@@ -54,8 +83,7 @@ pub fn made_regexes(hosts: &BTreeMap<CanonicalHost, String>) -> String {
 /// The paths for which ingress-nginx may refuse the Ingress.
 fn odd_characters(requested: &RequestedRoutes, ingress: Option<&IngressSpec>) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/');
-    let paths = all_paths(requested).filter(|path| !path.as_str().bytes().all(is_plain));
-    let odd = distinct(paths.map(PathMatch::as_str));
+    let odd = paths_with(requested, |path| !path.bytes().all(is_plain));
     let first_odd = |path: &str| path.chars().find(|character| !u8::try_from(*character).is_ok_and(is_plain));
     let told: Vec<_> = odd
         .iter()
@@ -121,8 +149,44 @@ fn hidden(requested: &RequestedRoutes) -> Option<String> {
     })
 }
 
-fn all_paths(requested: &RequestedRoutes) -> impl Iterator<Item = &PathMatch> {
-    requested.hosts.iter().flat_map(|of| of.routes.iter()).map(|route| &route.path)
+/// The paths with a percent escape, which these compare as text with the decoded path of a request.
+fn escapes(whose: &str, requested: &RequestedRoutes, ingress: Option<&IngressSpec>) -> Option<String> {
+    let escaped = paths_with(requested, |path| path.contains('%'));
+    let told: Vec<_> = escaped.iter().map(|path| format!("{} {path:?}", field_of(path, ingress))).collect();
+    (!told.is_empty()).then(|| {
+        format!(
+            "{whose} compares the text of a path with the decoded path of a request, so one with a percent escape takes nothing: \
+             {}. Write another path",
+            told.join(", ")
+        )
+    })
+}
+
+/// The exact paths that are prefixes too, of another Service.
+fn twofold(who_does_not: &str, requested: &RequestedRoutes) -> Option<String> {
+    let of_table = |table: &RouteTable| -> Vec<String> {
+        let is_other = |exact: &Route, other: &Route| {
+            let is_same_path = other.path.path() == exact.path.path();
+            is_same_path && !other.path.is_exact() && other.backend != exact.backend
+        };
+        let exact = table.iter().filter(|route| route.path.is_exact());
+        let twofold = exact.filter(|exact| table.iter().any(|other| is_other(exact, other)));
+        twofold.map(|exact| exact.path.to_string()).collect()
+    };
+    let all: Vec<_> = requested.hosts.iter().flat_map(|of| of_table(&of.routes)).collect();
+    let all = distinct(all.iter().map(String::as_str));
+    (!all.is_empty()).then(|| {
+        format!(
+            "{who_does_not} an exact path before the prefix of the same path, of another Service: {}. Leave one of the two out",
+            all.join(", ")
+        )
+    })
+}
+
+/// The paths of all hosts that are so, each once.
+fn paths_with(requested: &RequestedRoutes, is_so: impl Fn(&str) -> bool) -> Vec<&str> {
+    let paths = requested.hosts.iter().flat_map(|of| of.routes.iter()).map(|route| route.path.as_str());
+    distinct(paths.filter(|path| is_so(path)))
 }
 
 /// Each text once, in the order in which they come.
@@ -198,6 +262,44 @@ mod tests {
         let said = told(routes.clone(), Some(IngressController::Traefik), false);
         assert!(said.contains("hidden: /long-login by /long, /login by /, /api by /. Give"), "{said}");
         assert_eq!(told(routes, Some(IngressController::IngressNginx), false), "");
+    }
+
+    #[test]
+    fn a_path_with_an_escape_is_told_where_its_text_is_compared() {
+        let routes = json!([{"path": "/a%20b", "service": "s"}, {"path": "/a", "service": "s"}]);
+        for (controller, name) in [(IngressController::Traefik, "Traefik"), (IngressController::Kong, "Kong")]
+        {
+            let said = told(routes.clone(), Some(controller), false);
+            let expected = "takes nothing: spec.ingress.routes[0].path \"/a%20b\". Write another path";
+            assert!(said.starts_with(name) && said.ends_with(expected), "{said}");
+        }
+        assert_eq!(told(routes, Some(IngressController::Gce), false), "");
+    }
+
+    #[test]
+    fn an_exact_path_that_is_a_prefix_too_is_told_where_neither_comes_first() {
+        let exact = |service: &str| json!([{"path": "/a", "service": "s"}, {"path": "/a", "service": service, "exact": true}]);
+        for controller in [IngressController::Kong, IngressController::Gce] {
+            let said = told(exact("t"), Some(controller), false);
+            assert!(said.contains("of another Service: /a. Leave one"), "{said}");
+            assert_eq!(told(exact("s"), Some(controller), false), "");
+        }
+        assert_eq!(told(exact("t"), Some(IngressController::IngressNginx), false), "");
+    }
+
+    #[test]
+    fn what_an_annotation_makes_of_some_paths_is_told_whoever_serves_them() {
+        let with = |name: &str, value: &str| {
+            let object = service(json!({"ingress": {"annotations": {name: value}}}));
+            let requested = requested(&object).unwrap().unwrap();
+            warnings(&requested, object.spec.ingress.as_ref(), &Dereferenced::default())
+        };
+        let said = with("nginx.org/rewrites", "serviceName=s rewrite=/");
+        assert!(
+            said[0].message.starts_with("spec.ingress.annotations has \"nginx.org/rewrites\", by which"),
+            "{said:?}"
+        );
+        assert_eq!(with("nginx.ingress.kubernetes.io/configuration-snippet", "x"), []);
     }
 
     #[test]

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_that_make_prefixes_regexes_or_change_their_order_are_refused() {
+    fn annotations_that_make_prefixes_regexes_or_change_their_order_or_all_paths_are_refused() {
         let with = |name: &str, value: &str| {
             let ingress = serde_json::json!({"ingress": {"annotations": {name: value}}});
             validate(&service(ingress), &Dereferenced::default(), Some("i"))
@@ -336,6 +336,13 @@ mod tests {
             ("haproxy-ingress.github.io/path-type", "Regex"),
             ("ingress.kubernetes.io/path-type", "regex"),
             ("traefik.ingress.kubernetes.io/router.priority", "42"),
+            // By these the orders API would get no request at its path.
+            ("haproxy-ingress.github.io/rewrite-target", "/"),
+            ("nginx.org/rewrite-target", "/"),
+            ("konghq.com/strip-path", "true"),
+            ("konghq.com/rewrite", "/v1"),
+            ("appgw.ingress.kubernetes.io/backend-path-prefix", "/"),
+            ("haproxy.org/path-rewrite", "/one"),
         ] {
             let found = with(name, value).unwrap_err();
             assert!(found.len() == 1 && found[0].message.contains(name), "{found:?}");
@@ -346,6 +353,21 @@ mod tests {
         assert!(with("haproxy-ingress.github.io/path-type", "prefix").is_ok());
         assert!(with("traefik.ingress.kubernetes.io/router.entrypoints", "websecure").is_ok());
         assert!(with("nginx.ingress.kubernetes.io/proxy-body-size", "1m").is_ok());
+        // Some Services may get another path, which is told.
+        for (name, value) in
+            [("nginx.org/rewrites", "serviceName=a rewrite=/"), ("haproxy.org/path-rewrite", "/a/(.*) /\\1")]
+        {
+            let warnings = with(name, value).unwrap().ingress.unwrap().warnings;
+            let is_told =
+                |warning: &Problem| warning.reason == Reason::RouteMisread && warning.message.contains(name);
+            assert!(warnings.iter().any(is_told), "{name}: {warnings:?}");
+        }
+        for (name, value) in
+            [("konghq.com/strip-path", "false"), ("nginx.ingress.kubernetes.io/configuration-snippet", "x")]
+        {
+            let warnings = with(name, value).unwrap().ingress.unwrap().warnings;
+            assert!(!warnings.iter().any(|warning| warning.message.contains(name)), "{name}: {warnings:?}");
+        }
     }
 
     #[test]

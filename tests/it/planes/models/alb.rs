@@ -62,6 +62,27 @@ fn an_alb_gives_the_oracle_s_answer_to_every_request() {
     assert!(asked > 200, "{asked}");
 }
 
+/// The Ingresses of a group come one after the other, by their order and then by namespace and name.
+#[test]
+fn in_a_group_of_an_alb_the_client_and_shorter_paths_of_the_first_ingress_hide_what_the_second_has() {
+    let answered = |rules: &Vec<ListenerRule>, host: &str, path: &str| answer(rules, host, path);
+    let (differing, asked) = differing_of_shared(true, plain, Written::takes, listener, answered);
+    assert!(asked > 10, "{asked}");
+    let by =
+        |service: &str| differing.iter().filter(|found| found.answer.as_deref() == Some(service)).count();
+    // Each of the second's paths is asked itself.
+    for hiding in ["client", "auth", "files"] {
+        assert!(by(hiding) > 0, "{hiding} of {}", differing.len());
+    }
+    for found in &differing {
+        let of_second = ["chat", "admin", "all", "second"].contains(&found.oracle.service.as_str());
+        assert!(of_second, "{}", found.asked);
+    }
+    let (differing, _) = differing_of_shared(false, plain, Written::takes, listener, answered);
+    let differing: Vec<_> = differing.into_iter().map(|found| found.asked).collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+}
+
 #[test]
 fn patterns_match_as_those_of_a_listener() {
     for (pattern, text, expected) in [

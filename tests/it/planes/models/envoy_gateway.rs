@@ -24,10 +24,11 @@ fn answer(routes: &[HostRules], host: &str, path: &str) -> Option<String> {
 
 #[test]
 fn envoy_gateway_gives_the_oracle_s_answer_to_every_request() {
-    let systems = systems();
+    let (systems, (owners, whole)) = (systems(), shared());
     let routes = http_routes(&systems);
+    let of_shared = http_routes(&owners).concat();
     let mut asked = 0;
-    for (system, routes) in systems.iter().zip(&routes) {
+    for (system, routes) in systems.iter().zip(&routes).chain([(&whole, &of_shared)]) {
         for (host, request) in &system.requests {
             let path = request.split('?').next().unwrap_or_default();
             let path = reading::merged(&reading::resolved(path));

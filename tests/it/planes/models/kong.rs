@@ -159,6 +159,16 @@ fn kong_s_traditional_router_gives_the_oracle_s_answer_but_for_exact_paths_that_
 }
 
 #[test]
+fn kong_gives_the_oracle_s_answer_of_a_host_that_two_have() {
+    let answered = |routes: &Vec<KongRoute>, host: &str, path: &str| answer(routes, host, path);
+    let (by_text, asked) = differing_of_shared(true, compared, takes_by_regex, traditional, answered);
+    let (by_expressions, _) = differing_of_shared(true, compared, takes, expressions, answered);
+    assert!(asked > 50, "{asked}");
+    let differing: Vec<_> = by_text.iter().chain(&by_expressions).map(|found| &found.asked).collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+}
+
+#[test]
 fn kong_s_router_of_expressions_gives_the_oracle_s_answer_where_each_service_has_one_path() {
     let (differing, asked) =
         differing(compared, takes, expressions, |routes, host, path| answer(routes, host, path));

@@ -17,7 +17,7 @@ mod gce;
 mod kong;
 
 use super::{
-    questions::{System, Written, systems},
+    questions::{System, Written, shared, systems},
     rendered::{HostRules, Rule, ingresses},
 };
 
@@ -32,17 +32,46 @@ fn differing<M>(
     let systems = systems();
     let (mut found, mut asked) = (Vec::new(), 0);
     for (system, ingress) in systems.iter().zip(ingresses(&systems)) {
-        let model = model(&ingress);
-        for (host, request) in &system.requests {
-            let path = request.split('?').next().unwrap_or_default();
-            let Some(path) = compared(path) else { continue };
-            asked += 1;
-            let oracle = system.oracle(host, |route| takes(route, &path));
-            let answer = answer(&model, host, &path);
-            if answer.as_deref() != Some(&oracle.service) {
-                let asked = format!("{host}{path}: {answer:?}, and not {}", oracle.service);
-                found.push(Difference { system: system.clone(), oracle: oracle.clone(), answer, asked });
-            }
+        let (differing, number) = differing_of(system, &model(&ingress), &compared, &takes, &answer);
+        found.extend(differing);
+        asked += number;
+    }
+    (found, asked)
+}
+
+/// The same of the host that two OrdersServices have, whose Ingresses come in this order.
+fn differing_of_shared<M>(
+    is_client_first: bool,
+    compared: impl Fn(&str) -> Option<String>,
+    takes: impl Fn(&Written, &str) -> bool,
+    model: impl Fn(&[HostRules]) -> M,
+    answer: impl Fn(&M, &str, &str) -> Option<String>,
+) -> (Vec<Difference>, usize) {
+    let (owners, whole) = shared();
+    let mut rules = ingresses(&owners);
+    if !is_client_first {
+        rules.reverse();
+    }
+    differing_of(&whole, &model(&rules.concat()), compared, takes, answer)
+}
+
+fn differing_of<M>(
+    system: &System,
+    model: &M,
+    compared: impl Fn(&str) -> Option<String>,
+    takes: impl Fn(&Written, &str) -> bool,
+    answer: impl Fn(&M, &str, &str) -> Option<String>,
+) -> (Vec<Difference>, usize) {
+    let (mut found, mut asked) = (Vec::new(), 0);
+    for (host, request) in &system.requests {
+        let path = request.split('?').next().unwrap_or_default();
+        let Some(path) = compared(path) else { continue };
+        asked += 1;
+        let oracle = system.oracle(host, |route| takes(route, &path));
+        let answer = answer(model, host, &path);
+        if answer.as_deref() != Some(&oracle.service) {
+            let asked = format!("{host}{path}: {answer:?}, and not {}", oracle.service);
+            found.push(Difference { system: system.clone(), oracle: oracle.clone(), answer, asked });
         }
     }
     (found, asked)
