@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     environment::{Environment, Origin, Stores},
-    finding::{Notes, Whom},
+    finding::{Findings, Notes, Whom},
 };
 
 /// A Secret to be made, since its value was a literal.
@@ -41,10 +41,14 @@ const OF_NODE: [&str; 8] = [
     "DEBUG",
 ];
 
-/// Reads the variables; `name` is that of the OrdersService.
+/// Variables that the API reads too, and that the OrdersService can give it.
+const OF_BOTH: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "LOG_FORMAT"];
+
+/// Reads the variables; `name` is that of the OrdersService, which has no events if it `is_passive`.
 pub(super) fn read(
     mut environment: Environment,
     name: &str,
+    is_passive: bool,
     stores: &Stores,
     notes: &mut Notes<'_>,
 ) -> Connections {
@@ -54,7 +58,13 @@ pub(super) fn read(
         ["mongo", "jwt", "nats"].map(|part| free_secret(&format!("{name}-{part}"), &environment, stores));
     database(&mut environment, &mongo, &mut read, notes);
     sessions(&mut environment, &jwt, &mut read, notes);
-    events(&mut environment, &nats, &mut read, notes);
+    if is_passive {
+        // Of what it does not have nothing is to be said or made; the variables are taken out all the same.
+        let (mut unused, mut unsaid) = (Connections::default(), Findings::default());
+        events(&mut environment, &nats, &mut unused, &mut Notes::about("", &mut unsaid));
+    } else {
+        events(&mut environment, &nats, &mut read, notes);
+    }
     environment.forget_used();
     rest(environment, notes);
     read
@@ -345,6 +355,20 @@ fn rest(environment: Environment, notes: &mut Notes<'_>) {
     for variable in environment.names_where(|_, _| true) {
         if variable == "PORT" {
             notes.dropped(Whom::Pods, "PORT: the port is spec.port");
+        } else if variable == "LOG_LEVEL" {
+            notes.changed(
+                Whom::Pods,
+                "LOG_LEVEL: the new pods log at the level info; for another, error, warn, debug or trace, write spec.podTemplate.extraEnv: \
+                 [{name: LOG_LEVEL, value: debug}]",
+            );
+        } else if OF_BOTH.contains(&variable.as_str()) {
+            notes.left(
+                Whom::Pods,
+                format!(
+                    "variable {variable}: this service reads it too (docs/api.md), and does not have it now; if it is to, add it to \
+                     spec.podTemplate.extraEnv, with a value that this service takes"
+                ),
+            );
         } else if variable.contains("EXPIRATION") || variable.contains("WINDOW_SECONDS") {
             notes.left(
                 Whom::Pods,

@@ -129,8 +129,13 @@ impl Files<'_> {
             && components.len() <= MAX_DEPTH
             && components.iter().all(|part| matches!(part, Component::Normal(_)));
         if !is_below {
+            let beside = folder_of(&components);
+            let named = beside.filter(|_| !pattern.contains("://")).map(|beside| {
+                format!(", as in orders-operator migrate {} {}", of.display(), folder.join(beside).display())
+            });
             let told = format!(
-                "lists {pattern:?}, which was not read, since it is not below its folder: name it as an input"
+                "lists {pattern:?}, which was not read, since it is not below its folder: name it as an input{}",
+                named.unwrap_or_default()
             );
             return self.left(of, told);
         }
@@ -158,6 +163,13 @@ impl Files<'_> {
     fn left(&mut self, path: &Path, told: String) {
         self.findings.add(Kind::Left, Whom::You, &path.display().to_string(), told);
     }
+}
+
+/// The part of a pattern before what stands for any name.
+fn folder_of(components: &[Component<'_>]) -> Option<PathBuf> {
+    let is_fixed = |part: &&Component<'_>| !part.as_os_str().to_string_lossy().contains('*');
+    let folder: PathBuf = components.iter().take_while(is_fixed).collect();
+    (!folder.as_os_str().is_empty()).then_some(folder)
 }
 
 /// The YAML files below a folder whose path has these parts: `*` is anything within one, `**` any number of folders.

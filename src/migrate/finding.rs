@@ -125,12 +125,14 @@ impl Findings {
         self.listed.push(finding);
     }
 
-    /// Begins those of one kind with these words.
-    pub(super) fn begin(&mut self, kind: Kind, words: &str) {
-        self.listed
-            .iter_mut()
-            .filter(|finding| finding.kind == kind)
-            .for_each(|finding| finding.text.insert_str(0, words));
+    /// Forgets those of one kind.
+    pub(super) fn forget(&mut self, kind: Kind) {
+        self.listed.retain(|finding| finding.kind != kind);
+        self.known.retain(|finding| finding.kind != kind);
+        let more = self.more.iter_mut().zip(Kind::ALL).find(|(_, of)| *of == kind);
+        if let Some((more, _)) = more {
+            *more = 0;
+        }
     }
 
     /// Takes over those of another translation.
@@ -241,5 +243,7 @@ mod tests {
         let table = findings.table();
         assert!(table.contains("left     ... and 1 more of this kind\n"), "{table}");
         assert!(table.contains("dropped  ... and 1 more of this kind\n"), "{table}");
+        findings.forget(Kind::Dropped);
+        assert_eq!(findings.table(), "left     ... and 1 more of this kind\n");
     }
 }

@@ -136,6 +136,9 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
         }
         (field, annotation) => field.or(annotation),
     };
+    // Left over from ingress-nginx, of which Traefik's own class heeds nothing.
+    let is_left_over = class.as_deref() == Some("traefik")
+        && annotations.keys().any(|name| name.starts_with("nginx.ingress.kubernetes.io/"));
     let class = class.filter(|class| !class.is_empty());
     let of_nginx = |wanted: &str, name: &str| of_ingress_nginx(name) == Some(wanted);
     let rewrite = annotations.iter().find(|(name, _)| of_nginx("rewrite-target", name));
@@ -205,7 +208,8 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
     let has_other_default = has_default && default.is_none();
     spec.done(notes);
     fields.done(notes);
-    let is_regex = use_regex || rewrite.is_some();
+    let rewrite = rewrite.filter(|_| !is_left_over);
+    let is_regex = (use_regex && !is_left_over) || rewrite.is_some();
     OldIngress {
         label,
         name,

@@ -55,6 +55,8 @@ mod system;
 mod tests;
 #[cfg(test)]
 mod tests_of_advice;
+#[cfg(test)]
+mod tests_of_the_switch;
 mod workload;
 
 pub use args::MigrateArgs;

@@ -66,36 +66,45 @@ pub(super) fn migrate(
     let mut system =
         System::find(objects, options.orders.as_deref(), options.namespace.as_deref(), &mut findings)?;
     let name = options.name.clone().unwrap_or_else(|| free_name(&system));
-    if options.name.is_some() && system.taken.contains(&name) {
+    let label = format!("OrdersService {name}");
+    if options.name.is_some()
+        && let Some(other) = system.taken.get(&name)
+    {
         let told = format!(
-            "an object of this name is there already, under which the operator makes its own: give another by --name, such as {}",
+            "{other} has this name already, under which the operator makes its own objects: give another by --name, such as {}",
             free_name(&system)
         );
-        findings.add(Kind::Left, Whom::You, &format!("OrdersService {name}"), told);
+        findings.add(Kind::Left, Whom::You, &label, told);
+    } else if let Some(other) = system.taken.get(USUAL_NAME).filter(|_| options.name.is_none()) {
+        let told = format!(
+            "is called so, since {other} has the name {USUAL_NAME} already, under which the operator would make its own objects; \
+             another name by --name"
+        );
+        findings.add(Kind::Changed, Whom::You, &label, told);
     }
     let around = Around { orders: &system.orders, hosts: &options.hosts, name: &name };
 
     let image = system.workload.as_ref().and_then(workload::image);
     let old_workload = system.workload.as_ref().map(|object| (object.kind.clone(), object.name.clone()));
     let connections = match system.workload.take() {
-        Some(object) => workload::read(object, &name, &system.stores, &mut findings),
+        Some(object) => workload::read(object, &name, options.passive, &system.stores, &mut findings),
         None => {
             let mut notes = Notes::about(format!("Service {}", system.orders), &mut findings);
             notes.left(
                 Whom::Pods,
                 format!("no Deployment with its pods is among {inputs}, so nothing is known of their environment: add its file"),
             );
-            connections::read(Environment::default(), &name, &system.stores, &mut notes)
+            connections::read(Environment::default(), &name, options.passive, &system.stores, &mut notes)
         }
     };
     let (mut spec, secrets) = (connections.spec, connections.secrets);
     let mut old_ports = Vec::new();
     if let Some((object, service)) = system.service.take() {
         old_ports.clone_from(&service.ports);
-        let port = workload::of_orders(&object, service, &name, &mut findings);
+        let port = workload::of_orders(&object, service, &name, options.passive, &mut findings);
         spec.extend(port.map(|port| ("port".to_owned(), json!(port))));
     }
-    let Translated { ingress, to_orders } = if system.ingresses.is_empty() {
+    let Translated { ingress, to_orders, is_beside } = if system.ingresses.is_empty() {
         let told = format!(
             "no Ingress is among {inputs}: the OrdersService has no spec.ingress, and nobody outside reaches it"
         );
@@ -106,6 +115,9 @@ pub(super) fn migrate(
         routes::translate(&system.ingresses, &around, &mut findings)
     };
     spec.extend(ingress.map(|ingress| ("ingress".to_owned(), ingress)));
+    if is_beside {
+        findings.add(Kind::Left, Whom::You, &label, on_one_database(&spec, &secrets));
+    }
     for autoscaler in std::mem::take(&mut system.autoscalers) {
         scale(autoscaler, old_workload.as_ref(), &name, &mut spec, &mut findings);
     }
@@ -116,15 +128,17 @@ pub(super) fn migrate(
     let other_port = old_ports.iter().any(|old| i64::from(*old) != port).then_some(port);
     retire(&system, old_workload, &name, other_port, &to_orders, &mut findings);
     if options.passive {
-        // In a trial the old system goes on: whoever follows these lines would stop it.
-        findings.begin(Kind::Later, "not for a trial: ");
+        // The old system goes on: whoever follows these lines would stop it.
+        findings.forget(Kind::Later);
+        let told = "for these pods nothing of the old system is to be stopped or deleted; what is, and when, says the output without \
+                    --passive";
+        findings.add(Kind::Later, Whom::You, &label, told);
         // In the queue group of the old pods the new ones would take messages from them; and the sweeper would end
         // reservations that the old system ends.
-        spec.remove("events");
         spec.insert("expiration".into(), json!({"suspend": true}));
         let told =
             "has no events, and its sweeper is suspended, as --passive says: these stay with the old system";
-        findings.add(Kind::Changed, Whom::Services, &format!("OrdersService {name}"), told);
+        findings.add(Kind::Changed, Whom::Services, &label, told);
     }
 
     let mut metadata = Map::from_iter([("name".to_owned(), json!(name))]);
@@ -134,17 +148,38 @@ pub(super) fn migrate(
     });
     for problem in judge::of_whole(&service) {
         let told = format!("cannot be applied as it is: {problem}");
-        findings.add(Kind::Left, Whom::You, &format!("OrdersService {name}"), told);
+        findings.add(Kind::Left, Whom::You, &label, told);
     }
-    let former_service = Some(system.orders).filter(|orders| *orders != name);
+    let former_service = Some(system.orders).filter(|orders| *orders != name && !options.passive);
     Ok(Migration { service, secrets, findings, namespace: system.namespace, former_service })
 }
 
+/// What is to be done about the database of new pods at hosts of their own, which is that of the old ones.
+fn on_one_database(spec: &Map<String, Value>, secrets: &[NewSecret]) -> String {
+    let named = spec.get("database").and_then(|database| database.pointer("/uriSecretRef/name"));
+    let secret = named.and_then(Value::as_str).unwrap_or_default();
+    let how = if secrets.iter().any(|new| new.name == secret) {
+        format!("write the connection string of a copy in Secret {secret:?} below")
+    } else {
+        format!(
+            "make a Secret with the connection string of a copy, and name it in spec.database.uriSecretRef in place of {secret:?}, which \
+             is that of the old pods"
+        )
+    };
+    format!(
+        "has other hosts than the old system, and the database of the old pods: both would work on the same orders; for a trial, {how}; \
+         if it is to take the place of the old pods, leave it"
+    )
+}
+
+/// How an OrdersService is called where nothing else is.
+const USUAL_NAME: &str = "orders";
+
 /// A name under which no object of another is.
 fn free_name(system: &System) -> String {
-    let names = ["orders".to_owned(), "orders-api".to_owned()].into_iter();
+    let names = [USUAL_NAME.to_owned(), "orders-api".to_owned()].into_iter();
     let numbered = (2..100).map(|number| format!("orders-{number}"));
-    names.chain(numbered).find(|name| !system.taken.contains(name)).unwrap_or_else(|| "orders".into())
+    names.chain(numbered).find(|name| !system.taken.contains_key(name)).unwrap_or_else(|| USUAL_NAME.into())
 }
 
 /// What an autoscaler of the old pods says of `spec.autoscaling`.
@@ -224,24 +259,21 @@ fn retire(
     to_orders: &BTreeSet<String>,
     findings: &mut Findings,
 ) {
-    let until = if to_orders.is_empty() {
-        String::new()
+    let led_to = to_orders.iter().cloned().collect::<Vec<_>>().join(", ");
+    let (once, when) = if to_orders.is_empty() {
+        ("once the new pods have its requests,".to_owned(), String::new())
     } else {
-        format!(
-            "keep it until nothing leads to it any more ({}); then ",
-            to_orders.iter().cloned().collect::<Vec<_>>().join(", ")
-        )
+        let until = format!("keep it until nothing leads to it any more ({led_to})");
+        (format!("{until}, and the new pods have all its requests; then"), format!("{until}; "))
     };
     if let Some((kind, name)) = workload.filter(|(_, name)| name != new) {
         let told = if kind == "DaemonSet" {
             format!(
-                "{until}once the new pods have its requests, delete it, since it cannot be scaled, and keep its file to go back: kubectl \
-                 delete daemonset {name}"
+                "{once} delete it, since it cannot be scaled, and keep its file to go back: kubectl delete daemonset {name}"
             )
         } else {
             format!(
-                "{until}once the new pods have its requests, stop it: kubectl scale {} {name} --replicas=0; and delete it when you will not \
-                 go back",
+                "{once} stop it: kubectl scale {} {name} --replicas=0; and delete it when you will not go back",
                 kind.to_lowercase()
             )
         };
@@ -250,7 +282,7 @@ fn retire(
     if system.orders != new {
         let at = other_port.map(|port| format!("; it is at port {port} alone then")).unwrap_or_default();
         let told = format!(
-            "{until}delete it when nothing calls it any more, within the cluster too: kubectl delete service {0}; or to have the operator \
+            "{when}delete it when nothing calls it any more, within the cluster too: kubectl delete service {0}; or to have the operator \
              keep its name, set spec.serviceName: {0}, and delete it then (docs/migration.md){at}",
             system.orders
         );
@@ -271,12 +303,18 @@ fn retire(
         } else if carries_routes(object) {
             let told = "may have routes to the orders, and is not read: write its paths in spec.ingress.routes or spec.gateway yourself";
             findings.add(Kind::Left, Whom::Users, &label, told);
-        } else if object.name.starts_with("expiration") && object.kind == "Deployment" {
-            let told = format!(
-                "the operator's sweeper ends reservations instead: once kubectl wait --for=condition=Sweeping osvc/{new} succeeds, kubectl \
-                 delete deployment {}",
-                object.name
-            );
+        } else if is_of_expiration(&object.name)
+            && ["Deployment", "StatefulSet"].contains(&object.kind.as_str())
+        {
+            let (kind, name) = (object.kind.to_lowercase(), &object.name);
+            let told = if name.contains("redis") {
+                format!("goes with expiration: kubectl delete {kind} {name}, when you will not go back")
+            } else {
+                format!(
+                    "the operator's sweeper ends reservations instead: stop it with the old pods, before you apply the OrdersService with \
+                     its events (docs/migration.md), kubectl scale {kind} {name} --replicas=0; and delete it when you will not go back"
+                )
+            };
             findings.add(Kind::Later, Whom::You, &label, told);
         } else if ["NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor", "PodMonitor"]
             .contains(&object.kind.as_str())
@@ -288,13 +326,25 @@ fn retire(
             stay.entry(&object.kind).or_default().push(&object.name);
         }
     }
-    let services = system.services.keys().filter(|name| **name != system.orders).map(String::as_str);
-    stay.entry("Service").or_default().extend(services);
+    for name in system.services.keys().filter(|name| **name != system.orders) {
+        if is_of_expiration(name) {
+            let told =
+                format!("goes with expiration: kubectl delete service {name}, when you will not go back");
+            findings.add(Kind::Later, Whom::You, &format!("Service {name}"), told);
+        } else {
+            stay.entry("Service").or_default().push(name);
+        }
+    }
     for (kind, names) in stay.into_iter().filter(|(_, names)| !names.is_empty()) {
         let shown: Vec<_> =
             names.iter().take(20).copied().chain((names.len() > 20).then_some("...")).collect();
         findings.add(Kind::Stays, Whom::You, kind, format!("not touched: {}", shown.join(", ")));
     }
+}
+
+/// Whether an object is of the course's service that ends reservations, or of its Redis.
+fn is_of_expiration(name: &str) -> bool {
+    name.starts_with("expiration")
 }
 
 /// The documents to apply, in the order in which they are needed.

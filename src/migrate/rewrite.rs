@@ -1,6 +1,6 @@
-//! What `rewrite-target` of ingress-nginx makes of a path.
+//! What `rewrite-target` of ingress-nginx makes of a path, and regexes that are only there for it.
 
-use crate::routing::CanonicalPath;
+use crate::routing::{CanonicalPath, PathError};
 
 /// What becomes of the path of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +19,12 @@ pub(super) fn of(path: &str, target: &str) -> Rewrite {
     if path == target {
         return Rewrite::Same;
     }
+    if ungrouped(path).is_some() {
+        return if target == "/$1" { Rewrite::Same } else { Rewrite::Other };
+    }
     let Some((prefix, Some(rest))) = CanonicalPath::split_regex(path) else { return Rewrite::Other };
     let prefix = prefix.trim_end_matches('/');
-    let is_plain = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte));
-    if !is_plain {
+    if !is_plain(prefix) {
         return Rewrite::Other;
     }
     let named = format!("${rest}");
@@ -33,6 +35,26 @@ pub(super) fn of(path: &str, target: &str) -> Rewrite {
         _ if with_rest("") => Rewrite::Strip,
         _ => Rewrite::Other,
     }
+}
+
+/// What a path of an Ingress means as a prefix, be it written for a rewrite or not.
+///
+/// # Errors
+/// When it means nothing that a prefix can say.
+pub(super) fn canonical(path: &str) -> Result<CanonicalPath, PathError> {
+    CanonicalPath::parse(path)
+        .or_else(|error| ungrouped(path).map_or(Err(error), |text| CanonicalPath::parse(&text)))
+}
+
+/// A regex that has the whole path in its first group, such as `/(api/users/?.*)`, without that group: `/api/users/?.*`.
+fn ungrouped(path: &str) -> Option<String> {
+    let whole = path.strip_prefix("/(")?.strip_suffix(')')?;
+    let (prefix, _) = CanonicalPath::split_regex(whole)?;
+    (is_plain(prefix) && !whole.starts_with('/')).then(|| format!("/{whole}"))
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte))
 }
 
 #[cfg(test)]
@@ -58,8 +80,33 @@ mod tests {
             ("/", "/", Rewrite::Same),
             ("/api/(users|auth)/(.*)", "/$1", Rewrite::Other),
             ("/api/users/(.*)", "/v1/$1", Rewrite::Other),
+            ("/(api/users/?.*)", "/$1", Rewrite::Same),
+            ("/(api/users/(.*))", "/$1", Rewrite::Same),
+            ("/(api/users.*)", "/v1/$1", Rewrite::Other),
+            ("/(api/users/?.*)", "/api/users/$1", Rewrite::Other),
+            ("/(api|v1)/(.*)", "/$1", Rewrite::Other),
         ] {
             assert_eq!(of(path, target), expected, "{path} {target}");
+        }
+    }
+
+    #[test]
+    fn a_group_of_the_whole_path_is_taken_off_and_no_other() {
+        for (path, expected) in [
+            ("/(api/users/?.*)", Some("/api/users/?.*")),
+            ("/(api/users/(.*))", Some("/api/users/(.*)")),
+            ("/(api/users)", None),
+            ("/(api)/users(.*)", None),
+            ("/(a|b/.*)", None),
+            ("/(/|$)(.*)", None),
+            ("/()(.*)", None),
+            ("/(", None),
+            ("/api/(users/.*)", None),
+        ] {
+            assert_eq!(ungrouped(path).as_deref(), expected, "{path}");
+            if expected.is_some() {
+                assert_eq!(canonical(path), CanonicalPath::parse("/api/users"), "{path}");
+            }
         }
     }
 }

@@ -48,7 +48,11 @@ pub async fn run(args: MigrateArgs) -> Result<Migrated, MigrateError> {
     }
     let unread = findings.table();
     let migration = migrate(reader.objects, findings, &options).map_err(|source| {
-        let said = if unread.is_empty() { String::new() } else { format!("\n{}", unread.trim_end()) };
+        let said = if unread.is_empty() {
+            String::new()
+        } else {
+            format!("\nIt may be in what was not read:\n{}", unread.trim_end())
+        };
         MigrateError::System { source, said }
     })?;
     Ok(Migrated { yaml: output::yaml(&migration)?, findings: migration.findings })

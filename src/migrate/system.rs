@@ -9,6 +9,7 @@ use super::{
     environment::Stores,
     finding::{Findings, Kind, Whom},
     ingress::{self, OldIngress},
+    rewrite,
     workload::{self, OldService},
 };
 use crate::routing::CanonicalPath;
@@ -124,8 +125,8 @@ pub(super) struct System {
     pub(super) services: BTreeMap<String, OldService>,
     /// ConfigMaps and Secrets.
     pub(super) stores: Stores,
-    /// Names under which the operator could not make its objects.
-    pub(super) taken: BTreeSet<String>,
+    /// Names under which the operator could not make its objects, and an object that has each.
+    pub(super) taken: BTreeMap<String, String>,
     /// Autoscalers.
     pub(super) autoscalers: Vec<Object>,
     /// Configurations of Skaffold.
@@ -175,9 +176,11 @@ impl System {
             objects
                 .iter()
                 .filter(|object| CHILDREN.contains(&object.kind.as_str()))
-                .map(|object| object.name.clone()),
+                .map(|object| (object.name.clone(), object.label())),
         );
-        system.taken.extend(ingresses.iter().map(|(_, ingress, _)| ingress.name.clone()));
+        system
+            .taken
+            .extend(ingresses.iter().map(|(_, ingress, _)| (ingress.name.clone(), ingress.label.clone())));
         system.take_ingresses(ingresses, findings);
         system.sort(objects, findings);
         Ok(system)
@@ -386,7 +389,7 @@ fn orders_service(
     let by_path = |is_it: &dyn Fn(&str) -> bool| -> BTreeSet<String> {
         paths()
             .filter(|path| {
-                let canonical = CanonicalPath::parse(&path.text);
+                let canonical = rewrite::canonical(&path.text);
                 is_it(canonical.as_ref().map_or(path.text.as_str(), CanonicalPath::as_str))
             })
             .map(|path| path.backend.service.clone())

@@ -319,8 +319,9 @@ fn a_trial_has_the_routes_of_the_site_but_neither_its_certificate_nor_its_end() 
     assert_eq!(ingress["hosts"], json!(["next.example"]));
     assert_eq!(ingress["client"], json!({"service": "client-srv"}), "{table}");
     assert!(ingress.get("tls").is_none(), "{ingress}");
-    assert_eq!(left(&table).len(), 1, "{table}");
+    assert_eq!(left(&table).len(), 2, "{table}");
     assert!(left(&table)[0].contains("Secret shop-tls is not for next.example"), "{table}");
+    assert!(left(&table)[1].contains("for a trial, write the connection string of a copy"), "{table}");
     assert!(!table.contains("kubectl delete ingress"), "{table}");
     assert!(table.contains("stays as it is, since --host names none of its hosts"), "{table}");
     // A host that it has is no trial.
@@ -500,14 +501,18 @@ fn passive_pods_hear_no_events_and_leave_the_ends_of_reservations_to_the_old_sys
     assert_eq!((spec.get("events"), &spec["expiration"]), (None, &json!({"suspend": true})));
     let table = migration.findings.table();
     assert!(table.contains("as --passive says"), "{table}");
-    // Nobody who only tries is told to stop what runs.
+    // Nobody is told to stop what runs, nor of what these pods do not have.
     let later: Vec<_> = table.lines().filter(|line| line.starts_with("later")).collect();
-    assert!(later.iter().any(|line| line.contains("Deployment orders-depl")), "{table}");
-    assert!(later.iter().all(|line| line.contains("  not for a trial: ")), "{table}");
-    let whole = translated(&[fixtures()[0], ORDERS, expiration]).1;
-    assert!(!whole.contains("not for a trial"), "{whole}");
-    let told = "once kubectl wait --for=condition=Sweeping osvc/orders succeeds, kubectl delete deployment expiration-depl";
-    assert!(whole.contains(told), "{whole}");
+    assert!(later.len() == 1 && later[0].contains("nothing of the old system is to be stopped"), "{table}");
+    let said = yaml(&migration).unwrap();
+    for other in ["NATS", "spec.events", "http://orders-srv", "serviceName"] {
+        assert!(!said.contains(other), "{other}: {said}");
+    }
+    let whole = with(&[fixtures()[0], ORDERS, expiration], &Options::default());
+    let said = yaml(&whole).unwrap();
+    for told in ["the broker stays NATS Streaming", "http://orders-srv", "serviceName"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
 }
 
 #[test]

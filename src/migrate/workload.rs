@@ -58,8 +58,14 @@ const OF_THE_CONTAINER: [&str; 10] = [
     "tty",
 ];
 
-/// Reads the workload; `name` is that of the OrdersService.
-pub(super) fn read(object: Object, name: &str, stores: &Stores, findings: &mut Findings) -> Connections {
+/// Reads the workload; `name` is that of the OrdersService, which has no events if it `is_passive`.
+pub(super) fn read(
+    object: Object,
+    name: &str,
+    is_passive: bool,
+    stores: &Stores,
+    findings: &mut Findings,
+) -> Connections {
     let mut notes = Notes::about(object.label(), findings);
     let notes = &mut notes;
     let mut fields = object.fields;
@@ -85,10 +91,10 @@ pub(super) fn read(object: Object, name: &str, stores: &Stores, findings: &mut F
 
     let containers = pod.items("containers", notes);
     let mut read = match the_container(containers, notes) {
-        Some(container) => container_of(container, name, stores, notes),
+        Some(container) => container_of(container, name, is_passive, stores, notes),
         None => {
             notes.left(Whom::Pods, "has no container, so nothing is known of the database and the sessions");
-            connections::read(Environment::default(), name, stores, notes)
+            connections::read(Environment::default(), name, is_passive, stores, notes)
         }
     };
     if let Some(replicas) = replicas {
@@ -220,7 +226,13 @@ fn the_container(containers: Vec<Fields>, notes: &mut Notes<'_>) -> Option<Field
     Some(container)
 }
 
-fn container_of(mut container: Fields, name: &str, stores: &Stores, notes: &mut Notes<'_>) -> Connections {
+fn container_of(
+    mut container: Fields,
+    name: &str,
+    is_passive: bool,
+    stores: &Stores,
+    notes: &mut Notes<'_>,
+) -> Connections {
     if let Some(image) = container.text("image", notes) {
         notes.changed(Whom::Pods, format!("image {image}: the pods run the operator's image instead"));
     }
@@ -247,7 +259,7 @@ fn container_of(mut container: Fields, name: &str, stores: &Stores, notes: &mut 
     ]);
     own(container.forget(&OF_THE_CONTAINER), " of the container", notes);
     container.done(notes);
-    connections::read(environment, name, stores, notes)
+    connections::read(environment, name, is_passive, stores, notes)
 }
 
 fn labels(labels: BTreeMap<String, String>, notes: &mut Notes<'_>) {
@@ -309,11 +321,13 @@ pub(super) fn service(object: &Object) -> OldService {
     OldService { selector, ports, port_names, kind, is_headless, has_affinity, stays_on_node, rest: spec }
 }
 
-/// What the Service of the orders says of `spec.port`, and what changes with it.
+/// What the Service of the orders says of `spec.port`, and what changes with it. As long as the new pods are passive, whoever
+/// calls the old Service goes on doing so.
 pub(super) fn of_orders(
     object: &Object,
     service: OldService,
     name: &str,
+    is_passive: bool,
     findings: &mut Findings,
 ) -> Option<i32> {
     let mut notes = Notes::about(object.label(), findings);
@@ -366,7 +380,7 @@ pub(super) fn of_orders(
     // The pods serve at the same number, and may not have one that only root may have.
     let taken = port.filter(|port| *port >= 1024 && judge::of_port(*port).is_empty());
     let new = taken.unwrap_or(3000);
-    if let Some(port) = port.filter(|port| *port != new) {
+    if let Some(port) = port.filter(|port| *port != new && !is_passive) {
         notes.changed(
             Whom::Services,
             format!(
@@ -374,7 +388,7 @@ pub(super) fn of_orders(
             ),
         );
     }
-    if object.name != name {
+    if object.name != name && !is_passive {
         let has_another = service.ports.iter().any(|port| *port != new);
         let at = if has_another { format!(", at port {new}") } else { String::new() };
         notes.changed(

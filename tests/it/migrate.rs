@@ -338,6 +338,13 @@ fn folders_and_what_a_skaffold_yaml_lists_are_read_and_nothing_outside_of_its_fo
     folder.write("outside/infra/k.yaml", &case("orders.yaml"));
     let outside = Migrated::of(&[&folder.path("outside/skaffold.yaml")], "");
     assert!(outside.table.contains("lists \"../infra/k8s/*\", which was not read"), "{}", outside.table);
+    let named = format!("{} {}", folder.path("outside/skaffold.yaml"), folder.path("outside/../infra/k8s"));
+    assert!(outside.table.contains(&format!("as in orders-operator migrate {named}")), "{}", outside.table);
+    std::fs::remove_file(folder.path("outside/infra/k.yaml")).unwrap();
+    let nothing = Migrated::of(&[&folder.path("outside/skaffold.yaml")], "");
+    let (error, unread) = nothing.table.split_once("It may be in what was not read:\n").unwrap();
+    assert!(nothing.code == 1 && error.contains("no Service of the orders is there"), "{}", nothing.table);
+    assert!(unread.contains("../infra/k8s/*"), "{}", nothing.table);
     assert_eq!(outside.code, LEFT);
 }
 

@@ -115,9 +115,14 @@ pub(super) fn problems(services: &[ServiceInFile], all: &AllClaims<'_>) -> Vec<S
         }
         for (field, host, path, winner) in &lost {
             let exact = if path.is_exact() { " (exact)" } else { "" };
+            let or = if winner.is_ingress() {
+                ", as docs/migration.md says of an Ingress in whose place this comes: render without that one to see the rest"
+            } else {
+                ""
+            };
             let text = format!(
                 "{host}{path}{exact} is also a route of {}: in a cluster the older of the two has it, and the other is not \
-                 rendered; write another path or host, or remove one",
+                 rendered; write another path or host, or remove one{or}",
                 whose(winner)
             );
             problem(&path_field(&found.service, field, host, path), text);

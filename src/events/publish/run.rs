@@ -58,6 +58,33 @@ impl fmt::Display for Counts {
     }
 }
 
+/// What was said last of how far it has come.
+#[derive(Debug)]
+struct Said {
+    at: Instant,
+    /// What was noted, and how much of it was not yet told.
+    last: Option<(Counts, u64)>,
+}
+
+impl Said {
+    fn now() -> Self {
+        Self { at: Instant::now(), last: None }
+    }
+
+    /// What is said of so many that are noted, and not told yet. If nothing was told since the last time, where to see why.
+    fn again(&mut self, counts: Counts, pending: u64) -> String {
+        self.at = Instant::now();
+        let whose = match self.last.replace((counts, pending)) {
+            Some((noted, before)) if noted == counts && before <= pending => {
+                "and no fewer than before: the pods tell them, of which one must run and reach the broker; whether they do, and why not, \
+                 says the condition EventsFlowing of the OrdersService (kubectl describe osvc)"
+            }
+            _ => "by the pods, of which one must run",
+        };
+        format!("noted so far: {counts}; not told yet: {pending}, {whose}")
+    }
+}
+
 /// Does what `args` say, and prints what came of it.
 ///
 /// # Errors
@@ -99,7 +126,7 @@ async fn publish(store: &Store, since: Timestamp) -> Result<(), PublishError> {
     if let Some(ticket) = after {
         eprintln!("going on after the ticket {ticket}, where a run before this one has ended");
     }
-    let (mut counts, mut said) = (Counts::default(), Instant::now());
+    let (mut counts, mut said) = (Counts::default(), Said::now());
     loop {
         let (mut tickets, is_last) = store.lost_since(since, after, IN_MEMORY).await?;
         while !tickets.is_empty() {
@@ -134,17 +161,40 @@ async fn wait_for(
     again: &str,
     most: u64,
     counts: &Counts,
-    said: &mut Instant,
+    said: &mut Said,
 ) -> Result<(), StoreError> {
     loop {
         let pending = store.count_noted_again(again, PENDING).await?;
-        if said.elapsed() > SAY {
-            *said = Instant::now();
-            eprintln!("noted so far: {counts}; not told yet: {pending}, by the pods, of which one must run");
+        if said.at.elapsed() > SAY {
+            eprintln!("{}", said.again(*counts, pending));
         }
         if pending < most {
             return Ok(());
         }
         sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_told_for_a_while_it_is_said_where_to_see_why() {
+        let mut said = Said::now();
+        for (orders, pending, is_stuck) in [
+            (9, 3, false),
+            (9, 3, true),
+            (9, 2, false),
+            (9, 2, true),
+            // More was noted as soon as there was place for it.
+            (99, 2000, false),
+            (999, 2000, false),
+            (999, 2000, true),
+        ] {
+            let text = said.again(Counts { orders, ..Counts::default() }, pending);
+            assert!(text.contains(&format!("; not told yet: {pending}, ")), "{text}");
+            assert_eq!(text.contains("EventsFlowing"), is_stuck, "{text}");
+        }
     }
 }

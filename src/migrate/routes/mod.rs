@@ -44,6 +44,8 @@ pub(super) struct Translated {
     pub(super) ingress: Option<Value>,
     /// What of the old Ingresses goes on leading to the old Service of the orders.
     pub(super) to_orders: BTreeSet<String>,
+    /// Whether it is at hosts of its own, beside the old Ingresses, which keep all of theirs.
+    pub(super) is_beside: bool,
 }
 
 /// Translates the rules.
@@ -99,13 +101,15 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
     let used: Vec<&OldIngress> = all.iter().filter(has_rules).collect();
     let ingress = spec::ingress(&mut sites, around, &used, &mut kept, findings);
     let named = parsed(&names(sites.iter().map(|site| &site.source)));
+    let mut is_beside = true;
     for ingress in used {
         let of_a_name = |host: Option<&str>| host.is_none() || named.iter().any(|named| is(host, named));
         let is_replaced =
             around.hosts.is_empty() || ingress.rules.iter().any(|rule| of_a_name(rule.host.as_deref()));
+        is_beside &= !is_replaced;
         retire(ingress, is_replaced, around, &kept, findings);
     }
-    Translated { ingress: Some(ingress), to_orders: kept.into_orders() }
+    Translated { ingress: Some(ingress), to_orders: kept.into_orders(), is_beside }
 }
 
 /// What is to be done with an Ingress whose routes were taken.
@@ -132,6 +136,14 @@ fn retire(
         ),
         Some(of) => format!("take everything out of it but {of}"),
     };
-    notes
-        .later(format!("is older than the new Ingress, so it has every path until it gives them up: {what}"));
+    let names_no_host = ingress.rules.iter().all(|rule| rule.host.is_none());
+    let which = match (names_no_host, around.hosts.is_empty()) {
+        (false, _) => "is older than the new Ingress, so it has every path until it gives them up",
+        (true, true) => {
+            "has rules of any host and is older than the new Ingress, so it has every path until it gives them up; with your hosts named by \
+             --host, once for each, these are served by the new one at once, and no request fails when this one goes"
+        }
+        (true, false) => "has what is for other hosts than those that --host names",
+    };
+    notes.later(format!("{which}: {what}"));
 }

@@ -11,8 +11,9 @@ use crate::{
     migrate::{
         finding::{Findings, Kind, Notes, Whom},
         ingress::{OldIngress, OldPath, OldRule},
+        rewrite,
     },
-    routing::{CanonicalHost, CanonicalPath},
+    routing::CanonicalHost,
 };
 
 /// The most hosts of an OrdersService.
@@ -163,7 +164,7 @@ fn in_place_of<'a>(by_host: &ByHost<'_>, ours: &[&'a Host], around: &Around<'_>)
     let is_client = |ingress: &OldIngress, path: &OldPath| {
         path.backend.service != around.orders
             && (ingress.is_regex || !path.is_exact)
-            && CanonicalPath::parse(&path.text).is_ok_and(|path| path.is_root())
+            && rewrite::canonical(&path.text).is_ok_and(|path| path.is_root())
     };
     let rank = |host: &Host| {
         let paths = by_host.get(host).map(Vec::as_slice).unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::{
         annotations,
         finding::{Findings, Kind, Notes, Whom},
         ingress::{CLASS_ANNOTATION, OldIngress},
-        judge,
+        judge, rewrite,
     },
     routing::CanonicalPath,
 };
@@ -37,6 +37,12 @@ impl Site {
     /// The host as the spec names it.
     fn name(&self) -> &str {
         self.source.name.as_deref().unwrap_or("(any)")
+    }
+
+    /// Whether a path of it leads to the orders, be it one that they cannot have.
+    fn leads(&self, used: &[&OldIngress], around: &Around<'_>) -> bool {
+        rules_of(used.iter().copied(), &self.source.host)
+            .any(|(_, rule)| rule.paths.iter().any(|path| path.backend.service == around.orders))
     }
 }
 
@@ -59,12 +65,6 @@ pub(super) fn ingress(
         let text =
             format!("the hosts are {} as --host says, in place of {}", hosts.join(", "), was.join(", "));
         findings.add(Kind::Changed, Whom::Users, "Ingress", text);
-        if sites.iter().all(|site| site.table.own.is_none()) {
-            let text = format!(
-                "no host that --host names led to the orders: they are at {DEFAULT_PATH} of all of these now"
-            );
-            findings.add(Kind::Changed, Whom::Users, "Ingress", text);
-        }
     }
     let mut spec = Map::new();
     if hosts.is_empty() {
@@ -201,7 +201,8 @@ fn give_way(sites: &mut [Site], around: &Around<'_>, used: &[&OldIngress], findi
     }
     let place = Place { path: DEFAULT_PATH.into(), is_exact: false };
     let object = used.first().map_or("Ingress", |ingress| ingress.label.as_str());
-    for site in sites {
+    let is_anywhere = sites.iter().any(|site| site.leads(used, around));
+    for site in sites.iter_mut().filter(|site| !is_anywhere || site.leads(used, around)) {
         let Some(other) = site.table.routes.remove(&place) else { continue };
         let text = format!(
             "path {DEFAULT_PATH} of host {} leads to {}, and no path that the orders API can have leads to {}: it is that of the orders API \
@@ -212,6 +213,38 @@ fn give_way(sites: &mut [Site], around: &Around<'_>, used: &[&OldIngress], findi
             around.orders
         );
         findings.add(Kind::Left, Whom::Users, object, text);
+    }
+}
+
+/// The usual path of the orders API, where no path that it can have leads to the orders: of the hosts that had any, or else of
+/// all.
+fn usual_path(
+    sites: &[Site],
+    used: &[&OldIngress],
+    around: &Around<'_>,
+    spec: &mut Map<String, Value>,
+    findings: &mut Findings,
+) {
+    let leading: Vec<_> = sites.iter().filter(|site| site.leads(used, around)).collect();
+    let text = if !leading.is_empty() {
+        let names: Vec<_> = leading.iter().map(|site| site.name()).collect();
+        format!(
+            "no path that leads to Service {} is one that the orders API can have: it is at {DEFAULT_PATH} of {} now, unless you write \
+             another in spec.ingress.path",
+            around.orders,
+            names.join(", ")
+        )
+    } else if !around.hosts.is_empty() {
+        format!("no host that --host names led to the orders: they are at {DEFAULT_PATH} of all of these now")
+    } else {
+        // That there is none at all was said.
+        return;
+    };
+    findings.add(Kind::Changed, Whom::Users, "Ingress", text);
+    if !leading.is_empty()
+        && let Some(hosts) = only(leading.into_iter(), sites.len())
+    {
+        spec.insert("pathHosts".into(), hosts);
     }
 }
 
@@ -227,7 +260,9 @@ fn own_path(
     let has = |site: &&Site, path: &CanonicalPath| site.table.own.as_ref() == Some(path);
     let with = |path: &CanonicalPath| sites.iter().filter(|site| has(site, path)).count();
     let paths: BTreeSet<&CanonicalPath> = sites.iter().filter_map(|site| site.table.own.as_ref()).collect();
-    let Some(path) = paths.iter().copied().rev().max_by_key(|path| with(path)) else { return };
+    let Some(path) = paths.iter().copied().rev().max_by_key(|path| with(path)) else {
+        return usual_path(sites, used, around, spec, findings);
+    };
     if path.as_str() != DEFAULT_PATH {
         spec.insert("path".into(), json!(path.as_str()));
         let text = format!(
@@ -255,7 +290,7 @@ fn keep(used: &[&OldIngress], site: &Site, path: &str, around: &Around<'_>, kept
     let host = &site.source.host;
     for (ingress, rule) in rules_of(used.iter().copied(), host) {
         let is_it =
-            |text: &str| CanonicalPath::parse(text).map_or(text == path, |parsed| parsed.as_str() == path);
+            |text: &str| rewrite::canonical(text).map_or(text == path, |parsed| parsed.as_str() == path);
         for old in rule.paths.iter().filter(|old| is_it(&old.text)) {
             kept.path(&ingress.name, host, &old.text, old.backend.service == around.orders);
         }

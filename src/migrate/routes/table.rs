@@ -86,7 +86,7 @@ pub(super) fn table(
     let mut table = Table::default();
     let there: BTreeMap<CanonicalPath, &OldBackend> = paths
         .iter()
-        .filter_map(|(_, path)| Some((CanonicalPath::parse(&path.text).ok()?, &path.backend)))
+        .filter_map(|(_, path)| Some((rewrite::canonical(&path.text).ok()?, &path.backend)))
         .collect();
     // Whoever reads the other one of two that are at / finds no / there.
     let unwritten = paths.iter().find(|(_, path)| !path.is_written).map(|(_, path)| path.at.clone());
@@ -163,9 +163,10 @@ fn place(
             }
         }
     }
-    let canonical = CanonicalPath::parse(&path.text)
+    let canonical = rewrite::canonical(&path.text)
         .map_err(|error| format!("{}; or {stays}", refused(error, path, there)))?;
-    if is_own && ingress.rewrite.is_some() {
+    let is_other = |target: &String| rewrite::of(&path.text, target) != Rewrite::Same;
+    if is_own && ingress.rewrite.as_ref().is_some_and(is_other) {
         notes.changed(
             Whom::Pods,
             format!(

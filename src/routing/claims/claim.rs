@@ -35,6 +35,13 @@ pub struct Claimant {
     pub id: ClaimantId,
 }
 
+impl Claimant {
+    /// Whether it is an Ingress that no OrdersService controls, such as one in whose place an OrdersService comes.
+    pub fn is_ingress(&self) -> bool {
+        self.id.kind == ClaimantKind::Ingress
+    }
+}
+
 impl fmt::Display for Claimant {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.id.kind {

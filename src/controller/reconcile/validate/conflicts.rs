@@ -120,10 +120,18 @@ fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalH
     let described =
         |(host, route): &(CanonicalHost, &Route)| format!("{host}{} ({})", route.path, advice(route));
     let all: Vec<_> = routes.iter().map(described).collect();
+    let all = all.join(", ");
+    if winner.is_ingress() {
+        // Whoever puts an OrdersService in the place of an Ingress has nothing to change here.
+        return format!(
+            "{winner} has the same host and path and is older. Once it gives a path up, that is rendered here automatically: if \
+             this is to take its place, go on as docs/migration.md says, and change nothing here. Otherwise, for what is not \
+             rendered: {all}. Or use another host. All else is rendered"
+        );
+    }
     format!(
-        "{winner} has the same host and path and is older, so this is not rendered: {}. Or use another host; or, once \
-         {winner} gives a path up, that is rendered here automatically. All else is rendered",
-        all.join(", ")
+        "{winner} has the same host and path and is older, so this is not rendered: {all}. Or use another host; or, once \
+         {winner} gives a path up, that is rendered here automatically. All else is rendered"
     )
 }
 
