@@ -128,7 +128,7 @@ async fn what_runs_is_translated_as_its_files_are_and_no_secret_is_read() {
     namespace.secret("jwt-secret", "JWT_KEY", "not-to-be-told").await;
     apply(&namespace, &case("orders")).await;
     for name in CASES {
-        let ingresses = apply(&namespace, &case(name)).await;
+        let objects = apply(&namespace, &case(name)).await;
         let files = Migrated::from_files(&format!("{}---\n{}", case(name), case("orders")));
         let cluster = Migrated::from_cluster(&kubeconfig).await;
         let (unread, told): (Vec<_>, Vec<_>) =
@@ -142,11 +142,10 @@ async fn what_runs_is_translated_as_its_files_are_and_no_secret_is_read() {
         let service = yaml_documents(&cluster.yaml).pop().unwrap();
         assert_eq!(service["metadata"]["namespace"], *namespace.name, "{name}");
         assert!(!format!("{}{}", cluster.yaml, cluster.table).contains("not-to-be-told"), "{name}");
-        for ingress in ingresses {
-            let api = namespace.dynamic("Ingress", "networking.k8s.io/v1");
-            api.delete(ingress["metadata"]["name"].as_str().unwrap(), &DeleteParams::default())
-                .await
-                .unwrap();
+        for object in objects {
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let api = namespace.dynamic(&text(&object["kind"]), &text(&object["apiVersion"]));
+            api.delete(&text(&object["metadata"]["name"]), &DeleteParams::default()).await.unwrap();
         }
     }
     namespace.remove().await;
