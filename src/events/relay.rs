@@ -1,7 +1,8 @@
 //! Tells what is noted, and notes that it is told.
 //!
 //! It goes by rounds: read what is to be told, publish it, and note what the broker has acknowledged. If it is not known
-//! whether a message has arrived, the relay ends, and whoever is next reads back from the broker what was published.
+//! whether a message has arrived, the relay ends, and whoever is next reads back from the broker what was published. What the
+//! broker does not take is held back, with whatever is to be told of the same ticket, and everything else goes on.
 
 use std::{
     collections::HashSet,
@@ -16,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     broker::{Ack, Broker, BrokerError, IN_FLIGHT, Marks},
+    held::Held,
     lead::Lead,
     metrics::Metrics,
     plan::{self, Note, Step},
 };
 use crate::{
-    order::OrderId,
-    store::{Positions, Store, StoreError, Told},
+    order::{OrderId, TicketId},
+    store::{EventsTask, Positions, Store, StoreError, Told},
 };
 
 /// The most orders of one round.
@@ -83,6 +85,8 @@ pub(super) struct Relay<'a, B> {
     pub(super) store: &'a Store,
     pub(super) broker: &'a B,
     pub(super) lead: &'a Lead,
+    /// By what this process is told from others.
+    pub(super) holder: &'a str,
     /// The last marks before this process has taken the lease.
     pub(super) marks: &'a Marks,
     pub(super) metrics: &'a Metrics,
@@ -94,14 +98,19 @@ struct Round {
     is_full: bool,
     /// How many orders it was about.
     orders: usize,
+    /// Whether something was told or noted.
+    has_progress: bool,
 }
 
 /// How far the steps of one ticket have come.
 #[derive(Default)]
 struct Progress {
+    ticket: Option<TicketId>,
     told: Vec<Told>,
     refused: Vec<(OrderId, String)>,
     acks: Vec<Ack>,
+    /// The ids of those messages that the broker has and that are not noted as told.
+    unnoted: Vec<String>,
     /// Whether there are steps left for the next round.
     is_cut: bool,
     error: Option<RelayError>,
@@ -115,18 +124,18 @@ impl<B: Broker> Relay<'_, B> {
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
         let mut published = self.catch_up().await?;
-        let mut stops_at = None;
+        let (mut held, mut stops_at) = (Held::default(), None);
         loop {
             let started = Instant::now();
-            let round = self.round(&published).await?;
+            let round = self.round(&mut published, &mut held).await?;
             if stop.is_cancelled() {
                 let stops_at = *stops_at.get_or_insert(started + LAST_ROUNDS);
-                if round.orders == 0 || Instant::now() > stops_at {
+                if !round.has_progress || Instant::now() > stops_at {
                     return Ok(());
                 }
                 continue;
             }
-            if round.is_full {
+            if round.is_full && round.has_progress {
                 continue;
             }
             if round.orders == 0 {
@@ -173,27 +182,39 @@ impl<B: Broker> Relay<'_, B> {
         }
     }
 
-    async fn round(&self, published: &HashSet<String>) -> Result<Round, RelayError> {
+    async fn round(&self, published: &mut HashSet<String>, held: &mut Held) -> Result<Round, RelayError> {
         let untold = self.store.untold(ROUND).await?;
-        let mut round = Round { is_full: untold.is_full, orders: untold.orders.len() };
+        let mut round = Round { is_full: untold.is_full, orders: untold.orders.len(), has_progress: false };
         if round.orders == 0 {
+            held.clear();
             return Ok(round);
         }
         let now = self.store.clock().await?.not_passed(Instant::now());
         let started = Instant::now();
-        let lines = plan::steps(&untold, published)?;
+        let mut lines = plan::steps(&untold, published)?;
+        held.keep_back(&mut lines);
         // Where a holder is told again, there may be former orders that did not fit before it.
-        round.is_full |= lines.iter().flatten().any(|step| step.note.is_none());
-        let telling = stream::iter(lines).map(|line| self.tell(line, now, started));
-        let mut all = Progress::default();
+        round.is_full |= lines.values().flatten().any(|step| step.note.is_none());
+        let telling = stream::iter(lines).map(|(ticket, line)| self.tell(ticket, line, now, started));
+        let (mut all, mut rejected) = (Progress::default(), None);
         let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));
         while let Some(progress) = telling.next().await {
+            let Some(ticket) = progress.ticket else { continue };
+            match progress.error {
+                Some(RelayError::Broker(error @ BrokerError::Rejected { .. })) => {
+                    held.hold(ticket, !progress.unnoted.is_empty());
+                    rejected = rejected.or(Some(error));
+                }
+                Some(error) => all.error = all.error.or(Some(error)),
+                None => held.release(ticket),
+            }
             all.told.extend(progress.told);
             all.refused.extend(progress.refused);
             all.acks.extend(progress.acks);
+            all.unnoted.extend(progress.unnoted);
             round.is_full |= progress.is_cut;
-            all.error = all.error.or(progress.error);
         }
+        round.has_progress = !(all.told.is_empty() && all.refused.is_empty() && all.acks.is_empty());
         self.store.note_told(&all.told).await?;
         for (order, payment) in &all.refused {
             self.store.note_refusal_told(*order, payment).await?;
@@ -201,13 +222,32 @@ impl<B: Broker> Relay<'_, B> {
         if let Some(error) = all.error {
             return Err(error);
         }
-        self.advance(&all.acks);
+        // What the broker has, and is not noted since something after it was not taken, is not to be told again.
+        published.extend(all.unnoted);
+        if !held.has_unnoted() {
+            self.advance(&all.acks);
+        }
+        if let Some(error) = rejected {
+            self.report(&error, held).await;
+        }
         Ok(round)
     }
 
+    /// Says that something is held back.
+    async fn report(&self, error: &BrokerError, held: &mut Held) {
+        self.metrics.failed(error.reason());
+        if held.is_news() {
+            tracing::warn!(%error, reason = error.reason(), "an event is held back; trying again, and going on with the others");
+        }
+        let noted = self.store.note_events_trouble(EventsTask::Telling, self.holder, error.reason()).await;
+        if let Err(error) = noted {
+            tracing::debug!(%error, "why an event is held back is not noted");
+        }
+    }
+
     /// Takes the steps of one ticket, until one fails or the round is over.
-    async fn tell(&self, line: Vec<Step>, now: Timestamp, at: Instant) -> Progress {
-        let mut progress = Progress::default();
+    async fn tell(&self, ticket: TicketId, line: Vec<Step>, now: Timestamp, at: Instant) -> Progress {
+        let mut progress = Progress { ticket: Some(ticket), ..Progress::default() };
         // Where notes wait for the last messages, a line that is cut would begin anew each time.
         let is_whole = line.iter().any(|step| step.note.is_none());
         for (number, step) in line.into_iter().enumerate() {
@@ -217,23 +257,24 @@ impl<B: Broker> Relay<'_, B> {
                 break;
             }
             if let Some(message) = &step.message {
-                if !self.lead.may_publish() {
-                    progress.error = Some(RelayError::LeaseLost);
-                    break;
-                }
-                match self.broker.publish(message).await {
+                match self.broker.publish(message, || self.lead.may_publish()).await {
                     Ok(ack) => {
                         let lag = step.since.map(|since| {
                             Duration::try_from(now.duration_since(since)).unwrap_or_default() + at.elapsed()
                         });
                         self.metrics.published(message.subject, lag.filter(|_| !ack.is_duplicate));
                         progress.acks.push(ack);
+                        progress.unnoted.push(message.id.clone());
                     }
                     Err(error) => {
                         progress.error = Some(error.into());
                         break;
                     }
                 }
+            }
+            if step.note.is_some() {
+                // It is about everything before it, too.
+                progress.unnoted.clear();
             }
             match step.note {
                 Some(Note::Told(told)) => {
