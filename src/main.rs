@@ -13,7 +13,7 @@ use orders_operator::{
     api, check,
     controller::{self, render},
     crd,
-    events::{dead_letters, publish},
+    events::{dead_letters, identity, publish},
     import, manual, migrate, osvc,
     runtime::{telemetry, traces::Traces},
     sweeper,
@@ -125,6 +125,7 @@ enum EventsCommand {
     // The help is that of the arguments.
     DeadLetters(dead_letters::DeadLettersArgs),
     Publish(publish::PublishArgs),
+    Identity(identity::IdentityArgs),
 }
 
 #[derive(Args)]
@@ -274,6 +275,14 @@ async fn run(command: Command) -> ExitCode {
         }
         Command::Events(Events { command: EventsCommand::Publish(args) }) => match publish::run(args).await {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error, error.exit_code()),
+        },
+        Command::Events(Events { command: EventsCommand::Identity(args) }) => match identity::run(args).await
+        {
+            Ok(text) => match print(&text) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error, 1),
+            },
             Err(error) => failed(&error, error.exit_code()),
         },
         Command::Events(Events { command: EventsCommand::DeadLetters(args) }) => {

@@ -75,6 +75,12 @@ impl Serve {
         self.child.id()
     }
 
+    /// Tells it to end, and does not wait for that.
+    pub fn terminate(&self) -> Result<()> {
+        let told = Command::new("kill").arg(self.pid().to_string()).status()?;
+        if told.success() { Ok(()) } else { Err("the API has ended before".into()) }
+    }
+
     /// Truncates the log, which would fill the disk.
     pub fn truncate_log(&self) -> Result<()> {
         Ok(self.log.set_len(0)?)

@@ -198,6 +198,10 @@ reasons! {
     SubjectWithoutStream,
     /// The durable consumer that is named is another's.
     ConsumerOfOthers,
+    /// Another system has the subjects.
+    SubjectsOfOthers,
+    /// The broker does not do what it is asked for, such as keeping an event in a stream that is full.
+    BrokerFailed,
     /// A change of an order has not been told for a minute.
     OutboxStuck,
     /// No pod publishes events.

@@ -8,11 +8,14 @@ use std::{
 
 use thiserror::Error;
 
-use super::wire::Subject;
+use super::{system::System, wire::Subject};
 use crate::store::Positions;
 
 /// The most messages that wait for their acknowledgement.
 pub(super) const IN_FLIGHT: usize = 2000;
+
+/// In one word, why something is held back that the broker does not take.
+pub(super) const REJECTED: &str = "BrokerFailed";
 
 /// One event, on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,8 @@ pub(super) struct Ack {
 /// The sequences of the last marks of those who have begun to publish, by subject.
 pub(super) type Marks = BTreeMap<String, u64>;
 
-/// A broker, by one connection to it. Every call ends; after an error the connection is not used again.
+/// A broker, by one connection to it. Every call ends; after an error the connection is not used again, unless it is that of one
+/// [message](BrokerError::Rejected).
 pub(super) trait Broker: Sync {
     /// The last marks of those who have begun to publish. They are read before the lease is taken.
     fn marks(&self) -> impl Future<Output = Result<Marks, BrokerError>> + Send;
@@ -44,8 +48,13 @@ pub(super) trait Broker: Sync {
     /// refused when it arrives, where the broker can do that.
     fn begin(&self, known: &Marks) -> impl Future<Output = Result<(), BrokerError>> + Send;
 
-    /// Publishes a message, and waits until the broker keeps it.
-    fn publish(&self, message: &Message) -> impl Future<Output = Result<Ack, BrokerError>> + Send;
+    /// Publishes a message, if and as long as `may_publish`, and waits until the broker keeps it. Whoever may not has been
+    /// [superseded](BrokerError::Superseded).
+    fn publish(
+        &self,
+        message: &Message,
+        may_publish: impl Fn() -> bool + Send + Sync,
+    ) -> impl Future<Output = Result<Ack, BrokerError>> + Send;
 
     /// Where the streams of our events end; nothing where what was published is not found by its place.
     fn ends(&self) -> impl Future<Output = Result<Positions, BrokerError>> + Send;
@@ -95,6 +104,13 @@ pub(super) enum BrokerError {
         "the consumer {durable} of the stream {stream} {problem}, so it is another's; name one of your own by NATS_DURABLE, or delete it"
     )]
     ConsumerOfOthers { durable: String, stream: String, problem: &'static str },
+    #[error(
+        "{place} has the messages of another system: {theirs}, and this is {ours}; give this one a broker or subjects of its own, or, if it is to take the place of that one, which runs no more: orders-operator events identity --set {}", theirs.id()
+    )]
+    SubjectsOfOthers { place: String, theirs: Box<System>, ours: Box<System> },
+    /// Of one message: it was certainly not kept, and others may be.
+    #[error("the broker does not take what is for {subject}: {detail}")]
+    Rejected { subject: String, detail: String },
     #[error("another process has begun to publish since")]
     Superseded,
     #[error("while {doing}: {detail}")]
@@ -116,7 +132,8 @@ impl BrokerError {
             Self::Superseded => "LeaseLost",
             Self::SubjectWithoutStream { .. } => "SubjectWithoutStream",
             Self::ConsumerOfOthers { .. } => "ConsumerOfOthers",
-            Self::Failed { .. } | Self::Forgotten(_) => "BrokerFailed",
+            Self::SubjectsOfOthers { .. } => "SubjectsOfOthers",
+            Self::Failed { .. } | Self::Rejected { .. } | Self::Forgotten(_) => REJECTED,
             Self::TimedOut { .. } => "BrokerTooSlow",
         }
     }

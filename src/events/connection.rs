@@ -4,6 +4,7 @@
 //! else has told it long since, and a duplicate would come after later events. So a client is used for one connection.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -12,9 +13,10 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event,
+    Client, ConnectErrorKind, ConnectOptions, Event, ServerError,
     rustls::{ClientConfig, crypto::ring},
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -36,6 +38,43 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Connection {
     pub(super) client: Client,
     pub(super) loss: Loss,
+    pub(super) denied: Denied,
+}
+
+/// What is said of a message that the server has dropped for that.
+pub(super) const NO_RIGHT: &str = "the user has no right to publish that";
+
+/// What the user may not publish: the server drops it, and says so once for each message. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Denied(Arc<watch::Sender<HashMap<String, u64>>>);
+
+impl Denied {
+    /// Waits until the server has dropped a message for `subject` that was sent from now on.
+    pub(super) fn of(&self, subject: &str) -> impl Future<Output = ()> + Send + use<> {
+        let (mut counts, subject) = (self.0.subscribe(), subject.to_owned());
+        let count = |counts: &HashMap<String, u64>, subject: &str| counts.get(subject).copied();
+        let known = count(&counts.borrow(), &subject);
+        async move {
+            // The sender is there as long as the connection, and whatever waits for it.
+            if counts.wait_for(|counts| count(counts, &subject) > known).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Notes what the server says, if it is that.
+    fn note(&self, error: &ServerError) {
+        let ServerError::Other(words) = error else { return };
+        let Some(subject) = denied_subject(words) else { return };
+        self.0.send_modify(|counts| *counts.entry(subject.to_owned()).or_default() += 1);
+    }
+}
+
+/// The subject in `Permissions Violation for Publish to "SUBJECT"`.
+fn denied_subject(words: &str) -> Option<&str> {
+    const BEFORE: &str = "permissions violation for publish to \"";
+    let (before, subject) = words.split_at_checked(BEFORE.len())?;
+    if before.eq_ignore_ascii_case(BEFORE) { subject.strip_suffix('"') } else { None }
 }
 
 /// Whether a connection is lost, and why. Clones share it.
@@ -62,6 +101,8 @@ impl Connection {
         let loss = Loss::new();
         let (on_event, was_connected) = (loss.clone(), Arc::new(AtomicBool::new(false)));
         let (is_again, has_reported) = (was_connected.clone(), Arc::new(AtomicBool::new(false)));
+        let denied = Denied::default();
+        let on_denied = denied.clone();
         let mut options = ConnectOptions::new()
             .name("orders-operator")
             .connection_timeout(CONNECT_TIMEOUT)
@@ -74,6 +115,9 @@ impl Connection {
             })
             .event_callback(move |event| {
                 let (loss, has_reported) = (on_event.clone(), has_reported.clone());
+                if let Event::ServerError(error) = &event {
+                    on_denied.note(error);
+                }
                 async move {
                     match event {
                         Event::Disconnected | Event::Closed | Event::Draining => {
@@ -119,7 +163,7 @@ impl Connection {
             Err(_) => return Err(BrokerError::Unreachable("no answer in time".into())),
         };
         was_connected.store(true, Ordering::SeqCst);
-        Ok(Self { client, loss })
+        Ok(Self { client, loss, denied })
     }
 
     /// Waits until the connection is lost.
@@ -136,4 +180,25 @@ fn tls() -> Result<ClientConfig, BrokerError> {
         .with_safe_default_protocol_versions()
         .map_err(|error| BrokerError::Unreachable(error.to_string()))?;
     Ok(config.with_root_certificates(public_cas()).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn whoever_has_sent_what_the_server_drops_hears_of_it_and_nobody_else() {
+        let denied = Denied::default();
+        let says = |words: &str| denied.note(&ServerError::Other(words.to_owned()));
+        says("Permissions Violation for Publish to \"a\"");
+        let (mut later, mut other) = (Box::pin(denied.of("a")), Box::pin(denied.of("b")));
+        assert!((&mut later).now_or_never().is_none(), "it was sent afterwards");
+        says("Permissions Violation for Subscription to \"a\"");
+        says("é");
+        assert!((&mut later).now_or_never().is_none());
+        says("permissions violation for publish to \"a\"");
+        assert!((&mut later).now_or_never().is_some() && (&mut other).now_or_never().is_none());
+    }
 }

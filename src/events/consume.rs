@@ -2,28 +2,49 @@
 //! acknowledged, so nothing is lost; the broker delivers it again.
 
 use futures::future::try_join_all;
+use thiserror::Error;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     args::{Settings, Way},
     attempts::Attempts,
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, REJECTED},
     connection::Connection,
     handle::{Handler, PAUSES, Refusals, Verdict},
     inbox::Inbox,
-    jetstream::JetStream,
+    jetstream::{JetStream, Joined},
     metrics::Metrics,
     streaming::Streaming,
+    system::System,
     wire::Subject,
 };
 use crate::{
     order::ReservationTerms,
     runtime::exponential,
-    store::{EventsTask, Store},
+    store::{EventsTask, Store, StoreError},
 };
 
 const ANSWERING: &str = "answering a payment";
+
+/// Why nothing is heard for now.
+#[derive(Debug, Error)]
+enum HearError {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl HearError {
+    /// One word for it.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Broker(error) => error.reason(),
+            Self::Store(error) => error.reason(),
+        }
+    }
+}
 
 /// Hears until `stop`; what was taken by then is finished. `me` is by what this process is told from the others.
 pub(super) async fn run(
@@ -35,7 +56,7 @@ pub(super) async fn run(
     stop: &CancellationToken,
 ) {
     let mut attempts = Attempts::new(PAUSES);
-    let mut are_letters_bounded = false;
+    let (mut are_letters_bounded, joined) = (false, Joined::default());
     while !stop.is_cancelled() {
         if !are_letters_bounded {
             let bounded = store.ensure_dead_letters().await;
@@ -45,10 +66,13 @@ pub(super) async fn run(
             }
         }
         attempts.begin();
-        let Err(error) = connected(store, settings, terms, metrics, me, stop).await else { return };
+        let hearer = Hearer { store, settings, terms, metrics, me, joined: &joined };
+        let Err(error) = hearer.connected(stop).await else { return };
         let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());
-        if let Err(error) = store.note_events_trouble(EventsTask::Hearing, me, error.reason()).await {
+        if let HearError::Broker(error) = &error
+            && let Err(error) = store.note_events_trouble(EventsTask::Hearing, me, error.reason()).await
+        {
             tracing::debug!(%error, "why events are not heard is not noted");
         }
         if is_new {
@@ -58,34 +82,46 @@ pub(super) async fn run(
     }
 }
 
-/// Hears while the connection lasts.
-async fn connected(
-    store: &Store,
-    settings: &Settings,
-    terms: &ReservationTerms,
-    metrics: &Metrics,
-    me: &str,
-    stop: &CancellationToken,
-) -> Result<(), BrokerError> {
-    let connection = Connection::open(settings).await?;
-    let hears_of_deletions = settings.subjects.has(Subject::TicketDeleted);
-    if hears_of_deletions && let Err(error) = store.ensure_deleted_tickets().await {
-        tracing::warn!(%error, "tickets that are gone are never forgotten");
+/// What hearing needs beside a connection.
+struct Hearer<'a> {
+    store: &'a Store,
+    settings: &'a Settings,
+    terms: &'a ReservationTerms,
+    metrics: &'a Metrics,
+    me: &'a str,
+    joined: &'a Joined,
+}
+
+impl Hearer<'_> {
+    /// Hears while the connection lasts.
+    async fn connected(&self, stop: &CancellationToken) -> Result<(), HearError> {
+        let Self { store, settings, .. } = *self;
+        let system = System::of(store).await?;
+        let connection = Connection::open(settings).await?;
+        let hears_of_deletions = settings.subjects.has(Subject::TicketDeleted);
+        if hears_of_deletions && let Err(error) = store.ensure_deleted_tickets().await {
+            tracing::warn!(%error, "tickets that are gone are never forgotten");
+        }
+        match &settings.way {
+            Way::JetStream(stream) => {
+                let broker = JetStream::open(&connection, settings, stream, &system).await?;
+                let inboxes = broker.inboxes(&settings.durable, self.joined).await?;
+                hear_all(&connection, &self.handler(&broker, hears_of_deletions), inboxes, stop).await?;
+            }
+            Way::Streaming(cluster) => {
+                let broker = Streaming::open(&connection, settings, cluster, &cluster.client_id).await?;
+                // Those are what does harm where they are another's.
+                broker.claim(Subject::PaymentCreated, &system).await?;
+                let inboxes = broker.inboxes(&settings.durable).await?;
+                hear_all(&connection, &self.handler(&broker, hears_of_deletions), inboxes, stop).await?;
+            }
+        }
+        Ok(())
     }
-    let refusals = Refusals::default();
-    match &settings.way {
-        Way::JetStream(stream) => {
-            let broker = JetStream::open(&connection, settings, stream).await?;
-            let inboxes = broker.inboxes(&settings.durable).await?;
-            let handler = Handler { store, broker: &broker, terms, metrics, refusals, hears_of_deletions };
-            hear_all(&connection, &handler, inboxes, me, stop).await
-        }
-        Way::Streaming(cluster) => {
-            let broker = Streaming::open(&connection, settings, cluster, &cluster.client_id).await?;
-            let inboxes = broker.inboxes(&settings.durable).await?;
-            let handler = Handler { store, broker: &broker, terms, metrics, refusals, hears_of_deletions };
-            hear_all(&connection, &handler, inboxes, me, stop).await
-        }
+
+    fn handler<'b, B: Broker>(&'b self, broker: &'b B, hears_of_deletions: bool) -> Handler<'b, B> {
+        let Self { store, terms, metrics, me, .. } = *self;
+        Handler { store, broker, terms, metrics, me, refusals: Refusals::default(), hears_of_deletions }
     }
 }
 
@@ -94,10 +130,9 @@ async fn hear_all<B: Broker, I: Inbox>(
     connection: &Connection,
     handler: &Handler<'_, B>,
     inboxes: Vec<I>,
-    me: &str,
     stop: &CancellationToken,
 ) -> Result<(), BrokerError> {
-    if let Err(error) = handler.store.events_trouble_is_over(EventsTask::Hearing, me).await {
+    if let Err(error) = handler.store.events_trouble_is_over(EventsTask::Hearing, handler.me).await {
         tracing::debug!(%error, "that events are heard again is not noted");
     }
     let hearing = inboxes.into_iter().map(|inbox| hear(inbox, handler, stop));
@@ -143,13 +178,18 @@ async fn take<B: Broker, I: Inbox>(
     failures: u32,
 ) -> Result<bool, BrokerError> {
     let received: Result<Vec<_>, _> = delivered.iter().map(|message| inbox.read(message)).collect();
-    let verdicts = handler.handle(&received?).await;
+    let received = received?;
+    let verdicts = handler.handle(&received).await;
     let pause = exponential(PAUSES.0, PAUSES.1, failures);
-    for (message, verdict) in delivered.iter().zip(&verdicts) {
+    for ((message, verdict), received) in delivered.iter().zip(&verdicts).zip(&received) {
         // If the broker does not hear of it, the message comes again, which changes nothing.
         match verdict {
             Verdict::Done => inbox.acknowledge(message).await?,
             Verdict::Later | Verdict::Unanswered => inbox.postpone(message, pause).await?,
+            Verdict::Held => {
+                let pause = exponential(PAUSES.0, PAUSES.1, received.deliveries.saturating_sub(1));
+                inbox.postpone(message, pause).await?;
+            }
         }
     }
     if verdicts.contains(&Verdict::Unanswered) {
@@ -159,5 +199,12 @@ async fn take<B: Broker, I: Inbox>(
             detail: "the broker does not keep the answer".into(),
         });
     }
-    Ok(verdicts.iter().all(|verdict| *verdict == Verdict::Done))
+    if verdicts.contains(&Verdict::Held) {
+        let noted = handler.store.note_events_trouble(EventsTask::Hearing, handler.me, REJECTED).await;
+        if let Err(error) = noted {
+            tracing::debug!(%error, "that a message is held back is not noted");
+        }
+    }
+    // Those that are held back delay no others.
+    Ok(!verdicts.contains(&Verdict::Later))
 }

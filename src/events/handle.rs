@@ -11,7 +11,7 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 
 use super::{
-    broker::{Broker, Message},
+    broker::{Broker, BrokerError, Message},
     dead_reason::DeadReason,
     metrics::{Metrics, Outcome},
     wire::{Malformed, PaymentCreated, PaymentRefused, PaymentStarted, Subject, TicketDeleted, TicketEvent},
@@ -38,6 +38,8 @@ pub(super) struct Received {
     pub(super) stream: String,
     pub(super) sequence: u64,
     pub(super) published: Timestamp,
+    /// How often the broker has delivered it, as far as it says that.
+    pub(super) deliveries: u32,
 }
 
 /// What is to become of a message.
@@ -47,8 +49,10 @@ pub(super) enum Verdict {
     Done,
     /// It comes again: the database is away.
     Later,
-    /// It comes again: the broker does not take the answer.
+    /// It comes again: it is not known whether the broker has the answer.
     Unanswered,
+    /// It comes again, by itself: the broker does not take the answer.
+    Held,
 }
 
 /// How often the database has refused a message, by its place on the broker. How often that has delivered it says nothing:
@@ -89,6 +93,8 @@ pub(super) struct Handler<'a, B> {
     pub(super) broker: &'a B,
     pub(super) terms: &'a ReservationTerms,
     pub(super) metrics: &'a Metrics,
+    /// By what this process is told from others.
+    pub(super) me: &'a str,
     pub(super) refusals: Refusals,
     /// Whether tickets may be gone.
     pub(super) hears_of_deletions: bool,
@@ -259,10 +265,17 @@ impl<B: Broker> Handler<'_, B> {
         let event = PaymentRefused::new(&payment.id, payment.order, refusal);
         let Ok(data) = event.data() else { return Verdict::Later };
         let answer = Message { subject: Subject::PaymentRefused, id: event.message_id(), data };
-        if let Err(error) = self.broker.publish(&answer).await {
-            tracing::debug!(%error, "a refusal is not published");
+        // Whoever leads: it has no place among the events of an order.
+        if let Err(error) = self.broker.publish(&answer, || true).await {
             self.metrics.consumed(message.subject, Outcome::Retried);
-            return Verdict::Unanswered;
+            if !matches!(error, BrokerError::Rejected { .. }) {
+                tracing::debug!(%error, "a refusal is not published");
+                return Verdict::Unanswered;
+            }
+            if message.deliveries <= 1 {
+                tracing::warn!(%error, payment = payment.id, "a refusal is not published; trying again, and going on with the others");
+            }
+            return Verdict::Held;
         }
         self.dead(message, reason, detail).await
     }

@@ -10,6 +10,7 @@
 //! wire         the JSON of every event
 //!
 //! args         the settings: servers, stream or cluster, subjects
+//! system       which system this is, to the broker
 //! broker       what is asked of a broker
 //! inbox        what a broker delivers
 //! client_error what an error of its client means
@@ -20,6 +21,7 @@
 //! attempts     the pauses between attempts, and which failures are logged
 //! lead         being the one who tells
 //! plan         what is told one after the other
+//! held         what is held back, since the broker does not take it
 //! relay        tells what is noted, and notes that it is told
 //! dead_reason  why a message can never be handled
 //! handle       what is done with what the neighbours tell
@@ -27,6 +29,7 @@
 //!
 //! dead_letters what could not be read: the command `events dead-letters`
 //! publish      what neighbours have lost: the command `events publish`
+//! identity     which system this is: the command `events identity`
 //! run          connects, leads or waits, for as long as the process runs
 //! waiting      how much is to be told, for the metrics
 //! metrics      the metrics of events
@@ -41,6 +44,8 @@ mod consume;
 pub mod dead_letters;
 mod dead_reason;
 mod handle;
+mod held;
+pub mod identity;
 mod inbox;
 mod jetstream;
 mod lead;
@@ -50,6 +55,7 @@ pub mod publish;
 mod relay;
 mod run;
 mod streaming;
+mod system;
 mod waiting;
 pub mod wire;
 

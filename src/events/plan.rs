@@ -41,12 +41,15 @@ pub(super) struct Step {
 }
 
 /// The steps for each ticket, without those messages that are `published` already.
-pub(super) fn steps(untold: &Untold, published: &HashSet<String>) -> serde_json::Result<Vec<Vec<Step>>> {
+pub(super) fn steps(
+    untold: &Untold,
+    published: &HashSet<String>,
+) -> serde_json::Result<BTreeMap<TicketId, Vec<Step>>> {
     let mut by_ticket = BTreeMap::<TicketId, Vec<&UntoldOrder>>::new();
     for order in &untold.orders {
         by_ticket.entry(order.ticket).or_default().push(order);
     }
-    let line = |(ticket, orders)| of_ticket(orders, untold.holders.get(&ticket), published);
+    let line = |(ticket, orders)| Ok((ticket, of_ticket(orders, untold.holders.get(&ticket), published)?));
     by_ticket.into_iter().map(line).collect()
 }
 
@@ -185,7 +188,7 @@ mod tests {
             }
         };
         let untold = Untold { orders: orders.to_vec(), ..Untold::default() };
-        steps(&untold, &published).unwrap().iter().map(|line| line.iter().map(shown).collect()).collect()
+        steps(&untold, &published).unwrap().values().map(|line| line.iter().map(shown).collect()).collect()
     }
 
     /// One that is over, told again with the mark `again`.
@@ -205,7 +208,8 @@ mod tests {
         let holders = [(holder().ticket, holder())].into();
         let untold = Untold { orders: orders.to_vec(), holders, is_full: false };
         let (mut told, mut noted) = (Vec::new(), Vec::new());
-        for step in steps(&untold, published).unwrap().remove(0).into_iter().take(taken) {
+        let mut lines = steps(&untold, published).unwrap();
+        for step in lines.pop_first().unwrap().1.into_iter().take(taken) {
             if let Some(message) = step.message {
                 told.push(u8::from_str_radix(&message.id[..2], 16).unwrap());
                 assert!(published.insert(message.id), "the broker knows that");

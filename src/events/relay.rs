@@ -2,8 +2,9 @@
 //!
 //! It goes by rounds: read what is to be told, publish it, and note what the broker has acknowledged. If it is not known
 //! whether a message has arrived, the relay ends, and whoever is next reads back from the broker what was published, and tells
-//! the rest of just those orders before any other. From then on all that was published before a round is noted before it, and
-//! up to there, or until then, nobody has to read again.
+//! the rest of just those orders before any other. What the broker does not take is held back, with whatever is to be told of
+//! the same ticket, and everything else goes on. As long as nothing is known to be published and not noted, all that was
+//! published before a round is noted after it, and up to there, or until then, nobody has to read again.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -18,13 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     broker::{Ack, Broker, BrokerError, IN_FLIGHT, Marks},
+    held::Held,
     lead::Lead,
     metrics::Metrics,
     plan::{self, Note, Step},
 };
 use crate::{
-    order::OrderId,
-    store::{Positions, RelayLease, Store, StoreError, Told, Untold},
+    order::{OrderId, TicketId},
+    store::{EventsTask, Positions, RelayLease, Store, StoreError, Told, Untold},
 };
 
 /// The most orders of one round.
@@ -85,6 +87,8 @@ pub(super) struct Relay<'a, B> {
     pub(super) store: &'a Store,
     pub(super) broker: &'a B,
     pub(super) lead: &'a Lead,
+    /// By what this process is told from others.
+    pub(super) holder: &'a str,
     /// The last marks before this process has taken the lease.
     pub(super) marks: &'a Marks,
     pub(super) metrics: &'a Metrics,
@@ -96,15 +100,28 @@ struct Round {
     is_full: bool,
     /// How many orders it was about.
     orders: usize,
-    acks: Vec<Ack>,
+    /// Whether something was told or noted.
+    has_progress: bool,
+}
+
+/// What is known of this process's own work, from one round to the next.
+#[derive(Default)]
+struct Known {
+    /// The ids of messages that the broker has and that may not be noted as told.
+    published: HashSet<String>,
+    /// Up to where the broker has something of the rounds since all was noted.
+    reached: Positions,
 }
 
 /// How far the steps of one ticket have come.
 #[derive(Default)]
 struct Progress {
+    ticket: Option<TicketId>,
     told: Vec<Told>,
     refused: Vec<(OrderId, String)>,
     acks: Vec<Ack>,
+    /// The ids of those messages that the broker has and that are not noted as told.
+    unnoted: Vec<String>,
     /// Whether there are steps left for the next round.
     is_cut: bool,
     error: Option<RelayError>,
@@ -117,23 +134,31 @@ impl<B: Broker> Relay<'_, B> {
         mut woken: impl FnMut() -> F,
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
-        if !self.catch_up(stop).await? {
-            return Ok(());
-        }
-        let mut stops_at = None;
+        let published = tokio::select! {
+            published = self.published() => published?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let mut known = Known { published, reached: Positions::new() };
+        self.settle(&mut known, stop).await?;
+        let (mut held, mut stops_at) = (Held::default(), None);
         loop {
             let started = Instant::now();
             let untold = self.store.untold(ROUND).await?;
-            let round = self.round(&untold, &HashSet::new()).await?;
-            self.advance(&round.acks).await?;
+            let round = self.round(&untold, &mut known, &mut held).await?;
+            if round.orders == 0 {
+                known.published.clear();
+            } else if !known.published.is_empty() && held.is_empty() {
+                self.settle(&mut known, stop).await?;
+            }
+            self.advance(&mut known).await?;
             if stop.is_cancelled() {
                 let stops_at = *stops_at.get_or_insert(started + LAST_ROUNDS);
-                if round.orders == 0 || Instant::now() > stops_at {
+                if !round.has_progress || Instant::now() > stops_at {
                     return Ok(());
                 }
                 continue;
             }
-            if round.is_full {
+            if round.is_full && round.has_progress {
                 continue;
             }
             // Dropped while the lease is kept, so it waits for nothing that has to be finished.
@@ -147,15 +172,12 @@ impl<B: Broker> Relay<'_, B> {
         }
     }
 
-    /// Notes what was published and is not noted as told: a predecessor, or this process before its connection was lost, did
-    /// not get that far. `false` if it was to stop before.
-    async fn catch_up(&self, stop: &CancellationToken) -> Result<bool, RelayError> {
-        let published = tokio::select! {
-            published = self.published() => published?,
-            () = stop.cancelled() => return Ok(false),
-        };
-        let orders: BTreeSet<_> = published.iter().filter_map(|id| order_of(id)).collect();
-        let (orders, mut acks) = (Vec::from_iter(orders), Vec::new());
+    /// Tells the rest of the orders of which something was published and may not be noted: a predecessor, or this process
+    /// before its connection was lost, did not get that far. Once all of these are noted, nothing published is unknown any
+    /// more; some are not if the broker does not take what is left of them, or if it is to stop.
+    async fn settle(&self, known: &mut Known, stop: &CancellationToken) -> Result<(), RelayError> {
+        let orders: BTreeSet<_> = known.published.iter().filter_map(|id| order_of(id)).collect();
+        let orders = Vec::from_iter(orders);
         for some in orders.chunks(ROUND as usize) {
             // What one round does not come to, the next does.
             loop {
@@ -163,14 +185,14 @@ impl<B: Broker> Relay<'_, B> {
                 if untold.orders.is_empty() {
                     break;
                 }
-                acks.extend(self.round(&untold, &published).await?.acks);
-                if stop.is_cancelled() {
-                    return Ok(false);
+                let round = self.round(&untold, known, &mut Held::default()).await?;
+                if stop.is_cancelled() || !round.has_progress {
+                    return Ok(());
                 }
             }
         }
-        self.advance(&acks).await?;
-        Ok(true)
+        known.published.clear();
+        Ok(())
     }
 
     /// The ids of what was published and may not be noted as told.
@@ -214,26 +236,38 @@ impl<B: Broker> Relay<'_, B> {
         }
     }
 
-    async fn round(&self, untold: &Untold, published: &HashSet<String>) -> Result<Round, RelayError> {
-        let mut round = Round { is_full: untold.is_full, orders: untold.orders.len(), acks: Vec::new() };
+    async fn round(&self, untold: &Untold, known: &mut Known, held: &mut Held) -> Result<Round, RelayError> {
+        let mut round = Round { is_full: untold.is_full, orders: untold.orders.len(), has_progress: false };
         if round.orders == 0 {
+            held.clear();
             return Ok(round);
         }
         let now = self.store.clock().await?.not_passed(Instant::now());
         let started = Instant::now();
-        let lines = plan::steps(untold, published)?;
+        let mut lines = plan::steps(untold, &known.published)?;
+        held.keep_back(&mut lines);
         // Where a holder is told again, there may be former orders that did not fit before it.
-        round.is_full |= lines.iter().flatten().any(|step| step.note.is_none());
-        let telling = stream::iter(lines).map(|line| self.tell(line, now, started));
-        let mut all = Progress::default();
+        round.is_full |= lines.values().flatten().any(|step| step.note.is_none());
+        let telling = stream::iter(lines).map(|(ticket, line)| self.tell(ticket, line, now, started));
+        let (mut all, mut rejected) = (Progress::default(), None);
         let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));
         while let Some(progress) = telling.next().await {
+            let Some(ticket) = progress.ticket else { continue };
+            match progress.error {
+                Some(RelayError::Broker(error @ BrokerError::Rejected { .. })) => {
+                    held.hold(ticket);
+                    rejected = rejected.or(Some(error));
+                }
+                Some(error) => all.error = all.error.or(Some(error)),
+                None => held.release(ticket),
+            }
             all.told.extend(progress.told);
             all.refused.extend(progress.refused);
             all.acks.extend(progress.acks);
+            all.unnoted.extend(progress.unnoted);
             round.is_full |= progress.is_cut;
-            all.error = all.error.or(progress.error);
         }
+        round.has_progress = !(all.told.is_empty() && all.refused.is_empty() && all.acks.is_empty());
         self.store.note_told(&all.told).await?;
         for (order, payment) in &all.refused {
             self.store.note_refusal_told(*order, payment).await?;
@@ -241,12 +275,33 @@ impl<B: Broker> Relay<'_, B> {
         if let Some(error) = all.error {
             return Err(error);
         }
-        Ok(Round { acks: all.acks, ..round })
+        // What the broker has, and is not noted since something after it was not taken, is not to be told again.
+        known.published.extend(all.unnoted);
+        for (stream, sequence) in all.acks.into_iter().filter_map(|ack| ack.place) {
+            let position = known.reached.entry(stream).or_default();
+            *position = sequence.max(*position);
+        }
+        if let Some(error) = rejected {
+            self.report(&error, held).await;
+        }
+        Ok(round)
+    }
+
+    /// Says that something is held back.
+    async fn report(&self, error: &BrokerError, held: &mut Held) {
+        self.metrics.failed(error.reason());
+        if held.is_news() {
+            tracing::warn!(%error, reason = error.reason(), "an event is held back; trying again, and going on with the others");
+        }
+        let noted = self.store.note_events_trouble(EventsTask::Telling, self.holder, error.reason()).await;
+        if let Err(error) = noted {
+            tracing::debug!(%error, "why an event is held back is not noted");
+        }
     }
 
     /// Takes the steps of one ticket, until one fails or the round is over.
-    async fn tell(&self, line: Vec<Step>, now: Timestamp, at: Instant) -> Progress {
-        let mut progress = Progress::default();
+    async fn tell(&self, ticket: TicketId, line: Vec<Step>, now: Timestamp, at: Instant) -> Progress {
+        let mut progress = Progress { ticket: Some(ticket), ..Progress::default() };
         // Where notes wait for the last messages, a line that is cut would begin anew each time.
         let is_whole = line.iter().any(|step| step.note.is_none());
         for (number, step) in line.into_iter().enumerate() {
@@ -256,23 +311,24 @@ impl<B: Broker> Relay<'_, B> {
                 break;
             }
             if let Some(message) = &step.message {
-                if !self.lead.may_publish() {
-                    progress.error = Some(RelayError::LeaseLost);
-                    break;
-                }
-                match self.broker.publish(message).await {
+                match self.broker.publish(message, || self.lead.may_publish()).await {
                     Ok(ack) => {
                         let lag = step.since.map(|since| {
                             Duration::try_from(now.duration_since(since)).unwrap_or_default() + at.elapsed()
                         });
                         self.metrics.published(message.subject, lag.filter(|_| !ack.is_duplicate));
                         progress.acks.push(ack);
+                        progress.unnoted.push(message.id.clone());
                     }
                     Err(error) => {
                         progress.error = Some(error.into());
                         break;
                     }
                 }
+            }
+            if step.note.is_some() {
+                // It is about everything before it, too.
+                progress.unnoted.clear();
             }
             match step.note {
                 Some(Note::Told(told)) => {
@@ -287,16 +343,19 @@ impl<B: Broker> Relay<'_, B> {
         progress
     }
 
-    /// Everything that was published up to these acknowledgements, and until now, is noted as told.
-    async fn advance(&self, acks: &[Ack]) -> Result<(), StoreError> {
+    /// If all that is published is noted as told: up to where that is, and until when.
+    async fn advance(&self, known: &mut Known) -> Result<(), StoreError> {
+        if !known.published.is_empty() {
+            return Ok(());
+        }
         let reached = self.store.clock().await?.reached(Instant::now());
-        let mut known = self.lead.known();
-        for (stream, sequence) in acks.iter().filter_map(|ack| ack.place.clone()) {
-            let position = known.positions.entry(stream).or_default();
+        let mut lease = self.lead.known();
+        for (stream, sequence) in std::mem::take(&mut known.reached) {
+            let position = lease.positions.entry(stream).or_default();
             *position = sequence.max(*position);
         }
-        known.told_until = Some(reached);
-        self.lead.set_known(known);
+        lease.told_until = Some(reached);
+        self.lead.set_known(lease);
         Ok(())
     }
 }

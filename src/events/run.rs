@@ -20,7 +20,9 @@ use super::{
     metrics::Metrics,
     relay::{Relay, RelayError},
     streaming::Streaming,
+    system::System,
     waiting,
+    wire::Subject,
 };
 use crate::{
     order::ReservationTerms,
@@ -94,16 +96,19 @@ async fn connected(
     holder: &str,
     stop: &CancellationToken,
 ) -> Result<(), RelayError> {
+    let system = System::of(store).await?;
     let connection = Connection::open(settings).await?;
     let connected = Connected { store, connection: &connection, metrics, holder, stop };
     match &settings.way {
         Way::JetStream(stream) => {
-            connected.tell(&JetStream::open(&connection, settings, stream).await?).await
+            connected.tell(&JetStream::open(&connection, settings, stream, &system).await?).await
         }
         Way::Streaming(cluster) => {
             // The id itself is that of the connection that hears: one id is for one connection.
             let client_id = format!("{}-relay", cluster.client_id);
-            connected.tell(&Streaming::open(&connection, settings, cluster, &client_id).await?).await
+            let streaming = Streaming::open(&connection, settings, cluster, &client_id).await?;
+            streaming.claim(Subject::OrderCreated, &system).await?;
+            connected.tell(&streaming).await
         }
     }
 }
@@ -156,7 +161,8 @@ impl Connected<'_> {
         (lead, marks): (&Lead, &Marks),
         wakes: &Wakes<'_>,
     ) -> Result<(), RelayError> {
-        let relay = Relay { store: self.store, broker, lead, marks, metrics: self.metrics };
+        let Self { store, metrics, holder, .. } = *self;
+        let relay = Relay { store, broker, lead, holder, marks, metrics };
         let changes = wakes.changes().await;
         let woken = || async {
             match &changes {

@@ -37,7 +37,9 @@ impl EventsState {
         };
         let told = health.told.as_ref().filter(|told| told.age <= SHOWN_WITHIN);
         let problem = if told.is_some_and(|told| is_ours(&told.mark)) {
-            if health.is_stuck { Some(Reason::OutboxStuck) } else { ours(&health.hearing) }
+            // What one event waits for says more than that it waits.
+            let stuck = || ours(&health.telling).unwrap_or(Reason::OutboxStuck);
+            if health.is_stuck { Some(stuck()) } else { ours(&health.hearing) }
         } else {
             let problem = ours(&health.telling);
             if problem.is_none() && (told.is_some() || recent(&health.telling).is_some()) {
@@ -68,7 +70,13 @@ impl EventsState {
 
 /// The reason for what a pod has noted, which is only compared: the text is from a database.
 fn reason_of(trouble: &EventsTrouble) -> Reason {
-    let known = [Reason::BrokerRefused, Reason::SubjectWithoutStream, Reason::ConsumerOfOthers];
+    let known = [
+        Reason::BrokerRefused,
+        Reason::SubjectWithoutStream,
+        Reason::ConsumerOfOthers,
+        Reason::SubjectsOfOthers,
+        Reason::BrokerFailed,
+    ];
     known.into_iter().find(|reason| reason.as_str() == trouble.reason).unwrap_or(Reason::BrokerUnreachable)
 }
 
@@ -86,6 +94,16 @@ fn message(reason: Reason) -> &'static str {
         Reason::ConsumerOfOthers => {
             "the durable consumer of spec.events.jetStream has other subjects, so it is another's: name one of your own, or \
              delete it; tickets and payments are not heard of"
+        }
+        Reason::SubjectsOfOthers => {
+            "another system publishes or hears by the subjects, or the durable consumer, of spec.events: give each system a broker \
+             or names of its own. If this one is to take the place of that one, say so by `orders-operator events identity`; the \
+             pods' log names both. Nothing of the other's is taken, and what is to be told waits in the database"
+        }
+        Reason::BrokerFailed => {
+            "the NATS servers are there and do not do what the pods ask for, such as keeping an event in a stream that is full, or \
+             for a subject that the user has no right to; the pods' log has their words. What is to be told waits in the database, \
+             and what the servers take goes on"
         }
         Reason::OutboxStuck => {
             "a change of an order, or the refusal of a payment, has not been told for a minute, though a pod publishes: look at \
@@ -214,6 +232,8 @@ mod tests {
         );
         assert_eq!(judged(EventsHealth { dead_letters: 3, ..well() }), (true, Reason::DeadLetters));
         assert_eq!(judged(EventsHealth { is_stuck: true, ..well() }), (false, Reason::OutboxStuck));
+        let full = EventsHealth { is_stuck: true, telling: trouble("BrokerFailed", 9), ..well() };
+        assert_eq!(judged(full), (false, Reason::BrokerFailed));
         let hearing = trouble("ConsumerOfOthers", 5);
         assert_eq!(judged(EventsHealth { hearing, ..well() }), (false, Reason::ConsumerOfOthers));
         assert_eq!(
@@ -229,6 +249,8 @@ mod tests {
         assert_eq!(judged(silent(trouble("BrokerRefused", 3))), (false, Reason::BrokerRefused));
         assert_eq!(judged(silent(trouble("SubjectWithoutStream", 3))), (false, Reason::SubjectWithoutStream));
         assert_eq!(judged(silent(trouble("BrokerTooSlow", 3))), (false, Reason::BrokerUnreachable));
+        assert_eq!(judged(silent(trouble("BrokerFailed", 3))), (false, Reason::BrokerFailed));
+        assert_eq!(judged(silent(trouble("SubjectsOfOthers", 3))), (false, Reason::SubjectsOfOthers));
         assert_eq!(judged(silent(trouble("<script>", 3))), (false, Reason::BrokerUnreachable));
         assert_eq!(judged(silent(trouble("BrokerRefused", 90))), (false, Reason::NoPublisher));
     }

@@ -11,7 +11,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("order", &[]),
     ("routing", &[]),
     ("runtime", &[]),
-    ("crd", &[]),
+    ("crd", &["runtime"]),
     ("store", &["order", "runtime"]),
     ("import", &["order", "store", "runtime"]),
     ("check", &["order", "store", "runtime"]),

@@ -164,6 +164,22 @@ impl System {
         lease.unwrap_or_default()
     }
 
+    /// By what the broker tells this system from others.
+    pub(crate) async fn identity(&self) -> String {
+        let found = self.database.relays().find_one(doc! { "_id": "identity" }).await.unwrap();
+        found.unwrap_or_default().get_str("system").unwrap_or_default().to_owned()
+    }
+
+    /// Makes it the system that had this identity; what the command says.
+    pub(crate) async fn set_identity(&self, system: &str) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orders-operator"));
+        command.args(["events", "identity", "--set", system, "--database", &self.database.name]);
+        command.env("MONGO_URI", uri()).stdin(Stdio::null());
+        let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// A store that notes changes, and tells nothing.
     pub(crate) async fn silent_store(&self) -> Store {
         let uri = uri();

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use async_nats::jetstream::stream::StorageType;
-use mongodb::bson::{doc, oid::ObjectId};
+use async_nats::jetstream::stream::{self, StorageType};
+use mongodb::bson::oid::ObjectId;
 use serde_json::{Value, json};
 
 use crate::{
     cluster::eventually,
-    events::{System, reserve},
+    events::{System, reserve, reserve_in},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,9 +33,7 @@ async fn a_stream_that_was_made_anew_is_known_from_its_beginning() {
     system.all_told().await;
     // Otherwise whoever leads next would read all of the stream, each time, until it is as long as the last one was.
     eventually("the place in the new stream is noted", || async {
-        let leases = system.database.command(doc! { "find": "relays" }).await;
-        let lease = leases.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].clone();
-        let places = lease.as_document().unwrap().get_array("positions").unwrap().clone();
+        let places = system.lease().await.get_array("positions").ok()?.clone();
         let place = places[0].as_document().unwrap().get("sequence").cloned();
         (place.and_then(|place| place.as_i64()) == Some(2)).then_some(())
     })
@@ -104,4 +102,31 @@ async fn where_each_subject_has_a_stream_of_its_own_they_are_used_and_none_is_ma
         assert_eq!((told.len(), &told[0].data["version"]), (1, &json!(version)));
     }
     assert!(streams.0.get_stream(&system.stream).await.is_err(), "there is one more");
+}
+
+/// More events than a stream keeps.
+const MANY: u64 = 400;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_publishes_goes_on_when_its_mark_has_left_the_stream() {
+    let system = System::new().await;
+    let streams = system.streams().await;
+    let small = stream::Config {
+        name: system.stream.clone(),
+        subjects: system.subjects_and_marks(),
+        max_messages: 50,
+        ..stream::Config::default()
+    };
+    streams.0.create_stream(small).await.unwrap();
+    let silent = system.silent_store().await;
+    for _ in 0..MANY {
+        reserve_in(&silent, system.database.ticket().await).await;
+    }
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    system.all_told().await;
+    // Eight times at least its mark was gone. The lease itself may be lost where a machine stands still.
+    let lost = pod.metric("orders_events_failures_total{reason=\"LeaseLost\"}").await;
+    assert!(lost <= 2, "it has given up {lost} times");
+    assert_eq!(pod.metric("orders_events_published_total{subject=\"order:created\"}").await, MANY);
 }

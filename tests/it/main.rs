@@ -37,6 +37,8 @@ mod events_load;
 mod events_optional;
 mod events_publish;
 mod events_reads;
+mod events_rejected;
+mod events_renamed;
 mod events_streaming;
 mod events_streams;
 mod examples;

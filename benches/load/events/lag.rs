@@ -11,7 +11,7 @@ use mongodb::bson::{DateTime, rawdoc};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{EventsLoad, broker::Broker, percentile};
+use super::{EventsLoad, broker::Broker, per_second, percentile};
 use crate::{
     Result,
     api::reservations,
@@ -24,6 +24,9 @@ use crate::{
 /// How long one event may take after the one before it, and the first one.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// The least share of the rate that must be reached for the lag to be that at this rate.
+const REACHED: f64 = 0.95;
+
 pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     let mut found = Vec::new();
     for rate in &load.rates {
@@ -33,14 +36,28 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     Ok(found.into())
 }
 
-fn report(what: &str, rate: u64, mut seconds: Vec<f64>) -> Value {
+/// How many there were per second, from the first to the last.
+fn reached(mut times: Vec<Instant>) -> f64 {
+    times.sort_unstable();
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return 0.0 };
+    per_second(times.len() as u64 - 1, last.duration_since(*first))
+}
+
+fn report(what: &str, rate: u64, reached: f64, mut seconds: Vec<f64>) -> Result<Value> {
     seconds.sort_unstable_by(f64::total_cmp);
     let [p50, p99, most] = [50, 99, 100].map(|percent| percentile(&seconds, percent) * 1e3);
     println!(
-        "{what}, {rate} per second: {} events, p50 {p50:.1} ms, p99 {p99:.1} ms, at most {most:.1} ms",
+        "{what}, {rate} per second, {reached:.0} reached: {} events, p50 {p50:.1} ms, p99 {p99:.1} ms, at most {most:.1} ms",
         seconds.len()
     );
-    json!({ "what": what, "rate": rate, "events": seconds.len(), "p50_ms": p50, "p99_ms": p99, "most_ms": most })
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+    if reached < rate as f64 * REACHED {
+        let advice = "choose lower RATES, or a machine with less other work";
+        return Err(format!("{reached:.0} per second say nothing of {rate}: {advice}").into());
+    }
+    Ok(json!({
+        "what": what, "rate": rate, "reached": reached, "events": seconds.len(), "p50_ms": p50, "p99_ms": p99, "most_ms": most,
+    }))
 }
 
 /// When the events of a subject arrive, by order, up to a number of them.
@@ -102,7 +119,8 @@ async fn of_reservations(db: &Db, load: &EventsLoad, rate: u64) -> Result<Value>
     let seconds = answers.iter().filter_map(lag).collect();
     drop(serve);
     broker.delete().await;
-    Ok(report("from the answer to a reservation to its event", rate, seconds))
+    let reached = reached(answers.iter().map(|(_, answered)| *answered).collect());
+    report("from the answer to a reservation to its event", rate, reached, seconds)
 }
 
 async fn of_expiries(db: &Db, load: &EventsLoad, rate: u64) -> Result<Value> {
@@ -141,5 +159,6 @@ async fn of_expiries(db: &Db, load: &EventsLoad, rate: u64) -> Result<Value> {
     let seconds = (0..count).filter_map(lag).collect();
     drop((serve, sweeper));
     broker.delete().await;
-    Ok(report("from the time of an order to the event of its expiry", rate, seconds))
+    let reached = reached(arrived.into_values().collect());
+    report("from the time of an order to the event of its expiry", rate, reached, seconds)
 }

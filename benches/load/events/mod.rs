@@ -7,6 +7,7 @@
 //! lag      how long after its change an event arrives
 //! drain    many changes that wait to be told
 //! consume  many tickets that wait to be heard of
+//! handover how long nobody publishes when the pod that does is told to end
 //! idle     what pods cost that have nothing to do
 //! line     counts what they ask the database
 //! ```
@@ -14,6 +15,7 @@
 mod broker;
 mod consume;
 mod drain;
+mod handover;
 mod idle;
 mod lag;
 mod line;
@@ -34,7 +36,7 @@ pub struct EventsLoad {
     #[arg(long, env = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
 
-    /// The number of turns with and without events
+    /// The number of turns with and without events, and of handovers
     #[arg(long, env = "ROUNDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
 
@@ -58,8 +60,13 @@ pub struct EventsLoad {
     #[arg(long, env = "NODE_SHARE", default_value_t = 10)]
     node_share: u64,
 
-    /// Which parts: post, lag, drain, consume, idle
-    #[arg(long, env = "PARTS", value_delimiter = ',', default_value = "post,lag,drain,consume,idle")]
+    /// Which parts: post, lag, drain, consume, handover, idle
+    #[arg(
+        long,
+        env = "PARTS",
+        value_delimiter = ',',
+        default_value = "post,lag,drain,consume,handover,idle"
+    )]
     parts: Vec<String>,
 }
 
@@ -79,6 +86,7 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<()> {
             "lag" => lag::run(db, load).await?,
             "drain" => drain::run(db, load).await?,
             "consume" => consume::run(db, load).await?,
+            "handover" => handover::run(db, load).await?,
             "idle" => idle::run(db, load).await?,
             other => return Err(format!("there is no part {other}").into()),
         };
@@ -87,9 +95,10 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<()> {
     write("events", &results.into())
 }
 
-/// Forgets who publishes, since a pod that was killed would keep others from it for six seconds, and up to where it has read.
+/// Forgets who publishes, since a pod that was killed would keep others from it for six seconds, and up to where it has read. Which
+/// system this is stays.
 async fn forget_leader(db: &Db) -> Result<()> {
-    db.database.collection::<Document>("relays").delete_many(doc! {}).await?;
+    db.database.collection::<Document>("relays").delete_one(doc! { "_id": "orders" }).await?;
     Ok(())
 }
 

@@ -7,21 +7,26 @@
 //!
 //! A mark is a message with a subject of its own in the same stream. The stream that we make has this subject; a stream of
 //! others may not, and is never altered: then there are no marks, and the time between two leaders is all that helps.
+//!
+//! A mark says whose it is, so that two systems that were given the same subjects notice. It is JSON: a neighbour that hears of
+//! it, since it asked for whatever is in the stream, can at least read it. And it leaves the stream like any message, because
+//! of its age or since the stream has a limit; then whoever leads sets it again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_nats::jetstream::{
     Context,
-    context::PublishErrorKind,
     message::PublishMessage,
     stream::{LastRawMessageErrorKind, RetentionPolicy, Stream},
 };
 use futures::future::try_join_all;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::publisher::Publisher;
 use crate::events::{
     broker::{BrokerError, Marks},
     client_error::failed,
+    system::System,
 };
 
 /// What the subjects of marks begin with; then comes the name of the first of our subjects that the stream has.
@@ -34,36 +39,43 @@ const CONDITION_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 /// the same subject.
 const LANES: usize = 32;
 
-/// A neighbour that hears of a mark, since it asked for whatever is in the stream, can at least read it.
-const DATA: &str = "{}";
-
 const READING: &str = "reading the marks of who publishes";
-const MARKING: &str = "marking who publishes";
 
 /// The subjects of the marks of a stream that has `told`, for its configuration.
 pub(super) fn subjects(told: &str) -> String {
     format!("{PREFIX}.{told}.*")
 }
 
-/// One subject for marks, and our mark there.
+/// One subject for marks.
 #[derive(Clone, Debug)]
 struct Lane {
     subject: String,
+    /// Our mark there; before it is set, the last one that is known.
     sequence: u64,
+    is_set: bool,
 }
 
 /// The marks of one stream.
 pub(super) struct Fence {
+    stream: String,
     /// Their subjects.
     subjects: Vec<String>,
-    /// Those that nobody uses now; none before our marks are set.
+    /// Those that nobody uses now; none before this process begins to publish.
     lanes: Mutex<Vec<Lane>>,
     free: Semaphore,
+    /// Held by whoever sets a mark that all use.
+    setting: tokio::sync::Mutex<()>,
+    system: System,
 }
 
 impl Fence {
     /// The marks of `stream`, if it can have any; `told` is the name of one of our subjects there.
-    pub(super) async fn find(context: &Context, stream: &Stream, told: &str) -> Option<Self> {
+    pub(super) async fn find(
+        context: &Context,
+        stream: &Stream,
+        told: &str,
+        system: &System,
+    ) -> Option<Self> {
         let subject = |lane: usize| format!("{PREFIX}.{told}.{lane}");
         let config = &stream.cached_info().config;
         let has_subject = async {
@@ -76,48 +88,93 @@ impl Fence {
             && has_subject.await;
         let lanes = if config.num_replicas > 1 { LANES } else { 1 };
         is_possible.then(|| Self {
+            stream: config.name.clone(),
             subjects: (0..lanes).map(subject).collect(),
             lanes: Mutex::default(),
             free: Semaphore::new(lanes),
+            setting: tokio::sync::Mutex::default(),
+            system: system.clone(),
         })
     }
 
-    /// The last marks, whoever has set them.
+    /// The last marks, which must not be those of another system.
     pub(super) async fn marks(&self, stream: &Stream) -> Result<Marks, BrokerError> {
         let last = self.subjects.iter().map(|subject| async {
-            match stream.get_last_raw_message_by_subject(subject).await {
-                Ok(mark) => Ok((subject.clone(), mark.sequence)),
-                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                    Ok((subject.clone(), 0))
-                }
-                Err(error) => Err(failed(READING, &error)),
-            }
+            let sequence = self.last(stream, subject).await?.unwrap_or_default();
+            Ok((subject.clone(), sequence))
         });
         Ok(try_join_all(last).await?.into_iter().collect())
     }
 
-    /// Sets ours, if `known` are still the last ones.
-    pub(super) async fn set(&self, context: &Context, known: &Marks) -> Result<(), BrokerError> {
+    /// That nobody else has set marks; the first ones show it.
+    pub(super) async fn check(&self, stream: &Stream) -> Result<(), BrokerError> {
+        match self.subjects.first() {
+            Some(first) => self.last(stream, first).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The sequence of the last mark.
+    async fn last(&self, stream: &Stream, subject: &str) -> Result<Option<u64>, BrokerError> {
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(mark) => {
+                let place = || format!("the stream {}", self.stream);
+                self.system.must_be(System::parse(&mark.payload), place)?;
+                Ok(Some(mark.sequence))
+            }
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed(READING, &error)),
+        }
+    }
+
+    /// Begins to publish: sets our marks, if `known` are still the last ones. A stream that does not take them takes no events
+    /// either, and each of those tries it again.
+    pub(super) async fn begin(&self, publisher: &Publisher, known: &Marks) -> Result<(), BrokerError> {
         let setting = self.subjects.iter().map(|subject| async {
-            let known = known.get(subject).copied().unwrap_or_default();
-            let first = set(context, subject, known).await?;
-            // Where several servers keep the stream, something may be under way that was accepted before the first one. A
-            // second one is accepted only after that, so it is stored after that too.
-            let sequence = set(context, subject, first).await?;
-            Ok(Lane { subject: subject.clone(), sequence })
+            let sequence = known.get(subject).copied().unwrap_or_default();
+            let mut lane = Lane { subject: subject.clone(), sequence, is_set: false };
+            match self.set(publisher, &mut lane).await {
+                Err(BrokerError::Rejected { subject, detail }) => {
+                    tracing::debug!(
+                        stream = self.stream,
+                        subject,
+                        detail,
+                        "the stream does not take our mark"
+                    );
+                }
+                set => set?,
+            }
+            Ok(lane)
         });
         let lanes = try_join_all(setting).await?;
         *self.lock() = lanes;
         Ok(())
     }
 
-    /// The condition for one message; none before our marks are set. It is kept until the message is acknowledged.
+    /// Sets the mark of a lane after the one that is known.
+    async fn set(&self, publisher: &Publisher, lane: &mut Lane) -> Result<(), BrokerError> {
+        // Where several servers keep the stream, something may be under way that was accepted before the first one. A
+        // second one is accepted only after that, so it is stored after that too.
+        for is_set in [false, true] {
+            let mark = PublishMessage::build().payload(self.system.json().into());
+            let mark = on_last(mark, &lane.subject, lane.sequence);
+            lane.sequence = publisher.send(&self.stream, &lane.subject, mark).await?.sequence;
+            lane.is_set = is_set;
+        }
+        Ok(())
+    }
+
+    /// The condition for one message; none before this process begins to publish. It is kept until the message is acknowledged.
     pub(super) async fn condition(&self) -> Option<Condition<'_>> {
-        let is_shared = self.subjects.len() == 1;
         // It is never closed.
-        let permit = if is_shared { None } else { self.free.acquire().await.ok() };
-        let lane = if is_shared { self.lock().first().cloned() } else { self.lock().pop() };
+        let permit = if self.is_shared() { None } else { self.free.acquire().await.ok() };
+        let lane = if self.is_shared() { self.lock().first().cloned() } else { self.lock().pop() };
         Some(Condition { fence: self, lane: lane?, permit })
+    }
+
+    /// Whether all messages have the condition on one lane.
+    fn is_shared(&self) -> bool {
+        self.subjects.len() == 1
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Lane>> {
@@ -133,9 +190,44 @@ pub(super) struct Condition<'a> {
 }
 
 impl Condition<'_> {
+    /// Whether our mark was set; otherwise it has to be [restored](Self::restore) first.
+    pub(super) fn is_set(&self) -> bool {
+        self.lane.is_set
+    }
+
     /// `message`, with this condition.
     pub(super) fn on(&self, message: PublishMessage) -> PublishMessage {
         on_last(message, &self.lane.subject, self.lane.sequence)
+    }
+
+    /// Sets our mark again, which has left the stream because of its age or for newer messages: only then there is none at all.
+    /// If another process has set one, that is [an error](BrokerError::Superseded).
+    ///
+    /// What a former leader has sent is refused without any mark too, so nothing is missed while there is none.
+    pub(super) async fn restore(&mut self, publisher: &Publisher) -> Result<(), BrokerError> {
+        let fence = self.fence;
+        let _setting = if fence.is_shared() { Some(fence.setting.lock().await) } else { None };
+        let known = if fence.is_shared() { fence.lock().first().cloned() } else { None };
+        if let Some(known) = known.filter(|known| known.is_set && known.sequence != self.lane.sequence) {
+            // Another message was first.
+            self.lane = known;
+            return Ok(());
+        }
+        if self.lane.is_set {
+            let stream = publisher.context.get_stream(&fence.stream).await;
+            let stream = stream.map_err(|error| failed(READING, &error))?;
+            if fence.last(&stream, &self.lane.subject).await?.is_some() {
+                return Err(BrokerError::Superseded);
+            }
+            (self.lane.sequence, self.lane.is_set) = (0, false);
+        }
+        let set = fence.set(publisher, &mut self.lane).await;
+        if fence.is_shared()
+            && let Some(shared) = fence.lock().first_mut()
+        {
+            *shared = self.lane.clone();
+        }
+        set
     }
 }
 
@@ -150,15 +242,4 @@ impl Drop for Condition<'_> {
 
 fn on_last(message: PublishMessage, subject: &str, sequence: u64) -> PublishMessage {
     message.expected_last_subject_sequence(sequence).header(CONDITION_SUBJECT, subject)
-}
-
-/// Sets one mark after the one with the sequence `known`, and returns its sequence.
-async fn set(context: &Context, subject: &str, known: u64) -> Result<u64, BrokerError> {
-    let mark = on_last(PublishMessage::build().payload(DATA.into()), subject, known);
-    let ack = async { context.send_publish(subject.to_owned(), mark).await?.await };
-    match ack.await {
-        Ok(ack) => Ok(ack.sequence),
-        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Err(BrokerError::Superseded),
-        Err(error) => Err(failed(MARKING, &error)),
-    }
 }

@@ -1,6 +1,10 @@
 //! The durable pull consumer of a stream, which all pods share.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::{
     AckKind, Message as Delivered,
@@ -8,6 +12,8 @@ use async_nats::jetstream::{
         self, AckPolicy, DeliverPolicy, PullConsumer,
         pull::{self, Batch},
     },
+    context::ConsumerInfoErrorKind,
+    stream::{ConsumerCreateStrictErrorKind, LastRawMessageErrorKind, Stream},
 };
 use futures::{StreamExt, stream::ReadyChunks};
 use jiff::Timestamp;
@@ -19,6 +25,7 @@ use crate::events::{
     client_error::failed,
     handle::Received,
     inbox::{BATCH, Inbox},
+    system::System,
     wire::{Subject, Subjects},
 };
 
@@ -34,6 +41,39 @@ const EXPIRES: Duration = Duration::from_secs(5);
 /// How much longer than that the broker may take to say that there are none.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// Of what is found in a consumer that we have made.
+const DESCRIPTION: &str = "The orders service, by orders-operator";
+
+/// Under which names a consumer has the identity of a system among its metadata.
+const SYSTEM: &str = "orders-operator.system";
+const DATABASE: &str = "orders-operator.database";
+
+/// How long a pod whose consumer was made anew for other subjects leaves it to those that have begun later. Longer than pods are
+/// replaced one by one; then whoever is left is not the former one.
+const LEAVE_IT: Duration = Duration::from_secs(300);
+
+/// How often a consumer is looked for that others make and delete.
+const ROUNDS: usize = 5;
+
+/// The consumers by which this process has heard, and since when they are for other subjects.
+#[derive(Default)]
+pub(in crate::events) struct Joined(Mutex<BTreeMap<(String, String), Option<Instant>>>);
+
+impl Joined {
+    /// This process hears by a consumer.
+    fn note(&self, stream: &str, durable: &str) {
+        let mut joined = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        joined.insert((stream.to_owned(), durable.to_owned()), None);
+    }
+
+    /// Whether a consumer, which is for other subjects now, is to be left to others.
+    fn is_to_be_left(&self, stream: &str, durable: &str) -> bool {
+        let mut joined = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = joined.get_mut(&(stream.to_owned(), durable.to_owned()));
+        since.is_some_and(|since| since.get_or_insert_with(Instant::now).elapsed() < LEAVE_IT)
+    }
+}
+
 /// What the consumer of one stream delivers.
 pub(in crate::events) struct Pull {
     consumer: PullConsumer,
@@ -48,7 +88,11 @@ pub(in crate::events) struct Pull {
 
 impl JetStream {
     /// Joins the consumer of each stream that has something for this service, which is made if there is none.
-    pub(in crate::events) async fn inboxes(&self, durable: &str) -> Result<Vec<Pull>, BrokerError> {
+    pub(in crate::events) async fn inboxes(
+        &self,
+        durable: &str,
+        joined: &Joined,
+    ) -> Result<Vec<Pull>, BrokerError> {
         let bytes = self.context.client().max_payload().max(1 << 20) * 2;
         let mut inboxes = Vec::new();
         let mut consumers = vec![(durable.to_owned(), Subject::HEARD.to_vec())];
@@ -58,7 +102,7 @@ impl JetStream {
         }
         for (durable, subjects) in &consumers {
             for (stream, names) in self.streams_of(subjects) {
-                let consumer = self.join(stream, names, durable).await?;
+                let consumer = self.join(stream, &names, durable, joined).await?;
                 inboxes.push(Pull {
                     consumer,
                     subjects: self.subjects.clone(),
@@ -74,37 +118,135 @@ impl JetStream {
     async fn join(
         &self,
         stream: &str,
-        names: Vec<String>,
+        names: &[String],
         durable: &str,
+        joined: &Joined,
     ) -> Result<PullConsumer, BrokerError> {
-        let stream = self.context.get_stream(stream).await.map_err(|error| failed(JOINING, &error))?;
+        let stream = self.stream(stream).await?;
+        let name = stream.cached_info().config.name.clone();
+        for _ in 0..ROUNDS {
+            let info = match stream.consumer_info(durable).await {
+                Ok(info) => info,
+                Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => {
+                    self.make(&stream, names, durable, DeliverPolicy::All).await?;
+                    continue;
+                }
+                Err(error) => return Err(failed(JOINING, &error)),
+            };
+            let config = &info.config;
+            let theirs = system_of(config);
+            self.system.must_be(theirs.clone(), || format!("the consumer {durable} of the stream {name}"))?;
+            let others = |problem| BrokerError::ConsumerOfOthers {
+                durable: durable.to_owned(),
+                stream: name.clone(),
+                problem,
+            };
+            let (has, wanted) = (subjects_of(config), names.iter().map(String::as_str).collect());
+            if has == wanted {
+                if let Some(problem) = unfit(config) {
+                    return Err(others(problem));
+                }
+                if theirs.is_none() {
+                    self.adopt(&stream, config).await;
+                }
+                joined.note(&name, durable);
+                return stream.get_consumer(durable).await.map_err(|error| failed(JOINING, &*error));
+            }
+            if config.description.as_deref() != Some(DESCRIPTION) {
+                return Err(others("is for other subjects"));
+            }
+            if joined.is_to_be_left(&name, durable) {
+                return Err(others("was made anew for other subjects, by a pod that has begun later"));
+            }
+            // One cannot be told to begin elsewhere. Whoever is killed in between leaves none, which begins with everything.
+            let added: Vec<_> = wanted.difference(&has).copied().collect();
+            let begin = begin(&stream, &info, &added).await?;
+            tracing::info!(
+                durable,
+                stream = name,
+                ?has,
+                ?wanted,
+                "making the consumer anew for other subjects"
+            );
+            stream.delete_consumer(durable).await.map_err(|error| failed(JOINING, &error))?;
+            self.make(&stream, names, durable, begin).await?;
+        }
+        Err(broken(format!(
+            "the consumer {durable} of the stream {name} is made and deleted again and again"
+        )))
+    }
+
+    /// Makes a consumer, unless there is one.
+    async fn make(
+        &self,
+        stream: &Stream,
+        names: &[String],
+        durable: &str,
+        deliver_policy: DeliverPolicy,
+    ) -> Result<(), BrokerError> {
         let config = pull::Config {
             durable_name: Some(durable.to_owned()),
-            description: Some("The orders service, by orders-operator".into()),
-            deliver_policy: DeliverPolicy::All,
+            description: Some(DESCRIPTION.into()),
+            deliver_policy,
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
-            filter_subjects: names.clone(),
+            filter_subjects: names.to_vec(),
+            metadata: metadata(&self.system).into(),
             ..pull::Config::default()
         };
-        let consumer: PullConsumer =
-            stream.get_or_create_consumer(durable, config).await.map_err(|error| failed(JOINING, &error))?;
-        let known = &consumer.cached_info().config;
-        let mut has: Vec<_> = known.filter_subjects.iter().chain([&known.filter_subject]).cloned().collect();
-        has.retain(|subject| !subject.is_empty());
-        has.sort_unstable();
-        let mut wanted = names;
-        wanted.sort_unstable();
-        let problem = if has == wanted { unfit(known) } else { Some("is for other subjects") };
-        match problem {
-            None => Ok(consumer),
-            Some(problem) => Err(BrokerError::ConsumerOfOthers {
-                durable: durable.to_owned(),
-                stream: consumer.cached_info().stream_name.clone(),
-                problem,
-            }),
+        match stream.create_consumer_strict(config).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ConsumerCreateStrictErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(failed(JOINING, &error)),
         }
     }
+
+    /// Writes our identity into a consumer that has none: somebody else, or an older version, has made it for this service.
+    /// Without the right to, it serves as it is.
+    async fn adopt(&self, stream: &Stream, config: &consumer::Config) {
+        let mut config = config.clone();
+        // The server's own entries.
+        config.metadata.retain(|key, _| !key.starts_with("_nats."));
+        config.metadata.extend(metadata(&self.system));
+        if let Err(error) = stream.update_consumer(config).await {
+            tracing::debug!(%error, "the consumer does not say whose it is");
+        }
+    }
+}
+
+fn metadata(system: &System) -> [(String, String); 2] {
+    [(SYSTEM, system.id()), (DATABASE, system.database())]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+}
+
+/// Whose a consumer is, if it says that.
+fn system_of(config: &consumer::Config) -> Option<System> {
+    let database = config.metadata.get(DATABASE).map(String::as_str).unwrap_or_default();
+    System::new(config.metadata.get(SYSTEM)?, database)
+}
+
+fn subjects_of(config: &consumer::Config) -> BTreeSet<&str> {
+    let all = config.filter_subjects.iter().chain([&config.filter_subject]);
+    all.map(String::as_str).filter(|subject| !subject.is_empty()).collect()
+}
+
+/// Where a consumer has to begin that takes the place of one without these subjects, for no message to be missed: where that has
+/// come to, or with the first message of these subjects, since they may have had messages before anybody asked for them. What
+/// comes twice changes nothing.
+async fn begin(
+    stream: &Stream,
+    known: &consumer::Info,
+    added: &[&str],
+) -> Result<DeliverPolicy, BrokerError> {
+    let mut start_sequence = known.ack_floor.stream_sequence + 1;
+    for subject in added {
+        match stream.get_first_raw_message_by_subject(subject, 1).await {
+            Ok(first) => start_sequence = start_sequence.min(first.sequence),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
+            Err(error) => return Err(failed(JOINING, &error)),
+        }
+    }
+    Ok(DeliverPolicy::ByStartSequence { start_sequence })
 }
 
 /// Why messages would be lost with a consumer that somebody else has made; none if they would not.
@@ -168,6 +310,7 @@ impl Inbox for Pull {
             data: message.payload.to_vec(),
             stream: info.stream.to_owned(),
             sequence: info.stream_sequence,
+            deliveries: u32::try_from(info.delivered).unwrap_or(1),
             published: Timestamp::from_nanosecond(info.published.unix_timestamp_nanos())
                 .unwrap_or(Timestamp::MAX),
         })

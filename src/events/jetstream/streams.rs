@@ -10,13 +10,14 @@ use std::{
 
 use async_nats::jetstream::{
     Context, ErrorCode,
-    context::{ContextBuilder, CreateStreamErrorKind, GetStreamByNameErrorKind, PublishErrorKind},
+    context::{ContextBuilder, CreateStreamErrorKind, GetStreamByNameErrorKind},
     message::PublishMessage,
     stream::{Config, StorageType, Stream as Found},
 };
 
 use super::{
     fence::{self, Fence},
+    publisher::Publisher,
     read_back,
 };
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
         broker::{Ack, Broker, BrokerError, IN_FLIGHT, Marks, Message},
         client_error::failed,
         connection::{Connection, REQUEST_TIMEOUT},
+        system::System,
         wire::{Subject, Subjects},
     },
     store::Positions,
@@ -37,12 +39,17 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(15 * 60);
 const FINDING: &str = "looking for the streams";
 const MAKING: &str = "making the stream";
 const ASKING: &str = "asking for the end of a stream";
-const PUBLISHING: &str = "publishing an event";
 const CLOSING: &str = "sending the last acknowledgements";
+
+/// How often a mark is set for one event. Where a stream keeps so few messages that it is gone again each time, others are to have
+/// their turn.
+const MOST_MARKS: usize = 100;
 
 /// The streams of our subjects.
 pub(in crate::events) struct JetStream {
     pub(super) context: Context,
+    publisher: Publisher,
+    pub(super) system: System,
     pub(super) subjects: Subjects,
     /// By subject, the stream that has it.
     streams: BTreeMap<Subject, String>,
@@ -51,18 +58,21 @@ pub(in crate::events) struct JetStream {
 }
 
 impl JetStream {
-    /// Finds the streams, and makes one for the subjects that none has.
+    /// Finds the streams, and makes one for the subjects that none has. That another system publishes what we do is an error.
     pub(in crate::events) async fn open(
         connection: &Connection,
         settings: &Settings,
         stream: &Stream,
+        system: &System,
     ) -> Result<Self, BrokerError> {
         let context = ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .max_ack_inflight(IN_FLIGHT)
             .build(connection.client.clone());
         let mut this = Self {
+            publisher: Publisher { context: context.clone(), denied: connection.denied.clone() },
             context,
+            system: system.clone(),
             subjects: settings.subjects.clone(),
             streams: BTreeMap::new(),
             fences: BTreeMap::new(),
@@ -86,8 +96,11 @@ impl JetStream {
         for (name, told) in self.streams_of(&Subject::TOLD) {
             let stream = self.stream(name).await?;
             let Some(told) = told.first() else { continue };
-            match Fence::find(&self.context, &stream, told).await {
-                Some(fence) => drop(fences.insert(name.to_owned(), fence)),
+            match Fence::find(&self.context, &stream, told, &self.system).await {
+                Some(fence) => {
+                    fence.check(&stream).await?;
+                    fences.insert(name.to_owned(), fence);
+                }
                 None => tracing::debug!(
                     stream = name,
                     subject = fence::subjects(told),
@@ -99,7 +112,7 @@ impl JetStream {
         Ok(())
     }
 
-    async fn stream(&self, name: &str) -> Result<Found, BrokerError> {
+    pub(super) async fn stream(&self, name: &str) -> Result<Found, BrokerError> {
         self.context.get_stream(name).await.map_err(|error| failed(ASKING, &error))
     }
 
@@ -174,37 +187,49 @@ impl Broker for JetStream {
 
     async fn begin(&self, known: &Marks) -> Result<(), BrokerError> {
         for fence in self.fences.values() {
-            fence.set(&self.context, known).await?;
+            fence.begin(&self.publisher, known).await?;
         }
         Ok(())
     }
 
-    async fn publish(&self, message: &Message) -> Result<Ack, BrokerError> {
-        let fence = self.streams.get(&message.subject).and_then(|stream| self.fences.get(stream));
-        let condition = match fence {
+    async fn publish(
+        &self,
+        message: &Message,
+        may_publish: impl Fn() -> bool + Send + Sync,
+    ) -> Result<Ack, BrokerError> {
+        let stream = self.streams.get(&message.subject).map(String::as_str).unwrap_or_default();
+        let mut condition = match self.fences.get(stream) {
             Some(fence) => fence.condition().await,
             None => None,
         };
-        let mut publish =
-            PublishMessage::build().payload(message.data.clone().into()).message_id(&message.id);
-        if let Some(condition) = &condition {
-            publish = condition.on(publish);
-        }
-        let subject = self.subjects.name(message.subject).to_owned();
-        let ack = async { self.context.send_publish(subject.clone(), publish).await?.await };
-        match ack.await {
-            Ok(ack) => Ok(Ack { place: Some((ack.stream, ack.sequence)), is_duplicate: ack.duplicate }),
-            Err(error) => Err(match error.kind() {
-                PublishErrorKind::TimedOut => BrokerError::TimedOut { doing: PUBLISHING },
-                PublishErrorKind::WrongLastSequence => BrokerError::Superseded,
-                // It was there a while ago.
-                PublishErrorKind::StreamNotFound => {
-                    let stream = self.streams.get(&message.subject).cloned().unwrap_or_default();
-                    BrokerError::SubjectWithoutStream { subject, stream }
+        let subject = self.subjects.name(message.subject);
+        let publish = || PublishMessage::build().payload(message.data.clone().into()).message_id(&message.id);
+        for _ in 0..MOST_MARKS {
+            if !may_publish() {
+                return Err(BrokerError::Superseded);
+            }
+            let sent = match &mut condition {
+                Some(condition) if condition.is_set() => {
+                    self.publisher.send(stream, subject, condition.on(publish())).await
                 }
-                _ => failed(PUBLISHING, &error),
-            }),
+                Some(condition) => {
+                    condition.restore(&self.publisher).await?;
+                    continue;
+                }
+                None => self.publisher.send(stream, subject, publish()).await,
+            };
+            match (sent, &mut condition) {
+                (Ok(ack), _) => {
+                    return Ok(Ack { place: Some((ack.stream, ack.sequence)), is_duplicate: ack.duplicate });
+                }
+                (Err(BrokerError::Superseded), Some(condition)) if may_publish() => {
+                    condition.restore(&self.publisher).await?;
+                }
+                (Err(error), _) => return Err(error),
+            }
         }
+        let detail = "the stream keeps so few messages that the mark of who publishes is gone at once".into();
+        Err(BrokerError::Rejected { subject: subject.to_owned(), detail })
     }
 
     async fn ends(&self) -> Result<Positions, BrokerError> {

@@ -2,12 +2,13 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::{fence, read_back, session::Session};
+use super::{claim::claim, fence, read_back, session::Session};
 use crate::{
     events::{
         args::{Cluster, Settings},
         broker::{Ack, Broker, BrokerError, Marks, Message},
         connection::Connection,
+        system::System,
         wire::{Subject, Subjects},
     },
     store::Positions,
@@ -30,6 +31,15 @@ impl Streaming {
         let session = Session::open(connection, &cluster.id, client_id).await?;
         Ok(Self { session, subjects: settings.subjects.clone() })
     }
+
+    /// Sees that the channel of a subject is not that of another system.
+    pub(in crate::events) async fn claim(
+        &self,
+        subject: Subject,
+        system: &System,
+    ) -> Result<(), BrokerError> {
+        claim(&self.session, self.subjects.name(subject), system).await
+    }
 }
 
 impl Broker for Streaming {
@@ -42,7 +52,14 @@ impl Broker for Streaming {
         fence::begin(&self.session, self.subjects.name(Subject::OrderCreated)).await
     }
 
-    async fn publish(&self, message: &Message) -> Result<Ack, BrokerError> {
+    async fn publish(
+        &self,
+        message: &Message,
+        may_publish: impl Fn() -> bool + Send + Sync,
+    ) -> Result<Ack, BrokerError> {
+        if !may_publish() {
+            return Err(BrokerError::Superseded);
+        }
         self.session.publish(self.subjects.name(message.subject), message.data.clone()).await?;
         Ok(Ack { place: None, is_duplicate: false })
     }

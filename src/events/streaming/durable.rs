@@ -76,6 +76,7 @@ impl Inbox for Durable {
             data: message.data.clone(),
             stream: self.subscription.channel.clone(),
             sequence: message.sequence,
+            deliveries: message.redeliveries.saturating_add(1),
             published: Timestamp::from_nanosecond(message.published.into()).unwrap_or(Timestamp::MAX),
         })
     }

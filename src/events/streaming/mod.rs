@@ -11,11 +11,13 @@
 //! subscription  what a channel has, and what comes to it
 //! channels      publishing to the channels of our subjects
 //! read_back     what these channels have of our events
+//! claim         whose a channel is
 //! fence         keeps out what a former leader has sent
 //! durable       the durable queue subscription, by which this service hears
 //! ```
 
 mod channels;
+mod claim;
 mod durable;
 mod fence;
 mod protocol;

@@ -157,6 +157,9 @@ pub(in crate::events) struct Delivered {
     /// When the server has received it, in nanoseconds since 1970.
     #[prost(int64, tag = "5")]
     pub(super) published: i64,
+    /// How often the server has delivered it again.
+    #[prost(uint32, tag = "7")]
+    pub(super) redeliveries: u32,
 }
 
 /// A message is done with.
@@ -201,9 +204,10 @@ mod tests {
             subscribe.encode_to_vec(),
             b"\x0a\x01c\x12\x03a:b\x1a\x01q\x22\x01i\x28\xc8\x01\x30\x0a\x3a\x01d\x50\x04"
         );
-        // With a reply, how often it was delivered and a checksum, which are not read.
+        // With a reply and a checksum, which are not read.
         let sent = b"\x08\x07\x12\x01s\x1a\x01r\x22\x02{}\x28\x01\x30\x01\x38\x02\x50\x09";
-        let wanted = Delivered { sequence: 7, channel: "s".into(), data: b"{}".into(), published: 1 };
+        let wanted =
+            Delivered { sequence: 7, channel: "s".into(), data: b"{}".into(), published: 1, redeliveries: 2 };
         assert_eq!(Delivered::decode(&sent[..]), Ok(wanted));
     }
 

@@ -15,7 +15,7 @@ use super::protocol::{Answer, Close, ConnectRequest, ConnectResponse, PROTOCOL, 
 use crate::{
     events::{
         broker::BrokerError,
-        connection::{Connection, Loss},
+        connection::{Connection, Denied, Loss, NO_RIGHT},
     },
     runtime::is_nats_subject,
 };
@@ -37,6 +37,8 @@ const MAX_WORDS: usize = 200;
 /// A connection that the server knows.
 pub(super) struct Session {
     pub(super) client: Client,
+    /// What the user may not publish.
+    denied: Denied,
     pub(super) client_id: String,
     connection_id: Vec<u8>,
     pub(super) places: Places,
@@ -93,7 +95,8 @@ impl Session {
             let ping = Ping { connection_id: connection_id.clone() };
             tokio::spawn(stay_known(client.clone(), subject, ping, connection.loss.clone(), answering));
         }
-        Ok(Self { client, client_id: client_id.to_owned(), connection_id, places, _answering: stop })
+        let (denied, client_id) = (connection.denied.clone(), client_id.to_owned());
+        Ok(Self { client, denied, client_id, connection_id, places, _answering: stop })
     }
 
     /// Publishes to a channel, and waits until the server keeps it.
@@ -106,12 +109,20 @@ impl Session {
             connection_id: self.connection_id.clone(),
         };
         let subject = format!("{}.{channel}", self.places.publish_prefix);
-        let published: Published = self.ask(PUBLISHING, subject, &message).await?;
+        let denied = self.denied.of(&subject);
+        let rejected = |detail: String| Err(BrokerError::Rejected { subject: channel.to_owned(), detail });
+        let published: Published = tokio::select! {
+            published = self.ask(PUBLISHING, subject, &message) => published?,
+            () = denied => return rejected(NO_RIGHT.to_owned()),
+        };
         // It says so of whoever is not known any more.
         if published.error.contains("invalid publish request") {
             return Err(BrokerError::Forgotten(words(&published.error)));
         }
-        accepted(PUBLISHING, &published.error)?;
+        match accepted(PUBLISHING, &published.error) {
+            Err(BrokerError::Failed { detail, .. }) => return rejected(detail),
+            kept => kept?,
+        }
         if published.guid != message.guid {
             let detail = "the acknowledgement is that of another message".into();
             return Err(BrokerError::Failed { doing: PUBLISHING, detail });

@@ -1,0 +1,42 @@
+//! The command line of `events identity`.
+
+use clap::Args;
+
+use crate::store::{SystemId, TlsArgs};
+
+/// Show by what this system is told from others at the broker, or have it take the place of another one
+#[derive(Args, Clone)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct IdentityArgs {
+    /// Be the system with this identity, which the log of the pods names, and which must run no more
+    #[arg(long, value_name = "ID")]
+    pub set: Option<SystemId>,
+
+    /// The database: mongodb://HOST/DATABASE (required). The environment variable keeps it out of process listings
+    #[arg(long, env = "MONGO_URI", value_name = "URI", hide_env_values = true)]
+    pub uri: Option<String>,
+
+    /// The database's name [default: the URI's, else "orders"]
+    #[arg(long, env = "MONGO_DATABASE", value_name = "NAME")]
+    pub database: Option<String>,
+
+    /// TLS to the database
+    #[command(flatten)]
+    pub tls: TlsArgs,
+}
+
+/// Its lines fit a terminal of 80 columns.
+const AFTER_HELP: &str = "\
+The identity is in the database. The pods leave it at the broker, so that a
+second system with the same subjects is kept out (SubjectsOfOthers). It comes
+back with a backup. A database that was made anew in place of another one is
+told here whose place it takes; the pods see it when they try again.
+
+Exit status:
+  0   it is shown, or set
+  1   the database could not be used
+  2   the command line is wrong
+
+Examples:
+  orders-operator events identity
+  orders-operator events identity --set 0123456789abcdef";

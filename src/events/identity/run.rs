@@ -1,0 +1,33 @@
+//! Shows or sets the identity.
+
+use super::{args::IdentityArgs, error::IdentityError};
+use crate::store::{ConnectOptions, Store, StoreError};
+
+/// Does what `args` say, and returns what is to be printed.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn run(args: IdentityArgs) -> Result<String, IdentityError> {
+    let uri = args.uri.as_deref().filter(|uri| !uri.trim().is_empty()).ok_or(IdentityError::MissingUri)?;
+    let tls = args.tls.read()?;
+    let options =
+        ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
+    for warning in options.startup_warnings()? {
+        eprintln!("warning: {warning}");
+    }
+    let store = Store::connect(options).await?;
+    let done = identity(&store, &args).await;
+    store.shutdown().await;
+    Ok(done?)
+}
+
+async fn identity(store: &Store, args: &IdentityArgs) -> Result<String, StoreError> {
+    let former = store.system_id().await?;
+    match &args.set {
+        Some(id) if *id != former => {
+            store.set_system_id(id).await?;
+            Ok(format!("this was the system {former}, and is {id} now\n"))
+        }
+        _ => Ok(format!("this is the system {former}\n")),
+    }
+}
