@@ -8,7 +8,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{system::System, wire::Subject};
+use super::{system::OtherSystem, wire::Subject};
 use crate::store::Positions;
 
 /// The most messages that wait for their acknowledgement.
@@ -104,10 +104,8 @@ pub(super) enum BrokerError {
         "the consumer {durable} of the stream {stream} {problem}, so it is another's; name one of your own by NATS_DURABLE, or delete it"
     )]
     ConsumerOfOthers { durable: String, stream: String, problem: &'static str },
-    #[error(
-        "{place} has the messages of another system: {theirs}, and this is {ours}; give this one a broker or subjects of its own, or, if it is to take the place of that one, which runs no more: orders-operator events identity --set {}", theirs.id()
-    )]
-    SubjectsOfOthers { place: String, theirs: Box<System>, ours: Box<System> },
+    #[error(transparent)]
+    SubjectsOfOthers(Box<OtherSystem>),
     /// Of one message: it was certainly not kept, and others may be.
     #[error("the broker does not take what is for {subject}: {detail}")]
     Rejected { subject: String, detail: String },
@@ -132,7 +130,7 @@ impl BrokerError {
             Self::Superseded => "LeaseLost",
             Self::SubjectWithoutStream { .. } => "SubjectWithoutStream",
             Self::ConsumerOfOthers { .. } => "ConsumerOfOthers",
-            Self::SubjectsOfOthers { .. } => "SubjectsOfOthers",
+            Self::SubjectsOfOthers(_) => "SubjectsOfOthers",
             Self::Failed { .. } | Self::Rejected { .. } | Self::Forgotten(_) => REJECTED,
             Self::TimedOut { .. } => "BrokerTooSlow",
         }

@@ -5,16 +5,16 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use thiserror::Error;
 
-use super::broker::BrokerError;
 use crate::store::{Store, StoreError, SystemId};
 
 /// The most characters of a name that are repeated: it is somebody else's text.
 const LONGEST: usize = 63;
 
 /// A system.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct System {
     #[serde(rename = "system")]
     id: SystemId,
@@ -57,16 +57,27 @@ impl System {
         &self,
         found: Option<Self>,
         place: impl FnOnce() -> String,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<(), Box<OtherSystem>> {
         match found {
-            Some(theirs) if theirs.id != self.id => Err(BrokerError::SubjectsOfOthers {
-                place: place(),
-                theirs: Box::new(theirs),
-                ours: Box::new(self.clone()),
-            }),
+            Some(theirs) if theirs.id != self.id => {
+                Err(Box::new(OtherSystem { place: place(), theirs, ours: self.clone() }))
+            }
             _ => Ok(()),
         }
     }
+}
+
+/// That a place at the broker is another system's.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "{place} has the messages of another system: {theirs}, and this is {ours}; give this one a broker or subjects of its own, or, \
+     if it is to take the place of that one, which runs no more: orders-operator events identity --set {}",
+    .theirs.id
+)]
+pub(super) struct OtherSystem {
+    place: String,
+    theirs: System,
+    ours: System,
 }
 
 impl fmt::Display for System {

@@ -44,6 +44,7 @@
 //! outbox       the field for what is to be told of an order, and whether it is used
 //! note         notes it there, in the write that changes the order
 //! settle       what a payment does to its order
+//! system_id    which system a database is that of
 //! dead_letters what neighbours have sent and nobody can read
 //! retell       what neighbours have lost, to be told again
 //! untold       the orders of which something is to be told, and that it has been told

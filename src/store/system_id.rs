@@ -4,7 +4,7 @@
 use std::{fmt, str::FromStr};
 
 use mongodb::bson::{Document, doc};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::{database::Store, driver_error::is_duplicate, error::StoreError, retry};
@@ -20,8 +20,8 @@ const NOTING: &str = "noting which system this is";
 const LENGTH: usize = 16;
 
 /// The identity of a system: sixteen hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct SystemId(String);
 
 /// Why something is no identity.
@@ -56,12 +56,6 @@ impl TryFrom<String> for SystemId {
 
     fn try_from(text: String) -> Result<Self, InvalidSystemId> {
         text.parse()
-    }
-}
-
-impl From<SystemId> for String {
-    fn from(id: SystemId) -> Self {
-        id.0
     }
 }
 

@@ -431,7 +431,8 @@ fn every_flag_that_a_page_names_is_there() {
     let both = controller.union(&render).cloned().collect();
     let every = [&controller, &sweeper, &serve, &render].into_iter().flatten().cloned().collect();
     let publish = flags::<orders_operator::events::publish::PublishArgs>();
-    let of_events = serve.union(&publish).cloned().collect();
+    let identity = flags::<orders_operator::events::identity::IdentityArgs>();
+    let of_events = [serve.clone(), publish, identity].into_iter().flatten().collect();
     let osvc = [
         flags::<orders_operator::osvc::StatusArgs>(),
         flags::<orders_operator::osvc::CheckArgs>(),

@@ -1,6 +1,9 @@
 //! What the broker does not take, since the user has no right to a subject or a stream is full: it waits, and nothing else does.
 
-use async_nats::jetstream::stream;
+use async_nats::{
+    ConnectOptions,
+    jetstream::{self, stream},
+};
 use mongodb::bson::{doc, oid::ObjectId};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -59,7 +62,8 @@ async fn a_refusal_that_may_not_be_published(kind: Kind) {
         Kind::JetStream => {
             let mark = ["orders-operator.fence.order:created.*"];
             let subjects = SUBJECTS.iter().chain(&mark).map(ToString::to_string).collect();
-            let streams = Streams::of(&url("other")).await;
+            let other = ConnectOptions::with_user_and_password("other".into(), "s".into());
+            let streams = Streams(jetstream::new(other.connect(server.url()).await.unwrap()));
             streams.make_forgetful("ticketing", subjects).await;
             Sender::Stream(streams)
         }

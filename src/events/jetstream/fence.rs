@@ -119,7 +119,8 @@ impl Fence {
         match stream.get_last_raw_message_by_subject(subject).await {
             Ok(mark) => {
                 let place = || format!("the stream {}", self.stream);
-                self.system.must_be(System::parse(&mark.payload), place)?;
+                let theirs = System::parse(&mark.payload);
+                self.system.must_be(theirs, place).map_err(BrokerError::SubjectsOfOthers)?;
                 Ok(Some(mark.sequence))
             }
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),

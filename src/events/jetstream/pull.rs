@@ -135,7 +135,9 @@ impl JetStream {
             };
             let config = &info.config;
             let theirs = system_of(config);
-            self.system.must_be(theirs.clone(), || format!("the consumer {durable} of the stream {name}"))?;
+            self.system
+                .must_be(theirs.clone(), || format!("the consumer {durable} of the stream {name}"))
+                .map_err(BrokerError::SubjectsOfOthers)?;
             let others = |problem| BrokerError::ConsumerOfOthers {
                 durable: durable.to_owned(),
                 stream: name.clone(),

@@ -25,7 +25,9 @@ pub(super) async fn claim(session: &Session, name: &str, ours: &System) -> Resul
         let found = claims.ready();
         claims.close().await?;
         if let Some(found) = found {
-            return ours.must_be(System::parse(&found.data), || format!("the channel {name}"));
+            let theirs = System::parse(&found.data);
+            let claimed = ours.must_be(theirs, || format!("the channel {name}"));
+            return claimed.map_err(BrokerError::SubjectsOfOthers);
         }
         session.publish(&channel, ours.json()).await?;
     }
