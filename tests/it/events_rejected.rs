@@ -154,8 +154,12 @@ async fn a_stream_that_is_full_holds_back_what_goes_there_and_nothing_else() {
         (pod.metric("orders_events_failures_total{reason=\"BrokerFailed\"}").await > 0).then_some(())
     })
     .await;
-    let health = system.database.store.events_health().await.unwrap();
-    assert_eq!(health.telling.map(|trouble| trouble.reason).as_deref(), Some("BrokerFailed"));
+    // It is counted before it is noted.
+    eventually("that is noted", || async {
+        let health = system.database.store.events_health().await.unwrap();
+        health.telling.filter(|trouble| trouble.reason == "BrokerFailed")
+    })
+    .await;
     assert_eq!(cancel(&pod, "u1", &known).await, StatusCode::NO_CONTENT);
     let told = streams.wait_for(&system.stream, 1).await;
     assert_eq!(told[0].data["id"], json!(known));
