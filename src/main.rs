@@ -59,7 +59,7 @@ enum Command {
     /// whatever became due meanwhile.
     Sweeper(sweeper::SweeperArgs),
     /// Serve the orders HTTP API
-    Serve(api::ServeArgs),
+    Serve(Box<api::ServeArgs>),
     /// Print the CustomResourceDefinition as YAML
     Crd,
     /// Print the OpenAPI 3.1 description of the orders HTTP API as JSON
@@ -210,7 +210,7 @@ async fn run(command: Command) -> ExitCode {
                 Ok(traces) => traces,
                 Err(error) => return failed(&error, 1),
             };
-            let code = match api::serve(args).await {
+            let code = match api::serve(*args).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error, error.exit_code()),
             };

@@ -91,7 +91,8 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
         let next = Serve::start_with(&settings).await?;
         let making = make_orders(&next, &tickets).await?;
         sleep(SETTLED).await;
-        (forget(&mut marks), forget(&mut events));
+        forget(&mut marks);
+        forget(&mut events);
         let signalled = Instant::now();
         former.terminate()?;
         let (marked, event) = next_begins(&mut marks, &mut events).await?;
