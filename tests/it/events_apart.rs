@@ -159,7 +159,7 @@ async fn a_second_system(kind: Kind) {
     let told = second.set_identity(&id).await;
     assert!(told.contains(&id), "{told}");
     second.all_told().await;
-    server.pay(&[own.clone()]).await;
+    server.pay(std::slice::from_ref(&own)).await;
     eventually("it hears", || async { second.database.orders().find_one(completed.clone()).await.unwrap() })
         .await;
 }
