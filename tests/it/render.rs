@@ -357,7 +357,7 @@ fn what_others_in_the_same_files_have_on_a_host_is_told_as_the_controller_tells_
         assert!(output.status.success(), "{said}");
         said
     };
-    let regexes = "ticketing.dev by Ingress shop/old. So /ws here also takes /wsx and /WS";
+    let regexes = "ticketing.dev by Ingress shop/old. A route /ws then also takes /wsx and /WS";
     let said =
         warnings(&format!("{}---\n{OLD}", GOOD.replace("    hosts:", "    className: nginx\n    hosts:")));
     assert_eq!(said.matches(regexes).count(), 1, "{said}");
@@ -480,6 +480,10 @@ fn who_makes_regexes_of_all_paths_of_a_host_is_drawn_and_warned_of_where_that_is
         let output = render(arguments, &input);
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success() && said.contains("ticketing.dev by Ingress shop/old"), "{said}");
+        let shown = String::from_utf8(output.stdout).unwrap();
+        let is_noted =
+            shown.contains("note: the rules may mean something else: ingress-nginx reads every path");
+        assert_eq!(is_noted, arguments.contains(&"--explain"), "{shown}");
     }
     let heeded_by_nobody =
         input.replace("nginx,", "traefik,").replace("className: nginx", "className: traefik");

@@ -20,11 +20,21 @@ pub(super) fn problems(ingress: &IngressSpec, hosts: &[CanonicalHost]) -> Vec<Pr
         let whole = "the Services then get the whole path (docs/ingress.md, Prefixes that are taken off)";
         match path_effect(name, value) {
             Some(effect @ (PathEffect::Regexes | PathEffect::RegexesRewritten | PathEffect::Order)) => {
-                let whole =
-                    if effect == PathEffect::RegexesRewritten { format!("; {whole}") } else { String::new() };
+                let (does, whole) = match effect {
+                    PathEffect::RegexesRewritten => (
+                        "an ingress controller gives every Service another path than the one that is requested, and the orders API \
+                         too, and reads all paths of the host as regexes",
+                        format!("; {whole}"),
+                    ),
+                    PathEffect::Order => (
+                        "an ingress controller reads paths as regexes, or tries them in an order of its own",
+                        String::new(),
+                    ),
+                    _ => ("an ingress controller reads paths as regexes", String::new()),
+                };
                 let message = format!(
-                    "spec.ingress.annotations has {name:?}: {value:?}, by which an ingress controller treats paths as \
-                     regexes, or tries them in an order of its own: remove it; routes are plain prefixes, the client last{whole}"
+                    "spec.ingress.annotations has {name:?}: {value:?}, by which {does}: remove it; routes are plain prefixes, the \
+                     client last{whole}"
                 );
                 problems.push(Problem::new(Reason::InvalidSpec, message));
             }

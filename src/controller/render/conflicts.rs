@@ -56,6 +56,17 @@ impl<'a> AllClaims<'a> {
         IngressController::may_switch_to_regexes(controller).then(|| self.named(owner))
     }
 
+    /// The hosts of these resources of which all paths are read as regexes, and who says so.
+    pub(super) fn hosts_of_regexes(&self, services: &[ServiceInFile]) -> BTreeMap<CanonicalHost, String> {
+        let mut hosts = BTreeMap::new();
+        for found in services {
+            for (site, verdict) in self.of_service(found) {
+                hosts.extend(self.regexes(&site, &verdict).map(|owner| (site.host.clone(), owner)));
+            }
+        }
+        hosts
+    }
+
     /// What others have of all that a resource requests.
     pub(super) fn of_service(&self, found: &ServiceInFile) -> Verdicts {
         verdicts_on(&self.index, &found.claimant(), &requested_of(&found.service))

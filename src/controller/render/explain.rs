@@ -5,9 +5,15 @@ use std::{
     fmt::{self, Write},
 };
 
-use super::files::{OtherInFile, ServiceInFile};
+use super::{
+    conflicts::AllClaims,
+    files::{OtherInFile, ServiceInFile},
+};
 use crate::{
-    controller::claims::requested::{gateway, gateways, ingress_class},
+    controller::{
+        claims::requested::{gateway, gateways, ingress_class},
+        reconcile::validate::misread::made_regexes,
+    },
     routing::{
         Backend, CanonicalHost, Claim, Claimant, EntryPoint, PathMatch, RequestTarget, Route, RouteTable,
     },
@@ -174,9 +180,18 @@ impl Sites {
 pub(super) fn explain(
     services: &[ServiceInFile],
     others: &[OtherInFile],
+    claims: &AllClaims<'_>,
     request: &RequestTarget,
 ) -> Result<String, fmt::Error> {
-    Sites::of_files(services, others).explain(request)
+    let sites = Sites::of_files(services, others);
+    let mut text = sites.explain(request)?;
+    let mut regexes = claims.hosts_of_regexes(services);
+    let answers = sites.answers(request);
+    regexes.retain(|host, _| answers.iter().any(|answer| answer.host == host));
+    if !regexes.is_empty() {
+        writeln!(text, "note: the rules may mean something else: {}", made_regexes(&regexes))?;
+    }
+    Ok(text)
 }
 
 /// What serves a host, as it is written after it. `default_class` is that of the cluster, if it is known.

@@ -126,7 +126,7 @@ pub fn render(args: &RenderArgs) -> Result<Rendered, RenderError> {
     }
     let warnings = services.iter().flat_map(|found| found.warnings(claims.of_service(found))).collect();
     if let Some(request) = request {
-        return Ok(Rendered { text: explain::explain(&services, &others, &request)?, warnings });
+        return Ok(Rendered { text: explain::explain(&services, &others, &claims, &request)?, warnings });
     }
     if is_drawn {
         return Ok(Rendered { text: drawing::draw(&services, &others, &claims, args.format)?, warnings });

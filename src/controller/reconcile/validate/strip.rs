@@ -17,7 +17,7 @@ const SHORTEST: usize = 3;
 pub(super) fn problems(ingress: &IngressSpec, found: &Dereferenced) -> Vec<Problem> {
     let stripped = || ingress.routes.iter().enumerate().filter(|(_, route)| route.strip_prefix);
     if found.controller != Some(IngressController::Traefik) {
-        return stripped().map(|(at, route)| not_traefik(at, route)).collect();
+        return stripped().map(|(at, route)| not_traefik(at, route, ingress.class_name.as_deref())).collect();
     }
     let of_route = |(at, route): (usize, &RouteSpec)| {
         let message = unguarded(route, ingress)?;
@@ -29,12 +29,13 @@ pub(super) fn problems(ingress: &IngressSpec, found: &Dereferenced) -> Vec<Probl
     stripped().filter_map(of_route).collect()
 }
 
-fn not_traefik(at: usize, route: &RouteSpec) -> Problem {
+fn not_traefik(at: usize, route: &RouteSpec, class: Option<&str>) -> Problem {
     let RouteSpec { path, service, .. } = route;
+    let class = class.map_or_else(|| "is not set".to_owned(), |class| format!("is {class:?}"));
     let message = format!(
-        "spec.ingress.routes[{at}].stripPrefix is true, which an Ingress cannot say so that every ingress controller understands \
-         it, and which is rendered for Traefik only (an IngressClass whose spec.controller is traefik.io/ingress-controller; without \
-         a cluster, the className traefik): have {service:?} serve its paths under {path:?}, and remove stripPrefix; or use \
+        "spec.ingress.routes[{at}].stripPrefix is true, which an Ingress says to Traefik only, and spec.ingress.className {class}, \
+         which is not known to be of Traefik: set it to a class of Traefik, if that serves these hosts (an IngressClass whose \
+         spec.controller is traefik.io/ingress-controller; without a cluster, the name traefik); or have {service:?} serve its paths under {path:?}, and remove stripPrefix; or use \
          spec.gateway in place of spec.ingress, if the cluster has a Gateway (hosts becomes hostnames, and parentRefs is needed); \
          or write an Ingress of your own for it, with what your ingress controller has for that (docs/ingress.md)"
     );
@@ -47,16 +48,16 @@ fn unguarded(route: &RouteSpec, ingress: &IngressSpec) -> Option<String> {
     let path = CanonicalPath::parse(&route.path).ok()?;
     if path.as_str().len() < SHORTEST {
         return Some(format!(
-            ", and for Traefik {path} is too short for that: while it does not know the Middleware, the client would get the \
-             requests. Give it a path with two letters at least, or have {:?} serve its paths under {path}, and remove stripPrefix",
+            ", and for Traefik {path} is too short for that: while it does not know the Middleware, the next shorter rule, \
+             that is the client's, would get the requests. Give it a path with two letters at least, or have {:?} serve its paths under {path}, and remove stripPrefix",
             route.service
         ));
     }
     let wildcard = hosts.iter().find(|host| host.0.starts_with('*'))?;
     Some(format!(
-        " on the host {:?}, which for Traefik must be no wildcard: by those it has other priorities in each version, and while it \
-         does not know the Middleware, the client would get the requests. List the hosts that are meant, in spec.ingress.hosts or in \
-         the route's own hosts; or use spec.gateway in place of spec.ingress",
+        " on the host {:?}, which for Traefik must be no wildcard: the priority of wildcards differs between its versions, and while \
+         it does not know the Middleware, another rule would get the requests. Write the hosts that are meant in place of it in \
+         spec.ingress.hosts; or add them there beside it, and have the route's own hosts name them; or use spec.gateway in place of spec.ingress",
         wildcard.0
     ))
 }

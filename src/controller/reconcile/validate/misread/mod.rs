@@ -1,5 +1,9 @@
 //! The routes that the ingress controller of the class reads in another way than they are meant. All are rendered.
 //! docs/ingress.md says of each whether it is told.
+//!
+//! ```text
+//! kong  what Kong's routers put before others
+//! ```
 
 mod kong;
 
@@ -45,8 +49,12 @@ pub(super) fn warnings(
 fn rewritten(ingress: &IngressSpec) -> Option<String> {
     let rewrites =
         |(name, value): &(&String, &String)| path_effect(name, value) == Some(PathEffect::RewritesSome);
-    let named: Vec<_> =
-        ingress.annotations.iter().filter(rewrites).map(|(name, _)| format!("{name:?}")).collect();
+    let named: Vec<_> = ingress
+        .annotations
+        .iter()
+        .filter(rewrites)
+        .map(|(name, value)| format!("{name:?}: {value:?}"))
+        .collect();
     (!named.is_empty()).then(|| {
         format!(
             "spec.ingress.annotations has {}, by which an ingress controller gives some Services another path than the one that is \
@@ -74,8 +82,8 @@ pub fn made_regexes(hosts: &BTreeMap<CanonicalHost, String>) -> String {
     let all: Vec<_> = hosts.iter().map(|(host, other)| format!("{host} by {other}")).collect();
     format!(
         "ingress-nginx reads every path of a host as a regex if one Ingress there has the annotation use-regex or \
-         rewrite-target: {}. So /ws here also takes /wsx and /WS. Remove the annotation there, or that Ingress, once its \
-         routes are here",
+         rewrite-target: {}. A route /ws then also takes /wsx and /WS. Bring the routes of that Ingress here and delete it; or \
+         write its paths as plain prefixes there, and then remove the annotation; or give one of the two another host",
         all.join(", ")
     )
 }
@@ -296,7 +304,9 @@ mod tests {
         };
         let said = with("nginx.org/rewrites", "serviceName=s rewrite=/");
         assert!(
-            said[0].message.starts_with("spec.ingress.annotations has \"nginx.org/rewrites\", by which"),
+            said[0].message.starts_with(
+                "spec.ingress.annotations has \"nginx.org/rewrites\": \"serviceName=s rewrite=/\", by which"
+            ),
             "{said:?}"
         );
         assert_eq!(with("nginx.ingress.kubernetes.io/configuration-snippet", "x"), []);
@@ -305,7 +315,7 @@ mod tests {
     #[test]
     fn who_makes_regexes_of_all_paths_of_a_host_is_named() {
         let said = told(json!([]), None, true);
-        assert!(said.contains("a.dev by Ingress zoo/old. So"), "{said}");
+        assert!(said.contains("a.dev by Ingress zoo/old. A route"), "{said}");
         assert!(!told(json!([]), Some(IngressController::IngressNginx), true).is_empty());
         assert_eq!(told(json!([]), Some(IngressController::Traefik), true), "");
         assert_eq!(told(json!([]), None, false), "");
