@@ -75,7 +75,8 @@ pub(super) fn merged(
                             Whom::Users,
                             format!(
                                 "annotation {name} is kept, and may change paths or have rules of its own: see that it fits plain prefixes, \
-                                 and the path of the orders API{}",
+                                 and the path of the orders API, which serves its whole path; where it names Services, the orders' may have \
+                                 another name now, and must not be among them{}",
                                 if rest == "router.middlewares" {
                                     "; in place of a Middleware that takes the prefix of one route off, write stripPrefix: true in that route"
                                 } else {
@@ -100,8 +101,9 @@ fn refused(name: &str, value: &str, hosts: &[String], ingress: &str, problem: &s
             Whom::Users,
             format!(
                 "annotation {name}: {value:?} was left out: by it every Service gets another path than the one that is requested, and from \
-                 the OrdersService each gets the path as it is, as the orders API must: have the Services serve that; or leave the \
-                 paths of those that cannot in Ingress {ingress}, and take them out of spec.ingress.routes"
+                 the OrdersService each gets the path as it is, as the orders API must: have each Service serve its paths as they are \
+                 requested; or leave the paths of those that cannot to Ingress {ingress}, on its own hosts, and take them out of \
+                 spec.ingress.routes"
             ),
         );
     }

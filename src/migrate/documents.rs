@@ -131,6 +131,11 @@ impl Reader {
                     self.parsed = self.parsed.saturating_add(size(&document));
                     self.take(&place, document, findings);
                 }
+                // The parser counts from the beginning of what it is given.
+                Err(why) if number > 0 => {
+                    let told = format!("{why} (lines are those of this document, and not of the whole file)");
+                    findings.add(Kind::Left, Whom::You, &place, told);
+                }
                 Err(why) => findings.add(Kind::Left, Whom::You, &place, why),
             }
         }

@@ -153,7 +153,21 @@ impl System {
         }
         let name = match orders {
             Some(name) => named(name, &ingresses, &objects)?,
-            None => orders_service(&ingresses, &objects)?,
+            None => {
+                let name = orders_service(&ingresses, &objects)?;
+                let leads = |path: &ingress::OldPath| path.backend.service == name;
+                let mut paths =
+                    ingresses.iter().flat_map(|(_, of, _)| &of.rules).flat_map(|rule| &rule.paths);
+                // Where there are several hosts, none of which has the orders, it is said that all rules stay.
+                let hosts: BTreeSet<_> =
+                    ingresses.iter().flat_map(|(_, of, _)| &of.rules).map(|rule| &rule.host).collect();
+                if hosts.len() == 1 && !paths.any(leads) {
+                    let told = "was taken for that of the orders by its name alone, since no path of an Ingress leads to it: if it is \
+                                something else, name the right one by --orders SERVICE";
+                    findings.add(Kind::Left, Whom::You, &format!("Service {name}"), told);
+                }
+                name
+            }
         };
         let chosen = the_namespace(&name, &ingresses, &objects, namespace)?;
         let mut elsewhere = BTreeMap::<String, usize>::new();

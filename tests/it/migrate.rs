@@ -143,7 +143,10 @@ fn a_prefix_that_is_taken_off_can_stay_in_the_old_ingress_and_that_of_the_orders
         .but_for(&["rewrite-target \"/$2\" takes the prefix off, which no Ingress says"]);
     // The advice: that path stays, on another host, and everything else is taken out of that Ingress.
     for line in migrated.left() {
-        assert!(line.contains("in Ingress ingress-srv, on another host"), "{line}");
+        assert!(
+            line.contains("in Ingress ingress-srv, on a host that the OrdersService does not have"),
+            "{line}"
+        );
     }
     assert!(!migrated.table.contains("rewrite-target: what it does"), "{}", migrated.table);
     assert!(

@@ -127,7 +127,8 @@ pub(super) fn problems(services: &[ServiceInFile], all: &AllClaims<'_>) -> Vec<S
         for (field, host, path, winner) in &lost {
             let exact = if path.is_exact() { " (exact)" } else { "" };
             let or = if winner.is_ingress() {
-                ", as docs/migration.md says of an Ingress in whose place this comes: render without that one to see the rest"
+                "; if this OrdersService is to replace that Ingress, render without it, and docs/migration.md says how the one gives way to \
+                 the other"
             } else {
                 ""
             };

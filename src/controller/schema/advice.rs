@@ -126,11 +126,17 @@ pub(super) fn of_unknown(field: &str, name: &str, known: &[&str]) -> String {
 /// What to say of a value of another type. A password is told by its type alone.
 pub(super) fn of_type(schema: &Value, expected: &str, value: &Value, place: &Place<'_>) -> String {
     let is_secret = place.may_be_secret();
-    let is_regex =
-        place.field.starts_with("spec.ingress.annotations[") && place.field.ends_with("/use-regex\"]");
+    let of_ingress = |rest: &str| {
+        place.field.starts_with("spec.ingress.annotations[") && place.field.ends_with(&format!("/{rest}\"]"))
+    };
     match (schema["type"].as_str(), value) {
         // In quotes it would be refused as well.
-        (Some("string"), Value::Bool(true)) if is_regex => {
+        (Some("string"), Value::Bool(true)) if of_ingress("strip-path") => {
+            "is true, by which an ingress controller gives every Service another path than the one that is requested, and the orders \
+             API too: remove it"
+                .into()
+        }
+        (Some("string"), Value::Bool(true)) if of_ingress("use-regex") => {
             "is true, by which an ingress controller treats paths as regexes: remove it; routes are plain prefixes, the client \
              last"
                 .into()

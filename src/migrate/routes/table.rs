@@ -122,8 +122,8 @@ fn place(
 ) -> Result<Place, String> {
     let stays = if ingress.is_regex {
         format!(
-            "it may stay, with its annotations, in Ingress {}, on another host: on this one they make regexes of all paths, those of the \
-             OrdersService too (docs/ingress.md)",
+            "it may stay, with its annotations, in Ingress {}, on a host that the OrdersService does not have: on one that it has they \
+             make regexes of all paths, those of the OrdersService too (docs/ingress.md)",
             ingress.name
         )
     } else {
