@@ -158,7 +158,7 @@ reasons! {
     AutoscalerWithoutMetrics,
     /// The sweeper has not reported on this generation of the resource yet.
     AwaitingSweeper,
-    /// The connection string has changed, and its database was not reached yet.
+    /// The connection string has changed, or the sweeper was started anew, and nothing is known of the database yet.
     DatabasePending,
     /// The database cannot be reached, is too busy, or has no primary; or the Secret with its address is missing.
     DatabaseUnreachable,

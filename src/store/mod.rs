@@ -135,6 +135,7 @@ pub use orders::{CancelError, Transitioned};
 pub use page_query::{ListOrder, Listing};
 pub use payments::PaymentError;
 pub use relay_lease::{Positions, RelayLease, process_name};
+pub use remedy::database_at;
 pub use reserve::{ReserveError, Reserved};
 pub use retell::{LostOrder, LostTickets, NotedAgain};
 pub use retry::{DEADLINE, PATIENCE};

@@ -7,6 +7,17 @@ use super::error::StoreError;
 /// The most servers that are named; a replica set may have many more.
 const MAX_TOLD: usize = 5;
 
+/// The database at these `hosts` ([`ConnectOptions::hosts_to_tell`]), of which not all are named if they are many.
+#[must_use]
+pub fn database_at(hosts: &[String]) -> String {
+    let (first, others) = hosts.split_at(hosts.len().min(MAX_TOLD));
+    match (first, others.len()) {
+        ([], _) => "the database".to_owned(),
+        (told, 0) => format!("the database at {}", told.join(", ")),
+        (told, more) => format!("the database at {} and {more} other servers", told.join(", ")),
+    }
+}
+
 impl StoreError {
     /// What is wrong and what to do about it, for whoever may read about the database but not the administrator's log.
     ///
@@ -21,14 +32,7 @@ impl StoreError {
     /// keeps it from being used is mostly one of them.
     #[must_use]
     pub fn remedy_at(&self, hosts: &[String]) -> String {
-        let (first, others) = hosts.split_at(hosts.len().min(MAX_TOLD));
-        match (first, others.len()) {
-            ([], _) => self.remedy(),
-            (told, 0) => self.of_database(&format!("the database at {}", told.join(", "))),
-            (told, more) => {
-                self.of_database(&format!("the database at {} and {more} other servers", told.join(", ")))
-            }
-        }
+        self.of_database(&database_at(hosts))
     }
 
     fn of_database(&self, database: &str) -> String {

@@ -3,7 +3,7 @@
 use crate::{
     crd::Reason,
     order::OrderId,
-    store::{ErrorCategory, StoreError},
+    store::{ErrorCategory, StoreError, database_at},
 };
 
 /// The health of a target.
@@ -93,6 +93,19 @@ impl DatabaseProblem {
     /// An error of the database at these hosts.
     pub fn at(hosts: &[String], error: &StoreError) -> Self {
         Self { reason: reason_of(error), message: error.remedy_at(hosts) }
+    }
+}
+
+impl DatabaseProblem {
+    /// That the sweep of the database at these hosts has begun, and that nothing is known of it although that was long ago.
+    pub fn pending_at(hosts: &[String]) -> Self {
+        let message = format!(
+            "the sweeper has begun with {}, and nothing has been swept there yet: an index is being made, which takes minutes \
+             where there are millions of orders, or the database does not acknowledge writes, as when most servers of its \
+             replica set are away; its log says which",
+            database_at(hosts)
+        );
+        Self { reason: Reason::DatabasePending, message }
     }
 }
 

@@ -37,6 +37,10 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest pause after failures.
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
+/// After how long without an answer of the database a sweep that has just begun says so. Two looks that fail take less in most
+/// cases; one that has the indexes made may take minutes, and what a sweeper before this one has said need not be so any more.
+const KNOWN_WITHIN: Duration = Duration::from_secs(30);
+
 /// How many databases of one namespace on one server may cancel backlogs at the same time. A permit is held for one batch, so they take
 /// turns; a database without a backlog needs none.
 const BACKLOGS_PER_SERVER: usize = 2;
@@ -117,6 +121,7 @@ pub struct Sweeps {
     shutdown: CancellationToken,
     /// The longest sleep of a target's owner.
     max_sleep: Duration,
+    known_within: Duration,
 }
 
 struct Running {
@@ -145,6 +150,7 @@ impl Sweeps {
             changed,
             shutdown,
             max_sleep: DEFAULT_MAX_SLEEP,
+            known_within: KNOWN_WITHIN,
         }
     }
 
@@ -203,6 +209,7 @@ impl Sweeps {
                 .clone(),
             pools: self.pools.clone(),
             max_sleep: self.max_sleep,
+            pending_from: tokio::time::Instant::now() + self.known_within,
             failures: 0,
             logged: None,
             target: target.clone(),
@@ -258,6 +265,8 @@ struct Task {
     namespace_permits: Arc<Semaphore>,
     pools: Arc<Pools>,
     max_sleep: Duration,
+    /// When it is said that nothing is known yet, if so it is.
+    pending_from: tokio::time::Instant,
     /// Consecutive ones.
     failures: u32,
     /// The reason that was logged last; the statuses of the resources do not have the details that the log has.
@@ -301,7 +310,17 @@ impl Task {
                 sweep.step(&self.target, &self.metrics).await
             };
             // On the heap, as it is large and most targets are asleep most of the time.
-            let result = Box::pin(step).await;
+            let result = {
+                let mut step = Box::pin(step);
+                tokio::select! {
+                    result = &mut step => result,
+                    () = self.is_still_unknown() => {
+                        let hosts = self.target.connect_options().hosts_to_tell();
+                        self.set_health(TargetHealth::Failing(DatabaseProblem::pending_at(&hosts)));
+                        step.await
+                    }
+                }
+            };
             drop(permit);
             let pause = match result {
                 Ok(step) => {
@@ -353,7 +372,8 @@ impl Task {
         self.metrics.overdue(overdue);
         self.progress.record_overdue(overdue);
         // A single failure may be a failover; the next attempt follows within a second.
-        if self.failures > 0 {
+        let is_told = matches!(*self.health.borrow(), TargetHealth::Failing(_));
+        if self.failures > 0 || is_told {
             let hosts = self.target.connect_options().hosts_to_tell();
             self.set_health(TargetHealth::Failing(DatabaseProblem::at(&hosts, error)));
         }
@@ -364,6 +384,14 @@ impl Task {
         let pause = exponential(MIN_BACKOFF, MAX_BACKOFF, self.failures);
         self.failures = self.failures.saturating_add(1);
         pause.mul_f64(1.0 - 0.25 * fastrand::f64())
+    }
+
+    /// Ends when nothing is known of the database although the sweep began long ago.
+    async fn is_still_unknown(&self) {
+        if *self.health.borrow() != TargetHealth::Unknown {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep_until(self.pending_from).await;
     }
 
     fn set_health(&self, now: TargetHealth) {

@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     bed::{SPARE_MONGO, setting},
     cluster::{Process, TestNamespace, eventually, root},
+    fault_proxy::{Fault, FaultProxy},
     mongo::{TestDatabase, by_way_of, uri},
     packaging::monitoring,
     sweeper::{cancelled, order, service},
@@ -386,6 +387,51 @@ async fn no_condition_speaks_of_a_former_database_or_generation_and_ready_waits_
     namespace.apply(&service(&namespace, "orders", &database, other)).await.unwrap();
     let message = namespace.condition("orders", Ready, "False", "AwaitingSweeper").await;
     assert!(message.contains("check that a sweeper runs"), "{message}");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_sweeper_that_is_started_anew_does_not_go_on_saying_that_all_is_well_where_the_database_is_away() {
+    let namespace = TestNamespace::create("anew").await;
+    let database = TestDatabase::new().await;
+    let (way, opened) = stuck_way().await;
+    opened.send_replace(true);
+    namespace.secrets(&way).await;
+    namespace.apply(&service(&namespace, "orders", &database, json!({}))).await.unwrap();
+    let sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
+    assert_eq!(sweeper.terminate().await.code(), Some(0));
+    opened.send_replace(false);
+    let _sweeper = namespace.run_sweeper().await;
+    namespace.condition("orders", DatabaseReady, "False", "DatabaseUnreachable").await;
+    opened.send_replace(true);
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_sweeper_that_is_started_anew_says_that_nothing_is_known_while_the_database_takes_long_to_answer() {
+    let namespace = TestNamespace::create("pending").await;
+    let database = TestDatabase::new().await;
+    let proxy = FaultProxy::start().await;
+    namespace.secrets(&proxy.uri).await;
+    namespace.apply(&service(&namespace, "orders", &database, json!({}))).await.unwrap();
+    let sweeper = namespace.run_sweeper().await;
+    let _controller = namespace.run("controller").await;
+    namespace.condition("orders", Sweeping, "True", "AsExpected").await;
+    assert_eq!(sweeper.terminate().await.code(), Some(0));
+    // It is reached, and answers what it is asked; but what is to be acknowledged by most of its servers waits for them.
+    let waits = proxy.on("createIndexes", Fault::HoldRequest);
+    let _sweeper = namespace.run_sweeper().await;
+    waits.wait(1).await;
+    let message = namespace.condition("orders", DatabaseReady, "False", "DatabasePending").await;
+    assert!(message.contains("the database at 127.0.0.1, and nothing has been swept there yet"), "{message}");
+    namespace.condition("orders", Sweeping, "False", "DatabasePending").await;
+    assert_eq!(event(&namespace, "orders", "DatabasePending").await.0, "Normal");
+    waits.lift();
+    namespace.condition("orders", DatabaseReady, "True", "AsExpected").await;
+    namespace.condition("orders", Sweeping, "True", "AsExpected").await;
     namespace.remove().await;
 }
 
