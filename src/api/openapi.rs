@@ -236,6 +236,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_description_of_a_response_says_each_of_its_messages_once() {
+        let description: serde_json::Value = serde_json::from_str(&openapi_json().unwrap()).unwrap();
+        let mut joined = 0;
+        for (path, operations) in description["paths"].as_object().unwrap() {
+            for operation in operations.as_object().unwrap().values() {
+                for (status, response) in operation["responses"].as_object().unwrap() {
+                    let messages: Vec<_> = response["description"].as_str().unwrap().split("; ").collect();
+                    let distinct: std::collections::BTreeSet<_> = messages.iter().collect();
+                    assert_eq!(distinct.len(), messages.len(), "{status} of {path}: {messages:?}");
+                    joined += usize::from(messages.len() > 1);
+                }
+            }
+        }
+        assert!(joined > 0, "some status has several");
+    }
+
+    #[test]
     fn description_and_page_name_the_base_path_and_nothing_else() {
         let default = pages(&BasePath::default());
         assert_eq!(default.json, openapi_json().ok().map(Bytes::from));

@@ -1,12 +1,14 @@
 //! The CRD: the checked-in files are current, and the API server rejects invalid resources with helpful messages.
 
+use std::process::Command;
+
 use k8s_openapi::{
     api::core::v1::ResourceQuota,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     CustomResourceExt,
-    api::{DeleteParams, DynamicObject, PostParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
 use orders_operator::{
     api::ServeArgs,
@@ -576,6 +578,25 @@ async fn kubectl_get_has_its_printer_columns_and_more_with_wide() {
     };
     assert_eq!(named(false), ["Ready", "Replicas", "Host", "Expired", "Age"]);
     assert_eq!(named(true), ["Image", "Window", "Events", "Reason", "Message"]);
+    // As the controller writes it of one that has no Ingress.
+    let gateway = json!({"parentRefs": [{"name": "public"}], "hostnames": ["at-a-gateway.dev"]});
+    let service = namespace.service("orders", json!({"ingress": null, "gateway": gateway}));
+    namespace.apply(&service).await.unwrap();
+    let route = json!({"host": "at-a-gateway.dev", "path": "/api/orders", "service": "orders:3000"});
+    let status =
+        Patch::Merge(json!({"status": {"routes": [route], "image": "registry.example/orders-operator:7"}}));
+    namespace.api::<OrdersService>().patch_status("orders", &PatchParams::default(), &status).await.unwrap();
+    let table = |output: &[&str]| {
+        let get = ["--namespace", &namespace.name, "get", "osvc", "orders"];
+        let output = Command::new("kubectl").args(get).args(output).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(table(&[]).contains("at-a-gateway.dev"), "{}", table(&[]));
+    let wide = table(&["--output", "wide"]);
+    assert!(
+        wide.contains("at-a-gateway.dev") && wide.contains("registry.example/orders-operator:7"),
+        "{wide}"
+    );
     namespace.remove().await;
 }
 

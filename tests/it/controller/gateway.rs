@@ -100,7 +100,7 @@ async fn gateways_serve_the_routes_once_the_gateway_api_is_installed() {
     };
     namespace.apply(&with(gateway.clone())).await.unwrap();
     let message = namespace.condition("orders", IngressReady, "False", "GatewayApiMissing").await;
-    assert!(message.contains("install its CRDs"), "{message}");
+    assert!(message.contains("install its CRDs") && message.contains("or remove spec.gateway"), "{message}");
     // All else is as without it.
     namespace.condition("orders", Reconciled, "True", "AsExpected").await;
     let watches = "orders_operator_controller_watch_errors_total{kind=\"HTTPRoute\"}";

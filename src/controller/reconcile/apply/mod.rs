@@ -280,7 +280,7 @@ impl<'a> PreparedVisitor<'a> for Plan<'a> {
                     synced
                 }
                 kind if !writer.is_served(kind) && children.is_empty() => Ok(ChildOutcome::default()),
-                kind if !writer.is_served(kind) => Ok(not_served(kind)),
+                kind if !writer.is_served(kind) => Ok(not_served(kind, !prepared.ingresses.is_empty())),
                 ChildKind::ServiceAccount if prepared.account_is_named => {
                     writer.sync_unless_there(children).await
                 }
@@ -349,12 +349,18 @@ async fn sync_ingresses<K: Child>(
 }
 
 /// What the status must know of a kind that is desired, but that the API server does not serve.
-fn not_served(kind: ChildKind) -> ChildOutcome {
+fn not_served(kind: ChildKind, has_ingress: bool) -> ChildOutcome {
     match kind {
         ChildKind::HTTPRoute => {
-            let message = "spec.gateway is set, but this cluster has no Gateway API (HTTPRoute of \
-                           gateway.networking.k8s.io/v1): install its CRDs and a controller for them (this operator \
-                           need not be restarted), or remove spec.gateway; spec.ingress serves the same routes";
+            let instead = if has_ingress {
+                "remove spec.gateway: spec.ingress serves the same routes"
+            } else {
+                "use spec.ingress in its place, for the same routes at an ingress controller"
+            };
+            let message = format!(
+                "spec.gateway is set, but this cluster has no Gateway API (HTTPRoute of gateway.networking.k8s.io/v1): install \
+                 its CRDs and a controller for them (this operator need not be restarted), or {instead}"
+            );
             let problem = Problem::new(Reason::GatewayApiMissing, message);
             ChildOutcome { route_problems: vec![problem], ..ChildOutcome::default() }
         }
@@ -380,6 +386,23 @@ mod tests {
         fixture::service,
         reconcile::{build::build, dereference::Dereferenced, validate::validate},
     };
+
+    #[test]
+    fn where_there_is_no_gateway_api_spec_ingress_is_proposed_only_if_it_is_not_set() {
+        let advice =
+            |has_ingress| not_served(ChildKind::HTTPRoute, has_ingress).route_problems.remove(0).message;
+        let [alone, beside] = [false, true].map(advice);
+        assert!(
+            alone.contains("install its CRDs")
+                && alone.ends_with(
+                    "or use spec.ingress in its place, for the same routes at an ingress controller"
+                )
+        );
+        assert!(
+            beside.contains("install its CRDs")
+                && beside.ends_with("or remove spec.gateway: spec.ingress serves the same routes")
+        );
+    }
 
     #[test]
     fn the_routes_that_are_wanted_are_served_only_if_ingress_and_http_routes_were_applied() {
