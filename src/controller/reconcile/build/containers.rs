@@ -42,6 +42,7 @@ pub(super) fn init_container(container: &ValidatedContainer) -> Container {
         startup_probe: container.startup_probe.clone(),
         readiness_probe: container.readiness_probe.clone(),
         liveness_probe: container.liveness_probe.clone(),
+        termination_message_policy: termination_message_policy(),
         security_context: Some(SecurityContext {
             run_as_user: container.run_as_user,
             read_only_root_filesystem: Some(container.read_only_root_filesystem),

@@ -313,6 +313,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_words_of_a_container_are_what_it_has_logged_unless_it_has_written_others() {
+        let pod = pod(whole());
+        let containers = ["containers", "initContainers"].map(|field| pod[field].as_array().unwrap().clone());
+        for container in containers.iter().flatten() {
+            assert_eq!(
+                container["terminationMessagePolicy"], "FallbackToLogsOnError",
+                "{}",
+                container["name"]
+            );
+        }
+    }
+
+    #[test]
     fn the_cluster_assigns_the_user_of_the_pods_where_the_spec_or_the_operator_says_so() {
         let users = |patch: Value, by_default: bool| {
             let found = Dereferenced { user_from_cluster: by_default, ..Dereferenced::default() };
