@@ -4,6 +4,7 @@ module orders-operator/dev/kstatus
 go 1.25.0
 
 require (
+	github.com/yuin/gopher-lua v1.1.1
 	k8s.io/apimachinery v0.34.4
 	sigs.k8s.io/cli-utils v0.37.2
 )
