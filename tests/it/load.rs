@@ -52,7 +52,7 @@ impl Entry {
     }
 
     /// Who answers this request, or what comes instead.
-    async fn ask(&self, host: &str, path: &str) -> Result<String, String> {
+    pub async fn ask(&self, host: &str, path: &str) -> Result<String, String> {
         let request = self.client.get(format!("{}{path}", self.base)).header(HOST, host);
         let answer = async {
             let response = request.header(COOKIE, &self.cookie).send().await?;

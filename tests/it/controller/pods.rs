@@ -8,8 +8,10 @@ use std::{
 use futures::StreamExt;
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Pod};
 use kube::{
-    ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    Api, ResourceExt,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    core::GroupVersionKind,
+    discovery::ApiResource,
     runtime::watcher::watch_object,
 };
 use orders_operator::crd::{ConditionType::*, OrdersService};
@@ -389,6 +391,83 @@ async fn a_change_that_a_quota_keeps_from_being_rolled_out_is_not_ready_until_it
     let pods = namespace.api::<Pod>().list(&ListParams::default()).await.unwrap();
     let mut ports = pods.iter().flat_map(|pod| &pod.spec.as_ref().unwrap().containers[0].ports).flatten();
     assert!(ports.any(|port| port.container_port == 4000), "{pods:?}");
+    namespace.remove().await;
+}
+
+/// Has the API server refuse pods of a resource, by a policy of this namespace.
+async fn deny_pods_of(namespace: &TestNamespace, name: &str) {
+    let apply = async |kind: &str, spec: Value| {
+        let group = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let api = Api::<DynamicObject>::all_with(namespace.client.clone(), &ApiResource::from_gvk(&group));
+        let object = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": namespace.name}, "spec": spec
+        });
+        api.patch(&namespace.name, &PatchParams::apply("test").force(), &Patch::Apply(object)).await.unwrap();
+    };
+    let pods =
+        json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
+    let expression = format!("object.metadata.labels['app.kubernetes.io/instance'] != '{name}'");
+    let policy = json!({
+        "failurePolicy": "Fail", "matchConstraints": {"resourceRules": [pods]},
+        "validations": [{"expression": expression, "message": "no pods of this one on a Friday"}]
+    });
+    apply("ValidatingAdmissionPolicy", policy).await;
+    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace.name}});
+    let binding = json!({
+        "policyName": namespace.name, "validationActions": ["Deny"], "matchResources": {"namespaceSelector": here}
+    });
+    apply("ValidatingAdmissionPolicyBinding", binding).await;
+}
+
+#[tokio::test]
+async fn whatever_keeps_pods_from_being_made_is_told_in_the_words_of_the_cluster() {
+    let namespace = TestNamespace::create("unmade").await;
+    namespace.secrets(MONGO).await;
+    let limits = namespace.dynamic("LimitRange", "v1");
+    let small = json!({"metadata": {"name": "small"}, "spec": {"limits": [{"type": "Container", "max": {"memory": "100Mi"}}]}});
+    limits.create(&PostParams::default(), &serde_json::from_value(small).unwrap()).await.unwrap();
+    deny_pods_of(&namespace, "denied").await;
+    let small = json!({"requests": {"memory": "32Mi"}, "limits": {"memory": "64Mi"}});
+    let nobody = json!({"serviceAccountName": "nobody"});
+    // Made first, as it takes a moment until a policy is in force; the next pod of it is refused then.
+    for (name, spec) in [
+        ("denied", json!({"replicas": 1, "ingress": null, "resources": small})),
+        ("limited", json!({"replicas": 1, "ingress": null})),
+        ("unknown", json!({"replicas": 1, "ingress": null, "resources": small, "podTemplate": nobody})),
+    ] {
+        namespace.apply(&namespace.service(name, spec)).await.unwrap();
+    }
+    let _controller = namespace.run("controller").await;
+    let pods = namespace.api::<Pod>();
+    let trial = PostParams { dry_run: true, ..PostParams::default() };
+    let pod = json!({
+        "metadata": {"name": "trial", "labels": {"app.kubernetes.io/instance": "denied"}},
+        "spec": {"containers": [{"name": "a", "image": "a:1", "resources": {"limits": {"memory": "1Mi"}}}]}
+    });
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    eventually("the policy is in force", || async {
+        let refused = pods.create(&trial, &pod).await.err()?;
+        refused.to_string().contains("on a Friday").then_some(())
+    })
+    .await;
+    let of_denied = ListParams::default().labels("app.kubernetes.io/instance=denied");
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    pods.delete_collection(&at_once, &of_denied).await.unwrap();
+    for (name, words) in [
+        ("limited", "maximum memory usage per Container is 100Mi"),
+        ("unknown", "serviceaccount \"nobody\" not found"),
+        ("denied", "no pods of this one on a Friday"),
+    ] {
+        for condition in [Available, Ready] {
+            let message = namespace.condition(name, condition, "False", "PodCreationFailed").await;
+            assert!(message.contains(words), "{words} is missing in {message}");
+        }
+    }
+    for kind in ["ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"] {
+        let group = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let api = Api::<DynamicObject>::all_with(namespace.client.clone(), &ApiResource::from_gvk(&group));
+        api.delete(&namespace.name, &DeleteParams::default()).await.unwrap();
+    }
     namespace.remove().await;
 }
 

@@ -1,4 +1,5 @@
-//! Who waits for a change, by `kubectl wait` or by kstatus, waits until it is live; and hears why it is not.
+//! Who waits for a change, by `kubectl wait` or by kstatus, waits until it is live; and hears why it is not. Who does not want
+//! to wait until a Secret is read again restarts the pods.
 
 use std::process::Stdio;
 
@@ -80,7 +81,8 @@ async fn an_image_that_cannot_be_pulled_or_is_another_program_is_never_ready_and
     let (nowhere, nats) = ("registry.invalid/orders-operator:9", setting("NATS_IMAGE"));
     for (image, reason, says) in [
         (nowhere, "ImagePullFailed", "check its name, the registry"),
-        (nats.as_str(), "CrashLoopBackOff", "with exit code 1"),
+        // Its last words, which it has only logged.
+        (nats.as_str(), "CrashLoopBackOff", "with exit code 1: nats-server: unrecognized command"),
     ] {
         bad.push(on.apply(json!({"image": image})).await);
         for condition in [Available, Ready] {
@@ -95,5 +97,24 @@ async fn an_image_that_cannot_be_pulled_or_is_another_program_is_never_ready_and
     eventually("the history has it", async || history.was_ready(mended).then_some(())).await;
     assert!(bad.iter().all(|generation| !history.was_ready(*generation)), "{bad:?}, after {good}");
     load.end(20).await;
+    on.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-node"]
+async fn pods_that_are_restarted_take_what_is_in_a_secret_now_whatever_the_controller_has_seen_of_it() {
+    let on = OnNode::new("restart").await;
+    on.apply(json!({})).await;
+    on.namespace.ready("orders").await;
+    on.entry.up(&on.host, "/api/orders", "orders").await;
+    // While all is well the controller reads it again after four minutes or five.
+    on.namespace.secret("jwt-secret", "JWT_KEY", "another-key").await;
+    let reader = Reader::of(&on.namespace, &setting("NODE_KUBECONFIG")).await;
+    reader.does("kubectl rollout restart deployment/orders").await;
+    eventually("sessions of the former key are over", || async {
+        on.entry.ask(&on.host, "/api/orders").await.err()?.starts_with("401 ").then_some(())
+    })
+    .await;
+    on.namespace.ready("orders").await;
     on.remove().await;
 }
