@@ -8,7 +8,7 @@ ORDERS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/orders-operator
 export ORDERS_CACHE
 export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 # Tests wait for servers most of the time, so more of them run at once than there are processors.
-export RUST_TEST_THREADS ?= $(shell expr 4 '*' "$$(nproc)")
+export RUST_TEST_THREADS ?= $(shell expr 6 '*' "$$(nproc)")
 
 BED := dev/bed
 
