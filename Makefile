@@ -21,7 +21,7 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: ## Run every test, against a real API server and database; `check` has the lints
-	@$(BED) up api spare-api mongo spare nats stan planes & servers=$$!; \
+	@$(BED) up api spare-api install-api mongo spare nats stan planes & servers=$$!; \
 	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
 	$(BED) exec -- dev/locked cargo test --locked --quiet
 
