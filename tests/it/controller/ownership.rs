@@ -3,12 +3,17 @@
 use std::time::Instant;
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::api::{DeleteParams, PostParams, PropagationPolicy};
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::json;
 
 use super::{MONGO, settled};
-use crate::cluster::{TestNamespace, eventually};
+use crate::{
+    bed::setting,
+    cluster::{TestNamespace, eventually},
+    console::blocks,
+    reader::Reader,
+};
 
 #[tokio::test]
 async fn two_operators_with_other_settings_leave_the_resource_alone_and_say_who_the_other_is() {
@@ -82,8 +87,9 @@ async fn children_that_have_lost_their_owner_are_adopted_by_consent_and_those_of
         message.contains("Deployment \"orders\"") && message.contains("ticketing.dev/adopt=true"),
         "{message}"
     );
-    let consent = Patch::Merge(json!({"metadata": {"annotations": {"ticketing.dev/adopt": "true"}}}));
-    services.patch("orders", &PatchParams::default(), &consent).await.unwrap();
+    let [consent] = blocks("docs/children.md", "Adopting children").try_into().unwrap();
+    let reader = Reader::of(&namespace, &setting("KUBECONFIG")).await;
+    reader.calls("-n ticketing", &format!("-n {}", namespace.name)).does(&consent).await;
     let uid = services.get("orders").await.unwrap().metadata.uid;
     let owner = |metadata: &kube::api::ObjectMeta| {
         metadata.owner_references.iter().flatten().next().map(|owner| owner.uid.clone())
