@@ -13,6 +13,7 @@ use axum::{
 };
 use futures::{Stream, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, Span};
 
 use super::{
     base_path::BasePath,
@@ -120,16 +121,24 @@ pub(super) async fn list(
 /// A list as one JSON array, in chunks. An error aborts the connection before the array is closed, so that no client
 /// mistakes a part of the list for all of it.
 fn chunks(list: OrderList) -> impl Stream<Item = Result<Bytes, BoxError>> {
-    let chunks = stream::try_unfold(list, |list| async {
-        if list.is_closed {
-            return Ok(None);
+    // The server polls this outside of the request's span.
+    let (metrics, span) = (list.metrics.clone(), Span::current());
+    let of_request = span.clone();
+    let chunks = stream::try_unfold(list, move |list| {
+        let span = of_request.clone();
+        async move {
+            if list.is_closed {
+                return Ok(None);
+            }
+            // In a task of its own, so that it is done with what others wait for whether this is polled or not.
+            let chunk = AbortOnDropHandle::new(tokio::spawn(list.chunk().instrument(span))).await?;
+            chunk.map(Some).map_err(|error| error.message().into())
         }
-        // In a task of its own, so that it is done with what others wait for whether this is polled or not.
-        let chunk = AbortOnDropHandle::new(tokio::spawn(list.chunk())).await?;
-        chunk.map(Some).map_err(|error| error.message().into())
     });
-    chunks
-        .inspect_err(|error: &BoxError| tracing::warn!(%error, "a list of orders was aborted before its end"))
+    chunks.inspect_err(move |error: &BoxError| {
+        metrics.list_aborted();
+        span.in_scope(|| tracing::warn!(%error, "a list of orders was aborted before its end"));
+    })
 }
 
 /// A list that is being written.

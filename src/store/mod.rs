@@ -31,7 +31,7 @@
 //!
 //! reserve      reserving a ticket
 //! orders       reading an order, and its transitions
-//! payments     paying for an order
+//! payments     when an order can be paid for, and that its payment begins
 //! expiry       the sweeper's side: due orders and their expiry
 //! list         a user's orders, page by page
 //! positions    the place of each order in the pages of its user
@@ -134,7 +134,7 @@ pub use payments::PaymentError;
 pub use relay_lease::{Positions, RelayLease, process_name};
 pub use reserve::{ReserveError, Reserved};
 pub use retell::{LostOrder, LostTickets, NotedAgain};
-pub use retry::{DEADLINE, PATIENCE};
+pub use retry::{DEADLINE, PATIENCE, ending_by, patience};
 pub use settle::Settled;
 pub use system_id::{InvalidSystemId, SystemId};
 pub use tickets::Upserted;

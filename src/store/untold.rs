@@ -26,6 +26,7 @@ use super::{
     error::StoreError,
     outbox::{AGAIN, CREATED, FIRST_REFUSED, OUTBOX, REFUSED, REFUSED_SINCE, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
+    retell::least_version,
     retry,
     settle::{PAYMENT_ID, payment_of},
 };
@@ -331,11 +332,17 @@ impl Store {
         ids: &[ObjectId],
     ) -> Result<(), StoreError> {
         let told = document::version(version);
+        // An order without a version reads as one with 0.
+        let as_read = if version == Version(0) {
+            Bson::from(doc! { "$in": [told.clone(), Bson::Null] })
+        } else {
+            told.clone()
+        };
         // What was noted again meanwhile is still to be told.
         let again = again.map_or(Bson::from(doc! { "$exists": false }), Bson::from);
         let unchanged = |has_refused: bool| {
             doc! {
-                "_id": { "$in": ids }, "version": told.clone(), FIRST_REFUSED: { "$exists": has_refused },
+                "_id": { "$in": ids }, "version": as_read.clone(), FIRST_REFUSED: { "$exists": has_refused },
                 AGAIN: again.clone(),
             }
         };
@@ -466,7 +473,9 @@ fn holder(
     price: f64,
     since: Option<Timestamp>,
 ) -> UntoldOrder {
-    let (version, is_complete) = (order.version, order.status == OrderStatus::Complete);
+    let is_complete = order.status == OrderStatus::Complete;
+    // Where others have stored a lower one, its end would have the id of its making.
+    let version = Version(order.version.0.max(least_version(order.status)));
     let mut changes = vec![Change { version: Version(0), kind: ChangeKind::Created { price } }];
     let begun = Version(version.0.saturating_sub(u32::from(is_complete)));
     if begun > Version(0) {

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     api_process::Process,
     cluster::{eventually, root},
-    events::{System, cancel, reserve},
+    events::{System, cancel, leader, reserve},
     mongo::{TestDatabase, uri},
     nats::Nats,
     streaming::{CLUSTER, Neighbour, StreamingServer},
@@ -170,4 +170,36 @@ async fn the_rights_on_the_page_are_enough_on_nats_streaming() {
         async move { neighbour.publish(subject, &data).await }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_drops_for_lack_of_a_right_is_in_the_log_once() {
+    let rights = "permissions: { publish: { deny: \"orders-operator.relay.>\" } }";
+    let server = Nats::with(&format!(
+        "authorization {{ users: [{{ user: orders, password: secret, {rights} }}, {{ user: other, password: secret }}] }}"
+    ))
+    .await;
+    let url = |user: &str| server.url().replace("//", &format!("//{user}:secret@"));
+    let system = System::with(url("other")).await;
+    let pods = [(); 2].map(|()| system.pod_by_broker(&url("orders")));
+    for pod in &pods {
+        pod.wait_until_ready(true).await;
+    }
+    // It tells the one that publishes of each reservation, by a message that the server drops.
+    let other = &pods[1 - leader(&pods.iter().collect::<Vec<_>>()).await];
+    let mut lines = Vec::new();
+    for _ in 0..20 {
+        reserve(other, "ada", system.database.ticket().await).await.unwrap();
+        system.all_told().await;
+        lines.extend(other.lines.try_iter());
+    }
+    eventually("the log has it", || {
+        lines.extend(other.lines.try_iter());
+        let has_it = lines.iter().any(|line| line.contains("the NATS server reports an error"));
+        async move { has_it.then_some(()) }
+    })
+    .await;
+    let said: Vec<_> = lines.iter().filter(|line| line.contains("Permissions Violation")).collect();
+    // Once for a connection, of which a busy machine may need another.
+    assert!(said.len() <= 2, "{said:#?}");
 }

@@ -60,6 +60,7 @@ mod lease;
 mod list;
 mod load;
 mod log_lines;
+mod lossy_line;
 mod machine;
 mod migrate;
 mod migrate_cluster;

@@ -113,8 +113,8 @@ async fn every_write_that_changes_an_order_notes_what_is_to_be_told_of_it() {
     expire(&database, third).await;
     let fourth = reserve(&store, ticket).await;
     // By a payment that has begun, and one that has come.
-    store.begin_payment(fourth, &ReservationTerms::default()).await.unwrap();
-    store.complete(fourth, &ReservationTerms::default()).await.unwrap();
+    store.payment_started(fourth, Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
+    store.settle(fourth, "p1", Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
     let wanted = [
         (first, vec![CREATED, CANCELLED]),
         (second, vec![CREATED, CANCELLED]),
@@ -154,8 +154,8 @@ async fn what_changes_while_it_is_told_is_still_to_be_told() {
         reserve(&store, database.ticket().await).await,
     ];
     cancel(&store, overtaken).await;
-    store.begin_payment(paid, &ReservationTerms::default()).await.unwrap();
-    store.complete(paid, &ReservationTerms::default()).await.unwrap();
+    store.payment_started(paid, Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
+    store.settle(paid, "p1", Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
     // They were read before they were changed.
     store.note_told(&[told(told_at_once, 0), told(overtaken, 0), told(paid, 1)]).await.unwrap();
     let left = [(overtaken, vec![CANCELLED]), (paid, vec![(2, ChangeKind::Completed)])];
@@ -297,11 +297,11 @@ async fn what_has_changed_since_it_was_read_is_told_again_with_no_version_left_o
     // Minutes later, of which everything is told.
     for (id, begins, ends, _) in &wanted {
         if *begins {
-            store.begin_payment(*id, &terms).await.unwrap();
+            store.payment_started(*id, Timestamp::MAX, &terms).await.unwrap();
         }
         match ends {
             Some(ChangeKind::Cancelled) => cancel(&store, *id).await,
-            Some(_) => drop(store.complete(*id, &terms).await.unwrap()),
+            Some(_) => drop(store.settle(*id, "p1", Timestamp::MAX, &terms).await.unwrap()),
             None => {}
         }
     }
