@@ -2,26 +2,18 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::store::TlsArgs;
+use crate::store::DatabaseArgs;
 
 /// Look for what in a database stands in the way of this program: tickets that several active orders hold, documents that
 /// cannot be read, orders that never expire, indexes of others, and orders in another database
 ///
 /// It only reads, so it can run beside the Node.js service, before the switch; and whenever DuplicateActiveOrders is told.
 #[derive(Args, Clone)]
-#[command(after_long_help = AFTER_HELP)]
+#[command(after_long_help = AFTER_HELP, mut_arg("uri", |uri| uri.help(URI)))]
 pub struct OrdersCheckArgs {
-    /// Where the orders are: mongodb://HOST/DATABASE (required). The environment variable keeps it out of process listings
-    #[arg(long, env = "MONGO_URI", value_name = "URI", hide_env_values = true)]
-    pub uri: Option<String>,
-
-    /// The database's name [default: the URI's, else "orders"]
-    #[arg(long, env = "MONGO_DATABASE", value_name = "NAME")]
-    pub database: Option<String>,
-
-    /// TLS to the database
+    /// The database
     #[command(flatten)]
-    pub tls: TlsArgs,
+    pub database: DatabaseArgs,
 
     /// Cancel all but one of the orders that hold the same ticket, after printing which
     #[arg(long, value_enum, value_name = "WHICH")]
@@ -38,6 +30,9 @@ pub enum FixDuplicates {
     /// The oldest that is paid for, else the oldest. An order that is paid for is never cancelled.
     KeepOldest,
 }
+
+const URI: &str = "Where the orders are: mongodb://HOST/DATABASE (required). The environment variable keeps it out of process \
+                   listings";
 
 /// Its lines fit a terminal of 80 columns.
 const AFTER_HELP: &str = "\

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     runtime::Escape,
-    store::{ConnectOptions, Duplicate, ErrorCategory, Holder, Store},
+    store::{Duplicate, ErrorCategory, Holder, Store},
 };
 
 /// The most orders without a due time that are counted.
@@ -20,14 +20,7 @@ const MAX_WITHOUT_DUE_TIME: u32 = 100_000;
 /// # Errors
 /// When the database cannot be used.
 pub async fn run(args: OrdersCheckArgs) -> Result<Findings, CheckError> {
-    let uri = args.uri.as_deref().filter(|uri| !uri.trim().is_empty()).ok_or(CheckError::MissingUri)?;
-    let tls = args.tls.read()?;
-    let options =
-        ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
-    for warning in options.startup_warnings()? {
-        eprintln!("warning: {warning}");
-    }
-    let store = Store::connect(options).await?;
+    let store = args.database.connect().await?;
     let checked = check(&store, &args).await;
     store.shutdown().await;
     checked

@@ -1,10 +1,11 @@
 //! Which OrdersServices are not ready, and why: what the metric `not_ready` says, on which an alert is built.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use serde::Deserialize;
 
 use super::raw_orders_service::RawOrdersService;
-use crate::crd::{ConditionType, Reason};
+use crate::crd::{ConditionType, Reason, find_condition, is_true};
 
 /// In place of a reason: the condition `Ready` does not speak of this generation.
 pub const NOT_REPORTED: &str = "NotReported";
@@ -21,17 +22,7 @@ struct Glance {
 #[derive(Deserialize)]
 struct StatusGlance {
     #[serde(default)]
-    conditions: Vec<ConditionGlance>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ConditionGlance {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-    reason: String,
-    observed_generation: Option<i64>,
+    conditions: Vec<Condition>,
 }
 
 /// Why it is not ready: the reason of its condition `Ready`, or [`NOT_REPORTED`]. Nothing if it is ready, or about to go.
@@ -40,13 +31,11 @@ pub fn why_not_ready(service: &RawOrdersService) -> Option<&'static str> {
     if metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let conditions = service.glance::<Glance>().ok().and_then(|of| of.status).map(|status| status.conditions);
-    let ready = conditions
-        .and_then(|all| all.into_iter().find(|condition| condition.kind == ConditionType::Ready.as_str()))
-        .filter(|ready| ready.observed_generation == metadata.generation);
-    match ready {
+    let status = service.glance::<Glance>().ok().and_then(|glance| glance.status);
+    let ready = status.as_ref().and_then(|status| find_condition(&status.conditions, ConditionType::Ready));
+    match ready.filter(|ready| ready.observed_generation == metadata.generation) {
         None => Some(NOT_REPORTED),
-        Some(ready) if ready.status == "True" => None,
+        Some(ready) if is_true(ready) => None,
         Some(ready) => {
             let mut known = Reason::ALL.iter().map(|reason| reason.as_str());
             Some(known.find(|reason| *reason == ready.reason).unwrap_or(OTHER))
@@ -68,11 +57,13 @@ mod tests {
     }
 
     fn ready(status: &str, reason: &str, generation: i64) -> Value {
-        let other =
-            json!({"type": "Valid", "status": "True", "reason": "AsExpected", "observedGeneration": 2});
-        let ready =
-            json!({"type": "Ready", "status": status, "reason": reason, "observedGeneration": generation});
-        json!({"conditions": [other, ready]})
+        let condition = |kind: &str, status: &str, reason: &str, generation: i64| {
+            json!({
+                "type": kind, "status": status, "reason": reason, "message": "m", "observedGeneration": generation,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"
+            })
+        };
+        json!({"conditions": [condition("Valid", "True", "AsExpected", 2), condition("Ready", status, reason, generation)]})
     }
 
     #[test]

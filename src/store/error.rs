@@ -18,6 +18,9 @@ use super::{
 #[derive(Clone, Debug, ThisError)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// No connection string was given.
+    #[error("no database is named: give its connection string by --uri, or in the environment as MONGO_URI")]
+    MissingUri,
     /// The connection string cannot be used.
     #[error("the MongoDB URI is not usable: {0}")]
     InvalidUri(String),
@@ -165,7 +168,11 @@ impl StoreError {
     pub fn is_misconfigured(&self) -> bool {
         matches!(
             self,
-            Self::InvalidUri(_) | Self::UnsafeUri { .. } | Self::InvalidTls(_) | Self::InvalidDatabase(_)
+            Self::MissingUri
+                | Self::InvalidUri(_)
+                | Self::UnsafeUri { .. }
+                | Self::InvalidTls(_)
+                | Self::InvalidDatabase(_)
         )
     }
 
@@ -173,7 +180,9 @@ impl StoreError {
     #[must_use]
     pub fn category(&self) -> ErrorCategory {
         match self {
-            Self::InvalidUri(_) | Self::InvalidDatabase(_) => ErrorCategory::InvalidDatabaseUri,
+            Self::MissingUri | Self::InvalidUri(_) | Self::InvalidDatabase(_) => {
+                ErrorCategory::InvalidDatabaseUri
+            }
             Self::UnsafeUri { .. } => ErrorCategory::UnsafeDatabaseUri,
             Self::InvalidTls(_) | Self::TlsFailed { .. } => ErrorCategory::DatabaseTLSFailed,
             Self::Unavailable { .. } => ErrorCategory::DatabaseUnreachable,

@@ -14,6 +14,7 @@
 //! - Documents written by the Node service (mongoose) are read, and other services' fields are kept.
 //!
 //! ```text
+//! args         the command line's part about it
 //! database     `Store`: one database, its connection pool and its collections
 //! connect      from a connection string to a client, and to the identity of its database
 //! uri          connection strings, by an allow-list
@@ -70,6 +71,7 @@
 //! ```
 
 mod answer;
+mod args;
 mod audit;
 mod batcher;
 mod cast;
@@ -118,6 +120,7 @@ mod tls;
 mod untold;
 mod uri;
 
+pub use args::DatabaseArgs;
 pub use audit::{Duplicate, ForeignIndex, Holder};
 pub use clock::ServerClock;
 pub use connect::{ConnectOptions, Pools, TargetId};

@@ -34,7 +34,9 @@ impl StoreError {
     fn of_database(&self, database: &str) -> String {
         match self {
             // These are about what the reader has written, and have no value of it.
-            Self::InvalidUri(_) | Self::UnsafeUri { .. } | Self::InvalidTls(_) => self.to_string(),
+            Self::MissingUri | Self::InvalidUri(_) | Self::UnsafeUri { .. } | Self::InvalidTls(_) => {
+                self.to_string()
+            }
             Self::OrdersElsewhere(other) => format!(
                 "the connection string names no database, so it would be \"orders\", which has no orders; but \"{other}\", \
                  which mongoose uses then, has some: name the one that is meant, as in mongodb://HOST/{other}"

@@ -5,7 +5,7 @@
 //! what was so before.
 
 use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::Time,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::{SignedDuration, Timestamp},
 };
 use kube::Resource;
@@ -72,38 +72,22 @@ struct StatusGlance {
     image: Option<String>,
     upgrade: Option<UpgradeStatus>,
     #[serde(default)]
-    conditions: Vec<ConditionGlance>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ConditionGlance {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-    reason: String,
-    message: String,
-    last_transition_time: Time,
-}
-
-impl ConditionGlance {
-    fn is_true(&self) -> bool {
-        self.status == "True"
-    }
-
-    fn is_any_of(&self, reasons: &[Reason]) -> bool {
-        reasons.iter().any(|reason| self.reason == reason.as_str())
-    }
+    conditions: Vec<Condition>,
 }
 
 impl StatusGlance {
-    fn condition(&self, kind: ConditionType) -> Option<&ConditionGlance> {
-        self.conditions.iter().find(|condition| condition.kind == kind.as_str())
+    fn condition(&self, kind: ConditionType) -> Option<&Condition> {
+        find_condition(&self.conditions, kind)
     }
 
-    fn false_condition(&self, kind: ConditionType) -> Option<&ConditionGlance> {
+    fn false_condition(&self, kind: ConditionType) -> Option<&Condition> {
         self.condition(kind).filter(|condition| condition.status == "False")
     }
+}
+
+/// Whether a condition has one of these reasons.
+fn has_any_of(condition: &Condition, reasons: &[Reason]) -> bool {
+    reasons.iter().any(|reason| condition.reason == reason.as_str())
 }
 
 impl Standing {
@@ -129,7 +113,7 @@ impl Standing {
                 Some(has) if has == image => Self::Current,
                 Some(_) if status.false_condition(ConditionType::Reconciled).is_some() => Self::Blocked,
                 Some(_) => Self::Waiting {
-                    serves: status.condition(ConditionType::Available).is_some_and(ConditionGlance::is_true),
+                    serves: status.condition(ConditionType::Available).is_some_and(is_true),
                     hurries: hurries(raw),
                 },
             }
@@ -158,7 +142,8 @@ fn on_the_way(
     if let Some(reconciled) = status.false_condition(ConditionType::Reconciled) {
         let since = reconciled.last_transition_time.0.max(note.since.0);
         // A Secret that is gone, say, has nothing to do with the image.
-        let is_refused = reconciled.is_any_of(&[Reason::ApplyFailed, Reason::Forbidden, Reason::InvalidSpec]);
+        let is_refused =
+            has_any_of(reconciled, &[Reason::ApplyFailed, Reason::Forbidden, Reason::InvalidSpec]);
         return match is_refused {
             true if has_lasted(since, REFUSED_FOR) => Standing::Failed,
             false if is_late => given_up,
@@ -170,18 +155,21 @@ fn on_the_way(
     let events = status.condition(ConditionType::EventsFlowing);
     let events = events.filter(|_| !is_excepted(ConditionType::EventsFlowing));
     match available {
-        Some(serves) if serves.is_true() && events.is_none_or(ConditionGlance::is_true) => {
+        Some(serves) if is_true(serves) && events.is_none_or(is_true) => {
             let times = [Some(serves), events].into_iter().flatten().map(|each| each.last_transition_time.0);
             let since = times.max().max(Some(note.since.0)).unwrap_or(note.since.0);
             if has_lasted(since, pause) { Standing::Current } else { Standing::Settling }
         }
-        Some(serves) if !serves.is_true() => {
-            let fails = serves.is_any_of(&[
-                Reason::ImagePullFailed,
-                Reason::CrashLoopBackOff,
-                Reason::PodCreationFailed,
-                Reason::ProgressDeadlineExceeded,
-            ]);
+        Some(serves) if !is_true(serves) => {
+            let fails = has_any_of(
+                serves,
+                &[
+                    Reason::ImagePullFailed,
+                    Reason::CrashLoopBackOff,
+                    Reason::PodCreationFailed,
+                    Reason::ProgressDeadlineExceeded,
+                ],
+            );
             let is_excused = is_excepted(ConditionType::Available) || is_no_fault_of_pods(serves, status);
             match (fails || is_late, is_excused) {
                 (true, false) => Standing::Failed,
@@ -196,13 +184,12 @@ fn on_the_way(
 
 /// Whether pods that do not serve cannot help it: they wait for a database that the sweeper does not reach either, or a quota
 /// has no room for them beside the former ones.
-fn is_no_fault_of_pods(available: &ConditionGlance, status: &StatusGlance) -> bool {
-    let waits = available.is_any_of(&[
-        Reason::MinimumReplicasUnavailable,
-        Reason::RolloutInProgress,
-        Reason::ProgressDeadlineExceeded,
-    ]);
-    let has_no_room = available.is_any_of(&[Reason::PodCreationFailed])
+fn is_no_fault_of_pods(available: &Condition, status: &StatusGlance) -> bool {
+    let waits = has_any_of(
+        available,
+        &[Reason::MinimumReplicasUnavailable, Reason::RolloutInProgress, Reason::ProgressDeadlineExceeded],
+    );
+    let has_no_room = available.reason == Reason::PodCreationFailed.as_str()
         && ["exceeded quota: ", "failed quota: "].iter().any(|words| available.message.contains(words));
     has_no_room || (waits && status.false_condition(ConditionType::DatabaseReady).is_some())
 }

@@ -4,27 +4,23 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::store::TlsArgs;
+use crate::store::DatabaseArgs;
 
 /// Look at messages of other services that could not be read, handle them again, or drop them
 #[derive(Args, Clone)]
-#[command(after_long_help = AFTER_HELP)]
+#[command(
+    after_long_help = AFTER_HELP,
+    mut_arg("uri", |uri| uri.global(true)),
+    mut_arg("database", |database| database.global(true))
+)]
 pub struct DeadLettersArgs {
     /// What to do
     #[command(subcommand)]
     pub action: Action,
 
-    /// The database: mongodb://HOST/DATABASE (required). The environment variable keeps it out of process listings
-    #[arg(long, env = "MONGO_URI", value_name = "URI", hide_env_values = true, global = true)]
-    pub uri: Option<String>,
-
-    /// The database's name [default: the URI's, else "orders"]
-    #[arg(long, env = "MONGO_DATABASE", value_name = "NAME", global = true)]
-    pub database: Option<String>,
-
-    /// TLS to the database
+    /// The database
     #[command(flatten)]
-    pub tls: TlsArgs,
+    pub database: DatabaseArgs,
 }
 
 /// What to do with dead letters.

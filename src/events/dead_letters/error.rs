@@ -9,9 +9,6 @@ use crate::store::StoreError;
 /// Why the command stopped.
 #[derive(Debug, Error)]
 pub enum DeadLettersError {
-    /// No connection string was given.
-    #[error("no database is named: give its connection string by --uri, or in the environment as MONGO_URI")]
-    MissingUri,
     /// `--with` is for one letter.
     #[error("--with replaces what one letter has, and {0} are named: name one")]
     ManyWith(usize),
@@ -34,7 +31,7 @@ impl DeadLettersError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::MissingUri | Self::ManyWith(_) | Self::File(_) => 2,
+            Self::ManyWith(_) | Self::File(_) => 2,
             Self::Left(_) => 3,
             Self::Store(error) if error.is_misconfigured() => 2,
             Self::Store(_) | Self::Output(_) => 1,

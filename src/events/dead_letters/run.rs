@@ -18,7 +18,7 @@ use crate::{
     },
     order::ReservationTerms,
     runtime::Escape,
-    store::{ConnectOptions, DeletedTicket, PaymentError, Settled, Store, StoreError, StoredLetter},
+    store::{DeletedTicket, PaymentError, Settled, Store, StoreError, StoredLetter},
 };
 
 /// Does what `args` say, and prints what came of it, a line each.
@@ -26,14 +26,7 @@ use crate::{
 /// # Errors
 /// When the database cannot be used, or a letter is left.
 pub async fn run(args: DeadLettersArgs) -> Result<(), DeadLettersError> {
-    let uri = args.uri.as_deref().filter(|uri| !uri.trim().is_empty()).ok_or(DeadLettersError::MissingUri)?;
-    let tls = args.tls.read()?;
-    let options =
-        ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
-    for warning in options.startup_warnings()? {
-        eprintln!("warning: {warning}");
-    }
-    let store = Store::connect(options).await?;
+    let store = args.database.connect().await?;
     let done = act(&store, args.action).await;
     store.shutdown().await;
     done

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::store::{SystemId, TlsArgs};
+use crate::store::{DatabaseArgs, SystemId};
 
 /// Show by what this system is told from others at the broker, or have it take the place of another one
 #[derive(Args, Clone)]
@@ -12,17 +12,9 @@ pub struct IdentityArgs {
     #[arg(long, value_name = "ID")]
     pub set: Option<SystemId>,
 
-    /// The database: mongodb://HOST/DATABASE (required). The environment variable keeps it out of process listings
-    #[arg(long, env = "MONGO_URI", value_name = "URI", hide_env_values = true)]
-    pub uri: Option<String>,
-
-    /// The database's name [default: the URI's, else "orders"]
-    #[arg(long, env = "MONGO_DATABASE", value_name = "NAME")]
-    pub database: Option<String>,
-
-    /// TLS to the database
+    /// The database
     #[command(flatten)]
-    pub tls: TlsArgs,
+    pub database: DatabaseArgs,
 }
 
 /// Its lines fit a terminal of 80 columns.

@@ -7,9 +7,6 @@ use crate::store::StoreError;
 /// Why the command stopped.
 #[derive(Debug, Error)]
 pub enum IdentityError {
-    /// No connection string was given.
-    #[error("no database is named: give its connection string by --uri, or in the environment as MONGO_URI")]
-    MissingUri,
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -20,7 +17,6 @@ impl IdentityError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::MissingUri => 2,
             Self::Store(error) if error.is_misconfigured() => 2,
             Self::Store(_) => 1,
         }

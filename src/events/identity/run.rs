@@ -1,21 +1,14 @@
 //! Shows or sets the identity.
 
 use super::{args::IdentityArgs, error::IdentityError};
-use crate::store::{ConnectOptions, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Does what `args` say, and returns what is to be printed.
 ///
 /// # Errors
 /// When the database cannot be used.
 pub async fn run(args: IdentityArgs) -> Result<String, IdentityError> {
-    let uri = args.uri.as_deref().filter(|uri| !uri.trim().is_empty()).ok_or(IdentityError::MissingUri)?;
-    let tls = args.tls.read()?;
-    let options =
-        ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
-    for warning in options.startup_warnings()? {
-        eprintln!("warning: {warning}");
-    }
-    let store = Store::connect(options).await?;
+    let store = args.database.connect().await?;
     let done = identity(&store, &args).await;
     store.shutdown().await;
     Ok(done?)

@@ -3,7 +3,7 @@
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::store::TlsArgs;
+use crate::store::DatabaseArgs;
 
 /// Tell other services again what they have lost: by a restore of theirs, or with a stream that was deleted
 #[derive(Args, Clone)]
@@ -17,17 +17,9 @@ pub struct PublishArgs {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// The database: mongodb://HOST/DATABASE (required). The environment variable keeps it out of process listings
-    #[arg(long, env = "MONGO_URI", value_name = "URI", hide_env_values = true)]
-    pub uri: Option<String>,
-
-    /// The database's name [default: the URI's, else "orders"]
-    #[arg(long, env = "MONGO_DATABASE", value_name = "NAME")]
-    pub database: Option<String>,
-
-    /// TLS to the database
+    /// The database
     #[command(flatten)]
-    pub tls: TlsArgs,
+    pub database: DatabaseArgs,
 }
 
 /// Its lines fit a terminal of 80 columns.

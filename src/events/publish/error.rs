@@ -7,9 +7,6 @@ use crate::store::StoreError;
 /// Why the command stopped.
 #[derive(Debug, Error)]
 pub enum PublishError {
-    /// No connection string was given.
-    #[error("no database is named: give its connection string by --uri, or in the environment as MONGO_URI")]
-    MissingUri,
     /// Nobody would tell.
     #[error(
         "events are off for this database: it has no index untold_orders, which the pods make that have NATS_URL"
@@ -25,7 +22,7 @@ impl PublishError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::MissingUri | Self::EventsAreOff => 2,
+            Self::EventsAreOff => 2,
             Self::Store(error) if error.is_misconfigured() => 2,
             Self::Store(_) => 1,
         }

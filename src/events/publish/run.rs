@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::{args::PublishArgs, error::PublishError};
-use crate::store::{ConnectOptions, LostTickets, Store, StoreError};
+use crate::store::{LostTickets, Store, StoreError};
 
 /// How many orders are kept in memory.
 const IN_MEMORY: usize = 100_000;
@@ -90,14 +90,7 @@ impl Said {
 /// # Errors
 /// When the database cannot be used, or has no events.
 pub async fn run(args: PublishArgs) -> Result<(), PublishError> {
-    let uri = args.uri.as_deref().filter(|uri| !uri.trim().is_empty()).ok_or(PublishError::MissingUri)?;
-    let tls = args.tls.read()?;
-    let options =
-        ConnectOptions { tls: tls.as_ref(), database: args.database.as_deref(), ..ConnectOptions::new(uri) };
-    for warning in options.startup_warnings()? {
-        eprintln!("warning: {warning}");
-    }
-    let store = Store::connect(options).await?;
+    let store = args.database.connect().await?;
     let done = if args.dry_run { count(&store, args.since).await } else { publish(&store, args.since).await };
     store.shutdown().await;
     done

@@ -2,14 +2,26 @@
 //! deleted, if it is ours; an object that is not ours is left alone.
 //!
 //! ```text
-//! child     one child: compare, apply, delete
-//! held      a Deployment that is left as it is
-//! replicas  who sets the Deployment's number of pods
+//! writer      who writes the children of one OrdersService, and what is observed of them
+//! sync        the children of one kind: which are in sync, applied or deleted
+//! deployment  the Deployment, which others may scale, and which may be left as it is
+//! held        a Deployment that is left as it is
+//! replicas    who sets the Deployment's number of pods
+//! send        one child is applied
+//! delete      one child is deleted
+//! refusal     what is told of one that cannot be written
 //! ```
 
-mod child;
+mod delete;
+mod deployment;
+#[cfg(test)]
+mod fixture;
 pub mod held;
+mod refusal;
 mod replicas;
+mod send;
+mod sync;
+mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,8 +35,8 @@ use k8s_openapi::{
 };
 
 use self::{
-    child::{ChildOutcome, ChildWriter},
     held::HeldDeployment,
+    writer::{ChildOutcome, ChildWriter},
 };
 use super::build::prepared::{Prepared, PreparedVisitor};
 use crate::{

@@ -69,3 +69,105 @@ fn progress(rollout: &Rollout, pods: &Inspected) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::controller::{
+        children::inspected::Pods, problem::Problem, reconcile::status::fixture::deployment,
+    };
+
+    #[test]
+    fn an_outdated_status_of_the_deployment_does_not_count() {
+        let old = deployment(
+            json!({"observedGeneration": 1, "conditions": [{"type": "Available", "status": "True"}]}),
+        );
+        assert!(!availability(old.rollout(), &Inspected::default()).0);
+    }
+
+    #[test]
+    fn pods_that_cannot_run_are_told_and_count_when_they_hold_up_what_was_asked_for() {
+        let image = Problem::new(Reason::ImagePullFailed, "pod a cannot pull image x");
+        let waits = Problem::new(Reason::MinimumReplicasUnavailable, "pod a has no node");
+        let whole = Rollout {
+            desired: 2,
+            replicas: 2,
+            ready: 2,
+            updated: 2,
+            is_available: true,
+            is_observed: true,
+            ..Rollout::default()
+        };
+        let scaling = Rollout { desired: 5, ..whole.clone() };
+        let quota = Rollout { updated: 0, creation_failure: Some("exceeded quota".into()), ..whole.clone() };
+        let one_fails = Rollout { ready: 1, ..whole.clone() };
+        let rolling = Rollout { replicas: 3, updated: 1, ..whole.clone() };
+        let none = Rollout { ready: 0, is_available: false, ..whole.clone() };
+        let stuck = Rollout { stalled: Some("given up".into()), ..rolling.clone() };
+        for (rollout, trouble, expected) in [
+            (&whole, None, (true, Reason::AsExpected)),
+            (&one_fails, Some(&image), (true, Reason::AsExpected)),
+            (&scaling, None, (true, Reason::AsExpected)),
+            (&rolling, None, (false, Reason::RolloutInProgress)),
+            (&rolling, Some(&waits), (false, Reason::RolloutInProgress)),
+            (&quota, None, (false, Reason::PodCreationFailed)),
+            (&quota, Some(&image), (false, Reason::ImagePullFailed)),
+            (&rolling, Some(&image), (false, Reason::ImagePullFailed)),
+            (&none, None, (false, Reason::MinimumReplicasUnavailable)),
+            (&none, Some(&waits), (false, Reason::MinimumReplicasUnavailable)),
+            (&none, Some(&image), (false, Reason::ImagePullFailed)),
+            (&stuck, None, (false, Reason::ProgressDeadlineExceeded)),
+            (&stuck, Some(&waits), (false, Reason::ProgressDeadlineExceeded)),
+            (&stuck, Some(&image), (false, Reason::ImagePullFailed)),
+        ] {
+            let (status, reason, message) =
+                availability(rollout, &Inspected { problem: trouble.cloned(), ..Inspected::default() });
+            assert_eq!((status, reason), expected, "{rollout:?} {trouble:?}");
+            assert!(trouble.is_none_or(|trouble| message.contains(&trouble.message)), "{message}");
+        }
+        assert!(whole.is_complete() && ![one_fails, rolling, none, stuck].iter().any(Rollout::is_complete));
+    }
+
+    #[test]
+    fn the_pods_of_the_current_spec_are_told_from_those_of_a_former_one() {
+        let told = |replicas, updated, ready, of_current: Option<(i32, i32)>| {
+            let (desired, is_observed, is_available) = (1, true, true);
+            let rollout = Rollout {
+                desired,
+                replicas,
+                updated,
+                ready,
+                is_observed,
+                is_available,
+                ..Rollout::default()
+            };
+            let pods = of_current.map(|(all, ready)| Pods { all, ready, of: rollout.counts() });
+            availability(&rollout, &Inspected { problem: None, pods }).2
+        };
+        assert_eq!(told(1, 0, 1, None), "0 of 1 pods have the current spec; 1 pod of a former spec is ready");
+        assert_eq!(
+            told(2, 1, 1, Some((1, 0))),
+            "1 of 1 pods have the current spec, 0 of them ready; 1 pod of a former spec is ready"
+        );
+        assert_eq!(
+            told(2, 1, 1, Some((1, 1))),
+            "1 of 1 pods have the current spec, 1 of them ready; no pod of a former spec is ready"
+        );
+        assert_eq!(
+            told(4, 1, 3, Some((1, 0))),
+            "1 of 1 pods have the current spec, 0 of them ready; 3 pods of a former spec are ready"
+        );
+        assert_eq!(
+            told(2, 1, 1, None),
+            "1 of 1 pods have the current spec; of all 2 pods, those of a former spec too, 1 is ready"
+        );
+        assert_eq!(told(2, 2, 1, None), "1 of 1 pods are ready");
+        let unseen = Rollout { desired: 1, replicas: 1, updated: 1, ready: 1, ..Rollout::default() };
+        assert_eq!(
+            availability(&unseen, &Inspected::default()).2,
+            "the cluster has not acted on the current spec yet; 1 of 1 pods are ready"
+        );
+    }
+}
