@@ -1,9 +1,6 @@
 //! What the broker does not take, since the user has no right to a subject or a stream is full: it waits, and nothing else does.
 
-use async_nats::{
-    ConnectOptions,
-    jetstream::{self, stream},
-};
+use async_nats::jetstream::stream;
 use mongodb::bson::{doc, oid::ObjectId};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -24,7 +21,7 @@ async fn sum(pod: &Process, metric: &str) -> u64 {
 }
 
 /// Whoever publishes beside the pods.
-enum Sender {
+pub(crate) enum Sender {
     Stream(Streams),
     /// A service of the course, and what it needs.
     Course {
@@ -34,7 +31,21 @@ enum Sender {
 }
 
 impl Sender {
-    async fn send(&self, subject: &str, data: &Value) {
+    /// One by this server; a server of NATS Streaming is started on it if that is the kind.
+    pub(crate) async fn on(kind: Kind, url: &str) -> Self {
+        match kind {
+            Kind::JetStream => Self::Stream(Streams::of(url).await),
+            Kind::Streaming => Self::of_the_course(StreamingServer::start_on(url).await, url).await,
+        }
+    }
+
+    /// A service of the course, by a server of NATS Streaming that runs on this one.
+    pub(crate) async fn of_the_course(server: StreamingServer, url: &str) -> Self {
+        let neighbour = Neighbour::start(url, "neighbour", "neighbour", &[]).await;
+        Self::Course { neighbour, _server: server }
+    }
+
+    pub(crate) async fn send(&self, subject: &str, data: &Value) {
         match self {
             Self::Stream(streams) => {
                 let sent = streams.0.publish(subject.to_owned(), data.to_string().into()).await;
@@ -58,21 +69,12 @@ async fn a_refusal_that_may_not_be_published(kind: Kind) {
     let server = Nats::with(&format!("authorization {{ users: {users} }}")).await;
     let url = |user: &str| server.url().replace("//", &format!("//{user}:s@"));
     let system = System::with(url("orders")).await;
-    let sender = match kind {
-        Kind::JetStream => {
-            let mark = ["orders-operator.fence.order:created.*"];
-            let subjects = SUBJECTS.iter().chain(&mark).map(ToString::to_string).collect();
-            let other = ConnectOptions::with_user_and_password("other".into(), "s".into());
-            let streams = Streams(jetstream::new(other.connect(server.url()).await.unwrap()));
-            streams.make_forgetful("ticketing", subjects).await;
-            Sender::Stream(streams)
-        }
-        Kind::Streaming => {
-            let streaming = StreamingServer::start_on(&url("other")).await;
-            let neighbour = Neighbour::start(&url("other"), "neighbour", "neighbour", &[]).await;
-            Sender::Course { neighbour, _server: streaming }
-        }
-    };
+    let sender = Sender::on(kind, &url("other")).await;
+    if let Sender::Stream(streams) = &sender {
+        let mark = ["orders-operator.fence.order:created.*"];
+        let subjects = SUBJECTS.iter().chain(&mark).map(ToString::to_string).collect();
+        streams.make_forgetful("ticketing", subjects).await;
+    }
     let of_kind = match kind {
         Kind::JetStream => ("NATS_STREAM", "ticketing"),
         Kind::Streaming => ("NATS_CLUSTER_ID", CLUSTER),
