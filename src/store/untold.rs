@@ -153,7 +153,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn untold(&self, limit: u32) -> Result<Untold, StoreError> {
-        let found = self.find_untold(is_untold(), untold_keys(), limit).await?;
+        let found = self.find_untold(is_untold(), untold_keys(), None, limit).await?;
         let is_full = found.len() as u64 >= u64::from(limit);
         self.with_their_tickets(found, limit, is_full, between).await
     }
@@ -167,7 +167,7 @@ impl Store {
         let ids: Vec<_> = ids.iter().map(|id| object_id(id.bytes())).collect();
         let mut filter = is_untold();
         filter.insert("_id", doc! { "$in": ids });
-        let found = self.find_untold(filter, doc! { "_id": 1 }, limit).await?;
+        let found = self.find_untold(filter, doc! { "_id": 1 }, None, limit).await?;
         self.with_their_tickets(found, limit, false, each).await
     }
 
@@ -176,10 +176,10 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn has_untold(&self) -> Result<bool, StoreError> {
-        Ok(!self.find_untold(is_untold(), untold_keys(), 1).await?.is_empty())
+        Ok(!self.find_untold(is_untold(), untold_keys(), None, 1).await?.is_empty())
     }
 
-    async fn with_their_tickets(
+    pub(super) async fn with_their_tickets(
         &self,
         found: Vec<RawDocumentBuf>,
         limit: u32,
@@ -247,24 +247,25 @@ impl Store {
         if !with_holders {
             filter.insert("status", doc! { "$nin": statuses(&OrderStatus::ACTIVE) });
         }
-        let found = self.find_untold(filter.clone(), untold_keys(), limit).await?;
+        let found = self.find_untold(filter.clone(), untold_keys(), None, limit).await?;
         if (found.len() as u64) < u64::from(limit) {
             return Ok(OfTickets { orders: self.readable(found).await?, is_cut: false });
         }
         // One of each ticket at most: its making has been told, and its end has not.
         filter.insert(CREATED, doc! { "$exists": false });
         let mut orders = self.readable(found).await?;
-        let over = self.readable(self.find_untold(filter, untold_keys(), limit).await?).await?;
+        let over = self.readable(self.find_untold(filter, untold_keys(), None, limit).await?).await?;
         let known: HashSet<_> = over.iter().map(|untold| untold.order.id).collect();
         orders.retain(|untold| !known.contains(&untold.order.id));
         orders.extend(over);
         Ok(OfTickets { orders, is_cut: true })
     }
 
-    async fn find_untold(
+    pub(super) async fn find_untold(
         &self,
         filter: Document,
         index: Document,
+        sort: Option<Document>,
         limit: u32,
     ) -> Result<Vec<RawDocumentBuf>, StoreError> {
         let orders = self.acknowledged_orders();
@@ -272,8 +273,11 @@ impl Store {
             retry::transient(LOOKING, || async {
                 let mut session = self.telling().await?;
                 let find = orders.find(filter.clone()).projection(needed()).hint(Hint::Keys(index.clone()));
-                let find = find.limit(i64::from(limit)).batch_size(limit).session(session.get());
-                let mut found = find.await?;
+                let mut find = find.limit(i64::from(limit)).batch_size(limit);
+                if let Some(sort) = &sort {
+                    find = find.sort(sort.clone());
+                }
+                let mut found = find.session(session.get()).await?;
                 at_most(limit, found.stream(session.get())).await
             })
             .await
@@ -489,13 +493,13 @@ fn holder(
 
 /// All tickets from the first of these to the last. Those of a page of the index are next to each other in it, and to read a range
 /// costs a fraction of looking each of them up.
-fn between(tickets: &BTreeSet<TicketId>) -> Document {
+pub(super) fn between(tickets: &BTreeSet<TicketId>) -> Document {
     let end = |ticket: Option<&TicketId>| ticket.map(|ticket| object_id(ticket.bytes()));
     doc! { "$gte": end(tickets.first()), "$lte": end(tickets.last()) }
 }
 
 /// These tickets, which may be anywhere in the index.
-fn each(tickets: &BTreeSet<TicketId>) -> Document {
+pub(super) fn each(tickets: &BTreeSet<TicketId>) -> Document {
     let ids: Vec<_> = tickets.iter().map(|ticket| object_id(ticket.bytes())).collect();
     doc! { "$in": ids }
 }
