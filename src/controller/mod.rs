@@ -25,7 +25,6 @@
 //! readiness           which of them are not ready, and why
 //! upgrades            moves resources to the operator's new image, a few at a time
 //! problem             a reason and a message, for conditions and events
-//! contention          two operators on one resource
 //! backoff, metrics, object_key
 //! ```
 //!
@@ -36,7 +35,6 @@ mod args;
 mod backoff;
 mod children;
 mod claims;
-mod contention;
 mod context;
 #[cfg(test)]
 mod fixture;

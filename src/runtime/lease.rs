@@ -137,6 +137,8 @@ pub struct Candidate {
     leadership: Leadership,
     observed: Option<ObservedRecord>,
     history: History,
+    /// Whether the record may name this candidate: it has written so, and perhaps not got the answer.
+    may_hold: bool,
 }
 
 /// The record of another holder, and when it last changed.
@@ -176,6 +178,7 @@ impl Candidate {
                 leadership: leadership.clone(),
                 observed: None,
                 history: History::default(),
+                may_hold: false,
             },
             leadership,
         )
@@ -197,7 +200,7 @@ impl Candidate {
                 (renewed + self.settings.renew_deadline).saturating_duration_since(started)
             });
             let attempt = tokio::select! {
-                () = stop.cancelled() => return self.release(renewed.is_some()).await,
+                () = stop.cancelled() => return self.release().await,
                 attempt = tokio::time::timeout(left, self.attempt()) => attempt,
             };
             match attempt {
@@ -249,7 +252,7 @@ impl Candidate {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return self.release(renewed.is_some()).await,
+                () = stop.cancelled() => return self.release().await,
                 () = pause => {}
             }
         }
@@ -302,9 +305,11 @@ impl Candidate {
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
         if holder != self.settings.identity && !holder.is_empty() && !self.is_expired(&holder, &spec) {
+            self.may_hold = false;
             return Ok(Attempt::HeldBy(holder));
         }
         let ours = Lease { spec: Some(self.record(&spec)), ..lease };
+        self.may_hold = true;
         let written = self.api.replace(&self.settings.name, &PostParams::default(), &ours).await;
         if let Ok(written) = &written
             && self.history.went_back(written.metadata.resource_version.as_deref())
@@ -374,9 +379,9 @@ impl Candidate {
     }
 
     /// Releases the lease, so that the next leader need not wait until it expires.
-    async fn release(self, leads: bool) -> Result<(), LeaseLost> {
+    async fn release(self) -> Result<(), LeaseLost> {
         self.leadership.until.store(0, Ordering::Release);
-        if !leads {
+        if !self.may_hold {
             return Ok(());
         }
         let release = async {
@@ -385,11 +390,12 @@ impl Candidate {
             if spec.holder_identity.as_deref() == Some(self.settings.identity.as_str()) {
                 spec.holder_identity = Some(String::new());
                 self.api.replace(&self.settings.name, &PostParams::default(), &lease).await?;
+                tracing::info!(lease = self.settings.name, "released the lease");
             }
             Ok::<(), kube::Error>(())
         };
         match tokio::time::timeout(self.settings.retry.max(RELEASE_TIMEOUT), release).await {
-            Ok(Ok(())) => tracing::info!(lease = self.settings.name, "released the lease"),
+            Ok(Ok(())) => {}
             // It expires.
             Ok(Err(error)) => {
                 tracing::warn!(lease = self.settings.name, %error, "cannot release the lease")
@@ -420,5 +426,94 @@ fn attempted(written: kube::Result<Lease>) -> kube::Result<Attempt> {
         Ok(_) => Ok(Attempt::Held),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(Attempt::Conflict),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::pending,
+        sync::{Mutex, PoisonError},
+    };
+
+    use hyper::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// An API server with one Lease, which carries out the first update and does not answer it.
+    #[derive(Clone)]
+    struct ApiServer {
+        lease: Arc<Mutex<Value>>,
+        is_held: Arc<Notify>,
+    }
+
+    impl ApiServer {
+        fn new(holder: &str) -> Self {
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": "lease", "namespace": "shop", "resourceVersion": "1"},
+                "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15},
+            });
+            Self { lease: Arc::new(Mutex::new(lease)), is_held: Arc::new(Notify::new()) }
+        }
+
+        fn candidate(&self) -> Candidate {
+            let server = self.clone();
+            let answer = move |request: Request<Body>| {
+                let server = server.clone();
+                async move { Ok::<_, Infallible>(server.answer(request).await) }
+            };
+            let client = Client::new(tower::service_fn(answer), "shop");
+            Candidate::new(client, LeaseSettings::new("shop", "lease", "me")).0
+        }
+
+        async fn answer(&self, request: Request<Body>) -> Response<Body> {
+            if request.method() == Method::PUT {
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let is_first = {
+                    let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+                    let is_first = lease["metadata"]["resourceVersion"] == "1";
+                    *lease = serde_json::from_slice(&body).unwrap();
+                    lease["metadata"]["resourceVersion"] = "2".into();
+                    is_first
+                };
+                if is_first {
+                    self.is_held.notify_one();
+                    pending::<()>().await;
+                }
+            }
+            let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner).to_string();
+            Response::new(Body::from(lease.into_bytes()))
+        }
+
+        fn holder(&self) -> String {
+            let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+            lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_acquired_while_the_process_stops_is_released() {
+        let (server, stop) = (ApiServer::new(""), CancellationToken::new());
+        let candidate = tokio::spawn(server.candidate().run(stop.clone()));
+        server.is_held.notified().await;
+        assert_eq!(server.holder(), "me");
+        stop.cancel();
+        assert_eq!(candidate.await.unwrap(), Ok(()));
+        assert_eq!(server.holder(), "");
+    }
+
+    #[tokio::test]
+    async fn the_lease_of_another_is_left_alone_at_the_end() {
+        let server = ApiServer::new("other");
+        let mut candidate = server.candidate();
+        // It has tried to acquire the lease, and another one was first.
+        candidate.may_hold = true;
+        assert_eq!(candidate.release().await, Ok(()));
+        assert_eq!(server.holder(), "other");
     }
 }

@@ -14,6 +14,7 @@
 //! escape         escapes control characters in what is logged and printed
 //! traces         OpenTelemetry spans and their export
 //! lease          leader election
+//! contention     two processes that write to one resource come to rest
 //! history        notices that the API server shows an earlier state
 //! watch          watches on the API server: flags, scope, restarts
 //! cache_sync     waits for the initial lists of watches
@@ -34,6 +35,7 @@ pub mod cache_sync;
 mod causes;
 pub mod client;
 mod colour;
+pub mod contention;
 mod escape;
 pub mod events;
 mod hex;
