@@ -264,7 +264,8 @@ impl Candidate {
     }
 
     /// Waits until the other holder has released its lease, or the lease should have expired by what the watch has
-    /// shown. The next attempt then reads the Lease, so a failed watch delays nothing beyond the lease's duration.
+    /// shown. The next attempt then reads the Lease, so a failed watch delays nothing beyond the lease's duration. It also
+    /// tells whether the API server shows an earlier state than the watch did: a watch itself may be behind.
     async fn stand_by(&mut self, changes: &mut Changes) {
         loop {
             let left = self.observed.as_ref().map_or(self.settings.retry, |observed| {
@@ -283,7 +284,11 @@ impl Candidate {
                     None => std::future::pending().await,
                 },
             };
-            let Some(spec) = lease.and_then(|lease| lease.spec) else { return };
+            let Some(lease) = lease else { return };
+            if self.history.went_back(lease.metadata.resource_version.as_deref()) {
+                return;
+            }
+            let Some(spec) = lease.spec else { return };
             match spec.holder_identity.clone() {
                 Some(holder) if !holder.is_empty() && !self.is_expired(&holder, &spec) => {
                     self.leadership.somebody_leads();
@@ -515,5 +520,56 @@ mod tests {
         candidate.may_hold = true;
         assert_eq!(candidate.release().await, Ok(()));
         assert_eq!(server.holder(), "other");
+    }
+
+    /// An API server whose Lease has these versions at one read after the other, and `watched` in the list with which a
+    /// watch begins; the watch itself shows nothing.
+    fn api_server(read: &[u64], watched: Value) -> Client {
+        let reads: Vec<_> = read.iter().map(|version| lease(*version, "other")).collect();
+        let reads = Arc::new(Mutex::new(reads.into_iter()));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let is_of_all = request.uri().path().ends_with("/leases");
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+            let answer = if is_of_all {
+                json!({"apiVersion": "coordination.k8s.io/v1", "kind": "LeaseList", "items": [watched.clone()],
+                       "metadata": {"resourceVersion": watched["metadata"]["resourceVersion"]}})
+            } else {
+                reads.lock().unwrap().next().unwrap()
+            };
+            async move {
+                if is_watch {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
+            }
+        });
+        Client::new(service, "shop")
+    }
+
+    fn lease(version: u64, holder: &str) -> Value {
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+               "metadata": {"name": "lease", "namespace": "shop", "resourceVersion": version.to_string()},
+               "spec": {"holderIdentity": holder, "leaseDurationSeconds": 3600,
+                        "renewTime": "2026-01-01T00:00:00.000000Z"}})
+    }
+
+    #[tokio::test]
+    async fn a_standby_ends_if_a_read_shows_an_earlier_state_than_its_watch_did() {
+        // Once it is released, the Lease is read again.
+        let client = api_server(&[10, 500], lease(1000, ""));
+        let (candidate, leadership) = Candidate::new(client, LeaseSettings::new("shop", "lease", "me"));
+        let ended = candidate.run(CancellationToken::new()).await;
+        assert_eq!(ended, Err(LeaseLost::WentBack));
+        assert!(!leadership.may_write());
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_behind_is_no_earlier_state() {
+        let client = api_server(&[10, 10], lease(9, "other"));
+        let (mut candidate, _leadership) = Candidate::new(client, LeaseSettings::new("shop", "lease", "me"));
+        let mut changes = candidate.changes();
+        assert!(matches!(candidate.attempt().await, Ok(Attempt::HeldBy(_))));
+        candidate.stand_by(&mut changes).await;
+        assert!(matches!(candidate.attempt().await, Ok(Attempt::HeldBy(_))));
     }
 }

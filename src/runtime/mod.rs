@@ -3,6 +3,7 @@
 //! ```text
 //! process        starts a subcommand: signals, the admin server, a client of the cluster
 //! client         the configuration of that client
+//! resend         what that client sends again by itself
 //! shutdown       SIGTERM and SIGINT as a cancellation token
 //! server         an HTTP server whose clients can take no more than is theirs
 //! resources      what the process may use: open files, memory
@@ -47,6 +48,7 @@ mod percent;
 mod process;
 pub mod process_stats;
 mod public_cas;
+mod resend;
 mod resources;
 pub mod secret_cache;
 pub mod server;

@@ -48,6 +48,7 @@ mod examples;
 mod express;
 mod fault_proxy;
 mod guarantee;
+mod held;
 mod hostile_answers;
 mod hostile_database;
 mod idempotency;
