@@ -138,14 +138,17 @@ async fn a_message_that_nobody_could_read_is_dealt_with_by_the_commands_of_the_p
     };
     let malformed = keep(1, "ticket:created", of_ticket("\"cheap\"")).await;
     let paid = keep(2, "payment:created", json!({"id": "p1", "orderId": order}).to_string()).await;
-    desk.write("mended.json", &of_ticket("20"));
 
     let reader = desk.reader().knows("MONGO_URI", &system.database.at_server(&uri()));
     let [commands] = blocks("docs/events.md", "Hearing").try_into().unwrap();
-    let [list, show, replay, replay_mended, drop] = commands.lines().collect::<Vec<_>>().try_into().unwrap();
+    let commands = commands.lines().collect::<Vec<_>>();
+    let [list, show, show_raw, replay, replay_mended, drop] = commands.try_into().unwrap();
     let with = |command: &str, id: &str| command.replace("ID", id).replace("FILE", "mended.json");
     assert_eq!(reader.does(list).await.lines().count(), 2);
     assert!(reader.does(&with(show, &malformed)).await.contains("cheap"));
+    reader.does(&with(show_raw, &malformed)).await;
+    assert_eq!(reader.does("cat mended.json").await, of_ticket("\"cheap\""));
+    desk.write("mended.json", &of_ticket("20"));
     assert!(reader.does(&with(replay, &paid)).await.contains("the order is complete"));
     assert!(reader.does(&with(replay_mended, &malformed)).await.contains("the ticket is written"));
     let nonsense = keep(3, "ticket:created", "nonsense".to_owned()).await;

@@ -11,7 +11,7 @@ use std::{
 use crate::cluster::root;
 
 /// The blocks that no test runs: a page that has one, how they begin, and why.
-const NOT_RUN: [(&str, &str, &str); 11] = [
+const NOT_RUN: [(&str, &str, &str); 12] = [
     ("README.md", "docker build ", "no docker: `dev/image` builds the same for the bed, which loads it"),
     ("docs/tasks.md", "docker run ", "no docker"),
     ("docs/installing.md", "cosign verify-blob ", "only what GitHub's workflow publishes is signed"),
@@ -24,6 +24,7 @@ const NOT_RUN: [(&str, &str, &str); 11] = [
     ),
     ("docs/backup.md", "mongorestore --uri \"$MONGO_URI\" --oplogReplay", "the same"),
     ("docs/benchmarks.md", "make bench-api ", "they take from minutes to an hour"),
+    ("docs/benchmarks.md", "make bench-events ", "the same"),
     ("docs/benchmarks.md", "make bench-sweeper ", "the same"),
     ("docs/benchmarks.md", "make bench-controller ", "the same"),
     ("docs/development.md", "dev/bed up ", "they run these tests"),

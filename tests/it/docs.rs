@@ -445,7 +445,7 @@ fn every_flag_that_a_page_names_is_there() {
         ("docs/operations.md", &controller, [].as_slice()),
         ("docs/sweeper.md", &sweeper, &["set"]),
         ("docs/routes.md", &both, &["base-path"]),
-        ("docs/events.md", &of_events, &["with", "even-refused"]),
+        ("docs/events.md", &of_events, &["with", "even-refused", "raw"]),
         ("docs/clusters.md", &every, &["set", "create-namespace", "emulated-version"]),
         ("docs/kubectl-osvc.md", &osvc, &["manifest", "archive", "explain"]),
     ] {

@@ -273,8 +273,8 @@ async fn a_login_that_changes_in_its_secret_rolls_the_pods_soon_and_events_flow_
 /// the URLs of both.
 async fn with_rights(block: usize) -> (Nats, [String; 2]) {
     let page = std::fs::read_to_string(root().join("docs/events.md")).unwrap();
-    let blocks = page.split("```").skip(1).step_by(2).filter(|block| block.starts_with("\npermissions: {"));
-    let rights = blocks.collect::<Vec<_>>()[block];
+    let blocks = page.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("text\n"));
+    let rights = blocks.filter(|block| block.starts_with("permissions: {")).collect::<Vec<_>>()[block];
     let users =
         format!("[{{ user: orders, password: secret, {rights} }}, {{ user: other, password: secret }}]");
     let server = Nats::with(&format!("authorization {{ users: {users} }}")).await;

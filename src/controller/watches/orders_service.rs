@@ -127,7 +127,10 @@ mod tests {
         };
         let with = |name: &str, status: &str, reason: &str| -> RawOrdersService {
             let metadata = json!({"namespace": "shop", "name": name, "uid": name, "generation": 1});
-            let ready = json!({"type": "Ready", "status": status, "reason": reason, "observedGeneration": 1});
+            let ready = json!({
+                "type": "Ready", "status": status, "reason": reason, "message": "", "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            });
             serde_json::from_value(json!({"metadata": metadata, "status": {"conditions": [ready]}})).unwrap()
         };
         let mut index = OrdersServiceIndex::new(&states, &KnownServices::default(), &metrics, Some("shop"));
