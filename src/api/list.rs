@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use axum::{
-    BoxError,
+    BoxError, Extension,
     body::{Body, Bytes},
     extract::{Query, State},
     http::{StatusCode, Uri, header},
@@ -20,6 +20,7 @@ use super::{
     budget::Account,
     error::ApiError,
     metrics::Metrics,
+    observe::RequestSpan,
     reading::Reading,
     response::{JSON, of_json},
     session::SignedIn,
@@ -94,6 +95,7 @@ struct ListParameters {
 pub(super) async fn list(
     State(state): State<ApiState>,
     SignedIn(user): SignedIn,
+    Extension(RequestSpan(span)): Extension<RequestSpan>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let ListParameters { listing, kept, limit } = parse(user, &uri)?;
@@ -113,25 +115,25 @@ pub(super) async fn list(
         held(of_json(StatusCode::OK, list.close()), list.account)
     } else {
         list.count(STREAMED)?;
-        ([(header::CONTENT_TYPE, JSON)], Body::from_stream(chunks(list))).into_response()
+        ([(header::CONTENT_TYPE, JSON)], Body::from_stream(chunks(list, span))).into_response()
     };
     Ok((link, response).into_response())
 }
 
 /// A list as one JSON array, in chunks. An error aborts the connection before the array is closed, so that no client
 /// mistakes a part of the list for all of it.
-fn chunks(list: OrderList) -> impl Stream<Item = Result<Bytes, BoxError>> {
+fn chunks(list: OrderList, span: Span) -> impl Stream<Item = Result<Bytes, BoxError>> {
     // The server polls this outside of the request's span.
-    let (metrics, span) = (list.metrics.clone(), Span::current());
-    let of_request = span.clone();
+    let (metrics, trace, of_request) = (list.metrics.clone(), Span::current(), span.clone());
     let chunks = stream::try_unfold(list, move |list| {
-        let span = of_request.clone();
+        let (span, trace) = (of_request.clone(), trace.clone());
         async move {
             if list.is_closed {
                 return Ok(None);
             }
             // In a task of its own, so that it is done with what others wait for whether this is polled or not.
-            let chunk = AbortOnDropHandle::new(tokio::spawn(list.chunk().instrument(span))).await?;
+            let chunk =
+                AbortOnDropHandle::new(tokio::spawn(list.chunk().instrument(trace).instrument(span))).await?;
             chunk.map(Some).map_err(|error| error.message().into())
         }
     });

@@ -14,7 +14,7 @@ use axum::{
 };
 use futures::FutureExt;
 use tokio::time::timeout;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, Span, info_span};
 
 use super::{
     base_path::{BasePath, ORDER},
@@ -32,11 +32,16 @@ const OF_DATABASE: Duration = Duration::from_millis(9_500);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The span of a request, for what goes on after its handler has answered. The current span there is that of its trace, which
+/// log lines do not have.
+#[derive(Clone)]
+pub(super) struct RequestSpan(pub(super) Span);
+
 /// Handles a request within its span and trace, and records the result.
 pub(super) async fn observe(
     State(metrics): State<Metrics>,
     State(base): State<BasePath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
@@ -44,6 +49,7 @@ pub(super) async fn observe(
     let (method, path) = (request.method().clone(), traces::beginning(request.uri().path()).to_owned());
     let route = route(&base, request.extensions().get::<MatchedPath>());
     let span = info_span!("request", id = id.to_str().unwrap_or_default());
+    request.extensions_mut().insert(RequestSpan(span.clone()));
     let trace =
         traces::request(&method, request.uri(), route, id.to_str().unwrap_or_default(), request.headers());
 

@@ -528,7 +528,7 @@ async fn a_list_that_breaks_off_is_not_mistaken_for_a_complete_one() {
     .await;
     let mut lines = Vec::new();
     eventually("the log has the request's id with both", || {
-        lines.extend(process.lines.try_iter().inspect(|l| eprintln!("LINE {l}")));
+        lines.extend(process.lines.try_iter());
         let is_said = |message: &str| {
             lines.iter().any(|line: &String| line.contains(message) && line.contains("the-long-list"))
         };
