@@ -8,7 +8,7 @@ ORDERS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/orders-operator
 export ORDERS_CACHE
 export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 # Tests wait for servers most of the time, so more of them run at once than there are processors.
-export RUST_TEST_THREADS ?= $(shell expr 4 '*' "$$(nproc)")
+export RUST_TEST_THREADS ?= $(shell expr 6 '*' "$$(nproc)")
 
 BED := dev/bed
 
@@ -21,7 +21,7 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: ## Run every test, against a real API server and database; `check` has the lints
-	@$(BED) up api spare-api mongo spare nats stan planes & servers=$$!; \
+	@$(BED) up api spare-api install-api mongo spare nats stan planes & servers=$$!; \
 	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
 	$(BED) exec -- dev/locked cargo test --locked --quiet
 

@@ -2,6 +2,8 @@
 
 use std::{env, fs, path::Path, process, time::Duration};
 
+use mongodb::bson::oid::ObjectId;
+
 use crate::{
     Load, Result,
     database::{BUYER, Db, DirectClient, Join, Kind, ORDERS_PER_USER, Statement, Tickets, id, user},
@@ -179,10 +181,19 @@ impl<'a> Bench<'a> {
 
 /// Reservations of free tickets by one user.
 pub fn reservations(tickets: &Tickets) -> Source {
-    let head = format!("POST /api/orders HTTP/1.1\r\nhost: bench\r\ncookie: {}\r\n", cookie(BUYER));
     let tickets = tickets.clone();
+    reserve(BUYER, move || tickets.next())
+}
+
+/// Reserves the same ticket again and again.
+pub fn reservations_of(user: &str, ticket: ObjectId) -> Source {
+    reserve(user, move || Some(ticket))
+}
+
+fn reserve(user: &str, mut ticket: impl FnMut() -> Option<ObjectId> + Send + 'static) -> Source {
+    let head = format!("POST /api/orders HTTP/1.1\r\nhost: bench\r\ncookie: {}\r\n", cookie(user));
     Box::new(move |request| {
-        let Some(ticket) = tickets.next() else { return false };
+        let Some(ticket) = ticket() else { return false };
         let body = format!("{{\"ticketId\":\"{ticket}\"}}");
         request.extend_from_slice(head.as_bytes());
         let length = body.len();

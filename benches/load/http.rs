@@ -88,6 +88,9 @@ fn is_whole(response: &[u8], end: &mut Option<End>) -> bool {
 }
 
 fn length(head: &[u8]) -> Option<usize> {
+    if status(head) == Some(204) {
+        return Some(0);
+    }
     let head = std::str::from_utf8(head).ok()?;
     head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;

@@ -152,6 +152,53 @@ pub async fn run(subcommand: &str, arguments: &[&Path]) -> Result<Run> {
     }
 }
 
+/// A NATS server with JetStream of its own, which can be stopped and started again with what it has stored.
+pub struct Nats {
+    address: SocketAddr,
+    folder: PathBuf,
+    running: Option<KillOnDrop>,
+}
+
+impl Nats {
+    pub async fn start() -> Result<Self> {
+        let folder = folder()?.join("nats");
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        let mut server = Self { address: free_address()?, folder, running: None };
+        server.restart().await?;
+        Ok(server)
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// Kills it.
+    pub fn stop(&mut self) -> Result<()> {
+        self.running.take().ok_or("the NATS server was stopped before")?;
+        Ok(())
+    }
+
+    /// Starts it, and waits until it can be connected to.
+    pub async fn restart(&mut self) -> Result<()> {
+        let program = env::var_os("NATS_SERVER").ok_or("NATS_SERVER is not set: run `make bench-events`")?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).arg("-js");
+        command.arg("-a").arg(self.address.ip().to_string()).arg("-p").arg(self.address.port().to_string());
+        command.arg("-sd").arg(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.running = Some(KillOnDrop(command.spawn()?));
+        let started = Instant::now();
+        while tokio::net::TcpStream::connect(self.address).await.is_err() {
+            if started.elapsed() > READY_TIMEOUT {
+                return Err("the NATS server does not start".into());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
 struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {

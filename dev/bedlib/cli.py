@@ -18,6 +18,7 @@ from .state import CACHE, Bed, signal_and_wait
 EXAMPLES = """parts:
   api        etcd, API server and controller manager on 127.0.0.1, no node
   spare-api  a second one, which tests may restart and break
+  install-api a third one, in which tests install the operator
   bare-api   a third one, for benchmarks, which only collects garbage
   kwok       a fourth one, with pods that only pretend to run
   mongo      a database that speaks MongoDB's protocol, on 127.0.0.1

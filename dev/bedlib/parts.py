@@ -61,6 +61,16 @@ class SpareApi(Api):
                 "SPARE_API_RESTORE": f"{restart_command(self.bed, self.name)} --restore"}
 
 
+class InstallApi(Api):
+    """A third one, for tests that install the operator, which may be there once: what they do takes minutes, and so none of them
+    waits for those of the second."""
+
+    name = "install-api"
+
+    def environment(self):
+        return {"INSTALL_KUBECONFIG": str(self.plane.kubeconfig)}
+
+
 class BareApi(Api):
     """One for benchmarks, in which nobody but the operator makes anything of its objects: they are only collected."""
 
@@ -290,7 +300,7 @@ class MorePlanes(Planes):
 
 
 # In the order in which they come up; they go down in the other.
-PARTS = {part.name: part for part in (Api, SpareApi, BareApi, Kwok, Mongo, Spare, Nats, Stan, Node, Ingress, Planes, MorePlanes)}
+PARTS = {part.name: part for part in (Api, SpareApi, InstallApi, BareApi, Kwok, Mongo, Spare, Nats, Stan, Node, Ingress, Planes, MorePlanes)}
 NEEDS = {"ingress": ["node"]}
 
 

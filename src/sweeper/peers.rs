@@ -11,6 +11,10 @@ use sha2::{Digest, Sha256};
 /// How much later each rank comes than the one before it; also how often a standby queries.
 pub const RANK_DELAY: Duration = Duration::from_secs(2);
 
+/// The rank from which on all come at once, the third. Dead sweepers count until their entries expire, and where many died within
+/// that time, the next one that lives has a high rank: what is due shall not wait for it any longer than for the third.
+const LAST_DELAYED_RANK: u32 = 2;
+
 /// How many of its own renewals a sweeper must have made without seeing one of a peer, before it takes the peer for
 /// dead. If only time counted, an outage of the API server would make every peer look dead.
 const MISSED_RENEWALS: u32 = 3;
@@ -71,7 +75,7 @@ impl Schedule {
     /// The schedule of `rank`, where the owner's longest sleep is `max_sleep`.
     pub fn of_rank(rank: u32, max_sleep: Duration) -> Self {
         let max_sleep = if rank == 0 { max_sleep } else { RANK_DELAY };
-        Self { delay: RANK_DELAY.saturating_mul(rank), max_sleep }
+        Self { delay: RANK_DELAY * rank.min(LAST_DELAYED_RANK), max_sleep }
     }
 }
 
@@ -181,6 +185,14 @@ mod tests {
             Schedule { delay: Duration::from_secs(4), max_sleep: RANK_DELAY }
         );
         assert_eq!(Peers::alone().rank("any"), 0);
+    }
+
+    #[test]
+    fn however_many_come_before_it_a_sweeper_waits_no_longer_than_the_third() {
+        let third = Schedule::of_rank(2, Duration::from_secs(1));
+        for rank in [3, 10, u32::MAX] {
+            assert_eq!(Schedule::of_rank(rank, Duration::from_secs(1)), third);
+        }
     }
 
     #[test]

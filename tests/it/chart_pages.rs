@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     bed::setting,
     chart_installs::{clear, done},
-    cluster::{SPARE_API, TestNamespace, apply_any, eventually},
+    cluster::{INSTALL_API, TestNamespace, apply_any, eventually},
     console::blocks,
     played_pods::PlayedPods,
 };
@@ -53,8 +53,8 @@ async fn pod(namespace: &TestNamespace) -> Value {
 
 #[tokio::test]
 async fn the_operator_is_installed_watched_upgraded_and_removed_by_the_commands_of_the_pages() {
-    let _alone = SPARE_API.lock().await;
-    let namespace = TestNamespace::create_at("chart-pages", &setting("SPARE_KUBECONFIG")).await;
+    let _alone = INSTALL_API.lock().await;
+    let namespace = TestNamespace::create_at("chart-pages", &setting("INSTALL_KUBECONFIG")).await;
     clear(&namespace.client).await;
     let pods = PlayedPods::start_in(&namespace.client, "orders-operator").await;
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     bed::setting,
     chart_installs::clear,
-    cluster::{SPARE_API, TestNamespace, apply_any, chart, eventually, install_crd, root},
+    cluster::{INSTALL_API, TestNamespace, apply_any, chart, eventually, install_crd, root},
     mongo::{TestDatabase, uri},
     osvc::{Told, osvc},
     sweeper::service,
@@ -22,7 +22,7 @@ use crate::{
 const OPERATOR: &str = "app.kubernetes.io/name=orders-operator";
 
 async fn check(arguments: &[&str]) -> Told {
-    osvc(&setting("SPARE_KUBECONFIG"), &[&["check"], arguments].concat()).await
+    osvc(&setting("INSTALL_KUBECONFIG"), &[&["check"], arguments].concat()).await
 }
 
 /// The lines of a level, each with what to do.
@@ -134,8 +134,8 @@ async fn stuck_upgrade(namespace: &TestNamespace) -> String {
 
 #[tokio::test]
 async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may() {
-    let _alone = SPARE_API.lock().await;
-    let namespace = TestNamespace::create_at("osvc-pre", &setting("SPARE_KUBECONFIG")).await;
+    let _alone = INSTALL_API.lock().await;
+    let namespace = TestNamespace::create_at("osvc-pre", &setting("INSTALL_KUBECONFIG")).await;
     clear(&namespace.client).await;
     let pre = check(&["--pre"]).await;
     assert_eq!(pre.code, Some(0), "{}", pre.out);
@@ -146,7 +146,7 @@ async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may(
     }
     let missing = ["the CRD ordersservices.ticketing.dev is not there", "has a controller", "has a sweeper"];
     fails_by_each(&["-n", &namespace.name], &missing).await;
-    let status = osvc(&setting("SPARE_KUBECONFIG"), &["status", "orders"]).await;
+    let status = osvc(&setting("INSTALL_KUBECONFIG"), &["status", "orders"]).await;
     assert!(status.code == Some(1) && status.err.contains("kubectl osvc check"), "{}", status.err);
 
     let account = format!("system:serviceaccount:{}:default", namespace.name);
@@ -179,8 +179,8 @@ async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may(
 
 #[tokio::test]
 async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_to_do() {
-    let _alone = SPARE_API.lock().await;
-    let namespace = TestNamespace::create_at("osvc-check", &setting("SPARE_KUBECONFIG")).await;
+    let _alone = INSTALL_API.lock().await;
+    let namespace = TestNamespace::create_at("osvc-check", &setting("INSTALL_KUBECONFIG")).await;
     clear(&namespace.client).await;
     install_crd(&namespace.client).await;
     operator(&namespace).await;

@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     bed::setting,
-    cluster::{SPARE_API, TestNamespace, apply_any, chart, eventually},
+    cluster::{INSTALL_API, TestNamespace, apply_any, chart, eventually},
     console::{Block, whole},
     docs::{examples, run, without_ids_and_times},
     mongo::{TestDatabase, uri},
@@ -61,7 +61,7 @@ impl Home {
     fn with_archive(namespace: &TestNamespace) -> Self {
         let folder = namespace.folder().join("home");
         std::fs::create_dir_all(folder.join(".local/bin")).unwrap();
-        let home = Self { folder, kubeconfig: setting("SPARE_KUBECONFIG") };
+        let home = Self { folder, kubeconfig: setting("INSTALL_KUBECONFIG") };
         symlink(env!("CARGO_BIN_EXE_orders-operator"), home.folder.join("orders-operator")).unwrap();
         let script = home.folder.join("kubectl_complete-osvc");
         let text = of_origin("plugin.COMPLETE_SCRIPT.decode()", None);
@@ -138,7 +138,7 @@ fn orders(namespace: &TestNamespace, database: &TestDatabase) -> Value {
 
 /// Waits until all is as on the page; gives the name of the pod.
 async fn as_on_the_page(namespace: &TestNamespace) -> String {
-    let kubeconfig = setting("SPARE_KUBECONFIG");
+    let kubeconfig = setting("INSTALL_KUBECONFIG");
     let status = ["status", "orders", "-n", &namespace.name, "-o", "json"];
     // What was told on the way there is gone, as it would be an hour later.
     let events = Api::<Event>::namespaced(namespace.client.clone(), &namespace.name);
@@ -166,8 +166,8 @@ async fn as_on_the_page(namespace: &TestNamespace) -> String {
 
 #[tokio::test]
 async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
-    let _alone = SPARE_API.lock().await;
-    let namespace = TestNamespace::create_at("osvc-page", &setting("SPARE_KUBECONFIG")).await;
+    let _alone = INSTALL_API.lock().await;
+    let namespace = TestNamespace::create_at("osvc-page", &setting("INSTALL_KUBECONFIG")).await;
     let ((scripts, shown), database) = (page(&namespace), TestDatabase::new().await);
     namespace.secrets(&uri()).await;
     objects(&namespace).await;
@@ -226,8 +226,8 @@ async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
 
 #[tokio::test]
 async fn kubectl_completes_commands_flags_values_and_the_names_that_the_cluster_has() {
-    let _alone = SPARE_API.lock().await;
-    let namespace = TestNamespace::create_at("osvc-tab", &setting("SPARE_KUBECONFIG")).await;
+    let _alone = INSTALL_API.lock().await;
+    let namespace = TestNamespace::create_at("osvc-tab", &setting("INSTALL_KUBECONFIG")).await;
     for name in ["orders", "others", "second"] {
         namespace.apply(&namespace.service(name, json!({"ingress": null}))).await.unwrap();
     }

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     bed::setting,
     chart_installs::{clear, commands_of, done},
-    cluster::{SPARE_API, TestNamespace, eventually, root, yaml_documents},
+    cluster::{INSTALL_API, TestNamespace, eventually, root, yaml_documents},
 };
 
 /// Where the files of the repository can be read.
@@ -313,8 +313,8 @@ const ORDERS: &str = r#"{"apiVersion": "ticketing.dev/v1alpha1", "kind": "Orders
 #[tokio::test]
 async fn from_the_release_alone_the_manifests_and_the_overlays_of_kustomize_install_the_operator() {
     let release = spawn_blocking(Release::make).await.unwrap();
-    let _alone = SPARE_API.lock().await;
-    let namespace = TestNamespace::create_at("release", &setting("SPARE_KUBECONFIG")).await;
+    let _alone = INSTALL_API.lock().await;
+    let namespace = TestNamespace::create_at("release", &setting("INSTALL_KUBECONFIG")).await;
     let (client, folder) = (namespace.client.clone(), release.0.display().to_string());
     let version = env!("CARGO_PKG_VERSION");
     let repository = "registry.example/team/orders-operator";

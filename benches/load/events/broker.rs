@@ -29,6 +29,11 @@ impl Broker {
     pub async fn open() -> Result<Self> {
         let url =
             env::var("TEST_NATS_URL").map_err(|_| "TEST_NATS_URL is not set: run `make bench-events`")?;
+        Self::at(url).await
+    }
+
+    /// The same at another server than that of the test bed.
+    pub async fn at(url: String) -> Result<Self> {
         let client = async_nats::connect(&url).await?;
         let mut context = jetstream::new(client.clone());
         context.set_timeout(Duration::from_secs(30));

@@ -7,11 +7,13 @@
 //! lag      how long after its change an event arrives
 //! drain    many changes that wait to be told
 //! consume  many tickets that wait to be heard of
+//! away     what buyers notice while the broker is away
 //! handover how long nobody publishes when the pod that does is told to end
 //! idle     what pods cost that have nothing to do
 //! line     counts what they ask the database
 //! ```
 
+mod away;
 mod broker;
 mod consume;
 mod drain;
@@ -60,12 +62,20 @@ pub struct EventsLoad {
     #[arg(long, env = "NODE_SHARE", default_value_t = 10)]
     node_share: u64,
 
-    /// Which parts: post, lag, drain, consume, handover, idle
+    /// How long the broker is away, and is there before that
+    #[arg(long, env = "AWAY_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    away_seconds: u64,
+
+    /// Requests per second while the broker is away
+    #[arg(long, env = "AWAY_RATE", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    away_rate: u64,
+
+    /// Which parts: post, lag, drain, consume, away, handover, idle
     #[arg(
         long,
         env = "PARTS",
         value_delimiter = ',',
-        default_value = "post,lag,drain,consume,handover,idle"
+        default_value = "post,lag,drain,consume,away,handover,idle"
     )]
     parts: Vec<String>,
 }
@@ -86,6 +96,7 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<()> {
             "lag" => lag::run(db, load).await?,
             "drain" => drain::run(db, load).await?,
             "consume" => consume::run(db, load).await?,
+            "away" => away::run(db, load).await?,
             "handover" => handover::run(db, load).await?,
             "idle" => idle::run(db, load).await?,
             other => return Err(format!("there is no part {other}").into()),
