@@ -14,13 +14,14 @@ use axum::{
 };
 use futures::FutureExt;
 use tokio::time::timeout;
-use tracing::{Instrument, Span, info_span};
+use tracing::{Instrument, info_span};
 
 use super::{
     base_path::{BasePath, ORDER},
     error::ApiError,
     metrics::Metrics,
     openapi,
+    request_span::RequestSpan,
 };
 use crate::{runtime::traces, store};
 
@@ -31,11 +32,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const OF_DATABASE: Duration = Duration::from_millis(9_500);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The span of a request, for what goes on after its handler has answered. The current span there is that of its trace, which
-/// log lines do not have.
-#[derive(Clone)]
-pub(super) struct RequestSpan(pub(super) Span);
 
 /// Handles a request within its span and trace, and records the result.
 pub(super) async fn observe(
