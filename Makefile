@@ -92,7 +92,7 @@ bench-start: ## Measure how long serve takes from its execution to its first 200
 attack: ## Attack the API's memory and connections in 128 MiB, and measure what other clients notice; as root; SECONDS=120
 	@$(call bench,attack)
 
-bench-events: ## Measure events beside the bare client, the bare driver and Node.js; PARTS=post,lag,drain,consume,handover,idle SECONDS=10 ROUNDS=3 RATES=100,1000 PENDING=100000 TICKETS=100000
+bench-events: ## Measure events beside the bare client, the bare driver and Node.js; PARTS=post,lag,drain,consume,away,handover,idle SECONDS=10 RATES=100,1000 PENDING=100000 AWAY_SECONDS=300
 	@$(BED) up nats && $(call bench,events)
 
 bench-import: ## Measure an import, and the list of a user with 100,000 orders; TICKETS=1000000

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use axum::{
-    BoxError,
+    BoxError, Extension,
     body::{Body, Bytes},
     extract::{Query, State},
     http::{StatusCode, Uri, header},
@@ -13,6 +13,7 @@ use axum::{
 };
 use futures::{Stream, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, Span};
 
 use super::{
     base_path::BasePath,
@@ -20,6 +21,7 @@ use super::{
     error::ApiError,
     metrics::Metrics,
     reading::Reading,
+    request_span::RequestSpan,
     response::{JSON, of_json},
     session::SignedIn,
     state::ApiState,
@@ -93,6 +95,7 @@ struct ListParameters {
 pub(super) async fn list(
     State(state): State<ApiState>,
     SignedIn(user): SignedIn,
+    Extension(RequestSpan(span)): Extension<RequestSpan>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let ListParameters { listing, kept, limit } = parse(user, &uri)?;
@@ -112,24 +115,32 @@ pub(super) async fn list(
         held(of_json(StatusCode::OK, list.close()), list.account)
     } else {
         list.count(STREAMED)?;
-        ([(header::CONTENT_TYPE, JSON)], Body::from_stream(chunks(list))).into_response()
+        ([(header::CONTENT_TYPE, JSON)], Body::from_stream(chunks(list, span))).into_response()
     };
     Ok((link, response).into_response())
 }
 
 /// A list as one JSON array, in chunks. An error aborts the connection before the array is closed, so that no client
 /// mistakes a part of the list for all of it.
-fn chunks(list: OrderList) -> impl Stream<Item = Result<Bytes, BoxError>> {
-    let chunks = stream::try_unfold(list, |list| async {
-        if list.is_closed {
-            return Ok(None);
+fn chunks(list: OrderList, span: Span) -> impl Stream<Item = Result<Bytes, BoxError>> {
+    // The server polls this outside of the request's span.
+    let (metrics, trace, of_request) = (list.metrics.clone(), Span::current(), span.clone());
+    let chunks = stream::try_unfold(list, move |list| {
+        let (span, trace) = (of_request.clone(), trace.clone());
+        async move {
+            if list.is_closed {
+                return Ok(None);
+            }
+            // In a task of its own, so that it is done with what others wait for whether this is polled or not.
+            let chunk =
+                AbortOnDropHandle::new(tokio::spawn(list.chunk().instrument(trace).instrument(span))).await?;
+            chunk.map(Some).map_err(|error| error.message().into())
         }
-        // In a task of its own, so that it is done with what others wait for whether this is polled or not.
-        let chunk = AbortOnDropHandle::new(tokio::spawn(list.chunk())).await?;
-        chunk.map(Some).map_err(|error| error.message().into())
     });
-    chunks
-        .inspect_err(|error: &BoxError| tracing::warn!(%error, "a list of orders was aborted before its end"))
+    chunks.inspect_err(move |error: &BoxError| {
+        metrics.list_aborted();
+        span.in_scope(|| tracing::warn!(%error, "a list of orders was aborted before its end"));
+    })
 }
 
 /// A list that is being written.

@@ -22,6 +22,7 @@ pub(super) struct Metrics {
     reservations: Family<OutcomeLabels, Counter>,
     abandoned: Family<RouteLabels, Counter>,
     over_budget: Counter,
+    lists_aborted: Counter,
     connections: Gauge,
     connections_evicted: Counter,
     accept_errors: Counter,
@@ -71,6 +72,8 @@ pub(super) enum ReservationOutcome {
     Unavailable,
     /// An unexpected error.
     Failed,
+    /// It was dropped before it had an answer: its client disconnected, or its time was over. It may have been made.
+    Unanswered,
 }
 
 impl ReservationOutcome {
@@ -83,6 +86,7 @@ impl ReservationOutcome {
             Self::Invalid => "invalid",
             Self::Unavailable => "unavailable",
             Self::Failed => "failed",
+            Self::Unanswered => "unanswered",
         }
     }
 }
@@ -131,6 +135,7 @@ impl Metrics {
             reservations: Family::default(),
             abandoned: Family::default(),
             over_budget: Counter::default(),
+            lists_aborted: Counter::default(),
             connections: server.open.clone(),
             connections_evicted: server.evicted.clone(),
             accept_errors: server.accept_errors.clone(),
@@ -165,6 +170,11 @@ impl Metrics {
             "requests_over_budget",
             "Requests that were refused, since others have all the memory that clients can have",
             metrics.over_budget.clone(),
+        );
+        orders.register(
+            "lists_aborted",
+            "Lists that were broken off after their beginning was sent, mostly since the database failed; the log says why",
+            metrics.lists_aborted.clone(),
         );
         orders.register("connections", "Connections that are open", metrics.connections.clone());
         orders.register(
@@ -216,6 +226,11 @@ impl Metrics {
     /// Counts a request that was refused for lack of memory.
     pub(super) fn over_budget(&self) {
         self.over_budget.inc();
+    }
+
+    /// Counts a list that was broken off.
+    pub(super) fn list_aborted(&self) {
+        self.lists_aborted.inc();
     }
 
     /// What the server counts.

@@ -16,6 +16,7 @@
 //! metrics      the API's metrics
 //! database     connects to the database, and reconnects after an outage
 //! state        the state that the handlers share
+//! request_span the span of a request, for what goes on after its answer
 //! orders       handlers: reserve, show and cancel
 //! list         handler: the user's orders, streamed or page by page
 //! untaken      counts responses until their clients have taken them
@@ -42,6 +43,7 @@ mod orders;
 mod pages;
 mod path;
 mod reading;
+mod request_span;
 mod response;
 mod router;
 mod serve;

@@ -21,11 +21,15 @@ use super::{
     error::ApiError,
     metrics::Metrics,
     openapi,
+    request_span::RequestSpan,
 };
-use crate::runtime::traces;
+use crate::{runtime::traces, store};
 
 /// How long a request may take, including the time to receive its body.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long its calls of the database may take: a little less, so that the handler answers, which knows what they have failed of.
+const OF_DATABASE: Duration = Duration::from_millis(9_500);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -33,14 +37,15 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) async fn observe(
     State(metrics): State<Metrics>,
     State(base): State<BasePath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), traces::beginning(request.uri().path()).to_owned());
     let route = route(&base, request.extensions().get::<MatchedPath>());
     let span = info_span!("request", id = id.to_str().unwrap_or_default());
+    request.extensions_mut().insert(RequestSpan(span.clone()));
     let trace =
         traces::request(&method, request.uri(), route, id.to_str().unwrap_or_default(), request.headers());
 
@@ -60,6 +65,7 @@ pub(super) async fn observe(
 struct Record {
     metrics: Metrics,
     method: Method,
+    /// Its beginning: a stranger may send one of 32 kB.
     path: String,
     route: &'static str,
     started: Instant,
@@ -94,7 +100,8 @@ impl Drop for Record {
 
 /// The handler's response, or an error response if it panics or misses the deadline.
 async fn respond(request: Request, next: Next) -> Response {
-    match timeout(DEADLINE, AssertUnwindSafe(next.run(request)).catch_unwind()).await {
+    let handled = store::ending_by(Instant::now() + OF_DATABASE, next.run(request));
+    match timeout(DEADLINE, AssertUnwindSafe(handled).catch_unwind()).await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => {
             tracing::error!("a handler panicked: this is a bug");

@@ -10,8 +10,14 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
-    body::RequestFields, error::ApiError, metrics::ReservationOutcome, response::json, session::SignedIn,
-    state::ApiState, untaken::counted, view::OrderView,
+    body::RequestFields,
+    error::ApiError,
+    metrics::{Metrics, ReservationOutcome},
+    response::json,
+    session::SignedIn,
+    state::ApiState,
+    untaken::counted,
+    view::OrderView,
 };
 use crate::{
     order::{IdempotencyKey, OrderId, TicketId, UserId},
@@ -42,8 +48,9 @@ pub(super) async fn create(
     Extension(fields): Extension<RequestFields>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let attempt = Attempt { metrics: state.metrics.clone(), outcome: ReservationOutcome::Unanswered };
     let result = reserve(&state, &user, fields, &headers).await;
-    state.metrics.reservation(match &result {
+    attempt.ended(match &result {
         Ok(Reserved::New(_)) => ReservationOutcome::Reserved,
         Ok(Reserved::Replayed(_)) => ReservationOutcome::Repeated,
         Err(ApiError::AlreadyReserved) => ReservationOutcome::AlreadyReserved,
@@ -58,6 +65,24 @@ pub(super) async fn create(
         Err(_) => ReservationOutcome::Failed,
     });
     Ok(counted(&state, &user, json(StatusCode::CREATED, &OrderView::from(result?.reservation()))?))
+}
+
+/// An attempt to reserve, which is counted when it ends, also if that is because nobody waits for it any more.
+struct Attempt {
+    metrics: Metrics,
+    outcome: ReservationOutcome,
+}
+
+impl Attempt {
+    fn ended(mut self, outcome: ReservationOutcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.metrics.reservation(self.outcome);
+    }
 }
 
 /// The ticket to reserve; other fields are ignored.

@@ -4,7 +4,7 @@
 //! It is separate from the [budget](super::budget) of what clients have not taken yet: what is taken here is given back by
 //! the server's own work, and no client can hold it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -12,15 +12,13 @@ use tokio::{
 };
 
 use super::error::ApiError;
+use crate::store::patience;
 
 /// What an order may take, in bytes: as the database answers it, and as it is kept.
 const ORDER: usize = 512;
 
 /// What a ticket may take, nearly all of it for its title. Several copies of it are made.
 const TICKET: usize = 10 * 1024;
-
-/// How long is waited: as long as a request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The memory for lists that are being read. Clones share it.
 #[derive(Clone, Debug)]
@@ -66,7 +64,8 @@ impl Pool {
 
     async fn take(&self, kib: u32) -> Result<Room, ApiError> {
         let taken = self.free.clone().acquire_many_owned(kib.min(self.all));
-        match timeout(PATIENCE, taken).await {
+        // As long as for the database.
+        match timeout(patience(), taken).await {
             Ok(Ok(permit)) => Ok(Room(permit)),
             Ok(Err(_)) | Err(_) => Err(ApiError::Unavailable),
         }

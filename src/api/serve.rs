@@ -1,11 +1,14 @@
 //! The `serve` subcommand: its arguments, start-up and graceful shutdown.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use clap::Args;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -114,6 +117,9 @@ pub enum ServeError {
     /// The settings of events are invalid.
     #[error(transparent)]
     Events(#[from] InvalidSettings),
+    /// The task of events has ended before it was to stop, which is a bug.
+    #[error("nobody publishes or hears events any more, which is a bug: {0}")]
+    EventsEnded(String),
     /// A port could not be opened, or a listener failed; the message says which.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -126,7 +132,7 @@ impl ServeError {
         match self {
             Self::Missing { .. } | Self::Events(_) => 2,
             Self::Store(error) if error.is_misconfigured() => 2,
-            Self::Store(_) | Self::Io(_) => 1,
+            Self::Store(_) | Self::EventsEnded(_) | Self::Io(_) => 1,
         }
     }
 }
@@ -197,9 +203,11 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     // The admin endpoints outlive the API, so that probes are answered until the drain is over.
     let admin_stop = CancellationToken::new();
     let admin = admin::serve(args.listen.at(args.admin_port), health, Arc::new(registry), admin_stop.clone());
+    let admin = async { admin.await.map_err(ServeError::from) };
     let api = async {
         let server = |stop| server::serve(listener, routes(state), limits, metrics.server(), stop);
-        serve_until_drained(server, shutdown, serving, args.drain_seconds).await;
+        let served = serve_until_drained(server, shutdown.clone(), serving, args.drain_seconds);
+        let relay = beside(relay, served, &shutdown).await?;
         // The last requests have made the last changes.
         relay_stop.cancel();
         if let Some(relay) = relay
@@ -216,6 +224,30 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     }
     tracing::info!("drained; exiting");
     Ok(())
+}
+
+/// Does `work`, beside the task of events, which is returned. If that ends first, `work` is shut down: a pod whose orders nobody
+/// tells of is to be started anew.
+async fn beside(
+    events: Option<JoinHandle<()>>,
+    work: impl Future<Output = ()>,
+    shutdown: &CancellationToken,
+) -> Result<Option<JoinHandle<()>>, ServeError> {
+    let Some(mut events) = events else {
+        work.await;
+        return Ok(None);
+    };
+    let mut work = pin!(work);
+    tokio::select! {
+        () = &mut work => Ok(Some(events)),
+        ended = &mut events => {
+            let why = ended.err().map_or_else(|| "it has returned".to_owned(), |error| error.to_string());
+            tracing::error!(why, "the task of events has ended; shutting down");
+            shutdown.cancel();
+            work.await;
+            Err(ServeError::EventsEnded(why))
+        }
+    }
 }
 
 /// Serves until `shutdown`, then for the drain period while not ready, then until the requests in flight are finished.
@@ -251,4 +283,29 @@ fn required<'a>(
     what: &'static str,
 ) -> Result<&'a str, ServeError> {
     value.filter(|value| !value.trim().is_empty()).ok_or(ServeError::Missing { name, flag, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn when_the_task_of_events_panics_the_process_shuts_down_with_an_error() {
+        let shutdown = CancellationToken::new();
+        let panics: JoinHandle<()> = tokio::spawn(async { panic!("a bug") });
+        // Nobody else ends it.
+        let error = beside(Some(panics), shutdown.cancelled(), &shutdown).await.unwrap_err();
+        assert!(error.exit_code() == 1 && error.to_string().contains("a bug"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_task_of_events_that_goes_on_is_left_to_be_stopped_after_the_last_requests() {
+        let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
+        let events = tokio::spawn(stop.clone().cancelled_owned());
+        let events = beside(Some(events), async {}, &shutdown).await.unwrap().unwrap();
+        assert!(!events.is_finished() && !shutdown.is_cancelled());
+        stop.cancel();
+        events.await.unwrap();
+        assert!(beside(None, async {}, &shutdown).await.unwrap().is_none());
+    }
 }

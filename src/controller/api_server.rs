@@ -157,6 +157,27 @@ impl ApiServer {
         read.boxed()
     }
 
+    /// As [`Self::write`], for what nobody tries again later: it is sent again a few times where the API server is too busy,
+    /// each time only if this process still leads.
+    ///
+    /// # Errors
+    /// Any.
+    pub async fn write_again<T, R: Future<Output = kube::Result<T>> + Send>(
+        &self,
+        kind: &'static str,
+        verb: &'static str,
+        request: impl Fn() -> R,
+    ) -> Result<T, RequestError> {
+        for pause in [250, 500, 1000] {
+            match self.write(kind, verb, request()).await {
+                Err(RequestError::Refused { code: 429 | 503 | 504, .. }) => {}
+                result => return result,
+            }
+            tokio::time::sleep(Duration::from_millis(pause).mul_f64(0.5 + fastrand::f64())).await;
+        }
+        self.write(kind, verb, request()).await
+    }
+
     /// Sends a request that changes something, if this process is the leader.
     ///
     /// # Errors
@@ -242,6 +263,27 @@ mod tests {
         }
         let unreachable = RequestError::Unreachable(kube::Error::Service("hunter2".into()));
         assert!(unreachable.to_string().contains("hunter2") && !unreachable.remedy().contains("hunter2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_tries_again_later_is_sent_again_where_the_api_server_is_too_busy() {
+        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let server = ApiServer::new(silent_api_server().await, Leadership::alone(), metrics, 1);
+        let refused = |code| kube::Error::Api(Box::new(kube::core::Status { code, ..Default::default() }));
+        for (codes, expected_requests, is_written) in [
+            (&[429, 503][..], 3, true),
+            (&[429, 429, 504, 429], 4, false),
+            (&[500], 1, false),
+            (&[], 1, true),
+        ] {
+            let asked = std::cell::Cell::new(0);
+            let request = || {
+                let code = codes.get(asked.replace(asked.get() + 1)).copied();
+                std::future::ready(code.map_or(Ok(()), |code| Err(refused(code))))
+            };
+            let written = server.write_again("Event", "create", request).await;
+            assert_eq!((asked.get(), written.is_ok()), (expected_requests, is_written), "{codes:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

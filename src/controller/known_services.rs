@@ -23,11 +23,37 @@ struct State {
     synced: HashSet<Option<String>>,
     /// The OrdersServices that have asked for a Service since it came or went last.
     users: HashMap<ObjectKey, HashSet<ObjectKey>>,
-    /// The same by OrdersService, so that what its spec no longer names is forgotten.
+    /// The same for every OrdersService that there is, so that what its spec no longer names is forgotten. One that is gone
+    /// is told nothing, though a reconcile of it may still ask.
     asked: HashMap<ObjectKey, HashSet<ObjectKey>>,
 }
 
 impl KnownServices {
+    /// This OrdersService is there, so it may ask.
+    pub fn user_exists(&self, user: &ObjectKey) {
+        self.lock().asked.entry(user.clone()).or_default();
+    }
+
+    /// This OrdersService is gone.
+    pub fn user_gone(&self, user: &ObjectKey) {
+        let mut state = self.lock();
+        state.forget(user);
+        state.asked.remove(user);
+    }
+
+    /// A list of the OrdersServices in `namespace`, or in all, is complete: those that it lacks are gone.
+    pub fn retain_users(&self, namespace: Option<&str>, listed: &HashSet<ObjectKey>) {
+        let mut state = self.lock();
+        let is_gone = |user: &&ObjectKey| {
+            namespace.is_none_or(|namespace| namespace == user.namespace()) && !listed.contains(*user)
+        };
+        let gone: Vec<_> = state.asked.keys().filter(is_gone).cloned().collect();
+        for user in gone {
+            state.forget(&user);
+            state.asked.remove(&user);
+        }
+    }
+
     /// Those of `names` that are not in the namespace of the OrdersService that asks.
     pub fn missing<'a>(&self, user: &ObjectKey, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         let mut state = self.lock();
@@ -51,17 +77,9 @@ impl KnownServices {
         self.lock().ask(user, ObjectKey::new(user.namespace(), name));
     }
 
-    /// Forgets what this OrdersService has asked for: it asks anew, or is gone.
+    /// Forgets what this OrdersService has asked for: it asks anew.
     pub fn forget(&self, user: &ObjectKey) {
-        let mut state = self.lock();
-        for service in state.asked.remove(user).unwrap_or_default() {
-            if let Some(users) = state.users.get_mut(&service) {
-                users.remove(user);
-                if users.is_empty() {
-                    state.users.remove(&service);
-                }
-            }
-        }
+        self.lock().forget(user);
     }
 
     /// The index for the watch on Services in `namespace`, or in all.
@@ -76,8 +94,20 @@ impl KnownServices {
 
 impl State {
     fn ask(&mut self, user: &ObjectKey, service: ObjectKey) {
+        let Some(asked) = self.asked.get_mut(user) else { return };
         self.users.entry(service.clone()).or_default().insert(user.clone());
-        self.asked.entry(user.clone()).or_default().insert(service);
+        asked.insert(service);
+    }
+
+    fn forget(&mut self, user: &ObjectKey) {
+        for service in self.asked.get_mut(user).map(std::mem::take).unwrap_or_default() {
+            if let Some(users) = self.users.get_mut(&service) {
+                users.remove(user);
+                if users.is_empty() {
+                    self.users.remove(&service);
+                }
+            }
+        }
     }
 
     fn users_of(&mut self, service: &ObjectKey) -> Vec<ObjectKey> {
@@ -85,9 +115,6 @@ impl State {
         for user in &users {
             if let Some(asked) = self.asked.get_mut(user) {
                 asked.remove(service);
-                if asked.is_empty() {
-                    self.asked.remove(user);
-                }
             }
         }
         users
@@ -142,6 +169,7 @@ mod tests {
         let mut watch = Indexer::new(known.index(Some("shop")));
         let user = ObjectKey::new("shop", "orders");
         let users = std::slice::from_ref(&user);
+        known.user_exists(&user);
         let missing = || known.missing(&user, ["b", "a", "a"]);
         assert_eq!(missing(), Vec::<String>::new(), "nothing is known yet");
         watch.handle(&Event::<Partial<Service>>::Init);
@@ -163,7 +191,34 @@ mod tests {
         known.forget(&user);
         assert_eq!(watch.handle(&Event::Apply(service("d"))), []);
         known.forget(&ObjectKey::new("other", "orders"));
-        let state = known.lock();
-        assert!(state.users.is_empty() && state.asked.is_empty(), "nothing is kept of whoever is gone");
+        assert!(known.lock().users.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_kept_of_whoever_is_gone_even_if_it_asks_once_more() {
+        let known = KnownServices::default();
+        let is_empty = || {
+            let state = known.lock();
+            state.users.is_empty() && state.asked.is_empty()
+        };
+        let (user, other) = (ObjectKey::new("shop", "orders"), ObjectKey::new("other", "orders"));
+        known.user_exists(&user);
+        known.missing(&user, ["a"]);
+        known.user_gone(&user);
+        assert!(is_empty());
+        // It was deleted while it was reconciled.
+        known.missing(&user, ["a"]);
+        known.tell(&user, "b");
+        assert!(is_empty());
+        // It was deleted while there was no watch.
+        for user in [&user, &other] {
+            known.user_exists(user);
+            known.tell(user, "b");
+        }
+        known.retain_users(Some("shop"), &HashSet::new());
+        let users: Vec<_> = known.lock().asked.keys().cloned().collect();
+        assert_eq!(users, [other], "the list of a namespace says nothing of others");
+        known.retain_users(None, &HashSet::new());
+        assert!(is_empty());
     }
 }

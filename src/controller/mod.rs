@@ -17,6 +17,7 @@
 //! services            the OrdersServices that the watches show
 //! raw_orders_service  one of them, not parsed yet
 //! known_services      the Services that the watches show, by name
+//! shared_subjects     two systems that were given the same subjects of a broker
 //! schema              what the API server would refuse by the schema of the CRD
 //! written             how values are written in a YAML text
 //! index               the state machine that every watch shares
@@ -24,7 +25,6 @@
 //! readiness           which of them are not ready, and why
 //! upgrades            moves resources to the operator's new image, a few at a time
 //! problem             a reason and a message, for conditions and events
-//! contention          two operators on one resource
 //! backoff, metrics, object_key
 //! ```
 //!
@@ -35,7 +35,6 @@ mod args;
 mod backoff;
 mod children;
 mod claims;
-mod contention;
 mod context;
 #[cfg(test)]
 mod fixture;
@@ -53,6 +52,7 @@ mod run;
 mod schema;
 mod secrets;
 mod services;
+mod shared_subjects;
 mod trigger;
 mod upgrades;
 mod watches;
@@ -69,3 +69,4 @@ pub use reconcile::{
     pods::{is_starting, selector as pod_selector},
 };
 pub use run::{ControllerError, run};
+pub use shared_subjects::{SHARED_SUBJECTS_REMEDY, shares_subjects};

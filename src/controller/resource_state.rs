@@ -15,9 +15,9 @@ use super::{
         last_applied::LastApplied, owner::Owner, resource_version::ResourceVersion,
         rollout_tracker::RolloutTracker,
     },
-    contention::Contention,
     object_key::ObjectKey,
 };
+use crate::runtime::contention::Contention;
 
 /// What is remembered of one OrdersService.
 #[derive(Debug)]

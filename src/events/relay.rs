@@ -3,8 +3,9 @@
 //! It goes by rounds: read what is to be told, publish it, and note what the broker has acknowledged. If it is not known
 //! whether a message has arrived, the relay ends, and whoever is next reads back from the broker what was published, and tells
 //! the rest of just those orders before any other. What the broker does not take is held back, with whatever is to be told of
-//! the same ticket, and everything else goes on. As long as nothing is known to be published and not noted, all that was
-//! published before a round is noted after it, and up to there, or until then, nobody has to read again.
+//! the same ticket, and everything else goes on: while something is held back, what is read goes past it. As long as nothing is
+//! known to be published and not noted, all that was published before a round is noted after it, and up to there, or until then,
+//! nobody has to read again.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -94,6 +95,15 @@ pub(super) struct Relay<'a, B> {
     pub(super) metrics: &'a Metrics,
 }
 
+/// What is to be told.
+struct Look {
+    untold: Untold,
+    /// Whether that is all that there is.
+    is_whole: bool,
+    /// After which ticket the next look goes on; none if it begins anew.
+    next: Option<TicketId>,
+}
+
 /// What a round has done.
 struct Round {
     /// Whether there may be more to tell at once.
@@ -140,29 +150,34 @@ impl<B: Broker> Relay<'_, B> {
         };
         let mut known = Known { published, reached: Positions::new() };
         self.settle(&mut known, stop).await?;
-        let (mut held, mut stops_at) = (Held::default(), None);
+        let (mut held, mut stops_at, mut after) = (Held::default(), None, None);
         loop {
             let started = Instant::now();
-            let untold = self.store.untold(ROUND).await?;
-            let round = self.round(&untold, &mut known, &mut held).await?;
-            if round.orders == 0 {
+            let look = self.look(&mut held, after).await?;
+            after = look.next;
+            let round = self.round(&look.untold, &mut known, &mut held).await?;
+            if look.is_whole && round.orders == 0 {
                 known.published.clear();
             } else if !known.published.is_empty() && held.is_empty() {
                 self.settle(&mut known, stop).await?;
             }
             self.advance(&mut known).await?;
+            let has_more = after.is_some() || round.has_progress && (round.is_full || held.has_due());
             if stop.is_cancelled() {
                 let stops_at = *stops_at.get_or_insert(started + LAST_ROUNDS);
-                if !round.has_progress || Instant::now() > stops_at {
+                if !(has_more || round.has_progress) || Instant::now() > stops_at {
                     return Ok(());
                 }
                 continue;
             }
-            if round.is_full && round.has_progress {
+            if has_more {
                 continue;
             }
+            let took = started.elapsed();
+            // Where there is much to read past, it is read for no more than half of the time.
+            let pause = if held.is_empty() { GATHER.saturating_sub(took) } else { took.clamp(GATHER, LOOK) };
             // Dropped while the lease is kept, so it waits for nothing that has to be finished.
-            sleep(GATHER.saturating_sub(started.elapsed())).await;
+            sleep(pause).await;
             tokio::select! {
                 () = woken() => {}
                 () = self.store.changed() => {}
@@ -170,6 +185,29 @@ impl<B: Broker> Relay<'_, B> {
                 () = stop.cancelled() => {}
             }
         }
+    }
+
+    /// What is to be told now: all but what is held back, from the ticket `after` on if something is, and what of it is to be
+    /// tried again.
+    async fn look(&self, held: &mut Held, after: Option<TicketId>) -> Result<Look, StoreError> {
+        if held.is_empty() {
+            let untold = self.store.untold(ROUND).await?;
+            return Ok(Look { is_whole: !untold.is_full, untold, next: None });
+        }
+        let due = held.due();
+        let (mut untold, next) = self.store.untold_past(after, ROUND, |ticket| held.has(ticket)).await?;
+        if !due.is_empty() {
+            let (again, is_all) = self.store.untold_of_tickets(&due, ROUND).await?;
+            let pending: HashSet<_> = again.orders.iter().map(|order| order.ticket).collect();
+            // Somebody else has told of the others.
+            due.iter()
+                .filter(|ticket| is_all && !pending.contains(ticket))
+                .for_each(|ticket| held.release(*ticket));
+            untold.orders.extend(again.orders);
+            untold.holders.extend(again.holders);
+            untold.is_full |= again.is_full;
+        }
+        Ok(Look { untold, next, is_whole: false })
     }
 
     /// Tells the rest of the orders of which something was published and may not be noted: a predecessor, or this process
@@ -239,13 +277,11 @@ impl<B: Broker> Relay<'_, B> {
     async fn round(&self, untold: &Untold, known: &mut Known, held: &mut Held) -> Result<Round, RelayError> {
         let mut round = Round { is_full: untold.is_full, orders: untold.orders.len(), has_progress: false };
         if round.orders == 0 {
-            held.clear();
             return Ok(round);
         }
         let now = self.store.clock().await?.not_passed(Instant::now());
         let started = Instant::now();
-        let mut lines = plan::steps(untold, &known.published)?;
-        held.keep_back(&mut lines);
+        let lines = plan::steps(untold, &known.published)?;
         // Where a holder is told again, there may be former orders that did not fit before it.
         round.is_full |= lines.values().flatten().any(|step| step.note.is_none());
         let telling = stream::iter(lines).map(|(ticket, line)| self.tell(ticket, line, now, started));

@@ -137,6 +137,8 @@ pub struct Candidate {
     leadership: Leadership,
     observed: Option<ObservedRecord>,
     history: History,
+    /// Whether the record may name this candidate: it has written so, and perhaps not got the answer.
+    may_hold: bool,
 }
 
 /// The record of another holder, and when it last changed.
@@ -176,6 +178,7 @@ impl Candidate {
                 leadership: leadership.clone(),
                 observed: None,
                 history: History::default(),
+                may_hold: false,
             },
             leadership,
         )
@@ -197,7 +200,7 @@ impl Candidate {
                 (renewed + self.settings.renew_deadline).saturating_duration_since(started)
             });
             let attempt = tokio::select! {
-                () = stop.cancelled() => return self.release(renewed.is_some()).await,
+                () = stop.cancelled() => return self.release().await,
                 attempt = tokio::time::timeout(left, self.attempt()) => attempt,
             };
             match attempt {
@@ -249,7 +252,7 @@ impl Candidate {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => return self.release(renewed.is_some()).await,
+                () = stop.cancelled() => return self.release().await,
                 () = pause => {}
             }
         }
@@ -261,7 +264,8 @@ impl Candidate {
     }
 
     /// Waits until the other holder has released its lease, or the lease should have expired by what the watch has
-    /// shown. The next attempt then reads the Lease, so a failed watch delays nothing beyond the lease's duration.
+    /// shown. The next attempt then reads the Lease, so a failed watch delays nothing beyond the lease's duration. It also
+    /// tells whether the API server shows an earlier state than the watch did: a watch itself may be behind.
     async fn stand_by(&mut self, changes: &mut Changes) {
         loop {
             let left = self.observed.as_ref().map_or(self.settings.retry, |observed| {
@@ -280,7 +284,11 @@ impl Candidate {
                     None => std::future::pending().await,
                 },
             };
-            let Some(spec) = lease.and_then(|lease| lease.spec) else { return };
+            let Some(lease) = lease else { return };
+            if self.history.went_back(lease.metadata.resource_version.as_deref()) {
+                return;
+            }
+            let Some(spec) = lease.spec else { return };
             match spec.holder_identity.clone() {
                 Some(holder) if !holder.is_empty() && !self.is_expired(&holder, &spec) => {
                     self.leadership.somebody_leads();
@@ -302,9 +310,11 @@ impl Candidate {
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
         if holder != self.settings.identity && !holder.is_empty() && !self.is_expired(&holder, &spec) {
+            self.may_hold = false;
             return Ok(Attempt::HeldBy(holder));
         }
         let ours = Lease { spec: Some(self.record(&spec)), ..lease };
+        self.may_hold = true;
         let written = self.api.replace(&self.settings.name, &PostParams::default(), &ours).await;
         if let Ok(written) = &written
             && self.history.went_back(written.metadata.resource_version.as_deref())
@@ -374,9 +384,9 @@ impl Candidate {
     }
 
     /// Releases the lease, so that the next leader need not wait until it expires.
-    async fn release(self, leads: bool) -> Result<(), LeaseLost> {
+    async fn release(self) -> Result<(), LeaseLost> {
         self.leadership.until.store(0, Ordering::Release);
-        if !leads {
+        if !self.may_hold {
             return Ok(());
         }
         let release = async {
@@ -385,11 +395,12 @@ impl Candidate {
             if spec.holder_identity.as_deref() == Some(self.settings.identity.as_str()) {
                 spec.holder_identity = Some(String::new());
                 self.api.replace(&self.settings.name, &PostParams::default(), &lease).await?;
+                tracing::info!(lease = self.settings.name, "released the lease");
             }
             Ok::<(), kube::Error>(())
         };
         match tokio::time::timeout(self.settings.retry.max(RELEASE_TIMEOUT), release).await {
-            Ok(Ok(())) => tracing::info!(lease = self.settings.name, "released the lease"),
+            Ok(Ok(())) => {}
             // It expires.
             Ok(Err(error)) => {
                 tracing::warn!(lease = self.settings.name, %error, "cannot release the lease")
@@ -420,5 +431,145 @@ fn attempted(written: kube::Result<Lease>) -> kube::Result<Attempt> {
         Ok(_) => Ok(Attempt::Held),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(Attempt::Conflict),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::pending,
+        sync::{Mutex, PoisonError},
+    };
+
+    use hyper::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// An API server with one Lease, which carries out the first update and does not answer it.
+    #[derive(Clone)]
+    struct ApiServer {
+        lease: Arc<Mutex<Value>>,
+        is_held: Arc<Notify>,
+    }
+
+    impl ApiServer {
+        fn new(holder: &str) -> Self {
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": "lease", "namespace": "shop", "resourceVersion": "1"},
+                "spec": {"holderIdentity": holder, "leaseDurationSeconds": 15},
+            });
+            Self { lease: Arc::new(Mutex::new(lease)), is_held: Arc::new(Notify::new()) }
+        }
+
+        fn candidate(&self) -> Candidate {
+            let server = self.clone();
+            let answer = move |request: Request<Body>| {
+                let server = server.clone();
+                async move { Ok::<_, Infallible>(server.answer(request).await) }
+            };
+            let client = Client::new(tower::service_fn(answer), "shop");
+            Candidate::new(client, LeaseSettings::new("shop", "lease", "me")).0
+        }
+
+        async fn answer(&self, request: Request<Body>) -> Response<Body> {
+            if request.method() == Method::PUT {
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let is_first = {
+                    let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+                    let is_first = lease["metadata"]["resourceVersion"] == "1";
+                    *lease = serde_json::from_slice(&body).unwrap();
+                    lease["metadata"]["resourceVersion"] = "2".into();
+                    is_first
+                };
+                if is_first {
+                    self.is_held.notify_one();
+                    pending::<()>().await;
+                }
+            }
+            let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner).to_string();
+            Response::new(Body::from(lease.into_bytes()))
+        }
+
+        fn holder(&self) -> String {
+            let lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+            lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_acquired_while_the_process_stops_is_released() {
+        let (server, stop) = (ApiServer::new(""), CancellationToken::new());
+        let candidate = tokio::spawn(server.candidate().run(stop.clone()));
+        server.is_held.notified().await;
+        assert_eq!(server.holder(), "me");
+        stop.cancel();
+        assert_eq!(candidate.await.unwrap(), Ok(()));
+        assert_eq!(server.holder(), "");
+    }
+
+    #[tokio::test]
+    async fn the_lease_of_another_is_left_alone_at_the_end() {
+        let server = ApiServer::new("other");
+        let mut candidate = server.candidate();
+        // It has tried to acquire the lease, and another one was first.
+        candidate.may_hold = true;
+        assert_eq!(candidate.release().await, Ok(()));
+        assert_eq!(server.holder(), "other");
+    }
+
+    /// An API server whose Lease has these versions at one read after the other, and `watched` in the list with which a
+    /// watch begins; the watch itself shows nothing.
+    fn api_server(read: &[u64], watched: Value) -> Client {
+        let reads: Vec<_> = read.iter().map(|version| lease(*version, "other")).collect();
+        let reads = Arc::new(Mutex::new(reads.into_iter()));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let is_of_all = request.uri().path().ends_with("/leases");
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+            let answer = if is_of_all {
+                json!({"apiVersion": "coordination.k8s.io/v1", "kind": "LeaseList", "items": [watched.clone()],
+                       "metadata": {"resourceVersion": watched["metadata"]["resourceVersion"]}})
+            } else {
+                reads.lock().unwrap().next().unwrap()
+            };
+            async move {
+                if is_watch {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
+            }
+        });
+        Client::new(service, "shop")
+    }
+
+    fn lease(version: u64, holder: &str) -> Value {
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+               "metadata": {"name": "lease", "namespace": "shop", "resourceVersion": version.to_string()},
+               "spec": {"holderIdentity": holder, "leaseDurationSeconds": 3600,
+                        "renewTime": "2026-01-01T00:00:00.000000Z"}})
+    }
+
+    #[tokio::test]
+    async fn a_standby_ends_if_a_read_shows_an_earlier_state_than_its_watch_did() {
+        // Once it is released, the Lease is read again.
+        let client = api_server(&[10, 500], lease(1000, ""));
+        let (candidate, leadership) = Candidate::new(client, LeaseSettings::new("shop", "lease", "me"));
+        let ended = candidate.run(CancellationToken::new()).await;
+        assert_eq!(ended, Err(LeaseLost::WentBack));
+        assert!(!leadership.may_write());
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_behind_is_no_earlier_state() {
+        let client = api_server(&[10, 10], lease(9, "other"));
+        let (mut candidate, _leadership) = Candidate::new(client, LeaseSettings::new("shop", "lease", "me"));
+        let mut changes = candidate.changes();
+        assert!(matches!(candidate.attempt().await, Ok(Attempt::HeldBy(_))));
+        candidate.stand_by(&mut changes).await;
+        assert!(matches!(candidate.attempt().await, Ok(Attempt::HeldBy(_))));
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! process        starts a subcommand: signals, the admin server, a client of the cluster
 //! client         the configuration of that client
+//! resend         what that client sends again by itself
 //! shutdown       SIGTERM and SIGINT as a cancellation token
 //! server         an HTTP server whose clients can take no more than is theirs
 //! resources      what the process may use: open files, memory
@@ -14,6 +15,7 @@
 //! escape         escapes control characters in what is logged and printed
 //! traces         OpenTelemetry spans and their export
 //! lease          leader election
+//! contention     two processes that write to one resource come to rest
 //! history        notices that the API server shows an earlier state
 //! watch          watches on the API server: flags, scope, restarts
 //! cache_sync     waits for the initial lists of watches
@@ -34,6 +36,7 @@ pub mod cache_sync;
 mod causes;
 pub mod client;
 mod colour;
+pub mod contention;
 mod escape;
 pub mod events;
 mod hex;
@@ -45,6 +48,7 @@ mod percent;
 mod process;
 pub mod process_stats;
 mod public_cas;
+mod resend;
 mod resources;
 pub mod secret_cache;
 pub mod server;

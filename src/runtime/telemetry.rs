@@ -13,6 +13,7 @@ use clap::{
     builder::{OsStringValueParser, TypedValueParser},
 };
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt, filter_fn},
@@ -102,7 +103,12 @@ pub fn init(args: &LogArgs, service: &'static str) -> io::Result<Option<Traces>>
     // The spans of traces would be added to log lines. And the SOCKS5 library tells of each connection of the MongoDB
     // driver, at `debug` with the password.
     let unwanted = |target: &str| target == traces::TARGET || target.starts_with("fast_socks5");
-    let filter = filter.and(filter_fn(move |metadata| !unwanted(metadata.target())));
+    // The NATS client tells at `info` whatever a server says, each message that it drops included; what matters of that, we tell.
+    let is_client_wanted = args.log_level.contains("async_nats");
+    let is_chatter = move |metadata: &Metadata<'_>| {
+        !is_client_wanted && metadata.target().starts_with("async_nats") && *metadata.level() > Level::WARN
+    };
+    let filter = filter.and(filter_fn(move |metadata| !unwanted(metadata.target()) && !is_chatter(metadata)));
     let colour = has_colours(&io::stderr());
     let escape = match args.log_format {
         LogFormat::Text if colour => Escape::ColouredText,

@@ -32,7 +32,7 @@ use webpki_roots::TLS_SERVER_ROOTS;
 /// The target of every span that is part of a trace.
 pub const TARGET: &str = "orders_operator::traces";
 
-/// The most bytes that a span has of a text which a client chooses. Thousands of spans may wait until they are sent.
+/// The most bytes that a span or a log line has of a text which a client chooses. Thousands of spans may wait until they are sent.
 const MAX_TEXT: usize = 512;
 
 /// How long the shutdown waits for the last traces to be exported. A pod of the API has 25 s after its drain, of which all else
@@ -188,7 +188,9 @@ fn known(method: &Method) -> &'static str {
     all.into_iter().find(|name| *name == method.as_str()).unwrap_or("_OTHER")
 }
 
-fn beginning(text: &str) -> &str {
+/// As much of a text that a client chooses as a span or a log line has.
+#[must_use]
+pub fn beginning(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default()
 }
 

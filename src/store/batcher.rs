@@ -7,7 +7,8 @@
 //!
 //! A command whose reply is lost takes nothing with it for long: after [`SLOW_AFTER`] others may be sent in its place. It is
 //! given up as soon as one of its callers may wait no longer: whoever is told that nothing came of a call can rely on it
-//! that this process does nothing more about it. The driver then closes the connection that it waited on.
+//! that this process does nothing more about it. The driver then closes the connection that it waited on. So a call whose
+//! caller waits for less than [`SLOW_AFTER`] is not sent any more: it would take the others of its command with it.
 
 use std::{
     collections::VecDeque,
@@ -29,7 +30,8 @@ use super::{
 const MAX_IN_FLIGHT: usize = 4;
 
 /// How long a command may keep its slot. It is far longer than a reply takes, and far shorter than any caller waits: four
-/// lost replies delay the others by this. It also bounds how many commands a server can have that has become slow.
+/// lost replies delay the others by this. It also bounds how many commands a server can have that has become slow, and is the
+/// least time that a command has.
 const SLOW_AFTER: Duration = Duration::from_millis(500);
 
 /// How much longer than its command a caller waits, to be told that it was given up.
@@ -147,7 +149,7 @@ where
         let now = Instant::now();
         let (mut requests, mut callers, mut end) = (Vec::new(), Vec::new(), now + DEADLINE);
         for Call { request, until, reply_to, .. } in batch {
-            if until <= now {
+            if until <= now + SLOW_AFTER {
                 answer(vec![reply_to], None);
             } else if !reply_to.is_closed() {
                 requests.push(request);
@@ -411,20 +413,46 @@ mod tests {
                 let error = call(milliseconds, 1).await.unwrap_err();
                 (error, *ended.lock().unwrap(), started.elapsed())
             };
-            join_all([100, 700, 3000].map(told)).await
+            join_all([100, 700, 2000, 3000].map(told)).await
         };
         let (first, shared) = join(first, shared).await;
         assert!(first.iter().all(|told| matches!(told, Err(StoreError::TimedOut { .. }))), "{first:?}");
         for ((error, ended, after), (wanted_ended, wanted_after)) in shared.into_iter().zip([
             (0, SLOW_AFTER / 2),
-            (1, Duration::from_millis(700)),
-            (1, Duration::from_millis(700)),
+            // The next command could not be answered in its time, and is sent without it.
+            (0, SLOW_AFTER),
+            (1, Duration::from_millis(2000)),
+            (1, Duration::from_millis(2000)),
         ]) {
             assert!(matches!(error, StoreError::TimedOut { .. }), "{error}");
             assert_eq!(ended, wanted_ended);
             assert!((wanted_after..wanted_after + SLOW_AFTER).contains(&after), "{after:?}");
         }
         assert_eq!(*ended.lock().unwrap(), MAX_IN_FLIGHT + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_soon_over_does_not_end_those_that_wait_with_it() {
+        let batcher = Batcher::<u64, u64>::new("testing");
+        let call = &|milliseconds: u64, documents: usize| {
+            let batcher = batcher.clone();
+            let send = |requests: Vec<u64>| async move {
+                sleep(Duration::from_millis(300)).await;
+                requests
+            };
+            let until = Instant::now() + Duration::from_millis(milliseconds);
+            async move { batcher.call_until(until, milliseconds, documents, send).await }
+        };
+        let filling = join_all([5000; MAX_IN_FLIGHT].map(|milliseconds| call(milliseconds, MAX_BATCH)));
+        // Both wait for a slot, which is free when 50 ms are left to the first of them.
+        let waiting = async {
+            settle().await;
+            join(call(350, 1), call(5000, 1)).await
+        };
+        let (filled, (short, long)) = join(filling, waiting).await;
+        assert!(filled.iter().all(Result::is_ok), "{filled:?}");
+        assert!(matches!(short, Err(StoreError::TimedOut { .. })), "{short:?}");
+        assert_eq!(long.unwrap(), 5000);
     }
 
     #[tokio::test(start_paused = true)]

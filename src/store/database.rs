@@ -105,20 +105,6 @@ impl Store {
         self.is_chosen_by_default
     }
 
-    /// Checks that the database answers.
-    ///
-    /// It reads, since a server that has lost its storage or its primary still answers the `ping` command.
-    ///
-    /// # Errors
-    /// When the database cannot be reached or refuses the credentials.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        retry::once("asking the database whether it is there", async {
-            self.orders().find_one(doc! { "_id": 0 }).projection(doc! { "_id": 1 }).await
-        })
-        .await
-        .map(drop)
-    }
-
     /// Closes the connections, unless another store shares them, for a program that ends: what the driver does in the
     /// background would fail noisily when the runtime ends under it.
     pub async fn shutdown(self) {

@@ -32,7 +32,7 @@
 //!
 //! reserve      reserving a ticket
 //! orders       reading an order, and its transitions
-//! payments     paying for an order
+//! payments     when an order can be paid for, and that its payment begins
 //! expiry       the sweeper's side: due orders and their expiry
 //! list         a user's orders, page by page
 //! positions    the place of each order in the pages of its user
@@ -49,6 +49,7 @@
 //! dead_letters what neighbours have sent and nobody can read
 //! retell       what neighbours have lost, to be told again
 //! untold       the orders of which something is to be told, and that it has been told
+//! untold_past  the same, past those that are left out for now
 //! relay_lease  who tells it
 //! events_health whether that goes on
 //!
@@ -118,6 +119,7 @@ mod ticket_index;
 mod tickets;
 mod tls;
 mod untold;
+mod untold_past;
 mod uri;
 
 pub use args::DatabaseArgs;
@@ -138,7 +140,7 @@ pub use relay_lease::{Positions, RelayLease, process_name};
 pub use remedy::database_at;
 pub use reserve::{ReserveError, Reserved};
 pub use retell::{LostOrder, LostTickets, NotedAgain};
-pub use retry::{DEADLINE, PATIENCE};
+pub use retry::{DEADLINE, PATIENCE, ending_by, patience};
 pub use settle::Settled;
 pub use system_id::{InvalidSystemId, SystemId};
 pub use tickets::Upserted;

@@ -1,4 +1,5 @@
-//! Paying for an order: from `created` to `complete`, directly or through `awaiting:payment`.
+//! When an order can be paid for, and that its payment begins: from `created` to `awaiting:payment`. What a payment does
+//! that has come is in `settle`.
 //!
 //! An order can be paid for until the database's clock reaches its `expiresAt`, and during the grace period after it
 //! if its payment has begun. The write itself has this condition, which is the opposite of the sweeper's: of a payment
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::order::{OrderId, OrderStatus, ReservationTerms, Transition, TransitionError};
 
-/// Why an order was not paid for.
+/// Why it was not noted that the payment of an order has begun.
 #[derive(Clone, Debug, Error)]
 pub enum PaymentError {
     /// There is no such order.
@@ -48,55 +49,22 @@ impl Passing for PaymentError {
     }
 }
 
-const PAYING: &str = "paying for an order";
+const BEGINNING: &str = "noting that a payment has begun";
 
 impl Store {
-    /// Records that the payment of the order `id` has begun.
-    ///
-    /// # Errors
-    /// When there is no such order, it has expired, its status is final, or the database fails.
-    pub async fn begin_payment(
-        &self,
-        id: OrderId,
-        terms: &ReservationTerms,
-    ) -> Result<Transitioned, PaymentError> {
-        self.pay(id, Transition::BeginPayment, Timestamp::MAX, terms).await
-    }
-
     /// Records that the payment of the order `id` has begun, as was published at `published` by the broker's clock: that
     /// counts if the order is still open.
     ///
     /// # Errors
-    /// As [`Store::begin_payment`].
+    /// When there is no such order, it has expired, its status does not allow it, or the database fails.
     pub async fn payment_started(
         &self,
         id: OrderId,
         published: Timestamp,
         terms: &ReservationTerms,
     ) -> Result<Transitioned, PaymentError> {
-        self.pay(id, Transition::BeginPayment, published, terms).await
-    }
-
-    /// Records that the order `id` is paid for. Repeating it changes nothing.
-    ///
-    /// # Errors
-    /// When there is no such order, it has expired or is cancelled, or the database fails.
-    pub async fn complete(
-        &self,
-        id: OrderId,
-        terms: &ReservationTerms,
-    ) -> Result<Transitioned, PaymentError> {
-        self.pay(id, Transition::Complete, Timestamp::MAX, terms).await
-    }
-
-    async fn pay(
-        &self,
-        id: OrderId,
-        transition: Transition,
-        published: Timestamp,
-        terms: &ReservationTerms,
-    ) -> Result<Transitioned, PaymentError> {
-        retry::patiently(PAYING, || async {
+        let transition = Transition::BeginPayment;
+        retry::patiently(BEGINNING, || async {
             for _ in 0..ROUNDS {
                 let now = self.server_time().await?.min(published);
                 if let Some(done) = self.transition(id, payable_at(now, terms), transition).await? {
@@ -104,7 +72,7 @@ impl Store {
                 }
                 let Some(order) = self.order_alone(id).await? else {
                     // Whoever hears that it never was forgets the payment.
-                    if self.holds(PAYING, ORDERS, doc! { "_id": object_id(id.bytes()) }).await? {
+                    if self.holds(BEGINNING, ORDERS, doc! { "_id": object_id(id.bytes()) }).await? {
                         continue;
                     }
                     return Err(PaymentError::NotFound(id));
@@ -120,7 +88,7 @@ impl Store {
                 retry::backoff(1).await;
             }
             let detail = format!("the order {id} reads as payable and is not");
-            Err(StoreError::Unavailable { doing: PAYING, detail }.into())
+            Err(StoreError::Unavailable { doing: BEGINNING, detail }.into())
         })
         .await
     }

@@ -313,10 +313,15 @@ fn lost(document: &RawDocumentBuf) -> Option<(TicketId, LostOrder)> {
     let lost = LostOrder {
         id: object_id(order.id.bytes()),
         status: order.status,
-        version: order.version.0,
+        version: order.version.0.max(least_version(order.status)),
         refused,
     };
     Some((order.ticket?, lost))
+}
+
+/// The least version that an order has with this status: each change adds 1. Others may have stored it with less, or with none.
+pub(super) fn least_version(status: OrderStatus) -> u32 {
+    u32::from(status != OrderStatus::Created)
 }
 
 /// The condition for orders whose payment had begun, or for all others. It follows from version and status.
@@ -350,7 +355,14 @@ fn notes(order: &LostOrder, price: f64, again: &str, now: Timestamp) -> Vec<Docu
             "u": { "$set": set, "$min": { SINCE: date(now) } },
         }
     };
+    let changed = [OrderStatus::AwaitingPayment, OrderStatus::Complete, OrderStatus::Cancelled];
+    let too_low = [doc! { "version": { "$exists": false } }, doc! { "version": { "$lt": 1 } }];
     let mut statements = vec![
+        // Of an order without a version, what it became would have the id of its making, and the broker would take it for that.
+        doc! {
+            "q": { "_id": order.id, "status": { "$in": statuses(&changed) }, "$or": too_low.to_vec() },
+            "u": { "$max": { "version": document::version(Version(1)) } },
+        },
         note(false),
         note(true),
         // Its making is still to be told, or is told at this moment and not noted yet: then another order of its ticket, which is
@@ -404,19 +416,20 @@ mod tests {
     fn an_order_is_noted_once_and_its_refusals_apart() {
         let now = Timestamp::from_second(5).unwrap();
         let mut paid = order(OrderStatus::Complete, 2);
-        assert_eq!(notes(&paid, 20.0, "x", now).len(), 3);
+        assert_eq!(notes(&paid, 20.0, "x", now).len(), 4);
         paid.refused = vec!["p1".into()];
         let statements = notes(&paid, 20.0, "x", now);
+        assert_eq!(statements[0].get_document("u").unwrap(), &doc! { "$max": { "version": 1 } });
         let mut set = doc! { "outbox.created": number(20.0), "outbox.again": "x" };
-        for statement in &statements[..2] {
+        for statement in &statements[1..3] {
             let wanted = doc! { "$set": set.clone(), "$min": { "outbox.since": date(now) } };
             assert_eq!(statement.get_document("u").unwrap(), &wanted);
             set.insert("outbox.updated", true);
         }
         let in_flight =
             doc! { "_id": paid.id, "outbox.created": { "$exists": true }, "outbox.again": { "$ne": "x" } };
-        assert_eq!(statements[2].get_document("q").unwrap(), &in_flight);
-        assert!(statements[3].to_string().contains("already-paid"));
+        assert_eq!(statements[3].get_document("q").unwrap(), &in_flight);
+        assert!(statements[4].to_string().contains("already-paid"));
     }
 
     #[test]

@@ -19,7 +19,8 @@ use crate::runtime::traces;
 /// The longest that one attempt takes, with the retries of its commands.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest that any call of the store takes: as long as a request of the API may take, and an election.
+/// The longest that any call of the store takes: as long as a request of the API may take, and an election. Within
+/// [`ending_by`] it ends by then.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest that one query of a whole collection takes.
@@ -30,6 +31,24 @@ const SLOW_ATTEMPTS: u32 = 8;
 
 /// How often a conditional write that did not match is repeated when reading the order shows no reason for it.
 pub(super) const ROUNDS: u32 = 3;
+
+tokio::task_local! {
+    /// When the calls of the current task end at the latest.
+    static END: Instant;
+}
+
+/// Does `work`, whose calls of the store end by `end`: whoever gives up `work` soon after that knows why they have failed. What it
+/// leaves to other tasks is not meant.
+pub async fn ending_by<T>(end: Instant, work: impl Future<Output = T>) -> T {
+    END.scope(end, work).await
+}
+
+/// How long whatever begins now may wait.
+#[must_use]
+pub fn patience() -> Duration {
+    END.try_with(|end| end.saturating_duration_since(Instant::now()))
+        .map_or(PATIENCE, |left| left.min(PATIENCE))
+}
 
 /// An error of which it is known whether it may be over soon.
 pub(super) trait Passing: From<StoreError> {
@@ -126,16 +145,16 @@ where
     F: FnMut(tokio::time::Instant) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let started = Instant::now();
+    let (started, patience) = (Instant::now(), patience());
     let (mut number, mut last) = (0, None);
     loop {
         number += 1;
-        let limit = DEADLINE.min(PATIENCE.saturating_sub(started.elapsed()));
+        let limit = DEADLINE.min(patience.saturating_sub(started.elapsed()));
         let error = match within(limit, doing, attempt(tokio::time::Instant::now() + limit)).await {
             Err(error) if error.of_database().is_some_and(StoreError::is_passing) => error,
             result => return result,
         };
-        if started.elapsed() >= PATIENCE {
+        if started.elapsed() >= patience {
             // An attempt that was cut short says less than the one before it.
             return Err(if limit < DEADLINE { last.unwrap_or(error) } else { error });
         }
@@ -174,6 +193,19 @@ pub(super) async fn backoff(attempt: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_call_ends_by_the_end_of_the_work_that_it_is_part_of() {
+        let end = Instant::now() + Duration::from_millis(300);
+        let away = || async {
+            sleep(Duration::from_millis(20)).await;
+            Err::<(), _>(StoreError::Unavailable { doing: "asking", detail: "it is away".into() })
+        };
+        let error = ending_by(end, patiently("asking", away)).await.unwrap_err();
+        assert!(error.to_string().contains("it is away"), "{error}");
+        assert!((end..end + PATIENCE / 2).contains(&Instant::now()));
+        assert_eq!(patience(), PATIENCE);
+    }
 
     #[tokio::test]
     async fn a_panic_of_the_driver_is_an_error() {

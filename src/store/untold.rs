@@ -6,7 +6,7 @@
 //! then reads what else is to be told of its ticket, sees all that comes before it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,7 @@ use super::{
     error::StoreError,
     outbox::{AGAIN, CREATED, FIRST_REFUSED, OUTBOX, REFUSED, REFUSED_SINCE, SINCE, UPDATED},
     own_indexes::{is_untold, untold_keys},
+    retell::least_version,
     retry,
     settle::{PAYMENT_ID, payment_of},
 };
@@ -152,9 +153,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn untold(&self, limit: u32) -> Result<Untold, StoreError> {
-        let found = self.find_untold(is_untold(), untold_keys(), limit).await?;
+        let found = self.find_untold(is_untold(), untold_keys(), None, limit).await?;
         let is_full = found.len() as u64 >= u64::from(limit);
-        self.with_their_tickets(found, limit, is_full).await
+        self.with_their_tickets(found, limit, is_full, between).await
     }
 
     /// The same of those of some orders of which something is to be told.
@@ -166,8 +167,8 @@ impl Store {
         let ids: Vec<_> = ids.iter().map(|id| object_id(id.bytes())).collect();
         let mut filter = is_untold();
         filter.insert("_id", doc! { "$in": ids });
-        let found = self.find_untold(filter, doc! { "_id": 1 }, limit).await?;
-        self.with_their_tickets(found, limit, false).await
+        let found = self.find_untold(filter, doc! { "_id": 1 }, None, limit).await?;
+        self.with_their_tickets(found, limit, false, each).await
     }
 
     /// Whether something is to be told.
@@ -175,20 +176,23 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn has_untold(&self) -> Result<bool, StoreError> {
-        Ok(!self.find_untold(is_untold(), untold_keys(), 1).await?.is_empty())
+        Ok(!self.find_untold(is_untold(), untold_keys(), None, 1).await?.is_empty())
     }
 
-    async fn with_their_tickets(
+    pub(super) async fn with_their_tickets(
         &self,
         found: Vec<RawDocumentBuf>,
         limit: u32,
         is_full: bool,
+        these: fn(&BTreeSet<TicketId>) -> Document,
     ) -> Result<Untold, StoreError> {
         let first = self.readable(found).await?;
-        let tickets: HashSet<_> =
+        let tickets: BTreeSet<_> =
             first.iter().filter(|untold| untold.is_being_made_known()).map(|untold| untold.ticket).collect();
-        let of_tickets = self.untold_of(&tickets, limit.saturating_mul(PER_TICKETS)).await?;
-        let orders = complete(first, of_tickets, &tickets);
+        // Of a ticket that is told of again, all is needed to find out who holds it.
+        let is_again = first.iter().any(UntoldOrder::is_over_and_told_again);
+        let before = self.told_before(&tickets, these, is_again, limit.saturating_mul(PER_TICKETS)).await?;
+        let orders = complete(first, before, &tickets);
         let holders = self.holders_after(&orders).await?;
         Ok(Untold { orders, holders, is_full })
     }
@@ -226,32 +230,42 @@ impl Store {
         Ok(found.iter().filter_map(holder).collect())
     }
 
-    /// What is to be told of these tickets.
-    async fn untold_of(&self, tickets: &HashSet<TicketId>, limit: u32) -> Result<OfTickets, StoreError> {
+    /// What is to be told of these tickets before the making of the orders that hold them: the orders that are over, and where
+    /// `with_holders` is set, all.
+    async fn told_before(
+        &self,
+        tickets: &BTreeSet<TicketId>,
+        these: fn(&BTreeSet<TicketId>) -> Document,
+        with_holders: bool,
+        limit: u32,
+    ) -> Result<OfTickets, StoreError> {
         if tickets.is_empty() {
             return Ok(OfTickets::default());
         }
-        let ids: Vec<_> = tickets.iter().map(|ticket| object_id(ticket.bytes())).collect();
         let mut filter = is_untold();
-        filter.insert("ticket", doc! { "$in": ids });
-        let found = self.find_untold(filter.clone(), untold_keys(), limit).await?;
+        filter.insert("ticket", these(tickets));
+        if !with_holders {
+            filter.insert("status", doc! { "$nin": statuses(&OrderStatus::ACTIVE) });
+        }
+        let found = self.find_untold(filter.clone(), untold_keys(), None, limit).await?;
         if (found.len() as u64) < u64::from(limit) {
             return Ok(OfTickets { orders: self.readable(found).await?, is_cut: false });
         }
         // One of each ticket at most: its making has been told, and its end has not.
         filter.insert(CREATED, doc! { "$exists": false });
         let mut orders = self.readable(found).await?;
-        let over = self.readable(self.find_untold(filter, untold_keys(), limit).await?).await?;
+        let over = self.readable(self.find_untold(filter, untold_keys(), None, limit).await?).await?;
         let known: HashSet<_> = over.iter().map(|untold| untold.order.id).collect();
         orders.retain(|untold| !known.contains(&untold.order.id));
         orders.extend(over);
         Ok(OfTickets { orders, is_cut: true })
     }
 
-    async fn find_untold(
+    pub(super) async fn find_untold(
         &self,
         filter: Document,
         index: Document,
+        sort: Option<Document>,
         limit: u32,
     ) -> Result<Vec<RawDocumentBuf>, StoreError> {
         let orders = self.acknowledged_orders();
@@ -259,8 +273,11 @@ impl Store {
             retry::transient(LOOKING, || async {
                 let mut session = self.telling().await?;
                 let find = orders.find(filter.clone()).projection(needed()).hint(Hint::Keys(index.clone()));
-                let find = find.limit(i64::from(limit)).batch_size(limit).session(session.get());
-                let mut found = find.await?;
+                let mut find = find.limit(i64::from(limit)).batch_size(limit);
+                if let Some(sort) = &sort {
+                    find = find.sort(sort.clone());
+                }
+                let mut found = find.session(session.get()).await?;
                 at_most(limit, found.stream(session.get())).await
             })
             .await
@@ -319,11 +336,17 @@ impl Store {
         ids: &[ObjectId],
     ) -> Result<(), StoreError> {
         let told = document::version(version);
+        // An order without a version reads as one with 0.
+        let as_read = if version == Version(0) {
+            Bson::from(doc! { "$in": [told.clone(), Bson::Null] })
+        } else {
+            told.clone()
+        };
         // What was noted again meanwhile is still to be told.
         let again = again.map_or(Bson::from(doc! { "$exists": false }), Bson::from);
         let unchanged = |has_refused: bool| {
             doc! {
-                "_id": { "$in": ids }, "version": told.clone(), FIRST_REFUSED: { "$exists": has_refused },
+                "_id": { "$in": ids }, "version": as_read.clone(), FIRST_REFUSED: { "$exists": has_refused },
                 AGAIN: again.clone(),
             }
         };
@@ -454,7 +477,9 @@ fn holder(
     price: f64,
     since: Option<Timestamp>,
 ) -> UntoldOrder {
-    let (version, is_complete) = (order.version, order.status == OrderStatus::Complete);
+    let is_complete = order.status == OrderStatus::Complete;
+    // Where others have stored a lower one, its end would have the id of its making.
+    let version = Version(order.version.0.max(least_version(order.status)));
     let mut changes = vec![Change { version: Version(0), kind: ChangeKind::Created { price } }];
     let begun = Version(version.0.saturating_sub(u32::from(is_complete)));
     if begun > Version(0) {
@@ -466,7 +491,20 @@ fn holder(
     UntoldOrder { order, ticket, payment, changes, refused: Vec::new(), since, again: None }
 }
 
-/// What is to be told of the tickets of a batch, which was read after the batch.
+/// All tickets from the first of these to the last. Those of a page of the index are next to each other in it, and to read a range
+/// costs a fraction of looking each of them up.
+pub(super) fn between(tickets: &BTreeSet<TicketId>) -> Document {
+    let end = |ticket: Option<&TicketId>| ticket.map(|ticket| object_id(ticket.bytes()));
+    doc! { "$gte": end(tickets.first()), "$lte": end(tickets.last()) }
+}
+
+/// These tickets, which may be anywhere in the index.
+pub(super) fn each(tickets: &BTreeSet<TicketId>) -> Document {
+    let ids: Vec<_> = tickets.iter().map(|ticket| object_id(ticket.bytes())).collect();
+    doc! { "$in": ids }
+}
+
+/// What is to be told of the tickets of a batch before the orders that hold them, which was read after the batch.
 #[derive(Default)]
 struct OfTickets {
     orders: Vec<UntoldOrder>,
@@ -476,7 +514,10 @@ struct OfTickets {
 
 /// The orders of a batch, with all that is to be told of their `tickets` before them; without those for which that is
 /// not known.
-fn complete(first: Vec<UntoldOrder>, second: OfTickets, tickets: &HashSet<TicketId>) -> Vec<UntoldOrder> {
+///
+/// The second look has whatever the first one could see, since both are in one causally consistent session: where an order has been
+/// read that holds a ticket, the end of the one before it is seen by then, or has been told.
+fn complete(first: Vec<UntoldOrder>, second: OfTickets, tickets: &BTreeSet<TicketId>) -> Vec<UntoldOrder> {
     let in_first: HashSet<_> = first.iter().map(|untold| untold.order.id).collect();
     let in_second: HashSet<_> = second.orders.iter().map(|untold| untold.order.id).collect();
     let mut orders: HashMap<_, _> = first.into_iter().map(|untold| (untold.order.id, untold)).collect();
@@ -484,13 +525,10 @@ fn complete(first: Vec<UntoldOrder>, second: OfTickets, tickets: &HashSet<Ticket
     let may_be_told = |untold: &UntoldOrder| {
         // One whose making is known comes before the active one.
         !untold.is_being_made_known()
-            // The second look may have been at another state than the first. If it has this order, it has
-            // the end of the one before it too.
-            || in_second.contains(&untold.order.id)
-                // One that is over comes before the active one.
-                && (untold.order.status == OrderStatus::Cancelled
-                    // The one before it may have been read before it was cancelled.
-                    || in_first.contains(&untold.order.id) && tickets.contains(&untold.ticket) && !second.is_cut)
+            // One that is over comes before the active one.
+            || untold.order.status == OrderStatus::Cancelled && in_second.contains(&untold.order.id)
+            // The one before one that only the second look has found may have been read before it was cancelled.
+            || in_first.contains(&untold.order.id) && tickets.contains(&untold.ticket) && !second.is_cut
     };
     orders.into_values().filter(may_be_told).collect()
 }
@@ -641,7 +679,7 @@ mod tests {
         let new = |id| untold(id, 9, "created", doc! { "since": since(), "created": 20 });
         let ended = |id| untold(id, 9, "cancelled", doc! { "since": since() });
         let brief = |id| untold(id, 9, "cancelled", doc! { "since": since(), "created": 20 });
-        let tickets = HashSet::from([TicketId::from_bytes([9; 12])]);
+        let tickets = BTreeSet::from([TicketId::from_bytes([9; 12])]);
         let told = |first: Vec<UntoldOrder>, second: Vec<UntoldOrder>, is_cut| {
             let second = OfTickets { orders: second, is_cut };
             let mut ids: Vec<_> = complete(first, second, &tickets)
@@ -651,13 +689,13 @@ mod tests {
             ids.sort_unstable();
             ids
         };
+        assert_eq!(told(vec![new(3)], vec![ended(1), brief(2)], false), [1, 2, 3]);
         assert_eq!(told(vec![new(3)], vec![ended(1), brief(2), new(3)], false), [1, 2, 3]);
+        assert_eq!(told(vec![brief(2), new(3)], vec![brief(2)], false), [2, 3]);
         // It was made after the first look, and the one before it may have been read while it was open.
         assert_eq!(told(vec![new(3)], vec![new(3), new(4)], false), [3]);
         // There may be more before it.
         assert_eq!(told(vec![new(3)], vec![ended(1), brief(2), new(3)], true), [1, 2]);
-        // The second look was at an older state, which lacks the end of another order too.
-        assert_eq!(told(vec![ended(1), brief(2), new(3)], vec![ended(1)], false), [1]);
         // The second look is the newer one.
         assert_eq!(
             complete(vec![new(3)], OfTickets { orders: vec![brief(3)], is_cut: false }, &tickets),

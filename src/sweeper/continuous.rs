@@ -11,7 +11,7 @@ use kube::{
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::{Notify, watch::Receiver},
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,9 @@ use crate::{
 
 /// How often all resources are processed although none has changed: Secrets change, and orders expire.
 const RESYNC: Duration = Duration::from_secs(5);
+
+/// The shortest interval between the beginnings of two rounds over all resources, however often something changes.
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long the shutdown waits for the final status updates: what is not written then is never counted. A third of what the
 /// kubelet allows for the whole of it.
@@ -158,10 +161,12 @@ impl ClusterSweeper {
             }
             None => Err(RunError::Ended),
         };
+        let (mut next, mut is_due) = (Instant::now(), false);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 error = process.admin_failed() => return Err(error),
+                () = sleep_until(next), if is_due => {}
                 event = events.next() => check(event)?,
                 _ = resync.tick() => {}
                 () = changed.notified() => {}
@@ -177,7 +182,19 @@ impl ClusterSweeper {
                 continue;
             }
             ready.set(Ok(()));
+            is_due = Instant::now() < next;
+            if is_due {
+                continue;
+            }
+            next = Instant::now() + MIN_INTERVAL;
             self.services = stores.iter().flat_map(|store| store.state()).collect();
+            self.round(&shutdown).await;
+        }
+    }
+
+    /// One round over all resources. It is given up at the shutdown: the API server may be what does not answer.
+    async fn round(&mut self, shutdown: &CancellationToken) {
+        let round = async {
             let sweeps = &self.sweeps;
             let is_failing = |id: &_| matches!(sweeps.health(id), TargetHealth::Failing(_));
             let targets = self.resolver.resolve(&self.services, is_failing).await;
@@ -185,7 +202,8 @@ impl ClusterSweeper {
             self.sweeps.set_targets(targets);
             self.sweeping.cancel();
             self.reporter.report(&self.services, &self.resolver, &self.sweeps).await;
-        }
+        };
+        shutdown.run_until_cancelled(round).await;
     }
 
     /// Lets the peers take over, stops the sweeps, and writes the final status updates.
@@ -200,6 +218,60 @@ impl ClusterSweeper {
             && membership.await.is_err()
         {
             tracing::error!("the task that renews this sweeper's entry in the Lease has panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future::pending};
+
+    use hyper::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::json;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// A sweeper with one resource, whose API server has no Secrets and does not answer what goes to a path with this end.
+    fn sweeper(silent: &'static str) -> ClusterSweeper {
+        let answer = move |request: Request<Body>| async move {
+            if request.uri().path().ends_with(silent) {
+                pending::<()>().await;
+            }
+            let body = json!({"status": "Failure", "reason": "NotFound", "code": 404}).to_string();
+            let answer = Response::builder().status(StatusCode::NOT_FOUND);
+            Ok::<_, Infallible>(answer.body(Body::from(body.into_bytes())).unwrap())
+        };
+        let client = Client::new(tower::service_fn(answer), "shop");
+        let service = json!({
+            "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+            "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": 1},
+            "spec": {"auth": {"jwtSecretRef": {"name": "jwt"}}, "database": {"uriSecretRef": {"name": "mongo"}}},
+        });
+        let metrics = Metrics::register(&mut Registry::default());
+        ClusterSweeper {
+            resolver: Resolver::new(client.clone()),
+            reporter: Reporter::new(client),
+            sweeps: Sweeps::new(metrics, alone(), Arc::new(Notify::new()), CancellationToken::new()),
+            services: vec![Arc::new(serde_json::from_value(service).unwrap())],
+            sweeping: CancellationToken::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shutdown_waits_for_no_round_that_the_api_server_holds_up() {
+        for (silent, longest) in [("/secrets/mongo", 1), ("/status", 11)] {
+            let (mut sweeper, shutdown) = (sweeper(silent), CancellationToken::new());
+            let begun = Instant::now();
+            let stop = async {
+                sleep(Duration::from_secs(1)).await;
+                shutdown.cancel();
+            };
+            tokio::join!(sweeper.round(&shutdown), stop);
+            assert_eq!(begun.elapsed().as_secs(), 1, "{silent}");
+            sweeper.stop(CancellationToken::new(), None).await;
+            assert!(begun.elapsed().as_secs() <= longest, "{silent}: {:?}", begun.elapsed());
         }
     }
 }

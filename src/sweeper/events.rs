@@ -61,7 +61,9 @@ impl EventsState {
                 Self { is_flowing: true, reason: Reason::DeadLetters, message }
             }
             None => {
-                let message = "orders are told, and tickets and payments are heard of".to_owned();
+                let message =
+                    "events of orders are published, and those of tickets and payments are consumed"
+                        .to_owned();
                 Self { is_flowing: true, reason: Reason::AsExpected, message }
             }
         })
@@ -85,7 +87,7 @@ fn message(reason: Reason) -> &'static str {
         Reason::BrokerRefused => {
             "the NATS servers refuse the pods, or are not the broker of spec.events: check the login in the Secret, and that \
              the servers run with --jetstream, or are NATS Streaming of the cluster of spec.events.streaming; the pods' log \
-             has the server's words. What is to be told waits in the database"
+             has the server's words. What is not published yet is kept in the database, and published in order afterwards"
         }
         Reason::SubjectWithoutStream => {
             "no stream has one of the subjects, and the stream of spec.events.jetStream, which is never altered, has others: \
@@ -93,28 +95,31 @@ fn message(reason: Reason) -> &'static str {
         }
         Reason::ConsumerOfOthers => {
             "the durable consumer of spec.events.jetStream has other subjects, so it is another's: name one of your own, or \
-             delete it; tickets and payments are not heard of"
+             delete it; events of tickets and payments are not consumed"
         }
         Reason::SubjectsOfOthers => {
-            "another system publishes or hears by the subjects, or the durable consumer, of spec.events: give each system a broker \
-             or names of its own. If this one is to take the place of that one, say so by `orders-operator events identity`; the \
-             pods' log names both. Nothing of the other's is taken, and what is to be told waits in the database"
+            "conflict: another system publishes to the subjects of spec.events, or consumes by its durable consumer: give each \
+             system a broker or names of its own. If this one is to take the place of that one, say so by `orders-operator events identity`; the \
+             pods' log names both. No message of the other's is consumed, and what is not published yet is kept in the \
+             database"
         }
         Reason::BrokerFailed => {
             "the NATS servers are there and do not do what the pods ask for, such as keeping an event in a stream that is full, or \
-             for a subject that the user has no right to; the pods' log has their words. What is to be told waits in the database, \
-             and what the servers take goes on"
+             for a subject that the user has no right to; the pods' log has their words. What they refuse is kept in the database, \
+             and everything else is published"
         }
         Reason::OutboxStuck => {
-            "a change of an order, or the refusal of a payment, has not been told for a minute, though a pod publishes: look at \
+            "a change of an order, or the refusal of a payment, has not been published for a minute, though a pod publishes events: look at \
              the pods' log, and at orders_events_lag_seconds"
         }
         Reason::NoPublisher => {
-            "no pod publishes events: they do not run, or are just starting. What is to be told waits in the database"
+            "no pod publishes events: they do not run, or are just starting. What is not published yet is kept in the \
+             database, and published in order afterwards"
         }
         _ => {
             "the pods do not reach the NATS servers, or these do not answer in time: check spec.events.nats and that the \
-             servers run; the pods' log has the details. What is to be told waits in the database"
+             servers run; the pods' log has the details. What is not published yet is kept in the database, and published in order \
+             afterwards"
         }
     }
 }

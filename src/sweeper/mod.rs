@@ -15,6 +15,7 @@
 //! health, falling_behind   the health of a target
 //! events                   whether events flow
 //! status, report           the conditions and events that follow from it; writes them to the resources
+//! writes                   what became of these writes
 //! metrics                  what /metrics has
 //! ```
 
@@ -38,6 +39,7 @@ mod sweep;
 mod targets;
 mod tasks;
 mod wanted;
+mod writes;
 
 pub use args::SweeperArgs;
 pub use error::SweeperError;

@@ -27,7 +27,7 @@ use crate::{
     store::{Pools, StoreError},
 };
 
-/// The longest that a list of OrdersServices may take, whatever the client tries again.
+/// The longest that a list of OrdersServices may take, which the client sends again where the API server is too busy.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many databases are swept at the same time.

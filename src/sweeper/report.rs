@@ -27,6 +27,7 @@ use super::{
     status::{Transition, conditions, expiry, transitions},
     targets::{TargetKey, resource_key},
     tasks::Sweeps,
+    writes::Writes,
 };
 use crate::{
     crd::{
@@ -73,6 +74,7 @@ struct Reported {
     expired: u64,
     /// When its `status.expiry` was last written.
     at: Option<Instant>,
+    writes: Writes,
 }
 
 /// A status update to be written.
@@ -87,12 +89,9 @@ struct StatusUpdate<'a> {
 }
 
 /// What became of a status update.
-enum Outcome {
-    Written {
-        key: String,
-        expired: u64,
-        has_expiry: bool,
-    },
+enum Outcome<'a> {
+    /// The resource has this version since then.
+    Written(StatusUpdate<'a>, Option<String>),
     /// Somebody else has changed the resource since it was read.
     Outdated(String),
     Failed,
@@ -109,8 +108,8 @@ impl Reporter {
     /// the resource existed, or had that database, do not count for it.
     pub fn track(&mut self, services: &Services, resolver: &Resolver, sweeps: &Sweeps) {
         let mut before = std::mem::take(&mut self.reported);
-        for service in services.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
-            let (key, uid) = (resource_key(service), service.uid());
+        for service in services {
+            let (key, uid) = (resource_key(&**service), service.uid());
             let mut reported = before
                 .remove(&key)
                 .filter(|reported| reported.uid == uid)
@@ -121,6 +120,7 @@ impl Reporter {
                 reported.is_about_former |= reported.target.is_some();
                 reported.expired = sweeps.progress(&target.key).map_or(0, |progress| progress.expired());
                 reported.target = Some(target.key.clone());
+                reported.writes.forget_unanswered();
             }
             self.reported.insert(key, reported);
         }
@@ -169,12 +169,20 @@ impl Reporter {
             .filter_map(|guarded| self.update(guarded.0.as_ref().ok()?, resolver, sweeps, flush))
             .collect();
         self.note_what_is_told(services, &updates, resolver, sweeps);
+        for update in &updates {
+            if let Some(total) = update.expiry.as_ref().and_then(|expiry| expiry.expired_total)
+                && let Some(reported) = self.reported.get_mut(&update.key)
+                && update.expired > reported.expired
+            {
+                reported.writes.sent(update.service, total, update.expired);
+            }
+        }
         let (client, events, ends) = (&self.client, &self.events, Instant::now() + ROUND_TIMEOUT);
         let outcomes: Vec<_> = stream::iter(updates)
             .map(|update| async move {
                 let left = || WRITE_TIMEOUT.min(ends.saturating_duration_since(Instant::now()));
                 match timeout(left(), write(client, &update)).await {
-                    Ok(Ok(())) => {
+                    Ok(Ok(version)) => {
                         // Whatever becomes of the events, the status is written, and must not be counted again.
                         if timeout(left(), publish_all(events, &update)).await.is_err() {
                             tracing::warn!(
@@ -182,8 +190,7 @@ impl Reporter {
                                 "the API server did not accept its events in time"
                             );
                         }
-                        let has_expiry = update.expiry.is_some();
-                        return Outcome::Written { key: update.key, expired: update.expired, has_expiry };
+                        return Outcome::Written(update, version);
                     }
                     // The controller or another sweeper has written it meanwhile; its watch event starts another round.
                     Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
@@ -209,12 +216,13 @@ impl Reporter {
         let mut outdated = HashSet::new();
         for outcome in outcomes {
             match outcome {
-                Outcome::Written { key, expired, has_expiry } => {
-                    let Some(reported) = self.reported.get_mut(&key) else { continue };
+                Outcome::Written(update, version) => {
+                    let Some(reported) = self.reported.get_mut(&update.key) else { continue };
                     reported.is_about_former = false;
-                    if has_expiry {
-                        (reported.expired, reported.at) = (expired, Some(Instant::now()));
+                    if update.expiry.is_some() {
+                        (reported.expired, reported.at) = (update.expired, Some(Instant::now()));
                     }
+                    reported.writes.answered(update.service, version, update.conditions);
                 }
                 Outcome::Outdated(key) => {
                     outdated.insert(key);
@@ -249,7 +257,7 @@ impl Reporter {
 
     /// The status update of one resource; none if another sweeper writes it, or nothing has changed.
     fn update<'a>(
-        &self,
+        &mut self,
         service: &'a OrdersService,
         resolver: &Resolver,
         sweeps: &Sweeps,
@@ -275,7 +283,10 @@ impl Reporter {
                 (TargetHealth::Failing(problem), None, sweeps.rank(&key))
             }
         };
-        let reported = self.reported.get(&key)?;
+        let reported = self.reported.get_mut(&key)?;
+        if let Some(expired) = reported.writes.carried_out(service) {
+            (reported.expired, reported.at) = (expired, Some(Instant::now()));
+        }
         let is_unknown = health == TargetHealth::Unknown;
         if rank > 0 || (is_unknown && !reported.is_about_former) {
             return None;
@@ -289,6 +300,7 @@ impl Reporter {
         let new = conditions(&health, is_other, overdue, old, generation, now);
         let has_events = service.spec.events.is_some();
         let new = with_events(new, events.as_ref(), has_events, is_other, old, generation, now);
+        let new = new.filter(|_| reported.writes.may_change(service, Instant::now()));
         let transitions = new.as_ref().map_or(Vec::new(), |new| transitions(&status.conditions, new));
         let due = flush || new.is_some() || reported.at.is_none_or(|at| at.elapsed() >= EXPIRY_INTERVAL);
         let mut written = reported.expired;
@@ -341,7 +353,8 @@ async fn read_again(client: &Client, before: &OrdersService) -> Option<Arc<Deser
     }
 }
 
-async fn write(client: &Client, update: &StatusUpdate<'_>) -> kube::Result<()> {
+/// Writes the status. Gives the version of the resource then.
+async fn write(client: &Client, update: &StatusUpdate<'_>) -> kube::Result<Option<String>> {
     let service = update.service;
     let api = Api::<OrdersService>::namespaced(client.clone(), &service.namespace().unwrap_or_default());
     let mut status = serde_json::json!({"conditions": update.conditions});
@@ -352,8 +365,8 @@ async fn write(client: &Client, update: &StatusUpdate<'_>) -> kube::Result<()> {
     // The new total is based on the one that was read, which must not have changed.
     patch["metadata"]["resourceVersion"] = service.resource_version().into();
     let params = PatchParams::apply(SWEEPER_MANAGER).force();
-    api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch)).await?;
-    Ok(())
+    let written = api.patch_status(&service.name_any(), &params, &Patch::Apply(&patch)).await?;
+    Ok(written.resource_version())
 }
 
 async fn publish_all(events: &Events, update: &StatusUpdate<'_>) {
@@ -367,9 +380,9 @@ async fn publish_all(events: &Events, update: &StatusUpdate<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, sync::Mutex};
+    use std::{convert::Infallible, future::pending, sync::Mutex};
 
-    use hyper::{Method, Request, Response};
+    use hyper::{Method, Request, Response, StatusCode};
     use k8s_openapi::ByteString;
     use kube::client::Body;
     use prometheus_client::registry::Registry;
@@ -380,14 +393,61 @@ mod tests {
     use super::*;
     use crate::sweeper::{metrics::Metrics, peers::Peers};
 
-    /// An API server with one Secret, and the statuses that were written to it.
+    /// An API server with one Secret and one resource, which others may share, and the statuses that were written to it by
+    /// this way.
     #[derive(Clone, Default)]
     struct ApiServer {
         uri: Arc<Mutex<String>>,
         written: Arc<Mutex<Vec<Value>>>,
+        stored: Arc<Mutex<Stored>>,
+        answers: Arc<Mutex<Answers>>,
+    }
+
+    /// The version and the status of the resource.
+    #[derive(Clone, Default)]
+    struct Stored(u64, Value);
+
+    /// How writes that are carried out are answered.
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
+    enum Answers {
+        #[default]
+        Well,
+        /// As a repetition of the request is, which the client makes when the first one's answer is lost.
+        AsConflict,
+        Not,
     }
 
     impl ApiServer {
+        /// Another way to the same resource.
+        fn beside(&self) -> Self {
+            Self { stored: self.stored.clone(), ..Self::default() }
+        }
+
+        /// The resource as it is now.
+        fn service(&self, generation: i64, grace: u32) -> Arc<DeserializeGuard<OrdersService>> {
+            self.stored.lock().unwrap().service(generation, grace)
+        }
+
+        fn expired_total(&self) -> Value {
+            self.stored.lock().unwrap().1["expiry"]["expiredTotal"].clone()
+        }
+
+        /// Carries out a write, unless it is based on a former version.
+        fn write(&self, patch: &Value) -> Response<Body> {
+            let mut stored = self.stored.lock().unwrap();
+            let is_current = patch["metadata"]["resourceVersion"] == json!(stored.0.to_string());
+            if is_current {
+                *stored = Stored(stored.0 + 1, patch["status"].clone());
+                self.written.lock().unwrap().push(patch["status"]["conditions"].clone());
+            }
+            if is_current && *self.answers.lock().unwrap() != Answers::AsConflict {
+                let service = json!(*stored.service(1, 0).0.as_ref().unwrap());
+                return Response::new(Body::from(service.to_string().into_bytes()));
+            }
+            let conflict = json!({"status": "Failure", "reason": "Conflict", "code": 409}).to_string();
+            Response::builder().status(StatusCode::CONFLICT).body(Body::from(conflict.into_bytes())).unwrap()
+        }
+
         fn client(&self) -> Client {
             let server = self.clone();
             let answer = move |request: Request<Body>| {
@@ -399,15 +459,16 @@ mod tests {
 
         async fn answer(&self, request: Request<Body>) -> Response<Body> {
             let is_status = request.method() == Method::PATCH && request.uri().path().ends_with("/status");
-            let body = if is_status {
+            if is_status {
                 let body = request.into_body().collect_bytes().await.unwrap();
-                let written: Value = serde_json::from_slice(&body).unwrap();
-                self.written.lock().unwrap().push(written["status"]["conditions"].clone());
-                json!(*service(1, 0).0.as_ref().unwrap())
-            } else {
-                let uri = ByteString(self.uri.lock().unwrap().clone().into_bytes());
-                json!({"metadata": {"name": "mongo"}, "data": {"MONGO_URI": uri}})
-            };
+                let answer = self.write(&serde_json::from_slice(&body).unwrap());
+                if *self.answers.lock().unwrap() == Answers::Not {
+                    pending::<()>().await;
+                }
+                return answer;
+            }
+            let uri = ByteString(self.uri.lock().unwrap().clone().into_bytes());
+            let body = json!({"metadata": {"name": "mongo"}, "data": {"MONGO_URI": uri}});
             Response::new(Body::from(body.to_string().into_bytes()))
         }
 
@@ -420,17 +481,23 @@ mod tests {
         }
     }
 
-    /// A resource whose database is not to be swept: that is known without any database.
-    fn service(generation: i64, grace: u32) -> Arc<DeserializeGuard<OrdersService>> {
-        let object = json!({
-            "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
-            "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": generation},
-            "spec": {
-                "auth": {"jwtSecretRef": {"name": "jwt"}}, "database": {"uriSecretRef": {"name": "mongo"}},
-                "expiration": {"suspend": true, "paymentGraceSeconds": grace},
-            }
-        });
-        Arc::new(serde_json::from_value(object).unwrap())
+    impl Stored {
+        /// A resource whose database is not to be swept: that is known without any database.
+        fn service(&self, generation: i64, grace: u32) -> Arc<DeserializeGuard<OrdersService>> {
+            let (version, status) = (self.0.to_string(), &self.1);
+            let object = json!({
+                "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+                "metadata": {
+                    "name": "orders", "namespace": "shop", "uid": "u", "generation": generation, "resourceVersion": version,
+                },
+                "spec": {
+                    "auth": {"jwtSecretRef": {"name": "jwt"}}, "database": {"uriSecretRef": {"name": "mongo"}},
+                    "expiration": {"suspend": true, "paymentGraceSeconds": grace},
+                },
+                "status": status,
+            });
+            Arc::new(serde_json::from_value(object).unwrap())
+        }
     }
 
     struct Sweeper {
@@ -443,7 +510,10 @@ mod tests {
 
     impl Sweeper {
         fn new() -> Self {
-            let server = ApiServer::default();
+            Self::at(ApiServer::default())
+        }
+
+        fn at(server: ApiServer) -> Self {
             let (peers, receiver) = watch::channel(Arc::new(Peers::alone()));
             let metrics = Metrics::register(&mut Registry::default());
             let sweeps = Sweeps::new(metrics, receiver, Arc::new(Notify::new()), CancellationToken::new());
@@ -461,8 +531,18 @@ mod tests {
 
         /// One round; gives the reasons that were written in it.
         async fn round(&mut self, uri: &str, generation: i64, grace: u32) -> Vec<String> {
+            let service = self.server.service(generation, grace);
+            self.round_of(uri, service).await
+        }
+
+        /// One round in which the watch shows this.
+        async fn round_of(
+            &mut self,
+            uri: &str,
+            service: Arc<DeserializeGuard<OrdersService>>,
+        ) -> Vec<String> {
             uri.clone_into(&mut self.server.uri.lock().unwrap());
-            let services = [service(generation, grace)];
+            let services = [service];
             let targets = self.resolver.resolve(&services, |_| false).await;
             self.reporter.track(&services, &self.resolver, &self.sweeps);
             self.sweeps.set_targets(targets);
@@ -476,6 +556,18 @@ mod tests {
             while self.sweeps.health(&target().key) == TargetHealth::Unknown {
                 tokio::task::yield_now().await;
             }
+        }
+
+        /// So many more orders have expired in the database.
+        fn expire(&self, orders: u64) {
+            let target = self.resolver.target_of("shop/orders").unwrap().unwrap();
+            self.sweeps.progress(&target.key).unwrap().record_expired(orders);
+        }
+
+        /// The end of the process.
+        async fn flush(&mut self) {
+            let services = [self.server.service(1, 0)];
+            self.reporter.flush(&services, &self.resolver, &self.sweeps).await;
         }
     }
 
@@ -508,5 +600,81 @@ mod tests {
         assert_eq!(sweeper.round("mongodb://b/orders", 2, 0).await, PENDING);
         sweeper.known().await;
         assert_eq!(sweeper.round("mongodb://b/orders", 2, 0).await, ["Suspended"]);
+    }
+
+    #[tokio::test]
+    async fn sweepers_that_share_no_lease_and_disagree_come_to_rest() {
+        let mut first = Sweeper::new();
+        let mut second = Sweeper::at(first.server.beside());
+        let mut written = Vec::new();
+        for _ in 0..20 {
+            let of_first = first.round("mongodb://a/orders", 1, 0).await;
+            first.known().await;
+            let of_second = second.round("no connection string", 1, 0).await;
+            written.push(of_first.len() + of_second.len());
+        }
+        assert!(written[1] > 0, "they do not disagree: {written:?}");
+        assert!(written[10..].iter().sum::<usize>() == 0, "{written:?}");
+        // Both say what comes of another spec.
+        assert_eq!(first.round("mongodb://a/orders", 2, 0).await, ["Suspended"]);
+        assert_eq!(second.round("no connection string", 2, 0).await, ["InvalidDatabaseUri"; 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_order_counts_twice_when_the_answer_to_a_write_is_lost() {
+        const URI: &str = "mongodb://a/orders";
+        for lost in [Answers::AsConflict, Answers::Not] {
+            let mut sweeper = Sweeper::new();
+            sweeper.round(URI, 1, 0).await;
+            sweeper.known().await;
+            sweeper.expire(3);
+            let before = sweeper.server.service(1, 0);
+            *sweeper.server.answers.lock().unwrap() = lost;
+            sweeper.round(URI, 1, 0).await;
+            assert_eq!(sweeper.server.expired_total(), json!(3), "it is carried out");
+            *sweeper.server.answers.lock().unwrap() = Answers::Well;
+            // The watch does not show it yet, and more expire meanwhile.
+            sweeper.expire(2);
+            sweeper.round_of(URI, before).await;
+            sweeper.round(URI, 1, 0).await;
+            sweeper.flush().await;
+            assert_eq!(sweeper.server.expired_total(), json!(5), "{lost:?}");
+            sweeper.flush().await;
+            assert_eq!(sweeper.server.expired_total(), json!(5), "{lost:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_write_would_have_counted_that_was_not_carried_out_is_counted_by_the_next_one() {
+        const URI: &str = "mongodb://a/orders";
+        let mut sweeper = Sweeper::new();
+        sweeper.round(URI, 1, 0).await;
+        sweeper.known().await;
+        sweeper.expire(3);
+        let before = sweeper.server.service(1, 0);
+        // Somebody else writes first.
+        sweeper.server.stored.lock().unwrap().0 += 1;
+        sweeper.round_of(URI, before).await;
+        assert_eq!(sweeper.server.expired_total(), Value::Null);
+        sweeper.round(URI, 1, 0).await;
+        assert_eq!(sweeper.server.expired_total(), json!(3));
+    }
+
+    #[tokio::test]
+    async fn what_expires_while_the_resource_cannot_be_read_is_counted_afterwards() {
+        const URI: &str = "mongodb://a/orders";
+        let mut sweeper = Sweeper::new();
+        sweeper.round(URI, 1, 0).await;
+        sweeper.known().await;
+        let of_a_later_version = json!({
+            "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+            "metadata": {"name": "orders", "namespace": "shop", "uid": "u", "generation": 2, "resourceVersion": "9"},
+            "spec": {"auth": "by a means that nobody has thought of yet"},
+        });
+        sweeper.round_of(URI, Arc::new(serde_json::from_value(of_a_later_version).unwrap())).await;
+        sweeper.expire(3);
+        sweeper.round(URI, 1, 0).await;
+        sweeper.flush().await;
+        assert_eq!(sweeper.server.expired_total(), json!(3));
     }
 }

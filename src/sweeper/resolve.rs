@@ -9,7 +9,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
+use kube::{Api, Client, Resource, ResourceExt, core::DeserializeGuard};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     wanted::{ReadSecret, ReadSecrets, Unresolved, secrets_of, target},
 };
 use crate::{
-    crd::OrdersService,
+    crd::{OrdersService, without_value},
     runtime::secret_cache::{NamespacedName, SecretCache},
 };
 
@@ -51,6 +51,8 @@ pub struct Resolver {
     secrets: SecretCache<ReadSecret>,
     /// By namespace/name.
     resources: HashMap<String, Resolution>,
+    /// The resources that cannot be read themselves.
+    unreadable: HashSet<String>,
     call_timeout: Duration,
 }
 
@@ -149,7 +151,7 @@ impl Resolver {
     /// A resolver that has read nothing yet.
     pub fn new(client: Client) -> Self {
         let (secrets, resources) = (SecretCache::new(FRESH), HashMap::new());
-        Self { client, secrets, resources, call_timeout: CALL_TIMEOUT }
+        Self { client, secrets, resources, unreadable: HashSet::new(), call_timeout: CALL_TIMEOUT }
     }
 
     /// The same, with another limit of one call to the API server.
@@ -158,19 +160,21 @@ impl Resolver {
     }
 
     /// The targets of `services`. A resource that cannot be resolved keeps its last target, is
-    /// logged, and does not affect the others. Where a database `is_failing`, its Secrets are read more often.
+    /// logged, and does not affect the others; so does one that itself cannot be read, as after the return to a former
+    /// version of the program. Where a database `is_failing`, its Secrets are read more often.
     pub async fn resolve(
         &mut self,
         services: &[Arc<DeserializeGuard<OrdersService>>],
         is_failing: impl Fn(&TargetKey) -> bool,
     ) -> HashMap<TargetKey, Target> {
+        self.note_unreadable(services);
         let services: HashMap<_, _> = services
             .iter()
             .filter_map(|guarded| guarded.0.as_ref().ok())
             .filter(|service| service.metadata.deletion_timestamp.is_none())
             .map(|service| (resource_key(service), service))
             .collect();
-        self.resources.retain(|key, _| services.contains_key(key));
+        self.resources.retain(|key, _| services.contains_key(key) || self.unreadable.contains(key));
         // The keys that are wanted of each Secret, and how old its copy may be.
         let mut wanted = HashMap::<NamespacedName, (BTreeSet<&str>, Option<Duration>)>::new();
         for (key, service) in &services {
@@ -221,6 +225,35 @@ impl Resolver {
             self.resources.insert(key.clone(), resolution);
         }
         merge(self.resources.values().filter_map(|resolution| resolution.target.clone()))
+    }
+
+    /// Notes which resources cannot be read, and warns of each once. What such a one was before is no more than its
+    /// target: once it can be read again, so are its Secrets.
+    fn note_unreadable(&mut self, services: &[Arc<DeserializeGuard<OrdersService>>]) {
+        let mut unreadable = HashSet::new();
+        for service in services.iter().filter(|service| service.meta().deletion_timestamp.is_none()) {
+            let Err(invalid) = &service.0 else { continue };
+            let (key, uid) = (resource_key(&**service), service.uid());
+            if self.resources.get(&key).is_some_and(|resolution| resolution.version.uid != uid) {
+                self.resources.remove(&key);
+            }
+            let known = self.resources.get_mut(&key);
+            if !self.unreadable.contains(&key) {
+                let is_swept = known.as_ref().is_some_and(|resolution| resolution.target.is_some());
+                let problem = without_value(&invalid.error);
+                let what = if is_swept {
+                    "this version of the sweeper cannot read the resource; its database is swept as before"
+                } else {
+                    "this version of the sweeper cannot read the resource; its orders do not expire"
+                };
+                tracing::warn!(resource = key, problem, "{what}");
+            }
+            if let Some(resolution) = known {
+                resolution.version = Version { uid, generation: None, deployment: None };
+            }
+            unreadable.insert(key);
+        }
+        self.unreadable = unreadable;
     }
 
     /// The Secrets whose copies are no longer fresh; those that nothing names any more are forgotten.
@@ -494,5 +527,41 @@ mod tests {
             requests += server.requests().len();
         }
         assert!((4..=5).contains(&requests), "{requests} in a minute");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resource_that_cannot_be_read_any_more_keeps_its_target_until_it_is_gone() {
+        let unreadable = |uid: &str, deleted: Option<&str>| -> Arc<DeserializeGuard<OrdersService>> {
+            let object = json!({
+                "apiVersion": "ticketing.dev/v1alpha1", "kind": "OrdersService",
+                "metadata": {"name": "x", "namespace": "shop", "uid": uid, "generation": 2, "deletionTimestamp": deleted},
+                "spec": {"auth": "by a means that nobody has thought of yet"},
+            });
+            Arc::new(serde_json::from_value(object).unwrap())
+        };
+        let server = ApiServer::default();
+        server.put("one", &[("A", "mongodb://mongo/a")]);
+        let mut resolver = server.resolver();
+        assert!(resolver.resolve(&[unreadable("x", None)], |_| false).await.is_empty());
+        for _ in 0..3 {
+            let found = resolver.resolve(&[service("x", "one", "A")], |_| false).await;
+            assert_eq!(databases(&found), ["a"]);
+            for _ in 0..3 {
+                advance(FRESH).await;
+                assert_eq!(databases(&resolver.resolve(&[unreadable("x", None)], |_| true).await), ["a"]);
+                assert!(resolver.target_of("shop/x").is_some_and(|target| target.is_ok()));
+            }
+        }
+        // Nobody has looked at its Secret meanwhile.
+        server.put("one", &[("A", "mongodb://mongo/b")]);
+        assert_eq!(databases(&resolver.resolve(&[service("x", "one", "A")], |_| false).await), ["b"]);
+
+        for gone in
+            [vec![unreadable("another", None)], vec![unreadable("x", Some("2026-11-27T13:51:14Z"))], vec![]]
+        {
+            resolver.resolve(&[service("x", "one", "A")], |_| false).await;
+            assert!(resolver.resolve(&gone, |_| false).await.is_empty());
+            assert!(resolver.target_of("shop/x").is_none());
+        }
     }
 }

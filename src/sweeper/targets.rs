@@ -11,10 +11,7 @@ use std::{
 
 use kube::ResourceExt;
 
-use crate::{
-    crd::OrdersService,
-    store::{ClientTls, ConnectOptions, TargetId},
-};
+use crate::store::{ClientTls, ConnectOptions, TargetId};
 
 /// Identifies a target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,7 +102,7 @@ impl fmt::Debug for Target {
 }
 
 /// The name of a resource as `namespace/name`.
-pub fn resource_key(service: &OrdersService) -> String {
+pub fn resource_key(service: &impl ResourceExt) -> String {
     format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any())
 }
 

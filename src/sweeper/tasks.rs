@@ -41,6 +41,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(15);
 /// cases; one that has the indexes made may take minutes, and what a sweeper before this one has said need not be so any more.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 
+/// For how long a database that could not be used must have been used without a failure until that is told. One that fails
+/// every other second would otherwise be written about as often, and each of these writes wakes the controller.
+const STEADY: Duration = Duration::from_secs(5);
+
 /// How many databases of one namespace on one server may cancel backlogs at the same time. A permit is held for one batch, so they take
 /// turns; a database without a backlog needs none.
 const BACKLOGS_PER_SERVER: usize = 2;
@@ -84,6 +88,11 @@ impl Progress {
     /// Whether events flow, where a resource has them.
     pub fn events(&self) -> Option<EventsState> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Records that so many more orders were cancelled.
+    pub(super) fn record_expired(&self, orders: u64) {
+        self.expired.fetch_add(orders, Ordering::Relaxed);
     }
 
     /// Records whether events flow. Returns whether that has changed.
@@ -193,10 +202,24 @@ impl Sweeps {
     }
 
     fn start(&mut self, target: Target) -> Running {
+        let (task, health) = self.task(&target);
+        let cancel = self.shutdown.child_token();
+        let (sweep, cancelled) = (task.run(), cancel.clone());
+        let task = tokio::spawn(async move {
+            // Dropping it between two writes is safe: the orders that are left are still due.
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = sweep => {}
+            }
+        });
+        Running { target, health, cancel, task }
+    }
+
+    /// The sweep of a target, and what it will say of its health.
+    fn task(&mut self, target: &Target) -> (Task, watch::Receiver<TargetHealth>) {
         let permits = self.backlog_permits.entry(target.key.servers());
         let of_namespace = self.namespace_permits.entry(target.key.namespace.clone());
         let (sender, health) = watch::channel(TargetHealth::Unknown);
-        let cancel = self.shutdown.child_token();
         let task = Task {
             metrics: self.metrics.of(&target.key),
             health: sender,
@@ -211,18 +234,11 @@ impl Sweeps {
             max_sleep: self.max_sleep,
             pending_from: tokio::time::Instant::now() + self.known_within,
             failures: 0,
+            well_since: None,
             logged: None,
             target: target.clone(),
         };
-        let (sweep, cancelled) = (task.run(), cancel.clone());
-        let task = tokio::spawn(async move {
-            // Dropping it between two writes is safe: the orders that are left are still due.
-            tokio::select! {
-                () = cancelled.cancelled() => {}
-                () = sweep => {}
-            }
-        });
-        Running { target, health, cancel, task }
+        (task, health)
     }
 
     /// The health of a target.
@@ -269,6 +285,8 @@ struct Task {
     pending_from: tokio::time::Instant,
     /// Consecutive ones.
     failures: u32,
+    /// Since when there was none.
+    well_since: Option<tokio::time::Instant>,
     /// The reason that was logged last; the statuses of the resources do not have the details that the log has.
     logged: Option<Reason>,
 }
@@ -325,8 +343,7 @@ impl Task {
             let pause = match result {
                 Ok(step) => {
                     is_backlog = step.is_backlog;
-                    self.succeeded(step, sweep.as_ref());
-                    step.pause
+                    self.succeeded(step, sweep.as_ref())
                 }
                 Err(error) => {
                     is_backlog = false;
@@ -341,16 +358,24 @@ impl Task {
         }
     }
 
-    fn succeeded(&mut self, step: StepResult, sweep: Option<&Sweep>) {
-        if self.failures > 0 {
-            tracing::info!(target = %self.target.key, failures = self.failures, "the database is available again");
-            self.failures = 0;
-            self.logged = None;
-        }
-        self.progress.expired.fetch_add(step.expired, Ordering::Relaxed);
+    /// Records a step. Returns how long to wait before the next one.
+    fn succeeded(&mut self, step: StepResult, sweep: Option<&Sweep>) -> Duration {
+        self.failures = 0;
+        self.progress.record_expired(step.expired);
         let is_behind = self.progress.record_overdue(step.overdue);
         if self.progress.record_events(sweep.and_then(Sweep::events)) {
             self.changed.notify_one();
+        }
+        if step.expired > 0 {
+            tracing::debug!(target = %self.target.key, expired = step.expired, "orders expired");
+        }
+        let now = tokio::time::Instant::now();
+        let steady_from = *self.well_since.get_or_insert(now) + STEADY;
+        if now < steady_from && matches!(*self.health.borrow(), TargetHealth::Failing(_)) {
+            return step.pause.min(steady_from - now);
+        }
+        if self.logged.take().is_some() {
+            tracing::info!(target = %self.target.key, "the database is available again");
         }
         let missing_index = sweep.and_then(Sweep::missing_index).map(DatabaseProblem::from);
         let without_due_time = sweep.and_then(Sweep::without_due_time).cloned();
@@ -360,20 +385,21 @@ impl Task {
             without_due_time,
             is_behind,
         });
-        if step.expired > 0 {
-            tracing::debug!(target = %self.target.key, expired = step.expired, "orders expired");
-        }
+        step.pause
     }
 
     /// Records a failure. Returns how long to wait before the next attempt.
     fn failed(&mut self, error: &StoreError, sweep: Option<&Sweep>) -> Duration {
         self.metrics.failed(reason_of(error));
+        self.well_since = None;
         let overdue = sweep.map_or(Duration::ZERO, |sweep| sweep.overdue(Instant::now()));
         self.metrics.overdue(overdue);
         self.progress.record_overdue(overdue);
         // A single failure may be a failover; the next attempt follows within a second.
-        let is_told = matches!(*self.health.borrow(), TargetHealth::Failing(_));
-        if self.failures > 0 || is_told {
+        let is_pending = matches!(
+            &*self.health.borrow(), TargetHealth::Failing(problem) if problem.reason == Reason::DatabasePending
+        );
+        if self.failures > 0 || is_pending {
             let hosts = self.target.connect_options().hosts_to_tell();
             self.set_health(TargetHealth::Failing(DatabaseProblem::at(&hosts, error)));
         }
@@ -398,5 +424,111 @@ impl Task {
         if self.health.send_if_modified(|last| std::mem::replace(last, now.clone()) != now) {
             self.changed.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::store::TargetId;
+
+    fn task() -> (Task, watch::Receiver<TargetHealth>) {
+        let (_, peers) = watch::channel(Arc::new(Peers::alone()));
+        let metrics = Metrics::register(&mut Registry::default());
+        let mut sweeps = Sweeps::new(metrics, peers, Arc::new(Notify::new()), CancellationToken::new());
+        sweeps.task(&Target {
+            key: TargetKey {
+                namespace: Some("shop".into()),
+                id: TargetId { hosts: vec!["mongo:27017".into()], database: "orders".into() },
+            },
+            uri: "mongodb://mongo/orders".into(),
+            database: None,
+            tls: None,
+            grace: Duration::ZERO,
+            max_per_second: None,
+            suspended: false,
+            events: std::collections::BTreeSet::new(),
+            warnings: Vec::new(),
+            resources: vec!["shop/orders".into()],
+        })
+    }
+
+    /// A step that succeeds.
+    fn step() -> StepResult {
+        let pause = Duration::from_secs(60);
+        StepResult { attempted: 0, expired: 0, overdue: Duration::ZERO, is_backlog: false, pause }
+    }
+
+    fn away() -> StoreError {
+        StoreError::Unavailable { doing: "sweeping", detail: "no primary".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_nothing_is_known_is_told_after_half_a_minute_and_what_fails_then_at_once() {
+        let (mut task, health) = task();
+        let begun = tokio::time::Instant::now();
+        // A single failure may be a failover.
+        task.failed(&away(), None);
+        assert_eq!(*health.borrow(), TargetHealth::Unknown);
+        task.is_still_unknown().await;
+        assert_eq!(begun.elapsed(), KNOWN_WITHIN);
+        task.failures = 0;
+        task.set_health(TargetHealth::Failing(DatabaseProblem::pending_at(&[])));
+        task.failed(&away(), None);
+        assert!(
+            matches!(&*health.borrow(), TargetHealth::Failing(problem) if problem.reason == Reason::DatabaseUnreachable)
+        );
+        // Something is known, so this does not end.
+        let waited = tokio::time::timeout(2 * KNOWN_WITHIN, task.is_still_unknown()).await;
+        assert!(waited.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_fails_every_other_second_is_told_to_fail_once() {
+        let (mut task, mut health) = task();
+        task.succeeded(step(), None);
+        assert!(matches!(*health.borrow_and_update(), TargetHealth::Swept { .. }));
+        for round in 0..20 {
+            for _ in 0..2 {
+                task.failed(&away(), None);
+                advance(Duration::from_secs(1)).await;
+            }
+            assert_eq!(health.has_changed().unwrap(), round == 0, "{round}");
+            assert!(matches!(*health.borrow_and_update(), TargetHealth::Failing(_)));
+            task.succeeded(step(), None);
+            advance(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_database_is_mended_is_told_after_some_seconds_however_long_a_sleep_may_be() {
+        let (mut task, health) = task();
+        task.failed(&away(), None);
+        assert_eq!(*health.borrow(), TargetHealth::Unknown, "a single failure may be a failover");
+        task.failed(&away(), None);
+        let begun = tokio::time::Instant::now();
+        while matches!(*health.borrow(), TargetHealth::Failing(_)) {
+            let pause = task.succeeded(step(), None);
+            if matches!(*health.borrow(), TargetHealth::Failing(_)) {
+                sleep(pause).await;
+            }
+        }
+        assert!(matches!(*health.borrow(), TargetHealth::Swept { .. }));
+        assert!(begun.elapsed() <= STEADY + Duration::from_millis(10), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_failure_is_not_told() {
+        let (mut task, mut health) = task();
+        task.succeeded(step(), None);
+        health.borrow_and_update();
+        for _ in 0..10 {
+            task.failed(&away(), None);
+            task.succeeded(step(), None);
+        }
+        assert!(!health.has_changed().unwrap());
     }
 }

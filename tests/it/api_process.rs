@@ -508,7 +508,8 @@ async fn a_list_that_breaks_off_is_not_mistaken_for_a_complete_one() {
     proxy.start().await;
     let process = Process::start(&proxy.uri, &database.name, &[]);
     process.wait_until_ready(true).await;
-    let mut response = process.by("u1", Method::GET, "/api/orders").send().await.unwrap();
+    let request = process.by("u1", Method::GET, "/api/orders").header("x-request-id", "the-long-list");
+    let mut response = request.send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let mut text = response.chunk().await.unwrap().unwrap().to_vec();
     proxy.stop().await;
@@ -520,6 +521,22 @@ async fn a_list_that_breaks_off_is_not_mistaken_for_a_complete_one() {
     };
     assert!(result.is_err(), "the response ends as if it were complete");
     assert!(serde_json::from_slice::<Value>(&text).is_err());
+    // It is counted, and the log says of which request and why.
+    eventually("it is counted", || async {
+        (process.metric("orders_api_lists_aborted_total").await == 1).then_some(())
+    })
+    .await;
+    let mut lines = Vec::new();
+    eventually("the log has the request's id with both", || {
+        lines.extend(process.lines.try_iter());
+        let is_said = |message: &str| {
+            lines.iter().any(|line: &String| line.contains(message) && line.contains("the-long-list"))
+        };
+        let are_said =
+            is_said("a list of orders was aborted before its end") && is_said("the database is unavailable");
+        async move { are_said.then_some(()) }
+    })
+    .await;
     // The process keeps working.
     proxy.start().await;
     process.wait_until_ready(true).await;

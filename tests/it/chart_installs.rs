@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     bed::setting,
     cluster::{INSTALL_API, TestNamespace, apply_any, eventually, root},
+    console::whole,
 };
 
 const CRD: &str = "ordersservices.ticketing.dev";
@@ -29,23 +30,15 @@ const CRD: &str = "ordersservices.ticketing.dev";
 /// The chart of the last version before this one: `released` in dev/versions.toml says which commit it is of.
 const FORMER: &str = "tests/chart/orders-operator-0.1.0.tgz";
 
-/// The commands of a page by the title of their section, without sections that have none.
-fn sections(page: &str) -> Vec<(String, String)> {
+/// The commands of the page by the title of their section.
+fn sections() -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
-    let mut inside = false;
-    for line in page.lines() {
-        match (line, inside) {
-            ("```sh", _) => inside = true,
-            ("```", true) => inside = false,
-            (line, true) => all.last_mut().unwrap().1 += &format!("{line}\n"),
-            (line, false) => {
-                if let Some(title) = line.strip_prefix("## ").or_else(|| line.strip_prefix("### ")) {
-                    all.push((title.to_owned(), String::new()));
-                }
-            }
+    for block in whole("docs/installing.md") {
+        match all.last_mut().filter(|(title, _)| *title == block.title) {
+            Some((_, commands)) => *commands += &block.text,
+            None => all.push((block.title, block.text)),
         }
     }
-    all.retain(|(_, commands)| !commands.is_empty());
     all
 }
 
@@ -66,7 +59,7 @@ fn page() -> String {
 /// The commands of one of these sections.
 pub(crate) fn commands_of(title: &str) -> String {
     assert!(ELSEWHERE.contains(&title), "{title}");
-    let found = sections(&page()).into_iter().find(|(name, _)| name == title);
+    let found = sections().into_iter().find(|(name, _)| name == title);
     found.unwrap_or_else(|| panic!("docs/installing.md has no commands in a section {title}")).1
 }
 
@@ -178,7 +171,7 @@ async fn every_command_of_the_page_about_installing_works() {
     let namespace = TestNamespace::create_at("installing", &setting("INSTALL_KUBECONFIG")).await;
     let client = namespace.client.clone();
     let page = page();
-    let mut all = sections(&page);
+    let mut all = sections();
     all.retain(|(title, _)| !ELSEWHERE.contains(&title.as_str()));
     let expected: &[(&str, &[&str], Option<&str>)] = &[
         ("One installation", &["orders-operator/orders-operator"], Some("orders-operator")),

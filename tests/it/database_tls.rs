@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     api_process::Process,
     cluster::TestNamespace,
-    mongo::{TestDatabase, by_way_of, uri},
+    mongo::{TestDatabase, by_way_of, reach, uri},
     pki::Pki,
     sweeper::{cancelled, order, service},
 };
@@ -50,7 +50,7 @@ async fn serve(pki: &Pki, asks: bool) -> String {
 }
 
 async fn ping(uri: &str, tls: Option<&ClientTls>) -> Result<(), StoreError> {
-    Store::connect(ConnectOptions { tls, ..ConnectOptions::new(uri) }).await?.ping().await
+    reach(&Store::connect(ConnectOptions { tls, ..ConnectOptions::new(uri) }).await?).await
 }
 
 fn failed(result: Result<(), StoreError>) -> String {

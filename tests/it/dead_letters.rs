@@ -53,6 +53,14 @@ async fn letters_are_listed_shown_replayed_once_they_are_mended_and_dropped() {
     assert!(listed.contains("malformed-field: price: it is not\\u{1b}[2J a finite"), "{listed}");
     let (code, shown) = dead_letters(&system, &["show", &first]).await;
     assert_eq!((code, shown.lines().last()), (Some(0), Some(cheap.as_str())));
+    // As a file it is what was sent, line breaks included.
+    let broken = "{\n \"id\": \"\u{1b}[2J\",\r\n}";
+    let with_lines = keep(9, "ticket:created", broken).await;
+    let (code, shown) = dead_letters(&system, &["show", &with_lines]).await;
+    assert_eq!((code, shown.lines().count()), (Some(0), 2));
+    assert_eq!(dead_letters(&system, &["show", &with_lines, "--raw"]).await, (Some(0), broken.to_owned()));
+    assert_eq!(dead_letters(&system, &["show", "--raw", "nobody"]).await, (Some(3), String::new()));
+    assert_eq!(dead_letters(&system, &["drop", &with_lines]).await.0, Some(0));
 
     let (code, text) = dead_letters(&system, &["replay", &first, &second, &third]).await;
     assert_eq!(code, Some(3), "{text}");

@@ -17,6 +17,7 @@ use crate::{
     api_process::Process,
     bed::setting,
     cluster::{root, yaml_documents},
+    console::{Block, whole},
     mongo::{JWT_KEY, TestDatabase, cookie, uri},
 };
 
@@ -27,23 +28,24 @@ pub(crate) struct Example {
     pub(crate) output: String,
 }
 
-/// The examples in a page's console blocks.
-pub(crate) fn examples(page: &str) -> Vec<Example> {
+/// The examples in console blocks.
+pub(crate) fn examples(blocks: &[Block]) -> Vec<Example> {
     let mut all: Vec<Example> = Vec::new();
-    let mut inside = false;
-    for line in page.lines() {
-        match (line, inside) {
-            ("```console", _) => inside = true,
-            ("```", true) => inside = false,
-            (_, false) => {}
-            (line, true) => match (line.strip_prefix("$ "), all.last_mut()) {
-                (Some(command), _) => all.push(Example { command: command.into(), output: String::new() }),
-                (None, Some(last)) => {
-                    last.output.push_str(line);
-                    last.output.push('\n');
-                }
-                (None, None) => panic!("a console block starts with {line:?}, which is not a command"),
-            },
+    for block in blocks {
+        assert_eq!(block.language, "console", "commands without their output: {}", block.text);
+        assert!(
+            block.text.starts_with("$ "),
+            "a console block does not begin with a command: {}",
+            block.text
+        );
+        for line in block.text.lines() {
+            if let Some(command) = line.strip_prefix("$ ") {
+                all.push(Example { command: command.into(), output: String::new() });
+            } else {
+                let last = all.last_mut().unwrap();
+                last.output.push_str(line);
+                last.output.push('\n');
+            }
         }
     }
     all
@@ -205,8 +207,7 @@ fn the_page_about_events_explains_why_a_message_is_kept_and_nothing_else() {
 
 #[test]
 fn the_page_about_the_api_shows_every_error() {
-    let page = std::fs::read_to_string(root().join("docs/api.md")).unwrap();
-    let printed: String = examples(&page).into_iter().map(|example| example.output).collect();
+    let printed: String = examples(&whole("docs/api.md")).into_iter().map(|example| example.output).collect();
     let mut all = BTreeSet::new();
     messages(&serde_json::from_str(&orders_operator::api::openapi_json().unwrap()).unwrap(), &mut all);
     assert!(all.len() > 14, "{all:?}");
@@ -217,7 +218,7 @@ fn the_page_about_the_api_shows_every_error() {
 
 #[tokio::test]
 async fn every_command_on_the_page_about_the_api_prints_what_the_page_shows() {
-    let commands = examples(&std::fs::read_to_string(root().join("docs/api.md")).unwrap());
+    let commands = examples(&whole("docs/api.md"));
     assert!(commands.len() > 25, "{}", commands.len());
     let database = TestDatabase::new().await;
     let process = Process::start(&uri(), &database.name, &[]);
@@ -444,8 +445,8 @@ fn every_flag_that_a_page_names_is_there() {
         ("docs/operations.md", &controller, [].as_slice()),
         ("docs/sweeper.md", &sweeper, &["set"]),
         ("docs/routes.md", &both, &["base-path"]),
-        ("docs/events.md", &of_events, &["with", "even-refused"]),
-        ("docs/clusters.md", &every, &["set", "emulated-version"]),
+        ("docs/events.md", &of_events, &["with", "even-refused", "raw"]),
+        ("docs/clusters.md", &every, &["set", "create-namespace", "emulated-version"]),
         ("docs/kubectl-osvc.md", &osvc, &["manifest", "archive", "explain"]),
     ] {
         let text = read(page);

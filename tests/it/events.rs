@@ -119,7 +119,7 @@ impl System {
         subjects
     }
 
-    fn settings(&self) -> Vec<(String, String)> {
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let renamed: Vec<_> = SUBJECTS.iter().map(|name| format!("{name}={}", self.subject(name))).collect();
         let of_kind = match self.kind {
             Kind::JetStream => ("NATS_STREAM", self.stream.as_str()),

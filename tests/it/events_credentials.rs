@@ -1,20 +1,27 @@
 //! How pods show a NATS server who they are: by a user and a password, a token, or the credentials of an operator's user; and
-//! the rights that such a user needs.
+//! the rights that such a user needs. And what becomes of events when that changes while pods run.
 
-use std::process::{Command, Stdio};
+use std::{
+    collections::BTreeMap,
+    process::{Command, Stdio},
+};
 
 use async_nats::{ConnectOptions, jetstream};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
 use mongodb::bson::{doc, oid::ObjectId};
+use orders_operator::crd::ConditionType::EventsFlowing;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::{
     api_process::Process,
-    cluster::{eventually, root},
-    events::{System, cancel, reserve},
+    cluster::{TestNamespace, eventually, root},
+    events::{Kind, System, cancel, leader, on_both, reserve},
+    events_rejected::Sender,
     mongo::{TestDatabase, uri},
-    nats::Nats,
+    nats::{Event, Nats, Streams},
     streaming::{CLUSTER, Neighbour, StreamingServer},
+    sweeper::service,
 };
 
 /// Reserves something, and waits until the broker has acknowledged its event.
@@ -49,21 +56,22 @@ async fn a_user_with_a_password_and_a_token_are_taken_from_the_url() {
     }
 }
 
-/// The configuration of a server, and a user's credentials.
-async fn credentials() -> (String, String) {
+/// The configuration of a server, and a user's credentials; and another one, by which that user is revoked, with the credentials of
+/// the next.
+async fn credentials() -> [(String, String); 2] {
     let mut node = Command::new("node");
     node.arg(root().join("tests/mongoose/credentials.js")).stdin(Stdio::null());
     let output = spawn_blocking(move || node.output().expect("node is installed")).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let made: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
-    (text("config"), text("creds"))
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    [&made, &made["next"]].map(|made| (text(&made["config"]), text(&made["creds"])))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_credentials_of_an_operators_user_are_read_from_a_file_again_and_again() {
-    let (config, creds) = credentials().await;
-    let (_, of_another_operator) = credentials().await;
+    let [(config, creds), _] = credentials().await;
+    let [(_, of_another_operator), _] = credentials().await;
     let server = Nats::with(&config).await;
     let system = System::with(server.url()).await;
     let file = server.folder().join("orders.creds");
@@ -86,12 +94,187 @@ async fn the_credentials_of_an_operators_user_are_read_from_a_file_again_and_aga
     assert!(!pod.lines.try_iter().any(|line| line.contains(seed)));
 }
 
+/// What was told of orders, each with its order.
+fn told_of_orders(events: Vec<Event>, system: &System) -> Vec<(String, String)> {
+    let subjects = ["order:created", "order:cancelled", "order:completed", "order:updated"];
+    let names: BTreeMap<_, _> = subjects.map(|subject| (system.subject(subject), subject)).into();
+    let short = |event: Event| {
+        Some((names.get(&event.subject)?.to_string(), event.data["id"].as_str().unwrap().to_owned()))
+    };
+    let mut told: Vec<_> = events.into_iter().filter_map(short).collect();
+    told.sort_unstable();
+    told
+}
+
+/// An order that is told while the credentials are good, and one that waits until there are new ones.
+struct Orders {
+    known: String,
+    waiting: String,
+}
+
+impl Orders {
+    /// Makes both, with `refuse` in between, after which the server refuses the pod.
+    async fn make(system: &System, pod: &Process, refuse: impl FnOnce()) -> Self {
+        pod.wait_until_ready(true).await;
+        let known = reserve(pod, "ada", system.database.ticket().await).await.unwrap();
+        system.all_told().await;
+        refuse();
+        let line = is_refused(pod).await;
+        assert!(line.contains("check the credentials"), "{line}");
+        let waiting = reserve(pod, "bob", system.database.ticket().await).await.unwrap();
+        Self { known, waiting }
+    }
+
+    fn payment(&self) -> Value {
+        json!({ "id": "p1", "orderId": self.known, "stripeId": "c" })
+    }
+
+    /// Waits until the payment, which came meanwhile, has completed the first order, and all is told.
+    async fn all_told(&self, system: &System) {
+        let known = ObjectId::parse_str(&self.known).unwrap();
+        let paid = doc! { "_id": known, "status": "complete" };
+        let orders = system.database.orders();
+        eventually("the payment is heard of", || async { orders.find_one(paid.clone()).await.unwrap() })
+            .await;
+        system.all_told().await;
+    }
+
+    /// Each event once.
+    fn events(&self) -> [(String, String); 3] {
+        let mut events = [
+            ("order:completed".to_owned(), self.known.clone()),
+            ("order:created".to_owned(), self.known.clone()),
+            ("order:created".to_owned(), self.waiting.clone()),
+        ];
+        events.sort_unstable();
+        events
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_credentials_may_change_while_pods_run_and_nothing_is_lost() {
+    let [(config, creds), (next_config, next_creds)] = credentials().await;
+    let server = Nats::with(&config).await;
+    let system = System::with(server.url()).await;
+    let file = server.folder().join("orders.creds");
+    std::fs::write(&file, creds).unwrap();
+    let pod = system.pod_set(&[("NATS_CREDS_FILE", file.to_str().unwrap())]);
+    let orders = Orders::make(&system, &pod, || server.reload(&next_config)).await;
+    let next = ConnectOptions::with_credentials(&next_creds).unwrap();
+    let streams = Streams(jetstream::new(next.connect(server.url()).await.unwrap()));
+    let payment = orders.payment().to_string().into();
+    streams.0.publish(system.subject("payment:created"), payment).await.unwrap().await.unwrap();
+    std::fs::write(&file, next_creds).unwrap();
+    orders.all_told(&system).await;
+    assert_eq!(told_of_orders(streams.events(&system.stream).await, &system), orders.events());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_or_token_reaches_the_next_pods_and_nothing_is_lost() {
+    let users = |password: &str| {
+        format!(
+            "authorization {{ users: [{{ user: orders, password: {password} }}, {{ user: other, password: s }}] }}"
+        )
+    };
+    let login = |password: &str| format!("orders:{password}");
+    on_both(|kind| pods_with_a_new_login(kind, users, login)).await;
+    let token = |token: &str| format!("authorization {{ token: {token} }}");
+    pods_with_a_new_login(Kind::JetStream, token, str::to_owned).await;
+}
+
+async fn pods_with_a_new_login(kind: Kind, config: impl Fn(&str) -> String, login: impl Fn(&str) -> String) {
+    let server = Nats::with(&config("one")).await;
+    let url = |login: &str| server.url().replace("//", &format!("//{login}@"));
+    let (former, new, other) = (url(&login("one")), url(&login("two")), url("other:s"));
+    let (system, streaming) = match kind {
+        Kind::JetStream => (System::with(new.clone()).await, None),
+        Kind::Streaming => {
+            let streaming = StreamingServer::start_on(&other).await;
+            (System::streaming(new.clone(), streaming.channels()).await, Some(streaming))
+        }
+    };
+    let mut first = system.pod_by_broker(&former);
+    let orders = Orders::make(&system, &first, || server.reload(&config("two"))).await;
+    let sender = match streaming {
+        Some(streaming) => Sender::of_the_course(streaming, &other).await,
+        None => Sender::on(kind, &new).await,
+    };
+    sender.send(&system.subject("payment:created"), &orders.payment()).await;
+    // As a rolling update does it.
+    let second = system.pod();
+    second.wait_until_ready(true).await;
+    first.terminate();
+    assert!(first.ended().await.success());
+    orders.all_told(&system).await;
+    assert_eq!(told_of_orders(system.events().await, &system), orders.events());
+}
+
+/// The pods of a Deployment as a kubelet starts them: by what its template says, and what the Secret has that it names.
+struct Pods {
+    checksum: String,
+    pod: Process,
+}
+
+impl Pods {
+    /// Those of a template with other values of Secrets than this.
+    async fn after(checksum: &str, namespace: &TestNamespace, system: &System) -> Self {
+        let (checksum, mark, secret) = eventually("the template has other values", || async {
+            let template = namespace.api::<Deployment>().get_opt("orders").await.unwrap()?.spec?.template;
+            let found = template.metadata?.annotations?.remove("ticketing.dev/secrets-checksum")?;
+            let env = template.spec?.containers.into_iter().next()?.env?;
+            let variable = |name: &str| env.iter().find(|variable| variable.name == name).cloned();
+            let secret = variable("NATS_URL")?.value_from?.secret_key_ref?;
+            let mark = variable("NATS_SETTINGS_MARK")?.value?;
+            (found != checksum).then_some((found, mark, secret))
+        })
+        .await;
+        let mut data = namespace.api::<Secret>().get(&secret.name).await.unwrap().data.unwrap();
+        let url = String::from_utf8(data.remove(&secret.key).unwrap().0).unwrap();
+        let pod = system.pod_set(&[("NATS_URL", &url), ("NATS_SETTINGS_MARK", &mark)]);
+        Self { checksum, pod }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_changes_in_its_secret_rolls_the_pods_soon_and_events_flow_again() {
+    let config = |password: &str| format!("authorization {{ user: orders, password: {password} }}");
+    let server = Nats::with(&config("one")).await;
+    let url = |password: &str| server.url().replace("//", &format!("//orders:{password}@"));
+    let system = System::with(url("two")).await;
+    let namespace = TestNamespace::create("login").await;
+    namespace.secrets(&uri()).await;
+    namespace.secret("nats", "NATS_URL", &url("one")).await;
+    let events = json!({"events": {"nats": {"urlSecretRef": {"name": "nats"}}}});
+    namespace.apply(&service(&namespace, "orders", &system.database, events)).await.unwrap();
+    let _processes = [namespace.run("controller").await, namespace.run("sweeper").await];
+    let mut before = Pods::after("", &namespace, &system).await;
+    namespace.condition("orders", EventsFlowing, "True", "AsExpected").await;
+    let orders = Orders::make(&system, &before.pod, || server.reload(&config("two"))).await;
+    let message = namespace.condition("orders", EventsFlowing, "False", "BrokerRefused").await;
+    assert!(message.contains("check the login in the Secret"), "{message}");
+    Sender::on(Kind::JetStream, &url("two"))
+        .await
+        .send(&system.subject("payment:created"), &orders.payment())
+        .await;
+
+    namespace.secret("nats", "NATS_URL", &url("two")).await;
+    // While all is well the Secrets are read every five minutes, less a quarter at most: this does not wait so long.
+    let next = Pods::after(&before.checksum, &namespace, &system).await;
+    next.pod.wait_until_ready(true).await;
+    before.pod.terminate();
+    assert!(before.pod.ended().await.success());
+    namespace.condition("orders", EventsFlowing, "True", "AsExpected").await;
+    orders.all_told(&system).await;
+    assert_eq!(told_of_orders(system.events().await, &system), orders.events());
+    namespace.remove().await;
+}
+
 /// A server with a user who has the rights of the page, by the number of their block, and another who may do everything; and
 /// the URLs of both.
 async fn with_rights(block: usize) -> (Nats, [String; 2]) {
     let page = std::fs::read_to_string(root().join("docs/events.md")).unwrap();
-    let blocks = page.split("```").skip(1).step_by(2).filter(|block| block.starts_with("\npermissions: {"));
-    let rights = blocks.collect::<Vec<_>>()[block];
+    let blocks = page.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("text\n"));
+    let rights = blocks.filter(|block| block.starts_with("permissions: {")).collect::<Vec<_>>()[block];
     let users =
         format!("[{{ user: orders, password: secret, {rights} }}, {{ user: other, password: secret }}]");
     let server = Nats::with(&format!("authorization {{ users: {users} }}")).await;
@@ -170,4 +353,36 @@ async fn the_rights_on_the_page_are_enough_on_nats_streaming() {
         async move { neighbour.publish(subject, &data).await }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_drops_for_lack_of_a_right_is_in_the_log_once() {
+    let rights = "permissions: { publish: { deny: \"orders-operator.relay.>\" } }";
+    let server = Nats::with(&format!(
+        "authorization {{ users: [{{ user: orders, password: secret, {rights} }}, {{ user: other, password: secret }}] }}"
+    ))
+    .await;
+    let url = |user: &str| server.url().replace("//", &format!("//{user}:secret@"));
+    let system = System::with(url("other")).await;
+    let pods = [(); 2].map(|()| system.pod_by_broker(&url("orders")));
+    for pod in &pods {
+        pod.wait_until_ready(true).await;
+    }
+    // It tells the one that publishes of each reservation, by a message that the server drops.
+    let other = &pods[1 - leader(&pods.iter().collect::<Vec<_>>()).await];
+    let mut lines = Vec::new();
+    for _ in 0..20 {
+        reserve(other, "ada", system.database.ticket().await).await.unwrap();
+        system.all_told().await;
+        lines.extend(other.lines.try_iter());
+    }
+    eventually("the log has it", || {
+        lines.extend(other.lines.try_iter());
+        let has_it = lines.iter().any(|line| line.contains("the NATS server reports an error"));
+        async move { has_it.then_some(()) }
+    })
+    .await;
+    let said: Vec<_> = lines.iter().filter(|line| line.contains("Permissions Violation")).collect();
+    // Once for a connection, of which a busy machine may need another.
+    assert!(said.len() <= 2, "{said:#?}");
 }

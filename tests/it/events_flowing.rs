@@ -55,7 +55,7 @@ async fn the_condition_says_whether_events_flow_and_why_not() {
 
     nats.kill();
     let message = namespace.condition("orders", EventsFlowing, "False", "BrokerUnreachable").await;
-    assert!(message.contains("waits in the database"), "{message}");
+    assert!(message.contains("kept in the database"), "{message}");
     nats.restart().await;
     namespace.condition("orders", EventsFlowing, "True", "DeadLetters").await;
     let noted = system.database.store.events_health().await.unwrap().hearing;

@@ -402,3 +402,50 @@ async fn only_what_could_change_since_is_told_again_and_only_where_events_are_on
     .await;
     check_history(&system, false).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_orders_without_a_version_or_with_too_low_a_one_making_and_end_are_told_and_it_comes_to_its_end() {
+    let since = Timestamp::now();
+    let system = System::new().await;
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    let [cancelled, complete, held] = [
+        reserve(&pod, "ada", system.database.ticket().await).await.unwrap(),
+        reserve(&pod, "bob", system.database.ticket().await).await.unwrap(),
+        reserve(&pod, "cleo", system.database.ticket().await).await.unwrap(),
+    ];
+    assert_eq!(cancel(&pod, "ada", &cancelled).await, StatusCode::NO_CONTENT);
+    system.all_told().await;
+    let before = system.streams().await.events(&system.stream).await.len();
+    // As services that keep no versions store them.
+    let without = doc! { "$unset": { "version": 1 } };
+    let paid = doc! { "$set": { "status": "complete", "version": 0 } };
+    for (id, update) in [(&cancelled, without.clone()), (&complete, paid), (&held, without)] {
+        let of_order = doc! { "_id": ObjectId::parse_str(id).unwrap() };
+        system.database.orders().update_one(of_order, update).await.unwrap();
+    }
+    let publish = command(&system, since, &[]);
+    let mut limited = Command::new("timeout");
+    limited.arg("90").arg(publish.get_program()).args(publish.get_args());
+    limited.envs(publish.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+    let output = spawn_blocking(move || limited.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let counts = "3 orders of 3 tickets: 3 order:created, 0 order:updated, 1 order:cancelled, 1 order:completed, 0 payment:refused";
+    assert_eq!((output.status.code(), said), (Some(0), format!("told again: {counts}\n")));
+    let told = system.streams().await.events(&system.stream).await;
+    let of = |id: &str| {
+        let of_order = told[before..].iter().filter(|event| event.data["id"] == *id);
+        let said = |event: &Event| {
+            let subject = event.subject.rsplit('.').next().unwrap().to_owned();
+            (subject, event.data["version"].as_u64().unwrap())
+        };
+        of_order.map(said).collect::<Vec<_>>()
+    };
+    let [created, ended, paid] = [("order:created", 0), ("order:cancelled", 1), ("order:completed", 1)]
+        .map(|(subject, version)| (subject.to_owned(), version));
+    assert_eq!(of(&cancelled), [created.clone(), ended]);
+    assert_eq!(of(&complete), [created.clone(), paid]);
+    assert_eq!(of(&held), [created]);
+    let noted = system.database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await;
+    assert_eq!(noted.unwrap(), 0);
+}

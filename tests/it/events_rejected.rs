@@ -1,10 +1,7 @@
 //! What the broker does not take, since the user has no right to a subject or a stream is full: it waits, and nothing else does.
 
-use async_nats::{
-    ConnectOptions,
-    jetstream::{self, stream},
-};
-use mongodb::bson::{doc, oid::ObjectId};
+use async_nats::jetstream::stream;
+use mongodb::bson::{DateTime, doc, oid::ObjectId};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -24,7 +21,7 @@ async fn sum(pod: &Process, metric: &str) -> u64 {
 }
 
 /// Whoever publishes beside the pods.
-enum Sender {
+pub(crate) enum Sender {
     Stream(Streams),
     /// A service of the course, and what it needs.
     Course {
@@ -34,7 +31,21 @@ enum Sender {
 }
 
 impl Sender {
-    async fn send(&self, subject: &str, data: &Value) {
+    /// One by this server; a server of NATS Streaming is started on it if that is the kind.
+    pub(crate) async fn on(kind: Kind, url: &str) -> Self {
+        match kind {
+            Kind::JetStream => Self::Stream(Streams::of(url).await),
+            Kind::Streaming => Self::of_the_course(StreamingServer::start_on(url).await, url).await,
+        }
+    }
+
+    /// A service of the course, by a server of NATS Streaming that runs on this one.
+    pub(crate) async fn of_the_course(server: StreamingServer, url: &str) -> Self {
+        let neighbour = Neighbour::start(url, "neighbour", "neighbour", &[]).await;
+        Self::Course { neighbour, _server: server }
+    }
+
+    pub(crate) async fn send(&self, subject: &str, data: &Value) {
         match self {
             Self::Stream(streams) => {
                 let sent = streams.0.publish(subject.to_owned(), data.to_string().into()).await;
@@ -58,21 +69,12 @@ async fn a_refusal_that_may_not_be_published(kind: Kind) {
     let server = Nats::with(&format!("authorization {{ users: {users} }}")).await;
     let url = |user: &str| server.url().replace("//", &format!("//{user}:s@"));
     let system = System::with(url("orders")).await;
-    let sender = match kind {
-        Kind::JetStream => {
-            let mark = ["orders-operator.fence.order:created.*"];
-            let subjects = SUBJECTS.iter().chain(&mark).map(ToString::to_string).collect();
-            let other = ConnectOptions::with_user_and_password("other".into(), "s".into());
-            let streams = Streams(jetstream::new(other.connect(server.url()).await.unwrap()));
-            streams.make_forgetful("ticketing", subjects).await;
-            Sender::Stream(streams)
-        }
-        Kind::Streaming => {
-            let streaming = StreamingServer::start_on(&url("other")).await;
-            let neighbour = Neighbour::start(&url("other"), "neighbour", "neighbour", &[]).await;
-            Sender::Course { neighbour, _server: streaming }
-        }
-    };
+    let sender = Sender::on(kind, &url("other")).await;
+    if let Sender::Stream(streams) = &sender {
+        let mark = ["orders-operator.fence.order:created.*"];
+        let subjects = SUBJECTS.iter().chain(&mark).map(ToString::to_string).collect();
+        streams.make_forgetful("ticketing", subjects).await;
+    }
     let of_kind = match kind {
         Kind::JetStream => ("NATS_STREAM", "ticketing"),
         Kind::Streaming => ("NATS_CLUSTER_ID", CLUSTER),
@@ -169,4 +171,62 @@ async fn a_stream_that_is_full_holds_back_what_goes_there_and_nothing_else() {
     system.all_told().await;
     let told = streams.events(&full.name).await;
     assert_eq!((told.len(), &told[0].data["id"]), (1, &json!(waiting)));
+}
+
+/// More than a round of the relay has.
+const HELD_BACK: u32 = 2300;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_orders_are_held_back_those_behind_them_are_told_and_they_too_once_the_broker_takes_them()
+ {
+    let config = |denied: &str| {
+        let rights = format!("permissions: {{ publish: {{ deny: [{denied}] }} }}");
+        format!("authorization {{ users: [{{ user: orders, password: s, {rights} }}] }}")
+    };
+    let server = Nats::with(&config("\"order:created\"")).await;
+    let system = System::with(server.url().replace("//", "//orders:s@")).await.of_the_course();
+    system.silent_store().await;
+    let orders = system.database.orders();
+    let ticket = |number: u32| {
+        let mut bytes = [0; 12];
+        bytes[8..].copy_from_slice(&number.to_be_bytes());
+        ObjectId::from_bytes(bytes)
+    };
+    let since = DateTime::now();
+    let later = DateTime::from_millis(since.timestamp_millis() + 86_400_000);
+    let made = |number: u32| {
+        doc! {
+            "userId": "u1", "status": "created", "version": 0, "expiresAt": later,
+            "ticket": ticket(number), "outbox": { "since": since, "created": 20 },
+        }
+    };
+    orders.insert_many((0..HELD_BACK).map(made)).await.unwrap();
+    // The neighbours know these. They come last, by ticket and by age.
+    let ended = |number: u32| {
+        doc! {
+            "userId": "u1", "status": "cancelled", "version": 1, "expiresAt": since,
+            "ticket": ticket(number), "outbox": { "since": since },
+        }
+    };
+    let ended: Vec<_> = (HELD_BACK..HELD_BACK + 3).map(ended).collect();
+    let ids = orders.insert_many(&ended).await.unwrap().inserted_ids;
+    let is_told =
+        doc! { "_id": { "$in": ids.into_values().collect::<Vec<_>>() }, "outbox": { "$exists": false } };
+
+    let pod = system.pod();
+    pod.wait_until_ready(true).await;
+    eventually("what comes after those that are held back is told", || async {
+        (orders.count_documents(is_told.clone()).await.unwrap() == 3).then_some(())
+    })
+    .await;
+    let left = orders.count_documents(doc! { "outbox": { "$exists": true } }).await.unwrap();
+    assert_eq!(left, u64::from(HELD_BACK));
+
+    server.reload(&config("\"nothing\""));
+    system.all_told().await;
+    let mut told = system.events().await;
+    assert!(told.drain(..3).all(|event| event.subject == "order:cancelled"));
+    let begun: std::collections::BTreeSet<_> =
+        told.iter().map(|event| event.data["id"].to_string()).collect();
+    assert_eq!((told.len(), begun.len()), (HELD_BACK as usize, HELD_BACK as usize));
 }

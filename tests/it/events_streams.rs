@@ -3,12 +3,13 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use async_nats::jetstream::stream::{self, StorageType};
-use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{doc, oid::ObjectId};
 use serde_json::{Value, json};
 
 use crate::{
     cluster::eventually,
     events::{System, reserve, reserve_in},
+    lossy_line::LossyLine,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,4 +130,31 @@ async fn whoever_publishes_goes_on_when_its_mark_has_left_the_stream() {
     let lost = pod.metric("orders_events_failures_total{reason=\"LeaseLost\"}").await;
     assert!(lost <= 2, "it has given up {lost} times");
     assert_eq!(pod.metric("orders_events_published_total{subject=\"order:created\"}").await, MANY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_told_without_marks_because_the_question_whether_there_are_any_had_no_answer() {
+    let system = System::new().await;
+    let server = system.url.trim_start_matches("nats://").to_owned();
+    let line = LossyLine::to(server, |subject, payload| {
+        subject == "$JS.API.STREAM.NAMES" && payload.contains("orders-operator.fence")
+    })
+    .await;
+    let pod = system.pod_by_broker(&format!("nats://127.0.0.1:{}", line.port));
+    pod.wait_until_ready(true).await;
+    reserve(&pod, "ada", system.database.ticket().await).await.unwrap();
+    line.has_lost().await;
+    eventually("that is a failure", || async {
+        (pod.metric("orders_events_failures_total{reason=\"BrokerTooSlow\"}").await > 0).then_some(())
+    })
+    .await;
+    assert_eq!(
+        system.database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await.unwrap(),
+        1
+    );
+    line.mend();
+    system.all_told().await;
+    let stream = system.streams().await.0.get_stream(&system.stream).await.unwrap();
+    let mark = format!("orders-operator.fence.{}.0", system.subject("order:created"));
+    stream.get_last_raw_message_by_subject(&mark).await.expect("who publishes has set its mark");
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     bed::setting,
     chart_installs::{clear, done},
-    cluster::{SPARE_API, TestNamespace, root, yaml_documents},
+    cluster::{INSTALL_API, TestNamespace, root, yaml_documents},
 };
 
 /// The folders of a page of examples.
@@ -72,8 +72,8 @@ fn everything_is_made_of_every_example_of_an_orders_service() {
 
 #[tokio::test]
 async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restricted_standard() {
-    let _alone = SPARE_API.lock().await;
-    let namespace = TestNamespace::create_at("examples", &setting("SPARE_KUBECONFIG")).await;
+    let _alone = INSTALL_API.lock().await;
+    let namespace = TestNamespace::create_at("examples", &setting("INSTALL_KUBECONFIG")).await;
     let gateway_api = setting("GATEWAY_API_CRDS");
     clear(&namespace.client).await;
     done(&format!(

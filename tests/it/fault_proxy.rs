@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::eventually,
-    mongo::{TestDatabase, by_way_of},
+    mongo::{TestDatabase, by_way_of, reach},
 };
 
 /// What happens to a command.
@@ -439,7 +439,7 @@ async fn the_proxy_tells_commands_apart_and_steers_their_replies() {
 
     // An insert of several documents arrives whole.
     let tickets = [database.ticket().await, database.ticket().await];
-    store.ping().await.unwrap();
+    reach(&store).await.unwrap();
     assert!(proxy.connections() > 0);
     assert_eq!(store.ticket(tickets[0]).await.unwrap().unwrap().id, tickets[0]);
     assert!(

@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     cluster::{TestNamespace, eventually},
-    mongo::{TestDatabase, uri},
+    mongo::{TestDatabase, reach, uri},
     sweeper::{cancelled, order, service},
 };
 
@@ -284,7 +284,7 @@ async fn connect(uri: &str, is_answer: impl Fn(&StoreError) -> bool) -> Result<(
         }
         result => Some(result),
     };
-    eventually(what, || async { answered(store.ping().await) }).await
+    eventually(what, || async { answered(reach(&store).await) }).await
 }
 
 /// The server has been reached.

@@ -9,12 +9,15 @@ use std::{
 
 use axum::{Router, http::StatusCode};
 use mongodb::bson::doc;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::spawn_blocking};
 
 use crate::{
-    cluster::PATIENCE,
-    mongo::{TestDatabase, uri},
+    api_process::Process,
+    cluster::{PATIENCE, eventually},
+    fault_proxy::{Fault, FaultProxy},
+    mongo::{TestDatabase, answer, uri},
 };
 
 /// Clears the screen in two ways, turns around what follows, and forges a line.
@@ -126,4 +129,51 @@ async fn what_a_command_prints_of_others_has_no_control_character() {
     for input in [service, ticket] {
         std::fs::remove_file(input).unwrap();
     }
+}
+
+/// Waits for a line of the log with this in it.
+async fn line_with(process: &Process, words: &str) -> String {
+    eventually(words, || {
+        let line = process.lines.try_iter().find(|line| line.contains(words));
+        async move { line }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn of_a_path_that_a_stranger_chooses_the_log_has_the_beginning() {
+    let database = TestDatabase::bare().await;
+    let process = Process::start(&uri(), &database.name, &[]);
+    let path = format!("/api/orders/{}", "x".repeat(20_000));
+    answer(process.request(Method::GET, &path)).await;
+    let line = line_with(&process, "\"answered\"").await;
+    assert!(line.len() < 1_000 && line.contains("/api/orders/xxx"), "{line}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_for_its_time_says_what_the_database_did_and_is_counted() {
+    let (database, proxy) = (TestDatabase::bare().await, FaultProxy::start().await);
+    let process = Process::start(&proxy.uri, &database.name, &[]);
+    process.wait_until_ready(true).await;
+    let ticket = database.ticket().await;
+    let body = json!({ "ticketId": ticket.to_string() });
+    let reserve = || process.by("u1", Method::POST, "/api/orders").json(&body);
+    let held = proxy.on("insert", Fault::HoldRequest);
+    let (status, _) = answer(reserve()).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let line = line_with(&process, "the database is unavailable").await;
+    assert!(line.contains("storing an order") || line.contains("reserving a ticket"), "{line}");
+    let outcome = |outcome: &str| format!("orders_api_reservations_total{{outcome=\"{outcome}\"}}");
+    assert_eq!(process.metric(&outcome("unavailable")).await, 1);
+
+    // Nobody waits for the answer to this one.
+    let known = held.happened();
+    let given_up = tokio::spawn(reserve().send());
+    held.wait(known + 1).await;
+    given_up.abort();
+    eventually("it is counted", || async {
+        (process.metric(&outcome("unanswered")).await == 1).then_some(())
+    })
+    .await;
+    held.lift();
 }

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use crate::{
     bed::setting,
     cluster::{TestNamespace, eventually, root},
+    console::blocks,
     load::{Answer, Entry, Load, Question},
     mongo::{TestDatabase, uri},
     played_pods::PlayedPods,
-    reader::{Reader, blocks},
+    reader::Reader,
     server::{Server, free_port},
 };
 
@@ -63,6 +64,30 @@ impl System<'_> {
             self.entry.up(self.host, &question.path, question.by[0]).await;
         }
         Load::start(&self.entry, self.host, questions)
+    }
+
+    /// Has its manifests translated in each way that the page has. What comes of it is the same.
+    async fn translate(&self) {
+        let folder = self.namespace.folder();
+        let of_production = folder.join("infra/k8s-prod");
+        std::fs::create_dir_all(&of_production).unwrap();
+        let setting = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: payments}\ndata: {CURRENCY: eur}\n";
+        std::fs::write(of_production.join("payments.yaml"), setting).unwrap();
+        let skaffold =
+            "apiVersion: skaffold/v4beta11\nkind: Config\nmanifests: {rawYaml: [./infra/k8s/*.yaml]}\n";
+        std::fs::write(folder.join("skaffold.yaml"), skaffold).unwrap();
+        let chart = "apiVersion: v2\nname: ticketing\nversion: 1.0.0\n";
+        std::fs::write(folder.join("Chart.yaml"), chart).unwrap();
+        std::os::unix::fs::symlink("infra/k8s", folder.join("templates")).unwrap();
+        let [commands] = blocks("docs/migration.md", "Translating").try_into().unwrap();
+        let commands = commands.replace("-n ticketing", &format!("-n {}", self.namespace.name));
+        for command in commands.lines() {
+            self.reader.does(command).await;
+            let made = std::fs::read_to_string(folder.join("orders.yaml")).unwrap();
+            for part in ["kind: OrdersService", self.host, "payments-srv", "client-srv"] {
+                assert!(made.contains(part), "{part} is missing after {command}: {made}");
+            }
+        }
     }
 
     /// Its manifests.
@@ -139,10 +164,9 @@ spec:
     /// Goes through the page while requests come, and checks that none has failed. An operator is at work.
     pub(crate) async fn switch_and_go_back(&self, load: Load) {
         let Self { namespace, reader, entry, rules, host, .. } = self;
-        let [trial, switch, back] =
-            ["Side by side", "The switch", "Back again"].map(|title| blocks("docs/migration.md", title));
+        self.translate().await;
 
-        let [translate, apply, remove] = trial.try_into().unwrap();
+        let [translate, apply, remove] = blocks("docs/migration.md", "Side by side").try_into().unwrap();
         reader.does(&translate).await;
         reader.edits("next.yaml", &self.uris[0], &self.uris[1]);
         reader.does(&apply).await;
@@ -153,7 +177,8 @@ spec:
         }
         reader.does(&remove).await;
 
-        let [start, lead, stop, switch_on, hand_over, delete] = switch.try_into().unwrap();
+        let [start, lead, stop, switch_on, hand_over, delete] =
+            blocks("docs/migration.md", "The switch").try_into().unwrap();
         reader.does(&start).await;
         namespace.condition("orders", IngressReady, "False", "HostPathConflict").await;
         reader.does(&lead).await;
@@ -167,7 +192,8 @@ spec:
         rules.has("ingress-srv", <[_]>::is_empty).await;
         load.led_to("orders", "orders-depl").await;
 
-        let [bridge, give_up, start_again, delete] = back.try_into().unwrap();
+        let [bridge, give_up, start_again, delete] =
+            blocks("docs/migration.md", "Back again").try_into().unwrap();
         reader.does(&bridge).await;
         let domain = host.split_once('.').unwrap().1;
         entry.up(&format!("bridge.{domain}"), "/", "client-depl").await;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
 use mongodb::{
     Client, Collection, Database,
     bson::{DateTime, Document, doc, oid::ObjectId},
@@ -15,7 +16,7 @@ use mongodb::{
 use orders_operator::{
     api,
     order::{ReservationTerms, Ticket, TicketId, Version},
-    store::{ConnectOptions, Store, StoreError},
+    store::{ConnectOptions, ExpiryQuery, Store, StoreError},
 };
 use prometheus_client::registry::Registry;
 use reqwest::{Method, StatusCode};
@@ -218,6 +219,11 @@ impl Drop for TestDatabase {
         });
         let _ = dropping.join();
     }
+}
+
+/// Looks for something in the database, as the sweeper does, and finds nothing: whether it can be reached.
+pub(crate) async fn reach(store: &Store) -> Result<(), StoreError> {
+    store.find_expiring(&ExpiryQuery::due(Timestamp::UNIX_EPOCH, Duration::ZERO, 1)).await.map(drop)
 }
 
 /// Makes the indexes of a store, also where the machine is so busy that the database does not answer in time.

@@ -30,8 +30,9 @@ const PREFIXES: [&str; 7] = [
     "process_",
 ];
 
-/// What this module compares of each process.
-const OF_EVERY_PROCESS: [&str; 3] = ["orders_operator_build", "orders_operator_log_lines_", "process_"];
+/// What the names of those begin with that only some processes have.
+const OF_SOME: [&str; 4] =
+    ["orders_api_", "orders_events_", "orders_operator_controller_", "orders_operator_sweeper_"];
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -178,18 +179,28 @@ fn exported(page: &str) -> BTreeSet<&str> {
     page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect()
 }
 
-/// Compares what panels and alerts name with the pages of live processes, and what these have with the docs.
-fn compare(pages: &[String], prefixes: &[&str], docs: &str) {
-    let there: BTreeSet<_> = pages.iter().flat_map(|page| exported(page)).collect();
+/// Compares the page of a live process with what panels and alerts name of this process and of every one, and with what the
+/// documentation says that every process has: that and nothing else, besides what is of some processes.
+pub(crate) fn compare(page: &str, of_process: &str) {
+    let there = exported(page);
     let asked = serde_json::to_string(&monitoring()).unwrap();
-    for prefix in prefixes {
+    for prefix in PREFIXES.iter().filter(|prefix| **prefix == of_process || !OF_SOME.contains(prefix)) {
         let asked = metrics_in(&asked, prefix);
         assert!(!asked.is_empty(), "{prefix}");
         assert!(asked.is_subset(&there), "{:?} are not there", asked.difference(&there));
     }
-    let docs = read(docs);
-    for name in there.iter().filter(|name| OF_EVERY_PROCESS.iter().any(|prefix| name.starts_with(prefix))) {
-        assert!(docs.contains(&format!("`{name}")), "the page about monitoring does not explain {name}");
+    let is_of_some = |name: &str| OF_SOME.iter().any(|prefix| name.starts_with(prefix));
+    let of_every: BTreeSet<_> = there.iter().copied().filter(|name| !is_of_some(name)).collect();
+    for (documentation, column) in
+        [("docs/monitoring.md", "metric"), ("docs/reference/metrics.md", "metric | type")]
+    {
+        let text = read(documentation);
+        let table = text.rsplit_once(&format!("\n| {column} |")).unwrap().1;
+        let explained = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let explained: BTreeSet<_> = explained
+            .map(|name| ["_total", "_info"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name))
+            .collect();
+        assert_eq!(explained, of_every, "what {documentation} says that every process has");
     }
 }
 
@@ -214,8 +225,7 @@ async fn the_metrics_of_the_controller_that_panels_and_alerts_name_are_on_its_pa
         (is_whole && !page.contains(&of_orders)).then_some(page)
     })
     .await;
-    let prefixes = [&OF_EVERY_PROCESS[..], &["orders_operator_controller_"]].concat();
-    compare(&[page], &prefixes, "docs/monitoring.md");
+    compare(&page, "orders_operator_controller_");
 
     let mended = json!({"spec": {"auth": {"jwtSecretRef": {"name": "jwt-secret"}}}});
     let services = namespace.api::<OrdersService>();
@@ -277,5 +287,5 @@ async fn the_metrics_of_the_orders_api_that_panels_and_alerts_name_are_on_its_pa
         page.contains("orders_api_requests_abandoned_total{").then_some(page)
     })
     .await;
-    compare(&[page], &[&OF_EVERY_PROCESS[..], &["orders_api_"]].concat(), "docs/monitoring.md");
+    compare(&page, "orders_api_");
 }

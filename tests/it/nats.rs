@@ -5,7 +5,10 @@ use std::{
     process::Command,
 };
 
-use async_nats::jetstream::{self, consumer, stream};
+use async_nats::{
+    ConnectOptions,
+    jetstream::{self, consumer, stream},
+};
 use futures::TryStreamExt;
 use serde_json::Value;
 use tokio::{io::AsyncReadExt, net::TcpStream};
@@ -62,6 +65,12 @@ impl Nats {
 
     pub fn kill(&mut self) {
         self.server = None;
+    }
+
+    /// Has it read another configuration, while it runs. It ends connections whose credentials are not valid any more.
+    pub fn reload(&self, config: &str) {
+        std::fs::write(self.data.join("config"), config).unwrap();
+        self.server.as_ref().unwrap().signal("HUP");
     }
 
     pub async fn restart(&mut self) {
@@ -141,7 +150,16 @@ pub struct Streams(pub jetstream::Context);
 impl Streams {
     pub async fn of(urls: &str) -> Self {
         let urls: Vec<_> = urls.split(',').collect();
-        Self(jetstream::new(async_nats::connect(urls).await.unwrap()))
+        // The client takes no login from a URL.
+        let login = urls[0].split_once("://").and_then(|(_, rest)| Some(rest.rsplit_once('@')?.0));
+        let options = match login.map(|login| login.split_once(':').ok_or(login)) {
+            Some(Ok((user, password))) => {
+                ConnectOptions::with_user_and_password(user.into(), password.into())
+            }
+            Some(Err(token)) => ConnectOptions::with_token(token.into()),
+            None => ConnectOptions::new(),
+        };
+        Self(jetstream::new(options.connect(urls).await.unwrap()))
     }
 
     /// Makes a stream that takes something for a duplicate for a moment only.

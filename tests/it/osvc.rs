@@ -303,7 +303,7 @@ async fn a_url_is_taken_by_a_route_by_the_client_by_nobody_or_by_another_namespa
     assert_eq!(told, (&json!("/api/orders"), &json!(owner)), "{lost:#}");
     first.ready("theirs").await;
     let kept = first.osvc(&["status", "theirs"]).await;
-    kept.says(0, &[&format!("{rival} asks for {host}/api/orders too, in vain")]);
+    kept.says(0, &[&format!("conflict: {rival} asks for {host}/api/orders too")]);
     first.remove().await;
     second.remove().await;
 }

@@ -276,6 +276,25 @@ async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_t
 }
 
 #[tokio::test]
+async fn two_resources_with_the_same_subjects_at_one_broker_and_a_database_each_are_told_before_any_pod_runs()
+{
+    let namespace = TestNamespace::create("osvc-subjects").await;
+    for (name, database) in [("one", "a"), ("two", "b")] {
+        let events = json!({"nats": {"servers": ["nats://nats:4222"]}});
+        let patch = json!({"database": {"name": database}, "events": events, "ingress": null});
+        namespace.apply(&namespace.service(name, patch)).await.unwrap();
+    }
+    let told = osvc(&setting("KUBECONFIG"), &["check", "-n", &namespace.name, "-o", "json"]).await;
+    let warnings = lines(&told.json(), "warning");
+    for other in ["one", "two"] {
+        let expected = format!("OrdersService \"{other}\" has the same subjects at the same broker");
+        let count = warnings.iter().filter(|line| line.starts_with(&expected)).count();
+        assert_eq!(count, 1, "{warnings:#?}");
+    }
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn a_cluster_that_does_not_answer_is_one_failure() {
     let kubeconfig = std::env::temp_dir().join(format!("orders-operator-osvc-{:016x}", fastrand::u64(..)));
     let away = json!({

@@ -21,7 +21,8 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     bed::setting,
-    cluster::{INSTALL_API, TestNamespace, apply_any, chart, eventually, root},
+    cluster::{INSTALL_API, TestNamespace, apply_any, chart, eventually},
+    console::{Block, whole},
     docs::{examples, run, without_ids_and_times},
     mongo::{TestDatabase, uri},
     osvc::osvc,
@@ -40,14 +41,13 @@ const POD: &str = "orders-6d5c9f7b8-x2kdq";
 const IN_THE_POD: &str =
     "kubectl -n orders-operator exec deploy/orders-operator -c sweeper -- /orders-operator ";
 
-/// The page, about the namespace of the test.
-fn page(namespace: &TestNamespace) -> String {
-    std::fs::read_to_string(root().join("docs/kubectl-osvc.md")).unwrap().replace(OF_PAGE, &namespace.name)
-}
-
-/// The page's blocks of commands without output.
-fn scripts(page: &str) -> Vec<&str> {
-    page.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n")).collect()
+/// The page's blocks of commands, about the namespace of the test: those without output, and those with it.
+fn page(namespace: &TestNamespace) -> (Vec<Block>, Vec<Block>) {
+    let mut all = whole("docs/kubectl-osvc.md");
+    for block in &mut all {
+        block.text = block.text.replace(OF_PAGE, &namespace.name);
+    }
+    all.into_iter().partition(|block| block.language == "sh")
 }
 
 /// A folder on whose PATH the plugin is.
@@ -168,7 +168,7 @@ async fn as_on_the_page(namespace: &TestNamespace) -> String {
 async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
     let _alone = INSTALL_API.lock().await;
     let namespace = TestNamespace::create_at("osvc-page", &setting("INSTALL_KUBECONFIG")).await;
-    let (page, database) = (page(&namespace), TestDatabase::new().await);
+    let ((scripts, shown), database) = (page(&namespace), TestDatabase::new().await);
     namespace.secrets(&uri()).await;
     objects(&namespace).await;
     for _ in 0..2 {
@@ -182,7 +182,7 @@ async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
     let home = Home::with_archive(&namespace);
     let (mut install, mut script, mut in_the_pod) = (0, 0, 0);
     let sweeper = namespace.chart_account("sweeper").await.display().to_string();
-    for commands in scripts(&page) {
+    for commands in scripts.iter().map(|block| block.text.as_str()) {
         if commands.starts_with("tar ") {
             install += 1;
             home.done(commands);
@@ -205,7 +205,7 @@ async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
         }
     }
     assert_eq!((install, script, in_the_pod), (1, 1, 1), "the commands of the page");
-    let commands = examples(&page);
+    let commands = examples(&shown);
     assert!(commands.len() >= 2, "{}", commands.len());
     let environment = home.environment();
     let (printed, commands) = spawn_blocking(move || (run(&commands, &environment), commands)).await.unwrap();
@@ -232,8 +232,8 @@ async fn kubectl_completes_commands_flags_values_and_the_names_that_the_cluster_
         namespace.apply(&namespace.service(name, json!({"ingress": null}))).await.unwrap();
     }
     let home = Home::with_archive(&namespace);
-    let install = page(&namespace);
-    home.done(scripts(&install).into_iter().find(|commands| commands.starts_with("tar ")).unwrap());
+    let (scripts, _) = page(&namespace);
+    home.done(&scripts.iter().find(|block| block.text.starts_with("tar ")).unwrap().text);
     let name = &namespace.name;
 
     let commands = home.completed("''");

@@ -13,7 +13,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use kube::{
-    Api, ResourceExt,
+    Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
@@ -33,6 +33,11 @@ type Addresses = Arc<Mutex<BTreeMap<String, (String, bool)>>>;
 
 impl PlayedPods {
     pub async fn start(namespace: &TestNamespace) -> Self {
+        Self::start_in(&namespace.client, &namespace.name).await
+    }
+
+    /// In a namespace of this name, which may be made later.
+    pub async fn start_in(client: &Client, namespace: &str) -> Self {
         let addresses = Addresses::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -40,7 +45,9 @@ impl PlayedPods {
         let answer = move |request: Request| std::future::ready(answer(&known, &request));
         let network =
             tokio::spawn(async { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
-        let (pods, services, slices) = (namespace.api(), namespace.api(), namespace.api());
+        let pods = Api::namespaced(client.clone(), namespace);
+        let services = Api::namespaced(client.clone(), namespace);
+        let slices = Api::namespaced(client.clone(), namespace);
         let kubelet = tokio::spawn(async move {
             let (mut tick, mut written) = (interval(Duration::from_millis(50)), BTreeMap::new());
             loop {

@@ -9,32 +9,7 @@ use std::{
 
 use tokio::process;
 
-use crate::cluster::{TestNamespace, root};
-
-/// The blocks of commands of a section of a page, in their order.
-pub fn blocks(page: &str, title: &str) -> Vec<String> {
-    let page = std::fs::read_to_string(root().join(page)).unwrap();
-    let heading = format!("\n## {title}\n");
-    let (_, rest) = page.split_once(&heading).unwrap_or_else(|| panic!("no section {title}"));
-    let section = rest.split("\n## ").next().unwrap();
-    let mut blocks = Vec::<String>::new();
-    // A block in a list is indented with it.
-    let mut indented = None;
-    for line in section.lines() {
-        match (line.trim(), indented) {
-            ("```sh", None) => {
-                indented = Some(line.len() - line.trim_start().len());
-                blocks.push(String::new());
-            }
-            ("```", Some(_)) => indented = None,
-            (_, Some(by)) => {
-                *blocks.last_mut().unwrap() += &format!("{}\n", line.get(by..).unwrap_or_default())
-            }
-            (_, None) => {}
-        }
-    }
-    blocks
-}
+use crate::cluster::TestNamespace;
 
 /// Someone who follows a page in a namespace, in the folder of the test, with `orders-operator` on the PATH and what
 /// [`Reader::has`] gave.
@@ -55,6 +30,12 @@ impl Reader {
             Self { folder, kubeconfig: kubeconfig_of_theirs, names: Vec::new(), environment: Vec::new() };
         reader.does(&format!("kubectl config set-context --current --namespace={}", namespace.name)).await;
         reader
+    }
+
+    /// On a machine from which no cluster is reached.
+    pub fn without_cluster(folder: &Path) -> Self {
+        let (folder, kubeconfig) = (folder.to_owned(), folder.join("there is none"));
+        Self { folder, kubeconfig, names: Vec::new(), environment: Vec::new() }
     }
 
     /// What the page calls `from` is called `to` here.

@@ -553,3 +553,31 @@ fn what_is_probably_unintended_is_a_warning_on_the_standard_error() {
     assert!(said.starts_with("warning: standard input: OrdersService \"orders\": spec.ingress."), "{said}");
     assert!(said.contains("/socket.io"), "{said}");
 }
+
+#[test]
+fn two_resources_with_the_same_subjects_at_one_broker_and_a_database_each_are_warned_of() {
+    let with = |name: &str, database: &str| {
+        let events = "  events: {nats: {servers: [\"nats://nats:4222\"]}}\n";
+        let host = format!("{name}.dev");
+        let of = GOOD
+            .replace("name: orders,", &format!("name: {name},"))
+            .replace("ticketing.dev]", &format!("{host}]"));
+        of.replace("orders-mongo}", &format!("orders-mongo}}, name: {database}"))
+            .replace("  ingress:", &format!("{events}  ingress:"))
+    };
+    let warnings = |input: &str| {
+        let output = render(&["-", "--default-image", "i"], input);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said.lines().filter(|line| line.contains("same subjects")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let said = warnings(&format!("{}---\n{}", with("one", "a"), with("two", "b")));
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with(
+            "warning: standard input: OrdersService \"one\": spec.events: OrdersService \"two\" has the same"
+        ),
+        "{said:?}"
+    );
+    assert_eq!(warnings(&format!("{}---\n{}", with("one", "a"), with("two", "a"))), Vec::<String>::new());
+}

@@ -39,6 +39,13 @@ impl Server {
         Self { child, folder, port }
     }
 
+    /// Sends it a signal, such as HUP.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap();
+        assert!(status.success(), "kill -{name}: {status}");
+    }
+
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::{
     cluster::PATIENCE,
-    mongo::{TestDatabase, make_indexes, refusal_of_indexes, ticket_id},
+    mongo::{TestDatabase, make_indexes, reach, refusal_of_indexes, ticket_id},
 };
 
 /// After which time a store says at the soonest that its database does not answer, and a little less.
@@ -119,7 +119,7 @@ async fn concurrent_upserts_leave_the_newest_version() {
 async fn an_unreachable_database_is_reported_as_unavailable_and_soon() {
     let store = Store::connect(ConnectOptions::new("mongodb://127.0.0.1:1/")).await.unwrap();
     // With the driver's own limits it would be found to be too slow, when the time of the call is over.
-    let error = store.ping().await.unwrap_err();
+    let error = reach(&store).await.unwrap_err();
     assert!(error.is_unavailable() && error.reason() == "DatabaseUnreachable", "{error}");
     assert!(store.ensure_indexes().await.unwrap_err().is_unavailable());
 }
@@ -138,7 +138,7 @@ async fn a_database_that_accepts_connections_and_never_answers_times_out() {
     let patient = format!("{plain}?connectTimeoutMS=600000&serverSelectionTimeoutMS=600000");
     for (uri, reason) in [(plain, None), (patient, Some("DatabaseTooSlow"))] {
         let store = Store::connect(ConnectOptions::new(&uri)).await.unwrap();
-        let error = timeout(PATIENCE, store.ping()).await.expect("it times out").unwrap_err();
+        let error = timeout(PATIENCE, reach(&store)).await.expect("it times out").unwrap_err();
         assert!(error.is_unavailable(), "{error}");
         assert!(reason.is_none_or(|reason| error.reason() == reason), "{error}");
     }

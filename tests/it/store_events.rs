@@ -113,8 +113,8 @@ async fn every_write_that_changes_an_order_notes_what_is_to_be_told_of_it() {
     expire(&database, third).await;
     let fourth = reserve(&store, ticket).await;
     // By a payment that has begun, and one that has come.
-    store.begin_payment(fourth, &ReservationTerms::default()).await.unwrap();
-    store.complete(fourth, &ReservationTerms::default()).await.unwrap();
+    store.payment_started(fourth, Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
+    store.settle(fourth, "p1", Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
     let wanted = [
         (first, vec![CREATED, CANCELLED]),
         (second, vec![CREATED, CANCELLED]),
@@ -154,8 +154,8 @@ async fn what_changes_while_it_is_told_is_still_to_be_told() {
         reserve(&store, database.ticket().await).await,
     ];
     cancel(&store, overtaken).await;
-    store.begin_payment(paid, &ReservationTerms::default()).await.unwrap();
-    store.complete(paid, &ReservationTerms::default()).await.unwrap();
+    store.payment_started(paid, Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
+    store.settle(paid, "p1", Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
     // They were read before they were changed.
     store.note_told(&[told(told_at_once, 0), told(overtaken, 0), told(paid, 1)]).await.unwrap();
     let left = [(overtaken, vec![CANCELLED]), (paid, vec![(2, ChangeKind::Completed)])];
@@ -252,6 +252,41 @@ async fn whatever_comes_before_an_order_is_read_with_it_however_small_the_batch(
 }
 
 #[tokio::test]
+async fn what_is_left_out_keeps_nothing_else_from_being_read_however_much_it_is() {
+    let (database, store) = with_events().await;
+    let mut orders = std::collections::BTreeMap::new();
+    for _ in 0..20 {
+        let ticket = database.ticket().await;
+        orders.insert(ticket, reserve(&store, ticket).await);
+    }
+    let tickets: Vec<_> = orders.keys().copied().collect();
+    let wanted = [tickets[3], tickets[18], tickets[19]];
+    let (mut after, mut read) = (None, Vec::new());
+    loop {
+        let (untold, next) = store.untold_past(after, 2, |ticket| !wanted.contains(&ticket)).await.unwrap();
+        assert_eq!(untold.is_full, next.is_some());
+        read.extend(untold.orders.iter().map(|untold| untold.ticket));
+        match next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+        // Any page has it, after what has been told meanwhile too.
+        let done: Vec<_> = untold.orders.iter().map(|untold| told(untold.order.id, 0)).collect();
+        store.note_told(&done).await.unwrap();
+    }
+    read.sort_unstable();
+    assert_eq!(read, wanted);
+    // Those are asked for by themselves.
+    let (untold, is_all) = store.untold_of_tickets(&tickets[..4], 10).await.unwrap();
+    let mut found: Vec<_> = untold.orders.iter().map(|untold| untold.order.id).collect();
+    found.sort_unstable();
+    let mut held: Vec<_> = tickets[..3].iter().map(|ticket| orders[ticket]).collect();
+    held.sort_unstable();
+    assert_eq!((found, is_all), (held, true), "one has been told");
+    assert!(!store.untold_of_tickets(&tickets[..4], 3).await.unwrap().1);
+}
+
+#[tokio::test]
 async fn what_is_to_be_told_is_read_as_a_majority_of_the_servers_has_it() {
     let (database, store) = with_events().await;
     let id = reserve(&store, database.ticket().await).await;
@@ -297,11 +332,11 @@ async fn what_has_changed_since_it_was_read_is_told_again_with_no_version_left_o
     // Minutes later, of which everything is told.
     for (id, begins, ends, _) in &wanted {
         if *begins {
-            store.begin_payment(*id, &terms).await.unwrap();
+            store.payment_started(*id, Timestamp::MAX, &terms).await.unwrap();
         }
         match ends {
             Some(ChangeKind::Cancelled) => cancel(&store, *id).await,
-            Some(_) => drop(store.complete(*id, &terms).await.unwrap()),
+            Some(_) => drop(store.settle(*id, "p1", Timestamp::MAX, &terms).await.unwrap()),
             None => {}
         }
     }

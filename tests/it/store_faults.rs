@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use mongodb::bson::{DateTime, doc};
 use orders_operator::{
     order::{IdempotencyKey, OrderId, OrderStatus, ReservationTerms, UserId},
-    store::{ExpiryQuery, ReserveError, Reserved},
+    store::{ExpiryQuery, ReserveError, Reserved, Settled},
 };
 
 use crate::{
@@ -67,7 +67,8 @@ async fn a_payment_adds_one_version_despite_any_fault() {
         let id = database.mongoose_order(doc! {}).await.parse().unwrap();
         let proxy = FaultProxy::start().await;
         let (store, fault) = (proxy.store(&database).await, proxy.once("findAndModify", fault));
-        store.complete(id, &ReservationTerms::default()).await.unwrap();
+        let settled = store.settle(id, "p1", Timestamp::now(), &ReservationTerms::default()).await.unwrap();
+        assert!(matches!(settled, Settled::Completed | Settled::Repeated), "{fault:?}: {settled:?}");
         assert_eq!(fault.happened(), 1);
         assert_eq!(status_and_version(&database, id).await, (OrderStatus::Complete, 1), "{fault:?}");
     }

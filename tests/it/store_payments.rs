@@ -7,8 +7,8 @@ use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{Bson, DateTime, doc, oid::ObjectId};
 use orders_operator::{
-    order::{OrderId, OrderStatus, ReservationTerms, UserId},
-    store::{CancelError, ExpiryQuery, PaymentError, ServerClock, Transitioned},
+    order::{OrderId, OrderStatus, Refusal, ReservationTerms, UserId},
+    store::{CancelError, ExpiryQuery, PaymentError, ServerClock, Settled, Transitioned},
 };
 
 use crate::{bed::seed, mongo::TestDatabase};
@@ -29,13 +29,27 @@ async fn stored(database: &TestDatabase, id: OrderId) -> (OrderStatus, u32) {
     (order.status, order.version.0)
 }
 
+/// Its payment has begun, as a neighbour tells whose broker's clock does not matter.
+async fn begin(
+    database: &TestDatabase,
+    id: OrderId,
+    terms: &ReservationTerms,
+) -> Result<Transitioned, PaymentError> {
+    database.store.payment_started(id, Timestamp::MAX, terms).await
+}
+
+/// A payment has come for it, likewise.
+async fn pay(database: &TestDatabase, id: OrderId, payment: &str, terms: &ReservationTerms) -> Settled {
+    database.store.settle(id, payment, Timestamp::MAX, terms).await.unwrap()
+}
+
 #[tokio::test]
 async fn an_order_without_a_due_time_can_be_paid_for() {
     let database = TestDatabase::new().await;
     for value in [Bson::Null, "2026-11-22".into(), Bson::Int64(0)] {
         let id = database.mongoose_order(doc! { "expiresAt": value }).await.parse().unwrap();
-        assert!(matches!(database.store.begin_payment(id, &grace()).await.unwrap(), Transitioned::Now(_)));
-        assert!(matches!(database.store.complete(id, &grace()).await.unwrap(), Transitioned::Now(_)));
+        assert!(matches!(begin(&database, id, &grace()).await.unwrap(), Transitioned::Now(_)));
+        assert_eq!(pay(&database, id, "p1", &grace()).await, Settled::Completed);
     }
 }
 
@@ -43,15 +57,15 @@ async fn an_order_without_a_due_time_can_be_paid_for() {
 async fn a_payment_begins_and_completes_with_one_version_each_and_repeating_it_changes_nothing() {
     let database = TestDatabase::new().await;
     let (id, terms) = (order(&database, "created", 60).await, ReservationTerms::default());
-    assert!(matches!(database.store.begin_payment(id, &terms).await.unwrap(), Transitioned::Now(_)));
+    assert!(matches!(begin(&database, id, &terms).await.unwrap(), Transitioned::Now(_)));
     assert_eq!(stored(&database, id).await, (OrderStatus::AwaitingPayment, 4));
-    assert!(matches!(database.store.begin_payment(id, &terms).await.unwrap(), Transitioned::Already(_)));
-    assert!(matches!(database.store.complete(id, &terms).await.unwrap(), Transitioned::Now(_)));
-    assert!(matches!(database.store.complete(id, &terms).await.unwrap(), Transitioned::Already(_)));
+    assert!(matches!(begin(&database, id, &terms).await.unwrap(), Transitioned::Already(_)));
+    assert_eq!(pay(&database, id, "p1", &terms).await, Settled::Completed);
+    assert_eq!(pay(&database, id, "p1", &terms).await, Settled::Repeated);
     assert_eq!(stored(&database, id).await, (OrderStatus::Complete, 5));
 
     let directly = order(&database, "created", 60).await;
-    assert!(matches!(database.store.complete(directly, &terms).await.unwrap(), Transitioned::Now(_)));
+    assert_eq!(pay(&database, directly, "p1", &terms).await, Settled::Completed);
     assert_eq!(stored(&database, directly).await, (OrderStatus::Complete, 4));
 }
 
@@ -60,21 +74,15 @@ async fn a_late_payment_is_refused_and_revives_no_order() {
     let database = TestDatabase::new().await;
     let terms = ReservationTerms::default();
     let late = order(&database, "created", -1).await;
-    assert!(matches!(database.store.begin_payment(late, &terms).await, Err(PaymentError::TooLate(_))));
-    assert!(matches!(database.store.complete(late, &terms).await, Err(PaymentError::TooLate(_))));
+    assert!(matches!(begin(&database, late, &terms).await, Err(PaymentError::TooLate(_))));
+    assert_eq!(pay(&database, late, "p1", &terms).await, Settled::Refused(Refusal::TooLate));
     assert_eq!(stored(&database, late).await, (OrderStatus::Created, 3));
 
     let cancelled = order(&database, "cancelled", 60).await;
-    for result in [
-        database.store.begin_payment(cancelled, &terms).await,
-        database.store.complete(cancelled, &terms).await,
-    ] {
-        let error = result.unwrap_err();
-        assert!(
-            matches!(&error, PaymentError::Refused { source, .. } if source.from == OrderStatus::Cancelled)
-        );
-        assert!(error.to_string().contains("cancelled cannot become"), "{error}");
-    }
+    let error = begin(&database, cancelled, &terms).await.unwrap_err();
+    assert!(matches!(&error, PaymentError::Refused { source, .. } if source.from == OrderStatus::Cancelled));
+    assert!(error.to_string().contains("cancelled cannot become"), "{error}");
+    assert_eq!(pay(&database, cancelled, "p1", &terms).await, Settled::Refused(Refusal::OrderCancelled));
     assert_eq!(stored(&database, cancelled).await, (OrderStatus::Cancelled, 3));
 }
 
@@ -82,24 +90,23 @@ async fn a_late_payment_is_refused_and_revives_no_order() {
 async fn only_a_payment_that_has_begun_has_a_grace_period() {
     let database = TestDatabase::new().await;
     let begun = order(&database, "awaiting:payment", -60).await;
-    assert!(matches!(
-        database.store.complete(begun, &ReservationTerms::default()).await,
-        Err(PaymentError::TooLate(_))
-    ));
-    assert!(matches!(database.store.complete(begun, &grace()).await.unwrap(), Transitioned::Now(_)));
+    let too_late = Settled::Refused(Refusal::TooLate);
+    assert_eq!(pay(&database, begun, "p1", &ReservationTerms::default()).await, too_late);
+    assert_eq!(pay(&database, begun, "p2", &grace()).await, Settled::Completed);
     let created = order(&database, "created", -60).await;
-    assert!(matches!(database.store.complete(created, &grace()).await, Err(PaymentError::TooLate(_))));
+    assert_eq!(pay(&database, created, "p1", &grace()).await, too_late);
     let long_ago = order(&database, "awaiting:payment", -3601).await;
-    assert!(matches!(database.store.complete(long_ago, &grace()).await, Err(PaymentError::TooLate(_))));
+    assert_eq!(pay(&database, long_ago, "p1", &grace()).await, too_late);
 }
 
 #[tokio::test]
 async fn a_complete_order_has_no_transition_and_an_unknown_one_is_not_found() {
     let database = TestDatabase::new().await;
     let (terms, paid) = (ReservationTerms::default(), order(&database, "complete", 60).await);
-    assert!(matches!(database.store.begin_payment(paid, &terms).await, Err(PaymentError::Refused { .. })));
+    assert!(matches!(begin(&database, paid, &terms).await, Err(PaymentError::Refused { .. })));
     let unknown = OrderId::from_bytes([7; 12]);
-    assert!(matches!(database.store.complete(unknown, &terms).await, Err(PaymentError::NotFound(_))));
+    assert!(matches!(begin(&database, unknown, &terms).await, Err(PaymentError::NotFound(_))));
+    assert_eq!(pay(&database, unknown, "p1", &terms).await, Settled::OrderNotFound);
 }
 
 #[tokio::test]
@@ -108,20 +115,20 @@ async fn of_concurrent_payments_and_cancellations_exactly_one_succeeds() {
     let (terms, user) = (ReservationTerms::default(), UserId::new("u1").unwrap());
     for _ in 0..20 {
         let id = order(&database, "created", 60).await;
-        let store = &database.store;
         let (paid, cancelled) = tokio::join!(
-            join_all((0..4).map(|_| store.complete(id, &terms))),
-            join_all((0..4).map(|_| store.cancel(id, &user))),
+            join_all((0..4).map(|_| pay(&database, id, "p1", &terms))),
+            join_all((0..4).map(|_| database.store.cancel(id, &user))),
         );
-        let payments = paid.iter().filter(|result| matches!(result, Ok(Transitioned::Now(_)))).count();
+        let settled = |wanted| paid.iter().filter(|settled| **settled == wanted).count();
         let cancellations =
             cancelled.iter().filter(|result| matches!(result, Ok(Transitioned::Now(_)))).count();
         let (status, version) = stored(&database, id).await;
-        assert_eq!((payments + cancellations, version), (1, 4), "{paid:?} {cancelled:?}");
+        assert_eq!((settled(Settled::Completed) + cancellations, version), (1, 4), "{paid:?} {cancelled:?}");
+        assert_eq!(settled(Settled::Repeated), 3, "{paid:?}");
         if status == OrderStatus::Complete {
             assert!(cancelled.iter().all(|result| matches!(result, Err(CancelError::Complete(_)))));
         } else {
-            assert!(paid.iter().all(|result| matches!(result, Err(PaymentError::Refused { .. }))));
+            assert_eq!(settled(Settled::Refused(Refusal::OrderCancelled)), 1, "{paid:?}");
         }
     }
 }
@@ -183,7 +190,7 @@ async fn of_a_payment_and_an_expiry_that_race_exactly_one_happens() {
             async move {
                 let ahead = moment.duration_since(clock.reached(Instant::now()));
                 tokio::time::sleep(Duration::try_from(ahead).unwrap_or_default()).await;
-                store.complete(*id, terms).await
+                store.settle(*id, "p1", Timestamp::MAX, terms).await.unwrap()
             }
         }));
         let (payments, one, other) =
@@ -192,17 +199,11 @@ async fn of_a_payment_and_an_expiry_that_race_exactly_one_happens() {
         for (id, payment) in ids.iter().zip(payments) {
             let seen = stored(&database, *id).await;
             match payment {
-                Ok(Transitioned::Now(order)) => {
+                Settled::Completed => {
                     assert_eq!(seen, (OrderStatus::Complete, 4), "{id}");
-                    assert_eq!((order.status, order.version.0), seen, "{id}");
                     paid += 1;
                 }
-                Err(PaymentError::TooLate(_)) => {
-                    assert_eq!(seen, (OrderStatus::Cancelled, 4), "{id}");
-                    cancelled += 1;
-                }
-                Err(PaymentError::Refused { source, .. }) => {
-                    assert_eq!(source.from, OrderStatus::Cancelled);
+                Settled::Refused(Refusal::TooLate | Refusal::OrderCancelled) => {
                     assert_eq!(seen, (OrderStatus::Cancelled, 4), "{id}");
                     cancelled += 1;
                 }

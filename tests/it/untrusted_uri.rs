@@ -15,7 +15,7 @@ use tokio::{io::AsyncReadExt, net::TcpListener, task::spawn_blocking};
 
 use crate::{
     cluster::{TestNamespace, eventually},
-    mongo::{TestDatabase, ticket_id, uri},
+    mongo::{TestDatabase, reach, ticket_id, uri},
     sweeper::{cancelled, order, service, state},
 };
 
@@ -104,7 +104,7 @@ async fn a_server_gets_no_more_than_the_beginning_of_scram() {
     let listener = Listener::start().await;
     let uri = format!("mongodb://tenant:hunter2@127.0.0.1:{}/orders", listener.port);
     let store = Store::connect(ConnectOptions::new(&uri)).await.unwrap();
-    let error = store.ping().await.unwrap_err();
+    let error = reach(&store).await.unwrap_err();
     assert_eq!(error.reason(), "DatabaseUnreachable", "{error}");
     let connections = listener.connections();
     assert!(!connections.is_empty());
@@ -124,7 +124,8 @@ async fn an_error_for_the_tenant_is_the_same_for_an_open_port_and_a_closed_one()
     for port in [open.port, 1] {
         for tls in ["false", "true"] {
             let uri = format!("mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=300&tls={tls}");
-            let error = Store::connect(ConnectOptions::new(&uri)).await.unwrap().ping().await.unwrap_err();
+            let store = Store::connect(ConnectOptions::new(&uri)).await.unwrap();
+            let error = reach(&store).await.unwrap_err();
             remedies.push((error.reason(), error.remedy()));
         }
     }

@@ -26,6 +26,9 @@ use crate::{
 /// How long all that happened while the broker was away may take to be told.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long the broker is there before.
+const BEFORE: Duration = Duration::from_secs(60);
+
 /// When a request was sent, and how long its answer took.
 type Answer = (Instant, Duration);
 
@@ -131,7 +134,7 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     }
     let length = Duration::from_secs(load.away_seconds);
     let begun = Instant::now();
-    tokio::time::sleep(length).await;
+    tokio::time::sleep(BEFORE).await;
     server.stop()?;
     let gone = Instant::now();
     eprintln!("bench: the broker is away for {} s", load.away_seconds);

@@ -62,7 +62,7 @@ pub struct EventsLoad {
     #[arg(long, env = "NODE_SHARE", default_value_t = 10)]
     node_share: u64,
 
-    /// How long the broker is away, and is there before that
+    /// How long the broker is away
     #[arg(long, env = "AWAY_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
     away_seconds: u64,
 

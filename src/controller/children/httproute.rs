@@ -11,12 +11,6 @@ use crate::crd::ParentRef;
 /// The most rules that one HTTPRoute may have.
 pub const MAX_RULES: usize = 16;
 
-/// The most HTTPRoutes that a host can need: for 64 routes, the own path and the client.
-pub const MAX_ROUTES_OF_A_HOST: usize = 66_usize.div_ceil(MAX_RULES);
-
-/// The most HTTPRoutes of one OrdersService: it has 8 hosts at most, each of which may have other routes.
-pub const MAX_ROUTES: usize = 8 * MAX_ROUTES_OF_A_HOST;
-
 /// Rules for some host names at some Gateways.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(

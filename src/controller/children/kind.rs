@@ -16,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     autoscaler,
-    httproute::{HTTPRoute, HTTPRouteSpec, HTTPRouteStatus, MAX_ROUTES},
+    httproute::{HTTPRoute, HTTPRouteSpec, HTTPRouteStatus},
     httproute_status,
     middleware::Middleware,
     numbered::Purpose,
@@ -32,13 +32,10 @@ pub trait Child:
     /// Its kind.
     const KIND: ChildKind;
 
-    /// The most objects of this kind that one OrdersService can have.
-    const MAX: usize = 1;
-
     /// The number of this object among those of its kind: its place in their list, unless its name says another.
     fn number(&self, place: usize) -> usize {
         match Self::KIND {
-            ChildKind::Ingress | ChildKind::Middleware => {
+            ChildKind::Ingress | ChildKind::Middleware | ChildKind::HTTPRoute => {
                 Purpose::of_name(self.meta().name.as_deref().unwrap_or_default()).number()
             }
             _ => place,
@@ -129,8 +126,6 @@ kinds!(
     ServiceAccount: Omitted, Omitted, {};
     NetworkPolicy: Omitted, Omitted, {};
     HTTPRoute: HTTPRouteSpec, HTTPRouteStatus, {
-        const MAX: usize = MAX_ROUTES;
-
         fn route_problems(route: &Partial<Self>) -> Vec<Problem> {
             httproute_status::problems(route)
         }
@@ -156,7 +151,7 @@ impl ChildId {
     /// The name of this child of the OrdersService named `owner`. No OrdersService has a dot in its name, so the name of
     /// a further child is never that of another's first.
     pub fn name(self, owner: &str) -> String {
-        if matches!(self.kind, ChildKind::Ingress | ChildKind::Middleware) {
+        if matches!(self.kind, ChildKind::Ingress | ChildKind::Middleware | ChildKind::HTTPRoute) {
             return Purpose::of_number(self.index).name(owner);
         }
         if self.index == 0 { owner.to_owned() } else { format!("{owner}.{}", self.index + 1) }

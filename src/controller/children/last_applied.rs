@@ -112,6 +112,9 @@ impl LastApplied {
     /// Drops the record of a child.
     pub fn remove(&mut self, id: ChildId) {
         self.children.retain(|(other, _)| *other != id);
+        if id.kind == ChildKind::HTTPRoute {
+            self.route_problems.remove(&id.index);
+        }
     }
 
     /// Whether a child of this kind had this version when it was applied: then an event with it is the echo of that.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::Api;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -256,16 +256,18 @@ fn max_age(service: &OrdersService) -> Option<Duration> {
         // Whoever changed the spec may have changed the Secret a moment before; or a Secret was missing.
         return Some(Duration::ZERO);
     }
-    status.is_some_and(|status| may_need_another_value(&status.conditions)).then_some(RETRY_INTERVAL / 2)
+    status.and_then(|status| may_need_another_value_since(&status.conditions)).map(|_| RETRY_INTERVAL / 2)
 }
 
-/// Whether something is amiss that another value in a Secret may mend: pods that do not serve, or a database or a broker
-/// that is not reached.
-pub fn may_need_another_value(conditions: &[Condition]) -> bool {
+/// Since when something has been amiss that another value in a Secret may mend: pods that do not serve, or a database or a
+/// broker that is not reached. Of several, the one that came last.
+pub fn may_need_another_value_since(conditions: &[Condition]) -> Option<Timestamp> {
     [ConditionType::Available, ConditionType::DatabaseReady, ConditionType::EventsFlowing]
         .into_iter()
         .filter_map(|kind| find_condition(conditions, kind))
-        .any(|condition| !is_true(condition))
+        .filter(|condition| !is_true(condition))
+        .map(|condition| condition.last_transition_time.0)
+        .max()
 }
 
 /// The hash of the value under `key`.
@@ -286,13 +288,12 @@ fn look_up<'a>(
         )
     })?;
     secret.get(key).and_then(Option::as_ref).ok_or_else(|| {
-        let keys: Vec<_> = secret.keys().map(String::as_str).collect();
+        // Whoever may read a status need not be allowed to read Secrets, so it does not tell which keys there are.
         Problem::new(
             Reason::SecretKeyMissing,
             format!(
                 "Secret {name:?} in namespace {namespace:?} has no value under the key {key:?}, which {field} names: name a \
-                 key that it has, of [{}], or add {what} under {key:?}",
-                keys.join(", ")
+                 key that it has (kubectl describe secret {name} lists them), or add {what} under {key:?}"
             ),
         )
     })
@@ -320,9 +321,34 @@ mod tests {
         let secret = secret("jwt", "u");
         let other = look_up(Some(&secret), "shop", JWT, "jwt", "JWT_KEY").unwrap_err();
         assert_eq!(other.reason, Reason::SecretKeyMissing);
-        assert!(other.message.contains("[EMPTY, OTHER]"), "{}", other.message);
+        assert!(other.message.contains("kubectl describe secret jwt"), "{}", other.message);
+        assert!(!other.message.contains("OTHER") && !other.message.contains("EMPTY"), "{}", other.message);
         assert!(look_up(Some(&secret), "shop", JWT, "jwt", "EMPTY").is_err());
         assert!(look_up(Some(&secret), "shop", JWT, "jwt", "OTHER").is_ok());
+    }
+
+    #[test]
+    fn what_another_value_may_mend_is_amiss_since_the_last_of_it_came() {
+        let condition = |kind: ConditionType, status: &str, since: &str| -> Condition {
+            let condition = serde_json::json!({
+                "type": kind.as_str(), "status": status, "reason": "x", "message": "", "lastTransitionTime": since
+            });
+            serde_json::from_value(condition).unwrap()
+        };
+        use ConditionType::{Available, DatabaseReady, Reconciled};
+        let [first, second, third] = ["2026-01-01T00:00:01Z", "2026-01-01T00:00:02Z", "2026-01-01T00:00:03Z"];
+        let since = |conditions: &[Condition]| {
+            may_need_another_value_since(conditions).map(|since| since.to_string())
+        };
+        let (down, unreached) =
+            (condition(Available, "False", first), condition(DatabaseReady, "False", second));
+        assert_eq!(since(&[]), None);
+        assert_eq!(
+            since(&[condition(Available, "True", third), condition(Reconciled, "False", third)]),
+            None
+        );
+        assert_eq!(since(&[down.clone(), condition(DatabaseReady, "True", third)]).as_deref(), Some(first));
+        assert_eq!(since(&[down, unreached]).as_deref(), Some(second));
     }
 
     #[test]

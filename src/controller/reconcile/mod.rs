@@ -36,7 +36,7 @@ use self::{
         held::{HeldDeployment, Hold},
     },
     build::build,
-    dereference::{deployed_image, dereference, may_need_another_value},
+    dereference::{deployed_image, dereference, may_need_another_value_since},
     outcome::{Completed, Outcome, Stopped},
     status::update::update_status,
     validate::{validate, validated::ValidatedOrdersService},
@@ -214,7 +214,8 @@ async fn reconcile_parsed(service: &OrdersService, context: &Context) -> Result<
         })?;
         let sweepers = service.status.iter().flat_map(|status| &status.conditions);
         let conditions: Vec<_> = next.conditions.iter().chain(sweepers).cloned().collect();
-        reads_secrets_again = may_need_another_value(&conditions).then(soon);
+        reads_secrets_again = may_need_another_value_since(&conditions)
+            .map(|since| with_jitter(until_secrets_are_read(since, Timestamp::now())));
     }
     match outcome {
         Ok(completed) => {
@@ -239,10 +240,11 @@ async fn reconcile_parsed(service: &OrdersService, context: &Context) -> Result<
 
 /// The steps, up to the status.
 async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
+    // First, since two operators would write that it is suspended in turns.
+    leave_to_another_operator(context, service)?;
     if service.spec.suspend {
         return Err(Stopped::Suspended);
     }
-    leave_to_another_operator(context, service)?;
     let found = dereference(context, service)
         .instrument(traces::step("dereference"))
         .await
@@ -272,7 +274,7 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
 
     let (pods, requeue_after) = follow_rollout(context, &owner, applied.rollout()).await?;
     // One for the certificate is missing.
-    let retry_certificate = found.missing_certificate.map(|_| soon());
+    let retry_certificate = found.missing_certificate.map(|_| with_jitter(RETRY_INTERVAL));
     let (autoscaler_warning, judge_again) = autoscaler_warning(&applied);
     let requeue_after = requeue_after.into_iter().chain(retry_certificate).chain(judge_again).min();
     Ok(Completed { valid, applied, pods, autoscaler_warning, requeue_after })
@@ -291,10 +293,17 @@ fn autoscaler_warning(applied: &Applied) -> (Option<Problem>, Option<Duration>) 
     (Some(Problem::new(Reason::AutoscalerWithoutMetrics, message)), None)
 }
 
-/// When to read again a Secret that may be mended, since no watch shows it. With jitter, so that many resources do not ask
-/// together.
-fn soon() -> Duration {
-    RETRY_INTERVAL.mul_f64(0.75 + 0.25 * fastrand::f64())
+/// When to read Secrets again of which a value may be mended, since no watch shows it: soon at first, since someone is
+/// waiting, and less and less often while the same stays amiss.
+fn until_secrets_are_read(amiss_since: Timestamp, now: Timestamp) -> Duration {
+    const MAX_INTERVAL: Duration = Duration::from_secs(300);
+    let amiss_for = Duration::try_from(now.duration_since(amiss_since)).unwrap_or_default();
+    (amiss_for / 4).clamp(RETRY_INTERVAL, MAX_INTERVAL)
+}
+
+/// A little less, so that many resources do not ask together.
+fn with_jitter(interval: Duration) -> Duration {
+    interval.mul_f64(0.75 + 0.25 * fastrand::f64())
 }
 
 /// What became of children that could not all be applied. Only if every problem is one of the spec is there nothing to
@@ -451,8 +460,8 @@ async fn publish_event<K: Resource<DynamicType = ()> + Sync>(
     object: &K,
     event: &EventContent<'_>,
 ) {
-    let request = context.events.publish(object, event);
-    if let Err(error) = context.api.write("Event", "create", request).await {
+    let request = || context.events.publish(object, event);
+    if let Err(error) = context.api.write_again("Event", "create", request).boxed().await {
         tracing::warn!(%error, reason = event.reason, "cannot write an event");
     }
 }
@@ -483,6 +492,8 @@ pub fn error_policy(raw: Arc<RawOrdersService>, error: &ReconcileError, context:
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::SignedDuration;
+
     use super::{apply::RoutesAfter, *};
 
     /// The size of what an async function returns.
@@ -499,6 +510,18 @@ mod tests {
             service.status = Some(OrdersServiceStatus { operator, ..OrdersServiceStatus::default() });
             assert_eq!(status_of_another(&service, "a/b").map(|(_, identity)| identity), expected);
         }
+    }
+
+    #[test]
+    fn secrets_are_read_soon_at_first_and_less_and_less_often_while_the_same_stays_amiss() {
+        let since: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (seconds, expected) in
+            [(-60, 15), (0, 15), (60, 15), (64, 16), (600, 150), (1200, 300), (86_400, 300)]
+        {
+            let now = since + SignedDuration::from_secs(seconds);
+            assert_eq!(until_secrets_are_read(since, now).as_secs(), expected, "after {seconds} s");
+        }
+        assert!((0..1000).map(|_| with_jitter(RETRY_INTERVAL)).all(|jittered| jittered <= RETRY_INTERVAL));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::{
             validate::{validate, validated::ValidatedOrdersService},
         },
         schema::{self, Refusal},
+        shared_subjects::{SHARED_SUBJECTS_REMEDY, shares_subjects},
     },
     crd::{OrdersService, without_value},
     routing::{Claim, Claimant, ClaimantKind, EntryPoint},
@@ -119,14 +120,19 @@ impl ServiceInFile {
         claimant(&self.service.metadata, ClaimantKind::OrdersService)
     }
 
-    /// What is probably unintended, but can be rendered, where others have this: as the controller would say it.
-    pub(super) fn warnings(&self, verdicts: Verdicts) -> Vec<String> {
+    /// What is probably unintended, but can be rendered, where others have this: as the controller would say it. And what `all`
+    /// of these resources cannot do together, which only the broker's answer would show.
+    pub(super) fn warnings(&self, verdicts: Verdicts, all: &[OrdersService]) -> Vec<String> {
         let found = Dereferenced { verdicts, ..self.known.clone() };
         let valid = validate(&self.service, &found, Some(&self.valid.image));
         let ingress = valid.ok().and_then(|valid| valid.ingress);
         let warnings = ingress.iter().flat_map(|ingress| &ingress.warnings);
+        let shared = shares_subjects(&self.service, all);
+        let shared = shared.map(|shared| format!("spec.events: {shared}: {SHARED_SUBJECTS_REMEDY}"));
         warnings
-            .map(|warning| format!("{}: OrdersService {:?}: {}", self.file, self.valid.name, warning.message))
+            .map(|warning| warning.message.clone())
+            .chain(shared)
+            .map(|message| format!("{}: OrdersService {:?}: {message}", self.file, self.valid.name))
             .collect()
     }
 }

@@ -124,7 +124,9 @@ pub fn render(args: &RenderArgs) -> Result<Rendered, RenderError> {
     if services.is_empty() {
         return Err(RenderError::Nothing(searched.join("; ")));
     }
-    let warnings = services.iter().flat_map(|found| found.warnings(claims.of_service(found))).collect();
+    let of_all: Vec<_> = services.iter().map(|found| found.service.clone()).collect();
+    let warnings =
+        services.iter().flat_map(|found| found.warnings(claims.of_service(found), &of_all)).collect();
     if let Some(request) = request {
         return Ok(Rendered { text: explain::explain(&services, &others, &claims, &request)?, warnings });
     }

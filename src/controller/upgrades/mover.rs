@@ -106,6 +106,7 @@ impl Mover<'_> {
             self.metrics.set_upgrades(&plan.counts);
             for key in &plan.end {
                 self.end(key).await;
+                attempts.record_end(key.clone(), Instant::now());
             }
             for key in &plan.begin {
                 let attempt = self.begin(key, image).await;
@@ -200,8 +201,8 @@ impl Mover<'_> {
             let Some(raw) = self.services.get(key) else { continue };
             let event =
                 EventContent { is_warning: true, reason: "UpgradeStopped", note: &note, action: "Upgrade" };
-            let request = self.events.publish(raw.as_ref(), &event);
-            if let Err(error) = self.api.write("Event", "create", request).await {
+            let request = || self.events.publish(raw.as_ref(), &event);
+            if let Err(error) = self.api.write_again("Event", "create", request).await {
                 tracing::warn!(%error, "cannot write an event");
             }
         }

@@ -11,7 +11,7 @@ use super::{Limits, standing::Standing};
 use crate::controller::{metrics::UpgradeCounts, object_key::ObjectKey};
 
 /// For how long a note counts that the watch does not show, and one that could not be written is not tried again. It must
-/// end: such a resource would keep its place, or be the next one, for ever.
+/// end: such a resource would keep its place, or be the next one, for ever. The same goes for the end of a move.
 const TRIED_FOR: Duration = Duration::from_secs(60);
 
 /// What became of an attempt to note in a status that a move begins.
@@ -25,20 +25,31 @@ pub(super) enum Attempt {
 
 /// What became of the attempts of the last minute.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(HashMap<ObjectKey, (Attempt, Instant)>);
+pub(super) struct Attempts {
+    begun: HashMap<ObjectKey, (Attempt, Instant)>,
+    ended: HashMap<ObjectKey, Instant>,
+}
 
 impl Attempts {
-    /// Records what became of an attempt.
+    /// Records what became of an attempt to note that a move begins.
     pub(super) fn record(&mut self, key: ObjectKey, attempt: Attempt, now: Instant) {
-        self.0.insert(key, (attempt, now));
+        self.ended.remove(&key);
+        self.begun.insert(key, (attempt, now));
+    }
+
+    /// Records an attempt to note that a move is over, whatever became of it.
+    pub(super) fn record_end(&mut self, key: ObjectKey, now: Instant) {
+        self.ended.insert(key, now);
     }
 
     fn of(&self, key: &ObjectKey) -> Option<Attempt> {
-        self.0.get(key).map(|(attempt, _)| *attempt)
+        self.begun.get(key).map(|(attempt, _)| *attempt)
     }
 
     fn expire(&mut self, now: Instant) {
-        self.0.retain(|_, (_, since)| now.duration_since(*since) < TRIED_FOR);
+        let is_recent = |since: &Instant| now.duration_since(*since) < TRIED_FOR;
+        self.begun.retain(|_, (_, since)| is_recent(since));
+        self.ended.retain(|_, since| is_recent(since));
     }
 }
 
@@ -97,7 +108,8 @@ pub(super) fn plan(
                 plan.failed.insert(key.clone());
             }
         }
-        if *is_noted && matches!(standing, Standing::Aside | Standing::Blocked | Standing::Current) {
+        let is_over = matches!(standing, Standing::Aside | Standing::Blocked | Standing::Current);
+        if *is_noted && is_over && !attempts.ended.contains_key(key) {
             plan.end.push(key.clone());
         }
     }
@@ -239,6 +251,23 @@ mod tests {
         assert_eq!(fleet.begin(), [""; 0]);
         fleet.now += Duration::from_secs(1);
         assert_eq!(fleet.begin(), ["a", "b"]);
+    }
+
+    #[test]
+    fn that_a_move_is_over_is_noted_once_a_minute_until_the_status_shows_it() {
+        let mut fleet = Fleet::serving(&["a"]);
+        fleet.stands("a", Standing::Current);
+        assert_eq!(fleet.next().end, [key("a")]);
+        fleet.attempts.record_end(key("a"), fleet.now);
+        fleet.now += TRIED_FOR - Duration::from_secs(1);
+        let next = fleet.next();
+        assert!(next.end.is_empty() && !next.is_busy, "nobody waits for it");
+        fleet.now += Duration::from_secs(1);
+        assert_eq!(fleet.next().end, [key("a")]);
+        // Another move has begun, and is over.
+        fleet.attempts.record_end(key("a"), fleet.now);
+        fleet.attempt(&["a"], Attempt::Noted);
+        assert_eq!(fleet.next().end, [key("a")]);
     }
 
     #[test]

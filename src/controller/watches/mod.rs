@@ -43,7 +43,7 @@ use super::{
         middleware::Middleware,
         observed::ObservedChildren,
         partial::Partial,
-        served::Served,
+        served::{Served, ServedTo},
     },
     claims::registry::ClaimRegistry,
     index::{Index, Indexer},
@@ -209,7 +209,7 @@ impl Watches<'_> {
     fn http_routes(&self, namespace: Option<&str>, lists: &mut Lists) -> BoxFuture<'static, ()> {
         let kind = ChildKind::HTTPRoute.as_str();
         let api = watch::api::<Partial<HTTPRoute>>(&self.api.client, namespace);
-        let (crd, config) = (self.gateway_api.clone(), self.config.clone());
+        let (crd, config) = (self.gateway_api.watch(), self.config.clone());
         let claims = self.claims.of_http_routes(namespace);
         let index = (claims, ChildFeed::new(self.observed, self.states, namespace));
         let lists = lists.optional(kind).of_claims();
@@ -221,7 +221,7 @@ impl Watches<'_> {
     fn middlewares(&self, namespace: Option<&str>, lists: &mut Lists) -> BoxFuture<'static, ()> {
         let kind = ChildKind::Middleware.as_str();
         let api = watch::api::<Partial<Middleware>>(&self.api.client, namespace);
-        let (crd, config) = (self.middlewares.clone(), self.config.clone());
+        let (crd, config) = (self.middlewares.watch(), self.config.clone());
         let feed = ChildFeed::new(self.observed, self.states, namespace);
         let watch = Watch { crd: Some(crd.clone()), ..self.watch(kind, lists.optional(kind), feed) };
         watch.run_while_served(crd, move || watch::events(api.clone(), config.clone())).boxed()
@@ -280,7 +280,7 @@ struct Watch<I> {
     refusals: Refusals,
     indexer: Indexer<I>,
     /// Whether its kind is served, if that depends on a CRD of others.
-    crd: Option<Served>,
+    crd: Option<ServedTo>,
     trigger: Trigger,
     metrics: Metrics,
 }
@@ -297,7 +297,7 @@ impl<I> Watch<I> {
     /// Handles the events of one watch after the other, each from when the kind is served until it is not.
     async fn run_while_served<K: Resource, E: Stream<Item = watcher::Result<Event<K>>> + Send>(
         mut self,
-        crd: Served,
+        crd: ServedTo,
         events: impl Fn() -> E,
     ) where
         I: Index<K>,
@@ -325,6 +325,7 @@ impl<I> Watch<I> {
                 Ok(event) => {
                     self.indexer.handle(&event).iter().for_each(|key| self.trigger.requeue(key));
                     if matches!(event, Event::InitDone) {
+                        self.crd.iter().for_each(ServedTo::listed);
                         self.lists.complete();
                     }
                 }
@@ -337,7 +338,7 @@ impl<I> Watch<I> {
         let code = status_code(error);
         if let (Some(404), Some(crd)) = (code, &self.crd) {
             // Its CRD was removed, which is not a failure.
-            crd.set(false);
+            crd.gone();
             return;
         }
         self.metrics.watch_failed(self.kind);
@@ -345,7 +346,11 @@ impl<I> Watch<I> {
         // Without the right, or without the kind, the list will not come: there is no point in waiting for it. But a refusal may
         // last for a moment only.
         match code {
-            Some(403 | 404) if self.refusals.refused() => self.lists.refused(),
+            Some(403 | 404) if self.refusals.refused() => {
+                self.lists.refused();
+                // What has no claims can be written without a list.
+                self.crd.iter().filter(|_| !self.lists.has_claims).for_each(ServedTo::listed);
+            }
             Some(403 | 404) => {}
             _ => self.refusals.ended(),
         }

@@ -64,6 +64,8 @@ impl<'a> OptionalApi<'a> {
                 match known(&answer, &mut refusals) {
                     Some(true) => {
                         self.served.set(true);
+                        // Before they are listed none is written.
+                        self.served.settled().await;
                         requeue_users();
                         self.served.wait_until(false).await;
                         if self.has_claims {

@@ -33,6 +33,7 @@ impl OrdersServiceIndex {
     fn create(&self, service: &RawOrdersService) {
         let owner = service.as_owner();
         self.states.create(&owner.key, &owner.uid);
+        self.known_services.user_exists(&owner.key);
         self.metrics.set_objects(self.states.len());
         self.metrics.set_not_ready(&owner.key, why_not_ready(service));
     }
@@ -55,7 +56,7 @@ impl Index<RawOrdersService> for OrdersServiceIndex {
 
     fn delete(&mut self, key: &ObjectKey) -> Vec<ObjectKey> {
         self.states.remove(key);
-        self.known_services.forget(key);
+        self.known_services.user_gone(key);
         self.metrics.set_objects(self.states.len());
         self.metrics.set_not_ready(key, None);
         Vec::new()
@@ -63,6 +64,7 @@ impl Index<RawOrdersService> for OrdersServiceIndex {
 
     fn retain(&mut self, listed: &HashSet<ObjectKey>) -> Vec<ObjectKey> {
         self.states.retain(self.namespace.as_deref(), listed);
+        self.known_services.retain_users(self.namespace.as_deref(), listed);
         self.metrics.set_objects(self.states.len());
         self.metrics.retain_not_ready(self.namespace.as_deref(), listed);
         listed.iter().cloned().collect()
@@ -125,7 +127,10 @@ mod tests {
         };
         let with = |name: &str, status: &str, reason: &str| -> RawOrdersService {
             let metadata = json!({"namespace": "shop", "name": name, "uid": name, "generation": 1});
-            let ready = json!({"type": "Ready", "status": status, "reason": reason, "observedGeneration": 1});
+            let ready = json!({
+                "type": "Ready", "status": status, "reason": reason, "message": "", "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            });
             serde_json::from_value(json!({"metadata": metadata, "status": {"conditions": [ready]}})).unwrap()
         };
         let mut index = OrdersServiceIndex::new(&states, &KnownServices::default(), &metrics, Some("shop"));

@@ -36,6 +36,10 @@ pub enum Action {
     Show {
         /// Its id, as the list shows it
         id: String,
+
+        /// Write exactly the bytes that were sent, and nothing else: for a file to be mended
+        #[arg(long)]
+        raw: bool,
     },
     /// Handle some again, as if they had just arrived; those that are done are dropped
     Replay {
@@ -74,5 +78,5 @@ Exit status:
 Examples:
   orders-operator events dead-letters list
   orders-operator events dead-letters show tickets:17:1795368564464
-  orders-operator events dead-letters show ID | tail -n 1 > mended.json
+  orders-operator events dead-letters show ID --raw > mended.json
   orders-operator events dead-letters replay ID --with mended.json";

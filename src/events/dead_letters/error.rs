@@ -15,6 +15,9 @@ pub enum DeadLettersError {
     /// The file of `--with` cannot be read.
     #[error("the file of --with cannot be read: {0}")]
     File(io::Error),
+    /// What was sent cannot be written.
+    #[error("the letter cannot be written to the standard output: {0}")]
+    Output(io::Error),
     /// Some letters are left.
     #[error("{0} of the letters are left as they were")]
     Left(usize),
@@ -31,7 +34,7 @@ impl DeadLettersError {
             Self::ManyWith(_) | Self::File(_) => 2,
             Self::Left(_) => 3,
             Self::Store(error) if error.is_misconfigured() => 2,
-            Self::Store(_) => 1,
+            Self::Store(_) | Self::Output(_) => 1,
         }
     }
 }

@@ -40,11 +40,19 @@ async fn act(store: &Store, action: Action) -> Result<(), DeadLettersError> {
             }
             Ok(())
         }
-        Action::Show { id } => {
+        Action::Show { id, raw } => {
             let Some(letter) = store.dead_letter(&id).await? else {
-                print(&format!("{id}: there is no such letter"));
+                let said = format!("{id}: there is no such letter");
+                if raw {
+                    warn(&said)
+                } else {
+                    print(&said)
+                }
                 return Err(DeadLettersError::Left(1));
             };
+            if raw {
+                return write_raw(&letter);
+            }
             print(&heading(&letter));
             if letter.is_cut() {
                 print(&format!("of {} bytes, the first {} are kept:", letter.size, letter.data.len()));
@@ -85,6 +93,24 @@ async fn act(store: &Store, action: Action) -> Result<(), DeadLettersError> {
 /// error.
 fn print(line: &str) {
     drop(writeln!(io::stdout(), "{}", Escape::Text.line(line)));
+}
+
+/// Says something where it does not get between what is printed.
+fn warn(line: &str) {
+    drop(writeln!(io::stderr(), "{}", Escape::Text.line(line)));
+}
+
+/// Writes what was sent as it was, for a file.
+fn write_raw(letter: &StoredLetter) -> Result<(), DeadLettersError> {
+    if letter.is_cut() {
+        warn(&format!(
+            "warning: of {} bytes, only the first {} are kept, and are what is written",
+            letter.size,
+            letter.data.len()
+        ));
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&letter.data).and_then(|()| stdout.flush()).map_err(DeadLettersError::Output)
 }
 
 /// One line about a letter.

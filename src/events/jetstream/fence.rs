@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_nats::jetstream::{
     Context,
+    context::GetStreamByNameErrorKind,
     message::PublishMessage,
     stream::{LastRawMessageErrorKind, RetentionPolicy, Stream},
 };
@@ -39,6 +40,7 @@ const CONDITION_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 /// the same subject.
 const LANES: usize = 32;
 
+const FINDING: &str = "looking for the subject of marks";
 const READING: &str = "reading the marks of who publishes";
 
 /// The subjects of the marks of a stream that has `told`, for its configuration.
@@ -75,26 +77,30 @@ impl Fence {
         stream: &Stream,
         told: &str,
         system: &System,
-    ) -> Option<Self> {
+    ) -> Result<Option<Self>, BrokerError> {
         let subject = |lane: usize| format!("{PREFIX}.{told}.{lane}");
         let config = &stream.cached_info().config;
         let has_subject = async {
-            let found = context.stream_by_subject(subject(0)).await;
-            found.is_ok_and(|name| name == config.name)
+            match context.stream_by_subject(subject(0)).await {
+                Ok(name) => Ok(name == config.name),
+                Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => Ok(false),
+                // Whoever gets no answer does not know, and must not publish without marks where others have them.
+                Err(error) => Err(failed(FINDING, &error)),
+            }
         };
         // Where interest decides, what nobody asked for is not kept.
         let is_possible = config.retention != RetentionPolicy::Interest
             && context.client().is_server_compatible(2, 11, 0)
-            && has_subject.await;
+            && has_subject.await?;
         let lanes = if config.num_replicas > 1 { LANES } else { 1 };
-        is_possible.then(|| Self {
+        Ok(is_possible.then(|| Self {
             stream: config.name.clone(),
             subjects: (0..lanes).map(subject).collect(),
             lanes: Mutex::default(),
             free: Semaphore::new(lanes),
             setting: tokio::sync::Mutex::default(),
             system: system.clone(),
-        })
+        }))
     }
 
     /// The last marks, which must not be those of another system.

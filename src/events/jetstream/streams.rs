@@ -96,7 +96,7 @@ impl JetStream {
         for (name, told) in self.streams_of(&Subject::TOLD) {
             let stream = self.stream(name).await?;
             let Some(told) = told.first() else { continue };
-            match Fence::find(&self.context, &stream, told, &self.system).await {
+            match Fence::find(&self.context, &stream, told, &self.system).await? {
                 Some(fence) => {
                     fence.check(&stream).await?;
                     fences.insert(name.to_owned(), fence);

@@ -105,7 +105,7 @@ async fn check_services(
         }
     }
     report.add(group);
-    let groups = stream::iter(&readable).map(|of| service::check(cluster, of, routing));
+    let groups = stream::iter(&readable).map(|of| service::check(cluster, of, &readable, routing));
     for group in groups.buffered(CONCURRENCY).collect::<Vec<_>>().await {
         report.add(group);
     }

@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt};
 
 use super::{report::Group, routing::Routing};
 use crate::{
-    controller::{NeededKey, needed_keys},
+    controller::{NeededKey, SHARED_SUBJECTS_REMEDY, needed_keys, shares_subjects},
     crd::{ConditionType, OrdersService, Reason, UriSecretRef, find_condition, is_true},
     osvc::{cluster::Cluster, error::AskError},
 };
@@ -27,8 +27,13 @@ struct Causes {
     gateways: bool,
 }
 
-/// Checks one OrdersService.
-pub(super) async fn check(cluster: &Cluster, service: &OrdersService, routing: &Routing) -> Group {
+/// Checks one OrdersService, beside all that whoever asks may read.
+pub(super) async fn check(
+    cluster: &Cluster,
+    service: &OrdersService,
+    all: &[OrdersService],
+    routing: &Routing,
+) -> Group {
     let mut group = Group::new(format!(
         "OrdersService {}/{}",
         service.namespace().unwrap_or_default(),
@@ -37,6 +42,9 @@ pub(super) async fn check(cluster: &Cluster, service: &OrdersService, routing: &
     let mut causes = Causes::default();
     check_secrets(&mut group, cluster, service, &mut causes).await;
     check_routing(&mut group, service, routing, &mut causes);
+    if let Some(shared) = shares_subjects(service, all) {
+        group.warning(shared, SHARED_SUBJECTS_REMEDY);
+    }
     check_conditions(&mut group, service, causes);
     group
 }

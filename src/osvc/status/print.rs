@@ -130,7 +130,7 @@ fn routes(text: &mut String, paint: Paint, report: &Report) -> fmt::Result {
     }
     for missing in &report.kept_from_others {
         let told =
-            format!("OrdersService {} asks for {}{} too, in vain", missing.of, missing.host, missing.path);
+            format!("conflict: OrdersService {} asks for {}{} too", missing.of, missing.host, missing.path);
         writeln!(text, "  {}", paint.doubtful(&told))?;
     }
     Ok(())

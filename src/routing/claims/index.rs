@@ -179,6 +179,12 @@ impl ClaimIndex {
         let is_of_others = claimants().any(|claimant| !is_service(claimant));
         let first = claimants().min().map(|claimant| Hold::new(claimant, true));
         let before = self.snapshot(&touched, first.as_ref());
+        // Those of an OrdersService refuse nobody theirs.
+        let of_any_host = if self.policy == HostPolicy::Namespace && is_of_others {
+            self.firsts_of_any_host(&touched)
+        } else {
+            BTreeMap::new()
+        };
         if let Some((claimant, claims)) = old {
             self.unindex(&claimant, &claims);
         }
@@ -188,11 +194,10 @@ impl ClaimIndex {
         }
         let after = self.snapshot(&touched, first.as_ref());
         let mut affected = self.affected(&before, &after);
-        // Those of an OrdersService refuse nobody theirs.
-        if self.policy == HostPolicy::Namespace && is_of_others {
-            let of_any_host = touched.iter().filter(|claim| serves_unknown_hosts(&claim.site));
-            let entry_points: BTreeSet<_> = of_any_host.map(|claim| &claim.site.entry_point).collect();
-            entry_points.into_iter().for_each(|entry_point| affected.extend(self.at(entry_point)));
+        for (entry_point, first) in of_any_host {
+            if self.first_of_any_host(entry_point) != first.as_ref() {
+                affected.extend(self.at(entry_point));
+            }
         }
         affected.retain(|claimant| claimant.id != *id && is_service(claimant));
         affected
@@ -326,6 +331,16 @@ impl ClaimIndex {
         let site = Site { entry_point: entry_point.clone(), host: CanonicalHost::any() };
         let claimants = &self.sites.get(&site).filter(|_| serves_unknown_hosts(&site))?.all;
         claimants.iter().find(|claimant| !is_service(claimant))
+    }
+
+    /// The same for each Gateway at which one of these claims names no host.
+    fn firsts_of_any_host<'a>(
+        &self,
+        claims: &'a BTreeSet<Claim>,
+    ) -> BTreeMap<&'a EntryPoint, Option<Arc<Claimant>>> {
+        let of_any_host = claims.iter().filter(|claim| serves_unknown_hosts(&claim.site));
+        let entry_points = of_any_host.map(|claim| &claim.site.entry_point);
+        entry_points.map(|at| (at, self.first_of_any_host(at).cloned())).collect()
     }
 
     pub(super) fn winner(&self, site: &Site, path: &PathMatch) -> Option<&Arc<Claimant>> {

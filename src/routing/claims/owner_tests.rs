@@ -129,6 +129,15 @@ fn a_route_without_hosts_is_any_host_of_its_gateway() {
     assert_eq!(names(&index.put(route.clone(), [claim.clone()].into())), ["me"]);
     let refused = |index: &ClaimIndex| sites.each_ref().map(|site| refused_by(&index.judge(&me, site, &[])));
     assert_eq!(refused(&index), [Some("all".into()), None, None]);
+    // What its rules are is no matter, nor is who comes after it; but if it goes, the next one is the first.
+    let with_path = Claim { path: Some(path("/x")), ..claim.clone() };
+    assert_eq!(names(&index.put(route.clone(), [claim.clone(), with_path].into())), [""; 0]);
+    assert_eq!(names(&index.put(route.clone(), [claim.clone()].into())), [""; 0]);
+    let next = foreign(3, "infra", "next", ClaimantKind::HTTPRoute);
+    assert_eq!(names(&index.put(next.clone(), [claim.clone()].into())), [""; 0]);
+    assert_eq!(names(&index.remove(&route.id)), ["me"]);
+    assert_eq!(names(&index.put(route.clone(), [claim.clone()].into())), ["me"]);
+    assert_eq!(names(&index.remove(&next.id)), [""; 0]);
     // It takes nothing away that is served, and one of the same namespace nothing at all.
     index.put(me.clone(), sites.iter().map(|site| served(site.clone(), "/")).collect());
     assert_eq!(refused(&index), [None, None, None]);

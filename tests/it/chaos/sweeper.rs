@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
 use orders_operator::{
     order::{Order, OrderId, ReservationTerms, ReservationWindow, UserId},
-    store::{CancelError, PaymentError, ReserveError, StoreError, Transitioned},
+    store::{CancelError, PaymentError, ReserveError, Settled, StoreError, Transitioned},
 };
 use serde_json::json;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
@@ -97,7 +97,7 @@ impl Shop {
         sleep(moment(&mut random) / 2).await;
         if random.bool() {
             self.note(order.id, |history| history.tried_to_begin = true);
-            self.paid(self.database.store.begin_payment(order.id, &terms).await);
+            self.begun(self.database.store.payment_started(order.id, Timestamp::MAX, &terms).await);
         }
         sleep(moment(&mut random) / 2).await;
         match random.u8(0..4) {
@@ -111,13 +111,13 @@ impl Shop {
             }
             1 => {
                 self.note(order.id, |history| history.tried_to_pay = true);
-                let pay = || self.database.store.complete(order.id, &terms);
+                let pay = || self.database.store.settle(order.id, "p1", Timestamp::MAX, &terms);
                 if twice {
                     let (first, second) = tokio::join!(pay(), pay());
-                    self.paid(first);
-                    self.paid(second);
+                    self.paid(order.id, first).await;
+                    self.paid(order.id, second).await;
                 } else {
-                    self.paid(pay().await);
+                    self.paid(order.id, pay().await).await;
                 }
             }
             _ => {}
@@ -142,7 +142,22 @@ impl Shop {
         }
     }
 
-    fn paid(&self, result: Result<Transitioned, PaymentError>) {
+    async fn paid(&self, id: OrderId, result: Result<Settled, StoreError>) {
+        match result {
+            // It stays as it is from then on.
+            Ok(Settled::Completed) => match self.database.store.order(id).await {
+                Ok(order) => self.made(&order.unwrap().order),
+                Err(error) => assert_unavailable(&error),
+            },
+            Ok(Settled::Repeated | Settled::Refused(_)) => {}
+            Ok(settled @ (Settled::OrderNotFound | Settled::TooManyRefused(_))) => {
+                panic!("{id}: {settled:?}")
+            }
+            Err(error) => assert_unavailable(&error),
+        }
+    }
+
+    fn begun(&self, result: Result<Transitioned, PaymentError>) {
         match result {
             Ok(Transitioned::Now(order)) => self.made(&order),
             Ok(Transitioned::NowUnreadable(id)) => panic!("{id} cannot be read"),

@@ -1,11 +1,18 @@
 //! `spec.gateway`: HTTPRoutes of the real Gateway API, from before its CRDs are there until they are gone,
 //! and served by Traefik.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     core::{ApiResource, GroupVersionKind},
+    runtime::watcher::{self, Event, watcher},
 };
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::{Value, json};
@@ -15,6 +22,7 @@ use super::{MONGO, Role};
 use crate::{
     bed::setting,
     cluster::{TestNamespace, apply_any, eventually, yaml_documents},
+    held::Held,
     server::Server,
 };
 
@@ -63,6 +71,20 @@ pub(super) fn routes(namespace: &TestNamespace) -> Api<DynamicObject> {
 
 async fn spec(namespace: &TestNamespace, name: &str) -> Value {
     routes(namespace).get(name).await.unwrap().data["spec"].clone()
+}
+
+/// The names of all routes.
+async fn names(namespace: &TestNamespace) -> Vec<String> {
+    let listed = routes(namespace).list(&Default::default()).await.unwrap();
+    listed.iter().map(ResourceExt::name_any).collect()
+}
+
+/// Waits until there are these routes and no others.
+async fn only(namespace: &TestNamespace, expected: &[&str]) {
+    eventually(&format!("there are {expected:?}"), || async {
+        (names(namespace).await == expected).then_some(())
+    })
+    .await;
 }
 
 fn paths(spec: &Value) -> Vec<String> {
@@ -149,11 +171,7 @@ async fn gateways_serve_the_routes_once_the_gateway_api_is_installed() {
     eventually("the route is there again", || async { routes(&namespace).get_opt("orders").await.unwrap() })
         .await;
 
-    // More rules than one route may have, without an Ingress. The second is someone else's for now.
-    let foreign = json!({"apiVersion": VERSION, "kind": "HTTPRoute", "metadata": {"name": "orders.2"},
-                         "spec": {"hostnames": ["theirs.example"]}});
-    let foreign: DynamicObject = serde_json::from_value(foreign).unwrap();
-    routes(&namespace).create(&PostParams::default(), &foreign).await.unwrap();
+    // More rules than one route may have, without an Ingress.
     let many: Vec<_> =
         (0..30).map(|number| json!({"path": format!("/r{number}"), "service": "a-srv"})).collect();
     let mut alone = gateway.clone();
@@ -162,27 +180,55 @@ async fn gateways_serve_the_routes_once_the_gateway_api_is_installed() {
     let mut object = with(alone);
     object["spec"].as_object_mut().unwrap().remove("ingress");
     namespace.apply(&object).await.unwrap();
-    let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
-    assert!(message.contains("HTTPRoute \"orders.2\" is there already"), "{message}");
-    assert_eq!(spec(&namespace, "orders.2").await["hostnames"], json!(["theirs.example"]));
-    routes(&namespace).delete("orders.2", &DeleteParams::default()).await.unwrap();
-    namespace.condition("orders", Reconciled, "True", "AsExpected").await;
-    let (first, second) = (spec(&namespace, "orders").await, spec(&namespace, "orders.2").await);
-    assert_eq!((paths(&first).len(), paths(&second).len()), (16, 16));
-    assert_eq!(paths(&second).last().map(String::as_str), Some("/"), "the client is last");
+    let parts = eventually("there are two", || async {
+        let names = names(&namespace).await;
+        (names.len() == 2 && !names.contains(&"orders".to_owned())).then_some(names)
+    })
+    .await;
+    for part in &parts {
+        assert_eq!(paths(&spec(&namespace, part).await).len(), 16);
+    }
     namespace.condition("orders", IngressReady, "False", "GatewayPending").await;
-    for name in ["orders", "orders.2"] {
-        answer(&namespace, name, "True", "True").await;
+    for part in &parts {
+        answer(&namespace, part, "True", "True").await;
     }
     namespace.ready("orders").await;
+
+    // One of them is someone else's: then the former one stays, and nothing of what it serves is lost.
+    namespace.apply(&with(gateway.clone())).await.unwrap();
+    only(&namespace, &["orders"]).await;
+    let part_names: Vec<_> = parts.iter().map(String::as_str).collect();
+    for part in &parts {
+        let foreign = json!({"apiVersion": VERSION, "kind": "HTTPRoute", "metadata": {"name": part},
+                             "spec": {"hostnames": ["theirs.example"]}});
+        let foreign: DynamicObject = serde_json::from_value(foreign).unwrap();
+        routes(&namespace).create(&PostParams::default(), &foreign).await.unwrap();
+        namespace.apply(&object).await.unwrap();
+        let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
+        assert!(message.contains(&format!("HTTPRoute {part:?} is there already")), "{message}");
+        assert_eq!(spec(&namespace, part).await["hostnames"], json!(["theirs.example"]));
+        let former = spec(&namespace, "orders").await;
+        assert_eq!(paths(&former), ["/api/orders", "/api/users", "/ws", "/"]);
+        // The other one is there all the same.
+        for other in parts.iter().filter(|other| *other != part) {
+            assert_eq!(paths(&spec(&namespace, other).await).len(), 16);
+        }
+        routes(&namespace).delete(part, &DeleteParams::default()).await.unwrap();
+        namespace.condition("orders", Reconciled, "True", "AsExpected").await;
+        only(&namespace, &part_names).await;
+        namespace.apply(&with(gateway.clone())).await.unwrap();
+        only(&namespace, &["orders"]).await;
+    }
+    namespace.apply(&object).await.unwrap();
+    only(&namespace, &part_names).await;
+    let (first, second) = (spec(&namespace, &parts[0]).await, spec(&namespace, &parts[1]).await);
+    let all = [paths(&first), paths(&second)].concat();
+    assert_eq!((all.len(), all.iter().filter(|path| *path == "/").count()), (32, 1));
 
     // Switched off, they are deleted.
     object["spec"].as_object_mut().unwrap().remove("gateway");
     namespace.apply(&object).await.unwrap();
-    eventually("both are deleted", || async {
-        routes(&namespace).list(&Default::default()).await.unwrap().items.is_empty().then_some(())
-    })
-    .await;
+    only(&namespace, &[]).await;
     // By now every right over HTTPRoutes was used.
     let page = controller.admin("/metrics").await;
     let role: Role = namespace.api().get(&format!("{}-orders-operator", namespace.name)).await.unwrap();
@@ -204,6 +250,165 @@ async fn gateways_serve_the_routes_once_the_gateway_api_is_installed() {
     namespace.remove().await;
 }
 
+/// Host and path of each rule of all routes, as a watch shows them.
+#[derive(Clone, Default)]
+struct Rules(Arc<std::sync::Mutex<Shown>>);
+
+#[derive(Default)]
+struct Shown {
+    routes: BTreeMap<String, BTreeSet<String>>,
+    /// What was missing after an event.
+    lost: Vec<String>,
+    is_listing: bool,
+}
+
+impl Shown {
+    fn all(&self) -> BTreeSet<String> {
+        self.routes.values().flatten().cloned().collect()
+    }
+}
+
+impl Rules {
+    /// Watches the routes; `always` is to be in some route at each moment.
+    fn watch(namespace: &TestNamespace, always: BTreeSet<String>) -> Self {
+        let (rules, routes) = (Self::default(), routes(namespace));
+        let shown = rules.0.clone();
+        tokio::spawn(async move {
+            let mut events = std::pin::pin!(watcher(routes, watcher::Config::default()));
+            while let Some(event) = events.next().await {
+                let mut shown = shown.lock().unwrap();
+                match event {
+                    Ok(Event::Apply(route) | Event::InitApply(route)) => {
+                        let (name, spec) = (route.name_any(), &route.data["spec"]);
+                        let hosts: Vec<String> = serde_json::from_value(spec["hostnames"].clone()).unwrap();
+                        let of_path = |path: String| hosts.iter().map(move |host| format!("{host}{path}"));
+                        shown.routes.insert(name, paths(spec).into_iter().flat_map(of_path).collect());
+                    }
+                    Ok(Event::Delete(route)) => drop(shown.routes.remove(&route.name_any())),
+                    Ok(Event::Init) => {
+                        shown.routes.clear();
+                        shown.is_listing = true;
+                    }
+                    Ok(Event::InitDone) => shown.is_listing = false,
+                    Err(_) => continue,
+                }
+                let missing: Vec<_> = always.difference(&shown.all()).cloned().collect();
+                if !missing.is_empty() && !shown.is_listing {
+                    let routes: Vec<_> = shown.routes.keys().cloned().collect();
+                    shown.lost.push(format!("{missing:?} in none of {routes:?}"));
+                }
+            }
+        });
+        rules
+    }
+
+    /// Waits until the watch shows these rules.
+    async fn are(&self, expected: &BTreeSet<String>) {
+        eventually("the rules are as wanted", || async {
+            (self.0.lock().unwrap().all() == *expected).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn while_hosts_and_rules_come_and_go_no_rule_is_without_a_route_that_is_wanted_before_and_after() {
+    let _alone = GATEWAY_API.lock().await;
+    let namespace = TestNamespace::create("moving").await;
+    namespace.secrets(MONGO).await;
+    install_crds(&namespace, "httproutes").await;
+    let _controller = namespace.run("controller").await;
+    let host = |name: &str| format!("{name}.{}.dev", namespace.name);
+    // The hosts, with a route of its own for some of them, and how many routes all of them have.
+    let apply = async |hosts: &[&str], with_own: &[&str], count: usize| {
+        let of_all = (0..count).map(|number| json!({"path": format!("/r{number}"), "service": "a-srv"}));
+        let own = with_own
+            .iter()
+            .map(|name| json!({"path": format!("/of-{name}"), "service": "a-srv", "hosts": [host(name)]}));
+        let names: Vec<_> = hosts.iter().map(|name| host(name)).collect();
+        let gateway = json!({"parentRefs": [{"name": "public"}], "hostnames": names,
+                             "routes": of_all.chain(own).collect::<Vec<_>>(), "client": {"service": "client-srv"}});
+        let mut object = namespace.service("orders", json!({"gateway": gateway}));
+        object["spec"].as_object_mut().unwrap().remove("ingress");
+        namespace.apply(&object).await.unwrap();
+        let mut rules = BTreeSet::new();
+        for name in hosts {
+            let of_all = (0..count).map(|number| format!("/r{number}"));
+            let own = with_own.iter().filter(|own| *own == name).map(|name| format!("/of-{name}"));
+            let paths = of_all.chain(own).chain(["/".to_owned(), "/api/orders".to_owned()]);
+            rules.extend(paths.map(|path| format!("{}{path}", host(name))));
+        }
+        rules
+    };
+    let first = apply(&["b", "c"], &["c"], 2).await;
+    let always = ["b", "c"]
+        .iter()
+        .flat_map(|name| ["/", "/api/orders", "/r0", "/r1"].map(|path| format!("{}{path}", host(name))));
+    namespace.condition("orders", IngressReady, "False", "GatewayPending").await;
+    let rules = Rules::watch(&namespace, always.collect());
+    rules.are(&first).await;
+    for (hosts, with_own, count) in [
+        (&["a", "b", "c"][..], &["c"][..], 2),
+        (&["a", "b", "c"], &["a", "c"], 2),
+        (&["a", "b", "c"], &["a", "c"], 30),
+        (&["a", "b", "c"], &["a", "c"], 29),
+        (&["b", "c"], &[], 30),
+        (&["b", "c"], &[], 2),
+        (&["b", "c"], &[], 40),
+        (&["b", "c"], &["b"], 2),
+    ] {
+        rules.are(&apply(hosts, with_own, count).await).await;
+        let lost = std::mem::take(&mut rules.0.lock().unwrap().lost);
+        assert!(lost.is_empty(), "{hosts:?} {with_own:?} {count}: {lost:#?}");
+    }
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn when_the_gateway_api_comes_nobody_takes_a_host_before_the_routes_of_others_are_listed() {
+    let _alone = GATEWAY_API.lock().await;
+    let mut namespace = TestNamespace::create("listed").await;
+    let other = TestNamespace::create("by-hand").await;
+    namespace.watch_also(&other);
+    namespace.secrets(MONGO).await;
+    remove_crd(&namespace).await;
+    let lists = Held::between(&namespace, "controller", |path, _| path.ends_with("/httproutes")).await;
+    let _controller = namespace.run_with("controller", &["--host-policy", "namespace"]).await;
+    let host = format!("{}.dev", namespace.name);
+    let gateways = json!([{"name": "public", "namespace": "gateways"}]);
+    let with = |replicas: i32| {
+        let gateway = json!({"parentRefs": gateways, "hostnames": [host]});
+        let mut object = namespace.service("orders", json!({"gateway": gateway, "replicas": replicas}));
+        object["spec"].as_object_mut().unwrap().remove("ingress");
+        object
+    };
+    namespace.apply(&with(1)).await.unwrap();
+    namespace.condition("orders", IngressReady, "False", "GatewayApiMissing").await;
+    lists.hold(true);
+    install_crds(&namespace, "httproutes").await;
+    let backend = json!([{"backendRefs": [{"name": "theirs", "port": 80}]}]);
+    let theirs = json!({"apiVersion": VERSION, "kind": "HTTPRoute", "metadata": {"name": "theirs"},
+                        "spec": {"parentRefs": gateways, "hostnames": [host], "rules": backend}});
+    let theirs: DynamicObject = serde_json::from_value(theirs).unwrap();
+    routes(&other).create(&PostParams::default(), &theirs).await.unwrap();
+    eventually("they are to be listed", || async { (lists.requests() >= 2).then_some(()) }).await;
+    // Whatever is reconciled meanwhile.
+    let generation = namespace.apply(&with(2)).await.unwrap().metadata.generation;
+    eventually("the change is reconciled", || async {
+        let service = namespace.api::<OrdersService>().get("orders").await.unwrap();
+        (service.status?.observed_generation == generation).then_some(())
+    })
+    .await;
+    namespace.condition("orders", IngressReady, "False", "GatewayApiMissing").await;
+    only(&namespace, &[]).await;
+    lists.hold(false);
+    namespace.condition("orders", IngressReady, "False", "HostOwnedByOtherNamespace").await;
+    only(&namespace, &[]).await;
+    for namespace in [namespace, other] {
+        namespace.remove().await;
+    }
+}
+
 /// Traefik as a Gateway's controller.
 struct Traefik(Server);
 
@@ -221,7 +426,7 @@ impl Traefik {
         .await;
         let line: Value = serde_json::from_str(&line).unwrap();
         let router = line["RouterName"].as_str().filter(|_| status != 404)?;
-        for name in ["orders", "orders.2"] {
+        for name in &names(namespace).await {
             let begins = format!("httproute-{}-{}-gw-", namespace.name, name.replace('.', "-"));
             if let Some(rest) = router.strip_prefix(&begins) {
                 let rule: usize = rest.split_once("-ep-web-")?.1.split_once('-')?.0.parse().unwrap();

@@ -244,7 +244,11 @@ async fn a_missing_secret_is_named_and_its_arrival_is_noticed() {
         namespace.secret(name, key, MONGO).await;
     }
     let message = namespace.condition("orders", Reconciled, "False", "SecretKeyMissing").await;
-    assert!(message.contains("\"JWT_KEY\"") && message.contains("[OTHER]"), "{message}");
+    assert!(message.contains("\"JWT_KEY\"") && message.contains("kubectl describe secret"), "{message}");
+    assert!(
+        !message.contains("OTHER"),
+        "whoever may read the status need not be allowed to read Secrets: {message}"
+    );
     namespace.secrets(MONGO).await;
     namespace.ready("orders").await;
     namespace.remove().await;

@@ -3,16 +3,30 @@
 use std::time::Instant;
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::api::{DeleteParams, PostParams, PropagationPolicy};
 use orders_operator::crd::{ConditionType::*, OrdersService};
 use serde_json::json;
 
 use super::{MONGO, settled};
-use crate::cluster::{TestNamespace, eventually};
+use crate::{
+    bed::setting,
+    cluster::{TestNamespace, eventually},
+    console::blocks,
+    reader::Reader,
+};
 
 #[tokio::test]
 async fn two_operators_with_other_settings_leave_the_resource_alone_and_say_who_the_other_is() {
-    let namespace = TestNamespace::create("two-operators").await;
+    two_operators("two-operators", false).await;
+}
+
+#[tokio::test]
+async fn two_operators_leave_the_status_of_a_suspended_resource_alone_too() {
+    two_operators("two-suspended", true).await;
+}
+
+async fn two_operators(test: &str, suspend: bool) {
+    let namespace = TestNamespace::create(test).await;
     namespace.secrets(MONGO).await;
     // Without a Lease, an operator is known by its host name.
     let run = async |name: &str, image: &str| {
@@ -21,7 +35,7 @@ async fn two_operators_with_other_settings_leave_the_resource_alone_and_say_who_
     let begun = Instant::now();
     let one = run("operator-one", "registry.example/one:1").await;
     let two = run("operator-two", "registry.example/two:2").await;
-    let mut spec = namespace.service("orders", json!({}));
+    let mut spec = namespace.service("orders", json!({"suspend": suspend}));
     spec["spec"].as_object_mut().unwrap().remove("image");
     namespace.apply(&spec).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "AnotherOperator").await;
@@ -32,13 +46,16 @@ async fn two_operators_with_other_settings_leave_the_resource_alone_and_say_who_
     }
     // Each comes to rest, whoever was the last to write.
     settled(&namespace).await;
-    let (mut applies, mut contended) = (0.0, 0.0);
+    let mut contended = 0.0;
     for process in [&one, &two] {
-        let applied = "orders_operator_controller_api_requests_total{kind=\"Deployment\",verb=\"patch\"}";
-        applies += process.metric(applied).await;
         contended += process.metric(noticed).await;
     }
-    assert!(applies < 20.0 * contended, "{applies} applies of one Deployment, noticed {contended} times");
+    for kind in ["Deployment", "OrdersService"] {
+        let applied =
+            format!("orders_operator_controller_api_requests_total{{kind=\"{kind}\",verb=\"patch\"}}");
+        let applies = one.metric(&applied).await + two.metric(&applied).await;
+        assert!(applies < 20.0 * contended, "{applies} applies of one {kind}, noticed {contended} times");
+    }
     // Each leaves it alone for a minute at least, and then tries again.
     let most = 2.0 * (1.0 + begun.elapsed().as_secs_f64() / 60.0);
     assert!(contended <= most, "noticed {contended} times, at most {most} expected");
@@ -82,8 +99,9 @@ async fn children_that_have_lost_their_owner_are_adopted_by_consent_and_those_of
         message.contains("Deployment \"orders\"") && message.contains("ticketing.dev/adopt=true"),
         "{message}"
     );
-    let consent = Patch::Merge(json!({"metadata": {"annotations": {"ticketing.dev/adopt": "true"}}}));
-    services.patch("orders", &PatchParams::default(), &consent).await.unwrap();
+    let [consent] = blocks("docs/children.md", "Adopting children").try_into().unwrap();
+    let reader = Reader::of(&namespace, &setting("KUBECONFIG")).await;
+    reader.calls("-n ticketing", &format!("-n {}", namespace.name)).does(&consent).await;
     let uid = services.get("orders").await.unwrap().metadata.uid;
     let owner = |metadata: &kube::api::ObjectMeta| {
         metadata.owner_references.iter().flatten().next().map(|owner| owner.uid.clone())

@@ -32,6 +32,29 @@ async fn a_value_that_is_mended_is_noticed_soon_while_pods_do_not_serve() {
 }
 
 #[tokio::test]
+async fn each_secret_of_the_broker_rolls_the_pods_when_its_value_changes() {
+    let namespace = TestNamespace::create("broker").await;
+    namespace.secrets(MONGO).await;
+    let secrets = [("nats", "NATS_URL"), ("nats-ca", "ca.crt"), ("nats-user", "nats.creds")];
+    for (name, key) in secrets {
+        namespace.secret(name, key, "one").await;
+    }
+    let _controller = namespace.run("controller").await;
+    let [url, ca, creds] = secrets.map(|(name, _)| json!({"name": name}));
+    let nats = json!({"urlSecretRef": url, "caSecretRef": ca, "credsSecretRef": creds});
+    let service = namespace.service("orders", json!({"replicas": 1, "events": {"nats": nats}}));
+    namespace.apply(&service).await.unwrap();
+    namespace.condition("orders", Available, "False", "MinimumReplicasUnavailable").await;
+    for (name, key) in secrets {
+        let before = checksum(&namespace).await;
+        namespace.secret(name, key, "two").await;
+        eventually("the pods are rolled", || async { (checksum(&namespace).await != before).then_some(()) })
+            .await;
+    }
+    namespace.remove().await;
+}
+
+#[tokio::test]
 async fn a_secret_that_is_made_anew_with_the_same_values_rolls_no_pod() {
     let namespace = TestNamespace::create("anew").await;
     namespace.secrets(MONGO).await;

@@ -19,7 +19,12 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::MONGO;
-use crate::cluster::{Process, TestNamespace, eventually};
+use crate::{
+    bed::setting,
+    cluster::{Process, TestNamespace, eventually},
+    console::blocks,
+    reader::Reader,
+};
 
 pub(super) const OLD: &str = "registry.example/orders-operator:1";
 pub(super) const NEW: &str = "registry.example/orders-operator:2";
@@ -219,10 +224,24 @@ async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_th
 
     // One that is in a hurry.
     let last = name(FLEET - 1);
-    let hurry = Patch::Merge(json!({"metadata": {"annotations": {UPGRADE_ANNOTATION: "now"}}}));
-    namespace.api::<OrdersService>().patch(&last, &PatchParams::default(), &hurry).await.unwrap();
+    let reader = Reader::of(&namespace, &setting("KUBECONFIG")).await;
+    let reader = reader.calls("osvc orders", &format!("osvc {last}"));
+    let [commands] = blocks("docs/operations.md", "Upgrades").try_into().unwrap();
+    let [look, hurry, in_turn] = commands.lines().collect::<Vec<_>>().try_into().unwrap();
+    let is_listed = |told: &str, image: &str| {
+        let line = told.lines().find(|line| line.contains(&namespace.name) && line.contains(&last));
+        line.is_some_and(|line| line.contains(image))
+    };
+    let told = reader.does(look).await;
+    assert!(is_listed(&told, OLD), "{told}");
+    reader.does(hurry).await;
     eventually("it has the new image", || async { (images(&namespace).await[&last] == NEW).then_some(()) })
         .await;
+    let told = reader.does(look).await;
+    assert!(is_listed(&told, NEW), "{told}");
+    reader.does(in_turn).await;
+    let annotations = namespace.api::<OrdersService>().get(&last).await.unwrap().metadata.annotations;
+    assert!(!annotations.unwrap_or_default().contains_key(UPGRADE_ANNOTATION));
     // Another controller finds it as it is.
     after.kill();
     let after = controller(&namespace, NEW).await;

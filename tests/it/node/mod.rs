@@ -6,7 +6,8 @@
 //! rolling     changes and evictions under load, of which no request notices anything
 //! migration   docs/migration.md on real pods
 //! restore     docs/backup.md on real pods
-//! pages       docs/tasks.md and docs/quickstart.md on real pods
+//! pages       docs/tasks.md, docs/quickstart.md and examples/quickstart on real pods
+//! broker      README.md, and what pages do with a broker, on real pods
 //! ```
 
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,7 @@ use crate::{
     mongo::{JWT_KEY, TestDatabase, cookie},
 };
 
+mod broker;
 mod migration;
 mod pages;
 mod restore;

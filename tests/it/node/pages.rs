@@ -1,5 +1,5 @@
-//! docs/tasks.md, docs/quickstart.md and examples/quickstart, whose commands are typed where pods run. What cannot be had here is
-//! named: images of other registries, for which the database and the page of the bed stand in, and docker.
+//! docs/tasks.md, docs/quickstart.md and examples/quickstart, and where to look first by docs/troubleshooting.md: commands that are
+//! typed where pods run. Images of other registries cannot be had here: the database and the page of the bed stand in for them.
 
 use std::{net::TcpListener, process::Stdio};
 
@@ -10,8 +10,9 @@ use super::OnNode;
 use crate::{
     bed::setting,
     cluster::{TestNamespace, eventually, root},
+    console::blocks,
     mongo::TestDatabase,
-    reader::{Reader, blocks},
+    reader::Reader,
 };
 
 /// A port that nobody has.
@@ -40,7 +41,6 @@ async fn the_everyday_tasks_of_the_page_are_done_by_its_commands() {
         .calls("localhost:8081", &format!("localhost:{of_controller}"))
         .calls("localhost:8082", &format!("localhost:{of_sweeper}"))
         .calls("localhost:9081", &format!("localhost:{of_api}"));
-    let of = |title: &str| blocks("docs/tasks.md", title);
     let folder = on.namespace.folder();
     let ticket = |number: u32| {
         format!(
@@ -50,8 +50,7 @@ async fn the_everyday_tasks_of_the_page_are_done_by_its_commands() {
     std::fs::write(folder.join("tickets.ndjson"), ticket(1) + &ticket(2)).unwrap();
     std::fs::copy(root().join("examples/30-orders.yaml"), folder.join("orders.yaml")).unwrap();
 
-    let [in_a_pod, without, with_database, by_docker] = of("Run a command").try_into().unwrap();
-    assert!(by_docker.starts_with("docker run "));
+    let [in_a_pod, without, with_database] = blocks("docs/tasks.md", "Run a command").try_into().unwrap();
     let tickets = async || on.database.tickets().count_documents(doc! {}).await.unwrap();
     let before = tickets().await;
     reader.does(&in_a_pod).await;
@@ -60,13 +59,13 @@ async fn the_everyday_tasks_of_the_page_are_done_by_its_commands() {
     std::fs::write(folder.join("tickets.ndjson"), ticket(2) + &ticket(3)).unwrap();
     reader.does(&with_database).await;
     assert_eq!(tickets().await, before + 3);
-    let [import] = of("Import tickets").try_into().unwrap();
+    let [import] = blocks("docs/tasks.md", "Import tickets").try_into().unwrap();
     reader.does(&import).await;
     assert_eq!(tickets().await, before + 4);
-    let [render] = of("See what would be made").try_into().unwrap();
+    let [render] = blocks("docs/tasks.md", "See what would be made").try_into().unwrap();
     assert!(reader.does(&render).await.contains("auth-srv"));
 
-    let [look, leases] = of("Look at metrics").try_into().unwrap();
+    let [look, leases] = blocks("docs/tasks.md", "Look at metrics").try_into().unwrap();
     // Somebody types slower than the ports are open.
     let (forward, ask) = look.split_at(look.find("curl ").unwrap());
     // They end with their shell, and that with its input.
@@ -83,16 +82,22 @@ async fn the_everyday_tasks_of_the_page_are_done_by_its_commands() {
     }
     drop(ports);
     assert!(reader.does(&leases).await.contains("orders-operator-controller"));
-    let [logs] = of("Look at logs").try_into().unwrap();
+    let [logs] = blocks("docs/tasks.md", "Look at logs").try_into().unwrap();
     assert!(reader.does(&logs).await.contains("orders-api"));
 
-    let [scale] = of("Change the number of pods").try_into().unwrap();
+    let [first_of_all] = blocks("docs/troubleshooting.md", "Troubleshooting by symptom").try_into().unwrap();
+    let told = reader.does(&first_of_all).await;
+    for part in [name.as_str(), "MESSAGE", "Reconciled", "[pod/orders-operator-"] {
+        assert!(told.contains(part), "{part} is missing in {told}");
+    }
+
+    let [scale] = blocks("docs/tasks.md", "Change the number of pods").try_into().unwrap();
     reader.does(&scale).await;
     eventually("three pods", || async { (on.pods().await.len() == 3).then_some(()) }).await;
-    let [restart] = of("Restart the pods").try_into().unwrap();
+    let [restart] = blocks("docs/tasks.md", "Restart the pods").try_into().unwrap();
     reader.does(&restart).await;
     on.namespace.ready("orders").await;
-    let [remove] = of("Remove one OrdersService").try_into().unwrap();
+    let [remove] = blocks("docs/tasks.md", "Remove one OrdersService").try_into().unwrap();
     reader.does(&remove).await;
     eventually("no pod is left", || async { on.pods().await.is_empty().then_some(()) }).await;
     on.remove().await;
@@ -148,15 +153,15 @@ impl Quick {
 #[ignore = "make test-node"]
 async fn the_quickstart_leads_to_a_reservation_that_expires() {
     let quick = Quick::new("quickstart").await;
-    let mut reader = quick.reader("ticketing").await;
-    let of = |title: &str| blocks("docs/quickstart.md", title);
-    let [system] = of("2. Give it a database, and somewhere to send requests").try_into().unwrap();
-    let [orders] = of("3. Create an OrdersService").try_into().unwrap();
-    let [sell, look] = of("4. Sell a ticket").try_into().unwrap();
-    let [remove] = of("5. Remove it").try_into().unwrap();
+    let reader = quick.reader("ticketing").await;
+    let [system] = blocks("docs/quickstart.md", "2. Give it a database, and somewhere to send requests")
+        .try_into()
+        .unwrap();
+    let [orders] = blocks("docs/quickstart.md", "3. Create an OrdersService").try_into().unwrap();
+    let [sell, look] = blocks("docs/quickstart.md", "4. Sell a ticket").try_into().unwrap();
     // The operator stays, which is that of other tests.
-    let (stop, rest) = remove.split_once('\n').unwrap();
-    let (remove, _) = rest.split_once('\n').unwrap();
+    let [remove] = blocks("docs/quickstart.md", "5. Remove it").try_into().unwrap();
+    let (stop, remove) = remove.split_once('\n').unwrap();
     assert!(stop.starts_with("kill %1") && remove.contains("delete namespace"), "{stop}\n{remove}");
     reader.does(&system).await;
     reader.does(&orders).await;
@@ -166,21 +171,65 @@ async fn the_quickstart_leads_to_a_reservation_that_expires() {
         .does(&format!("{sell}\necho\nuntil {list} | grep -q '\"status\":\"cancelled\"'; do sleep 0.2; done\n{look}\n{stop}"))
         .await;
     assert!(told.contains("\"status\":\"created\"") && told.contains("\"status\":\"cancelled\""), "{told}");
-    // The files of examples/ make the same system; what they reserve by goes through the ingress.
-    let reserve = std::fs::read_to_string(root().join("examples/quickstart/reserve")).unwrap();
+    reader.does(remove).await;
+    quick.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-node"]
+async fn the_files_of_the_quickstart_lead_to_a_reservation_through_the_ingress() {
+    let quick = Quick::new("quickstart-files").await;
     let name = &quick.name;
-    for (from, to) in
-        [("namespace=quickstart", format!("namespace={name}")), ("ticketing.dev", format!("{name}.dev"))]
-    {
-        assert!(reserve.contains(from), "{from}");
-        reader = reader.calls(from, &to);
+    let stand_in = setting("STAND_IN_IMAGE");
+    let own = quick.namespace.folder().join("examples/quickstart");
+    std::fs::create_dir_all(&own).unwrap();
+    for (file, changes) in [
+        (
+            "00-system.yaml",
+            vec![
+                ("namespace: quickstart", format!("namespace: {name}")),
+                ("name: quickstart", format!("name: {name}")),
+                ("mongodb://orders-mongo:27017/orders", quick.uri.clone()),
+                ("docker.io/library/mongo:8", stand_in.clone()),
+                ("docker.io/nginxinc/nginx-unprivileged:1.28-alpine", stand_in.clone()),
+                ("8080", "3000".to_owned()),
+            ],
+        ),
+        (
+            "10-orders.yaml",
+            vec![
+                ("namespace: quickstart", format!("namespace: {name}")),
+                ("ticketing.dev]", format!("{name}.dev]\n    className: traefik")),
+            ],
+        ),
+        (
+            "reserve",
+            vec![
+                ("namespace=quickstart", format!("namespace={name}")),
+                ("ticketing.dev", format!("{name}.dev")),
+            ],
+        ),
+    ] {
+        let path = root().join("examples/quickstart").join(file);
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{file} has no {from:?}");
+            text = text.replace(from, &to);
+        }
+        std::fs::write(own.join(file), text).unwrap();
+        std::fs::set_permissions(own.join(file), path.metadata().unwrap().permissions()).unwrap();
     }
-    let reserve =
-        reserve.replace("${1:?say where the ingress is, such as http://localhost}", &setting("INGRESS_URL"));
+    let reader = Reader::of(&quick.namespace, &setting("NODE_KUBECONFIG"))
+        .await
+        .calls("-n quickstart", &format!("-n {name}"))
+        .calls("namespace quickstart", &format!("namespace {name}"))
+        .calls("http://localhost", &setting("INGRESS_URL"));
+    let [reserve] = blocks("examples/quickstart/README.md", "Reserve a ticket").try_into().unwrap();
+    let [remove] = blocks("examples/quickstart/README.md", "Remove it").try_into().unwrap();
     let told = reader.does(&reserve).await;
     for expected in ["The page: 200", "\"status\":\"created\"", "Ticket is already reserved"] {
         assert!(told.contains(expected), "{expected} is missing in {told}");
     }
-    reader.does(remove).await;
+    reader.does(&remove).await;
     quick.remove().await;
 }

@@ -8,8 +8,9 @@ use super::{OnNode, USER};
 use crate::{
     bed::setting,
     cluster::root,
+    console::blocks,
     mongo::{answer, cookie, uri},
-    reader::{Reader, blocks},
+    reader::Reader,
 };
 
 impl OnNode {
@@ -38,8 +39,8 @@ async fn a_lost_database_comes_back_to_running_pods_by_the_commands_of_the_page(
         .knows("MONGO_URI", &on.database.at_server(&uri()))
         .has("mongodump", &program("mongodump"))
         .has("mongorestore", &program("mongorestore"));
-    let [_with_oplog, dump] = blocks("docs/backup.md", "What is state").try_into().unwrap();
-    let [stop, _with_oplog, restore, check, start, resume] =
+    let [dump] = blocks("docs/backup.md", "What is state").try_into().unwrap();
+    let [stop, restore, check, start, resume] =
         blocks("docs/backup.md", "Restoring, in order").try_into().unwrap();
     on.apply(json!({"replicas": 2})).await;
     on.namespace.ready("orders").await;

@@ -285,6 +285,7 @@ impl<'a> PreparedVisitor<'a> for Plan<'a> {
                     writer.sync_unless_there(children).await
                 }
                 ChildKind::Service => writer.sync_services(children).await,
+                ChildKind::HTTPRoute => writer.sync_routes(children).await,
                 _ => writer.sync_kind(children).await,
             };
             (K::KIND, outcome)

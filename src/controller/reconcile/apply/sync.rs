@@ -16,29 +16,19 @@ use crate::controller::{
 };
 
 impl ChildWriter<'_> {
-    /// Applies the children of one kind that are not in sync, and deletes those that are not desired.
+    /// Applies the child of a kind of which there is at most one, if it is not in sync, or deletes it if it is not desired.
     pub(super) async fn sync_kind<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
-        let mut all = ChildOutcome::default();
-        for index in 0..K::MAX {
-            match children.get(index) {
-                Some(child) => {
-                    let outcome = self.sync(index, child).await?;
-                    all.rollout = all.rollout.or(outcome.rollout);
-                    all.route_problems.extend(outcome.route_problems);
-                    all.unmeasured_since = all.unmeasured_since.or(outcome.unmeasured_since);
-                }
-                None => {
-                    let id = ChildId::of::<K>(index);
-                    // If the watch is behind and still shows our last apply, that must not count as an echo.
-                    self.context.states.with(self.owner, |state| state.last_applied.remove(id));
-                    self.delete_if_ours::<K>(&self.name(id)).await?;
-                }
-            }
+        if let Some(child) = children.first() {
+            return self.sync(0, child).await;
         }
-        Ok(all)
+        let id = ChildId::of::<K>(0);
+        // If the watch is behind and still shows our last apply, that must not count as an echo.
+        self.context.states.with(self.owner, |state| state.last_applied.remove(id));
+        self.delete_if_ours::<K>(&self.name(id)).await?;
+        Ok(ChildOutcome::default())
     }
 
-    /// As [`Self::sync_kind`], for at most one child; an object of its name that is not ours is as good.
+    /// As [`Self::sync_kind`]; an object of its name that is not ours is as good.
     pub(super) async fn sync_unless_there<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
         let is_ours = matches!(
             self.observed(ChildId::of::<K>(0)),
@@ -85,17 +75,41 @@ impl ChildWriter<'_> {
         Ok(ChildOutcome::default())
     }
 
-    /// Deletes the Ingresses or the Middlewares that are not desired.
-    pub(super) async fn delete_former<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
-        let first = ChildId::of::<K>(Purpose::Plain.number());
-        let further = self.further::<K>().map(|name| ChildId::of::<K>(Purpose::of_name(name).number()));
-        for former in iter::once(first).chain(further) {
-            if children.iter().all(|child| child.number(0) != former.index) {
-                self.context.states.with(self.owner, |state| state.last_applied.remove(former));
-                self.delete_if_ours::<K>(&self.name(former)).await?;
+    /// Applies the HTTPRoutes that are not in sync. Former ones are deleted when all of these are there, so each rule is in one
+    /// at every moment; until then none is, so that one failure takes nothing away.
+    pub(super) async fn sync_routes<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
+        let (mut all, mut failed) = (ChildOutcome::default(), None);
+        for child in children {
+            match self.sync(child.number(0), child).await {
+                Ok(outcome) => all.route_problems.extend(outcome.route_problems),
+                Err(problem) => {
+                    failed.get_or_insert(problem);
+                }
             }
         }
-        Ok(ChildOutcome::default())
+        if let Some(problem) = failed {
+            return Err(problem);
+        }
+        self.delete_former(children).await?;
+        Ok(all)
+    }
+
+    /// Deletes the Ingresses, the Middlewares or the HTTPRoutes that are not desired, also those with names of former versions.
+    pub(super) async fn delete_former<K: Child>(&self, children: &[K]) -> Result<ChildOutcome, Problem> {
+        let mut failed = None;
+        for name in iter::once(self.owner.key.name()).chain(self.further::<K>()) {
+            if children.iter().any(|child| self.name(ChildId::of::<K>(child.number(0))) == name) {
+                continue;
+            }
+            let id = ChildId::of::<K>(Purpose::of_name(name).number());
+            if self.name(id) == name {
+                self.context.states.with(self.owner, |state| state.last_applied.remove(id));
+            }
+            if let Err(problem) = self.delete_if_ours::<K>(name).await {
+                failed.get_or_insert(problem);
+            }
+        }
+        failed.map_or(Ok(ChildOutcome::default()), Err)
     }
 
     /// The names of children of this kind that are not that of the OrdersService.

@@ -1,4 +1,9 @@
 //! The HTTPRoutes: the rules that an Ingress would have, at most 16 in each. Hosts with the same rules share them.
+//!
+//! The API server takes one object at a time, so if rules moved from one HTTPRoute to another, nobody would serve them in
+//! between. So an HTTPRoute is called by what it is for (see `children/numbered.rs`): where one has all rules, by the name of
+//! the OrdersService; else by its hosts, if it has all of their rules; else by its hosts and their paths. What changes in an
+//! HTTPRoute is then what no other one has, and those that are wanted are all made before others are deleted.
 
 use kube::Resource;
 
@@ -10,7 +15,7 @@ use crate::{
                 HTTPBackendRef, HTTPPathMatch, HTTPRoute, HTTPRouteMatch, HTTPRouteRule, HTTPRouteSpec,
                 MAX_RULES, ParentReference, StripPrefix,
             },
-            kind::ChildId,
+            numbered::Purpose,
         },
         reconcile::validate::validated::{ValidatedGateway, ValidatedOrdersService},
     },
@@ -26,24 +31,40 @@ pub(super) fn build_routes(service: &ValidatedOrdersService, gateway: &Validated
             None => tables.push((routes, vec![host])),
         }
     }
-    let parts = tables.into_iter().flat_map(|(routes, hosts)| {
+    let groups = tables.into_iter().map(|(routes, hosts)| {
         // Every host is no name.
         let named = hosts.into_iter().filter(|host| !host.is_any());
         let hostnames: Vec<_> = named.map(ToString::to_string).collect();
         let rules: Vec<_> = routes.iter().filter_map(rule).collect();
-        let parts = rules.chunks(MAX_RULES).map(|rules| (hostnames.clone(), rules.to_vec()));
-        parts.collect::<Vec<_>>()
+        (hostnames, rules)
     });
-    let build_route = |(index, (hostnames, rules)): (usize, (Vec<String>, Vec<HTTPRouteRule>))| {
-        let parent_refs = gateway.parents.iter().map(|parent| reference(parent, service)).collect();
-        let spec = HTTPRouteSpec { parent_refs, hostnames, rules };
-        let mut route = HTTPRoute::new(&ChildId::of::<HTTPRoute>(index).name(&service.name), spec);
-        let name = route.metadata.name.take();
-        route.metadata = metadata(service);
-        route.metadata.name = name;
-        route
-    };
-    parts.enumerate().map(build_route).collect()
+    let groups: Vec<_> = groups.filter(|(_, rules)| !rules.is_empty()).collect();
+    let is_one_group = groups.len() == 1;
+    let mut built = Vec::new();
+    for (hostnames, rules) in groups {
+        let is_whole = rules.len() <= MAX_RULES;
+        for rules in rules.chunks(MAX_RULES) {
+            let purpose = match (is_whole, is_one_group) {
+                (true, true) => Purpose::Plain,
+                (true, false) => Purpose::rules(&hostnames, None),
+                (false, _) => Purpose::rules(&hostnames, Some(&matches(rules))),
+            };
+            let parent_refs = gateway.parents.iter().map(|parent| reference(parent, service)).collect();
+            let spec = HTTPRouteSpec { parent_refs, hostnames: hostnames.clone(), rules: rules.to_vec() };
+            let name = purpose.name(&service.name);
+            let mut route = HTTPRoute::new(&name, spec);
+            route.metadata = metadata(service);
+            route.metadata.name = Some(name);
+            built.push(route);
+        }
+    }
+    built
+}
+
+/// What is matched by each rule.
+fn matches(rules: &[HTTPRouteRule]) -> Vec<String> {
+    let paths = rules.iter().flat_map(|rule| &rule.matches).map(|matched| &matched.path);
+    paths.map(|path| format!("{} {}", path.type_, path.value)).collect()
 }
 
 fn reference(parent: &ParentRef, service: &ValidatedOrdersService) -> ParentReference {

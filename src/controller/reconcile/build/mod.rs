@@ -64,14 +64,17 @@ pub fn build(service: &ValidatedOrdersService) -> Prepared {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, collections::BTreeSet};
+    use std::{
+        cell::RefCell,
+        collections::{BTreeMap, BTreeSet},
+    };
 
     use serde_json::{Value, json};
 
     use super::*;
     use crate::controller::{
         children::{
-            httproute::MAX_ROUTES_OF_A_HOST,
+            httproute::{HTTPRoute, MAX_RULES},
             kind::{Child, ChildKind},
         },
         fixture::service,
@@ -228,11 +231,66 @@ mod tests {
         alone["routes"] = json!(routes);
         alone["client"] = json!({"service": "client-srv"});
         let built = built(json!({"ingress": null, "gateway": alone})).routes;
-        let names: Vec<_> = built.iter().map(|route| route.metadata.name.clone().unwrap()).collect();
-        assert_eq!(names, ["orders", "orders.2", "orders.3", "orders.4", "orders.5"]);
-        assert_eq!(names.len(), MAX_ROUTES_OF_A_HOST);
+        assert_eq!(built.len(), 66_usize.div_ceil(MAX_RULES));
         let all: Vec<_> = built.iter().flat_map(|route| values(&json!(route))).collect();
         assert_eq!((all.len(), all[0].as_str(), all[65].as_str()), (66, "/api/orders", "/"));
+    }
+
+    /// The HTTPRoutes by name, each with the hosts and paths of its rules.
+    fn rules_by_route(gateway: Value) -> BTreeMap<String, BTreeSet<String>> {
+        let built = built(json!({"ingress": null, "gateway": gateway})).routes;
+        let rules_of = |route: &HTTPRoute| {
+            let paths = route.spec.rules.iter().map(|rule| rule.matches[0].path.value.clone());
+            let of_host = |path: String| route.spec.hostnames.iter().map(move |host| format!("{host}{path}"));
+            paths.flat_map(of_host).collect()
+        };
+        built.iter().map(|route| (route.metadata.name.clone().unwrap(), rules_of(route))).collect()
+    }
+
+    #[test]
+    fn whatever_changes_no_http_route_loses_a_rule_that_another_one_gets() {
+        let gateway = |hosts: &[&str], routes: &[(&str, Option<&str>)]| {
+            let route = |(path, host): &(&str, Option<&str>)| {
+                let mut route = json!({"path": path, "service": "s"});
+                if let Some(host) = host {
+                    route["hosts"] = json!([host]);
+                }
+                route
+            };
+            json!({"hostnames": hosts, "parentRefs": [{"name": "g"}], "client": {"service": "client-srv"},
+                   "routes": routes.iter().map(route).collect::<Vec<_>>()})
+        };
+        let paths: Vec<_> = (0..40).map(|number| format!("/r{number:02}")).collect();
+        let first =
+            |count: usize| paths[..count].iter().map(|path| (path.as_str(), None)).collect::<Vec<_>>();
+        let mut without_one = first(40);
+        without_one.remove(3);
+        let (on_b, on_c) = (("/x", Some("b.dev")), ("/y", Some("c.dev")));
+        let specs = [
+            gateway(&["b.dev"], &first(2)),
+            gateway(&["b.dev"], &first(14)),
+            gateway(&["b.dev"], &first(15)),
+            gateway(&["b.dev"], &first(40)),
+            gateway(&["b.dev"], &without_one),
+            gateway(&["a.dev", "b.dev"], &without_one),
+            gateway(&["b.dev", "c.dev"], &[on_c]),
+            gateway(&["a.dev", "b.dev", "c.dev"], &[on_c]),
+            gateway(&["a.dev", "b.dev", "c.dev"], &[on_b, on_c]),
+            gateway(&["a.dev", "c.dev"], &first(20)),
+        ]
+        .map(rules_by_route);
+        assert_eq!(specs[1].keys().collect::<Vec<_>>(), ["orders"], "16 rules");
+        assert_eq!(specs[2].len(), 2, "17 rules");
+        for before in &specs {
+            for after in &specs {
+                let wanted: BTreeSet<_> = after.values().flatten().collect();
+                for (name, rules) in before {
+                    let Some(now) = after.get(name) else { continue };
+                    let moved: Vec<_> = rules.difference(now).filter(|rule| wanted.contains(rule)).collect();
+                    assert!(moved.is_empty(), "{name} loses {moved:?}");
+                }
+            }
+        }
     }
 
     #[test]

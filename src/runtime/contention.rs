@@ -1,4 +1,4 @@
-//! Two operators that write to one resource: noticed, and ended by a pause.
+//! Two operators, or two sweepers, that write to one resource: noticed, and ended by a pause.
 //!
 //! With different settings, such as different default images, each would take back at once what the other has written,
 //! without end. Whoever loses a resource several times within a minute leaves it alone for a while, and longer each
@@ -6,10 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::runtime::exponential;
+use super::backoff::exponential;
 
-/// Losing a resource this often within [`WINDOW`] is a fight; less often, it may be one operator that takes over from
-/// another.
+/// Losing a resource this often within [`WINDOW`] is a fight; less often, it may be one that takes over from another.
 const MAX_LOSSES: usize = 4;
 
 const WINDOW: Duration = Duration::from_secs(60);
@@ -17,7 +16,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 const MIN_PAUSE: Duration = Duration::from_secs(60);
 const MAX_PAUSE: Duration = Duration::from_secs(1800);
 
-/// The recent losses of one resource to another operator.
+/// The recent losses of one resource to another process.
 #[derive(Debug, Default)]
 pub struct Contention {
     /// The last few, the oldest first.
@@ -28,7 +27,7 @@ pub struct Contention {
 }
 
 impl Contention {
-    /// Another operator has taken the resource back. Gives the pause that this calls for, if it is a fight.
+    /// The other one has taken the resource back. Gives the pause that this calls for, if it is a fight.
     pub fn lost(&mut self, now: Instant) -> Option<Duration> {
         // After a time as long as the last pause without a fight, the next one starts with the shortest pause.
         if self.until.is_some_and(|until| now > until + pause(self.pauses.saturating_sub(1)) + WINDOW) {
