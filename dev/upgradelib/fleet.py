@@ -87,16 +87,18 @@ class Fleet:
         return {item["metadata"]["name"]: item for item in items}
 
     def pods(self):
-        """The pods but for those that are about to end."""
+        """The pods of all."""
         pods = self.cluster.json("-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=orders-service")["items"]
-        return [pod for pod in map(Pod.of, pods) if not pod.deleted]
+        return [Pod.of(pod) for pod in pods]
 
     def have(self, image):
-        """Whether every pod of those that name no image is ready with this one, and there are as many as there should be."""
+        """Whether every pod of those that name no image is ready with this one, there are as many as there should be, and no other
+        is left, not even one that serves its last requests."""
         pods = self.pods()
-        for service in UNPINNED:
+        for service in FLEET:
             of_it = [pod for pod in pods if pod.service == service.name]
-            if len(of_it) != service.replicas or any(pod.image != image or not pod.is_ready for pod in of_it):
+            is_other = any(pod.image != image and not service.is_pinned or not pod.is_ready or pod.is_ending for pod in of_it)
+            if len(of_it) != service.replicas or is_other:
                 raise Failed(f"the pods of {service.name}: " + ", ".join(map(str, of_it)))
         return pods
 
@@ -124,7 +126,7 @@ class Pod:
     image: str
     created: datetime
     is_ready: bool
-    deleted: bool
+    is_ending: bool
     restarts: int
 
     @classmethod
