@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 6 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test test-node test-release test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
+.PHONY: help demo test test-node test-release test-upgrade test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -37,6 +37,10 @@ test-node: ## Run the tests that need pods which run, on the node of the demo's 
 test-release: ## Make a release of this checkout for this machine, and install from its folder alone on the node, in each way that it is for
 	OUT="$(ORDERS_CACHE)/release" ARCHS="$$(dpkg --print-architecture)" PROFILE=demo dev/release
 	dev/try-release --afresh "$(ORDERS_CACHE)/release"
+
+# The former version is compiled of its commit the first time, and kept in the cache.
+test-upgrade: ## Upgrade from the version before this one on the node, go back, and upgrade again, by the commands of docs/installing.md, under load
+	dev/try-upgrade --afresh
 
 # The parts that only they need take minutes to build.
 test-planes: ## Ask the data planes for which `make test` has no time: Contour with Envoy, Traefik's provider for ingress-nginx, HAProxy, Caddy, and models of others

@@ -20,6 +20,12 @@ class OwnBed:
     database = None
 
     def prepare(self, story):
+        self.bring_up(story)
+        story.step("stand-in image built and loaded", lambda: run("dev/stand-in/build", env=self.environment, quiet=False) and None)
+        story.step("NATS image built and loaded", self._load_nats)
+
+    def bring_up(self, story):
+        """The bed, with the operator's image only."""
         story.chapter("The bed: a database, and a cluster of one node with an ingress controller")
         with ThreadPoolExecutor() as pool:
             # What is linked at the end of one build leaves a processor to the other.
@@ -27,10 +33,8 @@ class OwnBed:
             story.step("bed up", lambda: run(BED, "up", "mongo", "node", "ingress", quiet=False) and None)
         self.environment = environment()
         self.cluster = Cluster(self.environment)
-        story.chapter("The images: the operator's, the stand-ins' for the services beside it, and that of NATS")
+        story.chapter("The images of what runs in the cluster")
         story.step("operator image built and loaded", self._load, compiling)
-        story.step("stand-in image built and loaded", lambda: run("dev/stand-in/build", env=self.environment, quiet=False) and None)
-        story.step("NATS image built and loaded", self._load_nats)
 
     def _load(self, compiling):
         self.image = compiling.result().splitlines()[-1]

@@ -45,12 +45,12 @@ class Teller:
         return time.monotonic() - self.started
 
 
-def run(*command, env=None, stdin=None, quiet=True):
+def run(*command, env=None, stdin=None, quiet=True, cwd=ROOT):
     """Runs a command; its output is shown only when it fails, or when it takes minutes (quiet=False)."""
     words = [str(part) for part in command]
     try:
         result = subprocess.run(
-            words, cwd=ROOT, env=env, text=True, input=stdin,
+            words, cwd=cwd, env=env, text=True, input=stdin,
             stdin=None if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None)
     except FileNotFoundError:
@@ -61,8 +61,8 @@ def run(*command, env=None, stdin=None, quiet=True):
     return result.stdout.strip()
 
 
-def until(seconds, condition, expected):
-    """Asks again and again until `condition` gives something; it may raise Failed meanwhile."""
+def until(seconds, condition, expected, pause=0.1):
+    """Asks again and again, with a pause between, until `condition` gives something; it may raise Failed meanwhile."""
     deadline, last = time.monotonic() + seconds, "nothing"
     while time.monotonic() < deadline:
         try:
@@ -71,5 +71,5 @@ def until(seconds, condition, expected):
                 return found
         except Failed as failure:
             last = failure
-        time.sleep(0.1)
+        time.sleep(pause)
     raise Failed(f"not within {seconds} s: {expected}; last seen: {last}")

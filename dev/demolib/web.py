@@ -11,11 +11,11 @@ HOST = "ticketing.dev"
 class Web:
     """A visitor who comes through the ingress, with a session of their own."""
 
-    def __init__(self, base, cookie=None):
-        self.base, self.cookie = base, cookie
+    def __init__(self, base, cookie=None, host=HOST):
+        self.base, self.cookie, self.host = base, cookie, host
 
     def request(self, method, path, body=None):
-        headers = {"Host": HOST}
+        headers = {"Host": self.host}
         if self.cookie:
             headers["Cookie"] = self.cookie
         if body is not None:
@@ -44,7 +44,7 @@ class Web:
 
     def sign_in(self, email):
         headers, _ = self.expect(200, "POST", "/api/users/signin", {"email": email})
-        return Web(self.base, headers["Set-Cookie"].split(";")[0])
+        return Web(self.base, headers["Set-Cookie"].split(";")[0], self.host)
 
     def neighbour(self, status, who, method, path, body=None):
         """An answer of a neighbour of the orders API, as JSON."""

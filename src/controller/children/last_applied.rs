@@ -127,6 +127,11 @@ impl LastApplied {
         self.children.is_empty()
     }
 
+    /// Whether it is known how this child was applied.
+    pub fn has(&self, id: ChildId) -> bool {
+        self.get(id).is_some()
+    }
+
     /// Which fields of a child were ours when it was applied.
     pub fn owned_fields(&self, id: ChildId) -> Option<Fingerprint> {
         self.get(id)?.owned_fields

@@ -264,8 +264,7 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
     let prepared = traces::step("build").in_scope(|| build(&valid));
 
     let owner = Owner::from_metadata(&service.metadata);
-    let inputs = Fingerprint::of(&(service.metadata.generation, &valid.secrets_checksum));
-    let held = HeldDeployment { inputs, hold: if keeps_image { hold(service) } else { Hold::No } };
+    let held = held(service, &valid, found.user_from_cluster, keeps_image);
     let applied = apply(context, &owner, adopts(service), &prepared, recorded_digest(service), &held);
     let applied = match applied.instrument(traces::step("apply")).await {
         Ok(applied) => applied,
@@ -344,12 +343,32 @@ fn status_of_another<'a>(
     Some((status, identity))
 }
 
-/// How the Deployment of a resource that waits for another image is left as it is.
-fn hold(service: &OrdersService) -> Hold {
+/// How the Deployment is left as it is: until it is the turn of a resource that waits for another image; and until something
+/// of it changes, if the resource names an image, which a new version of the operator must not roll.
+fn held(
+    service: &OrdersService,
+    valid: &ValidatedOrdersService,
+    user_from_cluster: bool,
+    keeps_image: bool,
+) -> HeldDeployment {
+    let is_pinned = service.spec.image.is_some();
+    // What the operator was told about the cluster holds at once for one that waits for no turn.
+    let of_operator = is_pinned && user_from_cluster;
+    let inputs = Fingerprint::of(&(service.metadata.generation, &valid.secrets_checksum, of_operator));
+    let hold = if keeps_image || is_pinned { hold(service, is_pinned) } else { Hold::No };
+    HeldDeployment { inputs, hold, until_applied: is_pinned }
+}
+
+fn hold(service: &OrdersService, is_pinned: bool) -> Hold {
     let Some(status) = &service.status else { return Hold::No };
+    // For one that waits for no turn, what could not be applied must not be taken for what was.
+    let is_applied = || find_condition(&status.conditions, ConditionType::Reconciled).is_some_and(is_true);
     match &status.deployment {
         Some(hash) => Hold::While(hash.clone()),
-        None if status.image.is_none() && status.observed_generation == service.metadata.generation => {
+        None if status.image.is_none()
+            && status.observed_generation == service.metadata.generation
+            && (!is_pinned || is_applied()) =>
+        {
             Hold::AsFound
         }
         None => Hold::No,
@@ -527,15 +546,27 @@ mod tests {
     #[test]
     fn a_deployment_of_a_version_that_noted_no_hash_is_left_as_found_unless_the_spec_has_changed_since() {
         let mut service = crate::controller::fixture::service(serde_json::json!({}));
-        assert_eq!(hold(&service), Hold::No, "there was no status");
-        for (status, expected) in [
-            (serde_json::json!({"observedGeneration": 1}), Hold::AsFound),
-            (serde_json::json!({"observedGeneration": 0}), Hold::No),
-            (serde_json::json!({"observedGeneration": 1, "image": "i"}), Hold::No),
-            (serde_json::json!({"image": "i", "deployment": "d"}), Hold::While("d".into())),
+        assert_eq!(hold(&service, false), Hold::No, "there was no status");
+        let is_reconciled = serde_json::json!([{"type": "Reconciled", "status": "True", "reason": "Applied",
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        for (status, expected, of_pinned) in [
+            (serde_json::json!({"observedGeneration": 1}), Hold::AsFound, Hold::No),
+            (
+                serde_json::json!({"observedGeneration": 1, "conditions": is_reconciled}),
+                Hold::AsFound,
+                Hold::AsFound,
+            ),
+            (serde_json::json!({"observedGeneration": 0, "conditions": is_reconciled}), Hold::No, Hold::No),
+            (serde_json::json!({"observedGeneration": 1, "image": "i"}), Hold::No, Hold::No),
+            (
+                serde_json::json!({"image": "i", "deployment": "d"}),
+                Hold::While("d".into()),
+                Hold::While("d".into()),
+            ),
         ] {
             service.status = serde_json::from_value(status.clone()).unwrap();
-            assert_eq!(hold(&service), expected, "{status}");
+            assert_eq!(hold(&service, false), expected, "{status}");
+            assert_eq!(hold(&service, true), of_pinned, "with an image of its own: {status}");
         }
     }
 

@@ -9,7 +9,7 @@ use kube::{
     core::GroupVersionKind,
     discovery::ApiResource,
 };
-use orders_operator::crd::{ConditionType, OrdersService, SWEEPER_MANAGER};
+use orders_operator::crd::{CONTROLLER_MANAGER, ConditionType, OrdersService, SWEEPER_MANAGER};
 use serde_json::{Value, json};
 
 use super::{
@@ -151,6 +151,69 @@ async fn resources_of_a_version_that_noted_no_image_keep_theirs_until_it_is_thei
     kubelet.may_all_serve.store(true, Ordering::SeqCst);
     all_moved(&namespace, &after, FLEET).await;
     assert!(kubelet.most_at_once.load(Ordering::SeqCst) <= 3);
+    namespace.remove().await;
+}
+
+/// An annotation that another version of the operator would have given the pods.
+const TRACE: &str = "example.com/of-another-version";
+
+#[tokio::test]
+async fn a_new_version_rolls_no_pod_of_one_that_names_its_image_until_its_spec_changes() {
+    const NAME: &str = "orders";
+    let namespace = TestNamespace::create("pinned").await;
+    namespace.secrets(MONGO).await;
+    let before = controller(&namespace, OLD).await;
+    namespace.apply(&namespace.service(NAME, json!({}))).await.unwrap();
+    namespace.ready(NAME).await;
+    before.kill();
+    let deployments = namespace.api::<Deployment>();
+    let mut made = serde_json::to_value(deployments.get(NAME).await.unwrap()).unwrap();
+    made["spec"]["template"]["metadata"]["annotations"][TRACE] = json!("yes");
+    let metadata = &made["metadata"];
+    let made = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "spec": made["spec"],
+        "metadata": {"name": NAME, "labels": metadata["labels"], "ownerReferences": metadata["ownerReferences"]},
+    });
+    let params = PatchParams::apply(CONTROLLER_MANAGER).force();
+    let generation = deployments.patch(NAME, &params, &Patch::Apply(made)).await.unwrap().metadata.generation;
+    let of_0_1_0 = Patch::Merge(json!({"status": {"image": null, "deployment": null, "applied": null}}));
+    let services = namespace.api::<OrdersService>();
+    services.patch_status(NAME, &PatchParams::default(), &of_0_1_0).await.unwrap();
+
+    // The first one finds a Deployment of which nothing is noted, the second one what the first has noted.
+    let status = async || services.get_status(NAME).await.unwrap().status.unwrap();
+    for _ in 0..2 {
+        let after = controller(&namespace, NEW).await;
+        let reconciled = "orders_operator_controller_reconciles_total{result=\"ok\"}";
+        eventually("it is reconciled, and noted", || async {
+            let is_noted = status().await.deployment.is_some() && status().await.applied.is_some();
+            (is_noted && after.metric(reconciled).await > 0.0).then_some(())
+        })
+        .await;
+        let patched = "orders_operator_controller_api_requests_total{kind=\"Deployment\",verb=\"patch\"}";
+        assert_eq!(after.metric(patched).await, 0.0);
+        assert_eq!(deployments.get(NAME).await.unwrap().metadata.generation, generation);
+        after.kill();
+    }
+    let after = controller(&namespace, NEW).await;
+    namespace.apply(&namespace.service(NAME, json!({"drainSeconds": 7}))).await.unwrap();
+    namespace.ready(NAME).await;
+    let pods = async || deployments.get(NAME).await.unwrap().spec.unwrap().template.metadata.unwrap();
+    eventually("it is made as this version makes it", || async {
+        (!pods().await.annotations.unwrap_or_default().contains_key(TRACE)).then_some(())
+    })
+    .await;
+    // From now on it is kept so: whoever takes a field over does not keep it.
+    let theirs = Patch::Apply(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}
+    }));
+    deployments.patch(NAME, &PatchParams::apply("them").force(), &theirs).await.unwrap();
+    eventually("it is repaired", || async {
+        let deployment = deployments.get(NAME).await.unwrap();
+        (deployment.spec?.template.spec?.termination_grace_period_seconds? != 1).then_some(())
+    })
+    .await;
+    drop(after);
     namespace.remove().await;
 }
 

@@ -28,6 +28,10 @@ impl ChildWriter<'_> {
     /// The Deployment that is left as it is, and its hash; none if it is to be made as it would be made now.
     pub(super) fn held_deployment(&self) -> Option<(ObservedChild, String)> {
         let id = ChildId::of::<Deployment>(0);
+        let is_applied = || self.context.states.with(self.owner, |state| state.last_applied.has(id));
+        if self.held.until_applied && is_applied() == Some(true) {
+            return None;
+        }
         let Observation::Present(child) = self.observed(id) else { return None };
         let hash = self.held.held(child.owned_fields).filter(|_| self.has(id))?;
         Some((child, hash))
@@ -129,14 +133,15 @@ mod tests {
         let inputs = |generation: i64| Fingerprint::of(&generation);
         let fields = |field: &str| child::<Deployment>("9", field, "2026-01-01T00:00:00Z");
         let hash = |field: &str, generation| {
-            let of = HeldDeployment { inputs: inputs(generation), hold: Hold::No };
+            let of = HeldDeployment { inputs: inputs(generation), ..HeldDeployment::default() };
             of.hash(fields(field).owned_fields).unwrap()
         };
-        for (held, is_left) in [
-            (hash("f:a", 1), true),
+        for (held, until_applied, is_left) in [
+            (hash("f:a", 1), false, true),
+            (hash("f:a", 1), true, true),
             // Someone else has taken a field over; the spec or a Secret has changed.
-            (hash("f:b", 1), false),
-            (hash("f:a", 2), false),
+            (hash("f:b", 1), false, false),
+            (hash("f:a", 2), false, false),
         ] {
             let (client, requests) = api_server(vec![(200, json!({"metadata": {"name": "orders"}}))]);
             let (context, owner) = (context(client), owner("u"));
@@ -148,7 +153,7 @@ mod tests {
             .unwrap()]);
             let observed = ObservedChild::of(&live).unwrap();
             context.observed.put(ChildKind::Deployment, &owner.key, observed);
-            let held = HeldDeployment { inputs: inputs(1), hold: Hold::While(held) };
+            let held = HeldDeployment { inputs: inputs(1), hold: Hold::While(held), until_applied };
             let writer = ChildWriter {
                 context: &context,
                 owner: &owner,

@@ -1,4 +1,5 @@
-//! A Deployment that is left as it is: a new version of the operator would make another, and its resource waits for its turn.
+//! A Deployment that is left as it is: a new version of the operator would make another, and its resource waits for its turn,
+//! or names an image of its own.
 
 use crate::controller::children::fingerprint::Fingerprint;
 
@@ -9,6 +10,8 @@ pub struct HeldDeployment {
     pub inputs: Option<Fingerprint>,
     /// Whether it is left so.
     pub hold: Hold,
+    /// Whether that ends as soon as this controller knows what was applied: it has applied it itself, or would make the same.
+    pub until_applied: bool,
 }
 
 /// Whether a Deployment is left as it is.
@@ -47,7 +50,7 @@ mod tests {
     #[test]
     fn a_deployment_is_left_while_neither_it_nor_what_it_is_made_from_has_changed() {
         let [fields, others] = ["a", "b"].map(|fields| Fingerprint::of(&fields));
-        let held = |hold: Hold| HeldDeployment { inputs: Fingerprint::of(&1), hold };
+        let held = |hold: Hold| HeldDeployment { inputs: Fingerprint::of(&1), hold, until_applied: false };
         let hash = held(Hold::No).hash(fields).unwrap();
         assert_eq!(held(Hold::No).held(fields), None);
         let known = held(Hold::While(hash.clone()));

@@ -50,6 +50,7 @@ use crate::{
         },
         context::Context,
         problem::Problem,
+        resource_state::ResourceState,
     },
     crd::Reason,
 };
@@ -218,26 +219,41 @@ pub async fn apply(
 
 /// Treats the children as applied if they are observed as `recorded`, and nothing is known of them yet.
 fn restore(writer: &ChildWriter<'_>, prepared: &Prepared, recorded: &str) {
-    let ChildWriter { context, owner, .. } = writer;
+    let ChildWriter { context, owner, held, .. } = writer;
     if context.states.with(owner, |state| state.last_applied.is_empty()) != Some(true) {
         return;
     }
-    let mut desired = Desired { writer, children: Vec::new() };
-    prepared.visit(&mut desired);
-    context.states.with(owner, |state| state.last_applied.restore(owner, recorded, &desired.children));
+    // One that is left as it is was not applied either, unless what was applied is just what would be made now.
+    let is_held = writer.held_deployment().is_some();
+    for leaves_deployment in [false, true] {
+        let is_possible = if leaves_deployment { is_held } else { !is_held || held.until_applied };
+        if !is_possible {
+            continue;
+        }
+        let mut desired = Desired { writer, leaves_deployment, children: Vec::new() };
+        prepared.visit(&mut desired);
+        let restored = |state: &mut ResourceState| {
+            state.last_applied.restore(owner, recorded, &desired.children);
+            !state.last_applied.is_empty()
+        };
+        if context.states.with(owner, restored) != Some(false) {
+            return;
+        }
+    }
 }
 
 /// The children as they are desired and observed.
 struct Desired<'a> {
     writer: &'a ChildWriter<'a>,
+    /// Whether the Deployment is none of them.
+    leaves_deployment: bool,
     children: Vec<DesiredChild>,
 }
 
 impl<'a> PreparedVisitor<'a> for Desired<'_> {
     fn visit<K: Child>(&mut self, children: &'a [K]) {
-        // One that is left as it is was not applied either.
-        let is_held = K::KIND == ChildKind::Deployment && self.writer.held_deployment().is_some();
-        if is_held || !self.writer.is_served(K::KIND) {
+        let is_left = K::KIND == ChildKind::Deployment && self.leaves_deployment;
+        if is_left || !self.writer.is_served(K::KIND) {
             return;
         }
         self.children.extend(children.iter().enumerate().map(|(place, child)| {
