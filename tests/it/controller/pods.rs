@@ -442,7 +442,13 @@ async fn whatever_keeps_pods_from_being_made_is_told_in_the_words_of_the_cluster
     let trial = PostParams { dry_run: true, ..PostParams::default() };
     let pod = json!({
         "metadata": {"name": "trial", "labels": {"app.kubernetes.io/instance": "denied"}},
-        "spec": {"containers": [{"name": "a", "image": "a:1", "resources": {"limits": {"memory": "1Mi"}}}]}
+        "spec": {
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "a", "image": "a:1", "resources": {"limits": {"memory": "1Mi"}},
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}
+            }]
+        }
     });
     let pod: Pod = serde_json::from_value(pod).unwrap();
     eventually("the policy is in force", || async {
