@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 6 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test test-node test-release test-upgrade test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
+.PHONY: help demo test test-installs test-node test-release test-upgrade test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -21,12 +21,18 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: ## Run every test, against a real API server and database; `check` has the lints
-	@$(BED) up api spare-api install-api mongo spare nats stan planes & servers=$$!; \
+	@$(BED) up api spare-api mongo spare nats stan planes & servers=$$!; \
 	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
 	$(BED) exec -- dev/locked cargo test --locked --quiet
 
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
 cargo = echo "cargo $(3)" && dev/locked $(BED) cargo "compiling $(1)" $(2) -- cargo $(3)
+
+# One after the other, since the operator's CRD and cluster roles can be there once.
+test-installs: ## Install the operator by the commands of the pages, from a release's folder and with the examples, and upgrade it, on an API server of its own
+	@$(BED) up install-api mongo planes & servers=$$!; \
+	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
+	$(BED) exec -- dev/locked cargo test --locked --quiet --test it -- --include-ignored installs::
 
 # One after the other: each has pods that start and requests that must not fail, on two processors.
 test-node: ## Run the tests that need pods which run, on the node of the demo's cluster: waiting for changes, changes under load, docs/migration.md

@@ -7,14 +7,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    bed::setting,
-    chart_installs::{clear, done},
-    cluster::{INSTALL_API, TestNamespace, root, yaml_documents},
-};
+use crate::cluster::{root, yaml_documents};
 
 /// The folders of a page of examples.
-fn folders() -> Vec<PathBuf> {
+pub(crate) fn folders() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root().join("examples/features")).unwrap();
     let folders = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     let mut folders: Vec<_> = folders.chain([root().join("examples/quickstart")]).collect();
@@ -68,34 +64,4 @@ fn everything_is_made_of_every_example_of_an_orders_service() {
         }
     }
     assert!(services > 6, "{services}");
-}
-
-#[tokio::test]
-async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restricted_standard() {
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("examples", &setting("INSTALL_KUBECONFIG")).await;
-    let gateway_api = setting("GATEWAY_API_CRDS");
-    clear(&namespace.client).await;
-    done(&format!(
-        "orders-operator crd | kubectl apply --server-side -f -; kubectl apply --server-side -f {gateway_api}"
-    ))
-    .await;
-    // Warnings are what the API server says of pods that the namespace would not take.
-    let apply = "kubectl apply --warnings-as-errors -f";
-    for folder in folders() {
-        done("kubectl apply -f examples/00-namespace.yaml -f examples/10-secrets.yaml").await;
-        if folder.ends_with("namespaced") {
-            let values = folder.join("values.yaml");
-            let install =
-                "helm install orders-operator charts/orders-operator -n orders-operator --create-namespace";
-            done(&format!("{install} --values {}", values.display())).await;
-        } else {
-            let folder = folder.display();
-            done(&format!("kubectl wait --for=condition=Established crd --all >&2; {apply} {folder}")).await;
-        }
-        done("kubectl delete osvc --all --all-namespaces").await;
-    }
-    done(&format!("kubectl delete -f {gateway_api}")).await;
-    clear(&namespace.client).await;
-    namespace.remove().await;
 }

@@ -5,6 +5,7 @@
 //! sets up, so that the same tests can be pointed at another cluster or database.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod aggregated_roles;
 mod api;
 mod api_errors;
 mod api_limits;
@@ -16,8 +17,6 @@ mod book;
 mod by_hand;
 mod chaos;
 mod chart;
-mod chart_installs;
-mod chart_pages;
 mod cluster;
 mod console;
 mod controller;
@@ -54,6 +53,7 @@ mod hostile_database;
 mod idempotency;
 mod identity;
 mod import;
+mod installs;
 mod ipv6;
 mod jwt;
 mod late_line;
@@ -75,7 +75,6 @@ mod node;
 mod orders_check;
 mod osvc;
 mod osvc_check;
-mod osvc_page;
 mod packaging;
 mod pki;
 mod planes;

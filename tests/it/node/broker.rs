@@ -46,7 +46,7 @@ async fn the_system_of_the_readme_tells_again_and_hears_everything_once_more_by_
         .has("nats", &format!("node '{}'", root().join("tests/mongoose/nats.js").display()));
     broker(&namespace, &reader).await;
     let [install, create, import] = blocks("README.md", "On your own cluster").try_into().unwrap();
-    // The operator is that of all tests. `chart_installs` has the same commands.
+    // The operator is that of all tests. `installs::page` has the same commands.
     assert_eq!(words(&install), words(&blocks("docs/installing.md", "One installation")[0]));
     reader.does(&create).await;
     reader.does(&import).await;

@@ -1,5 +1,5 @@
 //! The chart by `helm install`: the commands of docs/installing.md, one after the other, on an API server that has nothing
-//! of ours; an upgrade from the last version, and back; and what people may do afterwards.
+//! of ours; and an upgrade from the last version, and back.
 
 use std::{
     collections::BTreeSet,
@@ -57,14 +57,14 @@ fn page() -> String {
 }
 
 /// The commands of one of these sections.
-pub(crate) fn commands_of(title: &str) -> String {
+pub(super) fn commands_of(title: &str) -> String {
     assert!(ELSEWHERE.contains(&title), "{title}");
     let found = sections().into_iter().find(|(name, _)| name == title);
     found.unwrap_or_else(|| panic!("docs/installing.md has no commands in a section {title}")).1
 }
 
 /// Runs commands as someone does who has the spare API server, and `orders-operator` on the PATH.
-async fn shell(script: &str) -> Output {
+pub(super) async fn shell(script: &str) -> Output {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_orders-operator"));
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("bash");
@@ -73,7 +73,7 @@ async fn shell(script: &str) -> Output {
     spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-pub(crate) async fn done(script: &str) -> String {
+pub(super) async fn done(script: &str) -> String {
     let output = shell(script).await;
     let why = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}\n{}{why}", String::from_utf8_lossy(&output.stdout));
@@ -105,7 +105,7 @@ const NAMESPACES: [&str; 14] = [
 ];
 
 /// Removes every release in these namespaces, the namespaces and the CRD.
-pub(crate) async fn clear(client: &kube::Client) {
+pub(super) async fn clear(client: &kube::Client) {
     let listed = done("helm list --all --all-namespaces --output json").await;
     let releases: Value = serde_json::from_str(&listed).unwrap();
     for release in releases.as_array().unwrap() {
@@ -166,6 +166,7 @@ async fn state(client: &kube::Client) -> Value {
 }
 
 #[tokio::test]
+#[ignore = "make test-installs"]
 async fn every_command_of_the_page_about_installing_works() {
     let _alone = INSTALL_API.lock().await;
     let namespace = TestNamespace::create_at("installing", &setting("INSTALL_KUBECONFIG")).await;
@@ -231,6 +232,7 @@ async fn every_command_of_the_page_about_installing_works() {
 }
 
 #[tokio::test]
+#[ignore = "make test-installs"]
 async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource() {
     let _alone = INSTALL_API.lock().await;
     let namespace = TestNamespace::create_at("upgrade", &setting("INSTALL_KUBECONFIG")).await;
@@ -272,61 +274,5 @@ async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource
     done("helm uninstall orders-operator -n orders-operator").await;
     assert_eq!(state(&client).await, before, "the CRD stays, and what is of it");
     clear(&client).await;
-    namespace.remove().await;
-}
-
-#[tokio::test]
-async fn editors_of_a_namespace_write_its_resources_and_viewers_read_them() {
-    let namespace = TestNamespace::create("people").await;
-    namespace.install_rights("sweeper.separate=true,rbac.aggregateWrite=true").await;
-    let version = "rbac.authorization.k8s.io/v1";
-    for role in ["view", "edit", "admin"] {
-        let metadata = json!({"name": role, "namespace": namespace.name});
-        apply_any(
-            &namespace.client,
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}),
-        )
-        .await;
-        let binding = json!({"apiVersion": version, "kind": "RoleBinding", "metadata": metadata,
-                             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-                             "subjects": [{"kind": "ServiceAccount", "name": role, "namespace": namespace.name}]});
-        apply_any(&namespace.client, binding).await;
-    }
-    let writes = |role: &str| role != "view";
-    for (verb, subresource, may) in [
-        ("get", "", &(|_: &str| true) as &dyn Fn(&str) -> bool),
-        ("watch", "", &|_| true),
-        ("get", "status", &|_| true),
-        ("create", "", &writes),
-        ("patch", "", &writes),
-        ("deletecollection", "", &writes),
-        ("update", "scale", &writes),
-        ("patch", "status", &|_| false),
-    ] {
-        for role in ["view", "edit", "admin"] {
-            let expected = if may(role) { "yes" } else { "no" };
-            let account = format!("system:serviceaccount:{}:{role}", namespace.name);
-            let arguments = [
-                "auth",
-                "can-i",
-                verb,
-                "ordersservices.ticketing.dev",
-                "--subresource",
-                subresource,
-                "--namespace",
-                &namespace.name,
-                "--as",
-                &account,
-            ];
-            let arguments = arguments.map(str::to_owned);
-            eventually(&format!("{role}: {expected} to {verb} {subresource:?}"), || async {
-                let arguments = arguments.clone();
-                let kubectl = move || Command::new("kubectl").args(arguments).output().unwrap().stdout;
-                let told = String::from_utf8(spawn_blocking(kubectl).await.unwrap()).unwrap();
-                (told.trim() == expected).then_some(())
-            })
-            .await;
-        }
-    }
     namespace.remove().await;
 }

@@ -1,0 +1,52 @@
+//! The examples: an API server takes them, and would take the pods of the first in a restricted namespace.
+
+use std::path::Path;
+
+use super::page::{clear, done, shell};
+use crate::{
+    bed::setting,
+    cluster::{INSTALL_API, TestNamespace, eventually},
+    examples::folders,
+};
+
+/// Warnings are what the API server says of pods that the namespace would not take. The cluster learns within half a minute of a
+/// new CRD what a quota for it counts; until then it refuses, and the page says to apply once more.
+async fn apply(folder: &Path) {
+    let command = format!("kubectl apply --warnings-as-errors -f {}", folder.display());
+    eventually(&command, || async {
+        let output = shell(&command).await;
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || why.contains("status unknown for quota"), "{command}: {why}");
+        output.status.success().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "make test-installs"]
+async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restricted_standard() {
+    let _alone = INSTALL_API.lock().await;
+    let namespace = TestNamespace::create_at("examples", &setting("INSTALL_KUBECONFIG")).await;
+    let gateway_api = setting("GATEWAY_API_CRDS");
+    clear(&namespace.client).await;
+    done(&format!(
+        "orders-operator crd | kubectl apply --server-side -f -; kubectl apply --server-side -f {gateway_api}"
+    ))
+    .await;
+    for folder in folders() {
+        done("kubectl apply -f examples/00-namespace.yaml -f examples/10-secrets.yaml").await;
+        if folder.ends_with("namespaced") {
+            let values = folder.join("values.yaml");
+            let install =
+                "helm install orders-operator charts/orders-operator -n orders-operator --create-namespace";
+            done(&format!("{install} --values {}", values.display())).await;
+        } else {
+            done("kubectl wait --for=condition=Established crd --all").await;
+            apply(&folder).await;
+        }
+        done("kubectl delete osvc --all --all-namespaces").await;
+    }
+    done(&format!("kubectl delete -f {gateway_api}")).await;
+    clear(&namespace.client).await;
+    namespace.remove().await;
+}
