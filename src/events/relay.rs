@@ -260,7 +260,10 @@ impl<B: Broker> Relay<'_, B> {
             }
             let took = started.elapsed();
             // Where there is much to read past, it is read for no more than half of the time.
-            let pause = if held.is_empty() { GATHER.saturating_sub(took) } else { took.clamp(GATHER, LOOK) };
+            let pause = if held.is_empty() {
+                let env = |name: &str, other: f64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(other);
+                GATHER.saturating_sub(took).max((took.mul_f64(env("EVP_REST", 0.0))).min(Duration::from_millis(env("EVP_MOST", 50.0) as u64)))
+            } else { took.clamp(GATHER, LOOK) };
             // Dropped while the lease is kept, so it waits for nothing that has to be finished.
             sleep(pause).await;
             tokio::select! {
@@ -393,7 +396,7 @@ impl<B: Broker> Relay<'_, B> {
         // Where a holder is told again, there may be former orders that did not fit before it.
         page.is_full |= lines.values().flatten().any(|step| step.note.is_none());
         let telling = stream::iter(lines).map(|(ticket, line)| self.tell(ticket, line, now, started));
-        let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));
+        let mut telling = Box::pin(telling.buffer_unordered(std::env::var("EVP_FLIGHT").ok().and_then(|v| v.parse().ok()).unwrap_or(IN_FLIGHT)));
         while let Some(mut progress) = telling.next().await {
             let Some(ticket) = progress.ticket else { continue };
             match progress.error.take() {
