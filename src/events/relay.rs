@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     order::{OrderId, TicketId},
-    store::{EventsTask, Positions, RelayLease, Store, StoreError, Told, Untold},
+    store::{Changes, EventsTask, Positions, RelayLease, Store, StoreError, Told, Untold},
 };
 
 /// The most orders of one page.
@@ -95,6 +95,14 @@ pub(super) struct Relay<'a, B> {
     /// The last marks before this process has taken the lease.
     pub(super) marks: &'a Marks,
     pub(super) metrics: &'a Metrics,
+}
+
+/// Which part of all that is to be told is looked at.
+enum Part {
+    /// All of it, or what comes after a ticket.
+    After(Option<TicketId>),
+    /// What has changed, with what comes before it.
+    Of(Vec<OrderId>),
 }
 
 /// What is to be told.
@@ -200,8 +208,8 @@ struct Progress {
 }
 
 impl<B: Broker> Relay<'_, B> {
-    /// Tells what is noted until `stop`. `woken` ends the wait for something new.
-    pub(super) async fn run<F: Future<Output = ()>>(
+    /// Tells what is noted until `stop`. `woken` ends the wait for something new, and says what others have changed.
+    pub(super) async fn run<F: Future<Output = Changes>>(
         &self,
         mut woken: impl FnMut() -> F,
         stop: &CancellationToken,
@@ -215,10 +223,27 @@ impl<B: Broker> Relay<'_, B> {
         let (mut held, mut stops_at) = (Held::default(), None);
         // From which ticket on the next look goes, and whether something was told since the looks have begun at the first one.
         let (mut after, mut has_progress) = (None, false);
+        let (mut changes, mut looks_at) = (Changes::of_any(), Instant::now());
         loop {
             let started = Instant::now();
             let from = after;
-            let (mut look, mut page) = self.next(&mut held, after, &known).await?;
+            changes.add(self.store.take_changes());
+            let some = changes.orders().filter(|orders| {
+                !orders.is_empty()
+                    && started < looks_at
+                    && held.is_empty()
+                    && known.published.is_empty()
+                    && std::env::var("EVP_IDS").is_ok()
+            });
+            changes = Changes::default();
+            let part = match some {
+                Some(orders) => Part::Of(orders),
+                None => {
+                    looks_at = started + LOOK;
+                    Part::After(after)
+                }
+            };
+            let (mut look, mut page) = self.next(&mut held, part, &known).await?;
             while look.next.is_some()
                 && page.is_settled()
                 && held.is_empty()
@@ -226,7 +251,8 @@ impl<B: Broker> Relay<'_, B> {
                 && !stop.is_cancelled()
             {
                 has_progress |= page.has_progress();
-                let (noted, next) = join(self.note(&page), self.next(&mut held, look.next, &known)).await;
+                let (noted, next) =
+                    join(self.note(&page), self.next(&mut held, Part::After(look.next), &known)).await;
                 noted?;
                 known.reach(page.places);
                 (look, page) = next?;
@@ -248,6 +274,9 @@ impl<B: Broker> Relay<'_, B> {
             if after.is_none() {
                 has_progress = false;
             }
+            if has_more || stop.is_cancelled() {
+                changes = Changes::of_any();
+            }
             if stop.is_cancelled() {
                 let stops_at = *stops_at.get_or_insert(started + LAST_PAGES);
                 if is_idle || Instant::now() > stops_at {
@@ -261,15 +290,22 @@ impl<B: Broker> Relay<'_, B> {
             let took = started.elapsed();
             // Where there is much to read past, it is read for no more than half of the time.
             let pause = if held.is_empty() {
-                let env = |name: &str, other: f64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(other);
-                GATHER.saturating_sub(took).max((took.mul_f64(env("EVP_REST", 0.0))).min(Duration::from_millis(env("EVP_MOST", 50.0) as u64)))
-            } else { took.clamp(GATHER, LOOK) };
+                let env = |name: &str, other: f64| {
+                    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(other)
+                };
+                GATHER.saturating_sub(took).max(
+                    (took.mul_f64(env("EVP_REST", 0.0)))
+                        .min(Duration::from_millis(env("EVP_MOST", 50.0) as u64)),
+                )
+            } else {
+                took.clamp(GATHER, LOOK)
+            };
             // Dropped while the lease is kept, so it waits for nothing that has to be finished.
             sleep(pause).await;
             tokio::select! {
-                () = woken() => {}
+                others = woken() => changes.add(others),
                 () = self.store.changed() => {}
-                () = sleep(LOOK) => {}
+                () = sleep(looks_at.saturating_duration_since(Instant::now())) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -366,13 +402,14 @@ impl<B: Broker> Relay<'_, B> {
     }
 
     /// The next page: reads what is to be told, and publishes it.
-    async fn next(
-        &self,
-        held: &mut Held,
-        after: Option<TicketId>,
-        known: &Known,
-    ) -> Result<(Look, Page), RelayError> {
-        let look = self.look(held, after).await?;
+    async fn next(&self, held: &mut Held, part: Part, known: &Known) -> Result<(Look, Page), RelayError> {
+        let look = match part {
+            Part::After(after) => self.look(held, after).await?,
+            Part::Of(orders) => {
+                let untold = self.store.untold_of_orders(&orders).await?;
+                Look { untold, is_whole: false, next: None }
+            }
+        };
         let page = self.publish(&look.untold, &known.published, held).await?;
         Ok((Look { untold: Untold::default(), ..look }, page))
     }
@@ -396,7 +433,9 @@ impl<B: Broker> Relay<'_, B> {
         // Where a holder is told again, there may be former orders that did not fit before it.
         page.is_full |= lines.values().flatten().any(|step| step.note.is_none());
         let telling = stream::iter(lines).map(|(ticket, line)| self.tell(ticket, line, now, started));
-        let mut telling = Box::pin(telling.buffer_unordered(std::env::var("EVP_FLIGHT").ok().and_then(|v| v.parse().ok()).unwrap_or(IN_FLIGHT)));
+        let mut telling = Box::pin(telling.buffer_unordered(
+            std::env::var("EVP_FLIGHT").ok().and_then(|v| v.parse().ok()).unwrap_or(IN_FLIGHT),
+        ));
         while let Some(mut progress) = telling.next().await {
             let Some(ticket) = progress.ticket else { continue };
             match progress.error.take() {

@@ -7,6 +7,7 @@ use mongodb::{
 use thiserror::Error;
 
 use super::{
+    changes::Changes,
     database::Store,
     document::{object_id, owned_by, skip_malformed, statuses, to_order, to_ticket},
     error::StoreError,
@@ -122,7 +123,7 @@ impl Store {
         })
         .await?;
         if updated.is_some() {
-            self.outbox.written();
+            self.outbox.written(Changes::of(id));
         }
         Ok(updated.map(|document| match to_order(&document) {
             Ok(order) => Transitioned::Now(order),

@@ -14,6 +14,7 @@ use mongodb::{
 };
 
 use super::{
+    changes::Changes,
     database::Store,
     document::{self, ORDERS, date, number, object_id, statuses, timestamp, to_order, to_ticket},
     error::StoreError,
@@ -173,7 +174,7 @@ impl Store {
             self.update_in_order(statements).await?;
         }
         done.orders = known.len() as u64;
-        self.outbox.written();
+        self.outbox.written(Changes::of_any());
         Ok(done)
     }
 

@@ -17,6 +17,7 @@ use mongodb::{
 
 use super::{
     cast,
+    changes::Changes,
     database::Store,
     document::{ORDERS, date, object_id, statuses, to_order},
     error::StoreError,
@@ -146,7 +147,7 @@ impl Store {
         })
         .await?;
         if done.is_some() {
-            self.outbox.written();
+            self.outbox.written(Changes::of(id));
         }
         Ok(done.is_some())
     }
@@ -170,7 +171,7 @@ impl Store {
             .update_once(refusable, doc! { "$push": { REFUSED_PAYMENTS: payment, REFUSED: note } })
             .await?;
         if done {
-            self.outbox.written();
+            self.outbox.written(Changes::of_any());
         }
         Ok(done)
     }
