@@ -226,7 +226,7 @@ impl<B: Broker> Relay<'_, B> {
         let (mut changes, mut looks_at) = (Changes::of_any(), Instant::now());
         loop {
             let started = Instant::now();
-            let from = after;
+            let mut from = after;
             changes.add(self.store.take_changes());
             let some = changes.orders().filter(|orders| {
                 !orders.is_empty()
@@ -251,8 +251,9 @@ impl<B: Broker> Relay<'_, B> {
                 && !stop.is_cancelled()
             {
                 has_progress |= page.has_progress();
+                from = look.next;
                 let (noted, next) =
-                    join(self.note(&page), self.next(&mut held, Part::After(look.next), &known)).await;
+                    join(self.note(&page), self.next(&mut held, Part::After(from), &known)).await;
                 noted?;
                 known.reach(page.places);
                 (look, page) = next?;
