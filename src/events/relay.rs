@@ -16,16 +16,17 @@ use std::{
 
 use futures::{StreamExt, future::join, stream};
 use jiff::Timestamp;
-use thiserror::Error;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    broker::{Ack, Broker, BrokerError, IN_FLIGHT, Marks},
+    broker::{Broker, BrokerError, IN_FLIGHT, Marks},
     held::Held,
     lead::Lead,
     metrics::Metrics,
+    page::{Page, Progress},
     plan::{self, Note, Step},
+    relay_error::RelayError,
 };
 use crate::{
     order::{OrderId, TicketId},
@@ -48,42 +49,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a relay that is to stop goes on with what is left.
 const LAST_PAGES: Duration = Duration::from_secs(2);
-
-/// Why a relay has ended.
-#[derive(Debug, Error)]
-pub(super) enum RelayError {
-    #[error(transparent)]
-    Broker(BrokerError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("an event cannot be written: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error(
-        "another pod publishes by now, or may: the lease was not renewed in time, or the broker has refused an event"
-    )]
-    LeaseLost,
-}
-
-impl From<BrokerError> for RelayError {
-    fn from(error: BrokerError) -> Self {
-        match error {
-            BrokerError::Superseded => Self::LeaseLost,
-            error => Self::Broker(error),
-        }
-    }
-}
-
-impl RelayError {
-    /// One word for it.
-    pub(super) fn reason(&self) -> &'static str {
-        match self {
-            Self::Broker(error) => error.reason(),
-            Self::Store(error) => error.reason(),
-            Self::Json(_) => "MalformedEvent",
-            Self::LeaseLost => "LeaseLost",
-        }
-    }
-}
 
 /// The relay of the process that leads.
 pub(super) struct Relay<'a, B> {
@@ -114,66 +79,6 @@ struct Look {
     next: Option<TicketId>,
 }
 
-/// What has become of a page, and is to be noted.
-struct Page {
-    /// Whether there may be more to tell at once.
-    is_full: bool,
-    /// How many orders it was about.
-    orders: usize,
-    told: Vec<Told>,
-    refused: Vec<(OrderId, String)>,
-    /// How many messages the broker has acknowledged, and up to where it has them.
-    acks: usize,
-    places: Positions,
-    /// The ids of those messages that the broker has and that are not noted as told.
-    unnoted: Vec<String>,
-    /// What the broker does not take.
-    rejected: Option<BrokerError>,
-    error: Option<RelayError>,
-    /// Before which time, by the database's clock, nothing of it was published; none if nothing of it ever was.
-    begun: Option<Timestamp>,
-}
-
-impl Page {
-    /// One that nothing has become of yet.
-    fn of(untold: &Untold) -> Self {
-        Self {
-            is_full: untold.is_full,
-            orders: untold.orders.len(),
-            told: Vec::new(),
-            refused: Vec::new(),
-            acks: 0,
-            places: Positions::new(),
-            unnoted: Vec::new(),
-            rejected: None,
-            error: None,
-            begun: None,
-        }
-    }
-
-    fn add(&mut self, progress: Progress) {
-        self.told.extend(progress.told);
-        self.refused.extend(progress.refused);
-        self.acks += progress.acks.len();
-        for (stream, sequence) in progress.acks.into_iter().filter_map(|ack| ack.place) {
-            let position = self.places.entry(stream).or_default();
-            *position = sequence.max(*position);
-        }
-        self.unnoted.extend(progress.unnoted);
-        self.is_full |= progress.is_cut;
-    }
-
-    /// Whether something was told, or is to be noted.
-    fn has_progress(&self) -> bool {
-        !(self.told.is_empty() && self.refused.is_empty() && self.acks == 0)
-    }
-
-    /// Whether everything that it was about is told once it is noted, so that nobody has to wait for that.
-    fn is_settled(&self) -> bool {
-        self.error.is_none() && self.rejected.is_none() && self.unnoted.is_empty()
-    }
-}
-
 /// What is known of this process's own work, from one page to the next.
 #[derive(Default)]
 struct Known {
@@ -191,20 +96,6 @@ impl Known {
             *position = sequence.max(*position);
         }
     }
-}
-
-/// How far the steps of one ticket have come.
-#[derive(Default)]
-struct Progress {
-    ticket: Option<TicketId>,
-    told: Vec<Told>,
-    refused: Vec<(OrderId, String)>,
-    acks: Vec<Ack>,
-    /// The ids of those messages that the broker has and that are not noted as told.
-    unnoted: Vec<String>,
-    /// Whether there are steps left for the next page.
-    is_cut: bool,
-    error: Option<RelayError>,
 }
 
 impl<B: Broker> Relay<'_, B> {
