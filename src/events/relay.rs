@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     order::{OrderId, TicketId},
-    store::{Changes, EventsTask, Positions, RelayLease, Store, StoreError, Told, Untold},
+    store::{EventsTask, Positions, RelayLease, Store, StoreError, Untold},
 };
 
 /// The most orders of one page.
@@ -62,14 +62,6 @@ pub(super) struct Relay<'a, B> {
     pub(super) metrics: &'a Metrics,
 }
 
-/// Which part of all that is to be told is looked at.
-enum Part {
-    /// All of it, or what comes after a ticket.
-    After(Option<TicketId>),
-    /// What has changed, with what comes before it.
-    Of(Vec<OrderId>),
-}
-
 /// What is to be told.
 struct Look {
     untold: Untold,
@@ -99,8 +91,8 @@ impl Known {
 }
 
 impl<B: Broker> Relay<'_, B> {
-    /// Tells what is noted until `stop`. `woken` ends the wait for something new, and says what others have changed.
-    pub(super) async fn run<F: Future<Output = Changes>>(
+    /// Tells what is noted until `stop`. `woken` ends the wait for something new.
+    pub(super) async fn run<F: Future<Output = ()>>(
         &self,
         mut woken: impl FnMut() -> F,
         stop: &CancellationToken,
@@ -114,27 +106,10 @@ impl<B: Broker> Relay<'_, B> {
         let (mut held, mut stops_at) = (Held::default(), None);
         // From which ticket on the next look goes, and whether something was told since the looks have begun at the first one.
         let (mut after, mut has_progress) = (None, false);
-        let (mut changes, mut looks_at) = (Changes::of_any(), Instant::now());
         loop {
             let started = Instant::now();
             let mut from = after;
-            changes.add(self.store.take_changes());
-            let some = changes.orders().filter(|orders| {
-                !orders.is_empty()
-                    && started < looks_at
-                    && held.is_empty()
-                    && known.published.is_empty()
-                    && std::env::var("EVP_IDS").is_ok()
-            });
-            changes = Changes::default();
-            let part = match some {
-                Some(orders) => Part::Of(orders),
-                None => {
-                    looks_at = started + LOOK;
-                    Part::After(after)
-                }
-            };
-            let (mut look, mut page) = self.next(&mut held, part, &known).await?;
+            let (mut look, mut page) = self.next(&mut held, from, &known).await?;
             while look.next.is_some()
                 && page.is_settled()
                 && held.is_empty()
@@ -143,8 +118,7 @@ impl<B: Broker> Relay<'_, B> {
             {
                 has_progress |= page.has_progress();
                 from = look.next;
-                let (noted, next) =
-                    join(self.note(&page), self.next(&mut held, Part::After(from), &known)).await;
+                let (noted, next) = join(self.note(&page), self.next(&mut held, from, &known)).await;
                 noted?;
                 known.reach(page.places);
                 (look, page) = next?;
@@ -161,13 +135,11 @@ impl<B: Broker> Relay<'_, B> {
             }
             self.advance(&mut known, None).await?;
             // What has come before a ticket that a look began after, the next one finds, which begins at the first.
-            let has_more = after.is_some() || has_progress && (is_full || from.is_some() || held.has_due());
+            let has_more = after.is_some()
+                || has_progress && (is_full || held.has_due() || from.is_some() && held.is_empty());
             let is_idle = !(has_more || has_progress);
             if after.is_none() {
                 has_progress = false;
-            }
-            if has_more || stop.is_cancelled() {
-                changes = Changes::of_any();
             }
             if stop.is_cancelled() {
                 let stops_at = *stops_at.get_or_insert(started + LAST_PAGES);
@@ -181,23 +153,13 @@ impl<B: Broker> Relay<'_, B> {
             }
             let took = started.elapsed();
             // Where there is much to read past, it is read for no more than half of the time.
-            let pause = if held.is_empty() {
-                let env = |name: &str, other: f64| {
-                    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(other)
-                };
-                GATHER.saturating_sub(took).max(
-                    (took.mul_f64(env("EVP_REST", 0.0)))
-                        .min(Duration::from_millis(env("EVP_MOST", 50.0) as u64)),
-                )
-            } else {
-                took.clamp(GATHER, LOOK)
-            };
+            let pause = if held.is_empty() { GATHER.saturating_sub(took) } else { took.clamp(GATHER, LOOK) };
             // Dropped while the lease is kept, so it waits for nothing that has to be finished.
             sleep(pause).await;
             tokio::select! {
-                others = woken() => changes.add(others),
+                () = woken() => {}
                 () = self.store.changed() => {}
-                () = sleep(looks_at.saturating_duration_since(Instant::now())) => {}
+                () = sleep(LOOK) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -295,13 +257,7 @@ impl<B: Broker> Relay<'_, B> {
 
     /// The next page: reads what is to be told, and publishes it.
     async fn next(&self, held: &mut Held, part: Part, known: &Known) -> Result<(Look, Page), RelayError> {
-        let look = match part {
-            Part::After(after) => self.look(held, after).await?,
-            Part::Of(orders) => {
-                let untold = self.store.untold_of_orders(&orders).await?;
-                Look { untold, is_whole: false, next: None }
-            }
-        };
+        let look = self.look(held, after).await?;
         let page = self.publish(&look.untold, &known.published, held).await?;
         Ok((Look { untold: Untold::default(), ..look }, page))
     }
@@ -325,9 +281,7 @@ impl<B: Broker> Relay<'_, B> {
         // Where a holder is told again, there may be former orders that did not fit before it.
         page.is_full |= lines.values().flatten().any(|step| step.note.is_none());
         let telling = stream::iter(lines).map(|(ticket, line)| self.tell(ticket, line, now, started));
-        let mut telling = Box::pin(telling.buffer_unordered(
-            std::env::var("EVP_FLIGHT").ok().and_then(|v| v.parse().ok()).unwrap_or(IN_FLIGHT),
-        ));
+        let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));
         while let Some(mut progress) = telling.next().await {
             let Some(ticket) = progress.ticket else { continue };
             match progress.error.take() {

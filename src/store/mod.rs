@@ -43,7 +43,6 @@
 //! audit        what in a database would surprise this program
 //!
 //! outbox       the field for what is to be told of an order, and whether it is used
-//! changes      which orders have changed, for whoever tells of them
 //! note         notes it there, in the write that changes the order
 //! settle       what a payment does to its order
 //! system_id    which system a database is that of
@@ -77,7 +76,6 @@ mod audit;
 mod batcher;
 mod cast;
 mod causal;
-mod changes;
 mod choice;
 mod clock;
 mod code;
@@ -124,7 +122,6 @@ mod uri;
 
 pub use args::DatabaseArgs;
 pub use audit::{Duplicate, ForeignIndex, Holder};
-pub use changes::Changes;
 pub use clock::ServerClock;
 pub use connect::{ConnectOptions, Pools, TargetId};
 pub use database::Store;

@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
 
 use super::{
-    changes::Changes,
     database::Store,
     document::{date, number, transition_update},
     error::StoreError,
@@ -31,12 +30,6 @@ impl Store {
     /// Waits until this process has changed an order, if events are on.
     pub async fn changed(&self) {
         self.outbox.changed().await;
-    }
-
-    /// What this process has changed since it was last asked, if events are on.
-    #[must_use]
-    pub fn take_changes(&self) -> Changes {
-        self.outbox.take_changes()
     }
 
     /// The update for `transition`, with the note of it.

@@ -7,7 +7,6 @@ use mongodb::{
 use thiserror::Error;
 
 use super::{
-    changes::Changes,
     database::Store,
     document::{object_id, owned_by, skip_malformed, statuses, to_order, to_ticket},
     error::StoreError,
@@ -123,7 +122,7 @@ impl Store {
         })
         .await?;
         if updated.is_some() {
-            self.outbox.written(Changes::of(id));
+            self.outbox.written();
         }
         Ok(updated.map(|document| match to_order(&document) {
             Ok(order) => Transitioned::Now(order),

@@ -16,7 +16,7 @@
 //! `since` and it is not that of its making; what it was follows from status and version. mongoose ignores the field, and the API does not show it.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use mongodb::bson::{Bson, Document, doc};
 use tokio::sync::Notify;
 
-use super::{changes::Changes, document::date};
+use super::document::date;
 use crate::order::Transition;
 
 /// The field of an order.
@@ -57,8 +57,6 @@ struct Shared {
     /// Whether the index was there when the indexes were last listed.
     is_seen: AtomicBool,
     written: Notify,
-    /// What was written since somebody has asked.
-    changes: Mutex<Changes>,
 }
 
 impl Outbox {
@@ -86,16 +84,9 @@ impl Outbox {
         self.0.written.notified().await;
     }
 
-    /// What was noted since this was last called.
-    pub(super) fn take_changes(&self) -> Changes {
-        // No code panics while it holds the lock.
-        std::mem::take(&mut self.0.changes.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Wakes whoever publishes.
-    pub(super) fn written(&self, changes: Changes) {
+    pub(super) fn written(&self) {
         if self.is_on() {
-            self.0.changes.lock().unwrap_or_else(PoisonError::into_inner).add(changes);
             self.0.written.notify_one();
         }
     }

@@ -15,7 +15,6 @@ use mongodb::bson::{Document, RawDocument, doc, oid::ObjectId};
 use thiserror::Error;
 
 use super::{
-    changes::Changes,
     database::Store,
     document::{IDEMPOTENCY_KEY, ORDERS, expires_at, from_order, object_id, skip_malformed, to_order},
     error::{InsertError, StoreError},
@@ -198,7 +197,7 @@ impl Store {
             request.is_in_doubt.store(was_in_doubt || is_in_doubt, Ordering::SeqCst);
             let Err(InsertError { is_duplicate, is_transient, error, .. }) = inserted else {
                 self.holders.hold(object_id(request.ticket.bytes()));
-                self.outbox.written(Changes::of(order.id));
+                self.outbox.written();
                 return Ok(Reserved::New(Reservation { order, ticket: Some(ticket) }));
             };
             if is_duplicate {

@@ -14,7 +14,6 @@ use mongodb::{
 };
 
 use super::{
-    changes::Changes,
     database::Store,
     document::{self, ORDERS, date, number, object_id, statuses, timestamp, to_order, to_ticket},
     error::StoreError,
@@ -174,7 +173,7 @@ impl Store {
             self.update_in_order(statements).await?;
         }
         done.orders = known.len() as u64;
-        self.outbox.written(Changes::of_any());
+        self.outbox.written();
         Ok(done)
     }
 

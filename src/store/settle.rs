@@ -17,7 +17,6 @@ use mongodb::{
 
 use super::{
     cast,
-    changes::Changes,
     database::Store,
     document::{ORDERS, date, object_id, statuses, to_order},
     error::StoreError,
@@ -147,7 +146,7 @@ impl Store {
         })
         .await?;
         if done.is_some() {
-            self.outbox.written(Changes::of(id));
+            self.outbox.written();
         }
         Ok(done.is_some())
     }
@@ -171,7 +170,7 @@ impl Store {
             .update_once(refusable, doc! { "$push": { REFUSED_PAYMENTS: payment, REFUSED: note } })
             .await?;
         if done {
-            self.outbox.written(Changes::of_any());
+            self.outbox.written();
         }
         Ok(done)
     }

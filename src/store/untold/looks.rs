@@ -33,9 +33,6 @@ const SETTING_ASIDE: &str = "setting aside a change of an order that cannot be t
 /// How many times as many orders are read of the tickets of a batch as of the batch itself.
 const PER_TICKETS: u32 = 4;
 
-/// As many orders as those that were asked for count at least: that is enough for any usual ticket.
-const FEW: u32 = 100;
-
 /// Where the note of an order goes that cannot be told of, since its document cannot be read.
 const SET_ASIDE: &str = "outboxUnreadable";
 
@@ -87,7 +84,7 @@ impl Store {
         let mut filter = is_untold();
         filter.insert("_id", doc! { "$in": ids });
         let found = self.find_untold(filter, doc! { "_id": 1 }, None, limit).await?;
-        self.with_their_tickets(found, limit.max(FEW), false, each).await
+        self.with_their_tickets(found, limit, false, each).await
     }
 
     /// Whether something is to be told.
