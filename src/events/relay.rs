@@ -256,7 +256,12 @@ impl<B: Broker> Relay<'_, B> {
     }
 
     /// The next page: reads what is to be told, and publishes it.
-    async fn next(&self, held: &mut Held, part: Part, known: &Known) -> Result<(Look, Page), RelayError> {
+    async fn next(
+        &self,
+        held: &mut Held,
+        after: Option<TicketId>,
+        known: &Known,
+    ) -> Result<(Look, Page), RelayError> {
         let look = self.look(held, after).await?;
         let page = self.publish(&look.untold, &known.published, held).await?;
         Ok((Look { untold: Untold::default(), ..look }, page))
