@@ -22,7 +22,9 @@
 //! lead         being the one who tells
 //! plan         what is told one after the other
 //! held         what is held back, since the broker does not take it
+//! page         what has become of a page of what is to be told
 //! relay        tells what is noted, and notes that it is told
+//! relay_error  why that ends
 //! dead_reason  why a message can never be handled
 //! handle       what is done with what the neighbours tell
 //! consume      hears it
@@ -50,9 +52,11 @@ mod inbox;
 mod jetstream;
 mod lead;
 mod metrics;
+mod page;
 mod plan;
 pub mod publish;
 mod relay;
+mod relay_error;
 mod run;
 mod streaming;
 mod system;

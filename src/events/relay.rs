@@ -1,10 +1,12 @@
 //! Tells what is noted, and notes that it is told.
 //!
-//! It goes by rounds: read what is to be told, publish it, and note what the broker has acknowledged. If it is not known
+//! It goes by pages: read what is to be told, publish it, and note what the broker has acknowledged. While there is more than one page,
+//! the next one is read and published while the one before it is noted: it is about tickets that come after all of that one, so
+//! nothing is read twice, and the orders of a ticket are never in two of them. If it is not known
 //! whether a message has arrived, the relay ends, and whoever is next reads back from the broker what was published, and tells
 //! the rest of just those orders before any other. What the broker does not take is held back, with whatever is to be told of
 //! the same ticket, and everything else goes on: while something is held back, what is read goes past it. As long as nothing is
-//! known to be published and not noted, all that was published before a round is noted after it, and up to there, or until then,
+//! known to be published and not noted, all that was published up to the end of a page is noted with it, and up to there, or until then,
 //! nobody has to read again.
 
 use std::{
@@ -12,76 +14,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future::join, stream};
 use jiff::Timestamp;
-use thiserror::Error;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    broker::{Ack, Broker, BrokerError, IN_FLIGHT, Marks},
+    broker::{Broker, BrokerError, IN_FLIGHT, Marks},
     held::Held,
     lead::Lead,
     metrics::Metrics,
+    page::{Page, Progress},
     plan::{self, Note, Step},
+    relay_error::RelayError,
 };
 use crate::{
     order::{OrderId, TicketId},
-    store::{EventsTask, Positions, RelayLease, Store, StoreError, Told, Untold},
+    store::{EventsTask, Positions, RelayLease, Store, StoreError, Untold},
 };
 
-/// The most orders of one round.
-const ROUND: u32 = 2000;
+/// The most orders of one page.
+const PAGE: u32 = 2000;
 
-/// How long a round goes on telling; the rest is for the next ones. The orders of one ticket are told one after the other, and
+/// How long a page goes on telling; the rest is for the next ones. The orders of one ticket are told one after the other, and
 /// while the broker was away there may have been thousands: what is told is to be noted soon all the same, and a relay that is to
 /// stop must not be in the middle of it.
-const ROUND_LASTS: Duration = Duration::from_secs(1);
+const PAGE_LASTS: Duration = Duration::from_secs(1);
 
-/// The shortest time between two looks, unless there is more to tell: changes that are made meanwhile share a round.
+/// The shortest time between two looks, unless there is more to tell: changes that are made meanwhile share a page.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// The longest: what other processes have noted is found by then.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a relay that is to stop goes on with what is left.
-const LAST_ROUNDS: Duration = Duration::from_secs(2);
-
-/// Why a relay has ended.
-#[derive(Debug, Error)]
-pub(super) enum RelayError {
-    #[error(transparent)]
-    Broker(BrokerError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("an event cannot be written: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error(
-        "another pod publishes by now, or may: the lease was not renewed in time, or the broker has refused an event"
-    )]
-    LeaseLost,
-}
-
-impl From<BrokerError> for RelayError {
-    fn from(error: BrokerError) -> Self {
-        match error {
-            BrokerError::Superseded => Self::LeaseLost,
-            error => Self::Broker(error),
-        }
-    }
-}
-
-impl RelayError {
-    /// One word for it.
-    pub(super) fn reason(&self) -> &'static str {
-        match self {
-            Self::Broker(error) => error.reason(),
-            Self::Store(error) => error.reason(),
-            Self::Json(_) => "MalformedEvent",
-            Self::LeaseLost => "LeaseLost",
-        }
-    }
-}
+const LAST_PAGES: Duration = Duration::from_secs(2);
 
 /// The relay of the process that leads.
 pub(super) struct Relay<'a, B> {
@@ -104,37 +71,23 @@ struct Look {
     next: Option<TicketId>,
 }
 
-/// What a round has done.
-struct Round {
-    /// Whether there may be more to tell at once.
-    is_full: bool,
-    /// How many orders it was about.
-    orders: usize,
-    /// Whether something was told or noted.
-    has_progress: bool,
-}
-
-/// What is known of this process's own work, from one round to the next.
+/// What is known of this process's own work, from one page to the next.
 #[derive(Default)]
 struct Known {
     /// The ids of messages that the broker has and that may not be noted as told.
     published: HashSet<String>,
-    /// Up to where the broker has something of the rounds since all was noted.
+    /// Up to where the broker has something of the pages that are noted, since all was noted.
     reached: Positions,
 }
 
-/// How far the steps of one ticket have come.
-#[derive(Default)]
-struct Progress {
-    ticket: Option<TicketId>,
-    told: Vec<Told>,
-    refused: Vec<(OrderId, String)>,
-    acks: Vec<Ack>,
-    /// The ids of those messages that the broker has and that are not noted as told.
-    unnoted: Vec<String>,
-    /// Whether there are steps left for the next round.
-    is_cut: bool,
-    error: Option<RelayError>,
+impl Known {
+    /// What the broker has up to `places` is noted.
+    fn reach(&mut self, places: Positions) {
+        for (stream, sequence) in places {
+            let position = self.reached.entry(stream).or_default();
+            *position = sequence.max(*position);
+        }
+    }
 }
 
 impl<B: Broker> Relay<'_, B> {
@@ -150,22 +103,47 @@ impl<B: Broker> Relay<'_, B> {
         };
         let mut known = Known { published, reached: Positions::new() };
         self.settle(&mut known, stop).await?;
-        let (mut held, mut stops_at, mut after) = (Held::default(), None, None);
+        let (mut held, mut stops_at) = (Held::default(), None);
+        // From which ticket on the next look goes, and whether something was told since the looks have begun at the first one.
+        let (mut after, mut has_progress) = (None, false);
         loop {
             let started = Instant::now();
-            let look = self.look(&mut held, after).await?;
+            let mut from = after;
+            let (mut look, mut page) = self.next(&mut held, from, &known).await?;
+            while look.next.is_some()
+                && page.is_settled()
+                && held.is_empty()
+                && known.published.is_empty()
+                && !stop.is_cancelled()
+            {
+                has_progress |= page.has_progress();
+                from = look.next;
+                let (noted, next) = join(self.note(&page), self.next(&mut held, from, &known)).await;
+                noted?;
+                known.reach(page.places);
+                (look, page) = next?;
+                self.advance(&mut known, page.begun).await?;
+            }
             after = look.next;
-            let round = self.round(&look.untold, &mut known, &mut held).await?;
-            if look.is_whole && round.orders == 0 {
+            has_progress |= page.has_progress();
+            let (orders, is_full) = (page.orders, page.is_full);
+            self.finish(page, &mut known, &mut held).await?;
+            if look.is_whole && orders == 0 {
                 known.published.clear();
             } else if !known.published.is_empty() && held.is_empty() {
                 self.settle(&mut known, stop).await?;
             }
-            self.advance(&mut known).await?;
-            let has_more = after.is_some() || round.has_progress && (round.is_full || held.has_due());
+            self.advance(&mut known, None).await?;
+            // What has come before a ticket that a look began after, the next one finds, which begins at the first.
+            let has_more = after.is_some()
+                || has_progress && (is_full || held.has_due() || from.is_some() && held.is_empty());
+            let is_idle = !(has_more || has_progress);
+            if after.is_none() {
+                has_progress = false;
+            }
             if stop.is_cancelled() {
-                let stops_at = *stops_at.get_or_insert(started + LAST_ROUNDS);
-                if !(has_more || round.has_progress) || Instant::now() > stops_at {
+                let stops_at = *stops_at.get_or_insert(started + LAST_PAGES);
+                if is_idle || Instant::now() > stops_at {
                     return Ok(());
                 }
                 continue;
@@ -191,13 +169,13 @@ impl<B: Broker> Relay<'_, B> {
     /// tried again.
     async fn look(&self, held: &mut Held, after: Option<TicketId>) -> Result<Look, StoreError> {
         if held.is_empty() {
-            let untold = self.store.untold(ROUND).await?;
-            return Ok(Look { is_whole: !untold.is_full, untold, next: None });
+            let (untold, next) = self.store.untold_after(after, PAGE).await?;
+            return Ok(Look { is_whole: after.is_none() && !untold.is_full, untold, next });
         }
         let due = held.due();
-        let (mut untold, next) = self.store.untold_past(after, ROUND, |ticket| held.has(ticket)).await?;
+        let (mut untold, next) = self.store.untold_past(after, PAGE, |ticket| held.has(ticket)).await?;
         if !due.is_empty() {
-            let (again, is_all) = self.store.untold_of_tickets(&due, ROUND).await?;
+            let (again, is_all) = self.store.untold_of_tickets(&due, PAGE).await?;
             let pending: HashSet<_> = again.orders.iter().map(|order| order.ticket).collect();
             // Somebody else has told of the others.
             due.iter()
@@ -216,15 +194,18 @@ impl<B: Broker> Relay<'_, B> {
     async fn settle(&self, known: &mut Known, stop: &CancellationToken) -> Result<(), RelayError> {
         let orders: BTreeSet<_> = known.published.iter().filter_map(|id| order_of(id)).collect();
         let orders = Vec::from_iter(orders);
-        for some in orders.chunks(ROUND as usize) {
+        for some in orders.chunks(PAGE as usize) {
             // What one round does not come to, the next does.
             loop {
                 let untold = self.store.untold_of_orders(some).await?;
                 if untold.orders.is_empty() {
                     break;
                 }
-                let round = self.round(&untold, known, &mut Held::default()).await?;
-                if stop.is_cancelled() || !round.has_progress {
+                let mut held = Held::default();
+                let page = self.publish(&untold, &known.published, &mut held).await?;
+                let has_progress = page.has_progress();
+                self.finish(page, known, &mut held).await?;
+                if stop.is_cancelled() || !has_progress {
                     return Ok(());
                 }
             }
@@ -274,53 +255,75 @@ impl<B: Broker> Relay<'_, B> {
         }
     }
 
-    async fn round(&self, untold: &Untold, known: &mut Known, held: &mut Held) -> Result<Round, RelayError> {
-        let mut round = Round { is_full: untold.is_full, orders: untold.orders.len(), has_progress: false };
-        if round.orders == 0 {
-            return Ok(round);
+    /// The next page: reads what is to be told, and publishes it.
+    async fn next(
+        &self,
+        held: &mut Held,
+        after: Option<TicketId>,
+        known: &Known,
+    ) -> Result<(Look, Page), RelayError> {
+        let look = self.look(held, after).await?;
+        let page = self.publish(&look.untold, &known.published, held).await?;
+        Ok((Look { untold: Untold::default(), ..look }, page))
+    }
+
+    /// Publishes what is to be told, but for what is `published` already.
+    async fn publish(
+        &self,
+        untold: &Untold,
+        published: &HashSet<String>,
+        held: &mut Held,
+    ) -> Result<Page, RelayError> {
+        let mut page = Page::of(untold);
+        if page.orders == 0 {
+            return Ok(page);
         }
-        let now = self.store.clock().await?.not_passed(Instant::now());
+        let clock = self.store.clock().await?;
         let started = Instant::now();
-        let lines = plan::steps(untold, &known.published)?;
+        let now = clock.not_passed(started);
+        page.begun = Some(clock.reached(started));
+        let lines = plan::steps(untold, published)?;
         // Where a holder is told again, there may be former orders that did not fit before it.
-        round.is_full |= lines.values().flatten().any(|step| step.note.is_none());
+        page.is_full |= lines.values().flatten().any(|step| step.note.is_none());
         let telling = stream::iter(lines).map(|(ticket, line)| self.tell(ticket, line, now, started));
-        let (mut all, mut rejected) = (Progress::default(), None);
         let mut telling = Box::pin(telling.buffer_unordered(IN_FLIGHT));
-        while let Some(progress) = telling.next().await {
+        while let Some(mut progress) = telling.next().await {
             let Some(ticket) = progress.ticket else { continue };
-            match progress.error {
+            match progress.error.take() {
                 Some(RelayError::Broker(error @ BrokerError::Rejected { .. })) => {
                     held.hold(ticket);
-                    rejected = rejected.or(Some(error));
+                    page.rejected = page.rejected.or(Some(error));
                 }
-                Some(error) => all.error = all.error.or(Some(error)),
+                Some(error) => page.error = page.error.or(Some(error)),
                 None => held.release(ticket),
             }
-            all.told.extend(progress.told);
-            all.refused.extend(progress.refused);
-            all.acks.extend(progress.acks);
-            all.unnoted.extend(progress.unnoted);
-            round.is_full |= progress.is_cut;
+            page.add(progress);
         }
-        round.has_progress = !(all.told.is_empty() && all.refused.is_empty() && all.acks.is_empty());
-        self.store.note_told(&all.told).await?;
-        for (order, payment) in &all.refused {
+        Ok(page)
+    }
+
+    /// Notes what has been told.
+    async fn note(&self, page: &Page) -> Result<(), StoreError> {
+        self.store.note_told(&page.told).await?;
+        for (order, payment) in &page.refused {
             self.store.note_refusal_told(*order, payment).await?;
         }
-        if let Some(error) = all.error {
+        Ok(())
+    }
+
+    /// Notes what has been told, and knows what has not.
+    async fn finish(&self, page: Page, known: &mut Known, held: &mut Held) -> Result<(), RelayError> {
+        self.note(&page).await?;
+        if let Some(error) = page.error {
             return Err(error);
         }
         // What the broker has, and is not noted since something after it was not taken, is not to be told again.
-        known.published.extend(all.unnoted);
-        for (stream, sequence) in all.acks.into_iter().filter_map(|ack| ack.place) {
-            let position = known.reached.entry(stream).or_default();
-            *position = sequence.max(*position);
-        }
-        if let Some(error) = rejected {
+        known.published.extend(page.unnoted);
+        known.reach(page.places);
+        if let Some(error) = page.rejected {
             self.report(&error, held).await;
         }
-        Ok(round)
+        Ok(())
     }
 
     /// Says that something is held back.
@@ -342,7 +345,7 @@ impl<B: Broker> Relay<'_, B> {
         let is_whole = line.iter().any(|step| step.note.is_none());
         for (number, step) in line.into_iter().enumerate() {
             // Not before the first one, so that each round comes further.
-            if number > 0 && at.elapsed() > ROUND_LASTS && !is_whole {
+            if number > 0 && at.elapsed() > PAGE_LASTS && !is_whole {
                 progress.is_cut = true;
                 break;
             }
@@ -380,17 +383,21 @@ impl<B: Broker> Relay<'_, B> {
     }
 
     /// If all that is published is noted as told: up to where that is, and until when.
-    async fn advance(&self, known: &mut Known) -> Result<(), StoreError> {
+    /// Until now, if nothing has `begun` since that is not noted.
+    async fn advance(&self, known: &mut Known, begun: Option<Timestamp>) -> Result<(), StoreError> {
         if !known.published.is_empty() {
             return Ok(());
         }
-        let reached = self.store.clock().await?.reached(Instant::now());
+        let until = match begun {
+            Some(begun) => begun,
+            None => self.store.clock().await?.reached(Instant::now()),
+        };
         let mut lease = self.lead.known();
         for (stream, sequence) in std::mem::take(&mut known.reached) {
             let position = lease.positions.entry(stream).or_default();
             *position = sequence.max(*position);
         }
-        lease.told_until = Some(reached);
+        lease.told_until = Some(until);
         self.lead.set_known(lease);
         Ok(())
     }

@@ -49,7 +49,6 @@
 //! dead_letters what neighbours have sent and nobody can read
 //! retell       what neighbours have lost, to be told again
 //! untold       the orders of which something is to be told, and that it has been told
-//! untold_past  the same, past those that are left out for now
 //! relay_lease  who tells it
 //! events_health whether that goes on
 //!
@@ -119,7 +118,6 @@ mod ticket_index;
 mod tickets;
 mod tls;
 mod untold;
-mod untold_past;
 mod uri;
 
 pub use args::DatabaseArgs;

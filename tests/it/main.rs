@@ -37,6 +37,7 @@ mod events_handover;
 mod events_heard;
 mod events_load;
 mod events_optional;
+mod events_pages;
 mod events_publish;
 mod events_reads;
 mod events_rejected;

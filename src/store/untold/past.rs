@@ -5,16 +5,18 @@
 //! look goes by ticket, and on from where the last one has ended. It has a page at a time in memory, and does not need to know all
 //! that is left out at once.
 
-use mongodb::bson::{RawDocumentBuf, doc};
+use mongodb::bson::doc;
 
-use super::{
-    database::Store,
-    document::object_id,
-    error::StoreError,
-    own_indexes::{is_untold, untold_keys},
-    untold::{Untold, each},
+use super::looks::{Untold, each, of_tickets_after, ticket_of};
+use crate::{
+    order::TicketId,
+    store::{
+        database::Store,
+        document::object_id,
+        error::StoreError,
+        own_indexes::{is_untold, untold_keys},
+    },
 };
-use crate::order::TicketId;
 
 impl Store {
     /// About `limit` orders as [`Store::untold`] finds them, of tickets after `after` and without those that are left out; and
@@ -30,11 +32,8 @@ impl Store {
     ) -> Result<(Untold, Option<TicketId>), StoreError> {
         let mut found = Vec::new();
         loop {
-            let mut filter = is_untold();
-            if let Some(after) = after {
-                filter.insert("ticket", doc! { "$gt": object_id(after.bytes()) });
-            }
-            let page = self.find_untold(filter, untold_keys(), Some(untold_keys()), limit).await?;
+            let page =
+                self.find_untold(of_tickets_after(after), untold_keys(), Some(untold_keys()), limit).await?;
             let is_full = page.len() as u64 >= u64::from(limit);
             // Those without a readable ticket come first; they are set aside, so the next look does not find them.
             let last = page.last().and_then(ticket_of);
@@ -64,8 +63,4 @@ impl Store {
         let is_all = (found.len() as u64) < u64::from(limit);
         Ok((self.with_their_tickets(found, limit, !is_all, each).await?, is_all))
     }
-}
-
-fn ticket_of(order: &RawDocumentBuf) -> Option<TicketId> {
-    order.get_object_id("ticket").ok().map(|id| TicketId::from_bytes(id.bytes()))
 }
