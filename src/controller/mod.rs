@@ -64,9 +64,6 @@ pub use claims::{
     path_annotations::{PathEffect, of_ingress_nginx, path_effect},
     registry::is_default_class,
 };
-pub use reconcile::{
-    dereference::{NeededKey, needed_keys},
-    pods::{is_starting, selector as pod_selector},
-};
+pub use reconcile::pods::{is_starting, selector as pod_selector};
 pub use run::{ControllerError, run};
 pub use shared_subjects::{SHARED_SUBJECTS_REMEDY, shares_subjects};
