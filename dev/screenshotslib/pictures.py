@@ -11,7 +11,7 @@ from .panels import panels
 GRAPHS = {
     "monitoring-api": [("api", "Requests by answer", "{{status}}"), ("api", "Reservations", "{{outcome}}")],
     "monitoring-sweeper": [("sweeper", "Expired", "{{target}}"), ("sweeper", "Since the last look", "{{target}}")],
-    "monitoring-events": [("events", "Told", "{{subject}}"), ("events", "Lag", "99 %")],
+    "monitoring-events": [("events", "Published", "{{subject}}"), ("events", "Lag", "99 %")],
     "monitoring-controller": [("controller", "Who leads", "{{pod}}"), ("controller", "Reconciles", "{{result}}")],
 }
 # What one does with graphs, and not what they show; expressions are shown whole.

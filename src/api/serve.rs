@@ -159,40 +159,18 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     }
 
     let resources = Resources::claim();
-    let (limits, bytes) = (Limits::of(resources), budget::bytes_of(resources));
     let shutdown = on_signal()?;
     let (health, mut registry, database) = (Health::default(), Registry::default(), Database::default());
     let (serving, reachable) = (health.readiness("serving"), health.readiness("database"));
     process_stats::register(&mut registry);
     let metrics = Metrics::new(&mut registry);
-    let terms = ReservationTerms {
-        window: args.expiration_window_seconds,
-        payment_grace: Duration::from_secs(args.payment_grace_seconds.into()),
-    };
-    let state = ApiState {
-        database: database.clone(),
-        sessions: Sessions::new(jwt_key),
-        metrics: metrics.clone(),
-        budget: Budget::new(bytes),
-        reading: Reading::new(bytes),
-        terms,
-        pages: openapi::pages(&args.base_path),
-        base: args.base_path,
-    };
-    let relay_stop = CancellationToken::new();
     let has_events = events.is_some();
     let relay = events.map(|settings| {
         let metrics = events::Metrics::register(&mut registry);
-        let (events, stop) = (Events { settings, terms, metrics }, relay_stop.clone());
-        let prepared = database.clone();
-        tokio::spawn(async move {
-            let store = tokio::select! {
-                store = prepared.prepared() => store,
-                () = stop.cancelled() => return,
-            };
-            events::run(store, events, stop).await;
-        })
+        Relay::start(Events { settings, terms: terms(&args), metrics }, database.clone())
     });
+    let state = state(&args, jwt_key, budget::bytes_of(resources), &database, &metrics);
+    let limits = Limits::of(resources);
     let listener = server::listen(args.listen.at(args.port))?;
     tracing::info!(
         address = %listener.local_addr()?, connections = limits.connections, open_files = resources.open_files,
@@ -207,13 +185,9 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let api = async {
         let server = |stop| server::serve(listener, routes(state), limits, metrics.server(), stop);
         let served = serve_until_drained(server, shutdown.clone(), serving, args.drain_seconds);
-        let relay = beside(relay, served, &shutdown).await?;
-        // The last requests have made the last changes.
-        relay_stop.cancel();
-        if let Some(relay) = relay
-            && timeout(RELAY_TIMEOUT, relay).await.is_err()
-        {
-            tracing::warn!("some events are left to other pods");
+        match relay {
+            Some(relay) => relay.beside(served, &shutdown).await?,
+            None => served.await,
         }
         admin_stop.cancel();
         Ok(())
@@ -226,27 +200,72 @@ pub async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Does `work`, beside the task of events, which is returned. If that ends first, `work` is shut down: a pod whose orders nobody
-/// tells of is to be started anew.
-async fn beside(
-    events: Option<JoinHandle<()>>,
-    work: impl Future<Output = ()>,
-    shutdown: &CancellationToken,
-) -> Result<Option<JoinHandle<()>>, ServeError> {
-    let Some(mut events) = events else {
-        work.await;
-        return Ok(None);
-    };
-    let mut work = pin!(work);
-    tokio::select! {
-        () = &mut work => Ok(Some(events)),
-        ended = &mut events => {
-            let why = ended.err().map_or_else(|| "it has returned".to_owned(), |error| error.to_string());
-            tracing::error!(why, "the task of events has ended; shutting down");
-            shutdown.cancel();
-            work.await;
-            Err(ServeError::EventsEnded(why))
+/// How long reservations last.
+fn terms(args: &ServeArgs) -> ReservationTerms {
+    ReservationTerms {
+        window: args.expiration_window_seconds,
+        payment_grace: Duration::from_secs(args.payment_grace_seconds.into()),
+    }
+}
+
+/// What the handlers share; `bytes` is the memory that bodies and pages may take.
+fn state(args: &ServeArgs, jwt_key: &str, bytes: usize, database: &Database, metrics: &Metrics) -> ApiState {
+    ApiState {
+        database: database.clone(),
+        sessions: Sessions::new(jwt_key),
+        metrics: metrics.clone(),
+        budget: Budget::new(bytes),
+        reading: Reading::new(bytes),
+        terms: terms(args),
+        pages: openapi::pages(&args.base_path),
+        base: args.base_path.clone(),
+    }
+}
+
+/// The task that publishes and hears events.
+struct Relay {
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Relay {
+    /// Starts it; it begins once the database is prepared.
+    fn start(events: Events, database: Database) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let store = tokio::select! {
+                store = database.prepared() => store,
+                () = stopped.cancelled() => return,
+            };
+            events::run(store, events, stopped).await;
+        });
+        Self { task, stop }
+    }
+
+    /// Does `work` beside it, and then stops it: the last requests have made the last changes. If it ends before that, `work` is
+    /// shut down: a pod whose orders nobody publishes is to be started anew.
+    async fn beside(
+        mut self,
+        work: impl Future<Output = ()>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), ServeError> {
+        let mut work = pin!(work);
+        tokio::select! {
+            () = &mut work => {}
+            ended = &mut self.task => {
+                let why = ended.err().map_or_else(|| "it has returned".to_owned(), |error| error.to_string());
+                tracing::error!(why, "the task of events has ended; shutting down");
+                shutdown.cancel();
+                work.await;
+                return Err(ServeError::EventsEnded(why));
+            }
         }
+        self.stop.cancel();
+        if timeout(RELAY_TIMEOUT, self.task).await.is_err() {
+            tracing::warn!("some events are left to other pods");
+        }
+        Ok(())
     }
 }
 
@@ -292,20 +311,25 @@ mod tests {
     #[tokio::test]
     async fn when_the_task_of_events_panics_the_process_shuts_down_with_an_error() {
         let shutdown = CancellationToken::new();
-        let panics: JoinHandle<()> = tokio::spawn(async { panic!("a bug") });
+        let task = tokio::spawn(async { panic!("a bug") });
+        let relay = Relay { task, stop: CancellationToken::new() };
         // Nobody else ends it.
-        let error = beside(Some(panics), shutdown.cancelled(), &shutdown).await.unwrap_err();
+        let error = relay.beside(shutdown.cancelled(), &shutdown).await.unwrap_err();
         assert!(error.exit_code() == 1 && error.to_string().contains("a bug"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_task_of_events_that_goes_on_is_left_to_be_stopped_after_the_last_requests() {
+    async fn the_task_of_events_is_stopped_after_the_last_requests_and_waited_for() {
         let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
-        let events = tokio::spawn(stop.clone().cancelled_owned());
-        let events = beside(Some(events), async {}, &shutdown).await.unwrap().unwrap();
-        assert!(!events.is_finished() && !shutdown.is_cancelled());
-        stop.cancel();
-        events.await.unwrap();
-        assert!(beside(None, async {}, &shutdown).await.unwrap().is_none());
+        let (told, mut ended) = tokio::sync::oneshot::channel();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            stopped.cancelled().await;
+            told.send(()).unwrap();
+        });
+        let requests = async { assert!(!stop.is_cancelled(), "it publishes what the last requests change") };
+        Relay { task, stop: stop.clone() }.beside(requests, &shutdown).await.unwrap();
+        ended.try_recv().unwrap();
+        assert!(!shutdown.is_cancelled());
     }
 }

@@ -23,7 +23,7 @@ use super::{
     hs256,
     metrics::{Metrics, Unauthenticated},
 };
-use crate::order::UserId;
+use crate::order::{Foreign, UserId};
 
 /// The cookies of cookie-session 2 and of cookie-session 1.
 const COOKIES: [&str; 2] = ["session", "express:sess"];
@@ -106,21 +106,7 @@ impl Sessions {
 
     fn verify(&self, token: &str) -> Result<UserId, Unauthenticated> {
         let claims = decode::<Claims>(token, &self.0.key, &self.0.validation)?.claims;
-        user_of(claims.id).and_then(|id| UserId::new(id).ok()).ok_or(Unauthenticated::NoUser)
-    }
-}
-
-/// The id of a user, by mongoose's cast to `String`: a copy of the auth service may number its users.
-fn user_of(id: Value) -> Option<String> {
-    const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
-    match id {
-        Value::String(id) => Some(id),
-        Value::Number(id) => {
-            let id = id.as_f64().filter(|id| id.fract() == 0.0 && id.abs() <= MAX_SAFE)?;
-            // Adding 0 makes the negative zero positive.
-            Some((id + 0.0).to_string())
-        }
-        _ => None,
+        Foreign::from(&claims.id).id().and_then(|id| UserId::new(id).ok()).ok_or(Unauthenticated::NoUser)
     }
 }
 

@@ -22,6 +22,7 @@
 //! written             how values are written in a YAML text
 //! index               the state machine that every watch shares
 //! api_server          requests: bounded, counted, and only the leader's if they write
+//! pod_state           what a pod's status says of it
 //! readiness           which of them are not ready, and why
 //! upgrades            moves resources to the operator's new image, a few at a time
 //! problem             a reason and a message, for conditions and events
@@ -42,6 +43,7 @@ mod index;
 mod known_services;
 mod metrics;
 mod object_key;
+pub mod pod_state;
 mod problem;
 mod raw_orders_service;
 mod readiness;
@@ -59,14 +61,11 @@ mod watches;
 mod written;
 
 pub use args::{ControllerArgs, HostPolicy};
-pub use children::httproute::HTTPRoute;
+pub use children::{httproute::HTTPRoute, rollout::Rollout};
 pub use claims::{
     path_annotations::{PathEffect, of_ingress_nginx, path_effect},
     registry::is_default_class,
 };
-pub use reconcile::{
-    dereference::{NeededKey, needed_keys},
-    pods::{is_starting, selector as pod_selector},
-};
+pub use reconcile::pods::selector as pod_selector;
 pub use run::{ControllerError, run};
 pub use shared_subjects::{SHARED_SUBJECTS_REMEDY, shares_subjects};

@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use kube::{
     Client,
     runtime::{
         Controller,
         controller::{Config, Error as RuntimeError},
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
@@ -34,7 +35,7 @@ use super::{
     services::OrdersServices,
     trigger::Trigger,
     upgrades::{Limits, Upgrades, mover::Mover},
-    watches::{Watches, optional_api::OptionalApi},
+    watches::{Started, Watches, optional_api::OptionalApi},
 };
 use crate::runtime::{
     Process, RunError,
@@ -108,23 +109,59 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
     let (client, shutdown) = (cluster(&args.client, &args.watch).await?, process.shutdown.clone());
     let hand_over = CancellationToken::new();
     let (leadership, mut election) = elect(&client, &args, &hand_over);
-    let namespaces = watch::scopes(&args.namespace);
-    let concurrency = usize::from(args.concurrency);
-    let max_age = Duration::from_secs(args.secret_refresh.into());
     let api = Arc::new(ApiServer::new(
-        client.clone(),
+        client,
         leadership.clone(),
         metrics.clone(),
-        REQUESTS_PER_RECONCILE * concurrency,
+        REQUESTS_PER_RECONCILE * usize::from(args.concurrency),
     ));
-    let (observed, states) = (ObservedChildren::default(), ResourceStates::default());
+    let namespaces = watch::scopes(&args.namespace);
+    let (trigger, queues) = Trigger::new(&namespaces, metrics.clone());
     let claims = ClaimRegistry::new(args.host_policy.into());
-    let (gateway_api, middlewares) = (Served::default(), Served::default());
     if let Some(file) = &hosts_file {
         claims.set_allowed(file.allowed().clone());
     }
+    let (context, watches) = watched(&args, &namespaces, api, claims, trigger, metrics.clone(), &shutdown);
+    tracing::info!(namespaces = watch::described(&args.namespace), "controller started");
+
+    let result = tokio::select! {
+        () = controllers(watches.stores, queues, &context, args.concurrency) => {
+            if shutdown.is_cancelled() { Ok(()) } else { Err(RunError::Ended) }
+        }
+        () = drain_timeout(&shutdown) => Ok(()),
+        error = process.admin_failed() => Err(error),
+        ended = &mut election => Err(match ended {
+            Ok(Err(lost)) => RunError::LeaseLost(lost),
+            Ok(Ok(())) | Err(_) => RunError::Ended,
+        }),
+        () = watches.run => Err(RunError::Ended),
+        () = work_beside(&context, hosts_file, max_age(&args)) => Err(RunError::Ended),
+        () = lists_complete(&watches.required_lists, &context.initial_lists, &ready) => Err(RunError::Ended),
+        () = leading(&leadership, &metrics) => Err(RunError::Ended),
+        () = beat(&ticking, &reconciling, &metrics) => Err(RunError::Ended),
+        () = follow_leader(&leadership, &is_led, &args) => Err(RunError::Ended),
+    };
+    // Not earlier, since nothing is written from here on.
+    hand_over.cancel();
+    if !election.is_finished() && election.await.is_err() {
+        tracing::error!("the election panicked");
+    }
+    result
+}
+
+/// Builds the watches, and what every reconcile uses, most of which they fill.
+fn watched(
+    args: &ControllerArgs,
+    namespaces: &[Option<String>],
+    api: Arc<ApiServer>,
+    claims: ClaimRegistry,
+    trigger: Trigger,
+    metrics: Metrics,
+    shutdown: &CancellationToken,
+) -> (Arc<Context>, Started) {
+    let (observed, states) = (ObservedChildren::default(), ResourceStates::default());
+    let (gateway_api, middlewares) = (Served::default(), Served::default());
     let known_services = KnownServices::default();
-    let (trigger, queues) = Trigger::new(&namespaces, metrics.clone());
     let watches = Watches {
         config: args.watch.config(),
         api: &api,
@@ -138,109 +175,108 @@ async fn run_with(args: ControllerArgs, hosts_file: Option<HostsFile>) -> Result
         trigger: &trigger,
         metrics: &metrics,
     }
-    .start(&namespaces);
-    let context = Arc::new(Context {
-        api: api.clone(),
+    .start(namespaces);
+    let context = Context {
         services: OrdersServices::new(watches.stores.clone()),
         observed,
         creating: Creating::default(),
         states,
         claims,
         known_services,
-        secrets: Secrets::new(max_age),
+        secrets: Secrets::new(max_age(args)),
         gateway_api,
         middlewares,
-        initial_lists: watches.initial_lists,
+        initial_lists: watches.initial_lists.clone(),
         trigger,
-        events: Events::new(client, "orders-operator"),
-        metrics: metrics.clone(),
-        slots: Semaphore::new(concurrency),
+        events: Events::new(api.client.clone(), "orders-operator"),
+        metrics,
+        slots: Semaphore::new(args.concurrency.into()),
         shutdown: shutdown.clone(),
-        identity: identity(&args),
+        identity: identity(args),
         awaits_sweeper: args.await_sweeper,
-        upgrades: Upgrades::new(args.default_image.clone(), limits(&args)),
+        upgrades: Upgrades::new(args.default_image.clone(), limits(args)),
         user_from_cluster: args.user_from_cluster,
         traefik_safe_naming: args.traefik_safe_naming,
-    });
-    tracing::info!(namespaces = watch::described(&args.namespace), "controller started");
+        api,
+    };
+    (Arc::new(context), watches)
+}
 
-    let controllers = stream::select_all(watches.stores.into_iter().zip(queues).map(|(store, queue)| {
+/// Reconciles what is queued, until the shutdown and the end of the reconciles that run then.
+async fn controllers(
+    stores: Vec<Store<RawOrdersService>>,
+    queues: Vec<impl Stream<Item = ObjectRef<RawOrdersService>> + Send + 'static>,
+    context: &Arc<Context>,
+    concurrency: u16,
+) {
+    let controllers = stores.into_iter().zip(queues).map(|(store, queue)| {
         Controller::<RawOrdersService>::for_stream(stream::pending(), store)
             .reconcile_on(queue)
-            .with_config(Config::default().concurrency(args.concurrency))
-            .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+            .with_config(Config::default().concurrency(concurrency))
+            .graceful_shutdown_on(context.shutdown.clone().cancelled_owned())
             .run(reconcile, error_policy, context.clone())
             .boxed()
-    }))
-    .for_each(|result| {
-        observe(result, &metrics);
-        std::future::ready(())
     });
-    let lists_complete = async {
-        synced(&watches.required_lists).await;
-        synced(&context.initial_lists).await;
-        ready.set(Ok(()));
-        std::future::pending::<()>().await;
-    };
-    let leading = async {
-        leadership.begins().await;
-        metrics.became_leader();
-        std::future::pending::<()>().await;
-    };
-    let refresh = Refresh {
-        api: &api,
-        secrets: &context.secrets,
-        services: &context.services,
-        trigger: &context.trigger,
-        max_age,
-    };
+    let mut results = stream::select_all(controllers);
+    while let Some(result) = results.next().await {
+        observe(result, &context.metrics);
+    }
+}
+
+/// Ends some time after the shutdown has begun.
+async fn drain_timeout(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(DRAIN_TIMEOUT).await;
+    tracing::warn!("some reconciles are still running; what they write from now on is not sent");
+}
+
+/// What goes on beside the reconciles, without end: reads Secrets again, moves OrdersServices to a new image, looks for optional
+/// APIs, and follows the hosts file.
+async fn work_beside(context: &Context, hosts_file: Option<HostsFile>, max_age: Duration) {
+    let Context { api, services, claims, trigger, secrets, metrics, .. } = context;
+    let probe = async |of: OptionalApi<'_>| of.probe(api, claims, services, trigger).await;
+    let refresh = Refresh { api, secrets, services, trigger, max_age };
     let mover = Mover {
         upgrades: &context.upgrades,
-        api: &api,
-        services: &context.services,
+        api,
+        services,
         initial_lists: &context.initial_lists,
         events: &context.events,
-        metrics: &metrics,
+        metrics,
     };
     let follow_hosts = async {
         match hosts_file {
-            Some(file) => file.follow(&context.claims, &context.trigger, &metrics).await,
+            Some(file) => file.follow(claims, trigger, metrics).await,
             None => std::future::pending().await,
         }
     };
-    let drain_timeout = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN_TIMEOUT).await;
-        tracing::warn!("some reconciles are still running; what they write from now on is not sent");
-    };
-    let probe = async |of: OptionalApi<'_>| {
-        of.probe(&api, &context.claims, &context.services, &context.trigger).await;
-    };
-    let result = tokio::select! {
-        () = controllers => if shutdown.is_cancelled() { Ok(()) } else { Err(RunError::Ended) },
-        () = drain_timeout => Ok(()),
-        error = process.admin_failed() => Err(error),
-        ended = &mut election => Err(match ended {
-            Ok(Err(lost)) => RunError::LeaseLost(lost),
-            Ok(Ok(())) | Err(_) => RunError::Ended,
-        }),
-        () = watches.run => Err(RunError::Ended),
-        () = probe(OptionalApi::gateway(&context.gateway_api)) => Err(RunError::Ended),
-        () = probe(OptionalApi::traefik(&context.middlewares)) => Err(RunError::Ended),
-        () = refresh.run() => Err(RunError::Ended),
-        () = mover.run() => Err(RunError::Ended),
-        () = follow_hosts => Err(RunError::Ended),
-        () = lists_complete => Err(RunError::Ended),
-        () = leading => Err(RunError::Ended),
-        () = beat(&ticking, &reconciling, &metrics) => Err(RunError::Ended),
-        () = follow_leader(&leadership, &is_led, &args) => Err(RunError::Ended),
-    };
-    // Not earlier, since nothing is written from here on.
-    hand_over.cancel();
-    if !election.is_finished() && election.await.is_err() {
-        tracing::error!("the election panicked");
+    tokio::select! {
+        () = probe(OptionalApi::gateway(&context.gateway_api)) => {}
+        () = probe(OptionalApi::traefik(&context.middlewares)) => {}
+        () = refresh.run() => {}
+        () = mover.run() => {}
+        () = follow_hosts => {}
     }
-    result
+}
+
+/// Keeps the readiness that tells whether the initial lists are complete. It never ends.
+async fn lists_complete(required: &CacheSync, all: &CacheSync, ready: &Readiness) {
+    synced(required).await;
+    synced(all).await;
+    ready.set(Ok(()));
+    std::future::pending().await
+}
+
+/// Counts when this process becomes the leader. It never ends.
+async fn leading(leadership: &Leadership, metrics: &Metrics) {
+    leadership.begins().await;
+    metrics.became_leader();
+    std::future::pending().await
+}
+
+/// How old the copies of Secrets may get.
+fn max_age(args: &ControllerArgs) -> Duration {
+    Duration::from_secs(args.secret_refresh.into())
 }
 
 /// Waits until the lists are complete; if that takes long, logs which are not.

@@ -50,14 +50,14 @@ pub struct EventsSpec {
         .message("events.subjects gives two subjects the same name: give each its own"))]
     pub subjects: BTreeMap<String, String>,
 
-    /// The subject by which others tell that a ticket is gone, such as ticket:deleted: its copy goes, so that nobody can reserve it.
-    /// Default: that is not heard.
+    /// The subject by which others publish that a ticket is gone, such as ticket:deleted: its copy goes, so that nobody can
+    /// reserve it. Default: none is consumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^$.*>,=\s][^.*>,=\s]*(\.[^.*>,=\s]+)*$"))]
     pub ticket_deleted: Option<String>,
 
-    /// The subject by which others tell that a payment has begun, such as payment:started: its order becomes awaiting:payment, which
-    /// is told as order:updated. Default: that is not heard.
+    /// The subject by which others publish that a payment has begun, such as payment:started: its order becomes awaiting:payment,
+    /// which is published as order:updated. Default: none is consumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^$.*>,=\s][^.*>,=\s]*(\.[^.*>,=\s]+)*$"))]
     pub payment_started: Option<String>,

@@ -13,6 +13,7 @@
 //! pod_template  spec.podTemplate
 //! schema       bounded schemas for the Kubernetes types in the spec
 //! spec         the spec, and the custom resource itself
+//! secret_refs  every reference of the spec to a Secret
 //! status       the status
 //! conditions   condition types and reasons
 //! mismatch     what serde says of an object that does not match, without the values
@@ -39,6 +40,7 @@ mod routes;
 mod schema;
 #[cfg(test)]
 mod schema_tests;
+mod secret_refs;
 mod spec;
 mod status;
 mod workload;
@@ -61,6 +63,7 @@ pub use pod_template::{
     CHECKSUM_ANNOTATION, PodTemplate, REFUSED_ANNOTATIONS, RESERVED_ENV, RESERVED_LABELS,
 };
 pub use routes::{Backend, Host, RouteSpec};
+pub use secret_refs::{SecretField, SecretRef};
 pub use spec::{Auth, Expiration, JwtSecretRef, Mesh, OrdersService, OrdersServiceSpec};
 pub use status::{ExpiryStatus, OrdersServiceStatus, RenderedRoute, UpgradeStatus};
 pub use workload::{Autoscaling, DisruptionBudget, ExtraEnv, ImagePullPolicy, LocalSecret, Resources};

@@ -67,15 +67,13 @@ fn price(fields: &Map<String, Value>) -> Result<f64, String> {
         .ok_or_else(|| format!("its price is {}; write a number of at least 0", quoted(value)))
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
 fn version(fields: &Map<String, Value>) -> Result<Version, String> {
     let value = fields.get("version");
     if value.is_none() {
         return Ok(Version(0));
     }
     number(value)
-        .filter(|version| version.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(version))
-        .map(|version| Version(version as u32))
+        .and_then(Version::from_number)
         .ok_or_else(|| format!("its version is {}; write a whole number of at least 0", quoted(value)))
 }
 

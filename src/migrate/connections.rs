@@ -148,7 +148,7 @@ fn database(environment: &mut Environment, free: &str, read: &mut Connections, n
                 }
                 new_secret(free, "MONGO_URI", value, &variable, read, notes)
             }
-            Ok(_) => to_be_made(&format!("{variable} is no connection string of MongoDB"), notes),
+            Ok(_) => to_be_made(&format!("{variable} is not a MongoDB connection string"), notes),
             Err(part) => to_be_made(
                 &format!("{variable} is put together from {part}, whose value is not in the manifest"),
                 notes,

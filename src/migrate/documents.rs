@@ -158,7 +158,7 @@ impl Reader {
                 let place = format!("{source}, items[{at}]");
                 match item {
                     Value::Object(map) => self.push(&place, map.clone(), findings),
-                    _ => findings.add(Kind::Left, Whom::You, &place, "is no object of Kubernetes"),
+                    _ => findings.add(Kind::Left, Whom::You, &place, "is not a Kubernetes object"),
                 }
             }
             return;
@@ -252,7 +252,7 @@ fn object(source: &str, map: Map<String, Value>, findings: &mut Findings) -> Opt
     let (Some(kind), Some(version)) = (kind, version) else {
         notes.left(
             Whom::You,
-            "is no object of Kubernetes, since it lacks apiVersion or kind, and was not read",
+            "is not a Kubernetes object, since it lacks apiVersion or kind, and was not read",
         );
         return None;
     };
@@ -263,7 +263,7 @@ fn object(source: &str, map: Map<String, Value>, findings: &mut Findings) -> Opt
     if let Some(right) = KINDS.iter().find(|known| kind.eq_ignore_ascii_case(known) && **known != kind) {
         notes.left(
             Whom::You,
-            format!("kind {kind}, in {source}, is none, and was not translated: write {right}"),
+            format!("kind {kind}, in {source}, is not a known kind, and was not translated: write {right}"),
         );
     }
     let labels = metadata.texts("labels", &mut notes);

@@ -239,7 +239,7 @@ fn origin(mut from: Fields, stores: &Stores, notes: &mut Notes<'_>) -> Origin {
         return match stores.config_maps.get(&name).and_then(|values| values.get(&key)) {
             Some(value) => Origin::Literal(value.clone()),
             None if stores.no_texts.contains(&(name.clone(), key.clone())) => Origin::Elsewhere(format!(
-                "ConfigMap {name:?}, whose key {key:?} is no text: write it in quotes"
+                "ConfigMap {name:?}, whose key {key:?} is not text: write it in quotes"
             )),
             None if stores.config_maps.contains_key(&name) => {
                 Origin::Elsewhere(format!("ConfigMap {name:?}, which has no key {key:?}"))

@@ -40,6 +40,6 @@ pub enum MigrateError {
         said: String,
     },
     /// The result cannot be written.
-    #[error("the result is no YAML: {0}")]
+    #[error("the result is not YAML: {0}")]
     Yaml(#[from] serde_saphyr::ser::Error),
 }

@@ -42,7 +42,7 @@ pub(super) fn read(
             if is_first && files.seen.is_empty() && files.lefts() == left {
                 files.left(
                     input,
-                    "has no YAML file (*.yaml, *.yml) that is not hidden, so nothing of it was read".into(),
+                    "has no YAML file (*.yaml, *.yml) that is not hidden, so none of it was read".into(),
                 );
             }
         } else {
@@ -53,8 +53,7 @@ pub(super) fn read(
             if before == (files.reader.objects.len(), files.lefts()) && seen != files.seen.len() {
                 files.left(
                     input,
-                    "has no object of Kubernetes, so nothing of it was read: see that it is the right file"
-                        .into(),
+                    "has no Kubernetes object, so none of it was read: see that it is the right file".into(),
                 );
             }
         }
@@ -96,7 +95,7 @@ impl Files<'_> {
 
     fn file(&mut self, path: &Path) -> io::Result<()> {
         if !path.metadata()?.is_file() {
-            return Err(io::Error::other("is no file"));
+            return Err(io::Error::other("is not a file"));
         }
         if !self.seen.insert(path.canonicalize()?) {
             return Ok(());

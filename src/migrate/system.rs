@@ -182,7 +182,7 @@ impl System {
         objects.retain(|object| is_here(&object.namespace));
         for (namespace, number) in elsewhere {
             let are = if number == 1 { "object of it is" } else { "objects of it are" };
-            let told = format!("{number} {are} not of this system: nothing of it was read");
+            let told = format!("{number} {are} not of this system: none of it was read");
             findings.add(Kind::Stays, Whom::You, &format!("Namespace {namespace}"), told);
         }
         let mut system = Self { namespace: chosen, orders: name, skaffold, ..Self::default() };

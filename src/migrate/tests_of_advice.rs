@@ -111,7 +111,7 @@ fn what_a_variable_lacks_is_told_as_it_is() {
     let from = orders_with("{name: MONGO_URI, valueFrom: {configMapKeyRef: {name: cfg, key: MONGO_URI}}}");
     for (data, told) in [
         ("{OTHER: x}", "ConfigMap \"cfg\", which has no key \"MONGO_URI\""),
-        ("{MONGO_URI: 3}", "ConfigMap \"cfg\", whose key \"MONGO_URI\" is no text"),
+        ("{MONGO_URI: 3}", "ConfigMap \"cfg\", whose key \"MONGO_URI\" is not text"),
     ] {
         let table = translated(&[fixtures()[0], &map(data), &from]).1;
         assert!(left(&table).iter().any(|line| line.contains(told)), "{table}");

@@ -11,9 +11,11 @@
 //! idempotency  the idempotency key of a reservation
 //! timestamp    timestamps in whole milliseconds
 //! refusal      why an order does not take a payment
+//! cast         values of other types than a schema says, as mongoose takes them
 //! javascript   numbers as JavaScript writes them
 //! ```
 
+mod cast;
 mod expires_at;
 mod id;
 mod idempotency;
@@ -23,6 +25,7 @@ mod reservation;
 mod status;
 mod timestamp;
 
+pub use cast::{Foreign, MAX_SAFE_INTEGER, whole};
 pub use expires_at::ExpiresAt;
 pub use id::{InvalidId, OrderId, TicketId, UserId};
 pub use idempotency::{IdempotencyKey, InvalidKey};

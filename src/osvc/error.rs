@@ -65,10 +65,10 @@ pub enum OsvcError {
     #[error("the answer cannot be written: {0}")]
     Text(#[from] std::fmt::Error),
     /// The answer cannot be written as JSON.
-    #[error("the answer is no JSON: {0}")]
+    #[error("the answer is not JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// The answer cannot be written as YAML.
-    #[error("the answer is no YAML: {0}")]
+    #[error("the answer is not YAML: {0}")]
     Yaml(#[from] serde_saphyr::ser::Error),
 }
 

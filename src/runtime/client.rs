@@ -32,7 +32,7 @@ pub enum ClientError {
     )]
     File(PathBuf, #[source] io::Error),
     /// A file has no certificate in PEM.
-    #[error("{0} is no PEM: {1}")]
+    #[error("{0} is not PEM: {1}")]
     Certificate(PathBuf, #[source] pem::PemError),
     /// The process does not run in a pod.
     #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT do not name an API server")]

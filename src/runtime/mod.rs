@@ -26,7 +26,7 @@
 //! causes         what an error says together with what caused it
 //! percent        percent-decoding
 //! hex            bytes as hexadecimal digits
-//! yaml           why a text is no YAML
+//! yaml           why a text is not YAML
 //! nats_subject   what may be the name of a subject of NATS
 //! ```
 

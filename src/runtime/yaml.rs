@@ -1,4 +1,4 @@
-//! Why a text is no YAML, told without any value of it: a Secret may be in the same file.
+//! Why a text is not YAML, told without any value of it: a Secret may be in the same file.
 
 use serde_saphyr::Error;
 

@@ -46,7 +46,7 @@ pub struct Store {
     pub(super) ticket_index: TicketIndex,
     pub(super) clock: SharedClock,
     pub(super) outbox: Outbox,
-    /// Of what is told: who tells, what is to be told, and what has been.
+    /// Of the outbox: who publishes, what is pending, and what has been published.
     telling: Causal,
 }
 
@@ -125,7 +125,7 @@ impl Store {
         retry::transient("dropping the database", || async { self.database.drop().await }).await
     }
 
-    /// A session in which to take the lease of who tells, to look for what is to be told, or to note what has been.
+    /// A session in which to take the lease of who publishes, to look for what is pending, or to note what was published.
     pub(super) async fn telling(&self) -> DriverResult<CausalSession> {
         self.telling.session(self.database.client()).await
     }

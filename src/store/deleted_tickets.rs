@@ -99,11 +99,8 @@ impl Store {
         }
         let ids: Vec<_> = tickets.iter().map(|ticket| object_id(ticket.id.bytes())).collect();
         let (gone, most) = (self.deleted_tickets(), u32::try_from(ids.len()).unwrap_or(u32::MAX));
-        let found: Vec<Document> = retry::patiently(LOOKING, || async {
-            retry::transient(LOOKING, || async {
-                at_most(most, gone.find(doc! { "_id": { "$in": &ids } }).batch_size(most).await?).await
-            })
-            .await
+        let found: Vec<Document> = retry::patiently_transient(LOOKING, || async {
+            at_most(most, gone.find(doc! { "_id": { "$in": &ids } }).batch_size(most).await?).await
         })
         .await?;
         let up_to: HashMap<ObjectId, f64> = found.iter().filter_map(up_to).collect();

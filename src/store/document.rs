@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, doc, oid::ObjectId, raw::RawBsonRef};
 
 use super::{cast, error::StoreError};
-use crate::order::{ExpiresAt, Order, OrderId, OrderStatus, Ticket, TicketId, Transition, UserId, Version};
+use crate::order::{
+    ExpiresAt, Order, OrderId, OrderStatus, Ticket, TicketId, Transition, UserId, Version, whole,
+};
 
 /// The collection of orders.
 pub(super) const ORDERS: &str = "orders";
@@ -19,9 +21,6 @@ pub(super) const TICKETS: &str = "tickets";
 
 /// The field of an order that was reserved with an idempotency key.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotencyKey";
-
-/// `Number.MAX_SAFE_INTEGER`: the largest whole number that mongoose and JSON represent exactly.
-const MAX_SAFE: f64 = 9_007_199_254_740_991.0;
 
 /// The document of a new order.
 pub(super) fn from_order(order: &Order) -> Document {
@@ -129,14 +128,10 @@ pub(super) fn version(version: Version) -> Bson {
 }
 
 /// A number as the Node service stores it: a whole number as an integer, any other as a double.
-#[allow(clippy::cast_possible_truncation, reason = "the range is checked first")]
 pub(super) fn number(value: f64) -> Bson {
-    if value.fract() != 0.0 || value.abs() > MAX_SAFE {
-        Bson::Double(value)
-    } else if value.abs() <= f64::from(i32::MAX) {
-        Bson::Int32(value as i32)
-    } else {
-        Bson::Int64(value as i64)
+    match whole(value) {
+        None => Bson::Double(value),
+        Some(whole) => i32::try_from(whole).map_or(Bson::Int64(whole), Bson::Int32),
     }
 }
 
@@ -205,14 +200,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
     fn version(&self) -> Result<Version, StoreError> {
         let version = self.number("version")?.unwrap_or_default();
-        if version.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&version) {
-            Ok(Version(version as u32))
-        } else {
-            Err(self.malformed("version", format!("{version} is not a version")))
-        }
+        Version::from_number(version)
+            .ok_or_else(|| self.malformed("version", format!("{version} is not a version")))
     }
 
     /// A version to which 1 can be added: null is one for mongoose when it reads, and no server adds anything to it.

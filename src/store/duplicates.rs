@@ -72,7 +72,7 @@ fn example(order: &Document) -> (String, String) {
     let status = order.get_str("status").ok().and_then(|status| status.parse::<OrderStatus>().ok());
     let problem = match status {
         None => format!("its status is {}", text(order.get("status"))),
-        Some(_) => format!("its ticket is {}, which is no ObjectId", text(order.get("ticket"))),
+        Some(_) => format!("its ticket is {}, which is not an ObjectId", text(order.get("ticket"))),
     };
     (id, problem)
 }

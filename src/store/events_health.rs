@@ -20,7 +20,7 @@ use super::{
 
 const LOOKING: &str = "looking whether events flow";
 
-/// How old a change or a refusal must be that is not told, for the events to be stuck.
+/// How old a change or a refusal must be that is not published, for the outbox to be stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// For how long dead letters are news.
@@ -32,7 +32,7 @@ const MAX_COUNT: u64 = 1000;
 /// What the pods do with events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventsTask {
-    /// They tell of orders.
+    /// They publish orders.
     Telling,
     /// They hear of tickets and payments.
     Hearing,
@@ -47,7 +47,7 @@ impl EventsTask {
     }
 }
 
-/// That a pod tells, as it has shown.
+/// That a pod publishes, as it has shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventsShown {
     /// How long ago.
@@ -70,11 +70,11 @@ pub struct EventsTrouble {
 /// Whether events flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventsHealth {
-    /// That somebody tells; none if nobody does.
+    /// That somebody publishes; none if nobody does.
     pub told: Option<EventsShown>,
-    /// Whether a change, or the refusal of a payment, has not been told for a minute.
+    /// Whether a change, or the refusal of a payment, has not been published for a minute.
     pub is_stuck: bool,
-    /// Why a pod last could not tell.
+    /// Why a pod last could not publish.
     pub telling: Option<EventsTrouble>,
     /// Why a pod last could not hear.
     pub hearing: Option<EventsTrouble>,

@@ -98,6 +98,12 @@ impl ExpiringOrders {
         self.next
     }
 
+    /// Orders that became due at these times, and the next one.
+    #[cfg(test)]
+    pub(crate) fn listed(due: &[Timestamp], next: Option<Timestamp>) -> Self {
+        Self { due: due.to_vec(), next, ..Self::default() }
+    }
+
     /// Whether the limit was reached, so that there may be more orders.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -124,6 +130,12 @@ impl RejectedOrders {
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// So many of them.
+    #[cfg(test)]
+    pub(crate) fn numbered(count: usize) -> Self {
+        Self((0..count).map(|number| Bson::Int64(i64::try_from(number).unwrap_or(i64::MAX))).collect())
     }
 
     /// Adds `others`, up to `most` in all.

@@ -5,7 +5,6 @@
 //! then a reservation also asks whether the collection is there.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -17,8 +16,8 @@ use mongodb::{
 };
 
 use super::{
-    answer::at_most,
     batcher::Batcher,
+    by_ids::{by_id, one_of_each},
     code,
     document::ORDERS,
     driver_error::server_code,
@@ -115,25 +114,9 @@ async fn look(database: Database, calls: usize) -> Vec<IsThere> {
 
 /// One query for all of `tickets`.
 async fn find(orders: Collection<RawDocumentBuf>, index: TicketIndex, tickets: Vec<ObjectId>) -> Vec<Holder> {
-    let found: Result<Vec<RawDocumentBuf>, _> = retry::transient(LOOKING, || async {
-        match &tickets[..] {
-            [ticket] => {
-                let found = orders.find_one(active_order(*ticket)).hint(index.hint()).await?;
-                Ok(found.into_iter().collect())
-            }
-            tickets => {
-                let count = u32::try_from(tickets.len()).unwrap_or(u32::MAX);
-                let among = doc! { "$in": tickets };
-                let find = orders.find(active_order(Bson::Document(among))).hint(index.hint());
-                at_most(count, find.limit(i64::from(count)).batch_size(count).await?).await
-            }
-        }
-    })
-    .await;
-    match found {
+    match one_of_each(LOOKING, &orders, &tickets, active_order::<Bson>, || Some(index.hint())).await {
         Ok(found) => {
-            let with_ticket = |order: RawDocumentBuf| Some((order.get_object_id("ticket").ok()?, order));
-            let by_ticket: HashMap<_, _> = found.into_iter().filter_map(with_ticket).collect();
+            let by_ticket = by_id(found, "ticket");
             tickets.iter().map(|ticket| Ok(by_ticket.get(ticket).cloned())).collect()
         }
         Err(error) => vec![Err(error); tickets.len()],

@@ -7,7 +7,11 @@ use mongodb::{
     bson::{RawDocumentBuf, doc, oid::ObjectId},
 };
 
-use super::{answer::at_most, batcher::Batcher, error::StoreError, retry};
+use super::{
+    batcher::Batcher,
+    by_ids::{by_id, one_of_each},
+    error::StoreError,
+};
 
 /// The documents with the ids of one call, in the order of these ids; `None` for an id that is not stored. All who ask for
 /// a document at the same time share it.
@@ -51,23 +55,10 @@ async fn find(
     let mut ids = calls.concat();
     ids.sort_unstable();
     ids.dedup();
-    let found: Result<Vec<RawDocumentBuf>, _> = retry::transient(doing, || async {
-        match &ids[..] {
-            [id] => Ok(collection.find_one(doc! { "_id": id }).await?.into_iter().collect()),
-            ids => {
-                let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-                let find = collection.find(doc! { "_id": { "$in": ids } });
-                // A limit and one batch of that size: the server keeps no cursor open, and there is one round trip.
-                at_most(count, find.limit(i64::from(count)).batch_size(count).await?).await
-            }
-        }
-    })
-    .await;
-    match found {
+    match one_of_each(doing, &collection, &ids, |id| doc! { "_id": id }, || None).await {
         Ok(found) => {
-            let with_id =
-                |document: RawDocumentBuf| Some((document.get_object_id("_id").ok()?, Arc::new(document)));
-            let by_id: HashMap<_, _> = found.into_iter().filter_map(with_id).collect();
+            let by_id = by_id(found, "_id").into_iter().map(|(id, document)| (id, Arc::new(document)));
+            let by_id: HashMap<_, _> = by_id.collect();
             calls.into_iter().map(|ids| Ok(ids.iter().map(|id| by_id.get(id).cloned()).collect())).collect()
         }
         Err(error) => vec![Err(error); calls.len()],

@@ -42,17 +42,18 @@
 //! deleted_tickets  those that are gone
 //! audit        what in a database would surprise this program
 //!
-//! outbox       the field for what is to be told of an order, and whether it is used
+//! outbox       the field for what is pending of an order, and whether it is used
 //! note         notes it there, in the write that changes the order
 //! settle       what a payment does to its order
 //! system_id    which system a database is that of
 //! dead_letters what neighbours have sent and nobody can read
-//! retell       what neighbours have lost, to be told again
-//! untold       the orders of which something is to be told, and that it has been told
-//! relay_lease  who tells it
+//! retell       what neighbours have lost, to be published again
+//! untold       the orders of which something is pending, and that it has been published
+//! relay_lease  who publishes it
 //! events_health whether that goes on
 //!
 //! batcher      combines concurrent calls into fewer commands
+//! by_ids       one query for the documents of several ids
 //! loader       reads documents by id, in batches
 //! holders      reads the orders that hold tickets, in batches
 //! known_holders  which of these reads are worth their cost
@@ -74,6 +75,7 @@ mod answer;
 mod args;
 mod audit;
 mod batcher;
+mod by_ids;
 mod cast;
 mod causal;
 mod choice;

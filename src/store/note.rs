@@ -1,4 +1,4 @@
-//! Notes what is to be told of an order, in the write that changes it.
+//! Notes in the outbox of an order what is to be published, in the write that changes it.
 
 use std::time::Instant;
 

@@ -1,18 +1,18 @@
-//! What is to be told to the neighbours of an order, noted in its own document by the write that changes it: there is no
+//! The outbox: what is to be published of an order, noted in its own document by the write that changes it: there is no
 //! second write that could be lost.
 //!
 //! Only where events are on, so that nothing grows where nobody empties it. The database itself says whether they are, by
-//! the index over the orders that are to be told of: whoever serves with events makes it, and whoever else writes orders
+//! the index over the orders that are pending: whoever serves with events makes it, and whoever else writes orders
 //! (another pod, a sweeper, `orders check`) sees it when it lists the indexes.
 //!
 //! ```text
 //! outbox: {
 //!     since: when the oldest change was made, created: price, updated: true, refused: [{ payment, reason, since }],
-//!     again: a mark, if it was told before and is to be told again
+//!     again: a mark, if it was published before and is to be published again
 //! }
 //! ```
 //!
-//! As little as possible, since it is written with every order: an order's last change is to be told if there is a
+//! As little as possible, since it is written with every order: an order's last change is pending if there is a
 //! `since` and it is not that of its making; what it was follows from status and version. mongoose ignores the field, and the API does not show it.
 
 use std::sync::{
@@ -31,12 +31,12 @@ use crate::order::Transition;
 pub(super) const OUTBOX: &str = "outbox";
 /// When the oldest of the changes was made; the database's clock had reached this time by then.
 pub(super) const SINCE: &str = "outbox.since";
-/// The price of the ticket, if the making of the order is to be told.
+/// The price of the ticket, if the making of the order is pending.
 pub(super) const CREATED: &str = "outbox.created";
-/// Set if the beginning of its payment is to be told.
+/// Set if the beginning of its payment is pending.
 pub(super) const UPDATED: &str = "outbox.updated";
 
-/// Set if it is to be told again, since it was lost: a mark of that time.
+/// Set if it is to be published again, since it was lost: a mark of that time.
 pub(super) const AGAIN: &str = "outbox.again";
 
 /// The payments that were refused, each with the reason.

@@ -53,18 +53,18 @@ pub(super) fn own_indexes() -> [OwnIndex; 5] {
     ]
 }
 
-/// The orders of which something is to be told. Only where events are on: that it is there says so.
+/// The orders of which something is pending. Only where events are on: that it is there says so.
 pub(super) fn untold_orders() -> OwnIndex {
     OwnIndex { name: "untold_orders", keys: untold_keys(), is_unique: false, filter: Some(is_untold()) }
 }
 
-/// By ticket, since whatever is to be told of one ticket is told in order. With the id, so that queries can name the index
+/// By ticket, since whatever is pending of one ticket is published in order. With the id, so that queries can name the index
 /// by its keys: the unique one has the ticket alone.
 pub(super) fn untold_keys() -> Document {
     doc! { "ticket": 1, "_id": 1 }
 }
 
-/// The condition for orders of which something is to be told.
+/// The condition for orders of which something is pending.
 pub(super) fn is_untold() -> Document {
     doc! { OUTBOX: { "$exists": true } }
 }

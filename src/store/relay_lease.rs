@@ -1,8 +1,8 @@
-//! Who publishes what is to be told: one process at a time for each database, by a lease in that database.
+//! Who publishes what is pending in the outbox: one process at a time for each database, by a lease in that database.
 //!
 //! It only keeps duplicates away: nothing is lost whoever publishes, so nothing else depends on it. The lease is taken by a
 //! conditional write, and whether its holder has renewed it in time is judged by the database's clock. Beside it is what
-//! the next holder has to know: up to where on the broker, or until when, everything that was published is also noted as told.
+//! the next holder has to know: up to where on the broker, or until when, everything that was published is also marked as such.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -51,9 +51,9 @@ pub type Positions = BTreeMap<String, u64>;
 /// What its holder leaves to the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelayLease {
-    /// Up to where everything that was published is noted as told.
+    /// Up to where everything that was published is marked as such.
     pub positions: Positions,
-    /// Everything that was published before this time, by the database's clock, is noted as told. None if nobody has said so.
+    /// Everything that was published before this time, by the database's clock, is marked as such. None if nobody has said so.
     pub told_until: Option<Timestamp>,
 }
 

@@ -1,4 +1,4 @@
-//! What neighbours have lost is noted again, for whoever publishes to tell it again.
+//! What neighbours have lost is noted in the outbox again, for whoever publishes to publish it again.
 //!
 //! A neighbour keeps one order for each ticket, so it must hear last of the one that holds it. All orders of a ticket are
 //! noted together, those that are over first; then whatever order has come meanwhile. What is noted again has a mark of its
@@ -25,8 +25,8 @@ use super::{
 };
 use crate::order::{OrderStatus, Refusal, ReservationWindow, TicketId, Version};
 
-const LOOKING: &str = "looking for what is to be told again";
-const NOTING: &str = "noting what is to be told again";
+const LOOKING: &str = "looking for what is to be published again";
+const NOTING: &str = "noting what is to be published again";
 
 /// The document that says how far an interrupted run has come.
 const PROGRESS: &str = "publish";
@@ -43,7 +43,7 @@ const CLOCKS: SignedDuration = SignedDuration::from_hours(24);
 /// How often it is looked for orders that have come meanwhile.
 const ROUNDS: usize = 20;
 
-/// An order that is to be told of again.
+/// An order that is to be published again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostOrder {
     id: ObjectId,
@@ -56,26 +56,26 @@ pub struct LostOrder {
 }
 
 impl LostOrder {
-    /// Whether the beginning of its payment is to be told too.
+    /// Whether the beginning of its payment is to be published too.
     #[must_use]
     pub fn had_begun(&self) -> bool {
         self.version > u32::from(self.is_cancelled() || self.is_complete())
     }
 
-    /// Whether it is cancelled, which is to be told too.
+    /// Whether it is cancelled, which is to be published too.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.status == OrderStatus::Cancelled
     }
 
-    /// Whether it is complete, which is to be told too.
+    /// Whether it is complete, which is to be published too.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.status == OrderStatus::Complete
     }
 }
 
-/// The orders that are to be told of again, by ticket.
+/// The orders that are to be published again, by ticket.
 pub type LostTickets = BTreeMap<TicketId, Vec<LostOrder>>;
 
 /// What [`Store::note_again`] has done.
@@ -135,7 +135,7 @@ impl Store {
         }
     }
 
-    /// Notes these orders to be told of again, with the mark `again`.
+    /// Notes these orders to be published again, with the mark `again`.
     ///
     /// # Errors
     /// When the database fails. Some may be noted then; calling again is safe.
@@ -177,7 +177,7 @@ impl Store {
         Ok(done)
     }
 
-    /// How many of those that were noted with the mark `again` are still to be told, up to `limit`.
+    /// How many of those that were noted with the mark `again` are still pending, up to `limit`.
     ///
     /// # Errors
     /// When the database fails.
@@ -230,23 +230,17 @@ impl Store {
 
     async fn lost_page(&self, filter: Document) -> Result<Vec<RawDocumentBuf>, StoreError> {
         let orders = self.raw_orders();
-        retry::patiently(LOOKING, || async {
-            retry::transient(LOOKING, || async {
-                let find = orders.find(filter.clone()).sort(doc! { "_id": 1 });
-                find.limit(i64::from(PAGE)).batch_size(PAGE).await?.try_collect().await
-            })
-            .await
+        retry::patiently_transient(LOOKING, || async {
+            let find = orders.find(filter.clone()).sort(doc! { "_id": 1 });
+            find.limit(i64::from(PAGE)).batch_size(PAGE).await?.try_collect().await
         })
         .await
     }
 
     async fn prices(&self, ids: &[ObjectId]) -> Result<HashMap<TicketId, f64>, StoreError> {
         let tickets = self.raw_tickets();
-        let found: Vec<RawDocumentBuf> = retry::patiently(LOOKING, || async {
-            retry::transient(LOOKING, || async {
-                tickets.find(doc! { "_id": { "$in": ids } }).await?.try_collect().await
-            })
-            .await
+        let found: Vec<RawDocumentBuf> = retry::patiently_transient(LOOKING, || async {
+            tickets.find(doc! { "_id": { "$in": ids } }).await?.try_collect().await
         })
         .await?;
         let tickets = found.iter().filter_map(|document| to_ticket(document).ok());
@@ -267,9 +261,8 @@ impl Store {
                 let command = doc! {
                     "update": ORDERS, "updates": left.to_vec(), "ordered": true, "writeConcern": { "w": "majority" },
                 };
-                let reply = retry::patiently(NOTING, || async {
-                    retry::transient(NOTING, || async { self.database.run_command(command.clone()).await })
-                        .await
+                let reply = retry::patiently_transient(NOTING, || async {
+                    self.database.run_command(command.clone()).await
                 })
                 .await?;
                 // It stops at the first that is in conflict with another write.
@@ -306,7 +299,7 @@ fn object_id_at(at: Timestamp) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
-/// An order that can be told of.
+/// An order that can be published.
 fn lost(document: &RawDocumentBuf) -> Option<(TicketId, LostOrder)> {
     let order = to_order(document).ok()?;
     let refused = refused(document).map(str::to_owned).collect();
@@ -341,8 +334,8 @@ fn where_had_begun(is_meant: bool) -> Vec<Document> {
 
 /// The statements that note one order, to be carried out one after the other.
 ///
-/// It may have changed since it was read, and what has become of it been told. So whether the beginning of its payment is to be
-/// told too, each statement decides as the order is then. Payments begin between the two as well, and never the other way
+/// It may have changed since it was read, and what has become of it been published. So whether the beginning of its payment is to be
+/// published too, each statement decides as the order is then. Payments begin between the two as well, and never the other way
 /// round: what the first does not match since its payment has begun, the second does.
 fn notes(order: &LostOrder, price: f64, again: &str, now: Timestamp) -> Vec<Document> {
     let note = |has_begun: bool| {
@@ -365,8 +358,8 @@ fn notes(order: &LostOrder, price: f64, again: &str, now: Timestamp) -> Vec<Docu
         },
         note(false),
         note(true),
-        // Its making is still to be told, or is told at this moment and not noted yet: then another order of its ticket, which is
-        // told again, would come after it.
+        // Its making is still pending, or is published at this moment and not marked yet: then another order of its ticket, which is
+        // published again, would come after it.
         doc! {
             "q": { "_id": order.id, CREATED: { "$exists": true }, AGAIN: { "$ne": again } },
             "u": { "$set": { AGAIN: again } },

@@ -163,6 +163,15 @@ where
     }
 }
 
+/// One operation of the driver, patiently: each attempt is [`transient`].
+pub(super) async fn patiently_transient<T, F, Fut>(doing: &'static str, operation: F) -> Result<T, StoreError>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = DriverResult<T>>,
+{
+    patiently(doing, || transient(doing, &operation)).await
+}
+
 /// Runs `work` with a time limit, as a span of the current trace.
 ///
 /// The driver panics at some answers that no honest server gives, and passes the panic of a task of its own on to whoever

@@ -2,7 +2,7 @@
 //! arrive.
 //!
 //! An order remembers the payment that completed it and those that were refused, and each write has both as conditions. So
-//! no payment does both, and one that comes again changes nothing. A refusal is noted in the order, to be told, by a write
+//! no payment does both, and one that comes again changes nothing. A refusal is noted in the outbox, to be published, by a write
 //! that has its reason as a condition.
 //!
 //! Money is given back for what is refused, and a message is gone once it is acknowledged. So whatever is answered without a
@@ -42,7 +42,7 @@ const SETTLING: &str = "settling a payment";
 pub enum Settled {
     /// It has completed its order.
     Completed,
-    /// It was refused, which is noted to be told.
+    /// It was refused, which is noted in the outbox.
     Refused(Refusal),
     /// It had come before, and has changed nothing now.
     Repeated,

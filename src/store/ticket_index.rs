@@ -36,6 +36,6 @@ impl TicketIndex {
 
 /// Selects the active order that holds `ticket`. Its conditions are those of the index, so that every query planner can
 /// use it.
-pub(super) fn active_order(ticket: impl Into<Bson>) -> Document {
+pub(super) fn active_order<T: Into<Bson>>(ticket: T) -> Document {
     doc! { "ticket": ticket.into(), "status": { "$in": statuses(&OrderStatus::ACTIVE) } }
 }

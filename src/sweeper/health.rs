@@ -68,7 +68,7 @@ impl WithoutDueTime {
     pub fn message(&self) -> String {
         let Self { count, examples } = self;
         let (count, more) = (count, if *count >= Self::LIMIT.into() { " or more" } else { "" });
-        // An id that is no ObjectId may be any text.
+        // An id that is not an ObjectId may be any text.
         let ids: Vec<_> =
             examples.iter().filter(|id| id.parse::<OrderId>().is_ok()).map(String::as_str).collect();
         let which = if ids.is_empty() { String::new() } else { format!(" (such as {})", ids.join(", ")) };

@@ -10,6 +10,8 @@
 //! membership, peers        the Lease that live sweepers share, and the rank of each for a target
 //! tasks                    one task per target, with backoff
 //! sweep                    one step in one database: find a batch, cancel it, decide when to come back
+//! batch, left_out          the orders of one step; those that are left out for a while
+//! index_repair             when missing indexes are made
 //! lookahead, backlog       how far to query ahead; how to go through a backlog
 //! pacing                   batch sizes and rate limits
 //! health, falling_behind   the health of a target
@@ -21,11 +23,14 @@
 
 mod args;
 mod backlog;
+mod batch;
 mod continuous;
 mod error;
 mod events;
 mod falling_behind;
 mod health;
+mod index_repair;
+mod left_out;
 mod lookahead;
 mod membership;
 mod metrics;

@@ -6,18 +6,18 @@ use jiff::Timestamp;
 
 use super::{
     backlog::Cursor,
+    batch::Batch,
     events::EventsState,
     health::{WithoutDueTime, reason_of},
+    index_repair::IndexRepair,
+    left_out::{LEFT_OUT_FOR, LeftOut},
     lookahead::{Fill, Lookahead},
     metrics::TargetMetrics,
     pacing::{self, BatchSize},
     peers::Schedule,
     targets::Target,
 };
-use crate::{
-    runtime::exponential,
-    store::{ExpiringOrders, ExpiryQuery, Pools, RejectedOrders, ServerClock, Store, StoreError},
-};
+use crate::store::{ExpiringOrders, ExpiryQuery, Pools, ServerClock, Store, StoreError};
 
 /// The most orders that one write cancels, whatever the server says: each is observed, and added to what operators sum up.
 /// A range has at most two batches, and a few more that were inserted after it was counted.
@@ -28,12 +28,6 @@ const COUNT_LIMIT: u32 = 100_000;
 
 /// How often a backlog of more than one batch is counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How long orders that the database refuses to cancel are left out.
-const REFUSED_FOR: Duration = Duration::from_secs(300);
-
-/// How many of them are remembered at most: every query has to name them.
-const MAX_REFUSED: usize = 1000;
 
 /// How often orders that never become due are looked for.
 const NO_DUE_TIME_INTERVAL: Duration = Duration::from_secs(300);
@@ -52,9 +46,6 @@ const EVENTS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether events flow, where a resource has them.
 const FLOW_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How soon the creation of missing indexes is tried again, at first and at the latest: each attempt may read all orders.
-const INDEX_RETRY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 
 /// How long a backlog is cancelled by ranges before the oldest orders are looked at again: some become due behind the
 /// position, since their payment has begun or somebody has edited them.
@@ -78,66 +69,6 @@ pub struct StepResult {
     pub pause: Duration,
 }
 
-/// The orders to cancel next.
-enum Batch {
-    /// Orders that a query has listed.
-    Listed(ExpiringOrders),
-    /// All orders in a range, and how many they are.
-    Range(ExpiryQuery, u64),
-}
-
-impl Batch {
-    /// The earliest `expiresAt` of its orders, due or not.
-    fn oldest(&self) -> Option<Timestamp> {
-        match self {
-            Self::Listed(look) => look.due().iter().min().copied().or(look.next()),
-            Self::Range(query, _) => query.after,
-        }
-    }
-
-    /// When the next order becomes due, as far as the query has seen.
-    fn next(&self) -> Option<Timestamp> {
-        match self {
-            Self::Listed(look) => look.next(),
-            Self::Range(..) => None,
-        }
-    }
-
-    /// Whether any of the orders are due.
-    fn is_due(&self) -> bool {
-        match self {
-            Self::Listed(look) => !look.due().is_empty(),
-            Self::Range(..) => true,
-        }
-    }
-
-    /// Whether there may be more.
-    fn is_full(&self) -> bool {
-        match self {
-            Self::Listed(look) => look.is_full(),
-            Self::Range(..) => true,
-        }
-    }
-
-    /// Observes the lateness of the `expired` orders that were cancelled, and never understates it. If others moved
-    /// some of the listed orders, it is not known which, so the oldest are counted. In a range, every order counts as
-    /// late as the beginning of the range.
-    fn observe(&self, expired: u64, now: Timestamp, metrics: &TargetMetrics) {
-        let observe = |due| metrics.lateness(Duration::try_from(now.duration_since(due)).unwrap_or_default());
-        let expired = usize::try_from(expired).unwrap_or(usize::MAX);
-        match self {
-            Self::Listed(look) => {
-                let mut due = look.due().to_vec();
-                due.sort_unstable();
-                due.into_iter().take(expired).for_each(observe);
-            }
-            Self::Range(query, _) => {
-                std::iter::repeat_n(query.after.unwrap_or(query.until), expired).for_each(observe);
-            }
-        }
-    }
-}
-
 /// The sweep of one database: its connection, its clock and the state of its pacing.
 pub struct Sweep {
     store: Store,
@@ -158,10 +89,8 @@ pub struct Sweep {
     cursor_since: Instant,
     /// When the database refused to cancel a whole range; for a while after that, orders are cancelled by their ids.
     range_refused: Option<Instant>,
-    /// Why an index is missing, when its creation was last tried, and how many attempts have failed.
-    missing_index: Option<(StoreError, Instant, u32)>,
-    /// Orders that the database refuses to cancel, and since when they are left out.
-    refused: Option<(RejectedOrders, Instant)>,
+    indexes: IndexRepair,
+    left_out: LeftOut,
     /// Orders without a due time, and when they were counted.
     without_due_time: Option<(WithoutDueTime, Instant)>,
     /// When it was last looked whether events are on.
@@ -215,8 +144,8 @@ impl Sweep {
             cursor: None,
             cursor_since: Instant::now(),
             range_refused: None,
-            missing_index: None,
-            refused: None,
+            indexes: IndexRepair::default(),
+            left_out: LeftOut::default(),
             without_due_time: None,
             looked_for_events: Instant::now(),
             events: None,
@@ -227,17 +156,18 @@ impl Sweep {
     /// Creates missing indexes. A failure is remembered and does not stop the sweep, which is correct without
     /// indexes, only slower.
     async fn ensure_indexes(&mut self, target: &Target) -> Result<(), StoreError> {
-        let failures = self.missing_index.take().map(|(.., failures)| failures);
-        let was_missing = failures.is_some();
+        let before = std::mem::take(&mut self.indexes);
         match self.store.ensure_indexes().await {
-            Ok(()) if was_missing => tracing::info!(target = %target.key, "all indexes exist now"),
+            Ok(()) if before.error().is_some() => {
+                tracing::info!(target = %target.key, "all indexes exist now")
+            }
             Ok(()) => {}
             Err(error) if error.is_unavailable() && !error.is_of_an_index() => return Err(error),
             Err(error) => {
-                if !was_missing {
+                if before.error().is_none() {
                     tracing::warn!(target = %target.key, %error, "an index is missing");
                 }
-                self.missing_index = Some((error, Instant::now(), failures.unwrap_or_default() + 1));
+                self.indexes = before.failed(error, Instant::now());
             }
         }
         Ok(())
@@ -248,20 +178,12 @@ impl Sweep {
     /// # Errors
     /// When the database is unavailable.
     pub async fn repair_indexes(&mut self, target: &Target) -> Result<(), StoreError> {
-        let is_time = |(_, tried, failures): &(StoreError, Instant, u32)| {
-            let pause = exponential(INDEX_RETRY.0, INDEX_RETRY.1, failures.saturating_sub(1));
-            tried.elapsed() > pause
-        };
-        if self.missing_index.as_ref().is_some_and(is_time) {
-            self.ensure_indexes(target).await
-        } else {
-            Ok(())
-        }
+        if self.indexes.is_due(Instant::now()) { self.ensure_indexes(target).await } else { Ok(()) }
     }
 
     /// Why an index is missing.
     pub fn missing_index(&self) -> Option<&StoreError> {
-        self.missing_index.as_ref().map(|(error, ..)| error)
+        self.indexes.error()
     }
 
     /// The orders that never become due, if there are any.
@@ -300,7 +222,8 @@ impl Sweep {
         if attempted > 0 {
             let took = write_started.elapsed();
             metrics.batch(attempted, expired, took);
-            batch.observe(expired, clock.reached(Instant::now()), metrics);
+            let late = batch.lateness(expired, clock.reached(Instant::now()));
+            late.into_iter().for_each(|late| metrics.lateness(late));
             self.batch_size = self.batch_size.after(attempted, took);
         }
 
@@ -347,8 +270,8 @@ impl Sweep {
         until: Timestamp,
         size: u32,
     ) -> Result<Batch, StoreError> {
-        self.refused = self.refused.take().filter(|(_, since)| since.elapsed() < REFUSED_FOR);
-        self.range_refused = self.range_refused.filter(|since| since.elapsed() < REFUSED_FOR);
+        self.left_out.forget_old(Instant::now());
+        self.range_refused = self.range_refused.filter(|since| since.elapsed() < LEFT_OUT_FOR);
         if self.cursor_since.elapsed() > PASS {
             self.cursor = None;
         }
@@ -384,8 +307,7 @@ impl Sweep {
     }
 
     fn query(&self, cutoff: Timestamp, limit: u32) -> ExpiryQuery {
-        let exclude = self.refused.as_ref().map(|(refused, _)| refused.clone()).unwrap_or_default();
-        ExpiryQuery { exclude, ..ExpiryQuery::due(cutoff, self.grace, limit) }
+        ExpiryQuery { exclude: self.left_out.orders().clone(), ..ExpiryQuery::due(cutoff, self.grace, limit) }
     }
 
     /// Cancels the orders of a batch that are due. Returns how many it tried to cancel, and how many it cancelled.
@@ -424,9 +346,7 @@ impl Sweep {
             Err(error) if !error.is_unavailable() => error,
             result => return result.map(|expired| (expired, 0)),
         };
-        let (refused, since) =
-            self.refused.get_or_insert_with(|| (RejectedOrders::default(), Instant::now()));
-        let most = MAX_REFUSED.saturating_sub(refused.count());
+        let most = self.left_out.room();
         let (expired, others) = self.store.expire_bisecting(look, cutoff, self.grace, most).await?;
         metrics.failed(reason_of(&error));
         let all = others.count() == look.due().len() && others.count() > FEW;
@@ -438,8 +358,7 @@ impl Sweep {
             let (count, orders) = (others.count(), others.named());
             tracing::warn!(count, orders, %error, "some orders cannot be cancelled; leaving them out for a while");
         }
-        refused.add(&others, MAX_REFUSED);
-        *since = Instant::now();
+        self.left_out.add(&others, Instant::now());
         Ok((expired, others.count()))
     }
 
@@ -451,14 +370,9 @@ impl Sweep {
         if !look.is_full() || unreadable.count() == 0 {
             return false;
         }
-        let (refused, since) =
-            self.refused.get_or_insert_with(|| (RejectedOrders::default(), Instant::now()));
-        let before = refused.count();
-        refused.add(unreadable, MAX_REFUSED);
         // Without room they come with each batch, which is neither to be logged each time nor to keep the others for ever.
-        let has_room = refused.count() > before;
+        let has_room = self.left_out.add(unreadable, Instant::now());
         if has_room {
-            *since = Instant::now();
             let (count, orders) = (unreadable.count(), unreadable.named());
             tracing::warn!(
                 target = %target.key, count, orders,
@@ -477,10 +391,9 @@ impl Sweep {
         match self.store.has_indexes().await {
             Ok(()) => {}
             // Somebody has dropped it; it is made at once.
-            Err(error) if error.is_of_an_index() && self.missing_index.is_none() => {
+            Err(error) if error.is_of_an_index() && self.indexes.error().is_none() => {
                 tracing::warn!(target = %target.key, %error, "an index is missing");
-                let tried = Instant::now().checked_sub(INDEX_RETRY.1).unwrap_or_else(Instant::now);
-                self.missing_index = Some((error, tried, 1));
+                self.indexes = IndexRepair::at_once(error);
             }
             result => self.only_log("the indexes are not looked at", target, result),
         }

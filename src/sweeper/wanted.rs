@@ -36,20 +36,9 @@ pub struct Unresolved {
 
 /// The Secrets that a resource names, and the keys of each whose values are wanted.
 pub fn secrets_of(service: &OrdersService) -> impl Iterator<Item = (NamespacedName, Vec<&str>)> {
-    let database = &service.spec.database;
-    let (uri, tls) = (&database.uri_secret_ref, database.tls.as_ref());
-    let ca = tls.and_then(|tls| tls.ca_secret_ref.as_ref());
-    let certificate = tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref());
-    let keys = vec![DatabaseTls::CERTIFICATE_KEY, DatabaseTls::PRIVATE_KEY_KEY];
     let namespace = service.namespace().unwrap_or_default();
-    [
-        Some((&uri.name, vec![uri.key.as_str()])),
-        ca.map(|ca| (&ca.name, vec![ca.key.as_str()])),
-        certificate.map(|certificate| (&certificate.name, keys)),
-    ]
-    .into_iter()
-    .flatten()
-    .map(move |(name, keys)| ((namespace.clone(), name.clone()), keys))
+    let refs = service.spec.database.secret_refs();
+    refs.map(move |of| ((namespace.clone(), of.name.to_owned()), of.keys().collect()))
 }
 
 /// The target of a resource alone.

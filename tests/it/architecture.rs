@@ -14,7 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("crd", &["runtime"]),
     ("store", &["order", "runtime"]),
     ("import", &["order", "store", "runtime"]),
-    ("check", &["order", "store", "runtime"]),
+    ("check", &["store", "runtime"]),
     ("events", &["order", "store", "runtime"]),
     ("api", &["order", "store", "events", "runtime"]),
     ("sweeper", &["order", "store", "crd", "runtime"]),
@@ -266,6 +266,70 @@ fn rooms_of_the_controller_import_only_what_the_map_allows() {
     let folders = folders.map(Result::unwrap).filter(|entry| entry.path().is_dir());
     let folders: BTreeSet<_> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
     assert_eq!(folders, seen.into_iter().map(str::to_owned).collect(), "every room has a rule");
+}
+
+/// The rooms of the controller that each of them imports from, itself left out.
+fn imports_between_rooms(sources: &Sources) -> BTreeSet<(String, String)> {
+    let room_of = |module: &ModulePath| match module.as_slice() {
+        [first, room, ..] if first == "controller" => {
+            CONTROLLER_ROOMS.iter().any(|(known, _)| known == room).then(|| room.clone())
+        }
+        _ => None,
+    };
+    let imports = sources.imports();
+    let pairs = imports.iter().flat_map(|(module, others)| others.iter().map(move |other| (*module, *other)));
+    let pairs = pairs.filter_map(|(module, other)| Some((room_of(module)?, room_of(other)?)));
+    pairs.filter(|(room, other)| room != other).collect()
+}
+
+#[test]
+fn nothing_is_allowed_that_no_module_imports() {
+    let sources = Sources::read();
+    let imports = sources.imports();
+    let pairs = imports.iter().flat_map(|(module, others)| others.iter().map(move |other| (*module, *other)));
+    let used: BTreeSet<_> =
+        pairs.filter_map(|(module, other)| Some((module.first()?, other.first()?))).collect();
+    for (module, allowed) in MAY_IMPORT {
+        for other in allowed.iter().filter(|other| **other != "runtime") {
+            assert!(
+                used.contains(&(&module.to_owned(), &(*other).to_owned())),
+                "{module} imports no {other}"
+            );
+        }
+    }
+    let between_rooms = imports_between_rooms(&sources);
+    for (room, allowed) in CONTROLLER_ROOMS {
+        for other in allowed {
+            assert!(
+                between_rooms.contains(&(room.to_owned(), (*other).to_owned())),
+                "controller/{room} imports nothing of {other}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_page_about_the_architecture_says_who_may_import_whom() {
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md")).unwrap();
+    let section = page.split("\n## ").find(|section| section.starts_with("Who may import whom\n")).unwrap();
+    let names = |cell: &str| -> BTreeSet<String> {
+        // What is in brackets is said about the name before it.
+        let cell = cell.split(['(', ')']).step_by(2).collect::<String>();
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let told: BTreeMap<_, _> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split('|').collect();
+            (names(cells[1]).into_iter().next().unwrap(), names(cells[2]))
+        })
+        .collect();
+    let allowed = MAY_IMPORT.iter().chain(&CONTROLLER_ROOMS).map(|(module, others)| {
+        let others = others.iter().filter(|other| **other != "runtime");
+        ((*module).to_owned(), others.map(|other| (*other).to_owned()).collect())
+    });
+    assert_eq!(told, allowed.collect());
 }
 
 #[test]

@@ -305,7 +305,7 @@ async fn general(pair: &Pair) -> Vec<Case> {
         same("an unknown order", Request::by_u1("GET", "/api/orders/65f0c1d2a3b4c5d6e7f80911")),
         same("a reservation by nobody", Request::new("POST", "/api/orders", &[], b"")),
         same(
-            "a body that is no JSON by its type",
+            "a body that is not JSON by its type",
             Request::new("POST", "/api/orders", &[("cookie", &mine), ("content-type", "text/plain")], b"{}"),
         ),
         differs("the methods of a path (`OPTIONS`)", 200, 200, Request::by_u1("OPTIONS", "/api/orders")),
@@ -324,7 +324,7 @@ async fn general(pair: &Pair) -> Vec<Case> {
             413,
             compressed("gzip", &gzip(&" ".repeat(200_000))),
         ),
-        differs("an id that is none", 400, 400, Request::by_u1("GET", "/api/orders/x")),
+        differs("an id that is not valid", 400, 400, Request::by_u1("GET", "/api/orders/x")),
         differs("a token without an `id`", 200, 401, Request::with_token(&json!({ "email": "a@b.c" }))),
     ];
     if pair.mongoose == "5" {

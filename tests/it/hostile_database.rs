@@ -341,9 +341,9 @@ const HOSTILE: [(&str, Greeting, &str); 9] = [
     ("in-parts", |_| Message { flags: 2, times: 1_000_000, ..hello(doc! {}).into() }, "its flags are 0x2"),
     ("crowd", |_| hello(doc! { "setName": "rs", "hosts": vec!["h:1"; 51] }).into(), "its field hosts"),
     ("socket", |_| hello(doc! { "setName": "rs", "hosts": ["/tmp/hostile.sock"] }).into(), "its field hosts"),
-    ("liar", |_| Message { document: [7; 100].into(), ..doc! {}.into() }, "it is no BSON"),
+    ("liar", |_| Message { document: [7; 100].into(), ..doc! {}.into() }, "it is not BSON"),
     ("negative", |_| Message { length: Some(-1), ..doc! {}.into() }, "its length is -1 bytes"),
-    ("short", |_| Message { document: Vec::new(), ..doc! {}.into() }, "it is no BSON"),
+    ("short", |_| Message { document: Vec::new(), ..doc! {}.into() }, "it is not BSON"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -379,7 +379,7 @@ fn what_cannot_be_read_is_named_and_does_not_take_the_rest_with_it() {
     folder.write("orders.yaml", &case("orders.yaml"));
     folder.write("empty.yaml", "# nothing\n");
     let empty = Migrated::of(&[&folder.path("empty.yaml")], "");
-    assert!(empty.code == 1 && empty.table.contains("has no object of Kubernetes"), "{}", empty.table);
+    assert!(empty.code == 1 && empty.table.contains("has no Kubernetes object"), "{}", empty.table);
     std::fs::write(folder.path("latin.yaml"), b"a: \xe9\n").unwrap();
     let latin = Migrated::of(&[&folder.path("")], "");
     assert!(latin.left().iter().any(|line| line.contains("is not UTF-8")), "{}", latin.table);

@@ -188,7 +188,7 @@ impl Streams {
         events
     }
 
-    /// The same, with null for data that is no JSON.
+    /// The same, with null for data that is not JSON.
     pub async fn events_or_text(&self, stream: &str) -> Vec<Event> {
         let found = self.0.get_stream(stream).await.unwrap();
         let count = found.cached_info().state.messages;

@@ -137,7 +137,7 @@ fn every_problem_is_named_by_file_resource_and_field_and_nothing_is_rendered() {
 fn an_input_without_any_resource_and_one_that_cannot_be_read_are_errors() {
     assert!(refused(&["-"], "kind: Secret\n").contains("there is no OrdersService"));
     assert!(refused(&["no/such/file.yaml"], "").contains("no/such/file.yaml"));
-    assert!(refused(&["-"], "a: [").contains("is no YAML"));
+    assert!(refused(&["-"], "a: [").contains("is not YAML"));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! How far a Deployment is, in the few numbers that the status needs.
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
+use k8s_openapi::{
+    api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 use super::{partial::Partial, replica_set::template_hash};
 
@@ -69,10 +72,26 @@ impl Rollout {
 
 impl From<&Partial<Deployment>> for Rollout {
     fn from(deployment: &Partial<Deployment>) -> Self {
-        let status = &deployment.status;
+        Self::of(&deployment.metadata, deployment.spec.replicas, &deployment.status)
+    }
+}
+
+impl From<&Deployment> for Rollout {
+    fn from(deployment: &Deployment) -> Self {
+        let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        Self::of(
+            &deployment.metadata,
+            replicas,
+            deployment.status.as_ref().unwrap_or(&DeploymentStatus::default()),
+        )
+    }
+}
+
+impl Rollout {
+    fn of(metadata: &ObjectMeta, replicas: Option<i32>, status: &DeploymentStatus) -> Self {
         let condition =
             |kind: &str| status.conditions.iter().flatten().find(|condition| condition.type_ == kind);
-        let is_observed = status.observed_generation >= deployment.metadata.generation;
+        let is_observed = status.observed_generation >= metadata.generation;
         // What is said of a former generation says nothing of this one.
         let current = |kind| condition(kind).filter(|_| is_observed);
         let message = |condition: &DeploymentCondition, otherwise: &str| {
@@ -81,12 +100,12 @@ impl From<&Partial<Deployment>> for Rollout {
         let past_deadline = current("Progressing").filter(|progress| {
             progress.status == "False" && progress.reason.as_deref() == Some("ProgressDeadlineExceeded")
         });
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
+        let name = metadata.name.as_deref().unwrap_or_default();
         let progress = current("Progressing").and_then(|progress| progress.message.as_deref());
         let rollout = Self {
-            generation: deployment.metadata.generation.unwrap_or(0),
+            generation: metadata.generation.unwrap_or(0),
             is_observed,
-            desired: deployment.spec.replicas.unwrap_or(1),
+            desired: replicas.unwrap_or(1),
             replicas: status.replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
             updated: status.updated_replicas.filter(|_| is_observed).unwrap_or(0),

@@ -21,7 +21,10 @@ use crate::{
             refresh::{RETRY_INTERVAL, requeue_users},
         },
     },
-    crd::{API_CONTAINER, ConditionType, DatabaseTls, Nats, OrdersService, Reason, find_condition, is_true},
+    crd::{
+        API_CONTAINER, ConditionType, IngressSpec, OrdersService, Reason, SecretField, find_condition,
+        is_true,
+    },
     routing::EntryPoint,
     runtime::hex,
 };
@@ -75,125 +78,117 @@ pub async fn deployed_image(
     Ok(containers.into_iter().find(|container| container.name == API_CONTAINER).and_then(|of| of.image))
 }
 
-/// A value in a Secret that the spec refers to.
-#[derive(Clone, Copy)]
-struct SecretValue {
-    field: &'static str,
-    what: &'static str,
-}
-
-const JWT: SecretValue = SecretValue {
-    field: "spec.auth.jwtSecretRef",
-    what: "the value that your auth service signs sessions with",
-};
-
-const URI: SecretValue =
-    SecretValue { field: "spec.database.uriSecretRef", what: "the connection string of the database" };
-
-const CA: SecretValue = SecretValue {
-    field: "spec.database.tls.caSecretRef",
-    what: "the CA of the database's certificate, as PEM",
-};
-
-const CERTIFICATE: SecretValue = SecretValue {
-    field: "spec.database.tls.clientCertificateSecretRef",
-    what: "the client certificate (tls.crt) and its private key (tls.key), as PEM",
-};
-
-const NATS_URL: SecretValue =
-    SecretValue { field: "spec.events.nats.urlSecretRef", what: "the URLs of the NATS servers" };
-
-const NATS_CA: SecretValue = SecretValue {
-    field: "spec.events.nats.caSecretRef",
-    what: "the CA of the NATS servers' certificates, as PEM",
-};
-
-const NATS_CREDS: SecretValue = SecretValue {
-    field: "spec.events.nats.credsSecretRef",
-    what: "the credentials of a user of NATS, as nsc writes them",
-};
-
 /// Finds the Secrets and the IngressClass that `service` refers to, and which of its routes other objects hold.
 ///
 /// # Errors
 /// When the API server does not answer, or refuses. Something that is missing is no error.
 pub async fn dereference(context: &Context, service: &OrdersService) -> Result<Dereferenced, RequestError> {
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let key = |name: &str| ObjectKey::new(namespace, name);
-    // Others that refer to the same Secret need not find out by themselves. They are requeued at once, since what follows
-    // may fail, and then the change is not seen a second time.
-    let secret_changed = |usage, name: &str| {
-        let itself = service.metadata.uid.as_deref();
-        requeue_users(&context.services, &context.trigger, usage, &key(name), itself);
-    };
     let started = Instant::now();
     let since = max_age(service).and_then(|age| started.checked_sub(age));
-    let (api, secrets) = (&context.api, &context.secrets);
-    let values = values_of(service);
-    let copies = join_all(values.iter().map(|(_, name, _)| {
-        let secret = key(name);
-        async move { secrets.value_hashes(api, &secret, since).await }
-    }))
-    .await;
-    for (copy, (_, name, _)) in copies.iter().zip(&values) {
-        if copy.as_ref().is_ok_and(|copy| copy.changed) {
-            secret_changed(SecretUse::Value, name);
-        }
-    }
     let mut found = Dereferenced {
         user_from_cluster: context.user_from_cluster,
         traefik_safe_naming: context.traefik_safe_naming,
         ..Dereferenced::default()
     };
-    let mut checksum = Sha256::new();
-    for (copy, (value, name, key)) in copies.into_iter().zip(values) {
-        match look_up(copy?.value.as_ref(), namespace, value, name, key) {
-            Ok(hash) => checksum.update(hash),
-            Err(problem) => found.missing.push(problem),
-        }
-    }
-    found.secrets_checksum = Some(hex(checksum.finalize().iter().take(16)));
-
-    context.known_services.forget(&ObjectKey::of(&service.metadata));
+    find_values(context, service, since, &mut found).await?;
+    let key = ObjectKey::of(&service.metadata);
+    context.known_services.forget(&key);
     if let Some(name) = &service.spec.service_name {
         // Where another has that name, it can be ours once that is gone.
-        context.known_services.tell(&ObjectKey::of(&service.metadata), name);
+        context.known_services.tell(&key, name);
     }
     if let Some(ingress) = &service.spec.ingress {
-        let class = ingress.class_name.clone();
-        found.missing_class = class.filter(|class| context.claims.has_class(class) == Some(false));
-        if let EntryPoint::Class(class) = ingress_class(ingress) {
-            found.controller = context.claims.controller_of(class.as_deref());
-        }
-        let strips = ingress.routes.iter().any(|route| route.strip_prefix);
-        if strips && found.controller == Some(IngressController::Traefik) && !context.middlewares.is_served()
-        {
-            found.missing.push(no_middlewares());
-        }
-        // A class in the annotation need not exist as an object.
-        found.no_default_class = ingress_class(ingress) == EntryPoint::Class(None)
-            && context.claims.has_default_class() == Some(false);
-        let backends = ingress.routes.iter().map(|route| &route.service);
-        let backends = backends.chain(ingress.client.iter().map(|client| &client.service));
-        // Its own Service is made together with the routes to it.
-        let own = service.metadata.name.as_ref();
-        let others = backends.filter(|name| Some(*name) != own).map(String::as_str);
-        found.missing_services = context.known_services.missing(&ObjectKey::of(&service.metadata), others);
+        find_for_ingress(context, service, ingress, &mut found);
         if let Some(certificate) = ingress.tls.as_ref().map(|tls| &tls.secret_name) {
-            let read = async |since| {
-                let copy = secrets.exists(api, &key(certificate), since).await?;
-                if copy.changed {
-                    secret_changed(SecretUse::Certificate, certificate);
-                }
-                Ok::<_, RequestError>(copy.value)
-            };
             // One that is missing is always read again: whoever issues it does so at any moment after the Ingress is there.
-            let exists = read(since).await? || read(Some(started)).await?;
+            let exists = has_certificate(context, service, certificate, since).await?
+                || has_certificate(context, service, certificate, Some(started)).await?;
             found.missing_certificate = (!exists).then(|| certificate.clone());
         }
     }
     found.verdicts = context.claims.judge(service);
     Ok(found)
+}
+
+/// Finds the values that the pods get, as copies of the Secrets have them that were read at `since` or later.
+async fn find_values(
+    context: &Context,
+    service: &OrdersService,
+    since: Option<Instant>,
+    found: &mut Dereferenced,
+) -> Result<(), RequestError> {
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let (api, secrets) = (&context.api, &context.secrets);
+    let values = values_of(service);
+    let copies = join_all(values.iter().map(|(_, name, _)| {
+        let secret = ObjectKey::new(namespace, name);
+        async move { secrets.value_hashes(api, &secret, since).await }
+    }))
+    .await;
+    for (copy, (_, name, _)) in copies.iter().zip(&values) {
+        if copy.as_ref().is_ok_and(|copy| copy.changed) {
+            requeue_others(context, service, SecretUse::Value, name);
+        }
+    }
+    let mut checksum = Sha256::new();
+    for (copy, (field, name, key)) in copies.into_iter().zip(values) {
+        match look_up(copy?.value.as_ref(), namespace, field, name, key) {
+            Ok(hash) => checksum.update(hash),
+            Err(problem) => found.missing.push(problem),
+        }
+    }
+    found.secrets_checksum = Some(hex(checksum.finalize().iter().take(16)));
+    Ok(())
+}
+
+/// Finds the class of the Ingress, what its controller needs, and the Services of its routes.
+fn find_for_ingress(
+    context: &Context,
+    service: &OrdersService,
+    ingress: &IngressSpec,
+    found: &mut Dereferenced,
+) {
+    let class = ingress.class_name.clone();
+    found.missing_class = class.filter(|class| context.claims.has_class(class) == Some(false));
+    if let EntryPoint::Class(class) = ingress_class(ingress) {
+        found.controller = context.claims.controller_of(class.as_deref());
+    }
+    let strips = ingress.routes.iter().any(|route| route.strip_prefix);
+    if strips && found.controller == Some(IngressController::Traefik) && !context.middlewares.is_served() {
+        found.missing.push(no_middlewares());
+    }
+    // A class in the annotation need not exist as an object.
+    found.no_default_class = ingress_class(ingress) == EntryPoint::Class(None)
+        && context.claims.has_default_class() == Some(false);
+    let backends = ingress.routes.iter().map(|route| &route.service);
+    let backends = backends.chain(ingress.client.iter().map(|client| &client.service));
+    // Its own Service is made together with the routes to it.
+    let own = service.metadata.name.as_ref();
+    let others = backends.filter(|name| Some(*name) != own).map(String::as_str);
+    found.missing_services = context.known_services.missing(&ObjectKey::of(&service.metadata), others);
+}
+
+/// Whether there is a Secret with the certificate of the hosts, as read at `since` or later.
+async fn has_certificate(
+    context: &Context,
+    service: &OrdersService,
+    name: &str,
+    since: Option<Instant>,
+) -> Result<bool, RequestError> {
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let copy = context.secrets.exists(&context.api, &ObjectKey::new(namespace, name), since).await?;
+    if copy.changed {
+        requeue_others(context, service, SecretUse::Certificate, name);
+    }
+    Ok(copy.value)
+}
+
+/// Others that refer to the same Secret need not find out by themselves that it has changed. They are requeued at once, since
+/// what follows may fail, and then the change is not seen a second time.
+fn requeue_others(context: &Context, service: &OrdersService, usage: SecretUse, secret: &str) {
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let itself = service.metadata.uid.as_deref();
+    requeue_users(&context.services, &context.trigger, usage, &ObjectKey::new(namespace, secret), itself);
 }
 
 /// There is nothing by which Traefik could take prefixes off.
@@ -207,44 +202,10 @@ fn no_middlewares() -> Problem {
     )
 }
 
-/// The values that the pods get: for what, the name of the Secret, and the key.
-fn values_of(service: &OrdersService) -> Vec<(SecretValue, &str, &str)> {
-    let (jwt, database) = (&service.spec.auth.jwt_secret_ref, &service.spec.database);
-    let uri = &database.uri_secret_ref;
-    let mut values = vec![(JWT, jwt.name.as_str(), jwt.key.as_str()), (URI, &uri.name, &uri.key)];
-    if let Some(tls) = &database.tls {
-        values.extend(tls.ca_secret_ref.iter().map(|ca| (CA, ca.name.as_str(), ca.key.as_str())));
-        if let Some(secret) = &tls.client_certificate_secret_ref {
-            values.push((CERTIFICATE, &secret.name, DatabaseTls::CERTIFICATE_KEY));
-            values.push((CERTIFICATE, &secret.name, DatabaseTls::PRIVATE_KEY_KEY));
-        }
-    }
-    if let Some(events) = &service.spec.events {
-        let Nats { url_secret_ref: url, ca_secret_ref: ca, creds_secret_ref: creds, .. } = &events.nats;
-        values.extend(url.iter().map(|url| (NATS_URL, url.name.as_str(), url.key.as_str())));
-        values.extend(ca.iter().map(|ca| (NATS_CA, ca.name.as_str(), ca.key.as_str())));
-        values.extend(creds.iter().map(|creds| (NATS_CREDS, creds.name.as_str(), creds.key.as_str())));
-    }
-    values
-}
-
-/// A key that a Secret must have for the pods of a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeededKey<'a> {
-    /// The field that names it.
-    pub field: &'static str,
-    /// What its value is.
-    pub what: &'static str,
-    /// The name of the Secret.
-    pub secret: &'a str,
-    /// The key.
-    pub key: &'a str,
-}
-
-/// The keys of Secrets that an OrdersService needs.
-pub fn needed_keys(service: &OrdersService) -> Vec<NeededKey<'_>> {
-    let needed = |(SecretValue { field, what }, secret, key)| NeededKey { field, what, secret, key };
-    values_of(service).into_iter().map(needed).collect()
+/// The values that the pods get: by which field, the name of the Secret, and the key.
+fn values_of(service: &OrdersService) -> Vec<(SecretField, &str, &str)> {
+    let refs = service.spec.secret_refs();
+    refs.flat_map(|of| of.keys().map(move |key| (of.field, of.name, key))).collect()
 }
 
 /// How old the copies of the Secrets may be, where that is less than usual.
@@ -274,10 +235,11 @@ pub fn may_need_another_value_since(conditions: &[Condition]) -> Option<Timestam
 fn look_up<'a>(
     secret: Option<&'a ValueHashes>,
     namespace: &str,
-    SecretValue { field, what }: SecretValue,
+    field: SecretField,
     name: &str,
     key: &str,
 ) -> Result<&'a [u8; 32], Problem> {
+    let (field, what) = (field.path(), field.what());
     let secret = secret.ok_or_else(|| {
         Problem::new(
             Reason::SecretNotFound,
@@ -316,15 +278,15 @@ mod tests {
 
     #[test]
     fn a_missing_secret_and_a_missing_key_have_different_reasons() {
-        let absent = look_up(None, "shop", JWT, "jwt", "JWT_KEY").unwrap_err();
+        let absent = look_up(None, "shop", SecretField::JwtKey, "jwt", "JWT_KEY").unwrap_err();
         assert_eq!(absent.reason, Reason::SecretNotFound);
         let secret = secret("jwt", "u");
-        let other = look_up(Some(&secret), "shop", JWT, "jwt", "JWT_KEY").unwrap_err();
+        let other = look_up(Some(&secret), "shop", SecretField::JwtKey, "jwt", "JWT_KEY").unwrap_err();
         assert_eq!(other.reason, Reason::SecretKeyMissing);
         assert!(other.message.contains("kubectl describe secret jwt"), "{}", other.message);
         assert!(!other.message.contains("OTHER") && !other.message.contains("EMPTY"), "{}", other.message);
-        assert!(look_up(Some(&secret), "shop", JWT, "jwt", "EMPTY").is_err());
-        assert!(look_up(Some(&secret), "shop", JWT, "jwt", "OTHER").is_ok());
+        assert!(look_up(Some(&secret), "shop", SecretField::JwtKey, "jwt", "EMPTY").is_err());
+        assert!(look_up(Some(&secret), "shop", SecretField::JwtKey, "jwt", "OTHER").is_ok());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! was asked for.
 
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Pod, PodStatus},
+    api::core::v1::{ContainerStatus, Pod, PodCondition},
     jiff::{SignedDuration, Timestamp},
 };
 use kube::{Api, ResourceExt, api::ListParams};
@@ -19,6 +19,7 @@ use crate::{
             replica_set::HASH_LABEL,
             rollout::Rollout,
         },
+        pod_state::{cannot_start, containers, ended, is_ready, last_words, runs_unready, unscheduled},
         problem::Problem,
     },
     crd::{API_CONTAINER, Reason},
@@ -70,10 +71,8 @@ fn count(pods: &[Pod], of: &Rollout) -> Pods {
         if matches!(phase, Some("Succeeded" | "Failed")) {
             continue;
         }
-        let conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
-        let is_ready = conditions.into_iter().any(|of| of.type_ == "Ready" && of.status == "True");
         counted.all += 1;
-        counted.ready += i32::from(is_ready);
+        counted.ready += i32::from(pod.status.as_ref().is_some_and(is_ready));
     }
     counted
 }
@@ -91,13 +90,11 @@ fn diagnose(pods: &[Pod], now: Timestamp) -> Option<Problem> {
     for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let name = pod.name_any();
         let Some(status) = &pod.status else { continue };
-        // While one of the first does not end, or does not start, the others wait.
-        let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
         if let Some((severity, problem)) =
-            containers.filter_map(|container| of_container(&name, container, now)).next()
+            containers(status).find_map(|container| of_container(&name, container, now))
         {
             found.push((severity, name, problem));
-        } else if let Some(problem) = unscheduled(&name, status) {
+        } else if let Some(problem) = unscheduled(status).map(|condition| without_node(&name, condition)) {
             found.push((Severity::Waiting, name, problem));
         }
     }
@@ -114,14 +111,11 @@ enum Severity {
 }
 
 fn of_container(pod: &str, container: &ContainerStatus, now: Timestamp) -> Option<(Severity, Problem)> {
-    let state = container.state.as_ref()?;
-    if let Some(running) = state.running.as_ref().filter(|_| !container.ready) {
+    if let Some(running) = runs_unready(container) {
         let since = running.started_at.as_ref().map_or(now, |started| started.0);
         return unready(pod, container, now.duration_since(since));
     }
-    let waiting = state.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref()?;
-    let words = waiting.message.as_deref().unwrap_or_default();
+    let (reason, words) = cannot_start(container)?;
     let image = &container.image;
     match reason {
         "ErrImagePull"
@@ -151,7 +145,6 @@ fn of_container(pod: &str, container: &ContainerStatus, now: Timestamp) -> Optio
                 ),
             ),
         )),
-        reason if is_starting(reason) => None,
         _ => Some((
             Severity::Waiting,
             Problem::new(
@@ -162,16 +155,10 @@ fn of_container(pod: &str, container: &ContainerStatus, now: Timestamp) -> Optio
     }
 }
 
-/// Whether a container that waits for this reason only waits for its turn.
-pub fn is_starting(reason: &str) -> bool {
-    matches!(reason, "ContainerCreating" | "PodInitializing")
-}
-
 /// What is wrong with a container that runs and is not ready: nothing, if it has only just begun.
 fn unready(pod: &str, container: &ContainerStatus, age: SignedDuration) -> Option<(Severity, Problem)> {
     let image = &container.image;
-    let has_restarted = container.last_state.as_ref().is_some_and(|last| last.terminated.is_some());
-    if has_restarted {
+    if ended(container.last_state.as_ref()).is_some() {
         let message = format!(
             "pod {pod:?} with image {image:?} is not ready, and has ended before{}: see kubectl logs {} --previous",
             last_termination(container),
@@ -210,28 +197,23 @@ fn pull_error(words: &str) -> &str {
 /// How the container terminated last. Unlike the kubelet's message, in which the back-off grows, this stays the same
 /// from one crash to the next.
 fn last_termination(container: &ContainerStatus) -> String {
-    let terminated = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-    terminated.map_or(String::new(), |terminated| {
+    ended(container.last_state.as_ref()).map_or(String::new(), |terminated| {
         let mut text = format!(", with exit code {}", terminated.exit_code);
         if let Some(reason) = terminated.reason.as_deref().filter(|reason| *reason != "Error") {
             text.push_str(&format!(" ({reason})"));
         }
         // What another program says may be anything, a password too, and more people read the status than logs.
-        let words = terminated.message.as_deref().filter(|_| container.name == API_CONTAINER);
-        if let Some(words) = words.map(str::trim).filter(|words| !words.is_empty()) {
+        if let Some(words) = last_words(terminated).filter(|_| container.name == API_CONTAINER) {
             text.push_str(&format!(": {}", cut(words)));
         }
         text
     })
 }
 
-fn unscheduled(pod: &str, status: &PodStatus) -> Option<Problem> {
-    let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled")?;
-    (scheduled.status == "False").then(|| {
-        let why = scheduled.message.as_deref().or(scheduled.reason.as_deref()).unwrap_or_default();
-        let message = format!("pod {pod:?} has no node: {}", or(cut(why), "the scheduler does not say why"));
-        Problem::new(Reason::MinimumReplicasUnavailable, message)
-    })
+fn without_node(pod: &str, scheduled: &PodCondition) -> Problem {
+    let why = scheduled.message.as_deref().or(scheduled.reason.as_deref()).unwrap_or_default();
+    let message = format!("pod {pod:?} has no node: {}", or(cut(why), "the scheduler does not say why"));
+    Problem::new(Reason::MinimumReplicasUnavailable, message)
 }
 
 fn cut(words: &str) -> &str {

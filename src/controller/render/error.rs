@@ -48,7 +48,7 @@ pub enum RenderError {
     )]
     FormatOfRequest,
     /// The drawing cannot be written as JSON.
-    #[error("the drawing is no JSON: {0}")]
+    #[error("the drawing is not JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// The children cannot be written as YAML.
     #[error("the children are no YAML: {0}")]

@@ -162,7 +162,7 @@ pub(super) fn parse_service(
         problem(match &document["apiVersion"] {
             Value::Null => format!("apiVersion is not set: write {version}"),
             Value::String(other) => format!("apiVersion is {other:?}: write {version}"),
-            _ => format!("apiVersion is no text: write {version}"),
+            _ => format!("apiVersion is not text: write {version}"),
         });
         return None;
     }

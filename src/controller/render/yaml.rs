@@ -53,7 +53,7 @@ pub(super) fn objects(text: &str) -> Result<Vec<Object>, String> {
     Ok(objects)
 }
 
-/// Why a text is no YAML, and what to do.
+/// Why a text is not YAML, and what to do.
 fn cause(text: &str, error: &Error) -> String {
     if text.contains("{{") {
         let place = yaml::place(error);
@@ -61,7 +61,7 @@ fn cause(text: &str, error: &Error) -> String {
             "is a template{place}: render it first, as by `helm template . | orders-operator render -`"
         );
     }
-    format!("is no YAML: {}", yaml::cause(error))
+    format!("is not YAML: {}", yaml::cause(error))
 }
 
 #[cfg(test)]
@@ -76,11 +76,11 @@ mod tests {
             ("  MONGO_URI: \"hunter2\"hunter3\n", "at line 5, column"),
             (
                 "  JWT_KEY: hunter3\n",
-                "is no YAML: JWT_KEY is written twice at line 5, column 3: remove one of the two",
+                "is not YAML: JWT_KEY is written twice at line 5, column 3: remove one of the two",
             ),
-            ("  A: .inf\n  B: hunter2\n", "is no YAML: a value cannot be read at line 5, column 6"),
-            ("  A: \"hunter2\n", "is no YAML: "),
-            ("  A: !!int hunter2\n", "is no YAML: "),
+            ("  A: .inf\n  B: hunter2\n", "is not YAML: a value cannot be read at line 5, column 6"),
+            ("  A: \"hunter2\n", "is not YAML: "),
+            ("  A: !!int hunter2\n", "is not YAML: "),
             ("  A: !!binary hunter2!\n", ""),
             ("  A: *hunter2\n", "a word that begins with * at line 5, column 6 stands for another"),
             (

@@ -28,26 +28,10 @@ pub enum SecretUse {
 /// The names of the Secrets that `service` uses for this.
 pub fn secrets_of(service: &OrdersService, usage: SecretUse) -> impl Iterator<Item = &str> {
     let spec = &service.spec;
-    let names = match usage {
-        SecretUse::Value => {
-            let tls = spec.database.tls.as_ref();
-            let nats = spec.events.as_ref().map(|events| &events.nats);
-            [
-                Some(&spec.auth.jwt_secret_ref.name),
-                Some(&spec.database.uri_secret_ref.name),
-                tls.and_then(|tls| tls.ca_secret_ref.as_ref()).map(|ca| &ca.name),
-                tls.and_then(|tls| tls.client_certificate_secret_ref.as_ref()).map(|secret| &secret.name),
-                nats.and_then(|nats| nats.url_secret_ref.as_ref()).map(|url| &url.name),
-                nats.and_then(|nats| nats.ca_secret_ref.as_ref()).map(|ca| &ca.name),
-                nats.and_then(|nats| nats.creds_secret_ref.as_ref()).map(|creds| &creds.name),
-            ]
-        }
-        SecretUse::Certificate => {
-            let tls = spec.ingress.as_ref().and_then(|ingress| ingress.tls.as_ref());
-            [tls.map(|tls| &tls.secret_name), None, None, None, None, None, None]
-        }
-    };
-    names.into_iter().flatten().map(String::as_str)
+    let certificate = spec.ingress.as_ref().and_then(|ingress| ingress.tls.as_ref());
+    let certificate = certificate.map(|tls| tls.secret_name.as_str());
+    let values = spec.secret_refs().map(|of| of.name).filter(move |_| usage == SecretUse::Value);
+    values.chain(certificate.filter(|_| usage == SecretUse::Certificate))
 }
 
 /// A hash of each value of a Secret, by its key; none for an empty value.

@@ -31,7 +31,7 @@ fn judge(group: &mut Group, major: &str, minor: &str, version: &str) {
         ),
         None => group.warning(
             format!(
-                "the API server says that it is of version {version:?}, which is no version of Kubernetes"
+                "the API server says that it is of version {version:?}, which is not a version of Kubernetes"
             ),
             format!("see that it is {needed_major}.{needed_minor} or newer"),
         ),
@@ -55,7 +55,7 @@ mod tests {
         judge(&mut group, "1", "x", "v");
         let mut expected = Group::new("");
         expected.warning(
-            "the API server says that it is of version \"v\", which is no version of Kubernetes",
+            "the API server says that it is of version \"v\", which is not a version of Kubernetes",
             "see that it is 1.30 or newer",
         );
         assert_eq!(group, expected);

@@ -6,38 +6,12 @@ use kube::{Api, ResourceExt, api::ListParams};
 
 use super::report::Group;
 use crate::{
-    controller::is_starting,
+    controller::{Rollout, pod_state},
     osvc::{cluster::Cluster, error::AskError, status::PodView},
 };
 
 /// The most pods of which is told why they are not ready. Those of one template mostly wait for one reason.
 const MAX_PODS: usize = 3;
-
-/// The pods of a Deployment, in numbers.
-#[derive(Clone, Copy)]
-struct Pods {
-    wanted: i32,
-    ready: i32,
-    /// Those of the current template.
-    updated: i32,
-    /// Whether all are of the current template, and none of a former one is left.
-    is_rolled_out: bool,
-}
-
-impl Pods {
-    fn of(deployment: &Deployment) -> Self {
-        let status = deployment.status.clone().unwrap_or_default();
-        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        let updated = status.updated_replicas.unwrap_or(0);
-        let is_observed = status.observed_generation >= deployment.metadata.generation;
-        Self {
-            wanted,
-            ready: status.ready_replicas.unwrap_or(0),
-            updated: if is_observed { updated } else { 0 },
-            is_rolled_out: is_observed && updated >= wanted && updated == status.replicas.unwrap_or(0),
-        }
-    }
-}
 
 /// What holds a Deployment up.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,14 +24,14 @@ struct Trouble {
 
 /// How many pods of a Deployment are ready.
 pub(super) fn ready_pods(deployment: &Deployment) -> i32 {
-    Pods::of(deployment).ready
+    Rollout::from(deployment).ready
 }
 
 /// Checks that as many pods as are wanted are ready, and that they are of the current template.
 pub(super) async fn check(group: &mut Group, cluster: &Cluster, deployment: &Deployment) {
-    let pods = Pods::of(deployment);
-    let mut trouble = trouble_of(deployment);
-    if !pods.is_rolled_out || pods.ready < pods.wanted {
+    let rollout = Rollout::from(deployment);
+    let mut trouble = trouble_of(&rollout);
+    if !is_rolled_out(&rollout) || rollout.ready < rollout.desired {
         match unready(cluster, deployment).await {
             Ok(unready) => {
                 trouble.is_stuck |= unready.is_stuck;
@@ -66,23 +40,17 @@ pub(super) async fn check(group: &mut Group, cluster: &Cluster, deployment: &Dep
             Err(error) => group.unasked(&error),
         }
     }
-    judge(group, deployment, pods, &trouble);
+    judge(group, deployment, &rollout, &trouble);
+}
+
+/// Whether all pods are of the current template, and none of a former one is left.
+fn is_rolled_out(rollout: &Rollout) -> bool {
+    rollout.is_of_this_generation() && rollout.updated >= rollout.desired
 }
 
 /// What the Deployment itself says.
-fn trouble_of(deployment: &Deployment) -> Trouble {
-    let conditions = deployment.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
-    let failing = conditions.filter(|condition| {
-        let reason = condition.reason.as_deref();
-        match (condition.type_.as_str(), condition.status.as_str()) {
-            ("Progressing", "False") => reason == Some("ProgressDeadlineExceeded"),
-            ("ReplicaFailure", "True") => true,
-            _ => false,
-        }
-    });
-    let words: Vec<_> = failing
-        .map(|condition| condition.message.clone().or(condition.reason.clone()).unwrap_or_default())
-        .collect();
+fn trouble_of(rollout: &Rollout) -> Trouble {
+    let words: Vec<_> = rollout.stalled.iter().chain(&rollout.creation_failure).cloned().collect();
     Trouble { is_stuck: !words.is_empty(), words }
 }
 
@@ -122,25 +90,23 @@ fn told(PodView { name, phase, waits, last_words, .. }: &PodView) -> String {
 
 /// Whether a container waits for something else than its turn.
 fn cannot_start(pod: &Pod) -> bool {
-    let Some(status) = &pod.status else { return false };
-    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    let mut reasons = containers.filter_map(|of| of.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
-    reasons.any(|reason| !is_starting(reason))
+    let status = pod.status.as_ref();
+    status.is_some_and(|status| pod_state::containers(status).any(|of| pod_state::cannot_start(of).is_some()))
 }
 
-fn judge(group: &mut Group, deployment: &Deployment, pods: Pods, trouble: &Trouble) {
-    let Pods { wanted, ready, updated, is_rolled_out } = pods;
+fn judge(group: &mut Group, deployment: &Deployment, rollout: &Rollout, trouble: &Trouble) {
+    let Rollout { desired, ready, updated, .. } = *rollout;
     let (namespace, short) = (deployment.namespace().unwrap_or_default(), deployment.name_any());
     let name = format!("{namespace}/{short}");
     let words: String = trouble.words.iter().map(|words| format!("; {words}")).collect();
     let why =
         format!("`kubectl -n {namespace} describe deployment {short}` and the logs of its pods say why");
-    if ready == 0 && wanted > 0 {
-        return group.failure(format!("Deployment {name} has no ready pod, of {wanted}{words}"), why);
+    if ready == 0 && desired > 0 {
+        return group.failure(format!("Deployment {name} has no ready pod, of {desired}{words}"), why);
     }
-    if !is_rolled_out {
+    if !is_rolled_out(rollout) {
         let told = format!(
-            "Deployment {name}: {ready} pods are ready, but its last change is not rolled out: {updated} of {wanted} pods have \
+            "Deployment {name}: {ready} pods are ready, but its last change is not rolled out: {updated} of {desired} pods have \
              it{words}"
         );
         return if trouble.is_stuck {
@@ -157,8 +123,8 @@ fn judge(group: &mut Group, deployment: &Deployment, pods: Pods, trouble: &Troub
             group.warning(told, wait)
         };
     }
-    let told = format!("Deployment {name}: {ready} of {wanted} pods are ready{words}");
-    if ready < wanted { group.warning(told, why) } else { group.ok(told) }
+    let told = format!("Deployment {name}: {ready} of {desired} pods are ready{words}");
+    if ready < desired { group.warning(told, why) } else { group.ok(told) }
 }
 
 #[cfg(test)]
@@ -196,10 +162,11 @@ mod tests {
     fn line(status: Value, pods: &[Pod]) -> (String, String) {
         let deployment = deployment(status);
         let (mut group, of_pods) = (Group::new(""), trouble_of_pods(pods));
-        let mut trouble = trouble_of(&deployment);
+        let rollout = Rollout::from(&deployment);
+        let mut trouble = trouble_of(&rollout);
         trouble.is_stuck |= of_pods.is_stuck;
         trouble.words.extend(of_pods.words);
-        judge(&mut group, &deployment, Pods::of(&deployment), &trouble);
+        judge(&mut group, &deployment, &rollout, &trouble);
         let group = serde_json::to_value(&group).unwrap();
         let [line] = group["lines"].as_array().unwrap().as_slice() else { panic!("{group}") };
         assert_eq!(line["level"] == "ok", line["todo"].is_null());

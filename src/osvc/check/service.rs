@@ -9,8 +9,8 @@ use kube::{Api, ResourceExt};
 
 use super::{report::Group, routing::Routing};
 use crate::{
-    controller::{NeededKey, SHARED_SUBJECTS_REMEDY, needed_keys, shares_subjects},
-    crd::{ConditionType, OrdersService, Reason, UriSecretRef, find_condition, is_true},
+    controller::{SHARED_SUBJECTS_REMEDY, shares_subjects},
+    crd::{ConditionType, OrdersService, Reason, SecretField, find_condition, is_true},
     osvc::{cluster::Cluster, error::AskError},
 };
 
@@ -49,13 +49,19 @@ pub(super) async fn check(
     group
 }
 
+/// A key that a Secret must have, and the field that says so.
+struct NeededKey<'a> {
+    field: SecretField,
+    key: &'a str,
+}
+
 async fn check_secrets(group: &mut Group, cluster: &Cluster, service: &OrdersService, causes: &mut Causes) {
     let namespace = service.namespace().unwrap_or_default();
     let mut by_secret = BTreeMap::<&str, Vec<NeededKey<'_>>>::new();
-    for needed in needed_keys(service) {
-        by_secret.entry(needed.secret).or_default().push(needed);
+    for of in service.spec.secret_refs() {
+        let keys = of.keys().map(|key| NeededKey { field: of.field, key });
+        by_secret.entry(of.name).or_default().extend(keys);
     }
-    let UriSecretRef { name: uri_secret, key: uri_key } = &service.spec.database.uri_secret_ref;
     let api = Api::<Secret>::namespaced(cluster.client.clone(), &namespace);
     for (name, needed) in by_secret {
         let secret = match cluster.ask(&format!("read Secret {namespace}/{name}"), api.get_opt(name)).await {
@@ -71,7 +77,7 @@ async fn check_secrets(group: &mut Group, cluster: &Cluster, service: &OrdersSer
         let missing: Vec<_> = needed.iter().filter(|needed| !is_there(needed.key)).collect();
         let keys: Vec<_> = needed.iter().map(|needed| needed.key).collect();
         causes.secrets |= !missing.is_empty();
-        causes.uri |= missing.iter().any(|missing| missing.secret == uri_secret && missing.key == uri_key);
+        causes.uri |= missing.iter().any(|missing| missing.field == SecretField::DatabaseUri);
         match (&secret, missing.first()) {
             (Some(_), None) => group.ok(format!("Secret {name} has {}", keys.join(", "))),
             (None, _) => group.failure(
@@ -90,7 +96,8 @@ async fn check_secrets(group: &mut Group, cluster: &Cluster, service: &OrdersSer
 }
 
 fn advice(missing: &[&NeededKey<'_>], what_to_do: &str) -> String {
-    let each = missing.iter().map(|NeededKey { field, what, key, .. }| format!("{key}, {what} ({field})"));
+    let each =
+        missing.iter().map(|NeededKey { field, key }| format!("{key}, {} ({})", field.what(), field.path()));
     format!("{what_to_do} {}", each.collect::<Vec<_>>().join("; "))
 }
 

@@ -9,7 +9,10 @@ use serde::Serialize;
 
 use super::events::EventView;
 use crate::{
-    controller::{is_starting, render::MissingRoute},
+    controller::{
+        pod_state::{self, cannot_start, ended, runs_unready},
+        render::MissingRoute,
+    },
     crd::{
         API_CONTAINER, ConditionType, EventsSpec, ExpiryStatus, OrdersService, RenderedRoute, find_condition,
         is_true,
@@ -175,14 +178,7 @@ fn broker(spec: &EventsSpec, flowing: Option<&Condition>) -> BrokerView {
 impl From<&Pod> for PodView {
     fn from(pod: &Pod) -> Self {
         let status = pod.status.clone().unwrap_or_default();
-        let containers: Vec<_> =
-            status.init_container_statuses.iter().chain(&status.container_statuses).flatten().collect();
-        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
-        let unscheduled = status
-            .conditions
-            .iter()
-            .flatten()
-            .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+        let containers: Vec<_> = pod_state::containers(&status).collect();
         let phase = match &pod.metadata.deletion_timestamp {
             Some(_) => "Terminating".to_owned(),
             None => status.phase.clone().unwrap_or_else(|| "Unknown".into()),
@@ -191,11 +187,12 @@ impl From<&Pod> for PodView {
         let image = spec.and_then(|spec| spec.containers.iter().find(|of| of.name == API_CONTAINER));
         Self {
             name: pod.name_any(),
-            ready: ready.is_some_and(|ready| ready.status == "True"),
+            ready: pod_state::is_ready(&status),
             phase,
             restarts: containers.iter().map(|container| container.restart_count).sum(),
             image: image.and_then(|container| container.image.clone()).unwrap_or_default(),
-            waits: keeps_waiting(&status).or(unscheduled.and_then(|of| of.message.clone())),
+            waits: keeps_waiting(&status)
+                .or(pod_state::unscheduled(&status).and_then(|of| of.message.clone())),
             // What the orders API has said is mostly why the pod does not run, whatever is beside it.
             last_words: containers
                 .iter()
@@ -209,46 +206,37 @@ impl From<&Pod> for PodView {
 /// What keeps a pod from running: a container that cannot start, or else one before the API that does not end, or else one that
 /// has yet to start. All that are behind the one that is to blame wait for their turn.
 fn keeps_waiting(status: &PodStatus) -> Option<String> {
-    let first = || status.init_container_statuses.iter().flatten();
-    let waiting: Vec<_> = first()
-        .chain(status.container_statuses.iter().flatten())
-        .filter_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))
-        .collect();
-    let only_starts = |state: &ContainerStateWaiting| state.reason.as_deref().is_some_and(is_starting);
-    if let Some((container, state)) = waiting.iter().find(|(_, state)| !only_starts(state)) {
-        return Some(waits(container, state));
+    if let Some(container) = pod_state::containers(status).find(|of| cannot_start(of).is_some()) {
+        return waits(container);
     }
-    let (next, state) = waiting.first()?;
-    let runs =
-        |of: &&ContainerStatus| !of.ready && of.state.as_ref().is_some_and(|state| state.running.is_some());
-    Some(match first().find(runs) {
-        Some(running) => {
-            format!(
-                "{}: it has not ended, or as a sidecar is not ready, and {} waits for it",
-                running.name, next.name
-            )
-        }
-        None => waits(next, state),
-    })
+    let next = pod_state::containers(status).find(|of| waiting(of).is_some())?;
+    match status.init_container_statuses.iter().flatten().find(|of| runs_unready(of).is_some()) {
+        Some(running) => Some(format!(
+            "{}: it has not ended, or as a sidecar is not ready, and {} waits for it",
+            running.name, next.name
+        )),
+        None => waits(next),
+    }
 }
 
-fn waits(container: &ContainerStatus, state: &ContainerStateWaiting) -> String {
+fn waiting(container: &ContainerStatus) -> Option<&ContainerStateWaiting> {
+    container.state.as_ref()?.waiting.as_ref()
+}
+
+fn waits(container: &ContainerStatus) -> Option<String> {
+    let state = waiting(container)?;
     let reason = state.reason.as_deref().unwrap_or("it does not say why");
     let words = state.message.as_deref().map_or_else(String::new, |message| format!(": {message}"));
-    format!("{}: {reason}{words}", container.name)
+    Some(format!("{}: {reason}{words}", container.name))
 }
 
 /// How a container ended: one that does not run again, or else the one before that which runs or waits.
 fn last_words(container: &ContainerStatus) -> Option<String> {
-    let ended = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
-        state.as_ref().and_then(|state| state.terminated.clone())
-    };
-    let last = ended(&container.state)
+    let last = ended(container.state.as_ref())
         .filter(|ended| ended.exit_code != 0)
-        .or_else(|| ended(&container.last_state))?;
+        .or_else(|| ended(container.last_state.as_ref()))?;
     let reason = last.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
-    let words = last.message.as_deref().map(str::trim).filter(|words| !words.is_empty());
-    let words = words.map_or_else(String::new, |words| format!(": {words}"));
+    let words = pod_state::last_words(last).map_or_else(String::new, |words| format!(": {words}"));
     Some(format!("{} ended with code {}{reason}{words}", container.name, last.exit_code))
 }
 

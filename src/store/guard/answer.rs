@@ -72,7 +72,7 @@ pub(super) fn limit(command: Command) -> usize {
 pub(super) fn length(header: &[u8; HEADER], limit: usize) -> Result<usize, Refusal> {
     let (length, opcode) = (i32_at(header, 0), i32_at(header, 12));
     if opcode != Some(OP_MSG) {
-        return Err(Refusal::new("it is no OP_MSG; a database of MongoDB 3.6 or newer is needed"));
+        return Err(Refusal::new("it is not an OP_MSG; a database of MongoDB 3.6 or newer is needed"));
     }
     let claimed = length.unwrap_or_default();
     match usize::try_from(claimed) {
@@ -116,7 +116,7 @@ fn document(body: &[u8]) -> Result<&RawDocument, Refusal> {
 }
 
 pub(super) fn malformed(error: BsonError) -> Refusal {
-    Refusal::new(format_args!("it is no BSON: {error}"))
+    Refusal::new(format_args!("it is not BSON: {error}"))
 }
 
 /// A document or an array, which differ in how they are iterated over.

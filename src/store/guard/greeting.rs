@@ -128,7 +128,7 @@ impl Greeting {
             if value == RawBsonRef::Null {
                 continue;
             }
-            let wrong = || Refusal::new(format_args!("its field {known} is none that a database has"));
+            let wrong = || Refusal::new(format_args!("its field {known} is not one that a database has"));
             match kind {
                 Kind::Hosts => members.named = hosts(value).ok_or_else(wrong)?,
                 // The driver has no use for one that it has not asked for.

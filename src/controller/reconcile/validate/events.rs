@@ -17,7 +17,7 @@ pub(super) fn validate(
     check(events, invalid);
     let nats = &events.nats;
     let servers = match &nats.url_secret_ref {
-        Some(secret) => Servers::Secret(SecretKey { name: secret.name.clone(), key: secret.key.clone() }),
+        Some(secret) => Servers::Secret(SecretKey::new(&secret.name, &secret.key)),
         None => Servers::Listed(nats.servers.join(",")),
     };
     let renamed = events.subjects.iter().map(|(subject, name)| format!("{subject}={name}"));
@@ -25,11 +25,8 @@ pub(super) fn validate(
     let (broker, durable) = broker(events);
     Some(ValidatedEvents {
         servers,
-        ca: nats.ca_secret_ref.as_ref().map(|ca| SecretKey { name: ca.name.clone(), key: ca.key.clone() }),
-        creds: nats
-            .creds_secret_ref
-            .as_ref()
-            .map(|creds| SecretKey { name: creds.name.clone(), key: creds.key.clone() }),
+        ca: nats.ca_secret_ref.as_ref().map(|ca| SecretKey::new(&ca.name, &ca.key)),
+        creds: nats.creds_secret_ref.as_ref().map(|creds| SecretKey::new(&creds.name, &creds.key)),
         broker,
         durable,
         subjects: Some(subjects).filter(|subjects| !subjects.is_empty()),
@@ -67,7 +64,7 @@ fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
     // Without the value, which may have a password.
     if let Some(at) = nats.servers.iter().position(|server| !is_server(server)) {
         invalid(format!(
-            "spec.events.nats.servers[{at}] is no server: write nats://HOST:4222 or tls://HOST:4222; a URL with a password \
+            "spec.events.nats.servers[{at}] is not a server: write nats://HOST:4222 or tls://HOST:4222; a URL with a password \
              belongs into a Secret, see urlSecretRef"
         ));
     }
@@ -107,7 +104,7 @@ fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
         // Its own name is free for another.
         if !names.remove(subject.as_str()) && !SUBJECTS.contains(&subject.as_str()) {
             invalid(format!(
-                "spec.events.subjects renames {subject:?}, which is no subject; the subjects are {}",
+                "spec.events.subjects renames {subject:?}, which is not a subject; the subjects are {}",
                 SUBJECTS.join(", ")
             ));
         }
@@ -208,9 +205,9 @@ mod tests {
             ),
             (
                 with(json!({"servers": ["nats://h", "nats://u:hunter2@h"]}), json!({})),
-                "servers[1] is no server",
+                "servers[1] is not a server",
             ),
-            (with(json!({"servers": ["http://h"]}), json!({})), "servers[0] is no server"),
+            (with(json!({"servers": ["http://h"]}), json!({})), "servers[0] is not a server"),
             (
                 with(servers(), json!({"jetStream": {"stream": "a.b"}})),
                 "jetStream.stream is another text: write letters",
@@ -235,7 +232,7 @@ mod tests {
             ),
             (
                 with(servers(), json!({"subjects": {"order:made": "x"}})),
-                "\"order:made\", which is no subject",
+                "\"order:made\", which is not a subject",
             ),
             (with(servers(), json!({"subjects": {"order:created": "a b"}})), "cannot be a subject"),
             (with(servers(), json!({"subjects": {"order:created": "order:cancelled"}})), "two subjects"),

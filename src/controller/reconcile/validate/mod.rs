@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! validated  the result
+//! settings   its name, image, ports and times, and the name of the database
 //! pods       the number, the size and the placement of the pods
 //! containers the containers before the API and beside it
 //! volumes    the volumes of the pods
@@ -23,24 +24,22 @@ pub mod misread;
 mod names;
 pub mod pods;
 mod quantity;
+mod settings;
 mod strip;
 pub mod validated;
 mod volumes;
 
 use kube::ResourceExt;
 
-use self::validated::{ADMIN_PORT, SecretKey, ValidatedGateway, ValidatedIngress, ValidatedOrdersService};
+use self::validated::{SecretKey, ValidatedGateway, ValidatedIngress, ValidatedOrdersService};
 use crate::{
     controller::{
         children::owner::reference_to,
-        claims::{
-            requested::{GatewayRoutes, RequestedRoutes, requested, requested_at_gateway},
-            route_list::{is_port, is_service_name},
-        },
+        claims::requested::{GatewayRoutes, RequestedRoutes, requested, requested_at_gateway},
         problem::Problem,
         reconcile::dereference::Dereferenced,
     },
-    crd::{IngressSpec, OrdersService, Reason},
+    crd::{OrdersService, Reason},
 };
 
 /// Checks everything and names every problem.
@@ -58,112 +57,28 @@ pub fn validate(
     let mut invalid = |message: String| problems.push(Problem::new(Reason::InvalidSpec, message));
     let spec = &service.spec;
     let name = service.name_any();
-
-    if service.metadata.name.as_ref().is_none_or(String::is_empty) {
-        let prefix = service.metadata.generate_name.as_ref();
-        invalid(format!(
-            "metadata.name is not set: write the name, such as orders{}",
-            prefix.map_or(
-                "",
-                |_| "; generateName is not enough, since the names of the children are made from it"
-            )
-        ));
-    } else if name.len() > 52 {
-        invalid(format!(
-            "metadata.name {name:?} has {} characters: at most 52, for the names of the children",
-            name.len()
-        ));
-    }
-    // One that is too long is told as that alone.
-    else if !is_service_name(&name) {
-        invalid(format!(
-            "metadata.name {name:?} cannot name a Service: it must begin with a letter, end with a letter or digit, and have \
-             only a-z, 0-9 and -"
-        ));
-    }
+    settings::check_name(service, &mut invalid);
     own_services(service, &mut invalid);
-    let image = spec.image.as_deref().or(default_image).map(str::trim).unwrap_or_default();
-    if image.contains(char::is_whitespace) {
-        invalid(format!(
-            "spec.image is {image:?}, and no image has a space in its name: write one such as orders:1"
-        ));
-    }
-    if spec.image.as_deref().is_some_and(|image| image.trim().is_empty()) {
-        invalid("spec.image is empty: remove it, or name an image".into());
-    } else if image.is_empty() {
-        invalid("spec.image is not set, and the controller was not told its own image (--default-image): set spec.image".into());
-    }
+    let image = settings::image(spec, default_image, &mut invalid);
     names::check(spec, &mut invalid);
     let replicas = pods::replicas(spec, &mut invalid);
     let max_unavailable = pods::max_unavailable(spec, replicas, &mut invalid);
     let validated_pods = pods::validate(spec, found.user_from_cluster, &mut invalid);
-    if !is_port(spec.port) || spec.port == ADMIN_PORT {
-        invalid(format!(
-            "spec.port is {}: write a port from 1 to 65535, but not {ADMIN_PORT}, the admin port",
-            spec.port
-        ));
-    }
-    if let Some(other) = spec.service_name.as_deref().filter(|other| !is_service_name(other)) {
-        invalid(format!(
-            "spec.serviceName is {other:?}, which no Service can have as its name: write lower-case letters, digits and -, \
-             beginning with a letter, such as orders-srv"
-        ));
-    }
-    let drain = spec.drain_seconds;
-    if !(0..=3600).contains(&drain) {
-        invalid(format!("spec.drainSeconds is {drain}: write seconds from 0 to 3600"));
-    }
-    let (window, grace) = (spec.expiration.window_seconds, spec.expiration.payment_grace_seconds);
-    if !(1..=604_800).contains(&window) {
-        invalid(format!(
-            "spec.expiration.windowSeconds is {window}: write seconds from 1 to 604800 (one week)"
-        ));
-    }
-    if !(0..=604_800).contains(&grace) {
-        invalid(format!(
-            "spec.expiration.paymentGraceSeconds is {grace}: write seconds from 0 to 604800 (one week)"
-        ));
-    }
-    if let Some(most) = spec.expiration.max_per_second.filter(|most| !(1..=1_000_000).contains(most)) {
-        invalid(format!("spec.expiration.maxPerSecond is {most}: write orders per second from 1 to 1000000"));
-    }
+    settings::check_ports(spec, &mut invalid);
+    settings::check_times(spec, &mut invalid);
     let events = events::validate(spec, &mut invalid);
-    if spec.database.name.as_deref().is_some_and(|name| !is_database_name(name)) {
-        invalid(
-            "spec.database.name is no name that a MongoDB database can have: write 1 to 63 characters without / \\ . \" $ * < > \
-             : | ? and spaces, such as orders; a connection string belongs into the Secret of uriSecretRef"
-                .into(),
-        );
-    }
-
-    let namespace = service.namespace().unwrap_or_default();
-    let ingress = match requested(service) {
-        Ok(requested) => {
-            problems.extend(spec.ingress.iter().flat_map(|ingress| strip::problems(ingress, found)));
-            requested
-                .zip(spec.ingress.as_ref())
-                .map(|(requested, ingress)| validated_ingress(requested, ingress, found, &namespace))
-        }
-        Err(found) => {
-            problems.extend(found);
-            None
-        }
-    };
-    let gateway = match requested_at_gateway(service) {
-        Ok(routes) => routes.map(|routes| validated_gateway(routes, ingress.as_ref(), found)),
-        Err(found) => {
-            problems.extend(found);
-            None
-        }
-    };
+    settings::check_database(spec, &mut invalid);
+    let ingress = validated_ingress(service, found, &mut problems);
+    let gateway = validated_gateway(service, ingress.as_ref(), found, &mut problems);
     // Missing Secrets come last: that a spec can never work is the more urgent message.
     problems.extend(found.missing.iter().cloned());
     if !problems.is_empty() {
         return Err(problems);
     }
+    let (jwt, uri) = (&spec.auth.jwt_secret_ref, &spec.database.uri_secret_ref);
     let tls = spec.database.tls.as_ref();
     Ok(ValidatedOrdersService {
-        namespace,
+        namespace: service.namespace().unwrap_or_default(),
         owner: reference_to(service),
         image: image.to_owned(),
         image_pull_policy: spec.image_pull_policy,
@@ -175,18 +90,12 @@ pub fn validate(
         mesh: spec.mesh,
         port: spec.port,
         service_name: spec.service_name.clone().filter(|other| *other != name),
-        drain_seconds: drain,
-        jwt_secret: SecretKey {
-            name: spec.auth.jwt_secret_ref.name.clone(),
-            key: spec.auth.jwt_secret_ref.key.clone(),
-        },
-        uri_secret: SecretKey {
-            name: spec.database.uri_secret_ref.name.clone(),
-            key: spec.database.uri_secret_ref.key.clone(),
-        },
+        drain_seconds: spec.drain_seconds,
+        jwt_secret: SecretKey::new(&jwt.name, &jwt.key),
+        uri_secret: SecretKey::new(&uri.name, &uri.key),
         database_ca: tls
             .and_then(|tls| tls.ca_secret_ref.as_ref())
-            .map(|ca| SecretKey { name: ca.name.clone(), key: ca.key.clone() }),
+            .map(|ca| SecretKey::new(&ca.name, &ca.key)),
         database_certificate: tls
             .and_then(|tls| tls.client_certificate_secret_ref.as_ref())
             .map(|secret| secret.name.clone()),
@@ -229,19 +138,29 @@ fn own_services(service: &OrdersService, invalid: &mut impl FnMut(String)) {
     }
 }
 
-/// The requested routes, without those that other objects have.
+/// The requested routes of the Ingress, without those that other objects have.
 fn validated_ingress(
-    requested: RequestedRoutes,
-    ingress: &IngressSpec,
+    service: &OrdersService,
     found: &Dereferenced,
-    namespace: &str,
-) -> ValidatedIngress {
+    problems: &mut Vec<Problem>,
+) -> Option<ValidatedIngress> {
+    let requested = match requested(service) {
+        Ok(requested) => requested,
+        Err(wrong) => {
+            problems.extend(wrong);
+            return None;
+        }
+    };
+    let ingress = service.spec.ingress.as_ref();
+    problems.extend(ingress.iter().flat_map(|ingress| strip::problems(ingress, found)));
+    let (requested, ingress) = requested.zip(ingress)?;
+    let namespace = service.namespace().unwrap_or_default();
     let missing_class = found.missing_class.as_deref().map(conflicts::missing_class);
-    ValidatedIngress {
+    Some(ValidatedIngress {
         problems: missing_class.into_iter().chain(conflicts::problems(&requested, found)).collect(),
         warnings: [
             misread::warnings(&requested, Some(ingress), found),
-            conflicts::warnings(&requested, found, namespace),
+            conflicts::warnings(&requested, found, &namespace),
         ]
         .concat(),
         hosts: conflicts::hosts(&requested, found),
@@ -251,27 +170,30 @@ fn validated_ingress(
         tls_secret: ingress.tls.as_ref().map(|tls| tls.secret_name.clone()),
         traefik_safe_naming: found.traefik_safe_naming,
         own_path: requested.own_path,
-    }
+    })
 }
 
 /// The routes at Gateways, without those that other objects have there.
 fn validated_gateway(
-    routes: GatewayRoutes,
+    service: &OrdersService,
     ingress: Option<&ValidatedIngress>,
     found: &Dereferenced,
-) -> ValidatedGateway {
+    problems: &mut Vec<Problem>,
+) -> Option<ValidatedGateway> {
+    let routes = match requested_at_gateway(service) {
+        Ok(routes) => routes?,
+        Err(wrong) => {
+            problems.extend(wrong);
+            return None;
+        }
+    };
     let GatewayRoutes { parents, requested } = routes;
-    let mut problems = conflicts::problems(&requested, found);
+    let mut conflicts = conflicts::problems(&requested, found);
     // Of a host that the Ingress has as well, it may be the same.
-    problems.retain(|problem| !ingress.is_some_and(|ingress| ingress.problems.contains(problem)));
+    conflicts.retain(|problem| !ingress.is_some_and(|ingress| ingress.problems.contains(problem)));
     let hosts = conflicts::hosts(&requested, found);
     let RequestedRoutes { own_path, has_client, .. } = requested;
-    ValidatedGateway { parents, hosts, has_client, own_path, problems }
-}
-
-fn is_database_name(name: &str) -> bool {
-    (1..=63).contains(&name.len())
-        && !name.contains(['/', '\\', '.', ' ', '"', '$', '*', '<', '>', ':', '|', '?'])
+    Some(ValidatedGateway { parents, hosts, has_client, own_path, problems: conflicts })
 }
 
 #[cfg(test)]

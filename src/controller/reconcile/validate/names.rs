@@ -3,32 +3,13 @@
 //! They become parts of URLs, of objects and of messages. An object with another name cannot exist, so a wrong name is a
 //! mistake in the spec, and no request is sent for it.
 
-use crate::crd::{LocalSecret, OrdersServiceSpec};
+use crate::crd::{LocalSecret, OrdersServiceSpec, SecretRef};
 
 /// Checks every name; what is wrong goes to `invalid`. The name or key of a Secret is not told: people write the password
 /// itself there.
 pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) {
-    let (jwt, uri) = (&spec.auth.jwt_secret_ref, &spec.database.uri_secret_ref);
-    let mut secrets = vec![
-        ("spec.auth.jwtSecretRef", &jwt.name, Some(&jwt.key)),
-        ("spec.database.uriSecretRef", &uri.name, Some(&uri.key)),
-    ];
-    if let Some(tls) = &spec.database.tls {
-        let ca = tls.ca_secret_ref.iter();
-        secrets.extend(ca.map(|ca| ("spec.database.tls.caSecretRef", &ca.name, Some(&ca.key))));
-        let certificate = tls.client_certificate_secret_ref.iter();
-        secrets
-            .extend(certificate.map(|of| ("spec.database.tls.clientCertificateSecretRef", &of.name, None)));
-    }
-    if let Some(nats) = spec.events.as_ref().map(|events| &events.nats) {
-        let url = nats.url_secret_ref.iter();
-        secrets.extend(url.map(|url| ("spec.events.nats.urlSecretRef", &url.name, Some(&url.key))));
-        let ca = nats.ca_secret_ref.iter();
-        secrets.extend(ca.map(|ca| ("spec.events.nats.caSecretRef", &ca.name, Some(&ca.key))));
-        let creds = nats.creds_secret_ref.iter();
-        secrets.extend(creds.map(|creds| ("spec.events.nats.credsSecretRef", &creds.name, Some(&creds.key))));
-    }
-    for (field, name, key) in secrets {
+    for SecretRef { field, name, key } in spec.secret_refs() {
+        let field = field.path();
         if !is_dns_subdomain(name) {
             invalid(format!(
                 "{field}.name is {}, which no Secret can have as its name: write the name of the Secret, in lower-case \
@@ -39,7 +20,7 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
         if key.is_some_and(|key| !is_key(key)) {
             invalid(format!(
                 "{field}.key is {}, which no Secret can have as a key: write letters, digits, -, _ and ., such as MONGO_URI",
-                if key.is_some_and(String::is_empty) { "empty" } else { "another text" }
+                if key.is_some_and(str::is_empty) { "empty" } else { "another text" }
             ));
         }
     }

@@ -93,6 +93,13 @@ pub struct SecretKey {
     pub key: String,
 }
 
+impl SecretKey {
+    /// This key of the Secret of this name.
+    pub fn new(name: &str, key: &str) -> Self {
+        Self { name: name.to_owned(), key: key.to_owned() }
+    }
+}
+
 /// The broker of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatedEvents {
