@@ -134,9 +134,22 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     let since = wanted.map(|wanted| wanted.at_the_latest);
     let (api, secrets) = (&context.api, &context.secrets);
     let values = values_of(service);
-    let copies = join_all(values.iter().map(|(_, name, _)| {
-        let secret = key(name);
-        async move { secrets.value_hashes(api, &secret, since).await }
+    let copies = join_all(values.iter().map(|(_, name, key_of_value)| {
+        let (secret, key_of_value) = (key(name), *key_of_value);
+        async move {
+            let copy = secrets.value_hashes(api, &secret, since).await?;
+            let has_value = copy
+                .value
+                .as_ref()
+                .is_some_and(|values| values.get(key_of_value).is_some_and(Option::is_some));
+            match wanted {
+                // What was missing may be there by now, and nobody should be told otherwise.
+                Some(wanted) if !has_value && copy.read < wanted.at_best => {
+                    secrets.value_hashes(api, &secret, Some(wanted.at_best)).await
+                }
+                _ => Ok(copy),
+            }
+        }
     }))
     .await;
     for (copy, (_, name, _)) in copies.iter().zip(&values) {
