@@ -3,15 +3,24 @@
 use std::time::Duration;
 
 use futures::{FutureExt, future::BoxFuture};
-use kube::Client;
+use kube::{Client, api::PatchParams};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use super::metrics::Metrics;
-use crate::{crd::Reason, runtime::lease::Leadership};
+use crate::{
+    crd::{CONTROLLER_MANAGER, Reason},
+    runtime::lease::Leadership,
+};
 
 /// The timeout of one request. Without it, kube's own retries could go on for minutes.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How the controller applies an object. Of fields that are unknown or given twice there is nothing to be told, since what is
+/// sent is made from types; and to look for them, the API server would parse each body a second time.
+pub fn apply_params() -> PatchParams {
+    PatchParams::apply(CONTROLLER_MANAGER).validation_ignore()
+}
 
 /// Why a request to the API server failed.
 ///

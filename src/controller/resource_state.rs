@@ -23,6 +23,8 @@ use crate::runtime::contention::Contention;
 #[derive(Debug)]
 pub struct ResourceState {
     uid: Box<str>,
+    /// The generation of the newest spec, and when the watch first showed it.
+    spec: Option<(i64, Instant)>,
     /// What was applied last.
     pub last_applied: LastApplied,
     /// Since when its Deployment has been incomplete.
@@ -40,6 +42,7 @@ impl ResourceState {
     fn new(uid: &str) -> Self {
         Self {
             uid: uid.into(),
+            spec: None,
             last_applied: LastApplied::default(),
             rollout: RolloutTracker::default(),
             backoff: Backoff::default(),
@@ -47,6 +50,18 @@ impl ResourceState {
             written: None,
             contention: None,
         }
+    }
+
+    /// The watch shows the resource with this generation of its spec.
+    pub fn shown(&mut self, generation: Option<i64>, now: Instant) {
+        if self.spec.map(|(known, _)| known) != generation {
+            self.spec = generation.map(|generation| (generation, now));
+        }
+    }
+
+    /// When the watch first showed this generation of the spec; none if it shows another one.
+    pub fn shown_since(&self, generation: Option<i64>) -> Option<Instant> {
+        self.spec.filter(|(known, _)| Some(*known) == generation).map(|(_, since)| since)
     }
 
     /// A reconcile starts with the resource at this version. If that is older than our last status update, the watch
@@ -162,6 +177,22 @@ mod tests {
             !state.is_own_update(&"10".into()),
             "a reconcile that starts from a stale object has not seen it"
         );
+    }
+
+    #[test]
+    fn a_spec_is_known_since_the_watch_first_showed_its_generation() {
+        let mut state = ResourceState::new("u");
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(state.shown_since(Some(1)), None);
+        state.shown(Some(1), at(1));
+        // A status or an annotation has changed.
+        state.shown(Some(1), at(2));
+        assert_eq!((state.shown_since(Some(1)), state.shown_since(Some(2))), (Some(at(1)), None));
+        state.shown(Some(2), at(3));
+        assert_eq!((state.shown_since(Some(1)), state.shown_since(Some(2))), (None, Some(at(3))));
+        state.shown(None, at(4));
+        assert_eq!(state.shown_since(None), None);
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct Cached<V> {
     pub value: V,
     /// Whether this call has read the Secret and the value differs from the copy before.
     pub changed: bool,
+    /// When the Secret was read.
+    pub read: Instant,
 }
 
 impl<V: Clone + PartialEq> SecretCache<V> {
@@ -79,7 +81,7 @@ impl<V: Clone + PartialEq> SecretCache<V> {
         // Taken only now: waiting for another caller's answer must not make that answer look older.
         let now = Instant::now();
         if let Some(copy) = copy.as_ref().filter(|copy| copy.serves(now, since)) {
-            return Ok(Cached { value: copy.value.clone(), changed: false });
+            return Ok(Cached { value: copy.value.clone(), changed: false, read: copy.read });
         }
         let value = match read.await {
             Ok(value) => value,
@@ -94,7 +96,7 @@ impl<V: Clone + PartialEq> SecretCache<V> {
         let fresh_until = now + self.fresh.mul_f64(0.75 + 0.25 * fastrand::f64());
         *copy = Some(Snapshot { value: value.clone(), read: now, fresh_until });
         self.lock().store(key, &slot, fresh_until);
-        Ok(Cached { value, changed })
+        Ok(Cached { value, changed, read: now })
     }
 
     /// Waits until a copy is no longer fresh, and names its Secret, once: it is then to be read again by
@@ -115,6 +117,12 @@ impl<V: Clone + PartialEq> SecretCache<V> {
             }
         })
         .await
+    }
+
+    /// Makes [`Self::next_due`] name a Secret at `due`, or before where it would do so anyway, since its copy has been used
+    /// although the Secret may have changed. Does nothing if the cache has no copy of it.
+    pub fn expedite(&self, namespace: &str, name: &str, due: Instant) {
+        self.lock().expedite(&(namespace.to_owned(), name.to_owned()), due);
     }
 
     /// Makes [`Self::next_due`] name a Secret again at `due`, since it could not be read. Does nothing if the cache
@@ -158,6 +166,16 @@ impl<V> Inner<V> {
         match &entry.refresh {
             Some(refresh) => self.refreshes.reset_at(refresh, due),
             None => entry.refresh = Some(self.refreshes.insert_at(key.clone(), due)),
+        }
+    }
+
+    fn expedite(&mut self, key: &NamespacedName, due: Instant) {
+        let Some(refresh) = self.entries.get(key).and_then(|entry| entry.refresh.as_ref()) else {
+            // It is being read at this moment, or will be as soon as that works.
+            return;
+        };
+        if self.refreshes.deadline(refresh) > due {
+            self.refreshes.reset_at(refresh, due);
         }
     }
 
@@ -325,6 +343,24 @@ mod tests {
         cache.postpone(&key, Instant::now());
         advance(FRESH).await;
         assert_eq!(cache.next_due().now_or_never(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_that_is_expedited_is_due_then_unless_it_is_due_before_and_once() {
+        let cache = SecretCache::new(FRESH);
+        let begun = Instant::now();
+        cache.expedite("shop", "a", begun);
+        assert_eq!(cache.next_due().now_or_never(), None, "there is no copy of it");
+        get(&cache, "a", 1).await;
+        cache.expedite("shop", "a", begun + Duration::from_secs(15));
+        cache.expedite("shop", "a", begun + Duration::from_secs(20));
+        assert_eq!(cache.next_due().await, key("a"));
+        assert_eq!(begun.elapsed().as_secs(), 15);
+        // Whoever waits for it reads it now.
+        cache.expedite("shop", "a", begun + Duration::from_secs(16));
+        assert_eq!(get_since(&cache, "a", Some(Instant::now()), 2).await, (2, true));
+        assert_eq!(cache.next_due().await, key("a"));
+        assert!(begun.elapsed() > FRESH / 2, "it is as fresh as any other");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use crate::{
         context::Context,
         object_key::ObjectKey,
         problem::Problem,
+        resource_state::ResourceState,
         secrets::{
             references::{SecretUse, ValueHashes},
             refresh::{RETRY_INTERVAL, requeue_users},
@@ -26,7 +27,7 @@ use crate::{
         is_true,
     },
     routing::EntryPoint,
-    runtime::hex,
+    runtime::{hex, secret_cache::Cached},
 };
 
 /// What the spec refers to, as it was found.
@@ -84,13 +85,15 @@ pub async fn deployed_image(
 /// When the API server does not answer, or refuses. Something that is missing is no error.
 pub async fn dereference(context: &Context, service: &OrdersService) -> Result<Dereferenced, RequestError> {
     let started = Instant::now();
-    let since = max_age(service).and_then(|age| started.checked_sub(age));
+    let shown = |state: &mut ResourceState| state.shown_since(service.metadata.generation);
+    let shown = context.states.with(&Owner::from_metadata(&service.metadata), shown).flatten();
+    let wanted = secrets_since(service, shown.map(Instant::from_std), started);
     let mut found = Dereferenced {
         user_from_cluster: context.user_from_cluster,
         traefik_safe_naming: context.traefik_safe_naming,
         ..Dereferenced::default()
     };
-    find_values(context, service, since, &mut found).await?;
+    find_values(context, service, wanted, started, &mut found).await?;
     let key = ObjectKey::of(&service.metadata);
     context.known_services.forget(&key);
     if let Some(name) = &service.spec.service_name {
@@ -101,6 +104,7 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
         find_for_ingress(context, service, ingress, &mut found);
         if let Some(certificate) = ingress.tls.as_ref().map(|tls| &tls.secret_name) {
             // One that is missing is always read again: whoever issues it does so at any moment after the Ingress is there.
+            let since = wanted.map(|wanted| wanted.at_the_latest);
             let exists = has_certificate(context, service, certificate, since).await?
                 || has_certificate(context, service, certificate, Some(started)).await?;
             found.missing_certificate = (!exists).then(|| certificate.clone());
@@ -110,24 +114,25 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
     Ok(found)
 }
 
-/// Finds the values that the pods get, as copies of the Secrets have them that were read at `since` or later.
+/// Finds the values that the pods get, as copies of the Secrets have them that are as new as `wanted`.
 async fn find_values(
     context: &Context,
     service: &OrdersService,
-    since: Option<Instant>,
+    wanted: Option<ReadSince>,
+    started: Instant,
     found: &mut Dereferenced,
 ) -> Result<(), RequestError> {
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let (api, secrets) = (&context.api, &context.secrets);
     let values = values_of(service);
-    let copies = join_all(values.iter().map(|(_, name, _)| {
-        let secret = ObjectKey::new(namespace, name);
-        async move { secrets.value_hashes(api, &secret, since).await }
-    }))
-    .await;
+    let copies = values.iter().map(|(_, name, key)| copy_of(context, namespace, name, key, wanted));
+    let copies = join_all(copies).await;
     for (copy, (_, name, _)) in copies.iter().zip(&values) {
-        if copy.as_ref().is_ok_and(|copy| copy.changed) {
+        let Ok(copy) = copy else { continue };
+        if copy.changed {
             requeue_others(context, service, SecretUse::Value, name);
+        }
+        if wanted.is_some_and(|wanted| copy.read < wanted.at_best) {
+            context.secrets.values.expedite(namespace, name, started + RETRY_INTERVAL);
         }
     }
     let mut checksum = Sha256::new();
@@ -139,6 +144,25 @@ async fn find_values(
     }
     found.secrets_checksum = Some(hex(checksum.finalize().iter().take(16)));
     Ok(())
+}
+
+/// A copy of a Secret that is as new as `wanted`, for the value under `key`.
+async fn copy_of(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    key: &str,
+    wanted: Option<ReadSince>,
+) -> Result<Cached<Option<ValueHashes>>, RequestError> {
+    let (api, secret) = (&context.api, ObjectKey::new(namespace, name));
+    let read = |since| context.secrets.value_hashes(api, &secret, since);
+    let copy = read(wanted.map(|wanted| wanted.at_the_latest)).await?;
+    let has_value = copy.value.as_ref().is_some_and(|values| values.get(key).is_some_and(Option::is_some));
+    match wanted {
+        // What was missing may be there by now, and nobody should be told otherwise.
+        Some(wanted) if !has_value && copy.read < wanted.at_best => read(Some(wanted.at_best)).await,
+        _ => Ok(copy),
+    }
 }
 
 /// Finds the class of the Ingress, what its controller needs, and the Services of its routes.
@@ -208,16 +232,39 @@ fn values_of(service: &OrdersService) -> Vec<(SecretField, &str, &str)> {
     refs.flat_map(|of| of.keys().map(move |key| (of.field, of.name, key))).collect()
 }
 
-/// How old the copies of the Secrets may be, where that is less than usual.
-fn max_age(service: &OrdersService) -> Option<Duration> {
+/// How much older than the change of a spec the copies of the Secrets may be that are used for it. Where many resources share
+/// a Secret and change one after the other, it is read this often, and not for each of them.
+const SHARED_FOR: Duration = Duration::from_secs(2);
+
+/// When Secrets must have been read for their copies to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ReadSince {
+    /// A copy of before is not used.
+    at_the_latest: Instant,
+    /// A copy of before is used, and the Secret is read again soon: it may have changed in the meantime.
+    at_best: Instant,
+}
+
+/// When Secrets must have been read, where their copies may not be as old as usual. `shown` is when the watch first showed this
+/// generation of the spec.
+fn secrets_since(service: &OrdersService, shown: Option<Instant>, now: Instant) -> Option<ReadSince> {
+    // Now, at the worst.
+    let before = |instant: Instant, age: Duration| instant.checked_sub(age).unwrap_or(instant);
+    let since = |instant: Instant| ReadSince { at_the_latest: instant, at_best: instant };
+    let recently = before(now, RETRY_INTERVAL / 2);
     let status = service.status.as_ref();
-    let reconciled = status.and_then(|status| find_condition(&status.conditions, ConditionType::Reconciled));
-    let is_current = status.and_then(|status| status.observed_generation) == service.metadata.generation;
-    if !is_current || !reconciled.is_some_and(is_true) {
-        // Whoever changed the spec may have changed the Secret a moment before; or a Secret was missing.
-        return Some(Duration::ZERO);
+    if status.and_then(|status| status.observed_generation) != service.metadata.generation {
+        // Whoever changed the spec may have changed a Secret a moment before. What was read since the change was seen has that,
+        // for whichever resource it was read, and in whichever of the reconciles that a change takes.
+        let shown = shown.unwrap_or(now).max(recently);
+        return Some(ReadSince { at_the_latest: before(shown, SHARED_FOR), at_best: shown });
     }
-    status.and_then(|status| may_need_another_value_since(&status.conditions)).map(|_| RETRY_INTERVAL / 2)
+    let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    if !find_condition(conditions, ConditionType::Reconciled).is_some_and(is_true) {
+        // A Secret may have been missing.
+        return Some(since(now));
+    }
+    may_need_another_value_since(conditions).map(|_| since(recently))
 }
 
 /// Since when something has been amiss that another value in a Secret may mend: pods that do not serve, or a database or a
@@ -274,6 +321,42 @@ mod tests {
         let mut secret = Secret { data: Some(data.into()), ..Secret::default() };
         (secret.metadata.name, secret.metadata.uid) = (Some(name.into()), Some(uid.into()));
         hashes(&secret)
+    }
+
+    #[test]
+    fn secrets_are_read_once_for_a_new_spec_and_anew_while_something_is_amiss() {
+        let mut service = crate::controller::fixture::service(serde_json::json!({}));
+        let now = Instant::now() + Duration::from_secs(60);
+        let ago = |seconds: f64| now - Duration::from_secs_f64(seconds);
+        let condition = |kind: &str, is_true: bool| {
+            let status = if is_true { "True" } else { "False" };
+            serde_json::json!({"type": kind, "status": status, "reason": "R", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let usual = None;
+        for (observed, reconciled, available, shown, expected) in [
+            // A new resource; a new spec; one of which the watch has shown nothing.
+            (None, None, true, Some(1.0), Some((3.0, 1.0))),
+            (Some(0), Some(true), true, Some(1.0), Some((3.0, 1.0))),
+            (Some(0), Some(true), true, None, Some((2.0, 0.0))),
+            // The reconcile does not come to an end.
+            (Some(0), Some(true), true, Some(30.0), Some((9.5, 7.5))),
+            (Some(1), Some(true), true, Some(1.0), usual),
+            (Some(1), Some(true), false, Some(1.0), Some((7.5, 7.5))),
+            (Some(1), Some(false), true, Some(1.0), Some((0.0, 0.0))),
+            (Some(1), None, true, Some(1.0), Some((0.0, 0.0))),
+        ] {
+            let mut conditions = vec![condition("Available", available)];
+            conditions.extend(reconciled.map(|reconciled| condition("Reconciled", reconciled)));
+            let status = serde_json::json!({"observedGeneration": observed, "conditions": conditions});
+            service.status = observed.map(|_| serde_json::from_value(status.clone()).unwrap());
+            let since = secrets_since(&service, shown.map(ago), now);
+            let expected = expected.map(|(at_the_latest, at_best): (f64, f64)| ReadSince {
+                at_the_latest: ago(at_the_latest),
+                at_best: ago(at_best),
+            });
+            assert_eq!(since, expected, "{status}, shown {shown:?} s ago");
+        }
     }
 
     #[test]

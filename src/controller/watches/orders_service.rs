@@ -1,6 +1,6 @@
 //! The index for the watch on OrdersServices themselves.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 
 use kube::Resource;
 
@@ -33,6 +33,7 @@ impl OrdersServiceIndex {
     fn create(&self, service: &RawOrdersService) {
         let owner = service.as_owner();
         self.states.create(&owner.key, &owner.uid);
+        self.states.with(&owner, |state| state.shown(service.meta().generation, Instant::now()));
         self.known_services.user_exists(&owner.key);
         self.metrics.set_objects(self.states.len());
         self.metrics.set_not_ready(&owner.key, why_not_ready(service));

@@ -5,7 +5,7 @@ use kube::api::DeleteParams;
 use orders_operator::crd::ConditionType::*;
 use serde_json::json;
 
-use super::MONGO;
+use super::{MONGO, settled, settled_of};
 use crate::cluster::{TestNamespace, eventually};
 
 /// The annotation of the pods that changes with a value.
@@ -26,6 +26,50 @@ async fn a_value_that_is_mended_is_noticed_soon_while_pods_do_not_serve() {
     let before = checksum(&namespace).await;
     namespace.secrets("mongodb://127.0.0.1:2/orders").await;
     // While all is well they are read every five minutes, less a quarter at most: this does not wait so long.
+    eventually("the pods are rolled", || async { (checksum(&namespace).await != before).then_some(()) })
+        .await;
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_new_spec_has_each_secret_read_once_in_however_many_reconciles_it_is_carried_out() {
+    let namespace = TestNamespace::create("once").await;
+    namespace.secrets(MONGO).await;
+    let controller = namespace.run_with("controller", &["--secret-refresh", "86400"]).await;
+    namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
+    namespace.ready("orders").await;
+    settled(&namespace).await;
+    let reads =
+        || controller.metric("orders_operator_controller_api_requests_total{kind=\"Secret\",verb=\"get\"}");
+    let before = reads().await;
+    // At least two: the cluster's own controller has to observe the new Deployment before the status can be written.
+    namespace.apply(&namespace.service("orders", json!({"drainSeconds": 7}))).await.unwrap();
+    namespace.ready("orders").await;
+    let read = reads().await - before;
+    assert!(read <= 2.0, "two Secrets were read {read} times");
+    namespace.remove().await;
+}
+
+#[tokio::test]
+async fn a_value_that_changes_with_the_spec_is_noticed_soon_though_another_resource_has_just_read_it() {
+    let namespace = TestNamespace::create("shared").await;
+    namespace.secrets(MONGO).await;
+    let _controller = namespace.run_with("controller", &["--secret-refresh", "86400"]).await;
+    for name in ["other", "orders"] {
+        let spec = json!({"ingress": {"hosts": [format!("{name}.dev")]}});
+        namespace.apply(&namespace.service(name, spec)).await.unwrap();
+        namespace.ready(name).await;
+    }
+    settled_of(&["other", "orders"].map(|name| (&namespace, name))).await;
+    let before = checksum(&namespace).await;
+    let change = async |name: &str, seconds| {
+        let spec = json!({"ingress": {"hosts": [format!("{name}.dev")]}, "drainSeconds": seconds});
+        namespace.apply(&namespace.service(name, spec)).await.unwrap();
+    };
+    change("other", 7).await;
+    namespace.ready("other").await;
+    namespace.secrets("mongodb://127.0.0.1:2/orders").await;
+    change("orders", 7).await;
     eventually("the pods are rolled", || async { (checksum(&namespace).await != before).then_some(()) })
         .await;
     namespace.remove().await;

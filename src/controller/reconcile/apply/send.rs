@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     controller::{
-        api_server::RequestError,
+        api_server::{RequestError, apply_params},
         children::{
             kind::{Child, ChildId},
             observed::Observation,
@@ -18,7 +18,7 @@ use crate::{
         },
         problem::Problem,
     },
-    crd::{CONTROLLER_MANAGER, Reason},
+    crd::Reason,
 };
 
 impl ChildWriter<'_> {
@@ -63,7 +63,7 @@ impl ChildWriter<'_> {
     pub(super) async fn create<K: Child>(&self, index: usize, child: &mut K) -> Result<Partial<K>, Problem> {
         let name = self.name(ChildId::of::<K>(index));
         let apply_failed = |error: RequestError| write_failed::<K>("apply", &name, &error);
-        match self.patch_with(index, child, None, &PatchParams::apply(CONTROLLER_MANAGER)).await {
+        match self.patch_with(index, child, None, &apply_params()).await {
             Ok(response) if !response.has_other_managers => return Ok(response),
             Ok(response) => self.release::<K>(index, response.metadata.uid).await.map_err(apply_failed)?,
             // Someone else owns a field that we would set.
@@ -89,7 +89,7 @@ impl ChildWriter<'_> {
             "kind": K::kind(&()),
             "metadata": {"uid": uid},
         });
-        let (params, patch) = (PatchParams::apply(CONTROLLER_MANAGER), Patch::Apply(&nothing));
+        let (params, patch) = (apply_params(), Patch::Apply(&nothing));
         self.context.api.write(K::KIND.as_str(), "patch", api.patch(&name, &params, &patch)).await.map(drop)
     }
 
@@ -106,7 +106,7 @@ impl ChildWriter<'_> {
         child: &mut K,
         uid: Option<String>,
     ) -> Result<Partial<K>, RequestError> {
-        self.patch_with(index, child, uid, &PatchParams::apply(CONTROLLER_MANAGER).force()).await
+        self.patch_with(index, child, uid, &apply_params().force()).await
     }
 
     async fn patch_with<K: Child>(
@@ -141,12 +141,15 @@ mod tests {
     use k8s_openapi::api::core::v1::ServiceAccount;
 
     use super::*;
-    use crate::controller::{
-        fixture::owner,
-        reconcile::apply::{
-            fixture::{api_server, context},
-            held::HeldDeployment,
+    use crate::{
+        controller::{
+            fixture::owner,
+            reconcile::apply::{
+                fixture::{api_server, context},
+                held::HeldDeployment,
+            },
         },
+        crd::CONTROLLER_MANAGER,
     };
 
     #[tokio::test]
@@ -189,6 +192,10 @@ mod tests {
             let requests = requests.lock().unwrap();
             assert!(requests.iter().all(|(what, _)| !what.contains("force")), "{requests:?}");
             let patches: Vec<_> = requests.iter().filter(|(what, _)| what.starts_with("PATCH")).collect();
+            assert!(
+                patches.iter().all(|(what, _)| what.contains("fieldValidation=Ignore")),
+                "the API server would parse each twice: {patches:?}"
+            );
             assert_eq!(patches.len(), if released { 2 } else { 1 });
             if released {
                 let nothing = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"uid": "x"}});

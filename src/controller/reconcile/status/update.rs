@@ -1,16 +1,13 @@
 //! Writing the status.
 
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, ResourceExt, api::Patch};
 
 use crate::{
     controller::{
-        api_server::{ApiServer, RequestError},
+        api_server::{ApiServer, RequestError, apply_params},
         children::partial::Partial,
     },
-    crd::{CONTROLLER_MANAGER, ConditionType, OrdersService, OrdersServiceStatus, status_patch},
+    crd::{ConditionType, OrdersService, OrdersServiceStatus, status_patch},
 };
 
 /// Writes `status`, unless the object has it already; gives the response to a write.
@@ -32,7 +29,7 @@ pub async fn update_status(
         api_server.client.clone(),
         &service.namespace().unwrap_or_default(),
     );
-    let params = PatchParams::apply(CONTROLLER_MANAGER).force();
+    let params = apply_params().force();
     let mut patch = status_patch(service, status);
     if let Some(version) = &service.metadata.resource_version {
         patch["metadata"]["resourceVersion"] = version.as_str().into();
