@@ -158,7 +158,7 @@ pub async fn dereference(context: &Context, service: &OrdersService) -> Result<D
             secret_changed(SecretUse::Value, name);
         }
         if wanted.is_some_and(|wanted| copy.read < wanted.at_best) {
-            secrets.values.expedite(namespace, name, started + RETRY_INTERVAL);
+            secrets.values.expedite(namespace, name, started + RETRY_INTERVAL * 3 / 4);
         }
     }
     let mut found = Dereferenced {
