@@ -98,7 +98,7 @@ async fn events_are_switched_on_told_again_and_switched_off_by_the_commands_of_t
 
     // Of which nobody has told.
     let order = system.database.orders_of_tickets("ada", 1, "concert").await.remove(0);
-    let [publish] = blocks("docs/events.md", "Telling again").try_into().unwrap();
+    let [publish] = blocks("docs/events.md", "Publishing again").try_into().unwrap();
     reader.does(&publish).await;
     assert_eq!(system.heard().await, [("order:created".to_owned(), order)]);
 

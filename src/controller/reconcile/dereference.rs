@@ -132,7 +132,7 @@ async fn find_values(
             requeue_others(context, service, SecretUse::Value, name);
         }
         if wanted.is_some_and(|wanted| copy.read < wanted.at_best) {
-            context.secrets.values.expedite(namespace, name, started + RETRY_INTERVAL);
+            context.secrets.values.expedite(namespace, name, started + RETRY_INTERVAL * 3 / 4);
         }
     }
     let mut checksum = Sha256::new();
