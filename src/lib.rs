@@ -6,7 +6,7 @@
 //! store/       MongoDB: connection, indexes, tickets, reserving, transitions, expiry queries
 //! import/      `tickets import`: loads local copies of tickets from a file
 //! check/       `orders check`: what in a database would surprise this program
-//! events/      what is told to the neighbours by a broker, and what they tell
+//! events/      what is published to a broker, and what is consumed from it
 //! api/         the HTTP API: router, session, handlers, errors
 //! sweeper/     expiry: targets, pacing, the sweep of one target, the loop
 //! crd/         the OrdersService resource: spec, status, validation rules, conditions

@@ -76,7 +76,7 @@ enum Command {
     Tickets(Tickets),
     /// Examine the orders of a database
     Orders(Orders),
-    /// Look at the events of other services, and tell them again what they have lost
+    /// Look at the events of other services, and publish again what they have lost
     Events(Events),
     // The help of these is that of the arguments.
     Completion(manual::CompletionArgs),

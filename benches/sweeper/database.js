@@ -54,12 +54,12 @@ class Orders {
     }
   }
 
-  // Has every change noted for pods to tell: the index says so, as a pod with a broker makes it (src/store/own_indexes.rs).
+  // Has every change put in the outbox for pods to publish: the index says so, as a pod with a broker makes it (src/store/own_indexes.rs).
   noteEvents() {
     return this.orders.createIndex({ ticket: 1, _id: 1 }, { name: 'untold_orders', partialFilterExpression: { outbox: { $exists: true } } });
   }
 
-  // How many orders have a note of being cancelled.
+  // How many orders have their cancellation in the outbox.
   noted() {
     return this.orders.countDocuments({ status: 'cancelled', outbox: { $exists: true } });
   }

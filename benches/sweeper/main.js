@@ -47,10 +47,10 @@ async function fresh(orders) {
   if (SETTINGS.events) await orders.noteEvents();
 }
 
-// Nothing that was cancelled goes untold, or what was measured is something else.
+// Every cancellation is in the outbox, or what was measured is something else.
 async function checkNoted(orders, count) {
   const noted = await orders.noted();
-  if (noted !== (SETTINGS.events ? count : 0)) throw new Error(`${noted} of ${count} cancelled orders are noted for pods to tell, with EVENTS=${process.env.EVENTS || 'off'}`);
+  if (noted !== (SETTINGS.events ? count : 0)) throw new Error(`${noted} of ${count} cancelled orders are in the outbox, with EVENTS=${process.env.EVENTS || 'off'}`);
 }
 
 // Orders due at a steady rate, all of them stored before the first is.

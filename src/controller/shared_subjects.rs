@@ -1,5 +1,5 @@
 //! Two systems that were given the same subjects: OrdersServices with one broker and a database each. Each would take the other's
-//! payments, so the pods of the one that comes second neither tell nor hear; this says so before any pod runs. Pure.
+//! payments, so the pods of the one that comes second neither publish nor consume; this says so before any pod runs. Pure.
 //!
 //! By what the specs say, and within a namespace: there the name of a server, or of a Secret, means the same to both. What another
 //! namespace has is nobody else's business. Servers with several accounts keep their subjects apart, and the login says which
@@ -11,7 +11,7 @@ use kube::ResourceExt;
 
 use crate::crd::{EventsSpec, Nats, OrdersService};
 
-/// What must not be another system's: where orders are told of, and where payments come.
+/// What must not be another system's: where events of orders are published, and where payments come.
 const OWN: [&str; 2] = ["order:created", "payment:created"];
 
 /// What to do.
@@ -25,7 +25,7 @@ pub fn shares_subjects(service: &OrdersService, all: &[OrdersService]) -> Option
     let other = all.iter().find(|other| are_two_systems(service, other))?;
     Some(format!(
         "OrdersService {:?} has the same subjects at the same broker, and another database: of the two, the pods of the one that \
-         comes second neither tell nor hear anything (SubjectsOfOthers)",
+         comes second neither publish nor consume anything (SubjectsOfOthers)",
         other.name_any()
     ))
 }

@@ -24,7 +24,7 @@ pub enum ConditionType {
     DatabaseReady,
     /// The sweeper moves this database's expired orders to cancelled.
     Sweeping,
-    /// Other services hear of orders, and are heard.
+    /// Events of orders are published, and those of other services are consumed.
     EventsFlowing,
     /// Not ready yet, and being worked on; absent otherwise, as kstatus expects it.
     Reconciling,
@@ -202,7 +202,7 @@ reasons! {
     SubjectsOfOthers,
     /// The broker does not do what it is asked for, such as keeping an event in a stream that is full.
     BrokerFailed,
-    /// A change of an order has not been told for a minute.
+    /// A change of an order has been pending for a minute.
     OutboxStuck,
     /// No pod publishes events.
     NoPublisher,

@@ -1,4 +1,5 @@
-//! `spec.events`: the broker by which other services hear of orders, and tell of tickets and payments.
+//! `spec.events`: the broker to which the events of orders are published, and from which those of tickets and payments are
+//! consumed.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ pub const SUBJECTS: [&str; 8] = [
     "payment:refused",
 ];
 
-/// The broker by which other services hear of orders, and tell of tickets and payments.
+/// The broker to which the events of orders are published, and from which those of tickets and payments are consumed.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.jetStream) || !has(self.streaming)")
@@ -64,8 +65,8 @@ pub struct EventsSpec {
 }
 
 impl EventsSpec {
-    /// A mark of these settings. The pods note it in the database beside what they do, so that it shows what those of former
-    /// settings have noted.
+    /// A mark of these settings. The pods store it in the database beside what they do, so that what those with former
+    /// settings have stored can be recognized.
     #[must_use]
     pub fn mark(&self) -> String {
         hex(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()).iter().take(8))
@@ -138,7 +139,7 @@ pub struct JetStream {
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[-_A-Za-z0-9]+$"))]
     pub stream: String,
 
-    /// Name of the durable consumer by which all pods hear of tickets and payments. Default: orders-service.
+    /// Name of the durable consumer by which all pods consume the events of tickets and payments. Default: orders-service.
     #[serde(default = "defaults::durable")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[-_A-Za-z0-9]+$"))]
     pub durable: String,
@@ -173,8 +174,8 @@ pub struct Streaming {
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[-_A-Za-z0-9]+$"))]
     pub cluster_id: String,
 
-    /// Name of the durable queue group by which all pods hear of tickets and payments. Default: orders-service, that of the
-    /// Node.js service, so that it goes on where that stopped.
+    /// Name of the durable queue group by which all pods consume the events of tickets and payments. Default:
+    /// orders-service, that of the Node.js service, so that it goes on where that stopped.
     #[serde(default = "defaults::durable")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[-_A-Za-z0-9]+$"))]
     pub durable: String,

@@ -39,7 +39,7 @@ use super::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Image", type_ = "string", json_path = ".status.image", description = "Image of the pods", priority = 1),
     printcolumn(name = "Window", type_ = "integer", json_path = ".spec.expiration.windowSeconds", description = "How long a reservation lasts, in seconds", priority = 1),
-    printcolumn(name = "Events", type_ = "string", json_path = ".status.conditions[?(@.type==\"EventsFlowing\")].status", description = "True while other services hear of orders; empty without spec.events", priority = 1),
+    printcolumn(name = "Events", type_ = "string", json_path = ".status.conditions[?(@.type==\"EventsFlowing\")].status", description = "True while events are published and consumed; empty without spec.events", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is not ready", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", description = "Why it is not ready, and what to do", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 52")
@@ -121,7 +121,8 @@ pub struct OrdersServiceSpec {
     #[serde(default)]
     pub expiration: Expiration,
 
-    /// The broker by which other services hear of orders, and tell of tickets and payments. Default: no events.
+    /// The broker to which the events of orders are published, and from which those of tickets and payments are consumed.
+    /// Default: no events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<EventsSpec>,
 

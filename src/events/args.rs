@@ -11,8 +11,8 @@ use crate::runtime::{is_nats_subject, percent_decoded, telemetry::path_or_nothin
 /// Events, which are off unless a server is named.
 #[derive(Args, Clone)]
 pub struct EventsArgs {
-    /// NATS servers to tell of orders, separated by commas: nats://HOST:4222; with tls:// encrypted. A user and a password, or
-    /// a token, may stand before the host. Default: no events
+    /// NATS servers to publish events to and consume them from, separated by commas: nats://HOST:4222; with tls:// encrypted.
+    /// A user and a password, or a token, may stand before the host. Default: no events
     #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true, help_heading = "Events")]
     pub nats_url: Option<String>,
 
@@ -43,8 +43,8 @@ pub struct EventsArgs {
     )]
     pub nats_stream: String,
 
-    /// Name of the durable consumer, or of the durable queue group of NATS Streaming, by which all pods of this service hear of
-    /// tickets and payments
+    /// Name of the durable consumer, or of the durable queue group of NATS Streaming, by which all pods of this service consume
+    /// events of tickets and payments
     #[arg(
         long,
         env = "NATS_DURABLE",
@@ -72,17 +72,17 @@ pub struct EventsArgs {
     )]
     pub nats_subjects: String,
 
-    /// Subject by which others tell that a ticket is gone, such as ticket:deleted: its copy goes. Default: that is not heard
+    /// Subject that says that a ticket is gone, such as ticket:deleted: its copy is deleted. Default: none is consumed
     #[arg(long, env = "NATS_TICKET_DELETED", value_name = "SUBJECT", help_heading = "Events")]
     pub nats_ticket_deleted: Option<String>,
 
-    /// Subject by which others tell that a payment has begun, such as payment:started: its order becomes awaiting:payment, which
-    /// is told as order:updated. Default: that is not heard
+    /// Subject that says that a payment has begun, such as payment:started: its order becomes awaiting:payment, which is
+    /// published as order:updated. Default: none is consumed
     #[arg(long, env = "NATS_PAYMENT_STARTED", value_name = "SUBJECT", help_heading = "Events")]
     pub nats_payment_started: Option<String>,
 
-    /// Mark of these settings, which is noted in the database beside what this process does with events: by it the operator tells
-    /// pods with the settings of now from those of before. Default: none
+    /// Mark of these settings, which is stored in the database beside what this process does with events: by it the operator
+    /// distinguishes pods with the current settings from those with former ones. Default: none
     #[arg(long, env = "NATS_SETTINGS_MARK", value_name = "MARK", help_heading = "Events")]
     pub nats_settings_mark: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What is asked of a broker: that it keeps what is published, and tells what was.
+//! What is asked of a broker: that it keeps what is published, and says what was.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -60,7 +60,7 @@ pub(super) trait Broker: Sync {
     fn ends(&self) -> impl Future<Output = Result<Positions, BrokerError>> + Send;
 
     /// The ids of the messages that were published after `positions`, or, where there are none, within `age`: so long ago
-    /// the oldest change was made that may not be noted as told.
+    /// the oldest change was made that may not be marked as published.
     fn published_since(
         &self,
         positions: &Positions,

@@ -1,7 +1,7 @@
 //! A connection to NATS, which is not repaired but made again.
 //!
 //! The client would keep what could not be sent, and send it once it has another connection, minutes later: then somebody
-//! else has told it long since, and a duplicate would come after later events. So a client is used for one connection.
+//! else has published it long since, and a duplicate would come after later events. So a client is used for one connection.
 
 use std::{
     collections::HashMap,

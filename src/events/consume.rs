@@ -1,4 +1,4 @@
-//! Hears what the neighbours tell, by durable subscriptions that all pods share. While the database is away nothing is
+//! Consumes the events of other services, by durable subscriptions that all pods share. While the database is away nothing is
 //! acknowledged, so nothing is lost; the broker delivers it again.
 
 use futures::future::try_join_all;
@@ -27,16 +27,16 @@ use crate::{
 
 const ANSWERING: &str = "answering a payment";
 
-/// Why nothing is heard for now.
+/// Why nothing is consumed for now.
 #[derive(Debug, Error)]
-enum HearError {
+enum ConsumeError {
     #[error(transparent)]
     Broker(#[from] BrokerError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-impl HearError {
+impl ConsumeError {
     /// One word for it.
     fn reason(&self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl HearError {
     }
 }
 
-/// Hears until `stop`; what was taken by then is finished. `me` is by what this process is told from the others.
+/// Consumes until `stop`; what was taken by then is finished. `me` is the name of this process, which no other has.
 pub(super) async fn run(
     store: &Store,
     settings: &Settings,
@@ -66,24 +66,24 @@ pub(super) async fn run(
             }
         }
         attempts.begin();
-        let hearer = Hearer { store, settings, terms, metrics, me, joined: &joined };
-        let Err(error) = hearer.connected(stop).await else { return };
+        let consumer = Consumer { store, settings, terms, metrics, me, joined: &joined };
+        let Err(error) = consumer.connected(stop).await else { return };
         let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());
-        if let HearError::Broker(error) = &error
-            && let Err(error) = store.note_events_trouble(EventsTask::Hearing, me, error.reason()).await
+        if let ConsumeError::Broker(error) = &error
+            && let Err(error) = store.record_events_trouble(EventsTask::Consuming, me, error.reason()).await
         {
-            tracing::debug!(%error, "why events are not heard is not noted");
+            tracing::debug!(%error, "why events are not consumed is not recorded");
         }
         if is_new {
-            tracing::warn!(%error, reason = error.reason(), "events of others are not heard; trying again");
+            tracing::warn!(%error, reason = error.reason(), "events of others are not consumed; trying again");
         }
         attempts.pause(stop).await;
     }
 }
 
-/// What hearing needs beside a connection.
-struct Hearer<'a> {
+/// What consuming needs beside a connection.
+struct Consumer<'a> {
     store: &'a Store,
     settings: &'a Settings,
     terms: &'a ReservationTerms,
@@ -92,58 +92,58 @@ struct Hearer<'a> {
     joined: &'a Joined,
 }
 
-impl Hearer<'_> {
-    /// Hears while the connection lasts.
-    async fn connected(&self, stop: &CancellationToken) -> Result<(), HearError> {
+impl Consumer<'_> {
+    /// Consumes while the connection lasts.
+    async fn connected(&self, stop: &CancellationToken) -> Result<(), ConsumeError> {
         let Self { store, settings, .. } = *self;
         let system = System::of(store).await?;
         let connection = Connection::open(settings).await?;
-        let hears_of_deletions = settings.subjects.has(Subject::TicketDeleted);
-        if hears_of_deletions && let Err(error) = store.ensure_deleted_tickets().await {
+        let consumes_deletions = settings.subjects.has(Subject::TicketDeleted);
+        if consumes_deletions && let Err(error) = store.ensure_deleted_tickets().await {
             tracing::warn!(%error, "tickets that are gone are never forgotten");
         }
         match &settings.way {
             Way::JetStream(stream) => {
                 let broker = JetStream::open(&connection, settings, stream, &system).await?;
                 let inboxes = broker.inboxes(&settings.durable, self.joined).await?;
-                hear_all(&connection, &self.handler(&broker, hears_of_deletions), inboxes, stop).await?;
+                consume_all(&connection, &self.handler(&broker, consumes_deletions), inboxes, stop).await?;
             }
             Way::Streaming(cluster) => {
                 let broker = Streaming::open(&connection, settings, cluster, &cluster.client_id).await?;
                 // Those are what does harm where they are another's.
                 broker.claim(Subject::PaymentCreated, &system).await?;
                 let inboxes = broker.inboxes(&settings.durable).await?;
-                hear_all(&connection, &self.handler(&broker, hears_of_deletions), inboxes, stop).await?;
+                consume_all(&connection, &self.handler(&broker, consumes_deletions), inboxes, stop).await?;
             }
         }
         Ok(())
     }
 
-    fn handler<'b, B: Broker>(&'b self, broker: &'b B, hears_of_deletions: bool) -> Handler<'b, B> {
+    fn handler<'b, B: Broker>(&'b self, broker: &'b B, consumes_deletions: bool) -> Handler<'b, B> {
         let Self { store, terms, metrics, me, .. } = *self;
-        Handler { store, broker, terms, metrics, me, refusals: Refusals::default(), hears_of_deletions }
+        Handler { store, broker, terms, metrics, me, refusals: Refusals::default(), consumes_deletions }
     }
 }
 
-/// Hears from all of `inboxes`, and lets the broker have the last acknowledgements.
-async fn hear_all<B: Broker, I: Inbox>(
+/// Consumes from all of `inboxes`, and lets the broker have the last acknowledgements.
+async fn consume_all<B: Broker, I: Inbox>(
     connection: &Connection,
     handler: &Handler<'_, B>,
     inboxes: Vec<I>,
     stop: &CancellationToken,
 ) -> Result<(), BrokerError> {
-    if let Err(error) = handler.store.events_trouble_is_over(EventsTask::Hearing, handler.me).await {
-        tracing::debug!(%error, "that events are heard again is not noted");
+    if let Err(error) = handler.store.events_trouble_is_over(EventsTask::Consuming, handler.me).await {
+        tracing::debug!(%error, "that events are consumed again is not recorded");
     }
-    let hearing = inboxes.into_iter().map(|inbox| hear(inbox, handler, stop));
+    let consuming = inboxes.into_iter().map(|inbox| consume(inbox, handler, stop));
     tokio::select! {
-        heard = try_join_all(hearing) => drop(heard?),
+        consumed = try_join_all(consuming) => drop(consumed?),
         error = connection.lost() => return Err(error),
     }
     handler.broker.close().await
 }
 
-async fn hear<B: Broker, I: Inbox>(
+async fn consume<B: Broker, I: Inbox>(
     mut inbox: I,
     handler: &Handler<'_, B>,
     stop: &CancellationToken,
@@ -170,7 +170,7 @@ async fn hear<B: Broker, I: Inbox>(
     Ok(())
 }
 
-/// Handles messages, and tells the broker what has become of them. Whether all are done with.
+/// Handles messages, and acknowledges or postpones each. Whether all are done with.
 async fn take<B: Broker, I: Inbox>(
     inbox: &I,
     delivered: &[I::Delivered],
@@ -182,7 +182,7 @@ async fn take<B: Broker, I: Inbox>(
     let verdicts = handler.handle(&received).await;
     let pause = exponential(PAUSES.0, PAUSES.1, failures);
     for ((message, verdict), received) in delivered.iter().zip(&verdicts).zip(&received) {
-        // If the broker does not hear of it, the message comes again, which changes nothing.
+        // If that does not reach the broker, the message comes again, which changes nothing.
         match verdict {
             Verdict::Done => inbox.acknowledge(message).await?,
             Verdict::Later | Verdict::Unanswered => inbox.postpone(message, pause).await?,
@@ -200,9 +200,9 @@ async fn take<B: Broker, I: Inbox>(
         });
     }
     if verdicts.contains(&Verdict::Held) {
-        let noted = handler.store.note_events_trouble(EventsTask::Hearing, handler.me, REJECTED).await;
-        if let Err(error) = noted {
-            tracing::debug!(%error, "that a message is held back is not noted");
+        let recorded = handler.store.record_events_trouble(EventsTask::Consuming, handler.me, REJECTED).await;
+        if let Err(error) = recorded {
+            tracing::debug!(%error, "that a message is held back is not recorded");
         }
     }
     // Those that are held back delay no others.

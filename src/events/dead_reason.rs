@@ -11,7 +11,7 @@ pub enum DeadReason {
     MalformedField,
     /// The order of a payment never was; the payment was refused.
     OrderNotFound,
-    /// So many payments were refused for an order that no more are noted; this one was refused too.
+    /// So many payments were refused for an order that no more are put in its outbox; this one was refused too.
     TooManyPayments,
     /// The order of a payment that has begun never was.
     UnknownOrder,

@@ -1,4 +1,4 @@
-//! What is done with the messages of the neighbours. Each is a conditional write, so one that comes twice changes nothing;
+//! What is done with the messages of other services. Each is a conditional write, so one that comes twice changes nothing;
 //! and it is acknowledged only after that write.
 
 use std::{
@@ -79,12 +79,12 @@ impl Refusals {
     }
 }
 
-/// Why a payment that was refused without a note in its order is kept, and the same in a sentence.
+/// Why a payment that was refused without an entry in its order's outbox is kept, and the same in a sentence.
 const NO_ORDER: (DeadReason, &str) =
     (DeadReason::OrderNotFound, "the order of this payment never was; the payment was refused");
 const TOO_MANY: (DeadReason, &str) = (
     DeadReason::TooManyPayments,
-    "so many payments were refused for this order that no more are noted; this one was refused too",
+    "so many payments were refused for this order that no more are put in its outbox; this one was refused too",
 );
 
 /// Handles messages.
@@ -93,11 +93,11 @@ pub(super) struct Handler<'a, B> {
     pub(super) broker: &'a B,
     pub(super) terms: &'a ReservationTerms,
     pub(super) metrics: &'a Metrics,
-    /// By what this process is told from others.
+    /// The name of this process, which no other has.
     pub(super) me: &'a str,
     pub(super) refusals: Refusals,
     /// Whether tickets may be gone.
-    pub(super) hears_of_deletions: bool,
+    pub(super) consumes_deletions: bool,
 }
 
 impl<B: Broker> Handler<'_, B> {
@@ -173,7 +173,7 @@ impl<B: Broker> Handler<'_, B> {
     }
 
     async fn write(&self, tickets: &[Ticket]) -> Result<Upserted, StoreError> {
-        if self.hears_of_deletions {
+        if self.consumes_deletions {
             self.store.upsert_tickets_unless_deleted(tickets).await
         } else {
             self.store.upsert_tickets(tickets).await
@@ -253,7 +253,7 @@ impl<B: Broker> Handler<'_, B> {
         Verdict::Done
     }
 
-    /// There is no order in which the refusal could be noted, or no room in it; so it is told before the payment is
+    /// There is no order whose outbox could have the refusal, or no room in it; so it is published before the payment is
     /// acknowledged.
     async fn answer(
         &self,

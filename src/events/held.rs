@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_secs(300);
 /// The most tickets that are known, in some 5 MB. More are tried whenever a look comes by them.
 const MOST: usize = 100_000;
 
-/// The most that are tried again at once, beside what is told for the first time.
+/// The most that are tried again at once, beside what is published for the first time.
 const AT_ONCE: usize = 200;
 
 /// The tickets that are held back.
@@ -33,7 +33,7 @@ struct Hold {
 }
 
 impl Held {
-    /// Whether a ticket is held back, so that it is told of only when it is [due](Self::due).
+    /// Whether a ticket is held back, so that it is published only when it is [due](Self::due).
     pub(super) fn has(&self, ticket: TicketId) -> bool {
         self.tickets.contains_key(&ticket)
     }
@@ -67,7 +67,7 @@ impl Held {
         hold.failures += 1;
     }
 
-    /// The broker has taken everything of a ticket, or nothing is to be told of it any more.
+    /// The broker has taken everything of a ticket, or nothing of it is pending any more.
     pub(super) fn release(&mut self, ticket: TicketId) {
         self.tickets.remove(&ticket);
     }
@@ -105,7 +105,7 @@ mod tests {
             assert_eq!((held.due(), held.has_due()), (vec![], false));
             tokio::time::advance(Duration::from_millis(1)).await;
             assert_eq!((held.due(), held.has_due()), (vec![one], true));
-            assert!(held.has(one), "until it is told");
+            assert!(held.has(one), "until it is published");
         }
         held.release(one);
         assert!(held.is_empty() && !held.has(one));

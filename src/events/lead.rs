@@ -1,4 +1,4 @@
-//! Being the one who tells: the lease in the database, held by a renewal every other second.
+//! Being the one that publishes: the lease in the database, held by a renewal every other second.
 //!
 //! Whoever cannot renew it stops on its own monotonic clock, well before another may begin by the database's.
 
@@ -77,12 +77,12 @@ impl Lead {
         Instant::now() < self.state().valid_until
     }
 
-    /// Up to where, and until when, everything that was published is noted as told.
+    /// Up to where, and until when, everything that was published is marked as such.
     pub(super) fn known(&self) -> RelayLease {
         self.state().known.clone()
     }
 
-    /// Sets that, for the next renewal to note.
+    /// Sets that, for the next renewal to store.
     pub(super) fn set_known(&self, known: RelayLease) {
         self.state().known = known;
     }

@@ -51,7 +51,7 @@ struct DeadLabels {
     reason: &'static str,
 }
 
-/// Whether a message of this subject, which is heard, can be a dead letter for this reason.
+/// Whether a message of this subject, which is consumed, can be a dead letter for this reason.
 fn may_happen(reason: DeadReason, subject: Subject) -> bool {
     match reason {
         DeadReason::OrderNotFound | DeadReason::TooManyPayments => subject == Subject::PaymentCreated,
@@ -112,7 +112,7 @@ impl Metrics {
             oldest_pending: Gauge::default(),
         };
         // Prometheus sees no increase in a series that begins with its first message.
-        for subject in Subject::HEARD.into_iter().chain(Subject::OPTIONAL) {
+        for subject in Subject::CONSUMED.into_iter().chain(Subject::OPTIONAL) {
             for reason in DeadReason::ALL.into_iter().filter(|reason| may_happen(*reason, subject)) {
                 let labels = DeadLabels { subject: subject.as_str(), reason: reason.as_str() };
                 drop(metrics.dead_letters.get_or_create(&labels));
@@ -138,7 +138,7 @@ impl Metrics {
         );
         events.register(
             "failures",
-            "How often publishing or hearing was interrupted, by reason",
+            "How often publishing or consuming was interrupted, by reason",
             metrics.failures.clone(),
         );
         events.register(
@@ -154,12 +154,12 @@ impl Metrics {
         );
         events.register(
             "pending",
-            "Orders of this pod's database of which something is to be told, up to 100000",
+            "Orders of this pod's database that are pending in the outbox, up to 100000",
             metrics.pending.clone(),
         );
         events.register_with_unit(
             "oldest_pending",
-            "How long ago the oldest change was made that is to be told, 0 if there is none",
+            "Age of the oldest change that is pending in the outbox, 0 if there is none",
             Unit::Seconds,
             metrics.oldest_pending.clone(),
         );
@@ -194,7 +194,7 @@ impl Metrics {
         }
     }
 
-    pub(super) fn waiting(&self, orders: u64, oldest: Duration) {
+    pub(super) fn backlog(&self, orders: u64, oldest: Duration) {
         self.pending.set(i64::try_from(orders).unwrap_or(i64::MAX));
         self.oldest_pending.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
     }
@@ -222,7 +222,7 @@ mod tests {
         let _metrics = Metrics::register(&mut registry);
         encode(&mut page, &registry).unwrap();
         let letters: Vec<_> = page.lines().filter(|line| line.contains("dead_letters_total{")).collect();
-        // Five subjects are heard, and each can be unreadable in three ways, or be refused.
+        // Five subjects are consumed, and each can be unreadable in three ways, or be refused.
         assert_eq!(letters.len(), 5 * 4 + 3, "{page}");
         assert!(letters.iter().all(|line| line.ends_with(" 0") && !line.contains("\"order:")), "{page}");
         let first = r#"orders_events_dead_letters_total{subject="ticket:created",reason="not-json"} 0"#;

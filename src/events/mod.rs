@@ -1,8 +1,8 @@
-//! Events: the orders service among its neighbours.
+//! Events: what the orders service publishes to other services, and consumes from them.
 //!
-//! The writes of the store note what is to be told; here it is told. The relay of one process at a time publishes what is
-//! noted, and notes that it has been told once the broker has acknowledged it. So every change is told at least once, each
-//! order's changes by version, and the orders of a ticket one after the other; whatever process is killed, and when.
+//! The writes of the store put what is to be published in the outbox. The relay of one process at a time publishes what is
+//! pending there, and marks it as published once the broker has acknowledged it. So every change is published at least once,
+//! each order's changes by version, and the orders of a ticket one after the other, whatever process is killed, and when.
 //!
 //! The only module that names the crates `async_nats` and `prost`.
 //!
@@ -19,26 +19,27 @@
 //! streaming    NATS Streaming as a broker
 //!
 //! attempts     the pauses between attempts, and which failures are logged
-//! lead         being the one who tells
-//! plan         what is told one after the other
+//! lead         being the one that publishes: the lease
+//! plan         what is published one after the other
 //! held         what is held back, since the broker does not take it
-//! page         what has become of a page of what is to be told
-//! relay        tells what is noted, and notes that it is told
+//! page         what has become of a page of pending orders
+//! relay        publishes what is pending, and marks it as published
 //! relay_error  why that ends
 //! dead_reason  why a message can never be handled
-//! handle       what is done with what the neighbours tell
-//! consume      hears it
+//! handle       what is done with the events of other services
+//! consume      consumes them
 //!
 //! dead_letters what could not be read: the command `events dead-letters`
-//! publish      what neighbours have lost: the command `events publish`
+//! publish      what consumers have lost: the command `events publish`
 //! identity     which system this is: the command `events identity`
 //! run          connects, leads or waits, for as long as the process runs
-//! waiting      how much is to be told, for the metrics
+//! backlog      how much is pending, for the metrics
 //! metrics      the metrics of events
 //! ```
 
 mod args;
 mod attempts;
+mod backlog;
 mod broker;
 mod client_error;
 mod connection;
@@ -60,7 +61,6 @@ mod relay_error;
 mod run;
 mod streaming;
 mod system;
-mod waiting;
 pub mod wire;
 
 pub use args::{EventsArgs, InvalidSettings, Settings};

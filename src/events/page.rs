@@ -1,4 +1,4 @@
-//! What has become of a page of what is to be told: what is to be noted of it, and what is not told yet.
+//! What has become of a page of pending orders: what to mark as published, and what is still pending.
 
 use jiff::Timestamp;
 
@@ -8,22 +8,23 @@ use super::{
 };
 use crate::{
     order::{OrderId, TicketId},
-    store::{Positions, Told, Untold},
+    store::{Pending, Positions, Published},
 };
 
-/// What has become of a page, and is to be noted.
+/// What has become of a page, and is to be marked as published.
 pub(super) struct Page {
-    /// Whether there may be more to tell at once.
+    /// Whether there may be more to publish at once.
     pub(super) is_full: bool,
     /// How many orders it was about.
     pub(super) orders: usize,
-    pub(super) told: Vec<Told>,
+    /// The orders to mark as published, and the refusals.
+    pub(super) published: Vec<Published>,
     pub(super) refused: Vec<(OrderId, String)>,
     /// How many messages the broker has acknowledged, and up to where it has them.
     pub(super) acks: usize,
     pub(super) places: Positions,
-    /// The ids of those messages that the broker has and that are not noted as told.
-    pub(super) unnoted: Vec<String>,
+    /// The ids of those messages that the broker has and that are not marked as published.
+    pub(super) unmarked: Vec<String>,
     /// What the broker does not take.
     pub(super) rejected: Option<BrokerError>,
     pub(super) error: Option<RelayError>,
@@ -33,15 +34,15 @@ pub(super) struct Page {
 
 impl Page {
     /// One that nothing has become of yet.
-    pub(super) fn of(untold: &Untold) -> Self {
+    pub(super) fn of(pending: &Pending) -> Self {
         Self {
-            is_full: untold.is_full,
-            orders: untold.orders.len(),
-            told: Vec::new(),
+            is_full: pending.is_full,
+            orders: pending.orders.len(),
+            published: Vec::new(),
             refused: Vec::new(),
             acks: 0,
             places: Positions::new(),
-            unnoted: Vec::new(),
+            unmarked: Vec::new(),
             rejected: None,
             error: None,
             begun: None,
@@ -49,25 +50,25 @@ impl Page {
     }
 
     pub(super) fn add(&mut self, progress: Progress) {
-        self.told.extend(progress.told);
+        self.published.extend(progress.published);
         self.refused.extend(progress.refused);
         self.acks += progress.acks.len();
         for (stream, sequence) in progress.acks.into_iter().filter_map(|ack| ack.place) {
             let position = self.places.entry(stream).or_default();
             *position = sequence.max(*position);
         }
-        self.unnoted.extend(progress.unnoted);
+        self.unmarked.extend(progress.unmarked);
         self.is_full |= progress.is_cut;
     }
 
-    /// Whether something was told, or is to be noted.
+    /// Whether something was published, or is to be marked as such.
     pub(super) fn has_progress(&self) -> bool {
-        !(self.told.is_empty() && self.refused.is_empty() && self.acks == 0)
+        !(self.published.is_empty() && self.refused.is_empty() && self.acks == 0)
     }
 
-    /// Whether everything that it was about is told once it is noted, so that nobody has to wait for that.
+    /// Whether nothing of it is left once it is marked, so that the next page need not wait for that.
     pub(super) fn is_settled(&self) -> bool {
-        self.error.is_none() && self.rejected.is_none() && self.unnoted.is_empty()
+        self.error.is_none() && self.rejected.is_none() && self.unmarked.is_empty()
     }
 }
 
@@ -75,11 +76,11 @@ impl Page {
 #[derive(Default)]
 pub(super) struct Progress {
     pub(super) ticket: Option<TicketId>,
-    pub(super) told: Vec<Told>,
+    pub(super) published: Vec<Published>,
     pub(super) refused: Vec<(OrderId, String)>,
     pub(super) acks: Vec<Ack>,
-    /// The ids of those messages that the broker has and that are not noted as told.
-    pub(super) unnoted: Vec<String>,
+    /// The ids of those messages that the broker has and that are not marked as published.
+    pub(super) unmarked: Vec<String>,
     /// Whether there are steps left for the next page.
     pub(super) is_cut: bool,
     pub(super) error: Option<RelayError>,

@@ -1,5 +1,5 @@
 //! Connects, leads or waits, for as long as the process runs. The broker may be away for any time: the API goes on, and
-//! what is to be told waits in the database.
+//! what is to be published is pending in the database.
 
 use std::{pin::pin, time::Duration};
 
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::{Settings, Way},
     attempts::Attempts,
+    backlog,
     broker::{Broker, Marks},
     connection::Connection,
     consume,
@@ -22,7 +23,6 @@ use super::{
     relay_error::RelayError,
     streaming::Streaming,
     system::System,
-    waiting,
     wire::Subject,
 };
 use crate::{
@@ -34,8 +34,8 @@ use crate::{
 /// How often whoever does not lead asks whether it may.
 const ASK: Duration = Duration::from_secs(1);
 
-/// How long a relay that may not publish any more notes what it has published: its last requests are given up by then.
-const NOTING: Duration = Duration::from_secs(6);
+/// How long a relay that may not publish any more marks what it has published: its last requests are given up by then.
+const MARKING: Duration = Duration::from_secs(6);
 
 /// The least time between two messages that wake the one who leads.
 const WAKE: Duration = Duration::from_millis(20);
@@ -54,17 +54,23 @@ pub struct Events {
     pub metrics: Metrics,
 }
 
-/// Tells of the orders of `store`, and hears what the neighbours tell, until `stop`; then it tells what is left, and lets
-/// another lead.
+/// Publishes the events of the orders of `store`, and consumes those of other services, until `stop`; then it publishes what
+/// is left, and lets another lead.
 pub async fn run(store: Store, events: Events, stop: CancellationToken) {
     let Events { settings, terms, metrics } = &events;
     let me = process_name(settings.mark.as_deref());
-    let telling = tell(&store, settings, metrics, &me, &stop);
-    let hearing = consume::run(&store, settings, terms, metrics, &me, &stop);
-    join3(telling, hearing, waiting::watch(&store, metrics, &stop)).await;
+    let publishing = publish(&store, settings, metrics, &me, &stop);
+    let consuming = consume::run(&store, settings, terms, metrics, &me, &stop);
+    join3(publishing, consuming, backlog::watch(&store, metrics, &stop)).await;
 }
 
-async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, holder: &str, stop: &CancellationToken) {
+async fn publish(
+    store: &Store,
+    settings: &Settings,
+    metrics: &Metrics,
+    holder: &str,
+    stop: &CancellationToken,
+) {
     let mut attempts = Attempts::new(PAUSES);
     while !stop.is_cancelled() {
         attempts.begin();
@@ -78,9 +84,10 @@ async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, holder: &st
         let is_new = attempts.fail(error.reason());
         metrics.failed(error.reason());
         if let RelayError::Broker(error) = &error
-            && let Err(error) = store.note_events_trouble(EventsTask::Telling, holder, error.reason()).await
+            && let Err(error) =
+                store.record_events_trouble(EventsTask::Publishing, holder, error.reason()).await
         {
-            tracing::debug!(%error, "why events are not published is not noted");
+            tracing::debug!(%error, "why events are not published is not recorded");
         }
         if is_new {
             tracing::warn!(%error, reason = error.reason(), "events are not published; trying again");
@@ -89,7 +96,7 @@ async fn tell(store: &Store, settings: &Settings, metrics: &Metrics, holder: &st
     }
 }
 
-/// Connects to the broker, and tells by it.
+/// Connects to the broker, and publishes to it.
 async fn connected(
     store: &Store,
     settings: &Settings,
@@ -102,14 +109,14 @@ async fn connected(
     let connected = Connected { store, connection: &connection, metrics, holder, stop };
     match &settings.way {
         Way::JetStream(stream) => {
-            connected.tell(&JetStream::open(&connection, settings, stream, &system).await?).await
+            connected.publish(&JetStream::open(&connection, settings, stream, &system).await?).await
         }
         Way::Streaming(cluster) => {
-            // The id itself is that of the connection that hears: one id is for one connection.
+            // The id itself is that of the connection that consumes: one id is for one connection.
             let client_id = format!("{}-relay", cluster.client_id);
             let streaming = Streaming::open(&connection, settings, cluster, &client_id).await?;
             streaming.claim(Subject::OrderCreated, &system).await?;
-            connected.tell(&streaming).await
+            connected.publish(&streaming).await
         }
     }
 }
@@ -125,7 +132,7 @@ struct Connected<'a> {
 
 impl Connected<'_> {
     /// Leads, or waits until it may, while the connection lasts.
-    async fn tell<B: Broker>(&self, broker: &B) -> Result<(), RelayError> {
+    async fn publish<B: Broker>(&self, broker: &B) -> Result<(), RelayError> {
         self.metrics.connected(true);
         tracing::info!("connected to the broker of events");
         let wakes = Wakes::new(&self.connection.client, self.store);
@@ -147,7 +154,7 @@ impl Connected<'_> {
             if let Err(error) = lead.release().await {
                 tracing::debug!(%error, "the lease of the relay is not released");
             }
-            wakes.tell_free().await;
+            wakes.announce_free().await;
             result?;
         }
         if let Err(error) = broker.close().await {
@@ -178,10 +185,10 @@ impl Connected<'_> {
             () = lead.keep() => RelayError::LeaseLost,
             error = self.connection.lost() => error.into(),
         };
-        // What the broker has acknowledged by now is noted: it may have forgotten it when the next one asks.
+        // What the broker has acknowledged by now is marked: it may have forgotten it when the next one asks.
         lead.stop_publishing();
         stop.cancel();
-        drop(tokio::time::timeout(NOTING, running).await);
+        drop(tokio::time::timeout(MARKING, running).await);
         Err(error)
     }
 }
@@ -216,17 +223,17 @@ impl<'a> Wakes<'a> {
         Self { client, changed: subject("changed"), free: subject("free") }
     }
 
-    /// Says that something was changed by this process, until it may be its turn to lead.
+    /// Announces what this process changes, until it may be its turn to lead.
     async fn wait_for_turn(&self, store: &Store) {
         let mut free = self.client.subscribe(self.free.clone()).await.ok();
         let until = Instant::now() + ASK;
-        let told_free = async {
+        let is_free = async {
             match &mut free {
                 Some(free) => drop(free.next().await),
                 None => std::future::pending().await,
             }
         };
-        let tell = async {
+        let announce = async {
             loop {
                 store.changed().await;
                 drop(self.client.publish(self.changed.clone(), Vec::new().into()).await);
@@ -234,8 +241,8 @@ impl<'a> Wakes<'a> {
             }
         };
         tokio::select! {
-            () = told_free => {}
-            () = tell => {}
+            () = is_free => {}
+            () = announce => {}
             () = tokio::time::sleep_until(until) => {}
         }
     }
@@ -245,12 +252,12 @@ impl<'a> Wakes<'a> {
         self.client.subscribe(self.changed.clone()).await.ok().map(tokio::sync::Mutex::new)
     }
 
-    /// Says that whoever wants may lead.
-    async fn tell_free(&self) {
-        let told = async {
+    /// Announces that the lease is free.
+    async fn announce_free(&self) {
+        let announced = async {
             drop(self.client.publish(self.free.clone(), Vec::new().into()).await);
             drop(self.client.flush().await);
         };
-        drop(tokio::time::timeout(ASK, told).await);
+        drop(tokio::time::timeout(ASK, announced).await);
     }
 }

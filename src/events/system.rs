@@ -1,5 +1,5 @@
 //! Which system this is, to the broker: a database, and whatever pods it has. Two systems that were given the same subjects would
-//! take each other's messages; each leaves its identity where it publishes and hears, so the second one notices.
+//! take each other's messages; each leaves its identity where it publishes and consumes, so the second one notices.
 //!
 //! What an older version has made says nothing, and is taken for ours. The identity is in the database, and so in its backups.
 

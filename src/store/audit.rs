@@ -14,7 +14,7 @@ use super::{
     error::StoreError,
     index_definition::Definition,
     indexes::name_of,
-    own_indexes::{own_indexes, untold_orders},
+    own_indexes::{outbox_index, own_indexes},
     retry,
 };
 use crate::order::{OrderStatus, Transition};
@@ -168,7 +168,7 @@ impl Store {
             "_id": &holder.id, "ticket": &of.ticket, "status": { "$in": statuses(Transition::Cancel.from()) },
         };
         self.look_for_events().await?;
-        let transition = self.noted_transition(Transition::Cancel).await?;
+        let transition = self.transition_with_entry(Transition::Cancel).await?;
         let cancelled = retry::transient(CHECKING, || async {
             let update = orders.update_one(open.clone(), transition.clone());
             update.write_concern(majority()).await
@@ -213,7 +213,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn foreign_indexes(&self) -> Result<Vec<ForeignIndex>, StoreError> {
-        let ours = own_indexes().into_iter().chain([untold_orders()]);
+        let ours = own_indexes().into_iter().chain([outbox_index()]);
         let ours: Vec<_> = ours.map(|index| index.description()).collect();
         let existing = self.existing_indexes().await?;
         let is_foreign = |index: &&Document| {

@@ -1,7 +1,7 @@
-//! Looks that see what this process has written before, whichever server answers.
+//! Reads that see what this process has written before, whichever server answers.
 //!
 //! What a majority has is read at the primary, as far as it knows. One that has just been elected may know of an older state than
-//! what the one before it has acknowledged: whoever asks it at that moment finds again what it has cleared. So the looks and the
+//! what the one before it has acknowledged: whoever asks it at that moment finds again what it has cleared. So the reads and the
 //! writes that belong together are made in sessions that carry on the time of the last answer, and the server waits with its
 //! answer until it is as far as that. A server without such times, such as one that is alone, answers at once.
 

@@ -47,7 +47,7 @@ pub struct Store {
     pub(super) clock: SharedClock,
     pub(super) outbox: Outbox,
     /// Of the outbox: who publishes, what is pending, and what has been published.
-    telling: Causal,
+    relay_session: Causal,
 }
 
 impl Store {
@@ -79,7 +79,7 @@ impl Store {
             ticket_index,
             clock: SharedClock::default(),
             outbox: Outbox::default(),
-            telling: Causal::default(),
+            relay_session: Causal::default(),
             database,
             pool,
             target,
@@ -125,9 +125,9 @@ impl Store {
         retry::transient("dropping the database", || async { self.database.drop().await }).await
     }
 
-    /// A session in which to take the lease of who publishes, to look for what is pending, or to note what was published.
-    pub(super) async fn telling(&self) -> DriverResult<CausalSession> {
-        self.telling.session(self.database.client()).await
+    /// A session for the relay: to take its lease, to read what is pending, and to mark it as published.
+    pub(super) async fn relay_session(&self) -> DriverResult<CausalSession> {
+        self.relay_session.session(self.database.client()).await
     }
 
     pub(super) fn orders(&self) -> Collection<Document> {

@@ -1,4 +1,4 @@
-//! What neighbours have sent and nobody can read: it is kept for a while, so that it blocks nothing and is not lost.
+//! What other services have sent and cannot be read: it is kept for a while, so that it blocks nothing and is not lost.
 
 use std::time::Duration;
 

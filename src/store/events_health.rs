@@ -13,7 +13,7 @@ use super::{
     document::{before, date, timestamp},
     error::StoreError,
     outbox::{REFUSED_SINCE, SINCE},
-    own_indexes::{is_untold, untold_keys},
+    own_indexes::{is_pending, pending_keys},
     relay_lease::{LEASE, mark_of},
     retry,
 };
@@ -32,17 +32,18 @@ const MAX_COUNT: u64 = 1000;
 /// What the pods do with events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventsTask {
-    /// They publish orders.
-    Telling,
-    /// They hear of tickets and payments.
-    Hearing,
+    /// They publish what happens to orders.
+    Publishing,
+    /// They consume tickets and payments.
+    Consuming,
 }
 
 impl EventsTask {
+    /// The field of the lease's document, which has kept the name it was first stored by.
     const fn field(self) -> &'static str {
         match self {
-            Self::Telling => "telling",
-            Self::Hearing => "hearing",
+            Self::Publishing => "telling",
+            Self::Consuming => "hearing",
         }
     }
 }
@@ -56,7 +57,7 @@ pub struct EventsShown {
     pub mark: Option<String>,
 }
 
-/// A failure, as a pod has noted it.
+/// A failure, as a pod has recorded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventsTrouble {
     /// Its reason, in one word. It is text from the database.
@@ -70,14 +71,14 @@ pub struct EventsTrouble {
 /// Whether events flow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventsHealth {
-    /// That somebody publishes; none if nobody does.
-    pub told: Option<EventsShown>,
+    /// That a pod publishes; none if none does.
+    pub publisher: Option<EventsShown>,
     /// Whether a change, or the refusal of a payment, has not been published for a minute.
     pub is_stuck: bool,
     /// Why a pod last could not publish.
-    pub telling: Option<EventsTrouble>,
-    /// Why a pod last could not hear.
-    pub hearing: Option<EventsTrouble>,
+    pub publishing: Option<EventsTrouble>,
+    /// Why a pod last could not consume.
+    pub consuming: Option<EventsTrouble>,
     /// The dead letters of the last day, up to a thousand.
     pub dead_letters: u64,
 }
@@ -92,12 +93,16 @@ impl Store {
         let leases = self.relay_leases();
         let lease =
             retry::transient(LOOKING, || async { leases.find_one(doc! { "_id": LEASE }).await }).await?;
-        let (orders, mut stuck) = (self.orders(), is_untold());
+        let (orders, mut stuck) = (self.orders(), is_pending());
         let is_old = doc! { "$lt": date(before(now, STUCK_AFTER)) };
         // A change and a refusal have a time each.
         stuck.insert("$or", vec![doc! { SINCE: is_old.clone() }, doc! { REFUSED_SINCE: is_old }]);
         let stuck = retry::transient(LOOKING, || async {
-            orders.find_one(stuck.clone()).projection(doc! { "_id": 1 }).hint(Hint::Keys(untold_keys())).await
+            orders
+                .find_one(stuck.clone())
+                .projection(doc! { "_id": 1 })
+                .hint(Hint::Keys(pending_keys()))
+                .await
         })
         .await?;
         let (letters, recent) = (self.dead_letters(), doc! { "at": { "$gt": date(before(now, RECENT)) } });
@@ -112,11 +117,11 @@ impl Store {
         })
     }
 
-    /// Notes why the process `by` cannot do its task, for whoever looks.
+    /// Records why the process `by` cannot do its task, for the sweeper to report.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn note_events_trouble(
+    pub async fn record_events_trouble(
         &self,
         task: EventsTask,
         by: &str,
@@ -134,7 +139,7 @@ impl Store {
         .map(drop)
     }
 
-    /// Takes back what the process `by` has noted of its task, since it does it again. What another has noted since stays.
+    /// Removes what the process `by` recorded of its task, since it does it again. What another has recorded since stays.
     ///
     /// # Errors
     /// When the database fails.
@@ -154,19 +159,19 @@ fn of_lease(lease: &Document, now: Timestamp) -> EventsHealth {
         timestamp(*at).map(|at| Duration::try_from(now.duration_since(at)).unwrap_or_default())
     };
     let trouble = |task: EventsTask| {
-        let noted = lease.get_document(task.field()).ok()?;
-        let reason = noted.get_str("reason").ok()?.to_owned();
-        let mark = noted.get_str("by").ok().and_then(mark_of).map(str::to_owned);
-        Some(EventsTrouble { reason, age: noted.get_datetime("at").ok().and_then(age)?, mark })
+        let recorded = lease.get_document(task.field()).ok()?;
+        let reason = recorded.get_str("reason").ok()?.to_owned();
+        let mark = recorded.get_str("by").ok().and_then(mark_of).map(str::to_owned);
+        Some(EventsTrouble { reason, age: recorded.get_datetime("at").ok().and_then(age)?, mark })
     };
-    let told = || {
+    let publisher = || {
         let mark = mark_of(lease.get_str("holder").ok()?).map(str::to_owned);
         Some(EventsShown { age: lease.get_datetime("renewed").ok().and_then(age)?, mark })
     };
     EventsHealth {
-        told: told(),
-        telling: trouble(EventsTask::Telling),
-        hearing: trouble(EventsTask::Hearing),
+        publisher: publisher(),
+        publishing: trouble(EventsTask::Publishing),
+        consuming: trouble(EventsTask::Consuming),
         ..EventsHealth::default()
     }
 }
@@ -182,10 +187,10 @@ mod tests {
         let lease = doc! { "holder": "a@old", "renewed": date(at(95)), "telling": trouble(40), "hearing": trouble(90) };
         let health = of_lease(&lease, at(100));
         let shown = EventsShown { age: Duration::from_secs(5), mark: Some("old".into()) };
-        assert_eq!(health.told, Some(shown));
-        assert_eq!(health.hearing.as_ref().and_then(|trouble| trouble.mark.as_deref()), Some("new"));
-        assert_eq!(health.telling.map(|trouble| trouble.age), Some(Duration::from_secs(60)));
-        assert_eq!(health.hearing.map(|trouble| trouble.reason).as_deref(), Some("BrokerUnreachable"));
+        assert_eq!(health.publisher, Some(shown));
+        assert_eq!(health.consuming.as_ref().and_then(|trouble| trouble.mark.as_deref()), Some("new"));
+        assert_eq!(health.publishing.map(|trouble| trouble.age), Some(Duration::from_secs(60)));
+        assert_eq!(health.consuming.map(|trouble| trouble.reason).as_deref(), Some("BrokerUnreachable"));
         let released = doc! { "holder": mongodb::bson::Bson::Null, "renewed": date(at(95)) };
         assert_eq!(of_lease(&released, at(100)), EventsHealth::default());
         assert_eq!(of_lease(&doc! {}, at(100)), EventsHealth::default());

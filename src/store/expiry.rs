@@ -281,7 +281,7 @@ impl Store {
     }
 
     async fn cancel_all(&self, filter: Document) -> Result<u64, StoreError> {
-        let (orders, transition) = (self.orders(), self.noted_transition(Transition::Cancel).await?);
+        let (orders, transition) = (self.orders(), self.transition_with_entry(Transition::Cancel).await?);
         // A trace begins here and not in the query, so that polling an idle database creates none.
         let result = retry::transient(EXPIRING, || async {
             let update = orders.update_many(filter.clone(), transition.clone());

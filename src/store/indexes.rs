@@ -18,7 +18,7 @@ use super::{
     duplicates::tickets_sold_twice,
     error::StoreError,
     index_definition::Definition,
-    own_indexes::{OwnIndex, own_indexes, untold_orders},
+    own_indexes::{OwnIndex, outbox_index, own_indexes},
     retry,
     ticket_index::{ONE_ACTIVE_ORDER, active_order},
 };
@@ -74,11 +74,11 @@ impl Store {
         retry::patiently(CHECKING, || self.try_check_indexes()).await
     }
 
-    /// Whether changes of orders are noted for somebody to publish, as the database says.
+    /// Whether changes of orders are put in the outbox, as the database says.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn notes_events(&self) -> Result<bool, StoreError> {
+    pub async fn uses_outbox(&self) -> Result<bool, StoreError> {
         let existing = retry::patiently(CHECKING, || self.existing_indexes()).await?;
         self.see_events_in(&existing);
         Ok(self.has_events())
@@ -123,7 +123,7 @@ impl Store {
 
     /// The indexes that must be there.
     fn wanted_indexes(&self) -> Vec<OwnIndex> {
-        own_indexes().into_iter().chain(self.outbox.is_wanted().then(untold_orders)).collect()
+        own_indexes().into_iter().chain(self.outbox.is_wanted().then(outbox_index)).collect()
     }
 
     /// Looks whether all indexes are listed, and sees whether events are on for the database. Costs the server nothing.
@@ -153,7 +153,7 @@ impl Store {
     }
 
     fn see_events_in(&self, existing: &[Document]) {
-        let description = untold_orders().description();
+        let description = outbox_index().description();
         self.outbox.see(find_same(existing, &Definition::of(&description)).is_some());
     }
 

@@ -43,12 +43,12 @@
 //! audit        what in a database would surprise this program
 //!
 //! outbox       the field for what is pending of an order, and whether it is used
-//! note         notes it there, in the write that changes the order
+//! outbox_entry what a write that changes an order puts there
 //! settle       what a payment does to its order
 //! system_id    which system a database is that of
-//! dead_letters what neighbours have sent and nobody can read
-//! retell       what neighbours have lost, to be published again
-//! untold       the orders of which something is pending, and that it has been published
+//! dead_letters what other services have sent and cannot be read
+//! republish    what consumers have lost, to be published again
+//! pending      orders with something in their outbox, and marking them as published
 //! relay_lease  who publishes it
 //! events_health whether that goes on
 //!
@@ -63,7 +63,7 @@
 //! answer       bounds on what a server answers
 //! cast         values of other types, as mongoose reads them
 //! majority     what no failover takes back
-//! causal       looks that see what was written before, after a failover too
+//! causal       reads that see what was written before, after a failover too
 //! retry        deadlines, and retries after transient errors
 //! error        errors, sorted by what can be done about them
 //! driver_error what an error of the driver means
@@ -101,17 +101,18 @@ mod known_holders;
 mod list;
 mod loader;
 mod majority;
-mod note;
 mod orders;
 mod outbox;
+mod outbox_entry;
 mod own_indexes;
 mod page_query;
 mod payments;
+mod pending;
 mod positions;
 mod relay_lease;
 mod remedy;
+mod republish;
 mod reserve;
-mod retell;
 mod retry;
 mod server_time;
 mod settle;
@@ -119,7 +120,6 @@ mod system_id;
 mod ticket_index;
 mod tickets;
 mod tls;
-mod untold;
 mod uri;
 
 pub use args::DatabaseArgs;
@@ -136,13 +136,13 @@ pub use list::Page;
 pub use orders::{CancelError, Transitioned};
 pub use page_query::{ListOrder, Listing};
 pub use payments::PaymentError;
+pub use pending::{Change, ChangeKind, Pending, PendingOrder, Published, RefusedPayment};
 pub use relay_lease::{Positions, RelayLease, process_name};
 pub use remedy::database_at;
+pub use republish::{LostOrder, LostTickets, Requeued};
 pub use reserve::{ReserveError, Reserved};
-pub use retell::{LostOrder, LostTickets, NotedAgain};
 pub use retry::{DEADLINE, PATIENCE, ending_by, patience};
 pub use settle::Settled;
 pub use system_id::{InvalidSystemId, SystemId};
 pub use tickets::Upserted;
 pub use tls::{ClientTls, TlsArgs};
-pub use untold::{Change, ChangeKind, RefusedPayment, Told, Untold, UntoldOrder};

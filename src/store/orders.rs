@@ -112,7 +112,7 @@ impl Store {
         let mut filter =
             doc! { "_id": object_id(id.bytes()), "status": { "$in": statuses(transition.from()) } };
         filter.extend(condition);
-        let update = self.noted_transition(transition).await?;
+        let update = self.transition_with_entry(transition).await?;
         let orders = self.raw_orders();
         let updated = retry::transient("updating an order's status", || async {
             orders

@@ -1,7 +1,7 @@
-//! The outbox: what is to be published of an order, noted in its own document by the write that changes it: there is no
+//! The outbox: what is to be published of an order, stored in its own document by the write that changes it. There is no
 //! second write that could be lost.
 //!
-//! Only where events are on, so that nothing grows where nobody empties it. The database itself says whether they are, by
+//! Only where events are on, so that nothing grows where nobody publishes. The database itself says whether they are, by
 //! the index over the orders that are pending: whoever serves with events makes it, and whoever else writes orders
 //! (another pod, a sweeper, `orders check`) sees it when it lists the indexes.
 //!
@@ -13,7 +13,7 @@
 //! ```
 //!
 //! As little as possible, since it is written with every order: an order's last change is pending if there is a
-//! `since` and it is not that of its making; what it was follows from status and version. mongoose ignores the field, and the API does not show it.
+//! `since` and it is not that of its creation; what it was follows from status and version. mongoose ignores the field, and the API does not show it.
 
 use std::sync::{
     Arc,
@@ -31,7 +31,7 @@ use crate::order::Transition;
 pub(super) const OUTBOX: &str = "outbox";
 /// When the oldest of the changes was made; the database's clock had reached this time by then.
 pub(super) const SINCE: &str = "outbox.since";
-/// The price of the ticket, if the making of the order is pending.
+/// The price of the ticket, if the creation of the order is pending.
 pub(super) const CREATED: &str = "outbox.created";
 /// Set if the beginning of its payment is pending.
 pub(super) const UPDATED: &str = "outbox.updated";
@@ -79,7 +79,7 @@ impl Outbox {
         self.is_wanted() || self.0.is_seen.load(Ordering::SeqCst)
     }
 
-    /// Waits until something is noted.
+    /// Waits until this process has put something in an outbox.
     pub(super) async fn changed(&self) {
         self.0.written.notified().await;
     }
@@ -92,8 +92,8 @@ impl Outbox {
     }
 }
 
-/// `update`, with the note of `transition`, made at `now`. An older note stays.
-pub(super) fn noted(mut update: Document, transition: Transition, now: Timestamp) -> Document {
+/// `update`, with the outbox entry of `transition`, made at `now`. An older entry stays.
+pub(super) fn with_entry(mut update: Document, transition: Transition, now: Timestamp) -> Document {
     update.insert("$min", doc! { SINCE: date(now) });
     if transition == Transition::BeginPayment
         && let Some(Bson::Document(set)) = update.get_mut("$set")
@@ -118,7 +118,7 @@ mod tests {
         ] {
             let wanted =
                 doc! { "$set": set, "$inc": { "version": 1 }, "$min": { "outbox.since": date(now) } };
-            assert_eq!(noted(transition_update(transition), transition, now), wanted);
+            assert_eq!(with_entry(transition_update(transition), transition, now), wanted);
         }
     }
 

@@ -53,19 +53,22 @@ pub(super) fn own_indexes() -> [OwnIndex; 5] {
     ]
 }
 
-/// The orders of which something is pending. Only where events are on: that it is there says so.
-pub(super) fn untold_orders() -> OwnIndex {
-    OwnIndex { name: "untold_orders", keys: untold_keys(), is_unique: false, filter: Some(is_untold()) }
+/// The orders with something in their outbox. The index is there only where events are on, and says that they are.
+///
+/// Its name in the database stays that of the first version that had it: another name would have every database build the
+/// index anew, and pods of two versions would disagree during an upgrade.
+pub(super) fn outbox_index() -> OwnIndex {
+    OwnIndex { name: "untold_orders", keys: pending_keys(), is_unique: false, filter: Some(is_pending()) }
 }
 
 /// By ticket, since whatever is pending of one ticket is published in order. With the id, so that queries can name the index
 /// by its keys: the unique one has the ticket alone.
-pub(super) fn untold_keys() -> Document {
+pub(super) fn pending_keys() -> Document {
     doc! { "ticket": 1, "_id": 1 }
 }
 
-/// The condition for orders of which something is pending.
-pub(super) fn is_untold() -> Document {
+/// The condition for orders that are pending.
+pub(super) fn is_pending() -> Document {
     doc! { OUTBOX: { "$exists": true } }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::order::{OrderId, OrderStatus, ReservationTerms, Transition, TransitionError};
 
-/// Why it was not noted that the payment of an order has begun.
+/// Why it was not stored that the payment of an order has begun.
 #[derive(Clone, Debug, Error)]
 pub enum PaymentError {
     /// There is no such order.
@@ -49,7 +49,7 @@ impl Passing for PaymentError {
     }
 }
 
-const BEGINNING: &str = "noting that a payment has begun";
+const BEGINNING: &str = "storing that a payment has begun";
 
 impl Store {
     /// Records that the payment of the order `id` has begun, as was published at `published` by the broker's clock: that
@@ -71,7 +71,7 @@ impl Store {
                     return Ok(done);
                 }
                 let Some(order) = self.order_alone(id).await? else {
-                    // Whoever hears that it never was forgets the payment.
+                    // A caller that is told the order never was forgets the payment.
                     if self.holds(BEGINNING, ORDERS, doc! { "_id": object_id(id.bytes()) }).await? {
                         continue;
                     }

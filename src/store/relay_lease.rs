@@ -23,7 +23,8 @@ use super::{
 /// The collection of the lease.
 const COLLECTION: &str = "relays";
 pub(super) const LEASE: &str = "orders";
-const TOLD_UNTIL: &str = "toldUntil";
+/// Stored by this name since its first version.
+const PUBLISHED_UNTIL: &str = "toldUntil";
 
 const TAKING: &str = "taking the lease of the relay";
 const RENEWING: &str = "renewing the lease of the relay";
@@ -32,8 +33,8 @@ const RELEASING: &str = "releasing the lease of the relay";
 /// Between the id of a process and the mark of its settings.
 const BEFORE_MARK: char = '@';
 
-/// A name for a process that nobody else has, with the mark of its settings if it has one: whatever is noted in this name
-/// is noted by a process with these settings.
+/// A name for a process that nobody else has, with the mark of its settings if it has one: whatever is recorded under this
+/// name is of a process with these settings.
 #[must_use]
 pub fn process_name(mark: Option<&str>) -> String {
     let id = format!("{:016x}", fastrand::u64(..));
@@ -54,19 +55,19 @@ pub struct RelayLease {
     /// Up to where everything that was published is marked as such.
     pub positions: Positions,
     /// Everything that was published before this time, by the database's clock, is marked as such. None if nobody has said so.
-    pub told_until: Option<Timestamp>,
+    pub published_until: Option<Timestamp>,
 }
 
 impl RelayLease {
     fn read(lease: &Document) -> Self {
-        let until = lease.get_datetime(TOLD_UNTIL).ok();
-        Self { positions: positions(lease), told_until: until.and_then(|until| timestamp(*until)) }
+        let until = lease.get_datetime(PUBLISHED_UNTIL).ok();
+        Self { positions: positions(lease), published_until: until.and_then(|until| timestamp(*until)) }
     }
 
     fn fields(&self) -> Document {
         let mut fields = doc! { "positions": position_list(&self.positions) };
-        if let Some(until) = self.told_until {
-            fields.insert(TOLD_UNTIL, date(until));
+        if let Some(until) = self.published_until {
+            fields.insert(PUBLISHED_UNTIL, date(until));
         }
         fields
     }
@@ -121,15 +122,15 @@ impl Store {
         let update =
             doc! { "$set": { "holder": holder }, "$currentDate": { "taken": true, "renewed": true } };
         let taken = retry::transient(TAKING, || async {
-            // Whatever this holder reads then is not older than what the one before it has noted.
-            leases.update_one(filter.clone(), update.clone()).session(self.telling().await?.get()).await
+            // Whatever this holder reads then is not older than what the one before it has marked as published.
+            leases.update_one(filter.clone(), update.clone()).session(self.relay_session().await?.get()).await
         })
         .await?;
         // A reply that was lost looks like a lease that was lost: the next attempt finds it held by this holder.
         Ok((taken.matched_count > 0).then(|| RelayLease::read(&found)))
     }
 
-    /// Renews the lease, and notes what the next holder has to know. `false` if another has it.
+    /// Renews the lease, and stores what the next holder has to know. `false` if another has it.
     ///
     /// # Errors
     /// When the database fails.
@@ -219,8 +220,8 @@ mod tests {
     fn what_the_next_holder_has_to_know_round_trips_whatever_the_streams_are_named() {
         let positions =
             Positions::from([("a.b$c".to_owned(), 7), ("orders".to_owned(), u64::from(u32::MAX) + 1)]);
-        for told_until in [None, Timestamp::from_millisecond(1_795_368_564_464).ok()] {
-            let known = RelayLease { positions: positions.clone(), told_until };
+        for published_until in [None, Timestamp::from_millisecond(1_795_368_564_464).ok()] {
+            let known = RelayLease { positions: positions.clone(), published_until };
             assert_eq!(RelayLease::read(&known.fields()), known);
         }
         assert_eq!(RelayLease::read(&doc! {}), RelayLease::default());

@@ -184,13 +184,13 @@ impl Store {
         if let Some(key) = request.key {
             document.insert(IDEMPOTENCY_KEY, key.as_str());
         }
-        if let Some(note) = self.note_of_new(ticket.price).await? {
-            document.insert(OUTBOX, note);
+        if let Some(entry) = self.entry_of_new(ticket.price).await? {
+            document.insert(OUTBOX, entry);
         }
         let (mut attempt, mut refusals) = (0, 0);
         while refusals < INSERT_ROUNDS {
             attempt += 1;
-            // Noted before, since this future may be dropped before there is an answer.
+            // Remembered before, since this future may be dropped before there is an answer.
             let was_in_doubt = request.is_in_doubt.swap(true, Ordering::SeqCst);
             let inserted = self.inserter.insert(until, document.clone()).await?;
             let is_in_doubt = inserted.as_ref().is_err_and(|error| error.is_in_doubt);
@@ -303,7 +303,7 @@ impl Store {
             "status": holder.status.as_str(),
             "expiresAt": expires_at(holder.expires_at),
         };
-        let update = self.noted_transition(Transition::Cancel).await?;
+        let update = self.transition_with_entry(Transition::Cancel).await?;
         let result = retry::transient("cancelling an overdue order", || async {
             orders.update_one(filter.clone(), update.clone()).await
         })

@@ -2,7 +2,7 @@
 //! arrive.
 //!
 //! An order remembers the payment that completed it and those that were refused, and each write has both as conditions. So
-//! no payment does both, and one that comes again changes nothing. A refusal is noted in the outbox, to be published, by a write
+//! no payment does both, and one that comes again changes nothing. A refusal is put in the outbox, to be published, by a write
 //! that has its reason as a condition.
 //!
 //! Money is given back for what is refused, and a message is gone once it is acknowledged. So whatever is answered without a
@@ -42,13 +42,13 @@ const SETTLING: &str = "settling a payment";
 pub enum Settled {
     /// It has completed its order.
     Completed,
-    /// It was refused, which is noted in the outbox.
+    /// It was refused, and the refusal is in the outbox.
     Refused(Refusal),
     /// It had come before, and has changed nothing now.
     Repeated,
     /// There is no such order.
     OrderNotFound,
-    /// It is refused. So many payments were refused for this order that no more are noted.
+    /// It is refused. So many payments were refused for this order that no more are put in its outbox.
     TooManyRefused(Refusal),
 }
 
@@ -133,7 +133,7 @@ impl Store {
             REFUSED_PAYMENTS: { "$ne": payment },
         };
         filter.extend(payable_at(at, terms));
-        let mut update = self.noted_transition(Transition::Complete).await?;
+        let mut update = self.transition_with_entry(Transition::Complete).await?;
         if let Some(Bson::Document(set)) = update.get_mut("$set") {
             set.insert(PAYMENT_ID, payment);
         }
@@ -163,11 +163,11 @@ impl Store {
     }
 
     async fn refuse(&self, refusable: Document, payment: &str, refusal: Refusal) -> Result<bool, StoreError> {
-        let note = doc! {
+        let entry = doc! {
             "payment": payment, "reason": refusal.as_str(), "since": date(self.reached().await?),
         };
         let done = self
-            .update_once(refusable, doc! { "$push": { REFUSED_PAYMENTS: payment, REFUSED: note } })
+            .update_once(refusable, doc! { "$push": { REFUSED_PAYMENTS: payment, REFUSED: entry } })
             .await?;
         if done {
             self.outbox.written();

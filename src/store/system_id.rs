@@ -1,4 +1,4 @@
-//! Which system a database is that of: an identity by which two systems at one broker are told apart. It comes back with a
+//! Which system a database is that of: an identity by which two systems at one broker are distinguished. It comes back with a
 //! backup, and goes with the database wherever that is moved.
 
 use std::{fmt, str::FromStr};
@@ -14,7 +14,7 @@ const IDENTITY: &str = "identity";
 const FIELD: &str = "system";
 
 const LOOKING: &str = "looking which system this is";
-const NOTING: &str = "noting which system this is";
+const STORING: &str = "storing which system this is";
 
 /// How many characters an identity has.
 const LENGTH: usize = 16;
@@ -80,7 +80,7 @@ impl Store {
                 return identity(&found);
             }
             let new = doc! { "_id": IDENTITY, FIELD: SystemId::random().as_str() };
-            retry::transient(NOTING, || async {
+            retry::transient(STORING, || async {
                 match relays.insert_one(new.clone()).await {
                     // Another pod was first.
                     Err(error) if is_duplicate(&error) => Ok(()),
@@ -97,7 +97,7 @@ impl Store {
     /// When the database fails.
     pub async fn set_system_id(&self, id: &SystemId) -> Result<(), StoreError> {
         let (relays, update) = (self.relay_leases(), doc! { "$set": { FIELD: id.as_str() } });
-        retry::transient(NOTING, || async {
+        retry::transient(STORING, || async {
             relays.update_one(doc! { "_id": IDENTITY }, update.clone()).upsert(true).await
         })
         .await

@@ -1,4 +1,4 @@
-//! The condition `EventsFlowing`: whether the neighbours hear of orders, as the database shows it. The sweeper speaks to no
+//! The condition `EventsFlowing`: whether events are published and consumed, as the database shows it. The sweeper speaks to no
 //! broker. Pure.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -14,7 +14,7 @@ use crate::{
 /// How long ago the pod that publishes must have shown that it does. Longer than a handover takes.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 
-/// For how long a failure that a pod has noted counts; it notes it again before.
+/// For how long a failure that a pod has recorded counts; it records it again before.
 const TROUBLE_FOR: Duration = Duration::from_secs(60);
 
 /// Whether events flow, and why not.
@@ -35,14 +35,14 @@ impl EventsState {
         let ours = |trouble: &Option<EventsTrouble>| {
             recent(trouble).filter(|trouble| is_ours(&trouble.mark)).map(|trouble| reason_of(&trouble))
         };
-        let told = health.told.as_ref().filter(|told| told.age <= SHOWN_WITHIN);
-        let problem = if told.is_some_and(|told| is_ours(&told.mark)) {
+        let publisher = health.publisher.as_ref().filter(|publisher| publisher.age <= SHOWN_WITHIN);
+        let problem = if publisher.is_some_and(|publisher| is_ours(&publisher.mark)) {
             // What one event waits for says more than that it waits.
-            let stuck = || ours(&health.telling).unwrap_or(Reason::OutboxStuck);
-            if health.is_stuck { Some(stuck()) } else { ours(&health.hearing) }
+            let stuck = || ours(&health.publishing).unwrap_or(Reason::OutboxStuck);
+            if health.is_stuck { Some(stuck()) } else { ours(&health.consuming) }
         } else {
-            let problem = ours(&health.telling);
-            if problem.is_none() && (told.is_some() || recent(&health.telling).is_some()) {
+            let problem = ours(&health.publishing);
+            if problem.is_none() && (publisher.is_some() || recent(&health.publishing).is_some()) {
                 return None;
             }
             Some(problem.unwrap_or(Reason::NoPublisher))
@@ -70,7 +70,7 @@ impl EventsState {
     }
 }
 
-/// The reason for what a pod has noted, which is only compared: the text is from a database.
+/// The reason for what a pod has recorded, which is only compared: the text is from a database.
 fn reason_of(trouble: &EventsTrouble) -> Reason {
     let known = [
         Reason::BrokerRefused,
@@ -178,7 +178,7 @@ mod tests {
         Some(EventsTrouble { reason: reason.into(), age: seconds(age), mark: None })
     }
 
-    fn told(age: u64) -> Option<EventsShown> {
+    fn publisher(age: u64) -> Option<EventsShown> {
         Some(EventsShown { age: seconds(age), mark: None })
     }
 
@@ -196,60 +196,61 @@ mod tests {
     #[test]
     fn what_pods_of_former_settings_do_does_not_count_and_what_those_of_now_do_is_waited_for() {
         let shown = |mark: &str, age| Some(EventsShown { age: seconds(age), mark: Some(mark.to_owned()) });
-        let noted = |mark: &str, age| {
+        let recorded = |mark: &str, age| {
             trouble("BrokerRefused", age).map(|of| EventsTrouble { mark: Some(mark.to_owned()), ..of })
         };
-        let of = |told, telling, hearing| {
-            let health = EventsHealth { told, telling, hearing, ..EventsHealth::default() };
+        let of = |publisher, publishing, consuming| {
+            let health = EventsHealth { publisher, publishing, consuming, ..EventsHealth::default() };
             state(&health).map(|state| (state.is_flowing, state.reason))
         };
         let flowing = Some((true, Reason::AsExpected));
         let refused = Some((false, Reason::BrokerRefused));
-        for (told, telling, hearing, wanted) in [
+        for (publisher, publishing, consuming, wanted) in [
             (shown("now", 1), None, None, flowing),
             (shown("former", 1), None, None, None),
             // One of them is enough to know that it does not work.
-            (shown("former", 1), noted("now", 1), None, refused),
-            (shown("now", 1), noted("former", 1), None, flowing),
-            (shown("now", 1), None, noted("former", 1), flowing),
-            (shown("now", 1), None, noted("now", 1), refused),
+            (shown("former", 1), recorded("now", 1), None, refused),
+            (shown("now", 1), recorded("former", 1), None, flowing),
+            (shown("now", 1), None, recorded("former", 1), flowing),
+            (shown("now", 1), None, recorded("now", 1), refused),
             // The former ones did not reach their server, and may be about to end.
-            (None, noted("former", 1), None, None),
-            (shown("former", 31), noted("former", 61), None, Some((false, Reason::NoPublisher))),
-            (shown("former", 31), noted("now", 1), None, refused),
+            (None, recorded("former", 1), None, None),
+            (shown("former", 31), recorded("former", 61), None, Some((false, Reason::NoPublisher))),
+            (shown("former", 31), recorded("now", 1), None, refused),
         ] {
             assert_eq!(
-                of(told.clone(), telling.clone(), hearing.clone()),
+                of(publisher.clone(), publishing.clone(), consuming.clone()),
                 wanted,
-                "{told:?} {telling:?} {hearing:?}"
+                "{publisher:?} {publishing:?} {consuming:?}"
             );
         }
     }
 
     #[test]
     fn events_flow_while_somebody_tells_and_nothing_is_stuck() {
-        let well = || EventsHealth { told: told(2), ..EventsHealth::default() };
+        let well = || EventsHealth { publisher: publisher(2), ..EventsHealth::default() };
         assert_eq!(judged(well()), (true, Reason::AsExpected));
         // Another pod does not reach the broker.
         assert_eq!(
-            judged(EventsHealth { telling: trouble("BrokerUnreachable", 1), ..well() }),
+            judged(EventsHealth { publishing: trouble("BrokerUnreachable", 1), ..well() }),
             (true, Reason::AsExpected)
         );
         assert_eq!(judged(EventsHealth { dead_letters: 3, ..well() }), (true, Reason::DeadLetters));
         assert_eq!(judged(EventsHealth { is_stuck: true, ..well() }), (false, Reason::OutboxStuck));
-        let full = EventsHealth { is_stuck: true, telling: trouble("BrokerFailed", 9), ..well() };
+        let full = EventsHealth { is_stuck: true, publishing: trouble("BrokerFailed", 9), ..well() };
         assert_eq!(judged(full), (false, Reason::BrokerFailed));
-        let hearing = trouble("ConsumerOfOthers", 5);
-        assert_eq!(judged(EventsHealth { hearing, ..well() }), (false, Reason::ConsumerOfOthers));
+        let consuming = trouble("ConsumerOfOthers", 5);
+        assert_eq!(judged(EventsHealth { consuming, ..well() }), (false, Reason::ConsumerOfOthers));
         assert_eq!(
-            judged(EventsHealth { hearing: trouble("BrokerFailed", 61), ..well() }),
+            judged(EventsHealth { consuming: trouble("BrokerFailed", 61), ..well() }),
             (true, Reason::AsExpected)
         );
     }
 
     #[test]
     fn while_nobody_tells_the_reason_is_what_a_pod_has_noted_last() {
-        let silent = |telling| EventsHealth { told: told(31), telling, ..EventsHealth::default() };
+        let silent =
+            |publishing| EventsHealth { publisher: publisher(31), publishing, ..EventsHealth::default() };
         assert_eq!(judged(silent(None)), (false, Reason::NoPublisher));
         assert_eq!(judged(silent(trouble("BrokerRefused", 3))), (false, Reason::BrokerRefused));
         assert_eq!(judged(silent(trouble("SubjectWithoutStream", 3))), (false, Reason::SubjectWithoutStream));
@@ -264,7 +265,7 @@ mod tests {
     fn the_condition_comes_with_the_events_and_goes_with_them() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let state = |dead_letters| {
-            state(&EventsHealth { told: told(1), dead_letters, ..EventsHealth::default() }).unwrap()
+            state(&EventsHealth { publisher: publisher(1), dead_letters, ..EventsHealth::default() }).unwrap()
         };
         let written = |state: Option<&EventsState>, has_events, old: &[Condition]| {
             with_events(None, state, has_events, false, old, Some(1), at(5))
@@ -277,7 +278,7 @@ mod tests {
         assert_eq!(written(None, true, &first), None, "the database is away");
         let warned = written(Some(&state(1)), true, &first).unwrap();
         assert_eq!(warned[0].reason, "DeadLetters");
-        assert!(written(Some(&state(2)), true, &warned).is_some(), "the number is told again");
+        assert!(written(Some(&state(2)), true, &warned).is_some(), "the number is reported again");
         assert_eq!(written(None, false, &first), Some(Vec::new()));
         // Beside the others, which are kept.
         let mut other = first[0].clone();

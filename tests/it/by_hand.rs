@@ -140,7 +140,7 @@ async fn a_message_that_nobody_could_read_is_dealt_with_by_the_commands_of_the_p
     let paid = keep(2, "payment:created", json!({"id": "p1", "orderId": order}).to_string()).await;
 
     let reader = desk.reader().knows("MONGO_URI", &system.database.at_server(&uri()));
-    let [commands] = blocks("docs/events.md", "Hearing").try_into().unwrap();
+    let [commands] = blocks("docs/events.md", "Consuming").try_into().unwrap();
     let commands = commands.lines().collect::<Vec<_>>();
     let [list, show, show_raw, replay, replay_mended, drop] = commands.try_into().unwrap();
     let with = |command: &str, id: &str| command.replace("ID", id).replace("FILE", "mended.json");

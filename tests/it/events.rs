@@ -1,4 +1,4 @@
-//! What the neighbours hear of orders, by a real broker: whatever is killed, and when.
+//! What is published of orders, by a real broker: whatever is killed, and when.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -164,7 +164,7 @@ impl System {
         lease.unwrap_or_default()
     }
 
-    /// By what the broker tells this system from others.
+    /// By what the broker distinguishes this system from others.
     pub(crate) async fn identity(&self) -> String {
         let found = self.database.relays().find_one(doc! { "_id": "identity" }).await.unwrap();
         found.unwrap_or_default().get_str("system").unwrap_or_default().to_owned()
@@ -180,7 +180,7 @@ impl System {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A store that notes changes, and tells nothing.
+    /// A store that puts changes in the outbox, and publishes nothing.
     pub(crate) async fn silent_store(&self) -> Store {
         let uri = uri();
         let options = ConnectOptions { database: Some(&self.database.name), ..ConnectOptions::new(&uri) };
@@ -189,7 +189,7 @@ impl System {
         store
     }
 
-    /// Waits until nothing is to be told, for as long as it becomes less: how much there is may depend on the machine.
+    /// Waits until nothing is pending, for as long as it becomes less: how much there is may depend on the machine.
     pub(crate) async fn all_told(&self) {
         let (orders, mut least, mut since) = (self.database.orders(), u64::MAX, Instant::now());
         let mut tick = interval(Duration::from_millis(20));
@@ -207,7 +207,7 @@ impl System {
         }
     }
 
-    /// Everything that was told of orders, and on JetStream what was told by others, oldest first.
+    /// Everything that was published of orders, and on JetStream what was published by others, oldest first.
     pub(crate) async fn events(&self) -> Vec<Event> {
         match self.kind {
             Kind::JetStream => self.streams().await.events_or_text(&self.stream).await,
@@ -215,12 +215,12 @@ impl System {
         }
     }
 
-    /// The subjects of what is told.
+    /// The subjects of what is published.
     fn told(&self) -> Vec<String> {
         SUBJECTS[3..].iter().map(|name| self.subject(name)).collect()
     }
 
-    /// Waits until so much was told.
+    /// Waits until so much was published.
     pub(crate) async fn wait_for(&self, count: u64) {
         eventually(&format!("{count} messages are told"), || async {
             let known = match self.kind {
@@ -330,7 +330,7 @@ async fn what_a_sweeper_cancels_is_told_though_it_has_no_settings_of_events() {
     assert_eq!(system.heard().await[1], ("order:cancelled".to_owned(), id));
 }
 
-/// Checks that all that happened to the orders was told: each order's events by version, and the orders of a ticket one after
+/// Checks that all that happened to the orders was published: each order's events by version, and the orders of a ticket one after
 /// the other.
 pub(crate) async fn check_history(system: &System, may_repeat: bool) {
     system.all_told().await;
@@ -451,7 +451,7 @@ async fn a_pod_is_killed_before_it_notes(kind: Kind) {
     let proxy = FaultProxy::start().await;
     let pod = system.pod_by(&proxy.uri);
     pod.wait_until_ready(true).await;
-    // Something is told before, so that there is a place from which on it is read back.
+    // Something is published before, so that there is a place from which on it is read back.
     let first = reserve(&pod, "ada", ticket).await.unwrap();
     assert_eq!(cancel(&pod, "ada", &first).await, StatusCode::NO_CONTENT);
     system.all_told().await;
@@ -512,7 +512,7 @@ async fn of_a_ticket_with_very_many_orders_what_is_told_is_noted_before_all_of_i
         let id = reserve_in(&silent, ticket).await;
         silent.cancel(id, &UserId::new("u1").unwrap()).await.unwrap();
     }
-    // So slow that no round tells all of it.
+    // So slow that no round publishes all of it.
     let line =
         LateLine::slow(system.url.trim_start_matches("nats://").to_owned(), Duration::from_millis(40)).await;
     let url = format!("nats://127.0.0.1:{}", line.port);

@@ -1,4 +1,4 @@
-//! Several systems on one broker, each with subjects of its own: none hears what is not for it.
+//! Several systems on one broker, each with subjects of its own: none consumes what is not for it.
 
 use futures::TryStreamExt;
 use mongodb::bson::{doc, oid::ObjectId};
@@ -105,13 +105,13 @@ impl Server {
     }
 }
 
-/// Waits until a pod says that its subjects are those of another system, of which it neither hears nor tells; what it says.
+/// Waits until a pod says that its subjects are those of another system, so that it neither consumes nor publishes; what it says.
 async fn is_kept_out(pod: &Process) -> String {
     let mut said = Vec::new();
     eventually("the log says so", || {
         said.extend(pod.lines.try_iter().filter(|line| line.contains("SubjectsOfOthers")));
         let find = |what: &str| said.iter().find(|line| line.contains(what)).cloned();
-        let both = find("are not published").and_then(|_| find("are not heard"));
+        let both = find("are not published").and_then(|_| find("are not consumed"));
         async move { both }
     })
     .await
@@ -152,7 +152,7 @@ async fn a_second_system(kind: Kind) {
     assert!(!events.iter().any(|event| event.data["id"] == json!(own)), "{events:?}");
     assert_eq!(second.database.dead_letters().count_documents(doc! {}).await.unwrap(), 0);
     let health = second.database.store.events_health().await.unwrap();
-    assert_eq!(health.hearing.map(|trouble| trouble.reason).as_deref(), Some("SubjectsOfOthers"));
+    assert_eq!(health.consuming.map(|trouble| trouble.reason).as_deref(), Some("SubjectsOfOthers"));
 
     // The first one is gone for good, and the second takes its place.
     drop(pod);

@@ -94,7 +94,7 @@ async fn the_credentials_of_an_operators_user_are_read_from_a_file_again_and_aga
     assert!(!pod.lines.try_iter().any(|line| line.contains(seed)));
 }
 
-/// What was told of orders, each with its order.
+/// What was published of orders, each with its order.
 fn told_of_orders(events: Vec<Event>, system: &System) -> Vec<(String, String)> {
     let subjects = ["order:created", "order:cancelled", "order:completed", "order:updated"];
     let names: BTreeMap<_, _> = subjects.map(|subject| (system.subject(subject), subject)).into();
@@ -106,7 +106,7 @@ fn told_of_orders(events: Vec<Event>, system: &System) -> Vec<(String, String)> 
     told
 }
 
-/// An order that is told while the credentials are good, and one that waits until there are new ones.
+/// An order that is published while the credentials are good, and one that waits until there are new ones.
 struct Orders {
     known: String,
     waiting: String,
@@ -129,7 +129,7 @@ impl Orders {
         json!({ "id": "p1", "orderId": self.known, "stripeId": "c" })
     }
 
-    /// Waits until the payment, which came meanwhile, has completed the first order, and all is told.
+    /// Waits until the payment, which came meanwhile, has completed the first order, and all is published.
     async fn all_told(&self, system: &System) {
         let known = ObjectId::parse_str(&self.known).unwrap();
         let paid = doc! { "_id": known, "status": "complete" };
@@ -282,7 +282,7 @@ async fn with_rights(block: usize) -> (Nats, [String; 2]) {
     (server, urls)
 }
 
-/// Does all that pods do: they hear of tickets and payments, answer payments, tell of orders, and one takes over.
+/// Does all that pods do: they consume tickets and payments, answer payments, publish orders, and one takes over.
 async fn rights_are_enough<F: Future<Output = ()>>(
     settings: &[(&str, &str)],
     publish: impl Fn(&'static str, Value) -> F,

@@ -58,8 +58,11 @@ async fn the_condition_says_whether_events_flow_and_why_not() {
     assert!(message.contains("kept in the database"), "{message}");
     nats.restart().await;
     namespace.condition("orders", EventsFlowing, "True", "DeadLetters").await;
-    let noted = system.database.store.events_health().await.unwrap().hearing;
-    assert_eq!(noted, None, "what it has noted does not count until it is old, but until it hears again");
+    let recorded = system.database.store.events_health().await.unwrap().consuming;
+    assert_eq!(
+        recorded, None,
+        "what it has recorded does not count until it is old, but until it consumes again"
+    );
 
     let silent: OrdersService = namespace.api().get_status("silent").await.unwrap();
     assert!(find_condition(&silent.status.unwrap_or_default().conditions, EventsFlowing).is_none());
@@ -126,7 +129,7 @@ async fn what_pods_of_former_settings_do_says_nothing_of_the_new_ones() {
         })
     };
 
-    // The pod of before goes on telling, and that of now does not reach the server.
+    // The pod of before goes on publishing, and that of now does not reach the server.
     let dead = format!("nats://127.0.0.1:{}", free_port());
     let second_generation = apply(&dead).await;
     let second = pod(&namespace, &system, &dead).await;
@@ -155,13 +158,13 @@ async fn what_pods_of_former_settings_do_says_nothing_of_the_new_ones() {
 async fn a_pod_that_hears_again_takes_back_what_it_has_noted_and_nothing_else() {
     let system = System::new().await;
     let store = &system.database.store;
-    let noted = async || store.events_health().await.unwrap().hearing.map(|trouble| trouble.reason);
+    let recorded = async || store.events_health().await.unwrap().consuming.map(|trouble| trouble.reason);
     for (by, reason) in [("a", "BrokerUnreachable"), ("b", "BrokerRefused")] {
-        store.note_events_trouble(EventsTask::Hearing, by, reason).await.unwrap();
-        assert_eq!(noted().await.as_deref(), Some(reason));
+        store.record_events_trouble(EventsTask::Consuming, by, reason).await.unwrap();
+        assert_eq!(recorded().await.as_deref(), Some(reason));
     }
-    store.events_trouble_is_over(EventsTask::Hearing, "a").await.unwrap();
-    assert_eq!(noted().await.as_deref(), Some("BrokerRefused"), "the other does not hear");
-    store.events_trouble_is_over(EventsTask::Hearing, "b").await.unwrap();
-    assert_eq!(noted().await, None);
+    store.events_trouble_is_over(EventsTask::Consuming, "a").await.unwrap();
+    assert_eq!(recorded().await.as_deref(), Some("BrokerRefused"), "the other does not consume");
+    store.events_trouble_is_over(EventsTask::Consuming, "b").await.unwrap();
+    assert_eq!(recorded().await, None);
 }

@@ -1,4 +1,4 @@
-//! Which pod publishes: one hands over when it ends, and what a former one has sent, or wakes with, is told by nobody twice.
+//! Which pod publishes: one hands over when it ends, and what a former one has sent, or wakes with, is published by nobody twice.
 
 use std::{process::Command, time::Duration};
 

@@ -26,7 +26,7 @@ use crate::{
     streaming::Neighbour,
 };
 
-/// The subjects of what is heard.
+/// The subjects of what is consumed.
 const HEARD: [&str; 3] = ["ticket:created", "ticket:updated", "payment:created"];
 
 /// A system whose neighbours can publish before any pod runs.
@@ -470,7 +470,7 @@ async fn is_left_alone(problem: &str, config: impl Fn(&Neighbours) -> pull::Conf
         async move { line.filter(|line| line.contains("NATS_DURABLE") && line.contains(problem)) }
     })
     .await;
-    // What is told does not depend on it.
+    // What is published does not depend on it.
     reserve(&pod, "ada", neighbours.system.database.ticket().await).await.unwrap();
     neighbours.system.all_told().await;
 }

@@ -1,4 +1,4 @@
-//! What is heard only where it is named: tickets that are gone, and payments that begin. And what is malformed, whatever it
+//! What is consumed only where it is named: tickets that are gone, and payments that begin. And what is malformed, whatever it
 //! is about.
 
 use std::{
@@ -215,7 +215,7 @@ async fn where_they_are_not_named_they_are_not_heard() {
     let order = reserve(&pod, "ada", ticket_id.parse().unwrap()).await.unwrap();
     neighbours.publish("ticket:deleted", json!({ "id": ticket_id }).to_string()).await;
     neighbours.publish("payment:started", json!({ "orderId": order }).to_string()).await;
-    // What comes after them is heard.
+    // What comes after them is consumed.
     assert_eq!(ticket(&neighbours, &ticket_id, 1).await, Some(1));
     assert_eq!(status(&pod, "ada", &order).await, ("created".to_owned(), 0));
 }

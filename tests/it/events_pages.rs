@@ -1,4 +1,4 @@
-//! Very many orders that wait: they are told page by page, and the next page is told while the one before it is noted.
+//! Very many orders that wait: they are published page by page, and the next page is published while the one before it is marked.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -45,7 +45,7 @@ async fn store_what_waits(system: &System) {
     system.database.tickets().insert_many(tickets).await.unwrap();
 }
 
-/// Has every note that something is told held on its way, after so many that arrive.
+/// Has every write that marks something as published held on its way, after so many that arrive.
 fn hold_notes(proxy: &FaultProxy, after: usize) -> Rule {
     let arrived = AtomicUsize::new(0);
     let is_held = move |command: &Document| {
@@ -57,7 +57,7 @@ fn hold_notes(proxy: &FaultProxy, after: usize) -> Rule {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_is_killed_while_it_tells_a_page_and_notes_the_one_before_leaves_no_duplicate() {
     on_both(|kind| a_pod_is_killed_between_two_pages(kind, 0)).await;
-    // One page is noted in several commands.
+    // One page is marked in several commands.
     on_both(|kind| a_pod_is_killed_between_two_pages(kind, 1)).await;
 }
 
@@ -68,7 +68,7 @@ async fn a_pod_is_killed_between_two_pages(kind: Kind, notes: usize) {
     let held = hold_notes(&proxy, notes);
     let pod = system.pod_by(&proxy.uri);
     pod.wait_until_ready(true).await;
-    // The last page too, though the first one is not noted.
+    // The last page too, though the first one is not marked.
     system.wait_for(WAITING as u64).await;
     held.wait(1).await;
     let left =
@@ -96,7 +96,7 @@ async fn what_comes_before_the_page_that_is_being_told_is_told_too() {
     let pod = system.pod_by(&proxy.uri);
     pod.wait_until_ready(true).await;
     system.wait_for(WAITING as u64).await;
-    // One that nobody has been told of, and one that is told at this time.
+    // One that is not published, and one that is published at this time.
     system.database.orders().insert_one(waiting(FIRST)).await.unwrap();
     let told = numbers().next().unwrap();
     let order = id(1, told).to_hex().parse().unwrap();

@@ -1,4 +1,4 @@
-//! `orders-operator events publish`: neighbours that have lost events hear them again, each ticket's in order, while pods
+//! `orders-operator events publish`: consumers that have lost events get them again, each ticket's in order, while pods
 //! go on.
 
 use std::{
@@ -36,8 +36,8 @@ async fn publish(system: &System, since: Timestamp, more: &[&str]) -> (Option<i3
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// Everything that was told, without what says the same of a ticket as the event before it: what holds a ticket is told again
-/// whenever something of its former orders was, and a run may be seen while it notes them.
+/// Everything that was published, without what says the same of a ticket as the event before it: what holds a ticket is
+/// published again whenever something of its former orders was, and a run may be seen while it puts them in the outbox.
 async fn heard(system: &System) -> Vec<Event> {
     let mut last = HashMap::new();
     let mut events = system.events().await;
@@ -103,17 +103,17 @@ async fn a_stream_that_was_deleted_has_everything_again_and_a_listener_ends_with
     system.all_told().await;
 
     streams.0.delete_stream(&system.stream).await.unwrap();
-    // Something is told when the stream is there again.
+    // Something is published when the stream is there again.
     let last = reserve(&pods[0], "cleo", tickets[2]).await.unwrap();
     streams.wait_for(&system.stream, 1).await;
     system.all_told().await;
 
     let (code, printed, _) = publish(&system, since, &["--dry-run"]).await;
     let counts = "5 orders of 3 tickets: 5 order:created, 0 order:updated, 2 order:cancelled, 1 order:completed, 1 payment:refused";
-    assert_eq!((code, printed), (Some(0), format!("would be told again: {counts}\n")));
+    assert_eq!((code, printed), (Some(0), format!("would be published again: {counts}\n")));
     assert_eq!(streams.events(&system.stream).await.len(), 1);
     let (code, printed, error) = publish(&system, since, &[]).await;
-    assert_eq!((code, printed), (Some(0), format!("told again: {counts}\n")), "{error}");
+    assert_eq!((code, printed), (Some(0), format!("published again: {counts}\n")), "{error}");
     check_tickets(&system).await;
     // That of the last order comes twice, with nothing of its ticket between.
     let events = heard(&system).await;
@@ -206,7 +206,7 @@ async fn beside_pods_under_load_and_interrupted_every_ticket_ends_with_what_hold
     };
     let (_, (code, printed, error)) = tokio::join!(futures::future::join_all(buyers), again);
     assert_eq!(code, Some(0), "{error}");
-    assert!(printed.starts_with("told again: "), "{printed}");
+    assert!(printed.starts_with("published again: "), "{printed}");
     system.all_told().await;
     check_tickets(&system).await;
 
@@ -223,7 +223,7 @@ async fn beside_pods_under_load_and_interrupted_every_ticket_ends_with_what_hold
     }
     let count = system.database.orders().count_documents(doc! {}).await.unwrap();
     assert_eq!(versions.len() as u64, count);
-    // What holds a ticket may come once more, if the run was seen while it noted the orders before it.
+    // What holds a ticket may come once more, if the run was seen while it put the orders before it in the outbox.
     versions.values_mut().for_each(Vec::dedup);
     assert!(versions.values().all(|versions| *versions == [0] || *versions == [0, 1]), "{versions:?}");
     // Nothing of it is left in the database.
@@ -307,7 +307,7 @@ async fn of_an_order_whose_making_is_not_noted_as_told_its_ticket_still_ends_wit
     assert_eq!(cancel(&pod, "ada", &over).await, StatusCode::NO_CONTENT);
     let holder = reserve(&pod, "bob", ticket).await.unwrap();
     check_history(&system, false).await;
-    // As by a pod that was killed before it noted that, and a run that was killed before it came to the order of bob.
+    // As by a pod that was killed before it marked that, and a run that was killed before it came to the order of bob.
     drop(pod);
     note(&system, &holder, None).await;
     note(&system, &over, Some("x")).await;
@@ -357,7 +357,7 @@ async fn when_the_broker_fails_between_two_orders_of_a_ticket_it_still_ends_with
     assert_eq!(cancel(&pod, "ada", &over).await, StatusCode::NO_CONTENT);
     let holder = reserve(&pod, "bob", ticket).await.unwrap();
     system.all_told().await;
-    // Noted as by a run that was killed before it came to the order of bob, which is told after this one and does not fit.
+    // In the outbox as by a run that was killed before it came to the order of bob, which is published after this one and does not fit.
     let note = doc! { "outbox": { "created": 20.0, "again": "x", "since": DateTime::now() } };
     let id = doc! { "_id": ObjectId::parse_str(&over).unwrap() };
     system.database.orders().update_one(id, doc! { "$set": note }).await.unwrap();
@@ -373,7 +373,7 @@ async fn when_the_broker_fails_between_two_orders_of_a_ticket_it_still_ends_with
     let wanted = [begins(&over), begins(&holder), format!("{over}:0:x"), begins(&holder)];
     let is_wanted = ids.len() == 4 && ids.iter().zip(&wanted).all(|(id, wanted)| id.starts_with(wanted));
     assert!(is_wanted && ids[3] != ids[1], "each once, and last the one that holds the ticket: {ids:?}");
-    assert_eq!(streams.events(&system.stream).await.len(), 2, "its end is told once more");
+    assert_eq!(streams.events(&system.stream).await.len(), 2, "its end is published once more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -386,7 +386,7 @@ async fn only_what_could_change_since_is_told_again_and_only_where_events_are_on
     pod.wait_until_ready(true).await;
     reserve(&pod, "ada", system.database.ticket().await).await.unwrap();
     check_history(&system, false).await;
-    let nothing = "told again: 0 orders of 0 tickets: 0 order:created, 0 order:updated, 0 order:cancelled, 0 order:completed, 0 payment:refused\n";
+    let nothing = "published again: 0 orders of 0 tickets: 0 order:created, 0 order:updated, 0 order:cancelled, 0 order:completed, 0 payment:refused\n";
     assert_eq!(publish(&system, later, &[]).await.1, nothing);
     check_history(&system, false).await;
 
@@ -394,7 +394,7 @@ async fn only_what_could_change_since_is_told_again_and_only_where_events_are_on
     system.database.tickets().delete_many(doc! {}).await.unwrap();
     let now = Timestamp::now();
     let (code, _, error) = publish(&system, now, &[]).await;
-    assert!(code == Some(0) && error.contains("1 of the orders are not told again"), "{code:?} {error}");
+    assert!(code == Some(0) && error.contains("1 of the orders are not published again"), "{code:?} {error}");
     eventually("nothing is left", || async {
         (system.database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await.ok()? == 0)
             .then_some(())
@@ -431,7 +431,7 @@ async fn of_orders_without_a_version_or_with_too_low_a_one_making_and_end_are_to
     let output = spawn_blocking(move || limited.output().unwrap()).await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let counts = "3 orders of 3 tickets: 3 order:created, 0 order:updated, 1 order:cancelled, 1 order:completed, 0 payment:refused";
-    assert_eq!((output.status.code(), said), (Some(0), format!("told again: {counts}\n")));
+    assert_eq!((output.status.code(), said), (Some(0), format!("published again: {counts}\n")));
     let told = system.streams().await.events(&system.stream).await;
     let of = |id: &str| {
         let of_order = told[before..].iter().filter(|event| event.data["id"] == *id);

@@ -1,4 +1,4 @@
-//! What whoever publishes reads of the database: nothing that is older than what was noted before, and never all that waits.
+//! What whoever publishes reads of the database: nothing that is older than what was marked before, and never all that is pending.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 use mongodb::bson::{Bson, Document, Timestamp};
 use orders_operator::{
     order::{OrderId, UserId, Version},
-    store::Told,
+    store::Published,
 };
 use reqwest::StatusCode;
 
@@ -22,12 +22,12 @@ use crate::{
 /// Any time: the clock of a replica set.
 const BEFORE: u32 = 1_795_368_564;
 
-/// A replica set whose primary was elected after the last orders were noted as told. It has them as they are, and knows of what a
+/// A replica set whose primary was elected after the last orders were marked as published. It has them as they are, and knows of what a
 /// majority has only what it knew before: so it answers, unless whoever asks says how far the answers before were. Then the real
 /// answer shows what the server would have waited for.
 struct Elected {
     state: Arc<Mutex<State>>,
-    /// The looks that were answered by an older state.
+    /// The queries that were answered by an older state.
     older: Vec<Rule>,
 }
 
@@ -35,23 +35,23 @@ struct Elected {
 struct State {
     /// The time of the last write.
     written: u32,
-    /// The time of the last write that has noted something as told; 0 before that.
-    noted: u32,
-    /// What looks have found before, by whether they ask for tickets.
+    /// The time of the last write that has marked something as published; 0 before that.
+    marked: u32,
+    /// What queries have found before, by whether they ask for tickets.
     found: HashMap<bool, Bson>,
 }
 
-/// Whether it is a look for orders of which something is to be told, by whoever tells.
+/// Whether it is the relay's query for pending orders.
 fn is_look(find: &Document) -> bool {
-    is_about_what_waits(find) && !find.contains_key("sort")
+    is_about_pending(find) && !find.contains_key("sort")
 }
 
-fn is_about_what_waits(find: &Document) -> bool {
+fn is_about_pending(find: &Document) -> bool {
     find.get_document("filter").is_ok_and(|filter| filter.contains_key("outbox"))
 }
 
-/// Whether it notes something as told.
-fn is_note(update: &Document) -> bool {
+/// Whether it marks something as published.
+fn is_marking(update: &Document) -> bool {
     let updates = update.get_array("updates").into_iter().flatten();
     let mut updates = updates.filter_map(|update| update.as_document()?.get_document("u").ok());
     update.get_str("update").is_ok_and(|name| name == "orders")
@@ -71,19 +71,19 @@ fn after(find: &Document) -> u32 {
 impl Elected {
     fn behind(proxy: &FaultProxy) -> Self {
         let state = Arc::<Mutex<State>>::default();
-        let write = |is_note: bool| {
+        let write = |is_marking: bool| {
             let state = state.clone();
             Fault::change("with its time", move |reply| {
                 let mut state = state.lock().unwrap();
                 state.written += 1;
-                if is_note {
-                    state.noted = state.written;
+                if is_marking {
+                    state.marked = state.written;
                 }
                 let time = BEFORE + state.written;
                 reply.insert("operationTime", Timestamp { time, increment: 1 });
             })
         };
-        proxy.when("update", usize::MAX, is_note, write(true));
+        proxy.when("update", usize::MAX, is_marking, write(true));
         proxy.on("update", write(false));
         let mut older = Vec::new();
         for tickets in [false, true] {
@@ -94,8 +94,8 @@ impl Elected {
                 is_look(find)
                     && asks_for_tickets(find) == tickets
                     && is_known
-                    && state.noted > 0
-                    && after(find) < BEFORE + state.noted
+                    && state.marked > 0
+                    && after(find) < BEFORE + state.marked
             };
             let known = state.clone();
             let as_before = move |reply: &mut Document| {
@@ -116,8 +116,8 @@ impl Elected {
         Self { state, older }
     }
 
-    fn noted(&self) -> u32 {
-        self.state.lock().unwrap().noted
+    fn marked(&self) -> u32 {
+        self.state.lock().unwrap().marked
     }
 
     fn has_answered_by_an_older_state(&self) -> bool {
@@ -135,17 +135,17 @@ async fn after_an_election_a_look_finds_nothing_again_that_was_noted_as_told() {
     let first = reserve_in(&store, ticket).await;
     store.cancel(first, &UserId::new("u1").unwrap()).await.unwrap();
     let second = reserve_in(&store, ticket).await;
-    assert_eq!(store.untold(10).await.unwrap().orders.len(), 2);
-    let told = |id: OrderId, version| Told { id, version: Version(version), again: None };
-    store.note_told(&[told(first, 1), told(second, 0)]).await.unwrap();
-    assert!(elected.noted() > 0);
-    assert_eq!(store.untold(10).await.unwrap().orders, []);
-    assert!(!store.has_untold().await.unwrap());
+    assert_eq!(store.pending(10).await.unwrap().orders.len(), 2);
+    let published = |id: OrderId, version| Published { id, version: Version(version), again: None };
+    store.mark_published(&[published(first, 1), published(second, 0)]).await.unwrap();
+    assert!(elected.marked() > 0);
+    assert_eq!(store.pending(10).await.unwrap().orders, []);
+    assert!(!store.has_pending().await.unwrap());
     assert!(!elected.has_answered_by_an_older_state());
     // Another process that has seen nothing of it takes the lease first.
     let next = proxy.store(&system.database).await.with_events();
     next.take_relay_lease("next", Duration::from_secs(6)).await.unwrap().unwrap();
-    assert_eq!(next.untold(10).await.unwrap().orders, []);
+    assert_eq!(next.pending(10).await.unwrap().orders, []);
     assert!(!elected.has_answered_by_an_older_state());
 }
 
@@ -169,13 +169,13 @@ async fn an_election(kind: Kind) {
     let looks = || proxy.seen("find").iter().filter(|find| is_look(find)).count();
     let before = looks();
     eventually("it has looked again", || async { (looks() >= before + 3).then_some(()) }).await;
-    assert!(elected.noted() > 0 && !elected.has_answered_by_an_older_state());
+    assert!(elected.marked() > 0 && !elected.has_answered_by_an_older_state());
     check_history(&system, false).await;
 }
 
 /// Whether a query sorts all that waits.
 fn sorts_what_waits(find: &Document) -> bool {
-    is_about_what_waits(find) && find.contains_key("sort")
+    is_about_pending(find) && find.contains_key("sort")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,12 +202,12 @@ async fn another_takes_over(kind: Kind) {
     let (by_first, by_next) = (FaultProxy::start().await, FaultProxy::start().await);
     let first = system.pod_by(&by_first.uri);
     first.wait_until_ready(true).await;
-    eventually("it is known until when all is told", || async {
+    eventually("it is known until when all is published", || async {
         system.lease().await.contains_key("toldUntil").then_some(())
     })
     .await;
-    // It is killed after it has told of an order, and before it has noted that.
-    let noting = by_first.when("update", usize::MAX, is_note, Fault::HoldRequest);
+    // It is killed after it has published an order, and before it has marked that.
+    let noting = by_first.when("update", usize::MAX, is_marking, Fault::HoldRequest);
     let id = reserve(&first, "ada", system.database.ticket().await).await.unwrap();
     noting.wait(1).await;
     drop(first);

@@ -84,7 +84,7 @@ async fn a_refusal_that_may_not_be_published(kind: Kind) {
     let pay = async |order: &str| {
         sender.send("payment:created", &json!({ "id": "p1", "orderId": order, "stripeId": "c" })).await;
     };
-    // It is answered at once, since there is no order in which the refusal could be noted.
+    // It is answered at once, since there is no order whose outbox could have the refusal.
     pay(&ObjectId::new().to_hex()).await;
     let retried = "orders_events_consumed_total{subject=\"payment:created\",outcome=\"retried\"}";
     eventually("it was tried again and again", || async { (pod.metric(retried).await > 2).then_some(()) })
@@ -94,9 +94,9 @@ async fn a_refusal_that_may_not_be_published(kind: Kind) {
     let failures = sum(&pod, "orders_events_failures_total{").await;
     assert!(failures <= 1, "{}", pod.metrics().await);
     let health = system.database.store.events_health().await.unwrap();
-    assert_eq!(health.hearing.map(|trouble| trouble.reason).as_deref(), Some("BrokerFailed"));
+    assert_eq!(health.consuming.map(|trouble| trouble.reason).as_deref(), Some("BrokerFailed"));
 
-    // This one is noted, and told like a change.
+    // This one is put in the outbox, and published like a change.
     let taken = system.lease().await.get_datetime("taken").ok().copied();
     let over = reserve(&pod, "ada", system.database.ticket().await).await.unwrap();
     assert_eq!(cancel(&pod, "ada", &over).await, StatusCode::NO_CONTENT);
@@ -109,7 +109,7 @@ async fn a_refusal_that_may_not_be_published(kind: Kind) {
     assert!(has_gone_on || has_lost, "one event has ended the whole relay: {}", pod.metrics().await);
 }
 
-/// Tickets are heard of, orders are told, and payments complete them.
+/// Tickets are consumed, orders are published, and payments complete them.
 async fn everything_else_goes_on(system: &System, pod: &Process, sender: &Sender) {
     for _ in 0..3 {
         let id = ObjectId::new();
@@ -156,10 +156,10 @@ async fn a_stream_that_is_full_holds_back_what_goes_there_and_nothing_else() {
         (pod.metric("orders_events_failures_total{reason=\"BrokerFailed\"}").await > 0).then_some(())
     })
     .await;
-    // It is counted before it is noted.
+    // It is counted before it is recorded.
     eventually("that is noted", || async {
         let health = system.database.store.events_health().await.unwrap();
-        health.telling.filter(|trouble| trouble.reason == "BrokerFailed")
+        health.publishing.filter(|trouble| trouble.reason == "BrokerFailed")
     })
     .await;
     assert_eq!(cancel(&pod, "u1", &known).await, StatusCode::NO_CONTENT);

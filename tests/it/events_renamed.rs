@@ -1,4 +1,4 @@
-//! A subject that has another name from now on: its messages are heard from the first one on, whoever changes first.
+//! A subject that has another name from now on: its messages are consumed from the first one on, whoever changes first.
 
 use mongodb::bson::{doc, oid::ObjectId};
 use serde_json::json;
@@ -54,7 +54,7 @@ async fn a_subject_with_a_new_name_is_heard_from_its_first_message_on_and_nothin
     old.wait_until_ready(true).await;
     let first = renamed.send("ticket:created").await;
     renamed.is_heard("the old name", first).await;
-    // Its sender changes before we do, and what comes after that is heard meanwhile.
+    // Its sender changes before we do, and what comes after that is consumed meanwhile.
     let early = renamed.send("tickets.new").await;
     let later = renamed.send("ticket:updated").await;
     renamed.is_heard("another subject", later).await;

@@ -21,12 +21,12 @@ fn id() -> String {
     ObjectId::new().to_hex()
 }
 
-/// What the tickets service of the course tells of a new ticket.
+/// What the tickets service of the course publishes of a new ticket.
 fn ticket_event(id: &str) -> Value {
     json!({ "id": id, "version": 0, "title": "concert", "price": 20, "userId": "seller" })
 }
 
-/// What somebody has heard, without what makes it this system's.
+/// What somebody has consumed, without what makes it this system's.
 fn short(system: &System, heard: &[Heard]) -> Vec<(String, String, i64)> {
     let prefix = format!("{}.", system.database.name);
     let of = |heard: &Heard| {
@@ -113,7 +113,7 @@ async fn the_durable_subscription_goes_on_where_the_node_service_stopped_and_bac
         tickets.publish(created, &ticket_event(id)).await;
     };
     let ids = [id(), id(), id()];
-    // The Node.js service hears of one ticket and ends; while nobody listens there is another.
+    // The Node.js service consumes one ticket and ends; while nobody listens there is another.
     let node = Neighbour::start(&system.url, &named(&system, "node"), "orders-service", &subjects).await;
     publish(&ids[0]).await;
     node.wait_for(1).await;
@@ -261,7 +261,7 @@ async fn a_pod_whose_place_another_has_taken_connects_again_once_it_is_free() {
     let other = Neighbour::start(&system.url, &name, "another-service", &[]).await;
     signal("-CONT");
     let line = eventually("it has noticed", || {
-        let line = pod.lines.try_iter().find(|line| line.contains("events of others are not heard"));
+        let line = pod.lines.try_iter().find(|line| line.contains("events of others are not consumed"));
         async move { line }
     })
     .await;

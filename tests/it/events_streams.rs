@@ -1,4 +1,4 @@
-//! The streams of JetStream in which events are told: those that are there, and the one that is made.
+//! The streams of JetStream in which events are published: those that are there, and the one that is made.
 
 use std::{collections::BTreeSet, time::Duration};
 

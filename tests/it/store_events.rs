@@ -1,4 +1,4 @@
-//! What is noted of an order for the neighbours, by the write that changes it, and that it is told.
+//! The outbox of an order: what the write that changes it puts there, and that it is marked as published.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use orders_operator::{
     order::{OrderId, ReservationTerms, ReservationWindow, TicketId, UserId, Version},
-    store::{ChangeKind, ConnectOptions, ExpiryQuery, Positions, RelayLease, Store, Told, UntoldOrder},
+    store::{ChangeKind, ConnectOptions, ExpiryQuery, PendingOrder, Positions, Published, RelayLease, Store},
 };
 
 use crate::{
@@ -46,19 +46,19 @@ async fn cancel(store: &Store, id: OrderId) {
     store.cancel(id, &user("u1")).await.unwrap();
 }
 
-/// What is to be told, as `version` and kind, in the order of the orders' ids.
-async fn untold(store: &Store) -> Vec<(OrderId, Vec<(u32, ChangeKind)>)> {
-    let mut orders = store.untold(1000).await.unwrap().orders;
-    orders.sort_by_key(|untold| untold.order.id);
-    let changes = |untold: UntoldOrder| {
-        let changes = untold.changes.iter().map(|change| (change.version.0, change.kind)).collect();
-        (untold.order.id, changes)
+/// What is pending, as `version` and kind, in the order of the orders' ids.
+async fn pending(store: &Store) -> Vec<(OrderId, Vec<(u32, ChangeKind)>)> {
+    let mut orders = store.pending(1000).await.unwrap().orders;
+    orders.sort_by_key(|pending| pending.order.id);
+    let changes = |pending: PendingOrder| {
+        let changes = pending.changes.iter().map(|change| (change.version.0, change.kind)).collect();
+        (pending.order.id, changes)
     };
     orders.into_iter().map(changes).collect()
 }
 
-fn told(id: OrderId, version: u32) -> Told {
-    Told { id, version: Version(version), again: None }
+fn published(id: OrderId, version: u32) -> Published {
+    Published { id, version: Version(version), again: None }
 }
 
 /// Makes an order overdue.
@@ -85,9 +85,9 @@ async fn without_events_nothing_is_noted_and_there_is_no_index_for_it() {
     cancel(&database.store, id).await;
     expire(&database, overdue).await;
     assert_eq!(sweep(&database.store).await, 1);
-    let noted = database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await.unwrap();
+    let pending = database.orders().count_documents(doc! { "outbox": { "$exists": true } }).await.unwrap();
     let indexes = database.orders().list_index_names().await.unwrap();
-    assert_eq!((noted, indexes.iter().any(|name| name.contains("untold"))), (0, false));
+    assert_eq!((pending, indexes.iter().any(|name| name.contains("untold"))), (0, false));
     assert!(!database.store.has_events());
 }
 
@@ -96,13 +96,13 @@ async fn every_write_that_changes_an_order_notes_what_is_to_be_told_of_it() {
     let (database, store) = with_events().await;
     let ticket = database.ticket().await;
     let first = reserve(&store, ticket).await;
-    assert_eq!(untold(&store).await, [(first, vec![CREATED])]);
+    assert_eq!(pending(&store).await, [(first, vec![CREATED])]);
     // The price is that of its making.
     let stored = database.stored(&first.to_string()).await;
     assert_eq!(stored.get_document("outbox").unwrap().get("created"), Some(&Bson::Int32(20)));
 
     cancel(&store, first).await;
-    assert_eq!(untold(&store).await, [(first, vec![CREATED, CANCELLED])]);
+    assert_eq!(pending(&store).await, [(first, vec![CREATED, CANCELLED])]);
 
     // By the sweeper, in bulk.
     let second = reserve(&store, ticket).await;
@@ -121,8 +121,8 @@ async fn every_write_that_changes_an_order_notes_what_is_to_be_told_of_it() {
         (third, vec![CREATED, CANCELLED]),
         (fourth, vec![CREATED, (1, ChangeKind::Updated), (2, ChangeKind::Completed)]),
     ];
-    assert_eq!(untold(&store).await, wanted);
-    assert_eq!(store.count_untold(1000).await.unwrap(), 4);
+    assert_eq!(pending(&store).await, wanted);
+    assert_eq!(store.count_pending(1000).await.unwrap(), 4);
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn whoever_sees_the_index_notes_changes_too() {
     let id = reserve(&pod, database.ticket().await).await;
     expire(&database, id).await;
     assert_eq!(sweep(&sweeper).await, 1);
-    assert_eq!(untold(&store).await, [(id, vec![CREATED, CANCELLED])]);
+    assert_eq!(pending(&store).await, [(id, vec![CREATED, CANCELLED])]);
     // It is one of ours.
     assert_eq!(pod.foreign_indexes().await.unwrap(), []);
 
@@ -148,7 +148,7 @@ async fn whoever_sees_the_index_notes_changes_too() {
 #[tokio::test]
 async fn what_changes_while_it_is_told_is_still_to_be_told() {
     let (database, store) = with_events().await;
-    let [told_at_once, overtaken, paid] = [
+    let [published_at_once, overtaken, paid] = [
         reserve(&store, database.ticket().await).await,
         reserve(&store, database.ticket().await).await,
         reserve(&store, database.ticket().await).await,
@@ -157,13 +157,16 @@ async fn what_changes_while_it_is_told_is_still_to_be_told() {
     store.payment_started(paid, Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
     store.settle(paid, "p1", Timestamp::MAX, &ReservationTerms::default()).await.unwrap();
     // They were read before they were changed.
-    store.note_told(&[told(told_at_once, 0), told(overtaken, 0), told(paid, 1)]).await.unwrap();
+    store
+        .mark_published(&[published(published_at_once, 0), published(overtaken, 0), published(paid, 1)])
+        .await
+        .unwrap();
     let left = [(overtaken, vec![CANCELLED]), (paid, vec![(2, ChangeKind::Completed)])];
-    assert_eq!(untold(&store).await, left);
-    store.note_told(&[told(overtaken, 1), told(paid, 2)]).await.unwrap();
-    assert_eq!(untold(&store).await, []);
+    assert_eq!(pending(&store).await, left);
+    store.mark_published(&[published(overtaken, 1), published(paid, 2)]).await.unwrap();
+    assert_eq!(pending(&store).await, []);
     // Nothing of it is left in the documents.
-    for id in [told_at_once, overtaken, paid] {
+    for id in [published_at_once, overtaken, paid] {
         assert!(!database.stored(&id.to_string()).await.contains_key("outbox"));
     }
 }
@@ -171,23 +174,23 @@ async fn what_changes_while_it_is_told_is_still_to_be_told() {
 #[tokio::test]
 async fn the_oldest_change_or_refusal_that_is_to_be_told_says_how_far_back_to_look() {
     let (database, store) = with_events().await;
-    assert_eq!(store.oldest_untold().await.unwrap(), None);
+    assert_eq!(store.oldest_pending().await.unwrap(), None);
     let id = reserve(&store, database.ticket().await).await;
-    let age = store.oldest_untold().await.unwrap().unwrap();
+    let age = store.oldest_pending().await.unwrap().unwrap();
     assert!(age < Duration::from_secs(60), "{age:?}");
     let hour_ago = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
     let ages = |age: Duration| (age.as_secs() + 60) / 3600;
     let older = doc! { "$set": { "outbox.since": hour_ago } };
     database.orders().update_one(doc! {}, older).await.unwrap();
     reserve(&store, database.ticket().await).await;
-    assert_eq!(store.oldest_untold().await.unwrap().map(ages), Some(1), "not the newer one");
+    assert_eq!(store.oldest_pending().await.unwrap().map(ages), Some(1), "not the newer one");
     cancel(&store, id).await;
-    store.note_told(&[told(id, 0), told(id, 1)]).await.unwrap();
+    store.mark_published(&[published(id, 0), published(id, 1)]).await.unwrap();
     // A refusal has a time of its own.
     store.settle(id, "p1", Timestamp::now(), &ReservationTerms::default()).await.unwrap();
     let older = doc! { "$set": { "outbox.refused.0.since": hour_ago } };
     database.orders().update_one(doc! { "outbox.refused": { "$exists": true } }, older).await.unwrap();
-    assert_eq!(store.oldest_untold().await.unwrap().map(ages), Some(1));
+    assert_eq!(store.oldest_pending().await.unwrap().map(ages), Some(1));
 }
 
 #[tokio::test]
@@ -203,13 +206,13 @@ async fn events_are_stuck_once_a_change_or_a_refusal_has_not_been_told_for_a_min
     older("outbox.since").await;
     assert!(is_stuck().await);
     cancel(&store, id).await;
-    store.note_told(&[told(id, 1)]).await.unwrap();
+    store.mark_published(&[published(id, 1)]).await.unwrap();
     // A refusal alone is no change of the order.
     store.settle(id, "p1", Timestamp::now(), &ReservationTerms::default()).await.unwrap();
     assert!(!is_stuck().await, "it was refused just now");
     older("outbox.refused.0.since").await;
     assert!(is_stuck().await);
-    store.note_refusal_told(id, "p1").await.unwrap();
+    store.mark_refusal_published(id, "p1").await.unwrap();
     assert!(!is_stuck().await);
 }
 
@@ -227,28 +230,28 @@ async fn whatever_comes_before_an_order_is_read_with_it_however_small_the_batch(
     let mut seen = HashSet::new();
     // Three orders at most fit into the first look, and twelve into the second.
     for limit in [3, 1] {
-        let read = store.untold(limit).await.unwrap();
+        let read = store.pending(limit).await.unwrap();
         assert!(read.is_full);
-        let here: HashSet<_> = read.orders.iter().map(|untold| untold.order.id).collect();
+        let here: HashSet<_> = read.orders.iter().map(|pending| pending.order.id).collect();
         assert!(!here.contains(&last) || here.len() == 7, "it is read without those before it: {here:?}");
         seen.extend(here);
     }
     assert!(!seen.is_empty());
-    // Whatever is read is told, until nothing is left; the last order comes last.
-    let mut order_of_telling = Vec::new();
-    while let orders = store.untold(1).await.unwrap().orders
+    // Whatever is read is published, until nothing is left; the last order comes last.
+    let mut publishing_order = Vec::new();
+    while let orders = store.pending(1).await.unwrap().orders
         && !orders.is_empty()
     {
-        let cancelled_first = |untold: &UntoldOrder| untold.order.id == last;
+        let cancelled_first = |pending: &PendingOrder| pending.order.id == last;
         let mut orders = orders;
         orders.sort_by_key(cancelled_first);
         let done: Vec<_> =
-            orders.iter().map(|untold| told(untold.order.id, untold.order.version.0)).collect();
-        order_of_telling.extend(done.iter().map(|told| told.id));
-        store.note_told(&done).await.unwrap();
+            orders.iter().map(|pending| published(pending.order.id, pending.order.version.0)).collect();
+        publishing_order.extend(done.iter().map(|published| published.id));
+        store.mark_published(&done).await.unwrap();
     }
-    assert_eq!(order_of_telling.last(), Some(&last));
-    assert_eq!(order_of_telling.len(), 7);
+    assert_eq!(publishing_order.last(), Some(&last));
+    assert_eq!(publishing_order.len(), 7);
 }
 
 #[tokio::test]
@@ -263,27 +266,27 @@ async fn what_is_left_out_keeps_nothing_else_from_being_read_however_much_it_is(
     let wanted = [tickets[3], tickets[18], tickets[19]];
     let (mut after, mut read) = (None, Vec::new());
     loop {
-        let (untold, next) = store.untold_past(after, 2, |ticket| !wanted.contains(&ticket)).await.unwrap();
-        assert_eq!(untold.is_full, next.is_some());
-        read.extend(untold.orders.iter().map(|untold| untold.ticket));
+        let (pending, next) = store.pending_past(after, 2, |ticket| !wanted.contains(&ticket)).await.unwrap();
+        assert_eq!(pending.is_full, next.is_some());
+        read.extend(pending.orders.iter().map(|pending| pending.ticket));
         match next {
             Some(next) => after = Some(next),
             None => break,
         }
-        // Any page has it, after what has been told meanwhile too.
-        let done: Vec<_> = untold.orders.iter().map(|untold| told(untold.order.id, 0)).collect();
-        store.note_told(&done).await.unwrap();
+        // Any page has it, after what was published meanwhile too.
+        let done: Vec<_> = pending.orders.iter().map(|pending| published(pending.order.id, 0)).collect();
+        store.mark_published(&done).await.unwrap();
     }
     read.sort_unstable();
     assert_eq!(read, wanted);
     // Those are asked for by themselves.
-    let (untold, is_all) = store.untold_of_tickets(&tickets[..4], 10).await.unwrap();
-    let mut found: Vec<_> = untold.orders.iter().map(|untold| untold.order.id).collect();
+    let (pending, is_all) = store.pending_of_tickets(&tickets[..4], 10).await.unwrap();
+    let mut found: Vec<_> = pending.orders.iter().map(|pending| pending.order.id).collect();
     found.sort_unstable();
     let mut held: Vec<_> = tickets[..3].iter().map(|ticket| orders[ticket]).collect();
     held.sort_unstable();
-    assert_eq!((found, is_all), (held, true), "one has been told");
-    assert!(!store.untold_of_tickets(&tickets[..4], 3).await.unwrap().1);
+    assert_eq!((found, is_all), (held, true), "one is published");
+    assert!(!store.pending_of_tickets(&tickets[..4], 3).await.unwrap().1);
 }
 
 #[tokio::test]
@@ -292,11 +295,11 @@ async fn what_is_to_be_told_is_read_as_a_majority_of_the_servers_has_it() {
     let id = reserve(&store, database.ticket().await).await;
     let proxy = FaultProxy::start().await;
     let relay = proxy.store(&database).await.with_events();
-    assert_eq!(untold(&relay).await, [(id, vec![CREATED])]);
-    relay.oldest_untold().await.unwrap();
+    assert_eq!(pending(&relay).await, [(id, vec![CREATED])]);
+    relay.oldest_pending().await.unwrap();
     let mut reads = proxy.seen("find");
     reads.retain(|find| find.get_str("find").is_ok_and(|collection| collection == "orders"));
-    // Both looks at what is to be told, and those for the oldest change and the oldest refusal. Each may be repeated.
+    // Both queries for what is pending, and those for the oldest change and the oldest refusal. Each may be repeated.
     let filters: HashSet<_> =
         reads.iter().map(|find| find.get_document("filter").unwrap().to_string()).collect();
     assert_eq!(filters.len(), 4, "{reads:?}");
@@ -323,13 +326,13 @@ async fn what_has_changed_since_it_was_read_is_told_again_with_no_version_left_o
         let id = reserve(&store, database.ticket().await).await;
         wanted.push((id, begins, ends, changes));
     }
-    let told = |version| wanted.iter().map(move |(id, ..)| told(*id, version));
-    store.note_told(&told(0).collect::<Vec<_>>()).await.unwrap();
+    let published = |version| wanted.iter().map(move |(id, ..)| published(*id, version));
+    store.mark_published(&published(0).collect::<Vec<_>>()).await.unwrap();
     let since = Timestamp::now() - jiff::SignedDuration::from_hours(1);
     let (lost, _) = store.lost_since(since, None, 1000).await.unwrap();
     assert_eq!(lost.len(), wanted.len());
 
-    // Minutes later, of which everything is told.
+    // Minutes later, of which everything is published.
     for (id, begins, ends, _) in &wanted {
         if *begins {
             store.payment_started(*id, Timestamp::MAX, &terms).await.unwrap();
@@ -340,12 +343,12 @@ async fn what_has_changed_since_it_was_read_is_told_again_with_no_version_left_o
             None => {}
         }
     }
-    store.note_told(&(1..3).flat_map(told).collect::<Vec<_>>()).await.unwrap();
-    assert_eq!(untold(&store).await, []);
+    store.mark_published(&(1..3).flat_map(published).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(pending(&store).await, []);
 
-    store.note_again(&lost, "x").await.unwrap();
+    store.requeue(&lost, "x").await.unwrap();
     let wanted: Vec<_> = wanted.into_iter().map(|(id, .., changes)| (id, changes)).collect();
-    assert_eq!(untold(&store).await, wanted);
+    assert_eq!(pending(&store).await, wanted);
 }
 
 #[tokio::test]
@@ -354,7 +357,7 @@ async fn an_order_that_cannot_be_told_of_delays_no_other_and_is_kept() {
     let spoilt =
         database.mongoose_order(doc! { "status": "cancelled", "ticket": "none", "outbox": {} }).await;
     let id = reserve(&store, database.ticket().await).await;
-    assert_eq!(untold(&store).await, [(id, vec![CREATED])]);
+    assert_eq!(pending(&store).await, [(id, vec![CREATED])]);
     let stored: Document = database.stored(&spoilt).await;
     assert!(!stored.contains_key("outbox") && stored.contains_key("outboxUnreadable"), "{stored}");
 }
@@ -371,7 +374,7 @@ async fn one_process_at_a_time_has_the_lease_and_the_next_learns_how_far_it_came
 
     let known = RelayLease {
         positions: Positions::from([("orders".to_owned(), 17)]),
-        told_until: Timestamp::from_millisecond(1_795_368_564_464).ok(),
+        published_until: Timestamp::from_millisecond(1_795_368_564_464).ok(),
     };
     assert!(store.renew_relay_lease("first", &known).await.unwrap());
     assert!(!second.renew_relay_lease("second", &RelayLease::default()).await.unwrap());

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use mongodb::bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use orders_operator::{
     order::{OrderId, Refusal, ReservationTerms, UserId, Version},
-    store::{DeadLetter, Settled, Store, Told},
+    store::{DeadLetter, Published, Settled, Store},
 };
 
 use crate::{
@@ -60,16 +60,16 @@ impl Shop {
         self.system.database.orders().update_one(doc! { "_id": id }, doc! { "$set": fields }).await.unwrap();
     }
 
-    /// The refusals that are to be told, as payment and reason.
+    /// The refusals that are pending, as payment and reason.
     async fn refused(&self) -> Vec<(String, Refusal)> {
-        let untold = self.store.untold(1000).await.unwrap().orders;
-        let all = untold.into_iter().flat_map(|untold| untold.refused);
+        let pending = self.store.pending(1000).await.unwrap().orders;
+        let all = pending.into_iter().flat_map(|pending| pending.refused);
         all.map(|refused| (refused.payment, refused.reason)).collect()
     }
 }
 
-fn told(id: OrderId, version: u32) -> Told {
-    Told { id, version: Version(version), again: None }
+fn published(id: OrderId, version: u32) -> Published {
+    Published { id, version: Version(version), again: None }
 }
 
 #[tokio::test]
@@ -159,23 +159,23 @@ async fn what_is_told_of_refusals_and_of_changes_is_noted_apart() {
     shop.cancel(order).await;
     shop.settle(order, "p1").await;
     shop.settle(order, "p2").await;
-    // The changes are told, and the refusals are not.
-    shop.store.note_told(&[told(order, 1)]).await.unwrap();
-    let untold = shop.store.untold(10).await.unwrap().orders;
-    assert!(untold[0].changes.is_empty() && untold[0].refused.len() == 2, "{untold:?}");
-    shop.store.note_refusal_told(order, "p1").await.unwrap();
+    // The changes are published, and the refusals are not.
+    shop.store.mark_published(&[published(order, 1)]).await.unwrap();
+    let pending = shop.store.pending(10).await.unwrap().orders;
+    assert!(pending[0].changes.is_empty() && pending[0].refused.len() == 2, "{pending:?}");
+    shop.store.mark_refusal_published(order, "p1").await.unwrap();
     assert_eq!(shop.refused().await, [("p2".to_owned(), Refusal::OrderCancelled)]);
-    shop.store.note_refusal_told(order, "p2").await.unwrap();
+    shop.store.mark_refusal_published(order, "p2").await.unwrap();
     assert!(!shop.stored(order).await.contains_key("outbox"));
 
     // The other way round.
     let other = shop.order().await;
     shop.cancel(other).await;
     shop.settle(other, "p3").await;
-    shop.store.note_refusal_told(other, "p3").await.unwrap();
-    let untold = shop.store.untold(10).await.unwrap().orders;
-    assert!(untold[0].changes.len() == 2 && untold[0].refused.is_empty(), "{untold:?}");
-    shop.store.note_told(&[told(other, 1)]).await.unwrap();
+    shop.store.mark_refusal_published(other, "p3").await.unwrap();
+    let pending = shop.store.pending(10).await.unwrap().orders;
+    assert!(pending[0].changes.len() == 2 && pending[0].refused.is_empty(), "{pending:?}");
+    shop.store.mark_published(&[published(other, 1)]).await.unwrap();
     assert!(!shop.stored(other).await.contains_key("outbox"));
 }
 
@@ -185,18 +185,18 @@ async fn whatever_write_of_a_note_is_the_last_before_a_pod_is_killed_the_next_on
     let proxy = FaultProxy::start().await;
     let store = proxy.store(&shop.system.database).await.with_events();
     let mut interrupted = 0;
-    for are_changes_told in [true, false] {
+    for are_changes_published in [true, false] {
         for writes in 0..3 {
             let order = shop.order().await;
             shop.cancel(order).await;
             shop.settle(order, "p1").await;
-            if are_changes_told {
-                shop.store.note_told(&[told(order, 1)]).await.unwrap();
+            if are_changes_published {
+                shop.store.mark_published(&[published(order, 1)]).await.unwrap();
             }
             let done = AtomicUsize::new(0);
             let is_next = move |_: &Document| done.fetch_add(1, Ordering::SeqCst) >= writes;
             let refused = proxy.when("update", usize::MAX, is_next, Fault::error(13, "not allowed"));
-            interrupted += u32::from(store.note_refusal_told(order, "p1").await.is_err());
+            interrupted += u32::from(store.mark_refusal_published(order, "p1").await.is_err());
             refused.lift();
         }
     }

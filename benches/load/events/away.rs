@@ -1,5 +1,5 @@
-//! What buyers notice while the broker is away, and how what happened meanwhile is told once it is back. Each client reserves a ticket
-//! of its own and cancels, again and again, so that the order of the events of each ticket can be judged.
+//! What buyers notice while the broker is away, and how what happened meanwhile is published once it is back. Each client
+//! reserves a ticket of its own and cancels, again and again, so that the order of the events of each ticket can be judged.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use crate::{
     process::{Nats, Serve, cookie},
 };
 
-/// How long all that happened while the broker was away may take to be told.
+/// How long all that happened while the broker was away may take to be published.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long the broker is there before.
@@ -110,7 +110,9 @@ async fn judged(broker: &Broker) -> Result<u64> {
         let is_created = message.subject.as_str() == subjects[0];
         let before = if is_created { holders.insert(ticket, order.clone()) } else { holders.remove(&ticket) };
         if before.as_deref() != (!is_created).then_some(order.as_str()) {
-            return Err(format!("{} of {order} follows what is told of {before:?}", message.subject).into());
+            return Err(
+                format!("{} of {order} follows what is published of {before:?}", message.subject).into()
+            );
         }
         if message.info()?.pending == 0 {
             return Ok(count);
@@ -152,11 +154,13 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     let back = Instant::now();
     while db.orders.count_documents(doc! { "outbox": { "$exists": true } }).limit(1).await? > 0 {
         if back.elapsed() > PATIENCE {
-            return Err(format!("not all is told {} s after the broker is back", PATIENCE.as_secs()).into());
+            return Err(
+                format!("not all is published {} s after the broker is back", PATIENCE.as_secs()).into()
+            );
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let told = back.elapsed();
+    let published = back.elapsed();
     let events = judged(&broker).await?;
     if events != answers.len() as u64 {
         return Err(format!("{events} events of {} changes", answers.len()).into());
@@ -164,11 +168,11 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     let with = report("with the broker", &answers, begun, gone);
     let without = report("without it", &answers, gone, over);
     println!(
-        "{pending} orders waited; {:.1} s after the broker was back all {events} events were told, in order",
-        told.as_secs_f64()
+        "{pending} orders waited; {:.1} s after the broker was back all {events} events were published, in order",
+        published.as_secs_f64()
     );
     Ok(json!({
-        "seconds": load.away_seconds, "with": with, "without": without, "pending": pending, "told_seconds": told.as_secs_f64(),
+        "seconds": load.away_seconds, "with": with, "without": without, "pending": pending, "told_seconds": published.as_secs_f64(),
         "events": events,
     }))
 }

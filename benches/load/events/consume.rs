@@ -1,4 +1,4 @@
-//! Many tickets that wait to be heard of, beside a listener in Node.js that writes them by mongoose into the same database.
+//! Many tickets that wait to be consumed, beside a listener in Node.js that writes them by mongoose into the same database.
 
 use std::{
     path::PathBuf,
@@ -40,8 +40,8 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     broker.delete().await;
 
     // As the course does, which handles at the same time whatever the broker sends; and one after the other, as is usual on JetStream.
-    let node = heard_by_node(db, of_node, "together").await?;
-    let one_by_one = heard_by_node(db, of_node, "one by one").await?;
+    let node = consumed_by_node(db, of_node, "together").await?;
+    let one_by_one = consumed_by_node(db, of_node, "one by one").await?;
     println!(
         "{count} tickets: {ours:.0}/s, memory {:.1} MB, at its peak {:.1} MB; Node.js with mongoose ({of_node} of them): \
          {node:.0}/s, one by one {one_by_one:.0}/s; ours is {:.1} and {:.1} times as fast",
@@ -58,7 +58,7 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
 }
 
 /// How many tickets per second the listener in Node.js writes, without its start.
-async fn heard_by_node(db: &Db, count: u64, how: &str) -> Result<f64> {
+async fn consumed_by_node(db: &Db, count: u64, how: &str) -> Result<f64> {
     db.drop().await?;
     let broker = Broker::open().await?;
     broker.make().await?;

@@ -1,4 +1,4 @@
-//! Many changes that wait to be told, beside what the bare client can publish and the bare driver can clear.
+//! Many changes that are pending, beside what the bare client can publish and the bare driver can clear.
 
 use std::time::{Duration, Instant};
 
@@ -33,8 +33,8 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     let started = Instant::now();
     let ids: Vec<ObjectId> = (0..count).map(|number| id(Kind::Order, number)).collect();
     for ids in ids.chunks(BATCH) {
-        let told = doc! { "_id": { "$in": ids }, "version": 0, "outbox.refused": { "$exists": false } };
-        db.orders.update_many(told, doc! { "$unset": { "outbox": "" } }).await?;
+        let published = doc! { "_id": { "$in": ids }, "version": 0, "outbox.refused": { "$exists": false } };
+        db.orders.update_many(published, doc! { "$unset": { "outbox": "" } }).await?;
     }
     let clear = per_second(count, started.elapsed());
 
@@ -62,7 +62,7 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     }))
 }
 
-/// What is told of one of the orders.
+/// The event of one of the orders.
 fn event(number: u64) -> (String, Vec<u8>) {
     let order = id(Kind::Order, number).to_hex();
     let event = json!({

@@ -1,5 +1,5 @@
-//! How long nobody publishes when the pod that does is told to end: from the signal to the mark of the next one, and to the first
-//! event that is told after it, while orders are made all the time.
+//! How long nobody publishes when the pod that does is asked to end: from the signal to the mark of the next one, and to the first
+//! event that is published after it, while orders are made all the time.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ const SETTLED: Duration = Duration::from_secs(3);
 /// More than are made meanwhile.
 const TICKETS: u64 = 100_000;
 
-/// When the next mark is set, and the first event after that is told.
+/// When the next mark is set, and the first event after that is published.
 async fn next_begins(marks: &mut Subscriber, events: &mut Subscriber) -> Result<(Instant, Instant)> {
     let mut marked = None;
     loop {
@@ -50,7 +50,7 @@ async fn next_begins(marks: &mut Subscriber, events: &mut Subscriber) -> Result<
         let is_mark = timeout(PATIENCE, next).await?.ok_or("the broker is gone")?;
         match marked {
             None if is_mark => marked = Some(Instant::now()),
-            // The former one still tells what it can.
+            // The former one still publishes what it can.
             None => {}
             Some(marked) => return Ok((marked, Instant::now())),
         }
@@ -86,7 +86,7 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
     let making = make_orders(&former, &tickets).await?;
     timeout(PATIENCE, events.next()).await?;
     making.abort();
-    let (mut begun, mut told) = (Vec::new(), Vec::new());
+    let (mut begun, mut published) = (Vec::new(), Vec::new());
     for _ in 0..load.rounds {
         let next = Serve::start_with(&settings).await?;
         let making = make_orders(&next, &tickets).await?;
@@ -97,24 +97,26 @@ pub async fn run(db: &Db, load: &EventsLoad) -> Result<Value> {
         former.terminate()?;
         let (marked, event) = next_begins(&mut marks, &mut events).await?;
         begun.push(marked.duration_since(signalled).as_secs_f64());
-        told.push(event.duration_since(signalled).as_secs_f64());
+        published.push(event.duration_since(signalled).as_secs_f64());
         making.abort();
         former = next;
     }
     drop(former);
     broker.delete().await;
-    for seconds in [&mut begun, &mut told] {
+    for seconds in [&mut begun, &mut published] {
         seconds.sort_unstable_by(f64::total_cmp);
     }
-    let [begun_ms, p50, most] = [(&begun, 50), (&told, 50), (&told, 100)]
+    let [begun_ms, p50, most] = [(&begun, 50), (&published, 50), (&published, 100)]
         .map(|(seconds, percent)| percentile(seconds, percent) * 1e3);
     println!(
         "{} handovers: from SIGTERM to the mark of the next pod p50 {begun_ms:.0} ms, to its first event p50 {p50:.0} ms, at \
          most {most:.0} ms",
-        told.len()
+        published.len()
     );
     if p50 > GOAL.as_secs_f64() * 1e3 {
         return Err(format!("half of the handovers take longer than {} s", GOAL.as_secs()).into());
     }
-    Ok(json!({ "rounds": told.len(), "begun_p50_ms": begun_ms, "told_p50_ms": p50, "told_most_ms": most }))
+    Ok(
+        json!({ "rounds": published.len(), "begun_p50_ms": begun_ms, "told_p50_ms": p50, "told_most_ms": most }),
+    )
 }

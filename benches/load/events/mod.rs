@@ -5,10 +5,10 @@
 //! broker   the streams, by the bare client
 //! post     reserving with and without events
 //! lag      how long after its change an event arrives
-//! drain    many changes that wait to be told
-//! consume  many tickets that wait to be heard of
+//! drain    many changes that are pending
+//! consume  many tickets that wait to be consumed
 //! away     what buyers notice while the broker is away
-//! handover how long nobody publishes when the pod that does is told to end
+//! handover how long nobody publishes when the pod that does is asked to end
 //! idle     what pods cost that have nothing to do
 //! line     counts what they ask the database
 //! ```
@@ -50,11 +50,11 @@ pub struct EventsLoad {
     #[arg(long, env = "RATES", value_delimiter = ',', default_value = "100,1000")]
     rates: Vec<u64>,
 
-    /// How many changes wait to be told
+    /// How many changes are pending
     #[arg(long, env = "PENDING", default_value_t = 100_000)]
     pending: u64,
 
-    /// How many tickets wait to be heard of, and how many of them the listener in Node.js gets
+    /// How many tickets wait to be consumed, and how many of them the listener in Node.js gets
     #[arg(long, env = "TICKETS", default_value_t = 100_000)]
     tickets: u64,
 

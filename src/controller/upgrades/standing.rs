@@ -1,6 +1,6 @@
 //! Where a resource is on the way to the operator's image, as its status tells.
 //!
-//! What speaks for or against an image is what its pods do: whether they serve, and whether other services hear of orders.
+//! What speaks for or against an image is what its pods do: whether they serve, and whether events flow.
 //! That a route is another's, that the database is away or that nothing is swept says nothing about it, and neither does
 //! what was so before.
 

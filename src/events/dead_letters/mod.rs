@@ -1,4 +1,4 @@
-//! `events dead-letters`: looks at what nobody could read, and handles it again.
+//! `events dead-letters`: shows what could not be read, and handles it again.
 //!
 //! ```text
 //! args   the command line

@@ -76,7 +76,7 @@ async fn act(store: &Store, action: Action) -> Result<(), DeadLettersError> {
             let data = with.map(std::fs::read).transpose().map_err(DeadLettersError::File)?;
             let grace = Duration::from_secs(payment_grace_seconds.into());
             let terms = ReservationTerms { payment_grace: grace, ..ReservationTerms::default() };
-            // What it changes is noted where events are on.
+            // What it changes is put in the outbox where events are on.
             store.look_for_events().await?;
             let mut left = 0;
             for id in ids {
@@ -187,7 +187,7 @@ async fn handle(
                 Settled::Refused(refusal) => done(&format!("the payment is refused: {}", refusal.as_str())),
                 Settled::OrderNotFound => left("there is no such order"),
                 Settled::TooManyRefused(_) => {
-                    left("so many payments were refused for this order that no more are noted")
+                    left("so many payments were refused for this order that no more are put in its outbox")
                 }
             })
         }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::store::{DatabaseArgs, SystemId};
 
-/// Show by what this system is told from others at the broker, or have it take the place of another one
+/// Show the identity of this system at the broker, or have it take the place of another one
 #[derive(Args, Clone)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct IdentityArgs {
@@ -22,7 +22,7 @@ const AFTER_HELP: &str = "\
 The identity is in the database. The pods leave it at the broker, so that a
 second system with the same subjects is kept out (SubjectsOfOthers). It comes
 back with a backup. A database that was made anew in place of another one is
-told here whose place it takes; the pods see it when they try again.
+given that one's identity here; the pods see it when they try again.
 
 Exit status:
   0   it is shown, or set

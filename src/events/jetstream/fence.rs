@@ -8,7 +8,7 @@
 //! A mark is a message with a subject of its own in the same stream. The stream that we make has this subject; a stream of
 //! others may not, and is never altered: then there are no marks, and the time between two leaders is all that helps.
 //!
-//! A mark says whose it is, so that two systems that were given the same subjects notice. It is JSON: a neighbour that hears of
+//! A mark says whose it is, so that two systems that were given the same subjects notice. It is JSON: a consumer that gets
 //! it, since it asked for whatever is in the stream, can at least read it. And it leaves the stream like any message, because
 //! of its age or since the stream has a limit; then whoever leads sets it again.
 
@@ -43,9 +43,9 @@ const LANES: usize = 32;
 const FINDING: &str = "looking for the subject of marks";
 const READING: &str = "reading the marks of who publishes";
 
-/// The subjects of the marks of a stream that has `told`, for its configuration.
-pub(super) fn subjects(told: &str) -> String {
-    format!("{PREFIX}.{told}.*")
+/// The subjects of the marks of a stream that has the subject `published`, for its configuration.
+pub(super) fn subjects(published: &str) -> String {
+    format!("{PREFIX}.{published}.*")
 }
 
 /// One subject for marks.
@@ -71,14 +71,14 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// The marks of `stream`, if it can have any; `told` is the name of one of our subjects there.
+    /// The marks of `stream`, if it can have any; `published` is the name of one of our subjects there.
     pub(super) async fn find(
         context: &Context,
         stream: &Stream,
-        told: &str,
+        published: &str,
         system: &System,
     ) -> Result<Option<Self>, BrokerError> {
-        let subject = |lane: usize| format!("{PREFIX}.{told}.{lane}");
+        let subject = |lane: usize| format!("{PREFIX}.{published}.{lane}");
         let config = &stream.cached_info().config;
         let has_subject = async {
             match context.stream_by_subject(subject(0)).await {

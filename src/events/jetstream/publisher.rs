@@ -1,4 +1,4 @@
-//! Sends to a stream, and tells what was certainly not kept from what may have been.
+//! Sends to a stream, and distinguishes what was certainly not kept from what may have been.
 
 use std::error::Error;
 

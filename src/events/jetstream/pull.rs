@@ -30,7 +30,7 @@ use crate::events::{
 };
 
 const JOINING: &str = "joining the consumers of a stream";
-const HEARING: &str = "waiting for messages";
+const WAITING: &str = "waiting for messages";
 
 /// How long the broker waits for an acknowledgement before it delivers a message again.
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -55,12 +55,12 @@ const LEAVE_IT: Duration = Duration::from_secs(300);
 /// How often a consumer is looked for that others make and delete.
 const ROUNDS: usize = 5;
 
-/// The consumers by which this process has heard, and since when they are for other subjects.
+/// The consumers by which this process has consumed, and since when they are for other subjects.
 #[derive(Default)]
 pub(in crate::events) struct Joined(Mutex<BTreeMap<(String, String), Option<Instant>>>);
 
 impl Joined {
-    /// This process hears by a consumer.
+    /// This process consumes by a consumer.
     fn note(&self, stream: &str, durable: &str) {
         let mut joined = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         joined.insert((stream.to_owned(), durable.to_owned()), None);
@@ -95,7 +95,7 @@ impl JetStream {
     ) -> Result<Vec<Pull>, BrokerError> {
         let bytes = self.context.client().max_payload().max(1 << 20) * 2;
         let mut inboxes = Vec::new();
-        let mut consumers = vec![(durable.to_owned(), Subject::HEARD.to_vec())];
+        let mut consumers = vec![(durable.to_owned(), Subject::CONSUMED.to_vec())];
         for subject in Subject::OPTIONAL.into_iter().filter(|subject| self.subjects.has(*subject)) {
             // One of its own, so that it can be named or not while other pods still run as before.
             consumers.push((format!("{durable}-{}", subject.as_str().replace(':', "-")), vec![subject]));
@@ -160,7 +160,8 @@ impl JetStream {
             if joined.is_to_be_left(&name, durable) {
                 return Err(others("was made anew for other subjects, by a pod that has begun later"));
             }
-            // One cannot be told to begin elsewhere. Whoever is killed in between leaves none, which begins with everything.
+            // A consumer cannot be moved to begin elsewhere. If this process is killed in between there is none, and the next
+            // one begins with everything.
             let added: Vec<_> = wanted.difference(&has).copied().collect();
             let begin = begin(&stream, &info, &added).await?;
             tracing::info!(
@@ -265,7 +266,7 @@ fn unfit(config: &consumer::Config) -> Option<&'static str> {
 }
 
 fn broken(detail: impl ToString) -> BrokerError {
-    BrokerError::Failed { doing: HEARING, detail: detail.to_string() }
+    BrokerError::Failed { doing: WAITING, detail: detail.to_string() }
 }
 
 impl Inbox for Pull {
@@ -274,12 +275,12 @@ impl Inbox for Pull {
     async fn next(&mut self) -> Result<Vec<Delivered>, BrokerError> {
         if self.batch.is_none() {
             let request = self.consumer.batch().max_messages(BATCH).max_bytes(self.bytes).expires(EXPIRES);
-            let batch = request.messages().await.map_err(|error| failed(HEARING, &error))?;
+            let batch = request.messages().await.map_err(|error| failed(WAITING, &error))?;
             (self.batch, self.is_new) = (Some(batch.ready_chunks(BATCH)), true);
         }
         let Some(batch) = &mut self.batch else { return Ok(Vec::new()) };
         let next = timeout(EXPIRES + GRACE, batch.next()).await;
-        let Some(chunk) = next.map_err(|_| BrokerError::TimedOut { doing: HEARING })? else {
+        let Some(chunk) = next.map_err(|_| BrokerError::TimedOut { doing: WAITING })? else {
             self.batch = None;
             return Ok(Vec::new());
         };

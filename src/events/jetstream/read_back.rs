@@ -1,5 +1,5 @@
 //! What a stream has of our events: a predecessor may have been killed after the broker had acknowledged them, and before
-//! they were noted as told.
+//! they were marked as published.
 
 use std::{collections::HashSet, time::Duration};
 

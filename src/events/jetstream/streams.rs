@@ -93,17 +93,17 @@ impl JetStream {
 
     async fn find_fences(&mut self) -> Result<(), BrokerError> {
         let mut fences = BTreeMap::new();
-        for (name, told) in self.streams_of(&Subject::TOLD) {
+        for (name, published) in self.streams_of(&Subject::PUBLISHED) {
             let stream = self.stream(name).await?;
-            let Some(told) = told.first() else { continue };
-            match Fence::find(&self.context, &stream, told, &self.system).await? {
+            let Some(published) = published.first() else { continue };
+            match Fence::find(&self.context, &stream, published, &self.system).await? {
                 Some(fence) => {
                     fence.check(&stream).await?;
                     fences.insert(name.to_owned(), fence);
                 }
                 None => tracing::debug!(
                     stream = name,
-                    subject = fence::subjects(told),
+                    subject = fence::subjects(published),
                     "this stream has no subject for marks, so what arrives late is not refused"
                 ),
             }
@@ -128,9 +128,11 @@ impl JetStream {
 
     async fn make_stream(&mut self, subjects: &[Subject], settings: &Stream) -> Result<(), BrokerError> {
         let name = |subject: &Subject| self.subjects.name(*subject);
-        let told =
-            Subject::TOLD.iter().find(|told| subjects.contains(told)).map(|told| fence::subjects(name(told)));
-        let names = subjects.iter().map(|subject| name(subject).to_owned()).chain(told).collect();
+        let published = Subject::PUBLISHED
+            .iter()
+            .find(|published| subjects.contains(published))
+            .map(|published| fence::subjects(name(published)));
+        let names = subjects.iter().map(|subject| name(subject).to_owned()).chain(published).collect();
         let config = Config {
             name: settings.name.clone(),
             description: Some("Events of a ticketing system, made by orders-operator".into()),
@@ -234,7 +236,7 @@ impl Broker for JetStream {
 
     async fn ends(&self) -> Result<Positions, BrokerError> {
         let mut ends = Positions::new();
-        for stream in self.streams_of(&Subject::TOLD).into_keys() {
+        for stream in self.streams_of(&Subject::PUBLISHED).into_keys() {
             let found = self.stream(stream).await?;
             ends.insert(stream.to_owned(), found.cached_info().state.last_sequence);
         }
@@ -247,7 +249,7 @@ impl Broker for JetStream {
         _age: Duration,
     ) -> Result<HashSet<String>, BrokerError> {
         let mut published = HashSet::new();
-        for (stream, subjects) in self.streams_of(&Subject::TOLD) {
+        for (stream, subjects) in self.streams_of(&Subject::PUBLISHED) {
             let after = positions.get(stream).copied().unwrap_or_default();
             published.extend(read_back::ids(&self.context, stream, subjects, after).await?);
         }

@@ -7,7 +7,7 @@ use crate::store::StoreError;
 /// Why the command stopped.
 #[derive(Debug, Error)]
 pub enum PublishError {
-    /// Nobody would tell.
+    /// Nobody would publish.
     #[error(
         "events are off for this database: it has no index untold_orders, which the pods make that have NATS_URL"
     )]

@@ -1,9 +1,9 @@
-//! `events publish`: tells again what neighbours have lost.
+//! `events publish`: publishes again what consumers have lost.
 //!
 //! ```text
 //! args   the command line
 //! error  why it stopped
-//! run    notes it again, and waits until it is told
+//! run    puts it in the outbox again, and waits until it is published
 //! ```
 
 mod args;

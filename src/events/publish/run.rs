@@ -1,6 +1,6 @@
-//! Notes again what is to be told again, ticket by ticket, and waits until it is told.
+//! Puts orders in the outbox again, ticket by ticket, and waits until they are published.
 //!
-//! No more is noted at a time than the pods tell in one round, so what happens meanwhile is told without delay.
+//! No more is put there at a time than the relay publishes in one round, so what happens meanwhile is not delayed.
 
 use std::{fmt, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::store::{LostTickets, Store, StoreError};
 /// How many orders are kept in memory.
 const IN_MEMORY: usize = 100_000;
 
-/// How many tickets are noted at once.
+/// How many tickets are put in the outbox at once.
 const AT_ONCE: usize = 500;
 
-/// How many may be noted and not yet told.
+/// How many orders may be pending.
 const PENDING: u64 = 2000;
 
 /// How often it is looked how many those are.
@@ -62,7 +62,7 @@ impl fmt::Display for Counts {
 #[derive(Debug)]
 struct Said {
     at: Instant,
-    /// What was noted, and how much of it was not yet told.
+    /// What was put in the outbox, and how much of it was pending.
     last: Option<(Counts, u64)>,
 }
 
@@ -71,17 +71,18 @@ impl Said {
         Self { at: Instant::now(), last: None }
     }
 
-    /// What is said of so many that are noted, and not told yet. If nothing was told since the last time, where to see why.
+    /// How far it has come: how many are in the outbox, and still pending. If nothing was published since the last time,
+    /// where to see why.
     fn again(&mut self, counts: Counts, pending: u64) -> String {
         self.at = Instant::now();
         let whose = match self.last.replace((counts, pending)) {
-            Some((noted, before)) if noted == counts && before <= pending => {
-                "and no fewer than before: the pods tell them, of which one must run and reach the broker; whether they do, and why not, \
+            Some((last, before)) if last == counts && before <= pending => {
+                "and no fewer than before: the pods publish them, of which one must run and reach the broker; whether they do, and why not, \
                  says the condition EventsFlowing of the OrdersService (kubectl describe osvc)"
             }
             _ => "by the pods, of which one must run",
         };
-        format!("noted so far: {counts}; not told yet: {pending}, {whose}")
+        format!("in the outbox so far: {counts}; still pending: {pending}, {whose}")
     }
 }
 
@@ -103,19 +104,19 @@ async fn count(store: &Store, since: Timestamp) -> Result<(), PublishError> {
         counts.add(&tickets);
         after = tickets.last_key_value().map(|(ticket, _)| *ticket);
         if is_last {
-            println!("would be told again: {counts}");
+            println!("would be published again: {counts}");
             return Ok(());
         }
     }
 }
 
 async fn publish(store: &Store, since: Timestamp) -> Result<(), PublishError> {
-    if !store.notes_events().await? {
+    if !store.uses_outbox().await? {
         return Err(PublishError::EventsAreOff);
     }
-    // Of this run: what a run before it has noted may be told by now, and the broker would take it for the same.
+    // Of this run: what an earlier run put in the outbox may be published by now, and the broker would take it for the same.
     let again = format!("{:08x}", fastrand::u32(..));
-    let mut after = store.noted_up_to(since).await?;
+    let mut after = store.requeued_up_to(since).await?;
     if let Some(ticket) = after {
         eprintln!("going on after the ticket {ticket}, where a run before this one has ended");
     }
@@ -126,10 +127,10 @@ async fn publish(store: &Store, since: Timestamp) -> Result<(), PublishError> {
             let rest = tickets.keys().nth(AT_ONCE).copied();
             let rest = rest.map(|ticket| tickets.split_off(&ticket)).unwrap_or_default();
             wait_for(store, &again, PENDING, &counts, &mut said).await?;
-            counts.without_price += store.note_again(&tickets, &again).await?.without_price;
+            counts.without_price += store.requeue(&tickets, &again).await?.without_price;
             counts.add(&tickets);
             after = tickets.last_key_value().map(|(ticket, _)| *ticket);
-            store.keep_noted_up_to(since, after).await?;
+            store.keep_requeued_up_to(since, after).await?;
             tickets = rest;
         }
         if is_last {
@@ -137,18 +138,18 @@ async fn publish(store: &Store, since: Timestamp) -> Result<(), PublishError> {
         }
     }
     wait_for(store, &again, 1, &counts, &mut said).await?;
-    store.keep_noted_up_to(since, None).await?;
+    store.keep_requeued_up_to(since, None).await?;
     if counts.without_price > 0 {
         eprintln!(
-            "warning: {} of the orders are not told again, since there is no copy of their ticket that says its price",
+            "warning: {} of the orders are not published again, since there is no copy of their ticket that says its price",
             counts.without_price
         );
     }
-    println!("told again: {counts}");
+    println!("published again: {counts}");
     Ok(())
 }
 
-/// Waits until fewer than `most` are noted and not told.
+/// Waits until fewer than `most` are pending.
 async fn wait_for(
     store: &Store,
     again: &str,
@@ -157,7 +158,7 @@ async fn wait_for(
     said: &mut Said,
 ) -> Result<(), StoreError> {
     loop {
-        let pending = store.count_noted_again(again, PENDING).await?;
+        let pending = store.count_requeued(again, PENDING).await?;
         if said.at.elapsed() > SAY {
             eprintln!("{}", said.again(*counts, pending));
         }
@@ -180,13 +181,13 @@ mod tests {
             (9, 3, true),
             (9, 2, false),
             (9, 2, true),
-            // More was noted as soon as there was place for it.
+            // More was put in the outbox as soon as there was room.
             (99, 2000, false),
             (999, 2000, false),
             (999, 2000, true),
         ] {
             let text = said.again(Counts { orders, ..Counts::default() }, pending);
-            assert!(text.contains(&format!("; not told yet: {pending}, ")), "{text}");
+            assert!(text.contains(&format!("; still pending: {pending}, ")), "{text}");
             assert_eq!(text.contains("EventsFlowing"), is_stuck, "{text}");
         }
     }

@@ -1,4 +1,4 @@
-//! The durable queue subscriptions by which all pods hear: the messages of a channel are shared among them, and if there is
+//! The durable queue subscriptions by which all pods consume: the messages of a channel are shared among them, and if there is
 //! no pod for a while, they go on where they were. They are those of the Node.js service, if they have its name.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -43,7 +43,7 @@ impl Streaming {
             Terms { durable: Some(durable), from: From::First, in_flight: IN_FLIGHT, ack_wait: ACK_WAIT };
         let mut inboxes = Vec::new();
         let optional = Subject::OPTIONAL.into_iter().filter(|subject| self.subjects.has(*subject));
-        for subject in Subject::HEARD.into_iter().chain(optional) {
+        for subject in Subject::CONSUMED.into_iter().chain(optional) {
             let subscription = self.session.subscribe(self.subjects.name(subject), terms).await?;
             inboxes.push(Durable { subject, subscription });
         }

@@ -15,10 +15,10 @@ const LEADERS: &str = "orders-operator.leaders";
 const MOST: usize = 32;
 const LONGEST: usize = 255;
 
-/// Ends the connections of whoever published the same events before. `told` is the name of one of our subjects, since other
+/// Ends the connections of whoever published the same events before. `published` is the name of one of our subjects, since other
 /// systems on the server have others.
-pub(super) async fn begin(session: &Session, told: &str) -> Result<(), BrokerError> {
-    let channel = format!("{LEADERS}.{told}");
+pub(super) async fn begin(session: &Session, published: &str) -> Result<(), BrokerError> {
+    let channel = format!("{LEADERS}.{published}");
     let mut leaders = session.subscribe(&channel, read_back::terms(From::Last)).await?;
     read_back::mark(session).await?;
     let last = std::iter::from_fn(|| leaders.ready()).last();

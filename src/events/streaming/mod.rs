@@ -13,7 +13,7 @@
 //! read_back     what these channels have of our events
 //! claim         whose a channel is
 //! fence         keeps out what a former leader has sent
-//! durable       the durable queue subscription, by which this service hears
+//! durable       the durable queue subscription, by which this service consumes
 //! ```
 
 mod channels;

@@ -1,7 +1,7 @@
 //! What the channels have of our events: a predecessor may have been killed after the server had acknowledged them, and
-//! before they were noted as told.
+//! before they were marked as published.
 //!
-//! They are looked for by time, as long ago as the oldest change was made that is still to be told; the server's own clock
+//! They are looked for by time, as long ago as the oldest change was made that is still pending; the server's own clock
 //! decides, so no other has to agree with it. A channel does not say where it ends. But the server begins subscriptions one
 //! after the other, so once a later one has brought its message, whatever the earlier ones had for us has arrived. For that
 //! message there is a channel of ours.
@@ -50,7 +50,7 @@ pub(super) async fn ids(
 ) -> Result<HashSet<String>, BrokerError> {
     let age = age.saturating_add(MARGIN);
     let mut lasts = Vec::new();
-    for subject in Subject::TOLD {
+    for subject in Subject::PUBLISHED {
         let last = session.subscribe(subjects.name(subject), terms(From::Last)).await?;
         lasts.push((subject, last));
     }

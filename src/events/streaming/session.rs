@@ -184,7 +184,7 @@ impl Places {
     }
 }
 
-/// Tells the server, whenever it asks, that this client is there.
+/// Answers the server, whenever it asks, that this client is there.
 async fn answer(client: Client, mut heartbeats: Subscriber, stop: CancellationToken) {
     let answering = async {
         while let Some(heartbeat) = heartbeats.next().await {

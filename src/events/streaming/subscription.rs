@@ -14,7 +14,7 @@ use super::{
 use crate::{events::broker::BrokerError, runtime::is_nats_subject};
 
 const SUBSCRIBING: &str = "subscribing to a channel";
-const HEARING: &str = "waiting for messages";
+const WAITING: &str = "waiting for messages";
 const ACKNOWLEDGING: &str = "acknowledging a message";
 const CLOSING: &str = "closing a subscription";
 
@@ -97,7 +97,7 @@ impl Subscription {
     pub(super) async fn next(&mut self) -> Result<Delivered, BrokerError> {
         loop {
             let message = self.messages.next().await;
-            let message = message.ok_or_else(|| failed(HEARING, "the connection is closed"))?;
+            let message = message.ok_or_else(|| failed(WAITING, "the connection is closed"))?;
             if let Some(delivered) = self.read(message) {
                 return Ok(delivered);
             }

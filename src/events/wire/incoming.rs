@@ -1,4 +1,4 @@
-//! What the neighbours tell. Fields that are not known are ignored, as the neighbours do.
+//! The events of other services. Fields that are not known are ignored, as those services do.
 //!
 //! They are JavaScript with mongoose, so an id is a text of 24 hexadecimal digits, or the object that an ObjectId becomes
 //! in extended JSON; it may be named `_id`. A price or a version may be a text.

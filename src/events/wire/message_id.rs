@@ -1,4 +1,4 @@
-//! The ids by which events are recognized if they are told again. A broker may keep an id with its message; where it does
+//! The ids by which events are recognized if they are published again. A broker may keep an id with its message; where it does
 //! not, the id follows from what the event says.
 
 use serde_json::Value;
@@ -22,7 +22,7 @@ pub(super) fn of_refusal(order: OrderId, payment: &str) -> String {
     format!("{order}:refused:{digest}")
 }
 
-/// The id of an event that was told, by us or by whoever told of orders before; none if it is no such event.
+/// The id of an event that was published, by us or by whatever service published orders before; none if it is no such event.
 #[must_use]
 pub fn message_id(subject: Subject, data: &[u8]) -> Option<String> {
     let event: Value = serde_json::from_slice(data).ok()?;

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! subject     the subjects, and those by other names
-//! outgoing    what is told of orders
-//! refused     what is told of payments
-//! message_id  by what an event is recognized if it is told again
-//! incoming    what the neighbours tell
+//! outgoing    what is published of orders
+//! refused     what is published of payments
+//! message_id  by what an event is recognized if it is published again
+//! incoming    the events of other services
 //! number      numbers as they come from JavaScript
 //! ```
 

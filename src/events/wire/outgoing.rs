@@ -1,17 +1,17 @@
-//! What is told of orders, as the neighbours read it.
+//! What is published of orders, as consumers read it.
 
 use serde::Serialize;
 
 use super::{message_id, subject::Subject};
 use crate::{
     order::{OrderId, OrderStatus, TicketId, UserId, javascript_number},
-    store::{Change, ChangeKind, UntoldOrder},
+    store::{Change, ChangeKind, PendingOrder},
 };
 
 /// One event about an order.
 #[derive(Debug)]
 pub struct OrderEvent<'a> {
-    order: &'a UntoldOrder,
+    order: &'a PendingOrder,
     change: Change,
 }
 
@@ -67,7 +67,7 @@ struct Completed<'a> {
 impl<'a> OrderEvent<'a> {
     /// The event for `change` of `order`.
     #[must_use]
-    pub fn new(order: &'a UntoldOrder, change: Change) -> Self {
+    pub fn new(order: &'a PendingOrder, change: Change) -> Self {
         Self { order, change }
     }
 
@@ -82,7 +82,7 @@ impl<'a> OrderEvent<'a> {
         }
     }
 
-    /// The id by which a broker recognizes it if it is told again.
+    /// The id by which a broker recognizes it if it is published again.
     #[must_use]
     pub fn message_id(&self) -> String {
         message_id::of_change(self.order.order.id, self.change.version)
@@ -137,7 +137,7 @@ mod tests {
             ticket: Some(ticket),
             version: Version(version),
         };
-        let untold = UntoldOrder {
+        let pending = PendingOrder {
             order,
             ticket,
             payment: Some("p1".into()),
@@ -146,7 +146,7 @@ mod tests {
             since: None,
             again: None,
         };
-        let event = OrderEvent::new(&untold, Change { version: Version(version), kind });
+        let event = OrderEvent::new(&pending, Change { version: Version(version), kind });
         (event.subject(), event.message_id(), String::from_utf8(event.data().unwrap()).unwrap())
     }
 
@@ -156,7 +156,7 @@ mod tests {
             (
                 0,
                 ChangeKind::Created { price: 20.0 },
-                // What is told of its making is what it was then.
+                // What is published of its creation is what it was then.
                 OrderStatus::Cancelled,
                 Subject::OrderCreated,
                 concat!(

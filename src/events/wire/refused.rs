@@ -1,4 +1,4 @@
-//! What is told of payments that an order does not take, so that the money can be given back.
+//! What is published of payments that an order does not take, so that the money can be given back.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ impl<'a> PaymentRefused<'a> {
         Self { id: payment, order_id, reason: refusal.as_str(), message: refusal.message() }
     }
 
-    /// The id by which a broker recognizes it if it is told again.
+    /// The id by which a broker recognizes it if it is published again.
     #[must_use]
     pub fn message_id(&self) -> String {
         message_id::of_refusal(self.order_id, self.id)

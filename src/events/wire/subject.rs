@@ -44,11 +44,11 @@ impl Subject {
         Self::PaymentRefused,
     ];
 
-    /// Those that are heard only where they are named.
+    /// Those that are consumed only where they are named.
     pub const OPTIONAL: [Self; 2] = [Self::TicketDeleted, Self::PaymentStarted];
 
-    /// The subjects of what is told.
-    pub const TOLD: [Self; 5] = [
+    /// The subjects of what is published.
+    pub const PUBLISHED: [Self; 5] = [
         Self::OrderCreated,
         Self::OrderUpdated,
         Self::OrderCancelled,
@@ -56,8 +56,8 @@ impl Subject {
         Self::PaymentRefused,
     ];
 
-    /// The subjects of what is always heard.
-    pub const HEARD: [Self; 3] = [Self::TicketCreated, Self::TicketUpdated, Self::PaymentCreated];
+    /// The subjects of what is always consumed.
+    pub const CONSUMED: [Self; 3] = [Self::TicketCreated, Self::TicketUpdated, Self::PaymentCreated];
 
     /// Its name.
     #[must_use]
@@ -101,7 +101,7 @@ pub enum InvalidSubjects {
     /// The broker would not take it.
     #[error("{0:?} cannot be a subject: it must have no space, no *, no > and no empty part between dots")]
     NotAName(String),
-    /// Events of two kinds could not be told apart.
+    /// Events of two kinds could not be distinguished.
     #[error("{0:?} is the name of two subjects: give each its own")]
     Twice(String),
 }

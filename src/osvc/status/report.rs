@@ -97,7 +97,7 @@ pub(in crate::osvc) struct PodView {
     pub(in crate::osvc) last_words: Option<String>,
 }
 
-/// The broker by which other services hear of orders.
+/// The broker to which events are published.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BrokerView {

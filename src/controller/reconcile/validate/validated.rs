@@ -115,9 +115,9 @@ pub struct ValidatedEvents {
     pub durable: String,
     /// Other names of subjects, as the pods read them.
     pub subjects: Option<String>,
-    /// The subject by which a ticket is told to be gone, if that is heard.
+    /// The subject that says that a ticket is gone, if it is consumed.
     pub ticket_deleted: Option<String>,
-    /// The subject by which a payment is told to have begun, if that is heard.
+    /// The subject that says that a payment has begun, if it is consumed.
     pub payment_started: Option<String>,
     /// By which the pods show that they have these settings.
     pub mark: String,

@@ -1,8 +1,8 @@
-//! What neighbours have lost is noted in the outbox again, for whoever publishes to publish it again.
+//! Puts what consumers have lost in the outbox again, for the relay to publish it again.
 //!
-//! A neighbour keeps one order for each ticket, so it must hear last of the one that holds it. All orders of a ticket are
-//! noted together, those that are over first; then whatever order has come meanwhile. What is noted again has a mark of its
-//! own, so that neither the broker nor the relay takes it for what they know.
+//! A consumer keeps one order for each ticket, so the one that holds it must come last. All orders of a ticket are put in
+//! the outbox together, those that are over first; then whatever order was created meanwhile. Each gets a mark, so that
+//! neither the broker nor the relay takes its events for those that they know.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -18,7 +18,7 @@ use super::{
     document::{self, ORDERS, date, number, object_id, statuses, timestamp, to_order, to_ticket},
     error::StoreError,
     outbox::{AGAIN, CREATED, FIRST_REFUSED, REFUSED, SINCE, UPDATED},
-    own_indexes::{is_untold, untold_keys},
+    own_indexes::{is_pending, pending_keys},
     retry,
     settle::refused,
     tickets::WriteReply,
@@ -26,7 +26,7 @@ use super::{
 use crate::order::{OrderStatus, Refusal, ReservationWindow, TicketId, Version};
 
 const LOOKING: &str = "looking for what is to be published again";
-const NOTING: &str = "noting what is to be published again";
+const REQUEUEING: &str = "putting orders in the outbox again";
 
 /// The document that says how far an interrupted run has come.
 const PROGRESS: &str = "publish";
@@ -40,7 +40,7 @@ const PER_COMMAND: usize = 500;
 /// How much a pod's clock may be wrong, by which the ids of orders are made.
 const CLOCKS: SignedDuration = SignedDuration::from_hours(24);
 
-/// How often it is looked for orders that have come meanwhile.
+/// How often to look for orders that were created meanwhile.
 const ROUNDS: usize = 20;
 
 /// An order that is to be published again.
@@ -78,10 +78,10 @@ impl LostOrder {
 /// The orders that are to be published again, by ticket.
 pub type LostTickets = BTreeMap<TicketId, Vec<LostOrder>>;
 
-/// What [`Store::note_again`] has done.
+/// What [`Store::requeue`] has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NotedAgain {
-    /// Orders that were noted.
+pub struct Requeued {
+    /// Orders that were put in the outbox again.
     pub orders: u64,
     /// Orders that were not, since there is no copy of their ticket that says its price.
     pub without_price: u64,
@@ -135,14 +135,14 @@ impl Store {
         }
     }
 
-    /// Notes these orders to be published again, with the mark `again`.
+    /// Puts these orders in the outbox again, with the mark `again`.
     ///
     /// # Errors
-    /// When the database fails. Some may be noted then; calling again is safe.
-    pub async fn note_again(&self, tickets: &LostTickets, again: &str) -> Result<NotedAgain, StoreError> {
+    /// When the database fails. Some may be in the outbox then; calling again is safe.
+    pub async fn requeue(&self, tickets: &LostTickets, again: &str) -> Result<Requeued, StoreError> {
         let ids: Vec<_> = tickets.keys().map(|ticket| object_id(ticket.bytes())).collect();
         let prices = self.prices(&ids).await?;
-        let (now, mut done) = (self.reached().await?, NotedAgain::default());
+        let (now, mut done) = (self.reached().await?, Requeued::default());
         let (mut known, mut statements) = (HashSet::new(), Vec::new());
         for (ticket, orders) in tickets {
             let Some(price) = prices.get(ticket) else {
@@ -153,18 +153,18 @@ impl Store {
             orders.sort_by_key(|order| (OrderStatus::ACTIVE.contains(&order.status), order.id));
             for order in orders {
                 known.insert(order.id);
-                statements.extend(notes(order, *price, again, now));
+                statements.extend(outbox_statements(order, *price, again, now));
             }
         }
         self.update_in_order(statements).await?;
-        // The neighbours must hear of the one that holds the ticket after all others.
+        // The order that holds the ticket must be published after all others.
         for _ in 0..ROUNDS {
             let mut statements = Vec::new();
             for (ticket, order) in self.active_orders_of(&ids).await? {
                 if let Some(price) = prices.get(&ticket)
                     && known.insert(order.id)
                 {
-                    statements.extend(notes(&order, *price, again, now));
+                    statements.extend(outbox_statements(&order, *price, again, now));
                 }
             }
             if statements.is_empty() {
@@ -177,24 +177,24 @@ impl Store {
         Ok(done)
     }
 
-    /// How many of those that were noted with the mark `again` are still pending, up to `limit`.
+    /// How many of the orders with the mark `again` are still pending, up to `limit`.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn count_noted_again(&self, again: &str, limit: u64) -> Result<u64, StoreError> {
-        let (orders, mut filter) = (self.orders(), is_untold());
+    pub async fn count_requeued(&self, again: &str, limit: u64) -> Result<u64, StoreError> {
+        let (orders, mut filter) = (self.orders(), is_pending());
         filter.insert(AGAIN, again);
         retry::transient(LOOKING, || async {
-            orders.count_documents(filter.clone()).hint(Hint::Keys(untold_keys())).limit(limit).await
+            orders.count_documents(filter.clone()).hint(Hint::Keys(pending_keys())).limit(limit).await
         })
         .await
     }
 
-    /// The ticket up to which a run for the same `since` has noted everything, if it did not come to its end.
+    /// The ticket up to which an interrupted run for the same `since` put everything in the outbox.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn noted_up_to(&self, since: Timestamp) -> Result<Option<TicketId>, StoreError> {
+    pub async fn requeued_up_to(&self, since: Timestamp) -> Result<Option<TicketId>, StoreError> {
         let relays = self.relay_leases();
         let found =
             retry::transient(LOOKING, || async { relays.find_one(doc! { "_id": PROGRESS }).await }).await?;
@@ -209,19 +209,19 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn keep_noted_up_to(
+    pub async fn keep_requeued_up_to(
         &self,
         since: Timestamp,
         after: Option<TicketId>,
     ) -> Result<(), StoreError> {
         let (relays, filter) = (self.relay_leases(), doc! { "_id": PROGRESS });
         let Some(after) = after else {
-            return retry::transient(NOTING, || async { relays.delete_one(filter.clone()).await })
+            return retry::transient(REQUEUEING, || async { relays.delete_one(filter.clone()).await })
                 .await
                 .map(drop);
         };
         let update = doc! { "$set": { "since": date(since), "after": object_id(after.bytes()) } };
-        retry::transient(NOTING, || async {
+        retry::transient(REQUEUEING, || async {
             relays.update_one(filter.clone(), update.clone()).upsert(true).await
         })
         .await
@@ -261,7 +261,7 @@ impl Store {
                 let command = doc! {
                     "update": ORDERS, "updates": left.to_vec(), "ordered": true, "writeConcern": { "w": "majority" },
                 };
-                let reply = retry::patiently_transient(NOTING, || async {
+                let reply = retry::patiently_transient(REQUEUEING, || async {
                     self.database.run_command(command.clone()).await
                 })
                 .await?;
@@ -332,13 +332,13 @@ fn where_had_begun(is_meant: bool) -> Vec<Document> {
     vec![of(&OrderStatus::OPEN, 0), of(&[OrderStatus::Cancelled, OrderStatus::Complete], 1)]
 }
 
-/// The statements that note one order, to be carried out one after the other.
+/// The statements that put one order in the outbox again, to be carried out one after the other.
 ///
 /// It may have changed since it was read, and what has become of it been published. So whether the beginning of its payment is to be
 /// published too, each statement decides as the order is then. Payments begin between the two as well, and never the other way
 /// round: what the first does not match since its payment has begun, the second does.
-fn notes(order: &LostOrder, price: f64, again: &str, now: Timestamp) -> Vec<Document> {
-    let note = |has_begun: bool| {
+fn outbox_statements(order: &LostOrder, price: f64, again: &str, now: Timestamp) -> Vec<Document> {
+    let entry = |has_begun: bool| {
         let mut set = doc! { CREATED: number(price), AGAIN: again };
         if has_begun {
             set.insert(UPDATED, true);
@@ -356,8 +356,8 @@ fn notes(order: &LostOrder, price: f64, again: &str, now: Timestamp) -> Vec<Docu
             "q": { "_id": order.id, "status": { "$in": statuses(&changed) }, "$or": too_low.to_vec() },
             "u": { "$max": { "version": document::version(Version(1)) } },
         },
-        note(false),
-        note(true),
+        entry(false),
+        entry(true),
         // Its making is still pending, or is published at this moment and not marked yet: then another order of its ticket, which is
         // published again, would come after it.
         doc! {
@@ -409,9 +409,9 @@ mod tests {
     fn an_order_is_noted_once_and_its_refusals_apart() {
         let now = Timestamp::from_second(5).unwrap();
         let mut paid = order(OrderStatus::Complete, 2);
-        assert_eq!(notes(&paid, 20.0, "x", now).len(), 4);
+        assert_eq!(outbox_statements(&paid, 20.0, "x", now).len(), 4);
         paid.refused = vec!["p1".into()];
-        let statements = notes(&paid, 20.0, "x", now);
+        let statements = outbox_statements(&paid, 20.0, "x", now);
         assert_eq!(statements[0].get_document("u").unwrap(), &doc! { "$max": { "version": 1 } });
         let mut set = doc! { "outbox.created": number(20.0), "outbox.again": "x" };
         for statement in &statements[1..3] {

@@ -1,4 +1,4 @@
-//! Notes in the outbox of an order what is to be published, in the write that changes it.
+//! The outbox entry of an order: what is to be published of it, stored by the write that changes it.
 
 use std::time::Instant;
 
@@ -9,19 +9,19 @@ use super::{
     database::Store,
     document::{date, number, transition_update},
     error::StoreError,
-    outbox::noted,
+    outbox::with_entry,
 };
 use crate::order::Transition;
 
 impl Store {
-    /// Has every change noted, for this process to publish it.
+    /// Puts every change in the outbox, for this process to publish.
     #[must_use]
     pub fn with_events(self) -> Self {
         self.outbox.want();
         self
     }
 
-    /// Whether changes of orders are noted for somebody to publish.
+    /// Whether changes of orders are put in the outbox, for some process to publish.
     #[must_use]
     pub fn has_events(&self) -> bool {
         self.outbox.is_on()
@@ -32,14 +32,18 @@ impl Store {
         self.outbox.changed().await;
     }
 
-    /// The update for `transition`, with the note of it.
-    pub(super) async fn noted_transition(&self, transition: Transition) -> Result<Document, StoreError> {
+    /// The update for `transition`, with its outbox entry.
+    pub(super) async fn transition_with_entry(&self, transition: Transition) -> Result<Document, StoreError> {
         let update = transition_update(transition);
-        if self.outbox.is_on() { Ok(noted(update, transition, self.reached().await?)) } else { Ok(update) }
+        if self.outbox.is_on() {
+            Ok(with_entry(update, transition, self.reached().await?))
+        } else {
+            Ok(update)
+        }
     }
 
-    /// The note of the making of an order whose ticket has this price; none if events are off.
-    pub(super) async fn note_of_new(&self, price: f64) -> Result<Option<Document>, StoreError> {
+    /// The outbox entry for the creation of an order whose ticket has this price; none if events are off.
+    pub(super) async fn entry_of_new(&self, price: f64) -> Result<Option<Document>, StoreError> {
         if !self.outbox.is_on() {
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! Which orders hold tickets, and what is told of them after the former orders of these tickets.
+//! Which orders hold tickets, and what is published of them after the former orders of these tickets.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,8 +10,8 @@ use mongodb::{
 };
 
 use super::{
-    looks::LOOKING,
-    order::{Change, ChangeKind, UntoldOrder, to_untold},
+    order::{Change, ChangeKind, PendingOrder, to_pending},
+    queries::LOOKING,
 };
 use crate::{
     order::{Order, OrderStatus, TicketId, Version},
@@ -19,41 +19,42 @@ use crate::{
         database::Store,
         document::{object_id, statuses, to_order},
         error::StoreError,
-        retell::least_version,
+        republish::least_version,
         retry,
         settle::payment_of,
     },
 };
 
 impl Store {
-    /// The orders that hold the tickets of those that are over and told of again. Neighbours keep one order for each ticket,
-    /// so these are told again after them, whether they are noted or not: whoever notes may be interrupted in between.
+    /// The orders that hold the tickets of those that are over and published again. Consumers keep one order for each
+    /// ticket, so these are published again after them, whether they are pending or not: the command that puts them in the
+    /// outbox may be interrupted in between.
     pub(super) async fn holders_after(
         &self,
-        orders: &[UntoldOrder],
-    ) -> Result<HashMap<TicketId, UntoldOrder>, StoreError> {
-        let over = orders.iter().filter(|untold| untold.is_over_and_told_again());
+        orders: &[PendingOrder],
+    ) -> Result<HashMap<TicketId, PendingOrder>, StoreError> {
+        let over = orders.iter().filter(|pending| pending.is_over_and_republished());
         let over: HashMap<_, _> =
-            over.filter_map(|untold| Some((untold.ticket, (untold.price()?, untold.since)))).collect();
+            over.filter_map(|pending| Some((pending.ticket, (pending.price()?, pending.since)))).collect();
         if over.is_empty() {
             return Ok(HashMap::new());
         }
         let ids: Vec<_> = over.keys().map(|ticket| object_id(ticket.bytes())).collect();
         let found = self.orders_that_hold(&self.acknowledged_orders(), &ids, LOOKING).await?;
-        // This look may have been at another state than those before it.
-        let ended = orders.iter().filter(|untold| untold.order.status == OrderStatus::Cancelled);
-        let ended: HashSet<_> = ended.map(|untold| untold.order.id).collect();
-        let active = orders.iter().filter(|untold| untold.order.status != OrderStatus::Cancelled);
-        let active: HashMap<_, _> = active.map(|untold| (untold.ticket, untold.order.id)).collect();
+        // This query may have seen another state than those before it.
+        let ended = orders.iter().filter(|pending| pending.order.status == OrderStatus::Cancelled);
+        let ended: HashSet<_> = ended.map(|pending| pending.order.id).collect();
+        let active = orders.iter().filter(|pending| pending.order.status != OrderStatus::Cancelled);
+        let active: HashMap<_, _> = active.map(|pending| (pending.ticket, pending.order.id)).collect();
         let holder = |document: &RawDocumentBuf| {
             let order = to_order(document).ok().filter(|order| !ended.contains(&order.id))?;
             let ticket = order.ticket?;
-            // Where another one was active, this one was made since: its making is told after the end of the other.
+            // Where another one was active, this one was created since: its creation is published after the end of the other.
             if active.get(&ticket).is_some_and(|id| *id != order.id) {
                 return None;
             }
             let (price, since) = over.get(&ticket)?;
-            let price = to_untold(document).ok().and_then(|untold| untold.price()).unwrap_or(*price);
+            let price = to_pending(document).ok().and_then(|pending| pending.price()).unwrap_or(*price);
             Some((ticket, holder(order, ticket, payment_of(document), price, *since)))
         };
         Ok(found.iter().filter_map(holder).collect())
@@ -70,7 +71,7 @@ impl Store {
             doc! { "ticket": { "$in": tickets }, "status": { "$in": statuses(&OrderStatus::ACTIVE) } };
         retry::patiently(doing, || async {
             retry::transient(doing, || async {
-                let mut session = self.telling().await?;
+                let mut session = self.relay_session().await?;
                 let mut found = orders.find(filter.clone()).session(session.get()).await?;
                 found.stream(session.get()).try_collect().await
             })
@@ -80,16 +81,16 @@ impl Store {
     }
 }
 
-/// An order with all that is told of one that holds its ticket.
+/// An order that holds its ticket, with all that is published of such an order.
 fn holder(
     order: Order,
     ticket: TicketId,
     payment: Option<String>,
     price: f64,
     since: Option<Timestamp>,
-) -> UntoldOrder {
+) -> PendingOrder {
     let is_complete = order.status == OrderStatus::Complete;
-    // Where others have stored a lower one, its end would have the id of its making.
+    // Where others have stored a lower one, its end would have the id of its creation.
     let version = Version(order.version.0.max(least_version(order.status)));
     let mut changes = vec![Change { version: Version(0), kind: ChangeKind::Created { price } }];
     let begun = Version(version.0.saturating_sub(u32::from(is_complete)));
@@ -99,5 +100,5 @@ fn holder(
     if is_complete {
         changes.push(Change { version, kind: ChangeKind::Completed });
     }
-    UntoldOrder { order, ticket, payment, changes, refused: Vec::new(), since, again: None }
+    PendingOrder { order, ticket, payment, changes, refused: Vec::new(), since, again: None }
 }

@@ -1,4 +1,4 @@
-//! How much waits to be told, for the metrics. Each pod looks by itself, whoever leads: while the broker is away nobody does.
+//! How much is pending, for the metrics. Each pod looks by itself, whoever leads: while the broker is away nobody does.
 
 use std::time::{Duration, Instant};
 
@@ -14,21 +14,21 @@ const LOOK: Duration = Duration::from_secs(10);
 /// The most orders that are counted.
 const MOST: u64 = 100_000;
 
-/// How many times as long as a look took nothing is asked: where much waits, a look must not be felt.
+/// How many times as long as a look took nothing is asked: where much is pending, a look must not be felt.
 const REST: u32 = 20;
 
 /// Looks until `stop`.
 pub(super) async fn watch(store: &Store, metrics: &Metrics, stop: &CancellationToken) {
     while !stop.is_cancelled() {
         let started = Instant::now();
-        // Where very much waits, a look takes minutes.
+        // Where very much is pending, a look takes minutes.
         let looked = tokio::select! {
             looked = look(store) => looked,
             () = stop.cancelled() => return,
         };
         match looked {
-            Ok((orders, oldest)) => metrics.waiting(orders, oldest),
-            Err(error) => tracing::debug!(%error, "what waits to be told is not counted"),
+            Ok((orders, oldest)) => metrics.backlog(orders, oldest),
+            Err(error) => tracing::debug!(%error, "pending orders are not counted"),
         }
         tokio::select! {
             () = sleep(LOOK.max(started.elapsed() * REST)) => {}
@@ -37,9 +37,9 @@ pub(super) async fn watch(store: &Store, metrics: &Metrics, stop: &CancellationT
     }
 }
 
-/// How many orders there are of which something is to be told, and how long ago the oldest change of them was made.
+/// The number of pending orders, and the age of their oldest change.
 async fn look(store: &Store) -> Result<(u64, Duration), StoreError> {
-    let orders = store.count_untold(MOST).await?;
-    let oldest = if orders == 0 { None } else { store.oldest_untold().await? };
+    let orders = store.count_pending(MOST).await?;
+    let oldest = if orders == 0 { None } else { store.oldest_pending().await? };
     Ok((orders, oldest.unwrap_or_default()))
 }

@@ -1,4 +1,4 @@
-//! An order of which something is to be told, as its document says it.
+//! An order with something in its outbox, as its document says it.
 
 use jiff::Timestamp;
 use mongodb::bson::{Bson, Document, RawDocument, RawDocumentBuf};
@@ -14,22 +14,22 @@ use crate::{
     },
 };
 
-/// An order of which something is to be told.
+/// An order with something in its outbox.
 #[derive(Clone, Debug, PartialEq)]
-pub struct UntoldOrder {
+pub struct PendingOrder {
     /// The order as it is now.
     pub order: Order,
     /// The ticket that it holds or held.
     pub ticket: TicketId,
     /// The payment that it was completed by, if it says so.
     pub payment: Option<String>,
-    /// What is to be told, by version.
+    /// The changes to publish, by version.
     pub changes: Vec<Change>,
     /// Payments that were refused.
     pub refused: Vec<RefusedPayment>,
     /// The time of the oldest of these changes, or a little earlier, by the database's clock.
     pub since: Option<Timestamp>,
-    /// If it was told before and is told again: a mark of that.
+    /// A mark, if it was published before and is published again.
     pub again: Option<String>,
 }
 
@@ -44,7 +44,7 @@ pub struct RefusedPayment {
     pub since: Option<Timestamp>,
 }
 
-/// One change that is to be told.
+/// One change to publish.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
     /// The version that it made.
@@ -53,7 +53,7 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
-/// What is told of an order.
+/// What is published of an order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ChangeKind {
     /// It was made.
@@ -69,17 +69,17 @@ pub enum ChangeKind {
     Completed,
 }
 
-impl UntoldOrder {
-    /// The time of the oldest thing that is to be told.
+impl PendingOrder {
+    /// The time of the oldest change or refusal that is pending.
     pub(super) fn oldest(&self) -> Option<Timestamp> {
         self.refused.iter().map(|refused| refused.since).chain([self.since]).flatten().min()
     }
 
-    pub(super) fn is_being_made_known(&self) -> bool {
+    pub(super) fn is_creation_pending(&self) -> bool {
         self.price().is_some()
     }
 
-    /// The price with which its making is told.
+    /// The price with which its creation is published.
     pub(super) fn price(&self) -> Option<f64> {
         self.changes.iter().find_map(|change| match change.kind {
             ChangeKind::Created { price } => Some(price),
@@ -87,8 +87,8 @@ impl UntoldOrder {
         })
     }
 
-    /// Whether neighbours that hear of it again forget which order holds its ticket.
-    pub(super) fn is_over_and_told_again(&self) -> bool {
+    /// Whether consumers that get it again forget which order holds its ticket.
+    pub(super) fn is_over_and_republished(&self) -> bool {
         self.order.status == OrderStatus::Cancelled && self.again.is_some()
     }
 }
@@ -101,8 +101,8 @@ pub(super) fn needed() -> Document {
         .collect()
 }
 
-/// Parses an order of which something is to be told.
-pub(super) fn to_untold(document: &RawDocumentBuf) -> Result<UntoldOrder, StoreError> {
+/// Parses an order with something in its outbox.
+pub(super) fn to_pending(document: &RawDocumentBuf) -> Result<PendingOrder, StoreError> {
     let order = to_order(document)?;
     let malformed = |detail: &str| StoreError::Malformed {
         collection: ORDERS,
@@ -122,7 +122,7 @@ pub(super) fn to_untold(document: &RawDocumentBuf) -> Result<UntoldOrder, StoreE
     }
     let since = field(SINCE);
     let last = match order.status {
-        // Only refusals are to be told.
+        // Only refusals are pending.
         _ if since.is_none() => None,
         OrderStatus::Cancelled => Some(ChangeKind::Cancelled),
         OrderStatus::Complete => Some(ChangeKind::Completed),
@@ -145,7 +145,7 @@ pub(super) fn to_untold(document: &RawDocumentBuf) -> Result<UntoldOrder, StoreE
     }
     let payment = payment_of(document);
     let again = field(AGAIN).and_then(|again| again.as_str()).map(str::to_owned);
-    Ok(UntoldOrder { order, ticket, payment, changes, refused, since, again })
+    Ok(PendingOrder { order, ticket, payment, changes, refused, since, again })
 }
 
 fn to_refused(entry: &RawDocument) -> Option<RefusedPayment> {
@@ -171,17 +171,17 @@ pub(super) mod tests {
         RawDocumentBuf::try_from(&order).unwrap()
     }
 
-    pub(in super::super) fn untold(id: u8, ticket: u8, status: &str, outbox: Document) -> UntoldOrder {
-        to_untold(&stored(id, ticket, status, i32::from(status != "created"), outbox)).unwrap()
+    pub(in super::super) fn pending(id: u8, ticket: u8, status: &str, outbox: Document) -> PendingOrder {
+        to_pending(&stored(id, ticket, status, i32::from(status != "created"), outbox)).unwrap()
     }
 
     #[test]
     fn what_is_to_be_told_follows_from_status_version_and_note() {
         let since = || DateTime::from_millis(7);
         let changes = |status, version, outbox| {
-            let untold = to_untold(&stored(1, 2, status, version, outbox)).unwrap();
-            assert_eq!(untold.since.map(Timestamp::as_millisecond), Some(7));
-            untold.changes.into_iter().map(|change| (change.version.0, change.kind)).collect::<Vec<_>>()
+            let pending = to_pending(&stored(1, 2, status, version, outbox)).unwrap();
+            assert_eq!(pending.since.map(Timestamp::as_millisecond), Some(7));
+            pending.changes.into_iter().map(|change| (change.version.0, change.kind)).collect::<Vec<_>>()
         };
         let (created, updated, cancelled, completed) = (
             ChangeKind::Created { price: 20.0 },
@@ -209,13 +209,13 @@ pub(super) mod tests {
     #[test]
     fn a_refusal_alone_is_no_change() {
         let entry = doc! { "payment": "p1", "reason": "too-late", "since": DateTime::from_millis(9) };
-        let order = untold(1, 2, "cancelled", doc! { "refused": [entry] });
+        let order = pending(1, 2, "cancelled", doc! { "refused": [entry] });
         assert_eq!((order.changes, order.since), (Vec::new(), None));
         let since = Timestamp::from_millisecond(9).ok();
         let refused = RefusedPayment { payment: "p1".into(), reason: Refusal::TooLate, since };
         assert_eq!(order.refused, [refused]);
         for spoilt in [doc! { "refused": 1 }, doc! { "refused": [{ "payment": "p1", "reason": "whim" }] }] {
-            assert!(to_untold(&stored(1, 2, "cancelled", 1, spoilt)).is_err());
+            assert!(to_pending(&stored(1, 2, "cancelled", 1, spoilt)).is_err());
         }
     }
 
@@ -229,7 +229,7 @@ pub(super) mod tests {
             })
             .unwrap(),
         ] {
-            let error = to_untold(&document).unwrap_err().to_string();
+            let error = to_pending(&document).unwrap_err().to_string();
             assert!(error.contains("010101010101010101010101"), "{error}");
         }
     }
