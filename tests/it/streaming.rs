@@ -316,13 +316,19 @@ impl Neighbour {
         heard.collect()
     }
 
-    /// Waits until it has heard so much.
+    /// Waits until it has heard so much, as long as it hears more and more.
     pub async fn wait_for(&self, count: usize) -> Vec<Heard> {
-        eventually(&format!("the neighbour hears {count} messages"), || async {
+        loop {
             let heard = self.heard();
-            (heard.len() >= count).then_some(heard)
-        })
-        .await
+            let reached = heard.len();
+            if reached >= count {
+                return heard;
+            }
+            eventually(&format!("the neighbour hears more than {reached} of {count} messages"), || async {
+                (self.heard().len() > reached).then_some(())
+            })
+            .await;
+        }
     }
 
     /// Has it take its leave, as the course's services do when they are told to end.
