@@ -9,8 +9,23 @@ use crate::{
     examples::folders,
 };
 
-/// Warnings are what the API server says of pods that the namespace would not take. The cluster learns within half a minute of a
-/// new CRD what a quota for it counts; until then it refuses, and the page says to apply once more.
+/// Waits until a quota that is made now counts OrdersServices. The cluster learns that within half a minute of a new CRD, and
+/// looks at quotas of before only every five minutes.
+async fn quotas_count(namespace: &str) {
+    let script = format!(
+        "kubectl -n {namespace} delete quota trial --ignore-not-found; \
+         kubectl -n {namespace} create quota trial --hard=count/ordersservices.ticketing.dev=1; \
+         kubectl -n {namespace} wait quota/trial --timeout=3s \
+             --for=jsonpath='{{.status.used.count/ordersservices\\.ticketing\\.dev}}'=0"
+    );
+    eventually("quotas count OrdersServices", || async {
+        shell(&script).await.status.success().then_some(())
+    })
+    .await;
+}
+
+/// Warnings are what the API server says of pods that the namespace would not take. A quota refuses for the moment until it has
+/// counted for the first time.
 async fn apply(folder: &Path) {
     let command = format!("kubectl apply --warnings-as-errors -f {}", folder.display());
     eventually(&command, || async {
@@ -33,6 +48,8 @@ async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restric
         "orders-operator crd | kubectl apply --server-side -f -; kubectl apply --server-side -f {gateway_api}"
     ))
     .await;
+    done("kubectl wait --for=condition=Established crd --all").await;
+    quotas_count(&namespace.name).await;
     for folder in folders() {
         done("kubectl apply -f examples/00-namespace.yaml -f examples/10-secrets.yaml").await;
         if folder.ends_with("namespaced") {
@@ -41,7 +58,6 @@ async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restric
                 "helm install orders-operator charts/orders-operator -n orders-operator --create-namespace";
             done(&format!("{install} --values {}", values.display())).await;
         } else {
-            done("kubectl wait --for=condition=Established crd --all").await;
             apply(&folder).await;
         }
         done("kubectl delete osvc --all --all-namespaces").await;
