@@ -222,7 +222,7 @@ fn state(args: &ServeArgs, jwt_key: &str, bytes: usize, database: &Database, met
     }
 }
 
-/// The task that publishes and hears events.
+/// The task that publishes and consumes events.
 struct Relay {
     task: JoinHandle<()>,
     stop: CancellationToken,

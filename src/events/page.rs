@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     order::{OrderId, TicketId},
-    store::{Pending, Positions, Published},
+    store::{Pending, Positions, Published, advance_positions},
 };
 
 /// What has become of a page, and is to be marked as published.
@@ -53,10 +53,7 @@ impl Page {
         self.published.extend(progress.published);
         self.refused.extend(progress.refused);
         self.acks += progress.acks.len();
-        for (stream, sequence) in progress.acks.into_iter().filter_map(|ack| ack.place) {
-            let position = self.places.entry(stream).or_default();
-            *position = sequence.max(*position);
-        }
+        advance_positions(&mut self.places, progress.acks.into_iter().filter_map(|ack| ack.place));
         self.unmarked.extend(progress.unmarked);
         self.is_full |= progress.is_cut;
     }

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     order::{OrderId, TicketId},
-    store::{EventsTask, Pending, Positions, RelayLease, Store, StoreError},
+    store::{EventsTask, Pending, Positions, RelayLease, Store, StoreError, advance_positions},
 };
 
 /// The most orders of one page.
@@ -66,10 +66,9 @@ pub(super) struct Relay<'a, B> {
     pub(super) metrics: &'a Metrics,
 }
 
-/// What is pending.
+/// How far a look for pending orders went.
 struct Look {
-    pending: Pending,
-    /// Whether that is all that there is.
+    /// Whether it has found all that there is.
     is_whole: bool,
     /// After which ticket the next look goes on; none if it begins anew.
     next: Option<TicketId>,
@@ -82,16 +81,6 @@ struct Known {
     published: HashSet<String>,
     /// Up to where the broker has something of the pages that were marked since everything was.
     reached: Positions,
-}
-
-impl Known {
-    /// What the broker has up to `places` is marked as published.
-    fn reach(&mut self, places: Positions) {
-        for (stream, sequence) in places {
-            let position = self.reached.entry(stream).or_default();
-            *position = sequence.max(*position);
-        }
-    }
 }
 
 impl<B: Broker> Relay<'_, B> {
@@ -125,7 +114,7 @@ impl<B: Broker> Relay<'_, B> {
                 let (marked, next) =
                     join(self.mark_published(&page), self.next(&mut held, from, &known)).await;
                 marked?;
-                known.reach(page.places);
+                advance_positions(&mut known.reached, page.places);
                 (look, page) = next?;
                 self.advance(&mut known, page.begun).await?;
             }
@@ -172,10 +161,10 @@ impl<B: Broker> Relay<'_, B> {
 
     /// What to publish now: everything that is pending but not held back, from the ticket `after` on, and of what is held
     /// back whatever is to be tried again.
-    async fn look(&self, held: &mut Held, after: Option<TicketId>) -> Result<Look, StoreError> {
+    async fn look(&self, held: &mut Held, after: Option<TicketId>) -> Result<(Look, Pending), StoreError> {
         if held.is_empty() {
             let (pending, next) = self.store.pending_after(after, PAGE).await?;
-            return Ok(Look { is_whole: after.is_none() && !pending.is_full, pending, next });
+            return Ok((Look { is_whole: after.is_none() && !pending.is_full, next }, pending));
         }
         let due = held.due();
         let (mut pending, next) = self.store.pending_past(after, PAGE, |ticket| held.has(ticket)).await?;
@@ -190,7 +179,7 @@ impl<B: Broker> Relay<'_, B> {
             pending.holders.extend(again.holders);
             pending.is_full |= again.is_full;
         }
-        Ok(Look { pending, next, is_whole: false })
+        Ok((Look { is_whole: false, next }, pending))
     }
 
     /// Publishes the rest of the orders of which something was published and may not be marked: a predecessor, or this
@@ -267,9 +256,8 @@ impl<B: Broker> Relay<'_, B> {
         after: Option<TicketId>,
         known: &Known,
     ) -> Result<(Look, Page), RelayError> {
-        let look = self.look(held, after).await?;
-        let page = self.publish(&look.pending, &known.published, held).await?;
-        Ok((Look { pending: Pending::default(), ..look }, page))
+        let (look, pending) = self.look(held, after).await?;
+        Ok((look, self.publish(&pending, &known.published, held).await?))
     }
 
     /// Publishes what is pending, but for what is `published` already.
@@ -325,7 +313,7 @@ impl<B: Broker> Relay<'_, B> {
         }
         // What the broker has, and is not marked since something after it was not taken, must not be published again.
         known.published.extend(page.unmarked);
-        known.reach(page.places);
+        advance_positions(&mut known.reached, page.places);
         if let Some(error) = page.rejected {
             self.report(&error, held).await;
         }
@@ -400,10 +388,7 @@ impl<B: Broker> Relay<'_, B> {
             None => self.store.clock().await?.reached(Instant::now()),
         };
         let mut lease = self.lead.known();
-        for (stream, sequence) in std::mem::take(&mut known.reached) {
-            let position = lease.positions.entry(stream).or_default();
-            *position = sequence.max(*position);
-        }
+        advance_positions(&mut lease.positions, std::mem::take(&mut known.reached));
         lease.published_until = Some(until);
         self.lead.set_known(lease);
         Ok(())

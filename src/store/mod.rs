@@ -137,7 +137,7 @@ pub use orders::{CancelError, Transitioned};
 pub use page_query::{ListOrder, Listing};
 pub use payments::PaymentError;
 pub use pending::{Change, ChangeKind, Pending, PendingOrder, Published, RefusedPayment};
-pub use relay_lease::{Positions, RelayLease, process_name};
+pub use relay_lease::{Positions, RelayLease, advance_positions, process_name};
 pub use remedy::database_at;
 pub use republish::{LostOrder, LostTickets, Requeued};
 pub use reserve::{ReserveError, Reserved};

@@ -49,6 +49,14 @@ pub(super) fn mark_of(process: &str) -> Option<&str> {
 /// Places in the streams of a broker, by the name of the stream.
 pub type Positions = BTreeMap<String, u64>;
 
+/// Moves positions on to `places`; none goes back.
+pub fn advance_positions(positions: &mut Positions, places: impl IntoIterator<Item = (String, u64)>) {
+    for (stream, sequence) in places {
+        let position = positions.entry(stream).or_default();
+        *position = sequence.max(*position);
+    }
+}
+
 /// What its holder leaves to the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelayLease {

@@ -29,6 +29,13 @@ pub enum TargetHealth {
     Failing(DatabaseProblem),
 }
 
+#[cfg(test)]
+impl TargetHealth {
+    /// All is well.
+    pub const WELL: Self =
+        Self::Swept { problem: None, ignored_options: None, without_due_time: None, is_behind: false };
+}
+
 impl TargetHealth {
     /// As a resource reports it that has options without effect, or whose own connection string, since this target was made
     /// of it, has a problem.

@@ -125,10 +125,7 @@ pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
             (_, false) if before.is_some_and(|before| before.reason == condition.reason) => continue,
             (_, false) => condition.reason.clone(),
         };
-        let is_intended = [Reason::Suspended, Reason::DatabasePending]
-            .iter()
-            .any(|reason| condition.reason == reason.as_str());
-        let is_warning = !is_true(condition) && !is_intended;
+        let is_warning = is_failure(condition);
         // If the database is unavailable, both conditions have that reason, but one event is enough.
         if transitions.iter().all(|other| other.reason != reason) {
             transitions.push(Transition { is_warning, reason, note: condition.message.clone() });
@@ -137,17 +134,18 @@ pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
     transitions
 }
 
+/// Whether it is not true, and nobody wants it so.
+pub fn is_failure(condition: &Condition) -> bool {
+    let intended = [Reason::Suspended, Reason::DatabasePending];
+    !is_true(condition) && intended.iter().all(|reason| condition.reason != reason.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sweeper::health::DatabaseProblem;
 
-    const WELL: TargetHealth = TargetHealth::Swept {
-        problem: None,
-        ignored_options: None,
-        without_due_time: None,
-        is_behind: false,
-    };
+    const WELL: TargetHealth = TargetHealth::WELL;
     const BEHIND: TargetHealth =
         TargetHealth::Swept { problem: None, ignored_options: None, without_due_time: None, is_behind: true };
 

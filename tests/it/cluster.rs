@@ -41,9 +41,6 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// The spare API server serves one test at a time.
 pub static SPARE_API: Mutex<()> = Mutex::const_new(());
 
-/// So does the one in which tests install the operator, whose CRD and cluster roles can be there once.
-pub static INSTALL_API: Mutex<()> = Mutex::const_new(());
-
 /// Asks again and again until `probe` gives something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
     let started = Instant::now();

@@ -135,17 +135,17 @@ async fn after_an_election_a_look_finds_nothing_again_that_was_noted_as_told() {
     let first = reserve_in(&store, ticket).await;
     store.cancel(first, &UserId::new("u1").unwrap()).await.unwrap();
     let second = reserve_in(&store, ticket).await;
-    assert_eq!(store.pending(10).await.unwrap().orders.len(), 2);
+    assert_eq!(store.pending_after(None, 10).await.unwrap().0.orders.len(), 2);
     let published = |id: OrderId, version| Published { id, version: Version(version), again: None };
     store.mark_published(&[published(first, 1), published(second, 0)]).await.unwrap();
     assert!(elected.marked() > 0);
-    assert_eq!(store.pending(10).await.unwrap().orders, []);
+    assert_eq!(store.pending_after(None, 10).await.unwrap().0.orders, []);
     assert!(!store.has_pending().await.unwrap());
     assert!(!elected.has_answered_by_an_older_state());
     // Another process that has seen nothing of it takes the lease first.
     let next = proxy.store(&system.database).await.with_events();
     next.take_relay_lease("next", Duration::from_secs(6)).await.unwrap().unwrap();
-    assert_eq!(next.pending(10).await.unwrap().orders, []);
+    assert_eq!(next.pending_after(None, 10).await.unwrap().0.orders, []);
     assert!(!elected.has_answered_by_an_older_state());
 }
 

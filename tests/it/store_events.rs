@@ -48,7 +48,7 @@ async fn cancel(store: &Store, id: OrderId) {
 
 /// What is pending, as `version` and kind, in the order of the orders' ids.
 async fn pending(store: &Store) -> Vec<(OrderId, Vec<(u32, ChangeKind)>)> {
-    let mut orders = store.pending(1000).await.unwrap().orders;
+    let mut orders = store.pending_after(None, 1000).await.unwrap().0.orders;
     orders.sort_by_key(|pending| pending.order.id);
     let changes = |pending: PendingOrder| {
         let changes = pending.changes.iter().map(|change| (change.version.0, change.kind)).collect();
@@ -230,7 +230,7 @@ async fn whatever_comes_before_an_order_is_read_with_it_however_small_the_batch(
     let mut seen = HashSet::new();
     // Three orders at most fit into the first look, and twelve into the second.
     for limit in [3, 1] {
-        let read = store.pending(limit).await.unwrap();
+        let read = store.pending_after(None, limit).await.unwrap().0;
         assert!(read.is_full);
         let here: HashSet<_> = read.orders.iter().map(|pending| pending.order.id).collect();
         assert!(!here.contains(&last) || here.len() == 7, "it is read without those before it: {here:?}");
@@ -239,7 +239,7 @@ async fn whatever_comes_before_an_order_is_read_with_it_however_small_the_batch(
     assert!(!seen.is_empty());
     // Whatever is read is published, until nothing is left; the last order comes last.
     let mut publishing_order = Vec::new();
-    while let orders = store.pending(1).await.unwrap().orders
+    while let orders = store.pending_after(None, 1).await.unwrap().0.orders
         && !orders.is_empty()
     {
         let cancelled_first = |pending: &PendingOrder| pending.order.id == last;

@@ -62,7 +62,7 @@ impl Shop {
 
     /// The refusals that are pending, as payment and reason.
     async fn refused(&self) -> Vec<(String, Refusal)> {
-        let pending = self.store.pending(1000).await.unwrap().orders;
+        let pending = self.store.pending_after(None, 1000).await.unwrap().0.orders;
         let all = pending.into_iter().flat_map(|pending| pending.refused);
         all.map(|refused| (refused.payment, refused.reason)).collect()
     }
@@ -161,7 +161,7 @@ async fn what_is_told_of_refusals_and_of_changes_is_noted_apart() {
     shop.settle(order, "p2").await;
     // The changes are published, and the refusals are not.
     shop.store.mark_published(&[published(order, 1)]).await.unwrap();
-    let pending = shop.store.pending(10).await.unwrap().orders;
+    let pending = shop.store.pending_after(None, 10).await.unwrap().0.orders;
     assert!(pending[0].changes.is_empty() && pending[0].refused.len() == 2, "{pending:?}");
     shop.store.mark_refusal_published(order, "p1").await.unwrap();
     assert_eq!(shop.refused().await, [("p2".to_owned(), Refusal::OrderCancelled)]);
@@ -173,7 +173,7 @@ async fn what_is_told_of_refusals_and_of_changes_is_noted_apart() {
     shop.cancel(other).await;
     shop.settle(other, "p3").await;
     shop.store.mark_refusal_published(other, "p3").await.unwrap();
-    let pending = shop.store.pending(10).await.unwrap().orders;
+    let pending = shop.store.pending_after(None, 10).await.unwrap().0.orders;
     assert!(pending[0].changes.len() == 2 && pending[0].refused.is_empty(), "{pending:?}");
     shop.store.mark_published(&[published(other, 1)]).await.unwrap();
     assert!(!shop.stored(other).await.contains_key("outbox"));

@@ -157,7 +157,7 @@ async fn copy_of(
     let (api, secret) = (&context.api, ObjectKey::new(namespace, name));
     let read = |since| context.secrets.value_hashes(api, &secret, since);
     let copy = read(wanted.map(|wanted| wanted.at_the_latest)).await?;
-    let has_value = copy.value.as_ref().is_some_and(|values| values.get(key).is_some_and(Option::is_some));
+    let has_value = copy.value.as_ref().is_some_and(|secret| value_hash(secret, key).is_some());
     match wanted {
         // What was missing may be there by now, and nobody should be told otherwise.
         Some(wanted) if !has_value && copy.read < wanted.at_best => read(Some(wanted.at_best)).await,
@@ -278,7 +278,12 @@ pub fn may_need_another_value_since(conditions: &[Condition]) -> Option<Timestam
         .max()
 }
 
-/// The hash of the value under `key`.
+/// The hash of the value under `key`, if it has one.
+fn value_hash<'a>(secret: &'a ValueHashes, key: &str) -> Option<&'a [u8; 32]> {
+    secret.get(key).and_then(Option::as_ref)
+}
+
+/// The same, and a problem that says what is missing.
 fn look_up<'a>(
     secret: Option<&'a ValueHashes>,
     namespace: &str,
@@ -296,7 +301,7 @@ fn look_up<'a>(
             ),
         )
     })?;
-    secret.get(key).and_then(Option::as_ref).ok_or_else(|| {
+    value_hash(secret, key).ok_or_else(|| {
         // Whoever may read a status need not be allowed to read Secrets, so it does not tell which keys there are.
         Problem::new(
             Reason::SecretKeyMissing,

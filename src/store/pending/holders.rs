@@ -69,13 +69,10 @@ impl Store {
     ) -> Result<Vec<RawDocumentBuf>, StoreError> {
         let filter =
             doc! { "ticket": { "$in": tickets }, "status": { "$in": statuses(&OrderStatus::ACTIVE) } };
-        retry::patiently(doing, || async {
-            retry::transient(doing, || async {
-                let mut session = self.relay_session().await?;
-                let mut found = orders.find(filter.clone()).session(session.get()).await?;
-                found.stream(session.get()).try_collect().await
-            })
-            .await
+        retry::patiently_transient(doing, || async {
+            let mut session = self.relay_session().await?;
+            let mut found = orders.find(filter.clone()).session(session.get()).await?;
+            found.stream(session.get()).try_collect().await
         })
         .await
     }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Store {
-    /// About `limit` orders as [`Store::pending`] finds them, of tickets after `after` and without those that are left out; and
+    /// About `limit` orders as [`Store::pending_after`] finds them, of tickets after `after` and without those that are left out; and
     /// the ticket from which to go on, unless there is nothing more.
     ///
     /// # Errors

@@ -111,14 +111,9 @@ impl Store {
 
     async fn update_outbox(&self, filter: Document, update: Document) -> Result<u64, StoreError> {
         let orders = self.orders();
-        let result = retry::patiently(CLEARING, || async {
-            retry::transient(CLEARING, || async {
-                orders
-                    .update_many(filter.clone(), update.clone())
-                    .session(self.relay_session().await?.get())
-                    .await
-            })
-            .await
+        let result = retry::patiently_transient(CLEARING, || async {
+            let update = orders.update_many(filter.clone(), update.clone());
+            update.session(self.relay_session().await?.get()).await
         })
         .await?;
         Ok(result.matched_count)

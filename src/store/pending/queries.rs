@@ -36,7 +36,7 @@ const PER_TICKETS: u32 = 4;
 /// Where an outbox goes that cannot be published, since the order's document cannot be read.
 const SET_ASIDE: &str = "outboxUnreadable";
 
-/// What [`Store::pending`] has found.
+/// What [`Store::pending_after`] and its like have found.
 #[derive(Debug, Default)]
 pub struct Pending {
     /// In any order.
@@ -49,17 +49,9 @@ pub struct Pending {
 }
 
 impl Store {
-    /// About `limit` pending orders, as a majority of the servers has them, with everything of their tickets that must be
-    /// published before them.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn pending(&self, limit: u32) -> Result<Pending, StoreError> {
-        Ok(self.pending_after(None, limit).await?.0)
-    }
-
-    /// The same for tickets after `after`; and the ticket from which to go on, unless there is nothing more. Pending orders
-    /// of tickets up to there that were not found are found by the next pass from the first ticket.
+    /// About `limit` pending orders of tickets after `after`, as a majority of the servers has them, with everything of their
+    /// tickets that must be published before them; and the ticket from which to go on, unless there is nothing more. Pending
+    /// orders of tickets up to there that were not found are found by the next pass from the first ticket.
     ///
     /// # Errors
     /// When the database fails.
@@ -156,18 +148,15 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<RawDocumentBuf>, StoreError> {
         let orders = self.acknowledged_orders();
-        retry::patiently(LOOKING, || async {
-            retry::transient(LOOKING, || async {
-                let mut session = self.relay_session().await?;
-                let find = orders.find(filter.clone()).projection(needed()).hint(Hint::Keys(index.clone()));
-                let mut find = find.limit(i64::from(limit)).batch_size(limit);
-                if let Some(sort) = &sort {
-                    find = find.sort(sort.clone());
-                }
-                let mut found = find.session(session.get()).await?;
-                at_most(limit, found.stream(session.get())).await
-            })
-            .await
+        retry::patiently_transient(LOOKING, || async {
+            let mut session = self.relay_session().await?;
+            let find = orders.find(filter.clone()).projection(needed()).hint(Hint::Keys(index.clone()));
+            let mut find = find.limit(i64::from(limit)).batch_size(limit);
+            if let Some(sort) = &sort {
+                find = find.sort(sort.clone());
+            }
+            let mut found = find.session(session.get()).await?;
+            at_most(limit, found.stream(session.get())).await
         })
         .await
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
-    crd::{ConditionType, Reason, find_condition, is_true},
-    sweeper::status::is_written,
+    crd::{ConditionType, find_condition},
+    sweeper::status::{is_failure, is_written},
 };
 
 /// For how long a reason must have stayed that was written before.
@@ -68,7 +68,6 @@ impl Alternation {
 impl Reasons {
     /// Whether `after` may be written in place of `before`.
     fn may_follow(&mut self, before: &Condition, after: &Condition, now: Instant) -> bool {
-        let is_failure = |condition: &Condition| !is_true(condition) && !is_intended(condition);
         let is_same_failure = is_failure(before)
             && is_failure(after)
             && before.observed_generation == after.observed_generation;
@@ -96,11 +95,6 @@ impl Reasons {
         }
         true
     }
-}
-
-/// Whether it is as somebody wants it, who is to see at once that it is.
-fn is_intended(condition: &Condition) -> bool {
-    [Reason::Suspended, Reason::DatabasePending].iter().any(|reason| condition.reason == reason.as_str())
 }
 
 #[cfg(test)]

@@ -132,12 +132,7 @@ mod tests {
 
     use super::*;
 
-    const WELL: TargetHealth = TargetHealth::Swept {
-        problem: None,
-        ignored_options: None,
-        without_due_time: None,
-        is_behind: false,
-    };
+    const WELL: TargetHealth = TargetHealth::WELL;
 
     fn service(status: &Value) -> OrdersService {
         serde_json::from_value(json!({

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use super::page::{clear, done, shell};
-use crate::{
-    bed::setting,
-    cluster::{INSTALL_API, TestNamespace, eventually},
-    examples::folders,
+use super::{
+    alone,
+    page::{clear, done, shell},
 };
+use crate::{bed::setting, cluster::eventually, examples::folders};
 
 /// Waits until a quota that is made now counts OrdersServices. The cluster learns that within half a minute of a new CRD, and
 /// looks at quotas of before only every five minutes.
@@ -40,8 +39,7 @@ async fn apply(folder: &Path) {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restricted_standard() {
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("examples", &setting("INSTALL_KUBECONFIG")).await;
+    let (_alone, namespace) = alone("examples").await;
     let gateway_api = setting("GATEWAY_API_CRDS");
     clear(&namespace.client).await;
     done(&format!(

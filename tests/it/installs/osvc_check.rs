@@ -9,10 +9,9 @@ use kube::{
 use orders_operator::crd::ConditionType::*;
 use serde_json::{Value, json};
 
-use super::page::clear;
+use super::{alone, kubeconfig, page::clear};
 use crate::{
-    bed::setting,
-    cluster::{INSTALL_API, TestNamespace, apply_any, chart, eventually, install_crd, root},
+    cluster::{TestNamespace, apply_any, chart, eventually, install_crd, root},
     mongo::{TestDatabase, uri},
     osvc::{Told, osvc},
     osvc_check::{is_one_each, lines},
@@ -23,7 +22,7 @@ use crate::{
 const OPERATOR: &str = "app.kubernetes.io/name=orders-operator";
 
 async fn check(arguments: &[&str]) -> Told {
-    osvc(&setting("INSTALL_KUBECONFIG"), &[&["check"], arguments].concat()).await
+    osvc(&kubeconfig(), &[&["check"], arguments].concat()).await
 }
 
 /// The failures, after checking that the exit code agrees.
@@ -114,8 +113,7 @@ async fn stuck_upgrade(namespace: &TestNamespace) -> String {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may() {
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("osvc-pre", &setting("INSTALL_KUBECONFIG")).await;
+    let (_alone, namespace) = alone("osvc-pre").await;
     clear(&namespace.client).await;
     let pre = check(&["--pre"]).await;
     assert_eq!(pre.code, Some(0), "{}", pre.out);
@@ -126,7 +124,7 @@ async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may(
     }
     let missing = ["the CRD ordersservices.ticketing.dev is not there", "has a controller", "has a sweeper"];
     fails_by_each(&["-n", &namespace.name], &missing).await;
-    let status = osvc(&setting("INSTALL_KUBECONFIG"), &["status", "orders"]).await;
+    let status = osvc(&kubeconfig(), &["status", "orders"]).await;
     assert!(status.code == Some(1) && status.err.contains("kubectl osvc check"), "{}", status.err);
 
     let account = format!("system:serviceaccount:{}:default", namespace.name);
@@ -160,8 +158,7 @@ async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may(
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_to_do() {
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("osvc-check", &setting("INSTALL_KUBECONFIG")).await;
+    let (_alone, namespace) = alone("osvc-check").await;
     clear(&namespace.client).await;
     install_crd(&namespace.client).await;
     operator(&namespace).await;

@@ -19,9 +19,9 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
+use super::{alone, kubeconfig};
 use crate::{
-    bed::setting,
-    cluster::{INSTALL_API, TestNamespace, apply_any, chart, eventually},
+    cluster::{TestNamespace, apply_any, chart, eventually},
     console::{Block, whole},
     docs::{examples, run, without_ids_and_times},
     mongo::{TestDatabase, uri},
@@ -61,7 +61,7 @@ impl Home {
     fn with_archive(namespace: &TestNamespace) -> Self {
         let folder = namespace.folder().join("home");
         std::fs::create_dir_all(folder.join(".local/bin")).unwrap();
-        let home = Self { folder, kubeconfig: setting("INSTALL_KUBECONFIG") };
+        let home = Self { folder, kubeconfig: kubeconfig() };
         symlink(env!("CARGO_BIN_EXE_orders-operator"), home.folder.join("orders-operator")).unwrap();
         let script = home.folder.join("kubectl_complete-osvc");
         let text = of_origin("plugin.COMPLETE_SCRIPT.decode()", None);
@@ -138,7 +138,7 @@ fn orders(namespace: &TestNamespace, database: &TestDatabase) -> Value {
 
 /// Waits until all is as on the page; gives the name of the pod.
 async fn as_on_the_page(namespace: &TestNamespace) -> String {
-    let kubeconfig = setting("INSTALL_KUBECONFIG");
+    let kubeconfig = kubeconfig();
     let status = ["status", "orders", "-n", &namespace.name, "-o", "json"];
     // What was told on the way there is gone, as it would be an hour later.
     let events = Api::<Event>::namespaced(namespace.client.clone(), &namespace.name);
@@ -167,8 +167,7 @@ async fn as_on_the_page(namespace: &TestNamespace) -> String {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("osvc-page", &setting("INSTALL_KUBECONFIG")).await;
+    let (_alone, namespace) = alone("osvc-page").await;
     let ((scripts, shown), database) = (page(&namespace), TestDatabase::new().await);
     namespace.secrets(&uri()).await;
     objects(&namespace).await;
@@ -228,8 +227,7 @@ async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn kubectl_completes_commands_flags_values_and_the_names_that_the_cluster_has() {
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("osvc-tab", &setting("INSTALL_KUBECONFIG")).await;
+    let (_alone, namespace) = alone("osvc-tab").await;
     for name in ["orders", "others", "second"] {
         namespace.apply(&namespace.service(name, json!({"ingress": null}))).await.unwrap();
     }

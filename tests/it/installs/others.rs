@@ -5,10 +5,12 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 
-use super::page::{clear, done};
+use super::{
+    alone,
+    page::{clear, done},
+};
 use crate::{
-    bed::setting,
-    cluster::{INSTALL_API, TestNamespace, apply_any, eventually},
+    cluster::{TestNamespace, apply_any, eventually},
     console::blocks,
     played_pods::PlayedPods,
 };
@@ -54,8 +56,7 @@ async fn pod(namespace: &TestNamespace) -> Value {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn the_operator_is_installed_watched_upgraded_and_removed_by_the_commands_of_the_pages() {
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("chart-pages", &setting("INSTALL_KUBECONFIG")).await;
+    let (_alone, namespace) = alone("chart-pages").await;
     clear(&namespace.client).await;
     let pods = PlayedPods::start_in(&namespace.client, "orders-operator").await;
 

@@ -19,9 +19,9 @@ use orders_operator::crd::OrdersService;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
+use super::{alone, kubeconfig};
 use crate::{
-    bed::setting,
-    cluster::{INSTALL_API, TestNamespace, apply_any, eventually, root},
+    cluster::{apply_any, eventually, root},
     console::whole,
 };
 
@@ -69,7 +69,7 @@ pub(super) async fn shell(script: &str) -> Output {
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("bash");
     command.args(["-euo", "pipefail", "-c", script]).current_dir(root());
-    command.env("KUBECONFIG", setting("INSTALL_KUBECONFIG")).env("PATH", path);
+    command.env("KUBECONFIG", kubeconfig()).env("PATH", path);
     spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
@@ -168,8 +168,7 @@ async fn state(client: &kube::Client) -> Value {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn every_command_of_the_page_about_installing_works() {
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("installing", &setting("INSTALL_KUBECONFIG")).await;
+    let (_alone, namespace) = alone("installing").await;
     let client = namespace.client.clone();
     let page = page();
     let mut all = sections();
@@ -234,8 +233,7 @@ async fn every_command_of_the_page_about_installing_works() {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource() {
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("upgrade", &setting("INSTALL_KUBECONFIG")).await;
+    let (_alone, namespace) = alone("upgrade").await;
     let client = namespace.client.clone();
     clear(&client).await;
     // With the tag that its README named, and a value that had no effect, as nobody noticed.

@@ -2,10 +2,12 @@
 
 use tokio::task::spawn_blocking;
 
-use super::page::{clear, commands_of, done};
+use super::{
+    alone,
+    page::{clear, commands_of, done},
+};
 use crate::{
-    bed::setting,
-    cluster::{INSTALL_API, TestNamespace, eventually, yaml_documents},
+    cluster::{eventually, yaml_documents},
     release::Release,
 };
 
@@ -18,8 +20,7 @@ const ORDERS: &str = r#"{"apiVersion": "ticketing.dev/v1alpha1", "kind": "Orders
 #[ignore = "make test-installs"]
 async fn from_the_release_alone_the_manifests_and_the_overlays_of_kustomize_install_the_operator() {
     let release = spawn_blocking(Release::make).await.unwrap();
-    let _alone = INSTALL_API.lock().await;
-    let namespace = TestNamespace::create_at("release", &setting("INSTALL_KUBECONFIG")).await;
+    let (_alone, namespace) = alone("release").await;
     let (client, folder) = (namespace.client.clone(), release.0.display().to_string());
     let version = env!("CARGO_PKG_VERSION");
     let repository = "registry.example/team/orders-operator";

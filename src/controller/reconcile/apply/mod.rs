@@ -224,12 +224,12 @@ fn restore(writer: &ChildWriter<'_>, prepared: &Prepared, recorded: &str) {
         return;
     }
     // One that is left as it is was not applied either, unless what was applied is just what would be made now.
-    let is_held = writer.held_deployment().is_some();
-    for leaves_deployment in [false, true] {
-        let is_possible = if leaves_deployment { is_held } else { !is_held || held.until_applied };
-        if !is_possible {
-            continue;
-        }
+    let possible: &[bool] = match writer.held_deployment() {
+        None => &[false],
+        Some(_) if held.until_applied => &[false, true],
+        Some(_) => &[true],
+    };
+    for &leaves_deployment in possible {
         let mut desired = Desired { writer, leaves_deployment, children: Vec::new() };
         prepared.visit(&mut desired);
         let restored = |state: &mut ResourceState| {
