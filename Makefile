@@ -12,7 +12,7 @@ export RUST_TEST_THREADS ?= $(shell expr 6 '*' "$$(nproc)")
 
 BED := dev/bed
 
-.PHONY: help demo test test-installs test-node test-release test-upgrade test-planes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
+.PHONY: help demo test test-installs test-node test-release test-upgrade test-planes test-chaos check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -20,7 +20,7 @@ help: ## Show this list
 demo: ## Run the whole story on a real one-node cluster, and leave it up to look around; CHAOS=1 kills pods half way; CLUSTER=current plays it on yours, see README
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
-test: ## Run every test, against a real API server and database; `check` has the lints
+test: ## Run the tests, against a real API server and database; `check` has the lints, and `.ci/run` runs those of test-NAME too
 	@$(BED) up api spare-api mongo spare nats stan planes & servers=$$!; \
 	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
 	$(BED) exec -- dev/locked cargo test --locked --quiet
@@ -53,6 +53,11 @@ test-planes: ## Ask the data planes for which `make test` has no time: Contour w
 	@$(BED) up api planes more-planes & servers=$$!; \
 	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
 	$(BED) exec -- dev/locked cargo test --locked --quiet --test it -- --include-ignored planes::
+
+test-chaos: ## Run the tests that disturb everything at random for a minute each: pods killed, frozen and replaced, clocks wrong, broker and database killed
+	@$(BED) up api mongo spare nats stan & servers=$$!; \
+	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
+	$(BED) exec -- dev/locked cargo test --locked --quiet --test it -- --include-ignored chaos::
 
 check: lints docs book dependencies workflows alerts kubeconform ## Check format, lints, docs, the book, licences, duplicate dependencies, alerts, workflows, manifests and (ADVISORIES=fetch) advisories, without any server
 
@@ -127,19 +132,19 @@ chaos-events: ## Kill, freeze and restart what carries events, and judge what wa
 	@$(BED) up mongo spare nats stan && for broker in $(or $(BROKER),jetstream nats_streaming); do \
 	  for seed in $(or $(SEED),1 2 3); do \
 	    CHAOS_SEED=$$seed CHAOS_SECONDS=$(or $(SECONDS),600) $(BED) exec -- dev/locked \
-	      cargo test --locked --test it -- chaos::events::on_$$broker --nocapture || exit 1; done; done
+	      cargo test --locked --test it -- --include-ignored chaos::events::on_$$broker --nocapture || exit 1; done; done
 
 screenshots: ## Take the pictures of docs/monitoring.md anew, by a real Prometheus that looks at the product for some minutes; as root
 	@$(BED) up api mongo && $(BED) exec -- dev/locked sh -c 'cargo build --locked && exec dev/screenshots'
 
 generate: ## Write the generated files anew: the CRD, in crds/ and in the chart, docs/openapi.json, what is made of the chart's values, and the book's reference
-	dev/locked cargo run --locked --quiet -- crd > $(ORDERS_CACHE)/crd.yaml
+	dev/locked cargo run --locked --quiet --example program -- crd > $(ORDERS_CACHE)/crd.yaml
 	cp $(ORDERS_CACHE)/crd.yaml crds/ordersservices.yaml
 	mv $(ORDERS_CACHE)/crd.yaml charts/orders-operator/files/ordersservices.yaml
-	dev/locked cargo run --locked --quiet -- openapi > $(ORDERS_CACHE)/openapi.json
+	dev/locked cargo run --locked --quiet --example program -- openapi > $(ORDERS_CACHE)/openapi.json
 	mv $(ORDERS_CACHE)/openapi.json docs/openapi.json
 	dev/chart write
-	dev/book generate --program "$(CARGO_TARGET_DIR)/debug/orders-operator"
+	dev/book generate --program "$(CARGO_TARGET_DIR)/debug/examples/program"
 
 image: ## Build the image, and load it where the bed's node is up; PROFILE=demo compiles in a third of the time, and is slower
 	@dev/image

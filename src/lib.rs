@@ -15,6 +15,7 @@
 //! migrate/     `migrate`: from hand-written manifests to an OrdersService
 //! osvc/        `kubectl osvc`: what someone asks of the OrdersServices of a cluster, from a shell
 //! manual/      completions for shells, and man pages
+//! cli/         the command line: each subcommand is one call into a module above
 //! runtime/     what every long-running subcommand shares: admin server, shutdown, telemetry
 //! ```
 //!
@@ -31,6 +32,7 @@
 
 pub mod api;
 pub mod check;
+pub mod cli;
 pub mod controller;
 pub mod crd;
 pub mod events;

@@ -9,11 +9,14 @@ from demolib.telling import ROOT, Failed, run
 
 # The newest of those that dev/versions.toml names.
 VERSION, COMMIT = list(tools.VERSIONS["released"].items())[-1]
-# Alone in the target folder until the program is copied. It shares what it can of the dependencies with the tests and the demo.
-COMPILE = """dev/bed cargo "compiling the operator of the former version" 200 -- \
-  cargo rustc --manifest-path "$1/source/Cargo.toml" --locked --bin orders-operator -- -C target-feature=+crt-static -C strip=symbols >&2
+# Alone in the target folder until the program is copied. An example, as dev/program.rs is: so it shares what it can of the
+# dependencies with the tests and the demo.
+COMPILE = """cp "$1/source/src/main.rs" "$1/source/program.rs"
+printf '\n[[example]]\nname = "program"\npath = "program.rs"\n' >>"$1/source/Cargo.toml"
+dev/bed cargo "compiling the operator of the former version" 200 -- \
+  cargo rustc --manifest-path "$1/source/Cargo.toml" --locked --example program -- -C target-feature=+crt-static -C strip=symbols >&2
 mkdir -p "$1/stage/out"
-cp "$CARGO_TARGET_DIR/debug/orders-operator" "$1/stage/out/"
+cp "$CARGO_TARGET_DIR/debug/examples/program" "$1/stage/out/orders-operator"
 """
 
 

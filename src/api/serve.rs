@@ -118,7 +118,7 @@ pub enum ServeError {
     #[error(transparent)]
     Events(#[from] InvalidSettings),
     /// The task of events has ended before it was to stop, which is a bug.
-    #[error("nobody publishes or hears events any more, which is a bug: {0}")]
+    #[error("nobody publishes or consumes events any more, which is a bug: {0}")]
     EventsEnded(String),
     /// A port could not be opened, or a listener failed; the message says which.
     #[error(transparent)]

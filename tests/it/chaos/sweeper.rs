@@ -368,6 +368,7 @@ async fn restart_until(end: Instant, mut random: Rng) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make test-chaos"]
 async fn every_order_has_a_correct_history_whatever_happens_to_sweepers_clocks_and_a_database() {
     let _beside_others = SPARE_MONGO.read().await;
     let seed = seed();

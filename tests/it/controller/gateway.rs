@@ -414,14 +414,14 @@ struct Traefik(Server);
 
 impl Traefik {
     /// The Service that a request goes to. It has no pods, but Traefik's log names route and rule that took
-    /// the request.
+    /// the request. What arrives before its first configuration is answered and not logged, so it is asked again.
     async fn service_of(&self, namespace: &TestNamespace, host: &str, path: &str) -> Option<String> {
-        let requests = self.0.folder.join("requests");
-        let before = std::fs::read_to_string(&requests).unwrap_or_default().lines().count();
-        let (status, _) = self.0.ask(host, path).await?;
-        let line = eventually("the request is logged", || async {
-            let log = std::fs::read_to_string(&requests).ok()?;
-            log.lines().nth(before).filter(|line| line.ends_with('}')).map(str::to_owned)
+        let asked = format!("{path}?asked={:08x}", fastrand::u32(..));
+        let (status, line) = eventually("the request is logged", || async {
+            let (status, _) = self.0.ask(host, &asked).await?;
+            let log = std::fs::read_to_string(self.0.folder.join("requests")).ok()?;
+            let line = log.lines().rfind(|line| line.contains(&asked) && line.ends_with('}'))?;
+            Some((status, line.to_owned()))
         })
         .await;
         let line: Value = serde_json::from_str(&line).unwrap();
