@@ -37,6 +37,7 @@ examples:
   dev/bed up mongo node ingress           what `make demo` needs
   dev/bed logs node -f                    follow the logs of a part
   dev/bed restart api                     kill a part as a crash would, and bring it up with its data
+  dev/bed --kubernetes 1.30 up api        in a bed of its own: a control plane of another version
   dev/bed down                            stop it all; nothing is left but the cache
 """
 
@@ -44,6 +45,8 @@ examples:
 def parser():
     top = argparse.ArgumentParser(prog="dev/bed", description="Real parts of a cluster, for tests and the demo.",
                                   epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--kubernetes", choices=tools.control_planes(), metavar="MINOR",
+                     help=f"of a bed of its own with control planes of another version: {', '.join(tools.control_planes())}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, text):
@@ -99,7 +102,7 @@ def main(arguments=None):
     # The database's user must be able to read what it runs, whatever the caller's habit.
     options.umask = os.umask(0o022)
     try:
-        return globals()[f"command_{options.command}"](options, Bed()) or 0
+        return globals()[f"command_{options.command}"](options, Bed(kubernetes=options.kubernetes)) or 0
     except BedError as error:
         say(f"error: {error}")
         return 1
@@ -112,7 +115,7 @@ def main(arguments=None):
 
 def command_build(options, bed):
     # Only what is built: no folder, port or process of a bed.
-    build([PARTS[name](bed) for name in with_needs(options.parts or PARTS)])
+    build([PARTS[name](bed) for name in with_needs(options.parts or (["api"] if bed.kubernetes else PARTS))])
 
 
 def build(parts):
@@ -126,7 +129,9 @@ def build(parts):
 
 
 def command_up(options, bed):
-    names = with_needs(options.parts or ["api", "mongo"])
+    names = with_needs(options.parts or (["api"] if bed.kubernetes else ["api", "mongo"]))
+    if bed.kubernetes and (fixed := [name for name in names if not getattr(PARTS[name], "of_any_version", False)]):
+        raise BedError(f"{', '.join(fixed)}: only control planes can be of Kubernetes {bed.kubernetes}")
     collect_garbage()
     with bed.lock():
         bed.prepare()
@@ -234,7 +239,9 @@ def command_logs(options, bed):
 
 
 def command_down(options, bed):
-    for each in Bed.all() if options.all else [bed]:
+    # What this checkout has of other versions goes with its own bed.
+    others = [each for each in Bed.all() if each.kubernetes and each.checkout == bed.checkout and not bed.kubernetes]
+    for each in Bed.all() if options.all else [bed, *others]:
         take_down(each)
 
 
@@ -279,14 +286,14 @@ def collect_garbage():
         shutil.rmtree(folder, ignore_errors=True)
     for bed in Bed.all():
         if not bed.checkout.exists():
-            say(f"its checkout is gone: taking down the bed of {bed.checkout}")
+            say(f"its checkout is gone: taking down {bed}")
             take_down(bed)
 
 
 def take_down(bed):
     if not bed.folder.exists():
         return
-    with bed.lock(), step(f"taking down the bed of {bed.checkout}"):
+    with bed.lock(), step(f"taking down {bed}"):
         for name in reversed(PARTS):
             if (bed.folder / name).exists():
                 PARTS[name](bed).down()

@@ -28,7 +28,7 @@ class ControlPlane:
         return all(process.alive() for process in self.processes)
 
     def up(self):
-        programs, pki = tools.cluster(), self.folder / "pki"
+        programs, servers, pki = tools.cluster(), tools.kubernetes(self.bed.kubernetes), self.folder / "pki"
         self.bed.part_folder(self.part)
         self._certificates(pki)
         etcd, server, controllers = self.processes
@@ -45,7 +45,7 @@ class ControlPlane:
                        "--unsafe-no-fsync", "--log-level", "warn", env=self.environment)
         if not server.alive():
             server.start(
-                *self.inside, programs / "kube-apiserver", f"--etcd-servers={url}", f"--etcd-compaction-interval={self.compaction}", f"--secure-port={self.ports['api']}",
+                *self.inside, servers / "kube-apiserver", f"--etcd-servers={url}", f"--etcd-compaction-interval={self.compaction}", f"--secure-port={self.ports['api']}",
                 f"--bind-address={'127.0.0.1' if self.address == '127.0.0.1' else '0.0.0.0'}",
                 f"--advertise-address={self.address}", f"--tls-cert-file={pki}/api.crt", f"--tls-private-key-file={pki}/api.key",
                 f"--client-ca-file={pki}/ca.crt", f"--service-cluster-ip-range={SERVICE_RANGE}",
@@ -59,7 +59,7 @@ class ControlPlane:
         wait_for(self.part, "the API server", self.ready, 180, server.log, lambda: server.alive() and etcd.alive())
         if not controllers.alive():
             controllers.start(
-                *self.inside, programs / "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--secure-port=0", *self.manager,
+                *self.inside, servers / "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--secure-port=0", *self.manager,
                 f"--service-account-private-key-file={pki}/sa.key", f"--root-ca-file={pki}/ca.crt",
                 f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key",
                 # By default it asks so slowly that a new cluster takes 5 s longer.

@@ -18,6 +18,8 @@ class Api:
 
     name = "api"
     needs_root, compiled = False, True
+    # Whether it can be of another version of Kubernetes than the test bed's own.
+    of_any_version = True
     compaction, manager = "5m", ()
     # Nothing on this machine is measured while the tests run, and they have memory.
     gogc = 400
@@ -34,6 +36,7 @@ class Api:
     def build(self):
         tools.apt("api")
         tools.cluster()
+        tools.kubernetes(self.bed.kubernetes)
 
     def healthy(self):
         return self.plane.healthy()
@@ -86,6 +89,8 @@ class Kwok(Api):
     """One with nodes and pods that only pretend to run."""
 
     name = "kwok"
+    # Its scheduler is the test bed's.
+    of_any_version = False
     nodes = 10
     # They do not tell often enough that they are alive.
     manager = ("--node-monitor-grace-period=24h",)

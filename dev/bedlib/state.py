@@ -1,6 +1,7 @@
 """Where a bed keeps what it has: folders, ports, and the processes that are its own.
 
-Each checkout has a bed of its own, named by a hash of the checkout's path, so two never collide.
+Each checkout has a bed of its own, named by a hash of the checkout's path, so two never collide; and one more for each other
+version of Kubernetes that it tries.
 A process is remembered by its number and its start time: a number that was given to another
 process since is never killed.
 """
@@ -10,6 +11,7 @@ import json
 import os
 import pwd
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -83,20 +85,27 @@ def signal_and_wait(pids, seconds=10, first=signal.SIGTERM):
 
 
 class Bed:
-    """The folders, ports and processes of one bed."""
+    """The folders, ports and processes of one bed; `kubernetes` is the minor version of its control planes, where that is not
+    the test bed's own."""
 
-    def __init__(self, checkout=CHECKOUT):
-        self.checkout = Path(checkout)
-        self.id = hashlib.sha256(str(self.checkout).encode()).hexdigest()[:8]
+    def __init__(self, checkout=CHECKOUT, kubernetes=None):
+        self.checkout, self.kubernetes = Path(checkout), kubernetes
+        self.id = hashlib.sha256(str(self.checkout).encode()).hexdigest()[:8] + (f"-{kubernetes}" if kubernetes else "")
         # Short: paths of Unix sockets must be under 108 bytes.
         self.folder = CACHE / "beds" / self.id
+
+    def __str__(self):
+        return f"the bed of {self.checkout}" + (f" with Kubernetes {self.kubernetes}" if self.kubernetes else "")
 
     @classmethod
     def all(cls):
         """Every bed that left a folder, by the checkout that it wrote there."""
         beds = []
-        for note in (CACHE / "beds").glob("????????/checkout"):
-            bed = cls(note.read_text())
+        for note in (CACHE / "beds").glob("*/checkout"):
+            name = re.fullmatch(r"[0-9a-f]{8}(?:-([0-9.]+))?", note.parent.name)
+            if not name:
+                continue
+            bed = cls(note.read_text(), name[1])
             bed.folder = note.parent
             bed.id = note.parent.name
             beds.append(bed)
@@ -262,4 +271,5 @@ class Process:
 
 def restart_command(bed, part):
     """What a test runs to have a part killed and brought up again."""
-    return f"{shlex.quote(str(bed.checkout / 'dev/bed'))} restart {part}"
+    version = f" --kubernetes {bed.kubernetes}" if bed.kubernetes else ""
+    return f"{shlex.quote(str(bed.checkout / 'dev/bed'))}{version} restart {part}"

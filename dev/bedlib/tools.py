@@ -6,6 +6,7 @@ half made; a lock keeps two checkouts from building the same thing at once.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -127,31 +128,67 @@ def cluster():
     """The folder with the programs of a cluster, helm and FerretDB, in one build of all that they share."""
     pin, source = VERSIONS["cluster"], DEV / "kubebed"
     major, minor, _ = pin["kubernetes"].split(".")
-    variables = {f"{package}.{name}": value for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-                 for name, value in (("gitVersion", f"v{pin['kubernetes']}"), ("gitMajor", major), ("gitMinor", minor))}
     # The version that helm calls itself, and that of Kubernetes which `helm template` takes for granted.
-    variables |= {f"helm.sh/helm/v3/{name}": value for name, value in (
+    variables = version_of_kubernetes(pin["kubernetes"]) | {f"helm.sh/helm/v3/{name}": value for name, value in (
         ("internal/version.version", f"v{pin['helm']}"), ("pkg/chartutil.k8sVersionMajor", major), ("pkg/chartutil.k8sVersionMinor", minor))}
     flags = ["-buildvcs=false", *WITHOUT_DEBUG, stamp(variables, *STRIPPED)]
     programs = [".", "helm.sh/helm/v3/cmd/helm", "github.com/FerretDB/FerretDB/v2/cmd/ferretdb"]
 
     def build(folder):
-        # The compiler's garbage is collected seldom: memory is there, and it is what compiling waits for.
-        environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOGC": "400"}
         with step(f"building Kubernetes {pin['kubernetes']}, CoreDNS, helm and FerretDB", "packages", pin["seconds"]) as progress:
-            run("cluster", ["go", "mod", "download", "-x"], log_of("cluster"), cwd=source, env=environment)
-            progress.total = pin["packages"]
-
-            def compiled(line):
-                progress.done += b" " not in line
-                progress.total = max(progress.done, progress.total)
-
-            run("cluster", ["go", "build", "-v", *flags, "-o", f"{folder}/", *programs], log_of("cluster"), compiled, cwd=source, env=environment)
+            compile_go("cluster", source, folder, flags, programs, progress, pin["packages"])
         for name in CLUSTER_PROGRAMS:
             (folder / name).symlink_to("kubebed")
 
     content = " ".join(flags).encode() + b"".join((source / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
     return cached(f"tools/cluster-{pin['kubernetes']}-{hashlib.sha256(content).hexdigest()[:8]}", build)
+
+
+def control_planes():
+    """The minor versions of Kubernetes, beside the test bed's own, of which there are control planes, from the oldest; and the
+    newest patch of each."""
+    return {version.rpartition(".")[0]: version for version in VERSIONS["control-planes"]["versions"]}
+
+
+def kubernetes(minor):
+    """The folder with the API server and the controller manager of a minor version, as its own sources have them; if none is
+    named, of the test bed's."""
+    if minor is None:
+        return cluster()
+    pin, version, source = VERSIONS["control-planes"], control_planes()[minor], DEV / "kubernetes" / minor
+    files = [source / name for name in ("go.mod", "go.sum")]
+    if not all(file.exists() for file in files) or not re.search(rf"k8s\.io/kubernetes v{version}\s", files[0].read_text()):
+        raise BedError(f"{source} is not for Kubernetes {version}, which versions.toml names: run dev/pin-kubernetes")
+    flags = ["-buildvcs=false", *WITHOUT_DEBUG, stamp(version_of_kubernetes(version), *STRIPPED)]
+    programs = [f"k8s.io/kubernetes/cmd/{name}" for name in ("kube-apiserver", "kube-controller-manager")]
+
+    def build(folder):
+        with step(f"building the control plane of Kubernetes {version}", "packages", pin["seconds"]) as progress:
+            compile_go(f"kubernetes-{minor}", source, folder, flags, programs, progress, pin["packages"])
+
+    content = " ".join(flags).encode() + b"".join(file.read_bytes() for file in files)
+    return cached(f"tools/kubernetes-{version}-{hashlib.sha256(content).hexdigest()[:8]}", build)
+
+
+def version_of_kubernetes(version):
+    """The variables by which programs of Kubernetes know their version."""
+    major, minor, _ = version.split(".")
+    return {f"{package}.{name}": value for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+            for name, value in (("gitVersion", f"v{version}"), ("gitMajor", major), ("gitMinor", minor))}
+
+
+def compile_go(what, source, folder, flags, programs, progress, packages):
+    """Compiles programs of the Go module in the folder `source`, and tells how many of about so many packages are done."""
+    # The compiler's garbage is collected seldom: memory is there, and it is what compiling waits for.
+    environment = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOGC": "400"}
+    run(what, ["go", "mod", "download", "-x"], log_of(what), cwd=source, env=environment)
+    progress.total = packages
+
+    def compiled(line):
+        progress.done += b" " not in line
+        progress.total = max(progress.done, progress.total)
+
+    run(what, ["go", "build", "-v", *flags, "-o", f"{folder}/", *programs], log_of(what), compiled, cwd=source, env=environment)
 
 
 def go_tool(name):

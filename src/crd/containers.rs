@@ -50,17 +50,16 @@ pub struct PodVolume {
 }
 
 /// A folder that is empty when a pod starts.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EmptyDir {
     /// Where it is: Memory, which counts as memory of the pod. Default: on the disk of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medium: Option<Medium>,
 
-    /// Most that it may hold; a pod whose folder has more is evicted. Default: 64Mi.
+    /// Most that it may hold, more than 0; a pod whose folder has more is evicted. Default: 64Mi.
     #[serde(default = "defaults::size_limit")]
-    #[schemars(schema_with = "schema::amount")]
-    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("emptyDir.sizeLimit must be more than 0, which would mean no limit"))]
+    #[schemars(schema_with = "schema::positive_amount")]
     pub size_limit: Quantity,
 }
 

@@ -16,6 +16,9 @@ const MAX_ITEMS: u32 = 64;
 /// A quantity that is not negative, such as `500m`, `128Mi`, `2` or `1e3`.
 const QUANTITY: &str = r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]+))?$";
 
+/// The same with a digit other than 0.
+const POSITIVE_QUANTITY: &str = r"^\+?([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]+))?$";
+
 /// The schema of `T`, with a bound on every list, map and string.
 pub(super) fn bounded<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = generator.subschema_for::<T>();
@@ -32,6 +35,16 @@ pub(super) fn amount(generator: &mut SchemaGenerator) -> Schema {
         fields.insert("description".into(), json!("An amount, such as 500m (half a core) or 128Mi (bytes)."));
         fields.insert("pattern".into(), json!(QUANTITY));
         fields.insert("maxLength".into(), json!(32));
+    }
+    quantity
+}
+
+/// The schema of a quantity that is not 0: by its pattern, as a CEL rule would cost too much before Kubernetes 1.34.
+pub(super) fn positive_amount(generator: &mut SchemaGenerator) -> Schema {
+    let mut quantity = amount(generator);
+    if let Some(fields) = quantity.as_object_mut() {
+        fields.insert("pattern".into(), json!(POSITIVE_QUANTITY));
+        fields.insert("minimum".into(), json!(1));
     }
     quantity
 }

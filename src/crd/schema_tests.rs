@@ -93,7 +93,6 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
         (volume(json!({})), "exactly one of emptyDir, configMap, secret and projected"),
         (volume(json!({"hostPath": {"path": "/"}})), "such as hostPath and csi, are not allowed"),
         (volume(json!({"csi": {"driver": "d"}})), "such as hostPath and csi, are not allowed"),
-        (volume(json!({"emptyDir": {"sizeLimit": "0"}})), "must be more than 0"),
         (mount("/etc//orders-operator/database/ca.crt", "a"), "have no :"),
         (mount("/etc/./orders-operator", "a"), "have no :"),
         (mount("/etc/", "a"), "have no :"),
@@ -276,4 +275,29 @@ fn every_field_of_the_spec_has_a_bound_and_a_description() {
     for (name, field) in spec["properties"].as_object().unwrap() {
         assert!(field["description"].as_str().is_some_and(|text| text.len() > 10), "{name}: {field}");
     }
+}
+
+/// Adds the rules of `schema` that read amounts where there may be many of them.
+fn reads_many_amounts(schema: &Value, is_repeated: bool, found: &mut Vec<String>) {
+    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    let rules = rules.filter_map(|rule| rule["rule"].as_str()).filter(|rule| rule.contains("quantity("));
+    found.extend(rules.filter(|_| is_repeated).map(str::to_owned));
+    for name in ["items", "additionalProperties"] {
+        if let Some(inner) = schema.get(name) {
+            reads_many_amounts(inner, true, found);
+        }
+    }
+    for inner in schema["properties"].as_object().into_iter().flat_map(|properties| properties.values()) {
+        reads_many_amounts(inner, is_repeated, found);
+    }
+}
+
+/// An API server before 1.34 does not see that an amount is short, takes each for as long as a request may be, and refuses the
+/// CRD: `make test-kubernetes` applies it to some.
+#[test]
+fn no_rule_reads_the_amounts_in_a_list() {
+    let crd = serde_json::to_value(OrdersService::crd()).unwrap();
+    let mut found = Vec::new();
+    reads_many_amounts(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], false, &mut found);
+    assert!(found.is_empty(), "{found:#?}");
 }

@@ -138,6 +138,10 @@ pub struct OrdersServiceSpec {
     /// Resource requests and limits of the pods. Default: requests of cpu 50m and memory 32Mi, and a limit of memory
     /// 128Mi. A value replaces the whole default.
     #[serde(default)]
+    // Of these resources, and not of the other containers: before 1.34 an API server takes each amount for as long as a request
+    // may be, and refuses a CRD whose rules could then take too long. The controller compares all of them.
+    #[x_kube(validation = Rule::new("!has(self.requests) || !has(self.limits) || ['cpu', 'memory', 'ephemeral-storage'].all(r, !(r in self.requests) || !(r in self.limits) || quantity(string(self.requests[r])).compareTo(quantity(string(self.limits[r]))) <= 0)")
+        .message("a request is above the limit of the same resource: raise resources.limits or lower resources.requests"))]
     pub resources: Resources,
 
     /// What to add to the pods: labels, annotations, environment variables, volumes, containers; and where they run.

@@ -49,10 +49,8 @@ impl Default for DisruptionBudget {
     }
 }
 
-/// Resource requests and limits of the pods.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(r, !(r in self.limits) || quantity(string(self.requests[r])).compareTo(quantity(string(self.limits[r]))) <= 0)")
-    .message("a request is above the limit of the same resource: raise resources.limits or lower resources.requests"))]
+/// Resource requests and limits of a container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Resources {
     /// What a node must have left to run a pod, by resource: cpu in cores (50m is a twentieth), memory in bytes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -231,6 +231,9 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
         (volume(json!({"emptyDir": {}, "secret": {"secretName": "s"}})), "exactly one of emptyDir"),
         (volume(json!({"name": "database-certificates", "emptyDir": {}})), "the operator's own volume"),
         (volume(json!({"emptyDir": {"sizeLimit": "much"}})), "emptyDir.sizeLimit"),
+        (volume(json!({"emptyDir": {"sizeLimit": "0"}})), "emptyDir.sizeLimit"),
+        (volume(json!({"emptyDir": {"sizeLimit": "0.00Mi"}})), "emptyDir.sizeLimit"),
+        (volume(json!({"emptyDir": {"sizeLimit": 0}})), "emptyDir.sizeLimit"),
         (
             volume(json!({"secret": {"secretName": "s", "items": [{"key": "k", "path": "../k"}]}})),
             "begins neither with / nor with ..",

@@ -252,6 +252,10 @@ mod tests {
             (volume(json!({"hostPath": {"path": "/"}})), "such as hostPath and csi, are not allowed"),
             (volume(json!({"emptyDir": {}, "secret": {"secretName": "s"}})), "exactly one of emptyDir"),
             (volume(json!({"emptyDir": {"sizeLimit": "much"}})), "\"much\": write an amount such as 64Mi"),
+            (
+                volume(json!({"emptyDir": {"sizeLimit": "0.0Ki"}})),
+                "\"0.0Ki\": write an amount such as 64Mi, more than 0",
+            ),
             (volume(json!({"name": "database-certificates", "emptyDir": {}})), "the operator's own"),
             (json!({"volumes": [v.clone(), v.clone()]}), "\"v\" twice"),
             (
@@ -283,6 +287,12 @@ mod tests {
             (container(json!({"name": "orders-api"})), "which is the API itself"),
             (container(json!({"image": " "})), "initContainers.c.image is empty"),
             (container(json!({"runAsUser": 0})), "no container runs as root"),
+            (
+                container(
+                    json!({"resources": {"requests": {"example.com/gpu": 2}, "limits": {"example.com/gpu": "1"}}}),
+                ),
+                "requests.example.com/gpu is 2, above its limit of 1",
+            ),
             (container(json!({"startupProbe": {"tcpSocket": {"port": 1}}})), "ends before the API starts"),
             (
                 container(json!({"restartPolicy": "Always", "livenessProbe": {}})),
