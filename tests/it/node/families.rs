@@ -73,9 +73,9 @@ async fn the_api_is_reached_by_each_family_at_its_services_at_its_pods_and_by_th
             ports.find(|port| port.name.as_deref() == Some(name)).unwrap().container_port
         };
         for address in of_each_family(status.pod_ips.unwrap().into_iter().map(|each| each.ip)) {
-            answers_the_node(address, port("api"), "/api/orders", "401").await;
+            answers_the_node(address, port("http"), "/api/orders", "401").await;
             answers_the_node(address, port("admin"), "/readyz", "200").await;
-            servers.push(format!("http://{}", SocketAddr::new(address, port("api").try_into().unwrap())));
+            servers.push(format!("http://{}", SocketAddr::new(address, port("http").try_into().unwrap())));
         }
     }
     on.namespace.api::<NetworkPolicy>().get("orders").await.unwrap();
@@ -149,10 +149,11 @@ async fn pods_and_the_sweeper_reach_a_database_at_an_address_of_each_family_and_
         on.namespace.apply(&service(&on.namespace, name, &database, spec)).await.unwrap();
         overdue.push((name, database, id));
     }
-    for (name, database, id) in overdue {
-        cancelled(&database, id).await;
+    for (name, database, id) in &overdue {
+        cancelled(database, *id).await;
         on.namespace.condition(name, DatabaseReady, "True", "AsExpected").await;
         on.namespace.ready(name).await;
     }
     on.remove().await;
+    drop(overdue);
 }
