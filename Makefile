@@ -10,6 +10,9 @@ export CARGO_TARGET_DIR ?= $(ORDERS_CACHE)/target
 # Tests wait for servers most of the time, so more of them run at once than there are processors.
 export RUST_TEST_THREADS ?= $(shell expr 6 '*' "$$(nproc)")
 
+# Of the bed's node, see dev/README.md.
+export NODE_FAMILIES ?= $(FAMILIES)
+
 BED := dev/bed
 
 .PHONY: help demo test test-installs test-node test-release test-upgrade test-planes test-chaos test-kubernetes check lints docs book dependencies alerts workflows suite soak mutants chaos-events attack bench-api bench-start bench-events bench-import bench-statements bench-controller bench-twin bench-sweeper screenshots generate image release down clean
@@ -17,7 +20,7 @@ BED := dev/bed
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
-demo: ## Run the whole story on a real one-node cluster, and leave it up to look around; CHAOS=1 kills pods half way; CLUSTER=current plays it on yours, see README
+demo: ## Run the whole story on a real one-node cluster, and leave it up to look around; CHAOS=1 kills pods half way; FAMILIES=ipv6 or dual; CLUSTER=current plays it on yours, see README
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: ## Run the tests, against a real API server and database; `check` has the lints, and `.ci/run` runs those of test-NAME too
@@ -35,7 +38,7 @@ test-installs: ## Install the operator by the commands of the pages, from a rele
 	$(BED) exec -- dev/locked cargo test --locked --quiet --test it -- --include-ignored installs::
 
 # One after the other: each has pods that start and requests that must not fail, on two processors.
-test-node: ## Run the tests that need pods which run, on the node of the demo's cluster: waiting for changes, changes under load, docs/migration.md
+test-node: ## Run the tests that need pods which run, on the node of the demo's cluster: waiting for changes, changes under load, docs/migration.md; FAMILIES=ipv4, ipv6 or dual
 	@$(call cargo,the tests,240,test --locked --no-run)
 	dev/on-node dev/locked cargo test --locked --quiet --test it -- --include-ignored --test-threads=1 node::
 

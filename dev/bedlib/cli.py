@@ -135,14 +135,16 @@ def command_up(options, bed):
     collect_garbage()
     with bed.lock():
         bed.prepare()
-        parts = [part for name in names if not is_up(bed, part := PARTS[name](bed))]
+        parts = [part for name in names if not is_as_wanted(bed, part := PARTS[name](bed))]
         for part in parts:
             if part.needs_root and os.geteuid() != 0:
                 raise BedError(f"{part.name}: must be run as root, as it makes namespaces of its own")
         build(parts)
-        for name in [part.name for part in parts]:
-            # Made anew: the ingress finds the node's namespaces when it is made.
+        for name in names:
+            # Looked at again: the ingress finds the node's namespaces when it is made, and ends with a node that is replaced.
             part = PARTS[name](bed)
+            if is_as_wanted(bed, part):
+                continue
             bed.set_ready(part.name, False)
             with step(f"bringing up {part.name}"):
                 part.up()
@@ -162,6 +164,10 @@ def command_restart(options, bed):
             shutil.copytree(source, target)
     options.parts = [options.part]
     command_up(options, bed)
+
+
+def is_as_wanted(bed, part):
+    return is_up(bed, part) and (part.name != "node" or part.is_as_asked_for())
 
 
 def is_up(bed, part):
@@ -259,7 +265,8 @@ def command_image(options, bed):
     if options.action == "build":
         archive = images.build(options.image, options.folder, options.file, options.build_context)
         say(f"image {options.image}: {images.describe(archive)}")
-        if node and node.healthy():
+        # Not into one that is about to be replaced.
+        if node and is_as_wanted(bed, node):
             node.load(archive)
         return
     if not node or not node.healthy():

@@ -4,19 +4,18 @@ import subprocess
 from pathlib import Path
 
 from . import tools
+from .families import DEFAULT, Families, url_host
 from .report import wait_for
-
-SERVICE_RANGE = "10.96.0.0/16"
 
 
 class ControlPlane:
     """The processes of one control plane. `inside` is what a command must begin with to run where it does;
-    after `compaction`, etcd forgets what was before; `manager` are further flags of the controller manager; `gogc` is
-    by how many percent their heaps grow before they are cleaned up."""
+    `families` are those of its Services and pods; after `compaction`, etcd forgets what was before; `manager` are further
+    flags of the controller manager; `gogc` is by how many percent their heaps grow before they are cleaned up."""
 
-    def __init__(self, bed, part, address, ports, inside=(), compaction="5m", manager=(), gogc=100):
+    def __init__(self, bed, part, address, ports, inside=(), families=Families(DEFAULT), compaction="5m", manager=(), gogc=100):
         self.bed, self.part, self.address, self.ports, self.inside = bed, part, address, ports, list(inside)
-        self.compaction, self.manager, self.environment = compaction, manager, {"GOGC": str(gogc)}
+        self.families, self.compaction, self.manager, self.environment = families, compaction, manager, {"GOGC": str(gogc)}
         self.folder = bed.folder / part
         self.processes = [bed.process(part, name) for name in ("etcd", "kube-apiserver", "kube-controller-manager")]
 
@@ -37,7 +36,7 @@ class ControlPlane:
             server.stop(seconds=3)
         if not server.alive() and self._renew_ports("api"):
             controllers.stop(seconds=3)
-        write_kubeconfig(self.kubeconfig, f"https://{self.address}:{self.ports['api']}", pki)
+        write_kubeconfig(self.kubeconfig, f"https://{url_host(self.address)}:{self.ports['api']}", pki)
         url = f"http://127.0.0.1:{self.ports['etcd']}"
         if not etcd.alive():
             etcd.start(*self.inside, programs / "etcd", "--data-dir", self.folder / "etcd", "--listen-client-urls", url,
@@ -46,9 +45,9 @@ class ControlPlane:
         if not server.alive():
             server.start(
                 *self.inside, servers / "kube-apiserver", f"--etcd-servers={url}", f"--etcd-compaction-interval={self.compaction}", f"--secure-port={self.ports['api']}",
-                f"--bind-address={'127.0.0.1' if self.address == '127.0.0.1' else '0.0.0.0'}",
+                f"--bind-address={'127.0.0.1' if self.address == '127.0.0.1' else '::' if self.families.has_ipv6 else '0.0.0.0'}",
                 f"--advertise-address={self.address}", f"--tls-cert-file={pki}/api.crt", f"--tls-private-key-file={pki}/api.key",
-                f"--client-ca-file={pki}/ca.crt", f"--service-cluster-ip-range={SERVICE_RANGE}",
+                f"--client-ca-file={pki}/ca.crt", f"--service-cluster-ip-range={self.families.joined('services')}",
                 "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={pki}/sa.key",
                 f"--service-account-signing-key-file={pki}/sa.key", "--authorization-mode=Node,RBAC", "--allow-privileged=true",
                 # As OpenShift does, so that a right that only its users would miss shows.
@@ -64,7 +63,8 @@ class ControlPlane:
                 f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key",
                 # By default it asks so slowly that a new cluster takes 5 s longer.
                 "--kube-api-qps=500", "--kube-api-burst=1000",
-                "--use-service-account-credentials=true", "--leader-elect=false", "--cluster-cidr=10.244.0.0/16",
+                "--use-service-account-credentials=true", "--leader-elect=false",
+                f"--cluster-cidr={self.families.joined('pods')}",
                 env=self.environment)
         wait_for(self.part, "the controller manager", lambda: self.kubectl("get", "sa", "default"), 60,
                  controllers.log, controllers.alive)
@@ -105,8 +105,9 @@ class ControlPlane:
         openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", pki / "ca.key", "-out", pki / "ca.crt",
                 "-days", "3650", "-subj", "/CN=bed-ca")
         openssl("genrsa", "-out", pki / "sa.key", "2048")
-        names = (f"IP:127.0.0.1,IP:{self.address},IP:10.96.0.1,DNS:kubernetes,DNS:kubernetes.default,"
-                 "DNS:kubernetes.default.svc,DNS:localhost")
+        addresses = ["127.0.0.1", self.address, *(family.of_the_api for family in self.families.members)]
+        names = ",".join([*(f"IP:{address}" for address in addresses), "DNS:kubernetes", "DNS:kubernetes.default",
+                          "DNS:kubernetes.default.svc", "DNS:localhost"])
         for name, subject, alternatives in (("api", "/CN=kube-apiserver", names), ("admin", "/O=system:masters/CN=admin", "DNS:admin")):
             extensions = pki / f"{name}.ext"
             extensions.write_text(f"subjectAltName={alternatives}\nextendedKeyUsage=serverAuth,clientAuth\n")

@@ -6,23 +6,21 @@ mounted from the bed's folder. So when the processes are gone, so are all mounts
 namespaces: the machine itself never had them. Only control groups are left, which `down` removes.
 """
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from . import images, tools
+from . import families, images, tools
 from .control_plane import ControlPlane, write_kubeconfig
-from .report import BedError, step, wait_for
-from .state import signal_and_wait
+from .families import Families
+from .report import BedError, say, step, wait_for
+from .state import signal_and_wait, write_whole
 
-ADDRESS = "10.99.0.1"
 PRIVATE_FOLDERS = ("/run/netns", "/run/containerd", "/var/lib/cni", "/var/lib/kubelet", "/var/log/pods", "/var/log/containers")
-CNI = """{"cniVersion": "1.0.0", "name": "bed", "plugins": [
-  {"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-  {"type": "portmap", "capabilities": {"portMappings": true}}]}
-"""
 
 
 class Node:
@@ -35,11 +33,27 @@ class Node:
         self.bed = bed
         self.folder = bed.folder / "node"
         self.holder = bed.process("node", "namespaces")
-        # Inside, the ports are the usual ones: nobody else is there.
-        ports = {"api": 6443, "etcd": 2379, "etcd-peer": 2380}
-        self.plane = ControlPlane(bed, "node", ADDRESS, ports, self.inside())
+        self._have(self._made_with() or families.asked_for() or Families(families.DEFAULT))
         names = ("containerd", "kubelet", "kube-scheduler", "kube-proxy", "coredns", "mongo-inside", "api-inside", "api-outside")
         self.processes = {name: bed.process("node", name) for name in names}
+
+    def _have(self, chosen):
+        self.families = chosen
+        # Inside, the ports are the usual ones: nobody else is there.
+        ports = {"api": 6443, "etcd": 2379, "etcd-peer": 2380}
+        self.plane = ControlPlane(self.bed, "node", chosen.first.address, ports, self.inside(), chosen)
+
+    def _made_with(self):
+        """The families of the node that is there, if there is one."""
+        try:
+            return Families((self.folder / "families").read_text())
+        except OSError:
+            return None
+
+    def is_as_asked_for(self):
+        """Whether it has what the caller wants, who may have no wish."""
+        made, asked = self._made_with(), families.asked_for()
+        return made is not None and asked in (None, made)
 
     @property
     def control_group(self):
@@ -61,17 +75,31 @@ class Node:
         return self.holder.alive() and self.plane.healthy() and all(process.alive() for process in self.processes.values())
 
     def environment(self):
-        return {"NODE_KUBECONFIG": str(self.folder / "kubeconfig.host"), "NODE_MONGO_URI": f"mongodb://{ADDRESS}:27017/"}
+        return {"NODE_KUBECONFIG": str(self.folder / "kubeconfig.host"), "NODE_INSIDE": str(self.folder / "inside"),
+                "NODE_ADDRESSES": self.families.joined("address"), "NODE_MONGO_URI": f"mongodb://{self.families.first.host}:27017/"}
 
     def up(self):
         self.build()
-        if not self.holder.alive():
+        if not self.holder.alive() or not self.is_as_asked_for():
             # What ran in the namespaces that are lost cannot be reached any more; nor can Traefik, which is there too.
             for process in self.bed.processes("ingress"):
                 process.stop(signal.SIGKILL)
             self.down()
+            if not self.is_as_asked_for():
+                # Nothing that the cluster has would fit.
+                wanted = families.asked_for() or self.families
+                if self._made_with():
+                    say(f"node: it has {self.families.name}, and is made anew with {wanted.name}")
+                if self.folder.exists():
+                    shutil.rmtree(self.folder)
+                self._have(wanted)
             self.bed.part_folder("node")
+            write_whole(self.folder / "families", self.families.name)
             self._make_namespaces()
+        # For people and tests.
+        inside = self.folder / "inside"
+        write_whole(inside, f'#!/bin/sh\nexec {" ".join(self.inside())} "$@"\n')
+        inside.chmod(0o755)
         self.plane.inside = self.inside()
         self.plane.up()
         self._start_containerd()
@@ -98,9 +126,16 @@ class Node:
         mounts = "".join(
             f"mkdir -p '{self.folder}/private{path}' && {{ [ -d {path} ] || mkdir -p {path}; }} && "
             f"mount --bind '{self.folder}/private{path}' {path} && " for path in PRIVATE_FOLDERS)
+        # kube-proxy redirects what the node itself sends to a Service, once there is a route by which it would be sent.
+        links = ["ip link set lo up", "ip link add services type veth peer name services-end", "ip link set services up",
+                 "ip link set services-end up"]
+        for family in self.families.members:
+            ip = f"ip -{family.version}"
+            links += [f"sysctl -qw {family.switches}", f"{ip} addr add {family.address} dev lo",
+                      f"{ip} route add {family.services} dev services src {family.address}"]
         # Shared with the pods' mount namespaces, not with the machine's: kubelet wants to pass mounts on.
-        script = (f"{mounts} mount --make-rshared / && ip link set lo up && ip addr add {ADDRESS}/32 dev lo && "
-                  f"sysctl -qw net.ipv4.ip_forward=1 && touch '{self.folder}/namespaces.made' && exec sleep infinity")
+        script = (f"{mounts} mount --make-rshared / && {' && '.join(links)} && touch '{self.folder}/namespaces.made' && "
+                  "exec sleep infinity")
         (self.folder / "namespaces.made").unlink(missing_ok=True)
         self.holder.start("unshare", "--mount", "--net", "--propagation", "private", "sh", "-ec", script)
         wait_for("node", "its namespaces", (self.folder / "namespaces.made").exists, 20, self.holder.log, self.holder.alive)
@@ -109,7 +144,7 @@ class Node:
         containerd, socket = self.processes["containerd"], self.folder / "containerd.sock"
         if not containerd.alive():
             (self.folder / "cni.d").mkdir(exist_ok=True)
-            (self.folder / "cni.d/10-bed.conflist").write_text(CNI)
+            (self.folder / "cni.d/10-bed.conflist").write_text(json.dumps(self._network()))
             config = self.folder / "containerd.toml"
             # restrict_oom_score_adj: without CAP_SYS_RESOURCE a score cannot be lowered, and no sandbox would start.
             config.write_text(f"""version = 2
@@ -132,6 +167,14 @@ state = "{self.folder}/containerd-state"
         if images.PAUSE not in self.ctr_output("images", "ls", "-q"):
             self.load(images.pause())
 
+    def _network(self):
+        """What a pod is connected by."""
+        members = self.families.members
+        addresses = {"type": "host-local", "ranges": [[{"subnet": family.pods}] for family in members],
+                     "routes": [{"dst": family.everywhere} for family in members]}
+        return {"cniVersion": "1.0.0", "name": "bed", "plugins": [
+            {"type": "ptp", "ipMasq": False, "ipam": addresses}, {"type": "portmap", "capabilities": {"portMappings": True}}]}
+
     def ctr(self, *arguments):
         return subprocess.run(["ctr", "-a", self.folder / "containerd.sock", "-n", "k8s.io", *map(str, arguments)],
                               stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
@@ -153,7 +196,7 @@ state = "{self.folder}/containerd-state"
 
     def _start_agents(self):
         folder, programs, inside = self.folder, tools.cluster(), self.inside()
-        kubeconfig = self.plane.kubeconfig
+        kubeconfig, address, addresses = self.plane.kubeconfig, self.families.first.address, self.families.joined("address")
         (folder / "kubelet.yaml").write_text(f"""apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication: {{anonymous: {{enabled: false}}, webhook: {{enabled: false}}, x509: {{clientCAFile: "{folder}/pki/ca.crt"}}}}
@@ -163,34 +206,34 @@ cgroupRoot: /{self.control_group}
 containerRuntimeEndpoint: unix://{folder}/containerd.sock
 failSwapOn: false
 failCgroupV1: false
-clusterDNS: [{ADDRESS}]
+clusterDNS: ["{address}"]
 clusterDomain: cluster.local
 enforceNodeAllocatable: []
 resolvConf: ""
 evictionHard: {{memory.available: "0%", nodefs.available: "0%", imagefs.available: "0%"}}
 imageGCHighThresholdPercent: 100
-address: {ADDRESS}
+address: "{address}"
 """)
         (folder / "proxy.yaml").write_text(f"""apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
 clientConnection: {{kubeconfig: "{kubeconfig}"}}
-clusterCIDR: 10.244.0.0/16
+clusterCIDR: "{self.families.joined('pods')}"
 hostnameOverride: bed
 conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
-nodeIPOverride: [{ADDRESS}]
+nodeIPOverride: {json.dumps(addresses.split(","))}
 """)
         (folder / "Corefile").write_text(
-            f".:53 {{\n bind {ADDRESS}\n errors\n kubernetes cluster.local {{\n  kubeconfig {kubeconfig}\n  ttl 1\n }}\n}}\n")
+            f".:53 {{\n bind {addresses.replace(',', ' ')}\n errors\n kubernetes cluster.local {{\n  kubeconfig {kubeconfig}\n  ttl 1\n }}\n}}\n")
         self._make_control_group()
         commands = {
             "kube-scheduler": [programs / "kube-scheduler", f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0"],
             "kubelet": [programs / "kubelet", f"--config={folder}/kubelet.yaml", f"--kubeconfig={kubeconfig}",
-                        "--hostname-override=bed", f"--node-ip={ADDRESS}"],
+                        "--hostname-override=bed", f"--node-ip={addresses}"],
             "kube-proxy": [programs / "kube-proxy", f"--config={folder}/proxy.yaml"],
             "coredns": [programs / "coredns", "-conf", folder / "Corefile"],
             # The database listens on a socket file, which namespaces do not divide.
-            "mongo-inside": ["socat", f"TCP-LISTEN:27017,bind={ADDRESS},fork,reuseaddr",
+            "mongo-inside": ["socat", f"{'TCP6-LISTEN:27017,ipv6only=0' if self.families.has_ipv6 else 'TCP4-LISTEN:27017'},fork,reuseaddr",
                              f"UNIX-CONNECT:{self.bed.folder}/mongo/ferret.sock"],
         }
         for name, command in commands.items():
@@ -202,7 +245,7 @@ nodeIPOverride: [{ADDRESS}]
         if not self.processes["api-outside"].alive():
             self.bed.renew_port("node-api")
         port = self.bed.port("node-api")
-        publish(self.bed, "node", self.inside(), f"{ADDRESS}:6443", port, self.processes["api-inside"], self.processes["api-outside"])
+        publish(self.bed, "node", self.inside(), f"{self.families.first.host}:6443", port, self.processes["api-inside"], self.processes["api-outside"])
         write_kubeconfig(self.folder / "kubeconfig.host", f"https://127.0.0.1:{port}", self.folder / "pki")
 
     def _is_ready(self):

@@ -8,7 +8,7 @@ import urllib.request
 from . import tools
 from .control_plane import ControlPlane
 from .database import Mongo, Spare
-from .node import ADDRESS, Node, publish
+from .node import Node, publish
 from .report import BedError, wait_for
 from .state import restart_command
 
@@ -206,11 +206,11 @@ class Ingress:
 
     name = "ingress"
     needs_root, compiled = True, True
-    # What is published: by the name of its port, the address inside. No pod reaches the API.
-    published = {"ingress": ("http", f"{ADDRESS}:80"), "ingress-api": ("api", "127.0.0.1:8080")}
 
     def __init__(self, bed):
         self.bed, self.node = bed, Node(bed)
+        # What is published: by the name of its port, the address inside. No pod reaches the API.
+        self.published = {"ingress": ("http", f"{self.node.families.first.host}:80"), "ingress-api": ("api", "127.0.0.1:8080")}
         self.traefik = bed.process("ingress", "traefik")
         self.relays = {port: [bed.process("ingress", f"{name}-{side}") for side in ("inside", "outside")]
                        for port, (name, _) in self.published.items()}

@@ -2,6 +2,7 @@
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 from pathlib import Path
 
 from .cluster import NAMESPACE, Cluster, looks
@@ -30,11 +31,19 @@ class OwnBed:
         with ThreadPoolExecutor() as pool:
             # What is linked at the end of one build leaves a processor to the other.
             compiling = pool.submit(run, "dev/image", env=os.environ | {"PROFILE": PROFILE}, quiet=False)
-            story.step("bed up", lambda: run(BED, "up", "mongo", "node", "ingress", quiet=False) and None)
-        self.environment = environment()
+            story.step("bed up", self._up)
         self.cluster = Cluster(self.environment)
         story.chapter("The images of what runs in the cluster")
         story.step("operator image built and loaded", self._load, compiling)
+
+    def _up(self):
+        run(BED, "up", "mongo", "node", "ingress", quiet=False)
+        self.environment = environment()
+        return "a node at " + " and ".join(self.addresses())
+
+    def addresses(self):
+        """The node's, at which pods reach the database."""
+        return self.environment["NODE_ADDRESSES"].split(",")
 
     def _load(self, compiling):
         self.image = compiling.result().splitlines()[-1]
@@ -57,16 +66,17 @@ class OwnBed:
         return self.cluster.install(self.image)
 
     def apply_examples(self):
-        # The database of the bed is outside the cluster: a Service without selector leads there.
-        address = self.environment["NODE_MONGO_URI"].split("//")[1].split("/")[0].split(":")[0]
+        # The database of the bed is outside the cluster: a Service without selector leads there, in each family that the node has.
         metadata = {"name": "orders-mongo", "namespace": NAMESPACE}
         port = {"name": "mongo", "port": 27017, "protocol": "TCP"}
+        families = [f"IPv{ip_address(address).version}" for address in self.addresses()]
         self.cluster.kubectl("apply", "-f", "examples/00-namespace.yaml")
         self.cluster.apply(
-            {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}},
-            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "ports": [port],
-             "metadata": metadata | {"labels": {"kubernetes.io/service-name": "orders-mongo"}},
-             "endpoints": [{"addresses": [address]}]})
+            {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ipFamilyPolicy": "PreferDualStack", "ports": [port]}},
+            *({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family, "ports": [port],
+               "metadata": {"name": f"orders-mongo-{family.lower()}", "namespace": NAMESPACE,
+                            "labels": {"kubernetes.io/service-name": "orders-mongo"}},
+               "endpoints": [{"addresses": [address]}]} for family, address in zip(families, self.addresses())))
         return self.cluster.apply_examples()
 
     def address(self):

@@ -8,6 +8,7 @@
 //! restore     docs/backup.md on real pods
 //! pages       docs/tasks.md, docs/quickstart.md and examples/quickstart on real pods
 //! broker      README.md, and what pages do with a broker, on real pods
+//! families    IPv4, IPv6 or both, whichever the node has: Services, pods, the ingress controller and the database
 //! ```
 
 use std::sync::{Arc, Mutex};
@@ -27,6 +28,7 @@ use crate::{
 };
 
 mod broker;
+mod families;
 mod migration;
 mod pages;
 mod restore;
