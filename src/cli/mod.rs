@@ -34,6 +34,7 @@ use crate::{
 #[derive(Parser)]
 #[command(
     name = "orders-operator",
+    bin_name = "orders-operator",
     version,
     after_help = "Examples:
   orders-operator crd | kubectl apply -f -                         install the CRD
