@@ -64,7 +64,7 @@ test-chaos: ## Run the tests that disturb everything at random for a minute each
 
 # What else they need is the test bed's: the data planes, the databases and the broker.
 test-kubernetes: ## Run the tests that are about the API server on other versions of Kubernetes, each built of its own sources; VERSIONS="1.30 1.35"
-	@$(BED) up mongo spare nats planes & servers=$$!; \
+	@$(BED) up mongo spare nats stan planes & servers=$$!; \
 	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
 	dev/test-kubernetes $(VERSIONS)
 
