@@ -20,7 +20,7 @@ const OTHER_NAMES: [(&str, &str); 10] = [
 ];
 
 /// The patterns of the schema in words.
-const FORMS: [(&str, &str); 11] = [
+const FORMS: [(&str, &str); 12] = [
     ("^[-._a-zA-Z0-9]+$", "letters, digits, -, _ and ., such as MONGO_URI"),
     (
         r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
@@ -46,6 +46,10 @@ const FORMS: [(&str, &str); 11] = [
     (
         r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]+))?$",
         "an amount such as 500m or 128Mi",
+    ),
+    (
+        r"^\+?([0-9]*[1-9][0-9]*(\.[0-9]*)?|[0-9]*\.[0-9]*[1-9][0-9]*)(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]+))?$",
+        "an amount above 0 such as 64Mi",
     ),
 ];
 
