@@ -203,6 +203,11 @@ struct Supervisor {
 impl Supervisor {
     /// Starts it over a first binary. Each look at whether a binary is whole leaves a line in `looks`.
     fn start(first: &str) -> Self {
+        Self::start_script(&read("dev/skaffold/supervise"), first)
+    }
+
+    /// The same with another text of its own.
+    fn start_script(script: &str, first: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("orders-supervise-{}", fastrand::u64(..)));
         fs::create_dir_all(folder.join("bin")).unwrap();
         let look = format!(
@@ -212,9 +217,10 @@ impl Supervisor {
         write_program(&folder.join("bin/sha256sum"), &look);
         write_program(&folder.join("orders-operator"), first);
         write_digest(&folder, first);
+        fs::write(folder.join("supervise"), script).unwrap();
         let path = format!("{}:{}", folder.join("bin").display(), std::env::var("PATH").unwrap());
         let mut child = Command::new("sh")
-            .arg(root().join("dev/skaffold/supervise"))
+            .arg(folder.join("supervise"))
             .arg("serve")
             .env("SYNC_FOLDER", &folder)
             .env("PATH", path)
@@ -310,4 +316,15 @@ async fn a_binary_that_ends_by_itself_is_started_again_until_another_one_comes()
         }
     }
     assert!(supervisor.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_binary_that_has_just_been_started_is_terminated_too() {
+    // Longer at the place where it knows of no child yet.
+    let script = read("dev/skaffold/supervise").replace("\n  child=$!\n", "\n  sleep 1\n  child=$!\n");
+    assert!(script.contains("sleep 1\n  child=$!"), "{script}");
+    let mut supervisor = Supervisor::start_script(&script, &program("first"));
+    assert_eq!(supervisor.line().await, "first serve");
+    assert!(supervisor.terminate().await.success());
+    assert_eq!(supervisor.line().await, "first drains 0 s");
 }
