@@ -24,22 +24,24 @@ demo: ## Run the whole story on a real one-node cluster, and leave it up to look
 	@dev/demo $(if $(CHAOS),--chaos) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 test: ## Run the tests, against a real API server and database; `check` has the lints, and `.ci/run` runs those of test-NAME too
-	@$(BED) up api spare-api mongo spare nats stan planes & servers=$$!; \
-	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
+	@$(call prepare,api spare-api mongo spare nats stan planes)
 	$(BED) exec -- dev/locked cargo test --locked --quiet
 
 # A command of cargo's that tells how far it is: what it makes, about how many seconds that takes from nothing, its words.
 cargo = echo "cargo $(3)" && dev/locked $(BED) cargo "compiling $(1)" $(2) -- cargo $(3)
 
+# Brings up parts of the test bed while the tests are compiled.
+prepare = $(BED) up $(1) & servers=$$!; $(compile); compiled=$$?; wait $$servers && exit $$compiled
+compile = $(call cargo,the tests,240,test --locked --no-run)
+
 # One after the other, since the operator's CRD and cluster roles can be there once.
 test-installs: ## Install the operator by the commands of the pages, from a release's folder and with the examples, and upgrade it, on an API server of its own
-	@$(BED) up install-api mongo planes & servers=$$!; \
-	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
+	@$(call prepare,install-api mongo planes)
 	$(BED) exec -- dev/locked cargo test --locked --quiet --test it -- --include-ignored installs::
 
 # One after the other: each has pods that start and requests that must not fail, on two processors.
 test-node: ## Run the tests that need pods which run, on the node of the demo's cluster: waiting for changes, changes under load, docs/migration.md; FAMILIES=ipv4, ipv6 or dual
-	@$(call cargo,the tests,240,test --locked --no-run)
+	@$(compile)
 	dev/on-node dev/locked cargo test --locked --quiet --test it -- --include-ignored --test-threads=1 node::
 
 # With the program of the demo's image, which is compiled already; a real release has the same files.
@@ -53,19 +55,16 @@ test-upgrade: ## Upgrade from the version before this one on the node, go back, 
 
 # The parts that only they need take minutes to build.
 test-planes: ## Ask the data planes for which `make test` has no time: Contour with Envoy, Traefik's provider for ingress-nginx, HAProxy, Caddy, and models of others
-	@$(BED) up api planes more-planes & servers=$$!; \
-	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
+	@$(call prepare,api planes more-planes)
 	$(BED) exec -- dev/locked cargo test --locked --quiet --test it -- --include-ignored planes::
 
 test-chaos: ## Run the tests that disturb everything at random for a minute each: pods killed, frozen and replaced, clocks wrong, broker and database killed
-	@$(BED) up api mongo spare nats stan & servers=$$!; \
-	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
+	@$(call prepare,api mongo spare nats stan)
 	$(BED) exec -- dev/locked cargo test --locked --quiet --test it -- --include-ignored chaos::
 
 # What else they need is the test bed's: the data planes, the databases and the broker.
 test-kubernetes: ## Run the tests that are about the API server on other versions of Kubernetes, each built of its own sources; VERSIONS="1.30 1.35"
-	@$(BED) up mongo spare nats stan planes & servers=$$!; \
-	  $(call cargo,the tests,240,test --locked --no-run); compiled=$$?; wait $$servers && exit $$compiled
+	@$(call prepare,mongo spare nats stan planes)
 	dev/test-kubernetes $(VERSIONS)
 
 check: lints docs book dependencies workflows alerts kubeconform ## Check format, lints, docs, the book, licences, duplicate dependencies, alerts, workflows, manifests and (ADVISORIES=fetch) advisories, without any server

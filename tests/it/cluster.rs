@@ -15,7 +15,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         authentication::v1::{TokenRequest, TokenRequestSpec},
-        core::v1::{Namespace, Secret, ServiceAccount},
+        core::v1::{Namespace, ResourceQuota, Secret, ServiceAccount},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -25,12 +25,13 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     core::{GroupVersionKind, PartialObjectMeta},
     discovery::ApiResource,
+    runtime::wait::await_condition,
 };
 use orders_operator::crd::{ConditionType, OrdersService, find_condition};
 use serde_json::{Value, json};
 use tokio::{
     sync::{Mutex, OnceCell},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{stranger, watchdog, way::Way};
@@ -40,6 +41,9 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The spare API server serves one test at a time.
 pub static SPARE_API: Mutex<()> = Mutex::const_new(());
+
+/// What a quota of OrdersServices counts.
+pub const COUNTED: &str = "count/ordersservices.ticketing.dev";
 
 /// Asks again and again until `probe` gives something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
@@ -126,6 +130,26 @@ impl TestNamespace {
         let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         Api::namespaced_with(self.client.clone(), &self.name, &resource)
+    }
+
+    /// Makes a quota of so many OrdersServices, which counts them from now on. The cluster learns within half a minute of a new
+    /// CRD what a quota for it counts, and looks at one of before only every five minutes: so it is made anew until it counts.
+    pub async fn counting_quota(&self, name: &str, most: u32) {
+        let quota: ResourceQuota = serde_json::from_value(
+            json!({"metadata": {"name": name}, "spec": {"hard": {COUNTED: most.to_string()}}}),
+        )
+        .unwrap();
+        let quotas = self.api::<ResourceQuota>();
+        let counts = |quota: Option<&ResourceQuota>| {
+            quota.and_then(|quota| quota.status.as_ref()?.used.as_ref()?.get(COUNTED)).is_some()
+        };
+        eventually("the quota counts OrdersServices", || async {
+            drop(quotas.delete(name, &DeleteParams::default()).await);
+            quotas.create(&PostParams::default(), &quota).await.unwrap();
+            timeout(Duration::from_secs(3), await_condition(quotas.clone(), name, counts)).await.ok()
+        })
+        .await
+        .unwrap();
     }
 
     /// Applies the Secrets that [`Self::service`] refers to.

@@ -1,15 +1,11 @@
 //! The CRD: the checked-in files are current, and the API server rejects invalid resources with helpful messages.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
-use k8s_openapi::{
-    api::core::v1::ResourceQuota,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     CustomResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
-    runtime::wait::await_condition,
 };
 use orders_operator::{
     api::ServeArgs,
@@ -19,10 +15,9 @@ use orders_operator::{
     sweeper::SweeperArgs,
 };
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use crate::{
-    cluster::{TestNamespace, eventually, refusal, root},
+    cluster::{COUNTED, TestNamespace, eventually, refusal, root},
     render::validates,
 };
 
@@ -607,26 +602,10 @@ async fn kubectl_get_has_its_printer_columns_and_more_with_wide() {
 
 #[tokio::test]
 async fn a_quota_bounds_the_orders_services_of_a_namespace() {
-    const COUNTED: &str = "count/ordersservices.ticketing.dev";
     let page = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
     assert!(page.contains(COUNTED), "the page names what is tried here");
     let namespace = TestNamespace::create("count").await;
-    let quota: ResourceQuota =
-        serde_json::from_value(json!({"metadata": {"name": "few"}, "spec": {"hard": {COUNTED: "2"}}}))
-            .unwrap();
-    let quotas = namespace.api::<ResourceQuota>();
-    // The cluster learns within half a minute of a new CRD what a quota for it counts, and looks at one of before only every
-    // five minutes: so it is made anew until it counts.
-    let counts = |quota: Option<&ResourceQuota>| {
-        quota.and_then(|quota| quota.status.as_ref()?.used.as_ref()?.get(COUNTED)).is_some()
-    };
-    eventually("the quota counts OrdersServices", || async {
-        drop(quotas.delete("few", &DeleteParams::default()).await);
-        quotas.create(&PostParams::default(), &quota).await.unwrap();
-        timeout(Duration::from_secs(3), await_condition(quotas.clone(), "few", counts)).await.ok()
-    })
-    .await
-    .unwrap();
+    namespace.counting_quota("few", 2).await;
     let services = namespace.api::<OrdersService>();
     for name in ["a", "b"] {
         namespace.apply(&namespace.service(name, json!({}))).await.unwrap();

@@ -8,21 +8,6 @@ use super::{
 };
 use crate::{bed::setting, cluster::eventually, examples::folders};
 
-/// Waits until a quota that is made now counts OrdersServices. The cluster learns that within half a minute of a new CRD, and
-/// looks at quotas of before only every five minutes.
-async fn quotas_count(namespace: &str) {
-    let script = format!(
-        "kubectl -n {namespace} delete quota trial --ignore-not-found; \
-         kubectl -n {namespace} create quota trial --hard=count/ordersservices.ticketing.dev=1; \
-         kubectl -n {namespace} wait quota/trial --timeout=3s \
-             --for=jsonpath='{{.status.used.count/ordersservices\\.ticketing\\.dev}}'=0"
-    );
-    eventually("quotas count OrdersServices", || async {
-        shell(&script).await.status.success().then_some(())
-    })
-    .await;
-}
-
 /// Warnings are what the API server says of pods that the namespace would not take. A quota refuses for the moment until it has
 /// counted for the first time.
 async fn apply(folder: &Path) {
@@ -47,7 +32,7 @@ async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restric
     ))
     .await;
     done("kubectl wait --for=condition=Established crd --all").await;
-    quotas_count(&namespace.name).await;
+    namespace.counting_quota("trial", 1).await;
     for folder in folders() {
         done("kubectl apply -f examples/00-namespace.yaml -f examples/10-secrets.yaml").await;
         if folder.ends_with("namespaced") {
