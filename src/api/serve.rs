@@ -6,6 +6,7 @@ use clap::Args;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::{
+    sync::Notify,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -34,6 +35,12 @@ use crate::{
     },
     store::{ConnectOptions, StoreError, TlsArgs},
 };
+
+/// For how long nobody must have connected when the drain ends.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How much longer the drain may take where connections go on coming: what sends them has not noticed yet.
+const OVERTIME: Duration = Duration::from_secs(6);
 
 /// How long requests in flight may take once no new ones are accepted: their deadline, and a little longer for the
 /// last bytes.
@@ -269,7 +276,8 @@ impl Relay {
     }
 }
 
-/// Serves until `shutdown`, then for the drain period while not ready, then until the requests in flight are finished.
+/// Serves until `shutdown`, then for the drain period while not ready, and longer while connections come; then until the
+/// requests in flight are finished.
 async fn serve_until_drained<F: Future<Output = ()>>(
     server: impl FnOnce(GracefulStop) -> F,
     shutdown: CancellationToken,
@@ -282,7 +290,10 @@ async fn serve_until_drained<F: Future<Output = ()>>(
         shutdown.cancelled().await;
         serving.set(Err("shutting down".into()));
         stop.draining.cancel();
-        sleep(Duration::from_secs(drain_seconds.into())).await;
+        if drain_seconds > 0 {
+            sleep(Duration::from_secs(drain_seconds.into())).await;
+            overtime(&stop.arrivals).await;
+        }
         stop.closing.cancel();
         sleep(SHUTDOWN_TIMEOUT).await;
     };
@@ -292,6 +303,16 @@ async fn serve_until_drained<F: Future<Output = ()>>(
             seconds = SHUTDOWN_TIMEOUT.as_secs(),
             "some requests were not finished in time; exiting without them"
         ),
+    }
+}
+
+/// Waits until nobody connects any more, within limits.
+async fn overtime(arrivals: &Notify) {
+    let quiet = async { while timeout(QUIET, arrivals.notified()).await.is_ok() {} };
+    if timeout(OVERTIME, quiet).await.is_err() {
+        tracing::warn!(
+            "connections still come; what sends them may need a longer drain: see spec.drainSeconds"
+        );
     }
 }
 
@@ -316,6 +337,23 @@ mod tests {
         // Nobody else ends it.
         let error = relay.beside(shutdown.cancelled(), &shutdown).await.unwrap_err();
         assert!(error.exit_code() == 1 && error.to_string().contains("a bug"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_goes_on_while_somebody_connects_and_ends_although_somebody_always_does() {
+        for (connecting, drained) in [(0, QUIET), (3, Duration::from_secs(3) + QUIET), (3600, OVERTIME)] {
+            let arrivals = Arc::new(Notify::new());
+            let told = arrivals.clone();
+            tokio::spawn(async move {
+                for _ in 0..connecting * 2 {
+                    sleep(QUIET / 2).await;
+                    told.notify_one();
+                }
+            });
+            let started = tokio::time::Instant::now();
+            overtime(&arrivals).await;
+            assert_eq!(started.elapsed().as_secs(), drained.as_secs(), "{connecting} s");
+        }
     }
 
     #[tokio::test]

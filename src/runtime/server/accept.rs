@@ -20,6 +20,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Notify,
     time::{interval, sleep, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
@@ -85,6 +86,8 @@ pub struct GracefulStop {
     /// Once cancelled, HTTP/1.1 responses carry `connection: close`, so that clients reconnect by way of a load
     /// balancer that may choose another server.
     pub draining: CancellationToken,
+    /// Told of each connection that is accepted.
+    pub arrivals: Arc<Notify>,
     /// Once cancelled, no connection is accepted any more, and requests in flight are finished.
     pub closing: CancellationToken,
 }
@@ -106,6 +109,7 @@ pub async fn serve(
             accepted = accepted => accepted,
             () = stop.closing.cancelled() => break,
         };
+        stop.arrivals.notify_one();
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let first_request = CancellationToken::new();
@@ -332,7 +336,9 @@ mod tests {
         stop.draining.cancel();
         assert!(request(&mut kept).await.contains("connection: close"));
         assert_eq!(kept.read(&mut [0]).await.unwrap(), 0);
+        stop.arrivals.notified().await;
         let mut new = TcpStream::connect(address).await.unwrap();
         assert!(request(&mut new).await.contains("connection: close"));
+        stop.arrivals.notified().await;
     }
 }
