@@ -121,21 +121,8 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
     }
     let mut spec = fields.below("spec", notes);
     let field = spec.text("ingressClassName", notes);
-    let annotation = annotations.remove(CLASS_ANNOTATION);
     let is_class_by_field = field.is_some();
-    let class = match (field, annotation) {
-        (Some(field), Some(annotation)) if field != annotation => {
-            notes.left(
-                Whom::Users,
-                format!(
-                    "its class is {field:?} by the field and {annotation:?} by the annotation {CLASS_ANNOTATION}: \
-                     spec.ingress.className has the field's; see which of the two serves it"
-                ),
-            );
-            Some(field)
-        }
-        (field, annotation) => field.or(annotation),
-    };
+    let class = class_of(field, annotations.remove(CLASS_ANNOTATION), notes);
     // Left over from ingress-nginx, of which Traefik's own class heeds nothing.
     let is_left_over = class.as_deref() == Some("traefik")
         && annotations.keys().any(|name| name.starts_with("nginx.ingress.kubernetes.io/"));
@@ -154,57 +141,11 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
     let use_regex = read.iter().any(|annotation| is_true("use-regex", annotation));
     let is_canary = annotations.iter().any(|annotation| is_true("canary", annotation));
     let of_paths = read.into_keys().collect();
-    let mut tls = Vec::new();
-    for mut entry in spec.items("tls", notes) {
-        let mut hosts = Vec::new();
-        for host in entry.list("hosts", notes) {
-            match host {
-                Value::String(host) => hosts.push(host),
-                other => notes
-                    .left(Whom::Users, format!("a host of spec.tls is {}, and was not read", quoted(&other))),
-            }
-        }
-        let secret = entry.text("secretName", notes);
-        entry.done(notes);
-        tls.push((hosts, secret));
-    }
+    let tls = spec.items("tls", notes).into_iter().map(|entry| certificate(entry, notes)).collect();
     let default_field = ["defaultBackend", "backend"].into_iter().find(|name| spec.has(name));
     let has_default = default_field.is_some();
-    let mut rules = Vec::new();
-    for mut rule in spec.items("rules", notes) {
-        let host = rule.text("host", notes).filter(|host| !host.is_empty());
-        let has_paths = rule.has("http");
-        let mut http = rule.below("http", notes);
-        let (mut paths, mut without_service) = (Vec::new(), Vec::new());
-        for path in http.items("paths", notes) {
-            match one_path(path, notes) {
-                Ok(path) => paths.extend(path),
-                Err(text) => without_service.push(text),
-            }
-        }
-        // The default backend becomes the client, which is said of that.
-        if paths.is_empty() && without_service.is_empty() && (has_paths || !has_default) {
-            let whose = host.clone().unwrap_or_else(|| "any host".into());
-            notes.left(
-                Whom::Users,
-                format!("the rule of {whose} has no path that was understood: its requests went to the default backend"),
-            );
-        }
-        http.done(notes);
-        rule.done(notes);
-        rules.push(OldRule { host, paths, without_service });
-    }
-    let default = default_field.and_then(|name| {
-        let below = spec.below(name, notes);
-        let resource = below.has("resource").then(|| below.path("resource"));
-        if let Some(path) = &resource {
-            notes.left(
-                Whom::Users,
-                format!("{path}: a route leads to a Service, and to no other kind of object; it stays in this Ingress"),
-            );
-        }
-        backend(below, notes)
-    });
+    let rules = spec.items("rules", notes).into_iter().map(|of| rule(of, has_default, notes)).collect();
+    let default = default_field.and_then(|name| default_backend(spec.below(name, notes), notes));
     let has_other_default = has_default && default.is_none();
     spec.done(notes);
     fields.done(notes);
@@ -225,6 +166,77 @@ pub(super) fn read(object: Object, findings: &mut Findings) -> OldIngress {
         rewrite,
         is_canary,
     }
+}
+
+/// The class, of the field or of the annotation.
+fn class_of(field: Option<String>, annotation: Option<String>, notes: &mut Notes<'_>) -> Option<String> {
+    if let (Some(field), Some(annotation)) = (&field, &annotation)
+        && field != annotation
+    {
+        notes.left(
+            Whom::Users,
+            format!(
+                "its class is {field:?} by the field and {annotation:?} by the annotation {CLASS_ANNOTATION}: \
+                 spec.ingress.className has the field's; see which of the two serves it"
+            ),
+        );
+    }
+    field.or(annotation)
+}
+
+/// The hosts of a certificate, and the Secret that has it.
+fn certificate(mut entry: Fields, notes: &mut Notes<'_>) -> (Vec<String>, Option<String>) {
+    let mut hosts = Vec::new();
+    for host in entry.list("hosts", notes) {
+        match host {
+            Value::String(host) => hosts.push(host),
+            other => {
+                notes.left(Whom::Users, format!("a host of spec.tls is {}, and was not read", quoted(&other)))
+            }
+        }
+    }
+    let secret = entry.text("secretName", notes);
+    entry.done(notes);
+    (hosts, secret)
+}
+
+/// A rule of an Ingress that has a default backend, or has none.
+fn rule(mut rule: Fields, has_default: bool, notes: &mut Notes<'_>) -> OldRule {
+    let host = rule.text("host", notes).filter(|host| !host.is_empty());
+    let has_paths = rule.has("http");
+    let mut http = rule.below("http", notes);
+    let (mut paths, mut without_service) = (Vec::new(), Vec::new());
+    for path in http.items("paths", notes) {
+        match one_path(path, notes) {
+            Ok(path) => paths.extend(path),
+            Err(text) => without_service.push(text),
+        }
+    }
+    // The default backend becomes the client, which is said of that.
+    if paths.is_empty() && without_service.is_empty() && (has_paths || !has_default) {
+        let whose = host.clone().unwrap_or_else(|| "any host".into());
+        notes.left(
+            Whom::Users,
+            format!("the rule of {whose} has no path that was understood: its requests went to the default backend"),
+        );
+    }
+    http.done(notes);
+    rule.done(notes);
+    OldRule { host, paths, without_service }
+}
+
+/// Where requests go that no rule takes.
+fn default_backend(below: Fields, notes: &mut Notes<'_>) -> Option<OldBackend> {
+    if below.has("resource") {
+        notes.left(
+            Whom::Users,
+            format!(
+                "{}: a route leads to a Service, and to no other kind of object; it stays in this Ingress",
+                below.path("resource")
+            ),
+        );
+    }
+    backend(below, notes)
 }
 
 /// A path, unless it is left out; the text of one that leads to no Service.

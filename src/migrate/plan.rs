@@ -67,21 +67,7 @@ pub(super) fn migrate(
         System::find(objects, options.orders.as_deref(), options.namespace.as_deref(), &mut findings)?;
     let name = options.name.clone().unwrap_or_else(|| free_name(&system));
     let label = format!("OrdersService {name}");
-    if options.name.is_some()
-        && let Some(other) = system.taken.get(&name)
-    {
-        let told = format!(
-            "{other} has this name already, under which the operator makes its own objects: give another by --name, such as {}",
-            free_name(&system)
-        );
-        findings.add(Kind::Left, Whom::You, &label, told);
-    } else if let Some(other) = system.taken.get(USUAL_NAME).filter(|_| options.name.is_none()) {
-        let told = format!(
-            "is called so, since {other} has the name {USUAL_NAME} already, under which the operator would make its own objects; \
-             another name by --name"
-        );
-        findings.add(Kind::Changed, Whom::You, &label, told);
-    }
+    about_name(&name, &system, options, &mut findings);
     let around = Around { orders: &system.orders, hosts: &options.hosts, name: &name };
 
     let image = system.workload.as_ref().and_then(workload::image);
@@ -128,17 +114,7 @@ pub(super) fn migrate(
     let other_port = old_ports.iter().any(|old| i64::from(*old) != port).then_some(port);
     retire(&system, old_workload, &name, other_port, &to_orders, &mut findings);
     if options.passive {
-        // The old system goes on: whoever follows these lines would stop it.
-        findings.forget(Kind::Later);
-        let told = "for these pods nothing of the old system is to be stopped or deleted; what is, and when, says the output without \
-                    --passive";
-        findings.add(Kind::Later, Whom::You, &label, told);
-        // In the queue group of the old pods the new ones would take messages from them; and the sweeper would end
-        // reservations that the old system ends.
-        spec.insert("expiration".into(), json!({"suspend": true}));
-        let told =
-            "has no events, and its sweeper is suspended, as --passive says: these stay with the old system";
-        findings.add(Kind::Changed, Whom::Services, &label, told);
+        passive(&label, &mut spec, &mut findings);
     }
 
     let mut metadata = Map::from_iter([("name".to_owned(), json!(name))]);
@@ -152,6 +128,41 @@ pub(super) fn migrate(
     }
     let former_service = Some(system.orders).filter(|orders| *orders != name && !options.passive);
     Ok(Migration { service, secrets, findings, namespace: system.namespace, former_service })
+}
+
+/// Says when the name is taken, or another than the usual one.
+fn about_name(name: &str, system: &System, options: &Options, findings: &mut Findings) {
+    let label = format!("OrdersService {name}");
+    if options.name.is_some() {
+        if let Some(other) = system.taken.get(name) {
+            let told = format!(
+                "{other} has this name already, under which the operator makes its own objects: give another by --name, such as {}",
+                free_name(system)
+            );
+            findings.add(Kind::Left, Whom::You, &label, told);
+        }
+    } else if let Some(other) = system.taken.get(USUAL_NAME) {
+        let told = format!(
+            "is called so, since {other} has the name {USUAL_NAME} already, under which the operator would make its own objects; \
+             another name by --name"
+        );
+        findings.add(Kind::Changed, Whom::You, &label, told);
+    }
+}
+
+/// Says of pods beside the old system what they leave to it, and has them leave it.
+fn passive(label: &str, spec: &mut Map<String, Value>, findings: &mut Findings) {
+    // The old system goes on: whoever follows these lines would stop it.
+    findings.forget(Kind::Later);
+    let told = "for these pods nothing of the old system is to be stopped or deleted; what is, and when, says the output without \
+                --passive";
+    findings.add(Kind::Later, Whom::You, label, told);
+    // In the queue group of the old pods the new ones would take messages from them; and the sweeper would end
+    // reservations that the old system ends.
+    spec.insert("expiration".into(), json!({"suspend": true}));
+    let told =
+        "has no events, and its sweeper is suspended, as --passive says: these stay with the old system";
+    findings.add(Kind::Changed, Whom::Services, label, told);
 }
 
 /// What is to be done about the database of new pods at hosts of their own, which is that of the old ones.
@@ -290,40 +301,9 @@ fn retire(
     }
     let mut stay = BTreeMap::<&str, Vec<&str>>::new();
     for object in &system.others {
-        let label = object.label();
-        if object.kind == "Kustomization" || object.group.starts_with("kustomize") {
-            let told = "is Kustomize's, and was not read: render it first, kubectl kustomize FOLDER | orders-operator migrate -";
-            findings.add(Kind::Left, Whom::You, &label, told);
-        } else if object.kind == "Ingress" {
-            let told = format!(
-                "is of API group {:?}, which has no Ingress, and was not read: write networking.k8s.io/v1",
-                object.group
-            );
-            findings.add(Kind::Left, Whom::Users, &label, told);
-        } else if carries_routes(object) {
-            let told = "may have routes to the orders, and is not read: write its paths in spec.ingress.routes or spec.gateway yourself";
-            findings.add(Kind::Left, Whom::Users, &label, told);
-        } else if is_of_expiration(&object.name)
-            && ["Deployment", "StatefulSet"].contains(&object.kind.as_str())
-        {
-            let (kind, name) = (object.kind.to_lowercase(), &object.name);
-            let told = if name.contains("redis") {
-                format!("goes with expiration: kubectl delete {kind} {name}, when you will not go back")
-            } else {
-                format!(
-                    "the operator's sweeper ends reservations instead: stop it with the old pods, before you apply the OrdersService with \
-                     its events (docs/migration.md), kubectl scale {kind} {name} --replicas=0; and delete it when you will not go back"
-                )
-            };
-            findings.add(Kind::Later, Whom::You, &label, told);
-        } else if ["NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor", "PodMonitor"]
-            .contains(&object.kind.as_str())
-        {
-            let told =
-                "stays, and does not concern the new pods unless it selects app.kubernetes.io/instance";
-            findings.add(Kind::Stays, Whom::You, &label, told);
-        } else {
-            stay.entry(&object.kind).or_default().push(&object.name);
+        match fate(object) {
+            Some((kind, whom, told)) => findings.add(kind, whom, &object.label(), told),
+            None => stay.entry(&object.kind).or_default().push(&object.name),
         }
     }
     for name in system.services.keys().filter(|name| **name != system.orders) {
@@ -340,6 +320,42 @@ fn retire(
             names.iter().take(20).copied().chain((names.len() > 20).then_some("...")).collect();
         findings.add(Kind::Stays, Whom::You, kind, format!("not touched: {}", shown.join(", ")));
     }
+}
+
+/// What is to be said of an object that is not read; none of one that is not touched.
+fn fate(object: &Object) -> Option<(Kind, Whom, String)> {
+    let (kind, name) = (object.kind.as_str(), &object.name);
+    if kind == "Kustomization" || object.group.starts_with("kustomize") {
+        let told = "is Kustomize's, and was not read: render it first, kubectl kustomize FOLDER | orders-operator migrate -";
+        return Some((Kind::Left, Whom::You, told.into()));
+    }
+    if kind == "Ingress" {
+        let told = format!(
+            "is of API group {:?}, which has no Ingress, and was not read: write networking.k8s.io/v1",
+            object.group
+        );
+        return Some((Kind::Left, Whom::Users, told));
+    }
+    if carries_routes(object) {
+        let told = "may have routes to the orders, and is not read: write its paths in spec.ingress.routes or spec.gateway yourself";
+        return Some((Kind::Left, Whom::Users, told.into()));
+    }
+    if is_of_expiration(name) && ["Deployment", "StatefulSet"].contains(&kind) {
+        let kind = kind.to_lowercase();
+        let told = if name.contains("redis") {
+            format!("goes with expiration: kubectl delete {kind} {name}, when you will not go back")
+        } else {
+            format!(
+                "the operator's sweeper ends reservations instead: stop it with the old pods, before you apply the OrdersService with \
+                 its events (docs/migration.md), kubectl scale {kind} {name} --replicas=0; and delete it when you will not go back"
+            )
+        };
+        return Some((Kind::Later, Whom::You, told));
+    }
+    let told = "stays, and does not concern the new pods unless it selects app.kubernetes.io/instance";
+    ["NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor", "PodMonitor"]
+        .contains(&kind)
+        .then(|| (Kind::Stays, Whom::You, told.into()))
 }
 
 /// Whether an object is of the course's service that ends reservations, or of its Redis.

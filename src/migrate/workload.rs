@@ -97,19 +97,31 @@ pub(super) fn read(
             connections::read(Environment::default(), name, is_passive, stores, notes)
         }
     };
-    if let Some(replicas) = replicas {
-        if (0..=1000).contains(&replicas) {
-            read.spec.insert("replicas".into(), json!(replicas));
-            if replicas == 1 {
-                notes.changed(
-                    Whom::Users,
-                    "there is one pod, as before: with spec.replicas: 2 no request is lost when its node is drained",
-                );
-            }
-        } else {
-            notes.left(Whom::Pods, format!("spec.replicas is {replicas}: write 0 to 1000"));
-        }
+    let replicas = replicas.and_then(|replicas| number_of_pods(replicas, notes));
+    read.spec.extend(replicas.map(|replicas| ("replicas".to_owned(), json!(replicas))));
+    let template = pod_template(&mut pod, notes);
+    read.spec.extend(template.map(|template| ("podTemplate".to_owned(), template)));
+    without_a_place(pod, notes);
+    read
+}
+
+/// The number of pods, if an OrdersService can have it.
+fn number_of_pods(replicas: i64, notes: &mut Notes<'_>) -> Option<i64> {
+    if !(0..=1000).contains(&replicas) {
+        notes.left(Whom::Pods, format!("spec.replicas is {replicas}: write 0 to 1000"));
+        return None;
     }
+    if replicas == 1 {
+        notes.changed(
+            Whom::Users,
+            "there is one pod, as before: with spec.replicas: 2 no request is lost when its node is drained",
+        );
+    }
+    Some(replicas)
+}
+
+/// What `spec.podTemplate` takes over, if there is any of it.
+fn pod_template(pod: &mut Fields, notes: &mut Notes<'_>) -> Option<Value> {
     let mut copied = Map::new();
     for field in COPIED {
         let Some(value) = pod.take(field) else { continue };
@@ -120,12 +132,17 @@ pub(super) fn read(
             }
         }
     }
-    if !copied.is_empty() {
-        let names: Vec<_> = copied.keys().cloned().collect();
-        let are = if names.len() == 1 { "is" } else { "are" };
-        notes.changed(Whom::Pods, format!("{} {are} in spec.podTemplate now", names.join(", ")));
-        read.spec.insert("podTemplate".into(), Value::Object(copied));
+    if copied.is_empty() {
+        return None;
     }
+    let names: Vec<_> = copied.keys().cloned().collect();
+    let are = if names.len() == 1 { "is" } else { "are" };
+    notes.changed(Whom::Pods, format!("{} {are} in spec.podTemplate now", names.join(", ")));
+    Some(Value::Object(copied))
+}
+
+/// Says of the other fields of the pods what becomes of them.
+fn without_a_place(mut pod: Fields, notes: &mut Notes<'_>) {
     if pod.take("imagePullSecrets").is_some() {
         notes.dropped(
             Whom::Pods,
@@ -178,7 +195,6 @@ pub(super) fn read(
     }
     own(pod.forget(&OF_THE_POD), " of the pods", notes);
     pod.done(notes);
-    read
 }
 
 /// Says of which fields the operator has its own.

@@ -2,35 +2,27 @@
 //!
 //! ```text
 //! ready         the conditions Ready, Stalled and Reconciling
+//! draft         what each outcome says, and what stays as it was
 //! availability  the condition Available
 //! routes        the condition IngressReady, and the rendered routes
 //! update        writing the status
 //! ```
 
 mod availability;
+mod draft;
 #[cfg(test)]
 mod fixture;
 mod ready;
 mod routes;
 pub mod update;
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
-use kube::ResourceExt;
+use k8s_openapi::jiff::Timestamp;
 
-use self::availability::availability;
-use super::{
-    outcome::{Completed, Outcome, Stopped},
-    pods::selector,
-};
+use self::draft::Draft;
+use super::outcome::Outcome;
 use crate::{
-    controller::{
-        children::{inspected::Inspected, rollout::Rollout},
-        problem::Problem,
-    },
-    crd::{
-        ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason, find_condition,
-        set_condition,
-    },
+    controller::children::rollout::Rollout,
+    crd::{OrdersService, OrdersServiceStatus},
 };
 
 /// Who reports.
@@ -57,173 +49,42 @@ pub fn compute(
     author: Author<'_>,
     now: Timestamp,
 ) -> OrdersServiceStatus {
-    let operator = author.operator;
-    let old = service.status.clone().unwrap_or_default();
-    let generation = service.metadata.generation;
-    let mut conditions = Vec::new();
-    let mut set = |kind, status: bool, reason: Reason, message: String| {
-        let reason = reason.as_str().into();
-        set_condition(
-            &mut conditions,
-            &old.conditions,
-            NewCondition { kind, status, reason, message, generation },
-            now,
-        );
-    };
-
-    let mut status = OrdersServiceStatus {
-        observed_generation: generation,
-        selector: Some(selector(&service.name_any())),
-        // Unless the outcome says otherwise, these stay as they were.
-        replicas: old.replicas,
-        ready_replicas: old.ready_replicas,
-        ready_of_wanted: old.ready_of_wanted.clone(),
-        // Only set while every child is in sync.
-        applied: None,
-        image: old.image.clone(),
-        deployment: old.deployment.clone(),
-        operator: Some(operator.to_owned()),
-        // Owned by the sweeper, and by who moves resources to another image.
-        expiry: None,
-        upgrade: None,
-        url: old.url.clone(),
-        routes: old.routes.clone(),
-        conditions: Vec::new(),
-    };
-    match outcome {
-        Err(Stopped::Invalid { problems, .. }) => {
-            let is_reference = |problem: &&Problem| problem.reason.is_missing_reference();
-            let (references, spec): (Vec<_>, Vec<_>) = problems.iter().partition(is_reference);
-            match spec.first() {
-                Some(first) => {
-                    set(ConditionType::Valid, false, first.reason, Problem::join(spec.iter().copied()));
-                    set(
-                        ConditionType::Reconciled,
-                        false,
-                        first.reason,
-                        "the spec is not valid (see the condition Valid): nothing was created, changed or deleted".into(),
-                    );
-                }
-                None => {
-                    set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
-                    let reason = references.first().map_or(Reason::ApplyFailed, |first| first.reason);
-                    set(ConditionType::Reconciled, false, reason, Problem::join(references.iter().copied()));
-                }
-            }
-        }
-        Err(Stopped::Suspended) => {
-            set(
-                ConditionType::Reconciled,
-                false,
-                Reason::Suspended,
-                "spec.suspend is true: the children are left as they are".into(),
-            );
-        }
-        Err(Stopped::ReadFailed(error)) => {
-            let message = format!("cannot read what the spec refers to: {}", error.remedy());
-            set(ConditionType::Reconciled, false, error.read_reason(), message);
-        }
-        // The rollout is not observed yet: nothing is known of it.
-        Err(Stopped::AwaitObserved(_)) => {}
-        Err(Stopped::AnotherOperator { identity: other, pause, .. }) => {
-            let message = format!(
-                "another operator ({other}) writes to this resource too, with other settings: this one ({operator}) leaves \
-                 it alone for {} s; uninstall one of them, or let each watch namespaces of its own",
-                pause.as_secs()
-            );
-            set(ConditionType::Reconciled, false, Reason::AnotherOperator, message);
-        }
-        Err(Stopped::Rejected(valid, failures)) => {
-            let problems = &failures.problems;
-            let rejected = problems.iter().filter(|problem| problem.reason == Reason::InvalidSpec);
-            set(ConditionType::Valid, false, Reason::InvalidSpec, Problem::join(rejected));
-            set(ConditionType::Reconciled, false, Reason::InvalidSpec, Problem::join(problems));
-            routes::describe_after(&mut status, valid, failures);
-        }
-        Err(Stopped::NotApplied(valid, failures)) => {
-            let problems = &failures.problems;
-            set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
-            let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
-            set(ConditionType::Reconciled, false, reason, Problem::join(problems));
-            routes::describe_after(&mut status, valid, failures);
-        }
-        Ok(Completed { valid, applied, pods, autoscaler_warning, .. }) => {
-            set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid".into());
-            set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied".into());
-            let (available, mut reason, mut message) = availability(applied.rollout(), pods);
-            if let Some(warning) = autoscaler_warning.as_ref().filter(|_| available) {
-                reason = warning.reason;
-                message = format!("{message}; {}", warning.message);
-            }
-            set(ConditionType::Available, available, reason, message);
-            if valid.ingress.is_some() || valid.gateway.is_some() {
-                let (ready, reason, message) = routes::readiness(valid, applied.route_problems());
-                set(ConditionType::IngressReady, ready, reason, message);
-            }
-            let rollout = applied.rollout();
-            status.applied = applied.digest().map(str::to_owned);
-            status.deployment = applied.deployment().map(str::to_owned);
-            status.image = Some(valid.image.clone());
-            count(&mut status, rollout);
-            if !applied.keeps_ingress() {
-                routes::describe(&mut status, valid, applied.route_problems());
-            }
-        }
-    }
-    if outcome.is_err() {
-        let former = |kind| find_condition(&old.conditions, kind);
-        if let Some(rollout) = observed.filter(|rollout| rollout.is_observed) {
-            let (available, reason, message) = availability(rollout, &Inspected::default());
-            // The pods are of the generation that was applied last.
-            let generation = former(ConditionType::Available).map_or(generation, |of| of.observed_generation);
-            let (kind, reason) = (ConditionType::Available, reason.as_str().into());
-            let told = NewCondition { kind, status: available, reason, message, generation };
-            set_condition(&mut conditions, &old.conditions, told, now);
-            count(&mut status, rollout);
-        }
-        // Conditions that this outcome says nothing about stay as they were; but whether a former spec was valid says nothing
-        // about this one.
-        for kind in [ConditionType::Valid, ConditionType::Available, ConditionType::IngressReady] {
-            let is_meant = |former: &&Condition| {
-                kind != ConditionType::Valid || former.observed_generation == generation
-            };
-            if find_condition(&conditions, kind).is_none() {
-                conditions.extend(former(kind).filter(is_meant).cloned());
-            }
-        }
-    }
+    let mut draft = Draft::new(service, author.operator, now);
     let rollout = match outcome {
-        Ok(completed) => Some(completed.applied.rollout()),
-        Err(_) => observed,
+        Ok(completed) => {
+            draft.completed(completed);
+            Some(completed.applied.rollout())
+        }
+        Err(stopped) => {
+            draft.stopped(stopped, author.operator);
+            draft.keep(observed);
+            observed
+        }
     };
-    ready::set(&mut conditions, &old.conditions, generation, author.awaits_sweeper, rollout, now);
-    conditions.sort_by(|left, right| left.type_.cmp(&right.type_));
-    status.conditions = conditions;
-    status
-}
-
-/// Sets the numbers of pods.
-fn count(status: &mut OrdersServiceStatus, rollout: &Rollout) {
-    status.replicas = Some(rollout.replicas);
-    status.ready_replicas = Some(rollout.ready);
-    status.ready_of_wanted = Some(format!("{}/{}", rollout.ready, rollout.desired));
+    draft.finish(author.awaits_sweeper, rollout)
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
     use serde_json::json;
 
     use super::{
         fixture::{at, available, completed, ready},
         *,
     };
-    use crate::controller::{
-        fixture::service,
-        reconcile::{
-            apply::{Applied, Failures, RoutesAfter},
-            dereference::Dereferenced,
-            validate::validate,
+    use crate::{
+        controller::{
+            fixture::service,
+            problem::Problem,
+            reconcile::{
+                apply::{Applied, Failures, RoutesAfter},
+                dereference::Dereferenced,
+                outcome::Stopped,
+                validate::validate,
+            },
         },
+        crd::{ConditionType, Reason, find_condition},
     };
 
     #[test]

@@ -138,87 +138,18 @@ fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalH
 /// What is probably unintended but does not keep any route from being rendered, for a resource of this namespace.
 pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namespace: &str) -> Vec<Problem> {
     let mut warnings = Vec::new();
-    let mut warn = |reason, message| warnings.push(Problem::new(reason, message));
-    if let Some(secret) = &found.missing_certificate {
-        warn(
-            Reason::TLSSecretMissing,
-            format!(
-                "spec.ingress.tls.secretName names Secret {secret:?}, which is not in the namespace of this resource: \
-                 create it (type kubernetes.io/tls), or wait where something issues it, such as cert-manager; until then \
-                 HTTPS has the ingress controller's own certificate, or fails"
-            ),
-        );
-    }
-    for (_, Site { host, .. }, verdict) in verdicts(requested, found) {
-        let Some((other_host, other)) = &verdict.overlap else { continue };
-        // What another namespace has written is nothing to be read here, but for the name of its object.
-        let is_ours = *other.id.namespace == *namespace;
-        let message = if host.is_any() {
-            let (has, requests) = if is_ours {
-                (format!("has host {:?}", other_host.to_string()), other_host.to_string())
-            } else {
-                ("has a host".to_owned(), "that host".to_owned())
-            };
-            format!(
-                "no host is named, so the rules here are for every host that has no rules of its own; {other} {has}: requests \
-                 for {requests} do not fall through to the routes and the client here (to Traefik, a longer path here \
-                 comes before a shorter one there). List the hosts that are meant, if you know them; if this is intended, \
-                 no action is needed"
-            )
-        } else if host.is_wildcard() {
-            let (has, requests) = if is_ours {
-                (format!("has host {:?}", other_host.to_string()), other_host.to_string())
-            } else {
-                (format!("has a host that {host} covers"), "that host".to_owned())
-            };
-            format!(
-                "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} here (to \
-                 Traefik, a longer path here comes before a shorter one there). If it is to have them too, they must be added \
-                 there; if this is intended, no action is needed"
-            )
-        } else {
-            let has = if is_ours {
-                format!("has host {:?}", other_host.to_string())
-            } else {
-                format!("has a wildcard that covers {host}")
-            };
-            format!(
-                "{other} {has}: requests for {host} never fall through to the routes and the client there (to Traefik, a \
-                 longer path there comes before a shorter one here). If it is to have them too, add them here (their Services \
-                 must be in this namespace); if this is intended, no action is needed"
-            )
-        };
-        warn(Reason::WildcardOverlap, message);
+    warnings.extend(found.missing_certificate.as_deref().map(missing_certificate));
+    for (_, site, verdict) in verdicts(requested, found) {
+        if let Some((other_host, other)) = &verdict.overlap {
+            // What another namespace has written is nothing to be read here, but for the name of its object.
+            let other_host = (*other.id.namespace == *namespace).then(|| other_host.to_string());
+            let message = overlap(&site.host, other, other_host.as_deref());
+            warnings.push(Problem::new(Reason::WildcardOverlap, message));
+        }
     }
     // A client that is there for some hosts is meant for no others.
     if !requested.has_client {
-        let mut without_client = Vec::new();
-        for (routes, Site { host, .. }, verdict) in verdicts(requested, found) {
-            if routes.routes.has_client() {
-                continue;
-            }
-            match &verdict.client {
-                Some(client) => warn(
-                    Reason::MissingClient,
-                    format!(
-                        "spec.ingress.client is not set: requests for {} that no route takes go to the client of \
-                         {client}",
-                        named(&host)
-                    ),
-                ),
-                None => without_client.push(named(&host)),
-            }
-        }
-        if !without_client.is_empty() {
-            warn(
-                Reason::MissingClient,
-                format!(
-                    "spec.ingress.client is not set, and no other object sets a client (path /) for {}: requests that no \
-                     route takes are not served, which is fine for a host that has APIs only",
-                    without_client.join(", ")
-                ),
-            );
-        }
+        warnings.extend(without_client(requested, found));
     }
     if found.no_default_class {
         warnings.push(Problem::new(
@@ -237,6 +168,76 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namesp
             names.join(", ")
         );
         warnings.push(Problem::new(Reason::ServiceNotFound, message));
+    }
+    warnings
+}
+
+/// The certificate that the spec names is not there.
+fn missing_certificate(secret: &str) -> Problem {
+    Problem::new(
+        Reason::TLSSecretMissing,
+        format!(
+            "spec.ingress.tls.secretName names Secret {secret:?}, which is not in the namespace of this resource: \
+             create it (type kubernetes.io/tls), or wait where something issues it, such as cert-manager; until then \
+             HTTPS has the ingress controller's own certificate, or fails"
+        ),
+    )
+}
+
+/// The message that `host` overlaps with a host of `other`, which is told if it is known here.
+fn overlap(host: &CanonicalHost, other: &Claimant, other_host: Option<&str>) -> String {
+    let requests = other_host.unwrap_or("that host");
+    let has = |unknown: &dyn Fn() -> String| {
+        other_host.map_or_else(unknown, |other_host| format!("has host {other_host:?}"))
+    };
+    if host.is_any() {
+        let has = has(&|| "has a host".into());
+        format!(
+            "no host is named, so the rules here are for every host that has no rules of its own; {other} {has}: requests \
+             for {requests} do not fall through to the routes and the client here (to Traefik, a longer path here \
+             comes before a shorter one there). List the hosts that are meant, if you know them; if this is intended, \
+             no action is needed"
+        )
+    } else if host.is_wildcard() {
+        let has = has(&|| format!("has a host that {host} covers"));
+        format!(
+            "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} here (to \
+             Traefik, a longer path here comes before a shorter one there). If it is to have them too, they must be added \
+             there; if this is intended, no action is needed"
+        )
+    } else {
+        let has = has(&|| format!("has a wildcard that covers {host}"));
+        format!(
+            "{other} {has}: requests for {host} never fall through to the routes and the client there (to Traefik, a \
+             longer path there comes before a shorter one here). If it is to have them too, add them here (their Services \
+             must be in this namespace); if this is intended, no action is needed"
+        )
+    }
+}
+
+/// Where the requests go that no route takes, on each host that has no client here.
+fn without_client(requested: &RequestedRoutes, found: &Dereferenced) -> Vec<Problem> {
+    let (mut warnings, mut nowhere) = (Vec::new(), Vec::new());
+    let warning = |message| Problem::new(Reason::MissingClient, message);
+    for (routes, Site { host, .. }, verdict) in verdicts(requested, found) {
+        if routes.routes.has_client() {
+            continue;
+        }
+        let Some(client) = &verdict.client else {
+            nowhere.push(named(&host));
+            continue;
+        };
+        warnings.push(warning(format!(
+            "spec.ingress.client is not set: requests for {} that no route takes go to the client of {client}",
+            named(&host)
+        )));
+    }
+    if !nowhere.is_empty() {
+        warnings.push(warning(format!(
+            "spec.ingress.client is not set, and no other object sets a client (path /) for {}: requests that no \
+             route takes are not served, which is fine for a host that has APIs only",
+            nowhere.join(", ")
+        )));
     }
     warnings
 }

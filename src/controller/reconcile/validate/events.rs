@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::validated::{Broker, SecretKey, Servers, ValidatedEvents};
 use crate::{
-    crd::{EventsSpec, JetStream, OrdersServiceSpec, SUBJECTS},
+    crd::{EventsSpec, JetStream, Nats, OrdersServiceSpec, SUBJECTS},
     runtime::is_nats_subject,
 };
 
@@ -14,7 +14,9 @@ pub(super) fn validate(
     invalid: &mut impl FnMut(String),
 ) -> Option<ValidatedEvents> {
     let events = spec.events.as_ref()?;
-    check(events, invalid);
+    servers(&events.nats, invalid);
+    names(events, invalid);
+    subjects(events, invalid);
     let nats = &events.nats;
     let servers = match &nats.url_secret_ref {
         Some(secret) => Servers::Secret(SecretKey::new(&secret.name, &secret.key)),
@@ -47,8 +49,8 @@ fn broker(events: &EventsSpec) -> (Broker, String) {
     (Broker::JetStream { stream, replicas, max_age_seconds }, durable)
 }
 
-fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
-    let nats = &events.nats;
+/// Where the brokers are.
+fn servers(nats: &Nats, invalid: &mut impl FnMut(String)) {
     match (nats.servers.is_empty(), &nats.url_secret_ref) {
         (true, None) => invalid(
             "spec.events.nats needs either servers or urlSecretRef: the Secret is for URLs with a password or a token"
@@ -68,6 +70,10 @@ fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
              belongs into a Secret, see urlSecretRef"
         ));
     }
+}
+
+/// What is named on the broker, and the numbers of its stream.
+fn names(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
     if events.jet_stream.is_some() && events.streaming.is_some() {
         invalid(
             "spec.events.jetStream and spec.events.streaming cannot be set together: remove that of the broker that you do \
@@ -99,10 +105,14 @@ fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
             jet_stream.max_age_seconds
         ));
     }
-    let mut names: BTreeSet<&str> = SUBJECTS.into_iter().collect();
+}
+
+/// The subjects: each has a name of its own.
+fn subjects(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
+    let mut free: BTreeSet<&str> = SUBJECTS.into_iter().collect();
     for (subject, name) in &events.subjects {
         // Its own name is free for another.
-        if !names.remove(subject.as_str()) && !SUBJECTS.contains(&subject.as_str()) {
+        if !free.remove(subject.as_str()) && !SUBJECTS.contains(&subject.as_str()) {
             invalid(format!(
                 "spec.events.subjects renames {subject:?}, which is not a subject; the subjects are {}",
                 SUBJECTS.join(", ")
@@ -125,7 +135,7 @@ fn check(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
             ));
         }
     }
-    let mut taken = names;
+    let mut taken = free;
     for name in events.subjects.values().chain(optional.iter().filter_map(|(_, name)| name.as_ref())) {
         if !taken.insert(name) {
             invalid(format!("spec.events gives two subjects the name {name:?}: give each its own"));
