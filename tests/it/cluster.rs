@@ -47,12 +47,28 @@ pub const COUNTED: &str = "count/ordersservices.ticketing.dev";
 
 /// Asks again and again until `probe` gives something.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
-    let started = Instant::now();
+    let mut probe = || {
+        let found = probe();
+        async { found.await.ok_or(()) }
+    };
+    step_by_step(what, &mut probe).await
+}
+
+/// As [`eventually`], of what takes many steps, each of which may take as long: until it is done, `probe` says how far it is.
+pub async fn step_by_step<T, S: PartialEq + Debug, F: Future<Output = Result<T, S>>>(
+    what: &str,
+    mut probe: impl FnMut() -> F,
+) -> T {
+    let (mut started, mut last) = (Instant::now(), None);
     loop {
-        if let Some(found) = probe().await {
-            return found;
+        let step = match probe().await {
+            Ok(found) => return found,
+            Err(step) => Some(step),
+        };
+        if step != last {
+            (started, last) = (Instant::now(), step);
         }
-        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}; it is at {last:?}");
         // The longer it takes, the less it matters when exactly; and all of these looks slow down what is waited for.
         sleep((started.elapsed() / 8).clamp(Duration::from_millis(20), Duration::from_millis(400))).await;
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::MONGO;
 use crate::{
     bed::setting,
-    cluster::{Process, TestNamespace, eventually},
+    cluster::{Process, TestNamespace, eventually, step_by_step},
     console::blocks,
     reader::Reader,
 };
@@ -138,6 +138,11 @@ pub(super) async fn images(namespace: &TestNamespace) -> BTreeMap<String, String
     services.into_iter().filter_map(image).collect()
 }
 
+/// How many resources have the new image.
+pub(super) fn moved(images: &BTreeMap<String, String>) -> usize {
+    images.values().filter(|image| *image == NEW).count()
+}
+
 /// The generation of each Deployment.
 pub(super) async fn generations(namespace: &TestNamespace) -> BTreeMap<String, i64> {
     let deployments = namespace.api::<Deployment>().list(&ListParams::default()).await.unwrap();
@@ -183,15 +188,16 @@ async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_th
 
     let after = controller(&namespace, NEW).await;
     let stopped = || async {
-        (after.metric("orders_operator_controller_image_upgrade_stopped").await == 1.0).then_some(())
+        let now = moved(&images(&namespace).await);
+        let is_stopped = after.metric("orders_operator_controller_image_upgrade_stopped").await == 1.0;
+        is_stopped.then_some(()).ok_or(now)
     };
-    eventually("it stops", stopped).await;
+    step_by_step("it stops", stopped).await;
     kubelet.may_all_serve.store(true, Ordering::SeqCst);
     eventually("nothing is on its way any more", || async {
         (count(&after, "moving").await == 0 && count(&after, "failed").await == 1).then_some(())
     })
     .await;
-    let moved = |images: &BTreeMap<String, String>| images.values().filter(|image| *image == NEW).count();
     // The status of the last one may be written after it is counted.
     let at_the_stop = eventually("as many wait as have the old image", || async {
         let now = images(&namespace).await;
@@ -264,13 +270,16 @@ async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_th
     // One goes its own way, the others are mended.
     let own = Patch::Merge(json!({"spec": {"image": OLD}}));
     namespace.api::<OrdersService>().patch(&cannot[0], &PatchParams::default(), &own).await.unwrap();
-    eventually("the next one stops it", || async {
-        (images(&namespace).await[&cannot[1]] == NEW && count(&after, "failed").await >= 1).then_some(())
+    step_by_step("the next one stops it", || async {
+        let now = images(&namespace).await;
+        let is_stopped = now[&cannot[1]] == NEW && count(&after, "failed").await >= 1;
+        is_stopped.then_some(()).ok_or(moved(&now))
     })
     .await;
     kubelet.cannot.lock().unwrap().clear();
-    eventually("all others have the new image", || async {
-        (moved(&images(&namespace).await) == FLEET - 1).then_some(())
+    step_by_step("all others have the new image", || async {
+        let now = moved(&images(&namespace).await);
+        (now == FLEET - 1).then_some(()).ok_or(now)
     })
     .await;
     for number in 0..FLEET {

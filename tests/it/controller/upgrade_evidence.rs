@@ -1,6 +1,6 @@
 //! An upgrade of the operator: what speaks against its new image, and what does not.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
@@ -14,16 +14,11 @@ use serde_json::{Value, json};
 
 use super::{
     MONGO,
-    upgrade::{Kubelet, NEW, OLD, controller, count, fleet, generations, images, name},
+    upgrade::{Kubelet, NEW, OLD, controller, count, fleet, generations, images, moved, name},
 };
 use crate::cluster::{Process, TestNamespace, eventually};
 
 const STOPPED: &str = "orders_operator_controller_image_upgrade_stopped";
-
-/// How many resources have the new image.
-fn moved(images: &BTreeMap<String, String>) -> usize {
-    images.values().filter(|image| *image == NEW).count()
-}
 
 async fn all_moved(namespace: &TestNamespace, controller: &Process, size: usize) {
     eventually("all have the new image", || async {
