@@ -3,6 +3,7 @@
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use clap::Args;
+use futures::FutureExt;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::{
@@ -308,10 +309,18 @@ async fn serve_until_drained<F: Future<Output = ()>>(
 
 /// Waits until nobody connects any more, within limits.
 async fn overtime(arrivals: &Notify) {
-    let quiet = async { while timeout(QUIET, arrivals.notified()).await.is_ok() {} };
+    // One that has come before.
+    arrivals.notified().now_or_never();
+    let quiet = async {
+        if timeout(QUIET, arrivals.notified()).await.is_err() {
+            return;
+        }
+        tracing::info!("connections still come after the drain: going on until none has come for a second");
+        while timeout(QUIET, arrivals.notified()).await.is_ok() {}
+    };
     if timeout(OVERTIME, quiet).await.is_err() {
         tracing::warn!(
-            "connections still come; what sends them may need a longer drain: see spec.drainSeconds"
+            "connections still come, and are refused from now on: what sends them needs a longer drain, see spec.drainSeconds"
         );
     }
 }

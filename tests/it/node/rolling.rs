@@ -1,7 +1,12 @@
 //! Changes that replace pods while requests come by the ingress, and evictions of pods: no request is lost.
 
+use std::{fs, path::Path, process::Command};
+
 use k8s_openapi::api::core::v1::Pod;
-use kube::{ResourceExt, api::EvictParams};
+use kube::{
+    ResourceExt,
+    api::{EvictParams, LogParams},
+};
 use serde_json::{Value, json};
 
 use super::{OnNode, serves};
@@ -19,6 +24,29 @@ async fn is_rolled_out(on: &OnNode, is_new: impl Fn(&Pod) -> bool) {
         all.iter().all(|pod| serves(pod) && is_new(pod)).then_some(())
     })
     .await;
+}
+
+/// A process of the node that does nothing until this is dropped.
+struct Frozen(String);
+
+impl Frozen {
+    fn new(process: &str) -> Self {
+        let file = Path::new(&setting("NODE_KUBECONFIG")).with_file_name(format!("{process}.pid"));
+        let pids = fs::read_to_string(file).unwrap();
+        let frozen = Self(pids.split_whitespace().next().unwrap().to_owned());
+        assert!(frozen.signal("-STOP"), "{process}");
+        frozen
+    }
+
+    fn signal(&self, name: &str) -> bool {
+        Command::new("kill").args([name, &self.0]).status().unwrap().success()
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal("-CONT");
+    }
 }
 
 /// Has two pods serve, changes them so while requests come, and checks that none is lost.
@@ -78,6 +106,34 @@ async fn an_eviction_of_each_pod_as_soon_as_the_budget_allows_it_loses_no_reques
     .await;
     let is_old = |pod: &Pod| old.iter().any(|each| each.uid() == pod.uid());
     is_rolled_out(&on, |pod| !is_old(pod)).await;
+    load.goes_on(MANY).await;
+    load.end(2 * MANY).await;
+    on.remove().await;
+}
+
+/// The controller manager, which writes the EndpointSlices, is frozen until the drain is over.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make test-node"]
+async fn an_ingress_controller_that_is_told_late_that_a_pod_ends_loses_no_request() {
+    let on = OnNode::new("late").await;
+    on.apply(json!({"replicas": 2, "drainSeconds": 1})).await;
+    on.namespace.ready("orders").await;
+    let load = on.load().await;
+    load.goes_on(MANY).await;
+    let (pods, all) = (on.namespace.api::<Pod>(), on.pods().await);
+    let ending = all[0].name_any();
+    let teller = Frozen::new("kube-controller-manager");
+    eventually("the budget is known, and the pod may go", || async {
+        pods.evict(&ending, &EvictParams::default()).await.ok()
+    })
+    .await;
+    eventually("the drain is over, and it goes on", || async {
+        let log = pods.logs(&ending, &LogParams::default()).await.ok()?;
+        log.contains("connections still come").then_some(())
+    })
+    .await;
+    drop(teller);
+    is_rolled_out(&on, |pod| pod.name_any() != ending).await;
     load.goes_on(MANY).await;
     load.end(2 * MANY).await;
     on.remove().await;
