@@ -37,10 +37,10 @@ use crate::{
     store::{ConnectOptions, StoreError, TlsArgs},
 };
 
-/// For how long nobody must have connected when the drain ends.
+/// For how long no request must have come when the drain ends.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How much longer the drain may take where connections go on coming: what sends them has not noticed yet.
+/// How much longer the drain may take where requests go on coming: what sends them has not noticed yet.
 const OVERTIME: Duration = Duration::from_secs(6);
 
 /// How long requests in flight may take once no new ones are accepted: their deadline, and a little longer for the
@@ -97,7 +97,7 @@ pub struct ServeArgs {
     #[arg(long, env = "ADMIN_PORT", default_value_t = 8081)]
     pub admin_port: u16,
 
-    /// How long to keep accepting requests after SIGTERM, in seconds, while /readyz fails so that traffic moves elsewhere
+    /// How long to keep accepting requests after SIGTERM, in seconds, while /readyz fails so that traffic moves elsewhere; above 0, up to 6 seconds longer while requests come
     #[arg(long, env = "DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=3600))]
     pub drain_seconds: u32,
 
@@ -145,8 +145,8 @@ impl ServeError {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. Then it reports that it is not ready, keeps serving for the drain period, finishes
-/// the requests in flight, and returns.
+/// Serves until SIGTERM or SIGINT. Then it reports that it is not ready, keeps serving for the drain period and a little longer
+/// while requests still come, finishes those in flight, and returns.
 ///
 /// It starts without the database, becomes ready once the database is available, and again after each outage.
 ///
@@ -277,8 +277,8 @@ impl Relay {
     }
 }
 
-/// Serves until `shutdown`, then for the drain period while not ready, and longer while connections come; then until the
-/// requests in flight are finished.
+/// Serves until `shutdown`, then for the drain period while not ready, and longer while requests come; then until those in flight
+/// are finished.
 async fn serve_until_drained<F: Future<Output = ()>>(
     server: impl FnOnce(GracefulStop) -> F,
     shutdown: CancellationToken,
@@ -293,7 +293,7 @@ async fn serve_until_drained<F: Future<Output = ()>>(
         stop.draining.cancel();
         if drain_seconds > 0 {
             sleep(Duration::from_secs(drain_seconds.into())).await;
-            overtime(&stop.arrivals).await;
+            overtime(&stop.late_request).await;
         }
         stop.closing.cancel();
         sleep(SHUTDOWN_TIMEOUT).await;
@@ -307,20 +307,20 @@ async fn serve_until_drained<F: Future<Output = ()>>(
     }
 }
 
-/// Waits until nobody connects any more, within limits.
-async fn overtime(arrivals: &Notify) {
-    // One that has come before.
-    arrivals.notified().now_or_never();
+/// Waits until no request comes any more, within limits.
+async fn overtime(late_request: &Notify) {
+    // One that came during the drain.
+    late_request.notified().now_or_never();
     let quiet = async {
-        if timeout(QUIET, arrivals.notified()).await.is_err() {
+        if timeout(QUIET, late_request.notified()).await.is_err() {
             return;
         }
-        tracing::info!("connections still come after the drain: going on until none has come for a second");
-        while timeout(QUIET, arrivals.notified()).await.is_ok() {}
+        tracing::info!("requests still come after the drain: going on until none has come for a second");
+        while timeout(QUIET, late_request.notified()).await.is_ok() {}
     };
     if timeout(OVERTIME, quiet).await.is_err() {
         tracing::warn!(
-            "connections still come, and are refused from now on: what sends them needs a longer drain, see spec.drainSeconds"
+            "requests come whose connections are refused from now on: what sends them needs a longer drain, see spec.drainSeconds"
         );
     }
 }
@@ -336,6 +336,8 @@ fn required<'a>(
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[tokio::test]
@@ -349,19 +351,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_goes_on_while_somebody_connects_and_ends_although_somebody_always_does() {
-        for (connecting, drained) in [(0, QUIET), (3, Duration::from_secs(3) + QUIET), (3600, OVERTIME)] {
-            let arrivals = Arc::new(Notify::new());
-            let told = arrivals.clone();
+    async fn a_drain_goes_on_while_requests_come_and_ends_although_they_always_do() {
+        for (coming, drained) in [(0, QUIET), (3, Duration::from_secs(3) + QUIET), (3600, OVERTIME)] {
+            let late_request = Arc::new(Notify::new());
+            // During the drain.
+            late_request.notify_one();
+            let told = late_request.clone();
             tokio::spawn(async move {
-                for _ in 0..connecting * 2 {
+                for _ in 0..coming * 2 {
                     sleep(QUIET / 2).await;
                     told.notify_one();
                 }
             });
-            let started = tokio::time::Instant::now();
-            overtime(&arrivals).await;
-            assert_eq!(started.elapsed().as_secs(), drained.as_secs(), "{connecting} s");
+            let started = Instant::now();
+            overtime(&late_request).await;
+            assert_eq!(started.elapsed().as_secs(), drained.as_secs(), "for {coming} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_drain_it_ends_at_once() {
+        for (drain, ended) in [(0, Duration::ZERO), (5, Duration::from_secs(5) + QUIET)] {
+            let shutdown = CancellationToken::new();
+            shutdown.cancel();
+            let server = |stop: GracefulStop| async move { stop.closing.cancelled().await };
+            let started = Instant::now();
+            serve_until_drained(server, shutdown, Health::default().readiness("serving"), drain).await;
+            assert_eq!(started.elapsed().as_secs(), ended.as_secs());
         }
     }
 

@@ -105,7 +105,7 @@ pub struct OrdersServiceSpec {
     pub service_name: Option<String>,
 
     /// How long a pod that is to end goes on accepting requests, until load balancers no longer send it any, in seconds.
-    /// It then has 25 seconds more to finish those that it has. Where a load balancer sends requests to the addresses of
+    /// Above 0 it does so for up to 6 seconds longer while requests still come. 31 seconds after this time it is killed. Where a load balancer sends requests to the addresses of
     /// pods, as one of AWS does with IP targets, it may need 30 to 120. Default: 5.
     #[serde(default = "defaults::drain_seconds")]
     #[schemars(range(min = 0, max = 3600))]

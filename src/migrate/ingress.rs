@@ -200,7 +200,7 @@ fn certificate(mut entry: Fields, notes: &mut Notes<'_>) -> (Vec<String>, Option
     (hosts, secret)
 }
 
-/// A rule of an Ingress that has a default backend, or has none.
+/// A rule; `has_default` is whether the Ingress has a default backend.
 fn rule(mut rule: Fields, has_default: bool, notes: &mut Notes<'_>) -> OldRule {
     let host = rule.text("host", notes).filter(|host| !host.is_empty());
     let has_paths = rule.has("http");

@@ -322,7 +322,7 @@ fn retire(
     }
 }
 
-/// What is to be said of an object that is not read; none of one that is not touched.
+/// What is to be said of an object that is not read; `None` if it is left alone.
 fn fate(object: &Object) -> Option<(Kind, Whom, String)> {
     let (kind, name) = (object.kind.as_str(), &object.name);
     if kind == "Kustomization" || object.group.starts_with("kustomize") {

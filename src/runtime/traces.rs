@@ -35,8 +35,8 @@ pub const TARGET: &str = "orders_operator::traces";
 /// The most bytes that a span or a log line has of a text which a client chooses. Thousands of spans may wait until they are sent.
 const MAX_TEXT: usize = 512;
 
-/// How long the shutdown waits for the last traces to be exported. A pod of the API has 25 s after its drain, of which all else
-/// may take 21.
+/// How long the shutdown waits for the last traces to be exported. A pod of the API has 31 s after its drain, of which all else
+/// may take 25.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why traces cannot be exported.

@@ -51,7 +51,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut probe:
         let found = probe();
         async { found.await.ok_or(()) }
     };
-    step_by_step(what, &mut probe).await
+    wait(what, &mut probe, |_| String::new()).await
 }
 
 /// As [`eventually`], of what takes many steps, each of which may take as long: until it is done, `probe` says how far it is.
@@ -59,16 +59,25 @@ pub async fn step_by_step<T, S: PartialEq + Debug, F: Future<Output = Result<T, 
     what: &str,
     mut probe: impl FnMut() -> F,
 ) -> T {
+    wait(what, &mut probe, |step| format!(", at {step:?}")).await
+}
+
+async fn wait<T, S: PartialEq, F: Future<Output = Result<T, S>>>(
+    what: &str,
+    probe: &mut impl FnMut() -> F,
+    at: impl Fn(&S) -> String,
+) -> T {
     let (mut started, mut last) = (Instant::now(), None);
     loop {
         let step = match probe().await {
             Ok(found) => return found,
-            Err(step) => Some(step),
+            Err(step) => step,
         };
-        if step != last {
-            (started, last) = (Instant::now(), step);
+        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}{}", at(&step));
+        if last.as_ref().is_some_and(|last| *last != step) {
+            started = Instant::now();
         }
-        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}; it is at {last:?}");
+        last = Some(step);
         // The longer it takes, the less it matters when exactly; and all of these looks slow down what is waited for.
         sleep((started.elapsed() / 8).clamp(Duration::from_millis(20), Duration::from_millis(400))).await;
     }

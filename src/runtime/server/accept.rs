@@ -80,14 +80,14 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection that is closing may take for the rest of a request's head, and for the last bytes of a response.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// The two steps of a graceful shutdown.
+/// A graceful shutdown, in two steps.
 #[derive(Clone, Debug, Default)]
 pub struct GracefulStop {
     /// Once cancelled, HTTP/1.1 responses carry `connection: close`, so that clients reconnect by way of a load
     /// balancer that may choose another server.
     pub draining: CancellationToken,
-    /// Told of each connection that is accepted.
-    pub arrivals: Arc<Notify>,
+    /// Notified of each request that comes meanwhile.
+    pub late_request: Arc<Notify>,
     /// Once cancelled, no connection is accepted any more, and requests in flight are finished.
     pub closing: CancellationToken,
 }
@@ -109,15 +109,17 @@ pub async fn serve(
             accepted = accepted => accepted,
             () = stop.closing.cancelled() => break,
         };
-        stop.arrivals.notify_one();
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let first_request = CancellationToken::new();
-        let (routes, received, draining) = (routes.clone(), first_request.clone(), stop.draining.clone());
+        let (routes, received, stop) = (routes.clone(), first_request.clone(), stop.clone());
         let (connection, metrics) = (admitted.connection.clone(), connections.metrics.clone());
         let service = service_fn(move |request| {
             received.cancel();
-            respond(routes.clone(), request, connection.clone(), metrics.clone(), draining.clone())
+            if stop.draining.is_cancelled() {
+                stop.late_request.notify_one();
+            }
+            respond(routes.clone(), request, connection.clone(), metrics.clone(), stop.draining.clone())
         });
         let stream = HeaderBlocks::new(Box::pin(stream), MAX_HTTP2_BLOCK);
         let serving = builder.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -239,7 +241,7 @@ mod tests {
     use std::{convert::Infallible, net::SocketAddr};
 
     use axum::routing::get;
-    use futures::stream;
+    use futures::{FutureExt, stream};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -333,12 +335,19 @@ mod tests {
         let (address, stop) = server().await;
         let mut kept = TcpStream::connect(address).await.unwrap();
         assert!(!request(&mut kept).await.contains("connection: close"));
+        let is_late = || stop.late_request.notified().now_or_never().is_some();
+        assert!(!is_late(), "it is not draining yet");
         stop.draining.cancel();
         assert!(request(&mut kept).await.contains("connection: close"));
         assert_eq!(kept.read(&mut [0]).await.unwrap(), 0);
-        stop.arrivals.notified().await;
+        assert!(is_late(), "of a connection that was there");
         let mut new = TcpStream::connect(address).await.unwrap();
         assert!(request(&mut new).await.contains("connection: close"));
-        stop.arrivals.notified().await;
+        assert!(is_late(), "of a new connection");
+        let mut mute = TcpStream::connect(address).await.unwrap();
+        mute.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let mut other = TcpStream::connect(address).await.unwrap();
+        assert!(request(&mut other).await.contains("connection: close"));
+        assert!(is_late() && !is_late(), "a connection without a request does not count");
     }
 }

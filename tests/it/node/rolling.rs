@@ -1,11 +1,16 @@
 //! Changes that replace pods while requests come by the ingress, and evictions of pods: no request is lost.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt,
-    api::{EvictParams, LogParams},
+    api::{EvictParams, LogParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -26,26 +31,29 @@ async fn is_rolled_out(on: &OnNode, is_new: impl Fn(&Pod) -> bool) {
     .await;
 }
 
-/// A process of the node that does nothing until this is dropped.
-struct Frozen(String);
+/// A process of the node that does nothing until this is dropped, or the tests end in any other way.
+struct Frozen(Child);
 
 impl Frozen {
     fn new(process: &str) -> Self {
         let file = Path::new(&setting("NODE_KUBECONFIG")).with_file_name(format!("{process}.pid"));
-        let pids = fs::read_to_string(file).unwrap();
-        let frozen = Self(pids.split_whitespace().next().unwrap().to_owned());
-        assert!(frozen.signal("-STOP"), "{process}");
-        frozen
-    }
-
-    fn signal(&self, name: &str) -> bool {
-        Command::new("kill").args([name, &self.0]).status().unwrap().success()
+        let pid = fs::read_to_string(file).unwrap().split_whitespace().next().unwrap().to_owned();
+        // It continues once nobody has the other end of the pipe any more.
+        let script = "trap '' INT TERM; kill -STOP $1 && echo frozen && cat; kill -CONT $1";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", &pid]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        let mut told = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut told).unwrap();
+        assert_eq!(told, "frozen\n", "{process}");
+        Self(holder)
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        self.signal("-CONT");
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 
@@ -122,14 +130,16 @@ async fn an_ingress_controller_that_is_told_late_that_a_pod_ends_loses_no_reques
     load.goes_on(MANY).await;
     let (pods, all) = (on.namespace.api::<Pod>(), on.pods().await);
     let ending = all[0].name_any();
+    let asked = EvictParams {
+        post_options: PostParams { dry_run: true, ..Default::default() },
+        ..Default::default()
+    };
+    eventually("the budget allows it", || async { pods.evict(&ending, &asked).await.ok() }).await;
     let teller = Frozen::new("kube-controller-manager");
-    eventually("the budget is known, and the pod may go", || async {
-        pods.evict(&ending, &EvictParams::default()).await.ok()
-    })
-    .await;
+    pods.evict(&ending, &EvictParams::default()).await.unwrap();
     eventually("the drain is over, and it goes on", || async {
         let log = pods.logs(&ending, &LogParams::default()).await.ok()?;
-        log.contains("connections still come").then_some(())
+        log.contains("requests still come after the drain").then_some(())
     })
     .await;
     drop(teller);

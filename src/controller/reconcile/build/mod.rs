@@ -456,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_pod_has_its_drain_and_time_for_the_requests_in_flight() {
-        for (patch, drain, grace) in [(json!({}), "5", 30), (json!({"drainSeconds": 120}), "120", 145)] {
+        for (patch, drain, grace) in [(json!({}), "5", 36), (json!({"drainSeconds": 120}), "120", 151)] {
             let deployment = json!(built(patch).deployment);
             let pod = &deployment["spec"]["template"]["spec"];
             assert_eq!(pod["terminationGracePeriodSeconds"], grace);

@@ -24,7 +24,7 @@ pub(super) struct Draft<'a> {
     status: OrdersServiceStatus,
     /// The conditions on the object, also those of other managers.
     on_object: &'a [Condition],
-    /// The generation that is reported of.
+    /// The generation that the conditions are about.
     generation: Option<i64>,
     now: Timestamp,
 }
@@ -33,27 +33,35 @@ impl<'a> Draft<'a> {
     /// One without conditions, of which all else stays as it was.
     pub(super) fn new(service: &'a OrdersService, operator: &str, now: Timestamp) -> Self {
         let generation = service.metadata.generation;
+        let old = service.status.clone().unwrap_or_default();
+        // Each field, so that of a new one it is decided whose it is.
         let status = OrdersServiceStatus {
             observed_generation: generation,
             selector: Some(selector(&service.name_any())),
             operator: Some(operator.to_owned()),
+            replicas: old.replicas,
+            ready_replicas: old.ready_replicas,
+            ready_of_wanted: old.ready_of_wanted,
+            image: old.image,
+            deployment: old.deployment,
+            url: old.url,
+            routes: old.routes,
             // Only set while every child is in sync.
             applied: None,
             // Owned by the sweeper, and by who moves resources to another image.
             expiry: None,
             upgrade: None,
             conditions: Vec::new(),
-            ..service.status.clone().unwrap_or_default()
         };
         let on_object = service.status.as_ref().map_or(&[][..], |status| &status.conditions);
         Self { status, on_object, generation, now }
     }
 
     fn set(&mut self, kind: ConditionType, status: bool, reason: Reason, message: impl Into<String>) {
-        self.set_of(self.generation, kind, status, reason, message);
+        self.set_for(self.generation, kind, status, reason, message);
     }
 
-    fn set_of(
+    fn set_for(
         &mut self,
         generation: Option<i64>,
         kind: ConditionType,
@@ -66,11 +74,11 @@ impl<'a> Draft<'a> {
         set_condition(&mut self.status.conditions, self.on_object, new, self.now);
     }
 
-    fn valid(&mut self) {
+    fn set_valid(&mut self) {
         self.set(ConditionType::Valid, true, Reason::AsExpected, "the spec is valid");
     }
 
-    fn not_reconciled(&mut self, reason: Reason, message: impl Into<String>) {
+    fn set_not_reconciled(&mut self, reason: Reason, message: impl Into<String>) {
         self.set(ConditionType::Reconciled, false, reason, message);
     }
 
@@ -78,7 +86,7 @@ impl<'a> Draft<'a> {
     pub(super) fn completed(&mut self, completed: &Completed) {
         let Completed { valid, applied, pods, autoscaler_warning, .. } = completed;
         let rollout = applied.rollout();
-        self.valid();
+        self.set_valid();
         self.set(ConditionType::Reconciled, true, Reason::AsExpected, "every child was applied");
         let (available, mut reason, mut message) = availability(rollout, pods);
         if let Some(warning) = autoscaler_warning.as_ref().filter(|_| available) {
@@ -103,17 +111,17 @@ impl<'a> Draft<'a> {
     pub(super) fn stopped(&mut self, stopped: &Stopped, operator: &str) {
         match stopped {
             Stopped::Invalid { problems, .. } => self.invalid(problems),
-            Stopped::Suspended => self.not_reconciled(
+            Stopped::Suspended => self.set_not_reconciled(
                 Reason::Suspended,
                 "spec.suspend is true: the children are left as they are",
             ),
-            Stopped::ReadFailed(error) => self.not_reconciled(
+            Stopped::ReadFailed(error) => self.set_not_reconciled(
                 error.read_reason(),
                 format!("cannot read what the spec refers to: {}", error.remedy()),
             ),
             // The rollout is not observed yet: nothing is known of it.
             Stopped::AwaitObserved(_) => {}
-            Stopped::AnotherOperator { identity, pause, .. } => self.not_reconciled(
+            Stopped::AnotherOperator { identity, pause, .. } => self.set_not_reconciled(
                 Reason::AnotherOperator,
                 format!(
                     "another operator ({identity}) writes to this resource too, with other settings: this one ({operator}) leaves \
@@ -126,14 +134,14 @@ impl<'a> Draft<'a> {
                 let rejected = problems.iter().filter(|problem| problem.reason == Reason::InvalidSpec);
                 let rejected = Problem::join(rejected);
                 self.set(ConditionType::Valid, false, Reason::InvalidSpec, rejected);
-                self.not_reconciled(Reason::InvalidSpec, Problem::join(problems));
+                self.set_not_reconciled(Reason::InvalidSpec, Problem::join(problems));
                 routes::describe_after(&mut self.status, valid, failures);
             }
             Stopped::NotApplied(valid, failures) => {
                 let problems = &failures.problems;
-                self.valid();
+                self.set_valid();
                 let reason = problems.first().map_or(Reason::ApplyFailed, |first| first.reason);
-                self.not_reconciled(reason, Problem::join(problems));
+                self.set_not_reconciled(reason, Problem::join(problems));
                 routes::describe_after(&mut self.status, valid, failures);
             }
         }
@@ -144,12 +152,12 @@ impl<'a> Draft<'a> {
         let is_reference = |problem: &&Problem| problem.reason.is_missing_reference();
         let (references, spec): (Vec<_>, Vec<_>) = problems.iter().partition(is_reference);
         let Some(first) = spec.first() else {
-            self.valid();
+            self.set_valid();
             let reason = references.first().map_or(Reason::ApplyFailed, |first| first.reason);
-            return self.not_reconciled(reason, Problem::join(references.iter().copied()));
+            return self.set_not_reconciled(reason, Problem::join(references.iter().copied()));
         };
         self.set(ConditionType::Valid, false, first.reason, Problem::join(spec.iter().copied()));
-        self.not_reconciled(
+        self.set_not_reconciled(
             first.reason,
             "the spec is not valid (see the condition Valid): nothing was created, changed or deleted",
         );
@@ -163,7 +171,7 @@ impl<'a> Draft<'a> {
             // The pods are of the generation that was applied last.
             let former = find_condition(self.on_object, ConditionType::Available);
             let generation = former.map_or(self.generation, |of| of.observed_generation);
-            self.set_of(generation, ConditionType::Available, available, reason, message);
+            self.set_for(generation, ConditionType::Available, available, reason, message);
             self.count(rollout);
         }
         for kind in [ConditionType::Valid, ConditionType::Available, ConditionType::IngressReady] {

@@ -184,14 +184,15 @@ fn missing_certificate(secret: &str) -> Problem {
     )
 }
 
-/// The message that `host` overlaps with a host of `other`, which is told if it is known here.
+/// The message that `host` overlaps with a host of `other`, which is named unless it is withheld.
 fn overlap(host: &CanonicalHost, other: &Claimant, other_host: Option<&str>) -> String {
     let requests = other_host.unwrap_or("that host");
-    let has = |unknown: &dyn Fn() -> String| {
-        other_host.map_or_else(unknown, |other_host| format!("has host {other_host:?}"))
+    let has = |withheld: String| match other_host {
+        Some(other_host) => format!("has host {other_host:?}"),
+        None => withheld,
     };
     if host.is_any() {
-        let has = has(&|| "has a host".into());
+        let has = has("has a host".into());
         format!(
             "no host is named, so the rules here are for every host that has no rules of its own; {other} {has}: requests \
              for {requests} do not fall through to the routes and the client here (to Traefik, a longer path here \
@@ -199,14 +200,14 @@ fn overlap(host: &CanonicalHost, other: &Claimant, other_host: Option<&str>) -> 
              no action is needed"
         )
     } else if host.is_wildcard() {
-        let has = has(&|| format!("has a host that {host} covers"));
+        let has = has(format!("has a host that {host} covers"));
         format!(
             "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} here (to \
              Traefik, a longer path here comes before a shorter one there). If it is to have them too, they must be added \
              there; if this is intended, no action is needed"
         )
     } else {
-        let has = has(&|| format!("has a wildcard that covers {host}"));
+        let has = has(format!("has a wildcard that covers {host}"));
         format!(
             "{other} {has}: requests for {host} never fall through to the routes and the client there (to Traefik, a \
              longer path there comes before a shorter one here). If it is to have them too, add them here (their Services \

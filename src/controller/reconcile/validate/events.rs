@@ -14,9 +14,9 @@ pub(super) fn validate(
     invalid: &mut impl FnMut(String),
 ) -> Option<ValidatedEvents> {
     let events = spec.events.as_ref()?;
-    servers(&events.nats, invalid);
-    names(events, invalid);
-    subjects(events, invalid);
+    check_servers(&events.nats, invalid);
+    check_broker(events, invalid);
+    check_subjects(events, invalid);
     let nats = &events.nats;
     let servers = match &nats.url_secret_ref {
         Some(secret) => Servers::Secret(SecretKey::new(&secret.name, &secret.key)),
@@ -50,7 +50,7 @@ fn broker(events: &EventsSpec) -> (Broker, String) {
 }
 
 /// Where the brokers are.
-fn servers(nats: &Nats, invalid: &mut impl FnMut(String)) {
+fn check_servers(nats: &Nats, invalid: &mut impl FnMut(String)) {
     match (nats.servers.is_empty(), &nats.url_secret_ref) {
         (true, None) => invalid(
             "spec.events.nats needs either servers or urlSecretRef: the Secret is for URLs with a password or a token"
@@ -73,7 +73,7 @@ fn servers(nats: &Nats, invalid: &mut impl FnMut(String)) {
 }
 
 /// What is named on the broker, and the numbers of its stream.
-fn names(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
+fn check_broker(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
     if events.jet_stream.is_some() && events.streaming.is_some() {
         invalid(
             "spec.events.jetStream and spec.events.streaming cannot be set together: remove that of the broker that you do \
@@ -108,7 +108,7 @@ fn names(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
 }
 
 /// The subjects: each has a name of its own.
-fn subjects(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
+fn check_subjects(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
     let mut free: BTreeSet<&str> = SUBJECTS.into_iter().collect();
     for (subject, name) in &events.subjects {
         // Its own name is free for another.
