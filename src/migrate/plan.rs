@@ -67,7 +67,7 @@ pub(super) fn migrate(
         System::find(objects, options.orders.as_deref(), options.namespace.as_deref(), &mut findings)?;
     let name = options.name.clone().unwrap_or_else(|| free_name(&system));
     let label = format!("OrdersService {name}");
-    about_name(&name, &system, options, &mut findings);
+    about_name(&name, &label, &system, options, &mut findings);
     let around = Around { orders: &system.orders, hosts: &options.hosts, name: &name };
 
     let image = system.workload.as_ref().and_then(workload::image);
@@ -131,22 +131,21 @@ pub(super) fn migrate(
 }
 
 /// Says when the name is taken, or another than the usual one.
-fn about_name(name: &str, system: &System, options: &Options, findings: &mut Findings) {
-    let label = format!("OrdersService {name}");
+fn about_name(name: &str, label: &str, system: &System, options: &Options, findings: &mut Findings) {
     if options.name.is_some() {
         if let Some(other) = system.taken.get(name) {
             let told = format!(
                 "{other} has this name already, under which the operator makes its own objects: give another by --name, such as {}",
                 free_name(system)
             );
-            findings.add(Kind::Left, Whom::You, &label, told);
+            findings.add(Kind::Left, Whom::You, label, told);
         }
     } else if let Some(other) = system.taken.get(USUAL_NAME) {
         let told = format!(
             "is called so, since {other} has the name {USUAL_NAME} already, under which the operator would make its own objects; \
              another name by --name"
         );
-        findings.add(Kind::Changed, Whom::You, &label, told);
+        findings.add(Kind::Changed, Whom::You, label, told);
     }
 }
 
