@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use super::{
-    alone,
-    page::{clear, done, shell},
-};
+use super::{alone, done, namespace, shell};
 use crate::{bed::setting, cluster::eventually, examples::folders};
 
 /// Warnings are what the API server says of pods that the namespace would not take. A quota refuses for the moment until it has
@@ -24,9 +21,9 @@ async fn apply(folder: &Path) {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restricted_standard() {
-    let (_alone, namespace) = alone("examples").await;
+    let _alone = alone().await;
+    let namespace = namespace("examples").await;
     let gateway_api = setting("GATEWAY_API_CRDS");
-    clear(&namespace.client).await;
     done(&format!(
         "orders-operator crd | kubectl apply --server-side -f -; kubectl apply --server-side -f {gateway_api}"
     ))
@@ -45,7 +42,5 @@ async fn every_example_can_be_applied_and_the_pods_of_the_first_pass_the_restric
         }
         done("kubectl delete osvc --all --all-namespaces").await;
     }
-    done(&format!("kubectl delete -f {gateway_api}")).await;
-    clear(&namespace.client).await;
     namespace.remove().await;
 }

@@ -10,9 +10,21 @@
 //! osvc_page   docs/kubectl-osvc.md
 //! ```
 
-use tokio::sync::{Mutex, MutexGuard};
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+};
 
-use crate::{bed::setting, cluster::TestNamespace};
+use kube::{Client, config::Kubeconfig};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    task::spawn_blocking,
+};
+
+use crate::{
+    bed::setting,
+    cluster::{self, TestNamespace, root},
+};
 
 mod examples;
 mod osvc_check;
@@ -29,8 +41,49 @@ fn kubeconfig() -> String {
     setting("INSTALL_KUBECONFIG")
 }
 
-/// Waits until no other test has the API server, and makes a namespace there.
-async fn alone(name: &str) -> (MutexGuard<'static, ()>, TestNamespace) {
+/// Waits until no other test has the API server, and removes what those before it left, however they ended.
+async fn alone() -> MutexGuard<'static, ()> {
     let alone = INSTALL_API.lock().await;
-    (alone, TestNamespace::create_at(name, &kubeconfig()).await)
+    clear().await;
+    alone
+}
+
+/// Removes what the operator or a test can meet of those before, whichever namespace it is in, and every namespace that a page
+/// names. The namespaces of tests themselves are not waited for, which takes five seconds each: nobody uses their names again.
+async fn clear() {
+    done(
+        "kubectl delete deployments,ingresses --all --all-namespaces --cascade=foreground; \
+         kubectl get crd,namespaces,ingressclasses,clusterroles,clusterrolebindings,\
+         validatingadmissionpolicies,validatingadmissionpolicybindings \
+         --selector '!kubernetes.io/bootstrapping' --output name \
+         | sed -E '/^namespace.(default|kube-.*|it-.*)$/d' \
+         | xargs --no-run-if-empty kubectl delete --ignore-not-found",
+    )
+    .await;
+}
+
+async fn client() -> Client {
+    cluster::client(Kubeconfig::read_from(kubeconfig()).unwrap()).await
+}
+
+/// A namespace for a test that is [`alone`], with nothing else there.
+async fn namespace(test: &str) -> TestNamespace {
+    TestNamespace::create_beside(test, &kubeconfig()).await
+}
+
+/// Runs commands as someone does who has this API server, and `orders-operator` on the PATH.
+async fn shell(script: &str) -> Output {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_orders-operator"));
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]).current_dir(root());
+    command.env("KUBECONFIG", kubeconfig()).env("PATH", path);
+    spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+async fn done(script: &str) -> String {
+    let output = shell(script).await;
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{}{why}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stdout).unwrap()
 }

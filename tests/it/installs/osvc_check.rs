@@ -1,15 +1,15 @@
 //! `kubectl osvc check`, before the CRD is there and after an installation, with each thing that can be amiss: each is told
 //! once.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, networking::v1::IngressClass};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    ResourceExt,
+    api::{ListParams, Patch, PatchParams},
 };
 use orders_operator::crd::ConditionType::*;
 use serde_json::{Value, json};
 
-use super::{alone, kubeconfig, page::clear};
+use super::{alone, kubeconfig, namespace};
 use crate::{
     cluster::{TestNamespace, apply_any, chart, eventually, install_crd, root},
     mongo::{TestDatabase, uri},
@@ -51,7 +51,7 @@ async fn fails_by_each(arguments: &[&str], expected: &[&str]) -> Vec<String> {
 
 /// The operator's Deployment with a pod that is ready, as a kubelet would have it; there is none.
 async fn operator(namespace: &TestNamespace) {
-    // For one namespace, so that another test on this server need not wait until it is gone.
+    // For one namespace: its roles are not applied.
     let values =
         format!("rbac.aggregateClusterRoles=false,replicas=1,watchNamespaces={{{}}}", namespace.name);
     let objects = chart(&["--namespace", &namespace.name, "--set", &values], &namespace.name);
@@ -113,8 +113,8 @@ async fn stuck_upgrade(namespace: &TestNamespace) -> String {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may() {
-    let (_alone, namespace) = alone("osvc-pre").await;
-    clear(&namespace.client).await;
+    let _alone = alone().await;
+    let namespace = namespace("osvc-pre").await;
     let pre = check(&["--pre"]).await;
     assert_eq!(pre.code, Some(0), "{}", pre.out);
     for expected in
@@ -151,15 +151,14 @@ async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may(
         lines(&report, "warning").iter().any(|line| line.contains("its schema is not that")),
         "{report:#}"
     );
-    clear(&namespace.client).await;
     namespace.remove().await;
 }
 
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_to_do() {
-    let (_alone, namespace) = alone("osvc-check").await;
-    clear(&namespace.client).await;
+    let _alone = alone().await;
+    let namespace = namespace("osvc-check").await;
     install_crd(&namespace.client).await;
     operator(&namespace).await;
     let (controller, sweeper) = (namespace.run_elected().await, namespace.run_sweeper().await);
@@ -187,7 +186,6 @@ async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_t
     fails_by_each(&[], &["DatabaseReady: DatabaseUnreachable"]).await;
 
     // Everything is well.
-    let classes = Api::<IngressClass>::all(namespace.client.clone());
     let class = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {
             "name": namespace.name, "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}
@@ -248,7 +246,5 @@ async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_t
     assert_eq!(controller.terminate().await.code(), Some(0));
     fails_by_each(&["-n", &namespace.name], &["nobody holds Lease"]).await;
     drop(sweeper);
-    classes.delete(&namespace.name, &DeleteParams::default()).await.unwrap();
-    clear(&namespace.client).await;
     namespace.remove().await;
 }

@@ -1,5 +1,5 @@
 //! docs/kubectl-osvc.md: the plugin is installed as the page says, kubectl completes its arguments, and each command prints what
-//! the page shows. On the spare API server, where nobody else has routes for every host.
+//! the page shows. Where nobody else has routes for every host.
 
 use std::{
     collections::HashMap,
@@ -8,10 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use k8s_openapi::api::{
-    core::v1::{Event, Pod},
-    networking::v1::IngressClass,
-};
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
@@ -19,9 +16,9 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::{alone, kubeconfig};
+use super::{alone, kubeconfig, namespace};
 use crate::{
-    cluster::{TestNamespace, apply_any, chart, eventually},
+    cluster::{TestNamespace, apply_any, chart, eventually, install_crd},
     console::{Block, whole},
     docs::{examples, run, without_ids_and_times},
     mongo::{TestDatabase, uri},
@@ -167,7 +164,9 @@ async fn as_on_the_page(namespace: &TestNamespace) -> String {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
-    let (_alone, namespace) = alone("osvc-page").await;
+    let _alone = alone().await;
+    let namespace = namespace("osvc-page").await;
+    install_crd(&namespace.client).await;
     let ((scripts, shown), database) = (page(&namespace), TestDatabase::new().await);
     namespace.secrets(&uri()).await;
     objects(&namespace).await;
@@ -219,15 +218,15 @@ async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
         chart(&[], "orders-operator").into_iter().find(|object| object["kind"] == "Deployment").unwrap();
     let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     assert!(containers.iter().any(|container| container["name"] == "sweeper"), "{containers:?}");
-    let classes = Api::<IngressClass>::all(namespace.client.clone());
-    classes.delete(CLASS, &DeleteParams::default()).await.unwrap();
     namespace.remove().await;
 }
 
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn kubectl_completes_commands_flags_values_and_the_names_that_the_cluster_has() {
-    let (_alone, namespace) = alone("osvc-tab").await;
+    let _alone = alone().await;
+    let namespace = namespace("osvc-tab").await;
+    install_crd(&namespace.client).await;
     for name in ["orders", "others", "second"] {
         namespace.apply(&namespace.service(name, json!({"ingress": null}))).await.unwrap();
     }

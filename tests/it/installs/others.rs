@@ -5,10 +5,7 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 
-use super::{
-    alone,
-    page::{clear, done},
-};
+use super::{alone, done, namespace};
 use crate::{
     cluster::{TestNamespace, apply_any, eventually},
     console::blocks,
@@ -56,8 +53,8 @@ async fn pod(namespace: &TestNamespace) -> Value {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn the_operator_is_installed_watched_upgraded_and_removed_by_the_commands_of_the_pages() {
-    let (_alone, namespace) = alone("chart-pages").await;
-    clear(&namespace.client).await;
+    let _alone = alone().await;
+    let namespace = namespace("chart-pages").await;
     let pods = PlayedPods::start_in(&namespace.client, "orders-operator").await;
 
     let [install] = blocks("docs/quickstart.md", "1. Install the operator").try_into().unwrap();
@@ -90,12 +87,5 @@ async fn the_operator_is_installed_watched_upgraded_and_removed_by_the_commands_
         blocks("docs/clusters.md", "OpenShift, or whoever else assigns users").try_into().unwrap();
     done(&install).await;
     assert_eq!(pod(&namespace).await["securityContext"]["runAsUser"], Value::Null);
-
-    clear(&namespace.client).await;
-    done(&format!(
-        "kubectl delete crd {}",
-        WATCHERS.map(|(_, plural)| format!("{plural}.monitoring.coreos.com")).join(" ")
-    ))
-    .await;
     namespace.remove().await;
 }

@@ -1,25 +1,17 @@
 //! The chart by `helm install`: the commands of docs/installing.md, one after the other, on an API server that has nothing
 //! of ours; and an upgrade from the last version, and back.
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    process::{Command, Output},
-};
+use std::collections::BTreeSet;
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Namespace},
+    api::apps::v1::Deployment,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, ListParams},
-};
+use kube::{Api, ResourceExt, api::ListParams};
 use orders_operator::crd::OrdersService;
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 
-use super::{alone, kubeconfig};
+use super::{alone, clear, client, done, shell};
 use crate::{
     cluster::{apply_any, eventually, root},
     console::whole,
@@ -63,71 +55,10 @@ pub(super) fn commands_of(title: &str) -> String {
     found.unwrap_or_else(|| panic!("docs/installing.md has no commands in a section {title}")).1
 }
 
-/// Runs commands as someone does who has the spare API server, and `orders-operator` on the PATH.
-pub(super) async fn shell(script: &str) -> Output {
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_orders-operator"));
-    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new("bash");
-    command.args(["-euo", "pipefail", "-c", script]).current_dir(root());
-    command.env("KUBECONFIG", kubeconfig()).env("PATH", path);
-    spawn_blocking(move || command.output().unwrap()).await.unwrap()
-}
-
-pub(super) async fn done(script: &str) -> String {
-    let output = shell(script).await;
-    let why = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}\n{}{why}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 async fn refused(script: &str) -> String {
     let output = shell(script).await;
     assert!(!output.status.success(), "{script}");
     String::from_utf8(output.stderr).unwrap()
-}
-
-/// The namespaces that the page and these tests make.
-const NAMESPACES: [&str; 14] = [
-    "orders-operator",
-    "operators",
-    "ticketing",
-    "ticketing-system",
-    "shop-a",
-    "shop-b",
-    "shop-c",
-    "team-a",
-    "team-b",
-    "live",
-    "quickstart",
-    "gateways",
-    "team-red",
-    "team-blue",
-];
-
-/// Removes every release in these namespaces, the namespaces and the CRD.
-pub(super) async fn clear(client: &kube::Client) {
-    let listed = done("helm list --all --all-namespaces --output json").await;
-    let releases: Value = serde_json::from_str(&listed).unwrap();
-    for release in releases.as_array().unwrap() {
-        let (name, namespace) = (release["name"].as_str().unwrap(), release["namespace"].as_str().unwrap());
-        if NAMESPACES.contains(&namespace) {
-            done(&format!("helm uninstall {name} --namespace {namespace}")).await;
-        }
-    }
-    let crds = Api::<CustomResourceDefinition>::all(client.clone());
-    drop(crds.delete(CRD, &DeleteParams::default()).await);
-    eventually("the CRD is gone", || async { crds.get_opt(CRD).await.unwrap().is_none().then_some(()) })
-        .await;
-    let namespaces = Api::<Namespace>::all(client.clone());
-    for name in NAMESPACES {
-        drop(namespaces.delete(name, &DeleteParams::background()).await);
-    }
-    for name in NAMESPACES {
-        eventually("the namespace is gone", || async {
-            namespaces.get_opt(name).await.unwrap().is_none().then_some(())
-        })
-        .await;
-    }
 }
 
 /// The operator's Deployments, as NAMESPACE/NAME.
@@ -168,8 +99,8 @@ async fn state(client: &kube::Client) -> Value {
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn every_command_of_the_page_about_installing_works() {
-    let (_alone, namespace) = alone("installing").await;
-    let client = namespace.client.clone();
+    let _alone = alone().await;
+    let client = client().await;
     let page = page();
     let mut all = sections();
     all.retain(|(title, _)| !ELSEWHERE.contains(&title.as_str()));
@@ -192,7 +123,6 @@ async fn every_command_of_the_page_about_installing_works() {
     let titles: Vec<_> = all.iter().map(|(title, _)| title.as_str()).collect();
     assert_eq!(titles, expected.iter().map(|(title, ..)| *title).collect::<Vec<_>>());
     for ((title, commands), (_, deployments, of)) in all.iter().zip(expected) {
-        clear(&client).await;
         // Someone who reads does not type faster than the API server knows a new CRD.
         let (first, then) = commands.split_at(commands.find("kubectl delete osvc").unwrap_or(commands.len()));
         done(first).await;
@@ -205,8 +135,8 @@ async fn every_command_of_the_page_about_installing_works() {
         found.sort_unstable();
         assert_eq!(found, *deployments, "{title}");
         assert_eq!(owner(&client).await.as_deref(), *of, "{title}");
+        clear().await;
     }
-    clear(&client).await;
     // What the page says helm says, of a rollback and of a CRD that is there already.
     let install = "helm install orders-operator charts/orders-operator -n orders-operator --create-namespace";
     let upgrade =
@@ -219,23 +149,20 @@ async fn every_command_of_the_page_about_installing_works() {
     );
     done(&format!("{upgrade} --set crds.enabled=true")).await;
     assert_eq!(owner(&client).await.as_deref(), Some("orders-operator"));
-    clear(&client).await;
+    clear().await;
     done("orders-operator crd | kubectl apply -f -").await;
     let refusal = refused(install).await;
     assert!(
         refusal.contains("invalid ownership metadata") && page.contains("invalid ownership metadata"),
         "{refusal}"
     );
-    clear(&client).await;
-    namespace.remove().await;
 }
 
 #[tokio::test]
 #[ignore = "make test-installs"]
 async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource() {
-    let (_alone, namespace) = alone("upgrade").await;
-    let client = namespace.client.clone();
-    clear(&client).await;
+    let _alone = alone().await;
+    let client = client().await;
     // With the tag that its README named, and a value that had no effect, as nobody noticed.
     done(&format!(
         "helm install orders-operator {FORMER} -n orders-operator --create-namespace \
@@ -271,6 +198,4 @@ async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource
     assert!(names.lines().all(|name| !name.contains(':')) && names.lines().count() >= 2, "{names}");
     done("helm uninstall orders-operator -n orders-operator").await;
     assert_eq!(state(&client).await, before, "the CRD stays, and what is of it");
-    clear(&client).await;
-    namespace.remove().await;
 }

@@ -2,10 +2,7 @@
 
 use tokio::task::spawn_blocking;
 
-use super::{
-    alone,
-    page::{clear, commands_of, done},
-};
+use super::{alone, clear, done, page::commands_of};
 use crate::{
     cluster::{eventually, yaml_documents},
     release::Release,
@@ -20,8 +17,8 @@ const ORDERS: &str = r#"{"apiVersion": "ticketing.dev/v1alpha1", "kind": "Orders
 #[ignore = "make test-installs"]
 async fn from_the_release_alone_the_manifests_and_the_overlays_of_kustomize_install_the_operator() {
     let release = spawn_blocking(Release::make).await.unwrap();
-    let (_alone, namespace) = alone("release").await;
-    let (client, folder) = (namespace.client.clone(), release.0.display().to_string());
+    let _alone = alone().await;
+    let folder = release.0.display().to_string();
     let version = env!("CARGO_PKG_VERSION");
     let repository = "registry.example/team/orders-operator";
     let follows = format!("{repository}:{version} {repository}:{version}\n");
@@ -42,7 +39,6 @@ async fn from_the_release_alone_the_manifests_and_the_overlays_of_kustomize_inst
         (commands_of("By kustomize"), "", "operators", &elsewhere),
         (by_helm, "", "operators", &follows),
     ] {
-        clear(&client).await;
         done(&format!("cd {folder}; {install}")).await;
         assert_eq!(&done(&format!("kubectl -n {place} {images}")).await, expected, "{install}");
         let account = format!("--as system:serviceaccount:{place}:orders-operator -n {place}");
@@ -61,6 +57,7 @@ async fn from_the_release_alone_the_manifests_and_the_overlays_of_kustomize_inst
         } else if !remove.is_empty() {
             done(&format!("kubectl delete --wait=false -f {folder}/{remove}")).await;
         }
+        clear().await;
     }
     // What a namespaced overlay makes of the names of its namespace.
     let overlay = release.0.join("elsewhere");
@@ -78,8 +75,4 @@ async fn from_the_release_alone_the_manifests_and_the_overlays_of_kustomize_inst
             assert_eq!(object["subjects"][0]["namespace"], "shop-a", "{object}");
         }
     }
-    clear(&client).await;
-    // The last manifest has left them to the cluster.
-    done("kubectl delete clusterrole,clusterrolebinding -l app.kubernetes.io/name=orders-operator --ignore-not-found").await;
-    namespace.remove().await;
 }
