@@ -44,16 +44,24 @@ pub enum RolloutStep {
 }
 
 impl RolloutTracker {
-    /// What to do at `now` about the Deployment that is as far as `rollout`.
-    pub fn next(&mut self, rollout: &Rollout, now: Instant) -> RolloutStep {
+    /// What to do at `now` about the Deployment that is as far as `rollout`, if its pods have been `unavailable` for so long
+    /// by the status that is there.
+    ///
+    /// A controller that has just started looks at the pods of such a rollout at once. Otherwise it would report for some
+    /// seconds that the rollout is in progress, and what stops an upgrade would not stop it as long.
+    pub fn next(&mut self, rollout: &Rollout, unavailable: Duration, now: Instant) -> RolloutStep {
         if rollout.is_complete() {
             self.0 = None;
             return RolloutStep::Complete;
         }
-        let start = || Box::new(Incomplete { generation: rollout.generation, since: now, inspected: None });
-        let incomplete = self.0.get_or_insert_with(start);
-        if incomplete.generation != rollout.generation {
-            *incomplete = start();
+        let generation = rollout.generation;
+        let start = |since| Box::new(Incomplete { generation, since, inspected: None });
+        let incomplete = self.0.get_or_insert_with(|| match rollout.is_observed {
+            true => start(now.checked_sub(unavailable).unwrap_or(now)),
+            false => start(now),
+        });
+        if incomplete.generation != generation {
+            *incomplete = start(now);
         }
         let elapsed = now.saturating_duration_since(incomplete.since);
         if !rollout.is_observed && elapsed < OBSERVE_TIMEOUT {
@@ -97,39 +105,73 @@ mod tests {
         let start = Instant::now();
         let waits = Rollout { generation: 1, is_observed: true, desired: 2, ..Rollout::default() };
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(tracker.next(&waits, start), RolloutStep::Wait(Inspected::default(), START_TIMEOUT));
         assert_eq!(
-            tracker.next(&waits, at(4)),
+            tracker.next(&waits, Duration::ZERO, start),
+            RolloutStep::Wait(Inspected::default(), START_TIMEOUT)
+        );
+        assert_eq!(
+            tracker.next(&waits, Duration::ZERO, at(4)),
             RolloutStep::Wait(Inspected::default(), Duration::from_secs(1))
         );
-        assert_eq!(tracker.next(&waits, at(5)), RolloutStep::InspectPods);
+        assert_eq!(tracker.next(&waits, Duration::ZERO, at(5)), RolloutStep::InspectPods);
         let problem = Some(Problem::new(Reason::ImagePullFailed, "no such image"));
         let found = Inspected { problem, ..Inspected::default() };
         tracker.inspected(found.clone(), at(5));
-        assert_eq!(tracker.next(&waits, at(6)), RolloutStep::Wait(found.clone(), at(10) - at(6)));
+        assert_eq!(
+            tracker.next(&waits, Duration::ZERO, at(6)),
+            RolloutStep::Wait(found.clone(), at(10) - at(6))
+        );
         assert_eq!(tracker.last_found(), Some(&found));
-        assert_eq!(tracker.next(&waits, at(10)), RolloutStep::InspectPods);
+        assert_eq!(tracker.next(&waits, Duration::ZERO, at(10)), RolloutStep::InspectPods);
         tracker.inspected(found, at(100));
         assert!(
-            matches!(tracker.next(&waits, at(100)), RolloutStep::Wait(_, again) if again.as_secs() == 25)
+            matches!(tracker.next(&waits, Duration::ZERO, at(100)), RolloutStep::Wait(_, again) if again.as_secs() == 25)
         );
         tracker.inspected(Inspected::default(), at(10_000));
-        assert_eq!(tracker.next(&waits, at(10_000)), RolloutStep::Wait(Inspected::default(), MAX_INTERVAL));
+        assert_eq!(
+            tracker.next(&waits, Duration::ZERO, at(10_000)),
+            RolloutStep::Wait(Inspected::default(), MAX_INTERVAL)
+        );
 
         let changed = Rollout { generation: 2, ..waits.clone() };
         assert_eq!(
-            tracker.next(&changed, at(10_000)),
+            tracker.next(&changed, Duration::ZERO, at(10_000)),
             RolloutStep::Wait(Inspected::default(), START_TIMEOUT),
             "new pods"
         );
         let complete = Rollout { replicas: 2, ready: 2, updated: 2, is_available: true, ..changed.clone() };
-        assert_eq!(tracker.next(&complete, at(10_001)), RolloutStep::Complete);
+        assert_eq!(tracker.next(&complete, Duration::ZERO, at(10_001)), RolloutStep::Complete);
         assert!(tracker.0.is_none());
         assert_eq!(
-            tracker.next(&changed, at(10_002)),
+            tracker.next(&changed, Duration::ZERO, at(10_002)),
             RolloutStep::Wait(Inspected::default(), START_TIMEOUT),
             "a pod was lost again"
         );
+    }
+
+    #[test]
+    fn a_controller_that_has_just_started_looks_at_once_at_pods_that_have_not_served_for_long() {
+        let start = Instant::now();
+        let minute = Duration::from_secs(60);
+        let waits = Rollout { generation: 1, is_observed: true, desired: 2, ..Rollout::default() };
+        let mut tracker = RolloutTracker::default();
+        assert_eq!(tracker.next(&waits, minute, start), RolloutStep::InspectPods);
+        tracker.inspected(Inspected::default(), start);
+        assert!(
+            matches!(tracker.next(&waits, minute, start), RolloutStep::Wait(_, again) if again.as_secs() == 15)
+        );
+        let changed = Rollout { generation: 2, ..waits.clone() };
+        let wait = RolloutStep::Wait(Inspected::default(), START_TIMEOUT);
+        assert_eq!(tracker.next(&changed, minute, start), wait, "new pods");
+        // What it has just applied is not observed yet, so it is not what the status is about.
+        let applied = Rollout { is_observed: false, ..waits.clone() };
+        let mut tracker = RolloutTracker::default();
+        let wait = RolloutStep::AwaitObserved(OBSERVE_TIMEOUT);
+        assert_eq!(tracker.next(&applied, minute, start), wait);
+        // A time before the machine has started.
+        let mut tracker = RolloutTracker::default();
+        let wait = RolloutStep::Wait(Inspected::default(), START_TIMEOUT);
+        assert_eq!(tracker.next(&waits, Duration::MAX, start), wait);
     }
 
     #[test]
@@ -138,11 +180,11 @@ mod tests {
         let start = Instant::now();
         let before = Rollout { generation: 2, desired: 2, ..Rollout::default() };
         let second = start + Duration::from_secs(1);
-        assert_eq!(tracker.next(&before, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
+        assert_eq!(tracker.next(&before, Duration::ZERO, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
         let left = OBSERVE_TIMEOUT - Duration::from_secs(1);
-        assert_eq!(tracker.next(&before, second), RolloutStep::AwaitObserved(left));
+        assert_eq!(tracker.next(&before, Duration::ZERO, second), RolloutStep::AwaitObserved(left));
         let wait = RolloutStep::Wait(Inspected::default(), START_TIMEOUT - OBSERVE_TIMEOUT);
-        assert_eq!(tracker.next(&before, start + OBSERVE_TIMEOUT), wait);
+        assert_eq!(tracker.next(&before, Duration::ZERO, start + OBSERVE_TIMEOUT), wait);
     }
 
     #[test]
@@ -150,9 +192,9 @@ mod tests {
         let mut tracker = RolloutTracker::default();
         let start = Instant::now();
         let none = Rollout { replicas: 1, ..Rollout::default() };
-        assert_eq!(tracker.next(&none, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
+        assert_eq!(tracker.next(&none, Duration::ZERO, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
         for later in [OBSERVE_TIMEOUT, START_TIMEOUT, MAX_INTERVAL] {
-            assert_eq!(tracker.next(&none, start + later), RolloutStep::Complete);
+            assert_eq!(tracker.next(&none, Duration::ZERO, start + later), RolloutStep::Complete);
         }
     }
 }

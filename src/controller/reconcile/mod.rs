@@ -271,7 +271,7 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
         Err(failures) => return Err(not_applied(valid, failures)),
     };
 
-    let (pods, requeue_after) = follow_rollout(context, &owner, applied.rollout()).await?;
+    let (pods, requeue_after) = follow_rollout(context, service, &owner, applied.rollout()).await?;
     // One for the certificate is missing.
     let retry_certificate = found.missing_certificate.map(|_| with_jitter(RETRY_INTERVAL));
     let (autoscaler_warning, judge_again) = autoscaler_warning(&applied);
@@ -381,13 +381,24 @@ fn recorded_digest(service: &OrdersService) -> Option<&str> {
     status.applied.as_deref().filter(|_| status.observed_generation == service.metadata.generation)
 }
 
+/// For how long the pods have not served by the status.
+fn unavailable_for(service: &OrdersService, now: Timestamp) -> Duration {
+    let conditions = service.status.as_ref().map(|status| status.conditions.as_slice());
+    let available = find_condition(conditions.unwrap_or_default(), ConditionType::Available);
+    let since = available.filter(|available| !is_true(available)).map(|one| one.last_transition_time.0);
+    // Another machine's clock may be ahead.
+    since.and_then(|since| Duration::try_from(now.duration_since(since)).ok()).unwrap_or_default()
+}
+
 /// What the last look at the pods has found, and when to look again.
 async fn follow_rollout(
     context: &Context,
+    service: &OrdersService,
     owner: &Owner,
     rollout: &Rollout,
 ) -> Result<(Inspected, Option<Duration>), Stopped> {
-    let next = |now| context.states.with(owner, |state| state.rollout.next(rollout, now));
+    let unavailable = unavailable_for(service, Timestamp::now());
+    let next = |now| context.states.with(owner, |state| state.rollout.next(rollout, unavailable, now));
     let step = match next(Instant::now()) {
         Some(RolloutStep::InspectPods) => {
             let found = pods::inspect(&context.api, owner.key.namespace(), owner.key.name(), rollout).await;

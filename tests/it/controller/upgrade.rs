@@ -245,6 +245,7 @@ async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_th
         .await;
     let told = reader.does(look).await;
     assert!(is_listed(&told, NEW), "{told}");
+    namespace.ready(&last).await;
     reader.does(in_turn).await;
     let annotations = namespace.api::<OrdersService>().get(&last).await.unwrap().metadata.annotations;
     assert!(!annotations.unwrap_or_default().contains_key(UPGRADE_ANNOTATION));
@@ -266,6 +267,9 @@ async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_th
             format!("orders_operator_controller_api_requests_total{{kind=\"{kind}\",verb=\"patch\"}}");
         assert_eq!(after.metric(&patched).await, 0.0, "{kind}: it was in place, of those that wait too");
     }
+    // It has seen at once what stops it, and not that the rollout of the first were in progress again.
+    let log = after.log();
+    assert!(!log.contains("status changed") && !log.contains("moved to the operator's image"), "{log}");
 
     // One goes its own way, the others are mended.
     let own = Patch::Merge(json!({"spec": {"image": OLD}}));
