@@ -152,7 +152,7 @@ impl Metrics {
         );
         orders.register_with_unit(
             "request_duration",
-            "From a request's head to its answer's head",
+            "Time from the head of a request to the head of its response",
             Unit::Seconds,
             metrics.durations.clone(),
         );
@@ -168,18 +168,18 @@ impl Metrics {
         );
         orders.register(
             "requests_over_budget",
-            "Requests that were refused, since others have all the memory that clients can have",
+            "Requests refused because the memory for client requests was used up",
             metrics.over_budget.clone(),
         );
         orders.register(
             "lists_aborted",
-            "Lists that were broken off after their beginning was sent, mostly since the database failed; the log says why",
+            "Lists aborted after the response had begun, mostly because the database failed; see the log",
             metrics.lists_aborted.clone(),
         );
         orders.register("connections", "Connections that are open", metrics.connections.clone());
         orders.register(
             "connections_evicted",
-            "Connections that waited for their clients, and made room for others",
+            "Idle connections that were closed to make room for others",
             metrics.connections_evicted.clone(),
         );
         orders.register(
@@ -189,17 +189,17 @@ impl Metrics {
         );
         orders.register(
             "streams_refused",
-            "Requests of HTTP/2 that were refused, since too many are in progress",
+            "HTTP/2 requests refused because too many were in progress",
             metrics.streams_refused.clone(),
         );
         orders.register(
             "streams_stalled",
-            "Responses of HTTP/2 that were ended, since the client did not take them",
+            "HTTP/2 responses aborted because the client did not read them",
             metrics.streams_stalled.clone(),
         );
         orders.register(
             "unauthenticated",
-            "Requests by nobody who is signed in, by what is wrong with their session",
+            "Requests that are not signed in, by what is wrong with their session",
             metrics.unauthenticated.clone(),
         );
         orders.register_with_unit(

@@ -315,13 +315,13 @@ async fn overtime(late_request: &Notify) {
         if timeout(QUIET, late_request.notified()).await.is_err() {
             return;
         }
-        tracing::info!("requests still come after the drain: going on until none has come for a second");
+        tracing::info!(
+            "requests still arrive after the drain: continuing until a second has passed without one"
+        );
         while timeout(QUIET, late_request.notified()).await.is_ok() {}
     };
     if timeout(OVERTIME, quiet).await.is_err() {
-        tracing::warn!(
-            "requests come whose connections are refused from now on: what sends them needs a longer drain, see spec.drainSeconds"
-        );
+        tracing::warn!("requests still arrive, and are refused from now on: increase spec.drainSeconds");
     }
 }
 

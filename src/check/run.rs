@@ -56,7 +56,7 @@ async fn check(store: &Store, args: &OrdersCheckArgs) -> Result<Findings, CheckE
         .await?;
     for id in store.without_due_time(MAX_WITHOUT_DUE_TIME).await? {
         findings.without_due_time += 1;
-        let line = format!("the order {id} never expires, since its expiresAt is missing or no date");
+        let line = format!("the order {id} never expires, since its expiresAt is missing or not a date");
         print_some(findings.without_due_time, &line);
     }
     let duplicates = store.duplicates().await?;

@@ -29,10 +29,10 @@ pub fn apply_params() -> PatchParams {
 #[derive(Debug, Error)]
 pub enum RequestError {
     /// The API server refused it for lack of permission.
-    #[error("the operator is not allowed to: {0}; check the chart's RBAC rules")]
+    #[error("the operator lacks permission: {0}; check the chart's RBAC rules")]
     Forbidden(String),
     /// A ResourceQuota has no room for it.
-    #[error("a ResourceQuota has no room: {0}")]
+    #[error("a ResourceQuota is exceeded: {0}")]
     QuotaExceeded(String),
     /// An admission plugin, webhook or policy refused it.
     #[error("admission denied it: {0}")]
@@ -85,21 +85,28 @@ impl RequestError {
     /// the namespace.
     pub fn remedy(&self) -> String {
         match self {
-            Self::Forbidden(_) => "the operator is not allowed to; have its administrator install the chart's RBAC rules \
-                                   as they are"
-                .into(),
-            Self::QuotaExceeded(_) => "a ResourceQuota of this namespace has no room for it (see kubectl describe \
-                                       resourcequota); delete what is not needed, or have it raised"
-                .into(),
-            Self::Denied(_) => "an admission policy or webhook of the cluster denies it; kubectl apply of what \
-                                `orders-operator render` prints shows its reason to you, and the log of the operator \
-                                to its administrator"
-                .into(),
+            Self::Forbidden(_) => {
+                "the operator lacks permission; have its administrator restore the chart's RBAC \
+                 rules"
+                    .into()
+            }
+            Self::QuotaExceeded(_) => {
+                "it would exceed a ResourceQuota of this namespace (see kubectl describe \
+                 resourcequota); delete what is not needed, or have the quota raised"
+                    .into()
+            }
+            Self::Denied(_) => {
+                "an admission policy or webhook denies it; to see its reason, kubectl apply the \
+                 output of `orders-operator render`, or ask the administrator for the operator's log"
+                    .into()
+            }
             Self::Refused { code, .. } => {
-                format!("the API server refuses it (code {code}); it is tried again, and the log of the operator says why")
+                format!(
+                    "the API server rejects it (code {code}); the operator retries, and its log has the reason"
+                )
             }
             Self::Unreachable(_) => {
-                "the API server cannot be reached; it is tried again, and the log of the operator says why".into()
+                "the API server cannot be reached; the operator retries, and its log has the reason".into()
             }
             Self::Timeout | Self::NotLeading => self.to_string(),
         }

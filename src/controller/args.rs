@@ -16,12 +16,12 @@ pub struct ControllerArgs {
     #[arg(long, env = "DEFAULT_IMAGE", value_name = "IMAGE")]
     pub default_image: Option<String>,
 
-    /// Whether the pods of OrdersServices that do not say otherwise name no user and no group, since the cluster assigns
-    /// them, as OpenShift does
+    /// Whether to leave the user and group of pods unset where an OrdersService does not say otherwise, so that the
+    /// cluster assigns them, as OpenShift does
     #[arg(long, env = "USER_FROM_CLUSTER", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     pub user_from_cluster: bool,
 
-    /// Whether Traefik's provider kubernetesCRD has its option safeNaming, by which it names Middlewares otherwise
+    /// Whether Traefik's provider kubernetesCRD has its option safeNaming, which changes how it names Middlewares
     #[arg(long, env = "TRAEFIK_SAFE_NAMING", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     pub traefik_safe_naming: bool,
 
@@ -41,11 +41,11 @@ pub struct ControllerArgs {
     #[arg(long, env = "ROLLOUT_MAX_CONCURRENT", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub rollout_max_concurrent: u16,
 
-    /// For how many seconds the pods of one of these must have served without a break before the next one is moved
+    /// Seconds that the pods of one of these must have served without interruption before the next one is moved
     #[arg(long, env = "ROLLOUT_PAUSE_SECONDS", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub rollout_pause: u32,
 
-    /// How many of these that do not work with it, such as pods that crash, keep the others from being moved
+    /// Number of these that fail with it, such as by crashing pods, at which no more are moved
     #[arg(long, env = "ROLLOUT_STOP_AFTER_FAILURES", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub rollout_stop_after_failures: u16,
 
@@ -78,11 +78,11 @@ pub struct ControllerArgs {
     #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "orders-operator-controller")]
     pub lease_name: String,
 
-    /// Seconds after its last renewal when the Lease of a controller that no longer renews it goes to another one
+    /// Seconds without renewal after which another controller may take over the Lease
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(4..=3600))]
     pub lease_duration: u16,
 
-    /// Seconds after its last renewal when a controller that cannot renew its Lease ends; fewer than those
+    /// Seconds without renewal after which a controller that cannot renew its Lease exits; fewer than those
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(3..=3599))]
     pub renew_deadline: u16,
 

@@ -154,12 +154,13 @@ impl Metrics {
         );
         registry.register(
             "image_upgrades",
-            "OrdersServices that name no image, by where they are on the way to the operator's: current, waiting, moving, failed, blocked",
+            "OrdersServices without spec.image, by the state of their rollout to the operator's image: current, \
+             waiting, moving, failed, blocked",
             metrics.upgrades.clone(),
         );
         registry.register(
             "image_upgrade_stopped",
-            "1 while OrdersServices that do not work with the operator's image keep others from getting it, else 0",
+            "1 while the rollout of the operator's image is stopped by OrdersServices that fail with it, else 0",
             metrics.upgrade_stopped.clone(),
         );
         metrics

@@ -176,7 +176,7 @@ mod tests {
         let error = wrong.parse().unwrap_err();
         assert_eq!(
             error,
-            "spec.database is not set, but must be; spec.auth.jwtSecretRef is a number, but must be a map of fields: write \
+            "spec.database is required; spec.auth.jwtSecretRef is a number, but must be an object: write \
              {name: NAME-OF-THE-SECRET}"
         );
         for patch in [

@@ -29,10 +29,11 @@ pub const OWN_FOLDER: &str = "/etc/orders-operator";
 pub struct PodVolume {
     /// Name of the volume, by which containers mount it.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    #[x_kube(validation = Rule::new("self != 'database-certificates'").message("database-certificates is the operator's own volume: name yours otherwise"))]
+    #[x_kube(validation = Rule::new("self != 'database-certificates'").message("database-certificates is the \
+         operator's own volume: use another name"))]
     pub name: String,
 
-    /// A folder that is empty when a pod starts, and goes with it.
+    /// A directory that is empty when a pod starts, and is deleted with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_dir: Option<EmptyDir>,
 
@@ -57,7 +58,7 @@ pub struct EmptyDir {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub medium: Option<Medium>,
 
-    /// Most that it may hold, more than 0; a pod whose folder has more is evicted. Default: 64Mi.
+    /// Maximum size, above 0; a pod that exceeds it is evicted. Default: 64Mi.
     #[serde(default = "defaults::size_limit")]
     #[schemars(schema_with = "schema::positive_amount")]
     pub size_limit: Quantity,
@@ -215,7 +216,8 @@ pub struct Mount {
 pub struct InitContainer {
     /// Name of the container.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
-    #[x_kube(validation = Rule::new("self != 'orders-api'").message("orders-api is the container of the API itself: name yours otherwise"))]
+    #[x_kube(validation = Rule::new("self != 'orders-api'").message("orders-api is the container of the API \
+         itself: use another name"))]
     pub name: String,
 
     /// Image of the container.
@@ -258,15 +260,15 @@ pub struct InitContainer {
     #[serde(default)]
     pub resources: Resources,
 
-    /// Of a sidecar: the API starts once it succeeds. Default: once the sidecar runs.
+    /// For sidecars: the API starts once it succeeds. Default: once the sidecar runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub startup_probe: Option<ContainerProbe>,
 
-    /// Of a sidecar: the pod is ready only while it succeeds. Default: no such condition.
+    /// For sidecars: the pod is ready only while it succeeds. Default: not checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness_probe: Option<ContainerProbe>,
 
-    /// Of a sidecar: it is restarted when it fails. Default: never.
+    /// For sidecars: it is restarted when it fails. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub liveness_probe: Option<ContainerProbe>,
 

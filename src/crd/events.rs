@@ -26,7 +26,7 @@ pub const SUBJECTS: [&str; 8] = [
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.jetStream) || !has(self.streaming)")
-    .message("events.jetStream and events.streaming cannot be set together: remove that of the broker that you do not have"))]
+    .message("events.jetStream and events.streaming cannot be set together: keep the one of your broker"))]
 pub struct EventsSpec {
     /// The NATS servers.
     pub nats: Nats,
@@ -44,15 +44,16 @@ pub struct EventsSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 8, "additionalProperties" = {"type": "string", "maxLength": 255}))]
     #[x_kube(validation = Rule::new("self.all(k, k in ['ticket:created', 'ticket:updated', 'payment:created', 'order:created', 'order:updated', 'order:cancelled', 'order:completed', 'payment:refused'])")
-        .message("events.subjects renames a subject that there is not: the subjects are ticket:created, ticket:updated, payment:created, order:created, order:updated, order:cancelled, order:completed and payment:refused"))]
+        .message("events.subjects renames an unknown subject: the subjects are ticket:created, ticket:updated, \
+             payment:created, order:created, order:updated, order:cancelled, order:completed and payment:refused"))]
     #[x_kube(validation = Rule::new(r"self.all(k, self[k].matches('^[^$.*>,=\\s][^.*>,=\\s]*(\\.[^.*>,=\\s]+)*$'))")
         .message("events.subjects has a name that cannot be a subject: write one such as orders.created, without spaces, *, >, commas and ="))]
     #[x_kube(validation = Rule::new("self.all(k, self.exists_one(other, self[other] == self[k]))")
         .message("events.subjects gives two subjects the same name: give each its own"))]
     pub subjects: BTreeMap<String, String>,
 
-    /// The subject by which others publish that a ticket is gone, such as ticket:deleted: its copy goes, so that nobody can
-    /// reserve it. Default: none is consumed.
+    /// The subject on which deleted tickets are announced, such as ticket:deleted: the local copy is deleted, so that
+    /// nobody can reserve it. Default: none is consumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^$.*>,=\s][^.*>,=\s]*(\.[^.*>,=\s]+)*$"))]
     pub ticket_deleted: Option<String>,
@@ -83,7 +84,8 @@ pub struct Nats {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), inner(length(min = 1, max = 253)))]
     #[x_kube(validation = Rule::new(r"self.all(s, s.matches('^(nats|tls)://[A-Za-z0-9:.\\[\\]-]+$'))")
-        .message("a server is nats://HOST:4222 or tls://HOST:4222, without a user: a URL with a password belongs into a Secret, see urlSecretRef"))]
+        .message("a server is nats://HOST:4222 or tls://HOST:4222, without a user: put a URL with a password in a \
+             Secret, see urlSecretRef"))]
     pub servers: Vec<String>,
 
     /// The Secret with the URLs, separated by commas: nats://USER:PASSWORD@HOST:4222 or nats://TOKEN@HOST:4222.
@@ -134,7 +136,7 @@ pub struct NatsUrlSecretRef {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JetStream {
-    /// Name of the stream that is made for those subjects that no stream has. Default: ticketing.
+    /// Name of the stream that is created for subjects that no stream has. Default: ticketing.
     #[serde(default = "defaults::stream")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[-_A-Za-z0-9]+$"))]
     pub stream: String,
@@ -175,7 +177,7 @@ pub struct Streaming {
     pub cluster_id: String,
 
     /// Name of the durable queue group by which all pods consume the events of tickets and payments. Default:
-    /// orders-service, that of the Node.js service, so that it goes on where that stopped.
+    /// orders-service, as in the Node.js service, so that it continues where that one stopped.
     #[serde(default = "defaults::durable")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[-_A-Za-z0-9]+$"))]
     pub durable: String,

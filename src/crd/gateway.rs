@@ -15,8 +15,8 @@ pub struct GatewaySpec {
     #[schemars(length(min = 1, max = 8))]
     pub parent_refs: Vec<ParentRef>,
 
-    /// Host names of the system. Every one gets the same routes, but for those that name some of them. Default: the rules
-    /// are for every host that a listener of the Gateways serves and that has no rules of its own.
+    /// Host names of the system. All get the same routes, except for routes that set hosts of their own. Default:
+    /// every host without rules of its own that a listener of the Gateways serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("the same hostname is listed twice"))]

@@ -22,8 +22,8 @@ use super::{
     .message("className and the annotation kubernetes.io/ingress.class are both set, which the API server refuses in an Ingress: remove the annotation"))]
 #[serde(rename_all = "camelCase")]
 pub struct IngressSpec {
-    /// Host names of the system. Every one gets the same routes, but for those that name some of them. Default: the rules
-    /// are for every host that has no rules of its own.
+    /// Host names of the system. All get the same routes, except for routes that set hosts of their own. Default:
+    /// every host without rules of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("the same host is listed twice"))]

@@ -9,17 +9,15 @@ pub fn without_value(error: &str) -> String {
         return format!("must be {}", named(expected));
     }
     let missing = error.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-    missing.map_or_else(|| "has another form".to_owned(), |field| format!("must have {field}"))
+    missing.map_or_else(|| "has an unexpected value".to_owned(), |field| format!("must have {field}"))
 }
 
 /// A type in the words of the other messages.
 fn named(expected: &str) -> &str {
     match expected {
-        "a string" => "text",
         "a sequence" => "a list",
-        "a boolean" => "true or false",
-        "i32" | "i64" | "u32" | "u64" => "a whole number",
-        _ if expected.starts_with("struct ") => "a map of fields",
+        "i32" | "i64" | "u32" | "u64" => "an integer",
+        _ if expected.starts_with("struct ") => "an object",
         _ => expected,
     }
 }
@@ -42,13 +40,13 @@ mod tests {
             object
         };
         for (patch, expected) in [
-            (json!({"auth": secret}), "must be a map of fields"),
-            (json!({"database": {"uriSecretRef": secret}}), "must be a map of fields"),
+            (json!({"auth": secret}), "must be an object"),
+            (json!({"database": {"uriSecretRef": secret}}), "must be an object"),
             (json!({"events": {"nats": {"servers": secret}}}), "must be a list"),
-            (json!({"replicas": secret}), "must be a whole number"),
-            (json!({"suspend": secret}), "must be true or false"),
+            (json!({"replicas": secret}), "must be an integer"),
+            (json!({"suspend": secret}), "must be a boolean"),
             (json!({"imagePullPolicy": secret}), "must be one of `Always`, `IfNotPresent`, `Never`"),
-            (json!({"podTemplate": {"extraEnv": [{"name": "A", "value": 4711}]}}), "must be text"),
+            (json!({"podTemplate": {"extraEnv": [{"name": "A", "value": 4711}]}}), "must be a string"),
             (json!({"auth": {"jwtSecretRef": null}}), "must have jwtSecretRef"),
         ] {
             let object = spec(patch).to_string();
@@ -59,6 +57,6 @@ mod tests {
                 assert_eq!(without_value(&error.to_string()), expected, "{error}");
             }
         }
-        assert_eq!(without_value("hunter2 is no time, expected hunter3"), "has another form");
+        assert_eq!(without_value("hunter2 is no time, expected hunter3"), "has an unexpected value");
     }
 }

@@ -155,8 +155,8 @@ pub struct PodTemplate {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub init_containers: Vec<InitContainer>,
 
-    /// Whether the pods name no user and no group, so that the cluster assigns them: OpenShift's restricted-v2 allows no
-    /// others. Default: what the operator was told for all resources, or else user and group 65532.
+    /// Whether to leave the user and group of the pods unset, so that the cluster assigns them, as OpenShift's
+    /// restricted-v2 requires. Default: the operator's setting for all resources, or else user and group 65532.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_from_cluster: Option<bool>,
 }

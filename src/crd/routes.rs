@@ -14,16 +14,17 @@ use super::{defaults, schema};
     "message": "a host has letters, digits, hyphens and dots only, without scheme, port or path, such as ticketing.dev or *.ticketing.dev",
 }, {
     "rule": "!self.matches('(^|\\\\.)([0-9]+|0[xX][0-9A-Fa-f]*)\\\\.?$')",
-    "message": "a host is a DNS name, not an IP address in any of its spellings: its last label is not a number",
+    "message": "a host must be a DNS name, not an IP address in any notation: its last label must not be a number",
 }]))]
 pub struct Host(pub String);
 
 /// A path, and the Service that its requests go to.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("self.path != '/' || has(self.hosts) || (has(self.exact) && self.exact)")
-    .message("a route at / would take every request: name that service in spec.ingress.client, which is always the last rule; or write hosts, and it is the client of these"))]
+    .message("a route at / would match every request: set that Service as spec.ingress.client, which is always \
+         the last rule; or set hosts, and it is the client of these hosts"))]
 #[x_kube(validation = Rule::new("!(has(self.exact) && self.exact && has(self.stripPrefix) && self.stripPrefix)")
-    .message("exact and stripPrefix cannot be set together: a path alone has nothing below it that would be left"))]
+    .message("exact and stripPrefix cannot be set together: nothing would be left of an exact path"))]
 #[serde(rename_all = "camelCase")]
 pub struct RouteSpec {
     /// Path prefix, such as /api/payments. Regex forms such as /api/payments/?(.*) mean the same.
@@ -31,18 +32,18 @@ pub struct RouteSpec {
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /, such as /api/payments"))]
     pub path: String,
 
-    /// Whether the route takes its path alone, and nothing below it. Default: false.
+    /// Whether the route matches only its path, and nothing below it. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exact: bool,
 
-    /// Whether the Service gets requests without the path: of /api/payments/5 it gets /5. At Gateways, and with an
-    /// Ingress of Traefik, whose CRDs must be there; other ingress controllers are refused, since an Ingress has no such
-    /// thing that all of them understand. As long as Traefik does not know the Middleware, as with its provider
-    /// kubernetesCRD off, which nothing in the cluster shows, the Service gets the whole path. Default: false.
+    /// Whether to strip the path from requests: for /api/payments/5 the Service gets /5. Works with Gateways, and
+    /// with Ingresses of Traefik, whose CRDs must be installed; rejected for other ingress controllers, since an
+    /// Ingress has no portable way to do it. If Traefik does not load the Middleware, as with its kubernetesCRD
+    /// provider off, the Service gets the whole path. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strip_prefix: bool,
 
-    /// The hosts that have this route, of those of the Ingress or of the Gateways. One with the path / is the client of
+    /// The hosts of this route, among those of the Ingress or the Gateways. A route with the path / is the client of
     /// these hosts. Default: all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8))]

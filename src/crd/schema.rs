@@ -91,7 +91,7 @@ fn bound(fields: &mut Map<String, Value>) {
     if fields.contains_key("x-kubernetes-int-or-string") {
         limit(fields, "maxLength", MAX_LENGTH);
         // Replaces Kubernetes' own description of a quantity, which has fifty lines.
-        fields.insert("description".into(), json!("A whole number, or text such as 500m or 128Mi."));
+        fields.insert("description".into(), json!("An integer, or a string such as 500m or 128Mi."));
     }
     match fields.get("type").and_then(Value::as_str) {
         Some("string") if !fields.contains_key("enum") => limit(fields, "maxLength", MAX_LENGTH),

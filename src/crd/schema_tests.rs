@@ -154,7 +154,7 @@ fn a_valid_resource_is_accepted_and_each_rule_rejects_what_it_is_for() {
             events(json!({"nats": {"servers": ["nats://h"], "urlSecretRef": {"name": "s"}}})),
             "either servers or urlSecretRef",
         ),
-        (events(json!({"nats": {"servers": ["nats://u:p@h"]}})), "belongs into a Secret"),
+        (events(json!({"nats": {"servers": ["nats://u:p@h"]}})), "put a URL with a password in a Secret"),
         (events(json!({"nats": {"servers": ["http://h:4222"]}})), "nats://HOST:4222"),
         (
             events(json!({

@@ -97,16 +97,17 @@ pub struct OrdersServiceSpec {
     #[x_kube(validation = Rule::new("self != 8081").message("port 8081 is the admin port of the pods (probes and metrics): choose another, such as 3000"))]
     pub port: i32,
 
-    /// Name of a second Service that leads to the pods, for what calls the orders API within the cluster by a name that it
-    /// had before. An object of this name that the operator did not make is left alone. Default: only the Service with the
-    /// name of this resource.
+    /// Name of a second Service for the pods, for callers in the cluster that use a former name of the orders API. An
+    /// existing object of this name that the operator did not create is left unchanged. Default: only the Service
+    /// with the name of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub service_name: Option<String>,
 
-    /// How long a pod that is to end goes on accepting requests, until load balancers no longer send it any, in seconds.
-    /// Above 0 it does so for up to 6 seconds longer while requests still come. 31 seconds after this time it is killed. Where a load balancer sends requests to the addresses of
-    /// pods, as one of AWS does with IP targets, it may need 30 to 120. Default: 5.
+    /// How long a terminating pod keeps accepting requests, in seconds, until load balancers no longer send it any.
+    /// If above 0, up to 6 seconds are added while requests still arrive. The pod is killed 31 seconds after this
+    /// time. Load balancers that send requests to pod IPs, such as those of AWS with IP targets, may need 30 to 120.
+    /// Default: 5.
     #[serde(default = "defaults::drain_seconds")]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_seconds: i32,

@@ -41,7 +41,7 @@ pub struct OrdersServiceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 
-    /// The move of the pods to the operator's new image: from its beginning until it is known what became of it.
+    /// The rollout of the operator's new image to the pods, from its start until its outcome is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<UpgradeStatus>,
 
@@ -79,9 +79,9 @@ pub struct UpgradeStatus {
     pub image: String,
     /// The image before.
     pub previous_image: String,
-    /// Since when.
+    /// When it started.
     pub since: Time,
-    /// Conditions about the pods that were not true before, and so do not speak against the new image.
+    /// Conditions about the pods that were not true before, and so do not count against the new image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untrue_before: Vec<String>,
 }
@@ -96,7 +96,7 @@ pub struct ExpiryStatus {
     /// By how many seconds the oldest order that was not yet cancelled was overdue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_overdue_seconds: Option<i64>,
-    /// Number of orders that the sweeper has moved to cancelled; at least so many, since those of a write whose reply it did not get, because it was ended or the reply was lost, do not count.
+    /// Number of orders that the sweeper has cancelled. A lower bound: writes whose reply was lost are not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_total: Option<i64>,
 }

@@ -14,7 +14,7 @@ use super::{defaults, schema};
 /// A HorizontalPodAutoscaler for the pods, by CPU.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas")
-    .message("autoscaling.minReplicas is above maxReplicas: lower the one or raise the other"))]
+    .message("autoscaling.minReplicas is above maxReplicas: lower minReplicas or raise maxReplicas"))]
 #[serde(rename_all = "camelCase")]
 pub struct Autoscaling {
     /// Minimum number of pods. Default: 2.
@@ -52,7 +52,7 @@ impl Default for DisruptionBudget {
 /// Resource requests and limits of a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Resources {
-    /// What a node must have left to run a pod, by resource: cpu in cores (50m is a twentieth), memory in bytes.
+    /// Resources that must be free on a node to run a pod: cpu in cores (50m is a twentieth), memory in bytes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::amounts")]
     pub requests: BTreeMap<String, Quantity>,

@@ -24,7 +24,8 @@ pub struct EventsArgs {
     #[arg(long, env = "NATS_CLUSTER_ID", value_name = "ID", help_heading = "Events")]
     pub nats_cluster_id: Option<String>,
 
-    /// Name of this process to NATS Streaming, such as the pod's; no other may be connected by it. Default: a random one
+    /// Client id of this process at NATS Streaming, such as the name of the pod; it must be unique. Default: a random
+    /// one
     #[arg(long, env = "NATS_CLIENT_ID", value_name = "ID", help_heading = "Events")]
     pub nats_client_id: Option<String>,
 
@@ -33,7 +34,7 @@ pub struct EventsArgs {
     #[arg(long, env = "NATS_CREDS_FILE", value_name = "FILE", help_heading = "Events")]
     pub nats_creds_file: Option<PathBuf>,
 
-    /// Name of the JetStream stream that is made for those subjects that no stream has
+    /// Name of the JetStream stream that is created for subjects that no stream has
     #[arg(
         long,
         env = "NATS_STREAM",
@@ -81,8 +82,8 @@ pub struct EventsArgs {
     #[arg(long, env = "NATS_PAYMENT_STARTED", value_name = "SUBJECT", help_heading = "Events")]
     pub nats_payment_started: Option<String>,
 
-    /// Mark of these settings, which is stored in the database beside what this process does with events: by it the operator
-    /// distinguishes pods with the current settings from those with former ones. Default: none
+    /// Marker of these settings, which is stored in the database with the state of events in this process: it tells
+    /// the operator which pods have the current settings. Default: none
     #[arg(long, env = "NATS_SETTINGS_MARK", value_name = "MARK", help_heading = "Events")]
     pub nats_settings_mark: Option<String>,
 }
@@ -134,7 +135,7 @@ pub(super) enum Login {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidSettings {
     /// A server that is none. The message does not have it, since it may have a password.
-    #[error("server {position} of NATS_URL is none: {problem}; write nats://HOST:4222")]
+    #[error("server {position} of NATS_URL is invalid: {problem}; write nats://HOST:4222")]
     Server {
         /// Which of the servers, from 1 on.
         position: usize,
@@ -142,19 +143,21 @@ pub enum InvalidSettings {
         problem: &'static str,
     },
     /// A name of a stream that is none.
-    #[error("NATS_STREAM is {0:?}, and a stream's name has no space, no dot, no *, no > and no slash")]
+    #[error("NATS_STREAM is {0:?}, but the name of a stream must not have spaces, dots, *, > or slashes")]
     Stream(String),
     /// A name of a consumer that is none.
-    #[error("NATS_DURABLE is {0:?}, and a consumer's name has no space, no dot, no *, no > and no slash")]
+    #[error("NATS_DURABLE is {0:?}, but the name of a consumer must not have spaces, dots, *, > or slashes")]
     Durable(String),
     /// An id of a cluster that is none.
-    #[error("NATS_CLUSTER_ID is {0:?}, and the id of a cluster has no space, no *, no > and no slash")]
+    #[error("NATS_CLUSTER_ID is {0:?}, but the id of a cluster must not have spaces, *, > or slashes")]
     ClusterId(String),
     /// An id of a client that is none.
-    #[error("NATS_CLIENT_ID is {0:?}, and NATS Streaming takes letters, digits, - and _ only, up to 255")]
+    #[error("NATS_CLIENT_ID is {0:?}, but NATS Streaming allows only letters, digits, - and _, up to 255")]
     ClientId(String),
     /// A name that is none to NATS Streaming.
-    #[error("{0:?} cannot be a name in NATS Streaming, where a durable has no colon and a subject no slash")]
+    #[error(
+        "{0:?} cannot be a name in NATS Streaming: a durable must not have colons, nor a subject slashes"
+    )]
     Streaming(String),
     /// Subjects that cannot work.
     #[error("NATS_SUBJECTS: {0}")]
@@ -388,14 +391,14 @@ mod tests {
     fn settings_that_cannot_work_say_what_to_write_and_no_password() {
         for (arguments, wanted) in [
             (["--nats-url", "amqp://u:hunter2@host"], "neither nats nor tls; write nats://HOST:4222"),
-            (["--nats-url", "nats://a,nats://u:hunter2@"], "server 2 of NATS_URL is none: it has no host"),
+            (["--nats-url", "nats://a,nats://u:hunter2@"], "server 2 of NATS_URL is invalid: it has no host"),
             (["--nats-url", "nats://u:hunter2@h:99999"], "cannot be read"),
             (["--nats-url", "nats://u:hunter2%@h"], "not percent-encoded"),
             (["--nats-stream", "a.b"], "NATS_STREAM is \"a.b\""),
             (["--nats-durable", "a b"], "NATS_DURABLE is \"a b\""),
-            (["--nats-subjects", "order:made=x"], "NATS_SUBJECTS: \"order:made\" is no subject"),
+            (["--nats-subjects", "order:made=x"], "NATS_SUBJECTS: \"order:made\" is not a subject"),
             (["--nats-ticket-deleted", "a b"], "NATS_TICKET_DELETED: \"a b\" cannot be a subject"),
-            (["--nats-payment-started", "order:created"], "is the name of two subjects"),
+            (["--nats-payment-started", "order:created"], "is used for two subjects"),
         ] {
             let arguments = [&["--nats-url", "nats://h"], &arguments[..]].concat();
             let arguments = if arguments[2] == "--nats-url" { &arguments[2..] } else { &arguments[..] };

@@ -101,19 +101,20 @@ pub(super) enum BrokerError {
     )]
     SubjectWithoutStream { subject: String, stream: String },
     #[error(
-        "the consumer {durable} of the stream {stream} {problem}, so it is another's; name one of your own by NATS_DURABLE, or delete it"
+        "the consumer {durable} of the stream {stream} {problem}, so it belongs to another service; set \
+         NATS_DURABLE to another name, or delete it"
     )]
     ConsumerOfOthers { durable: String, stream: String, problem: &'static str },
     #[error(transparent)]
     SubjectsOfOthers(Box<OtherSystem>),
     /// Of one message: it was certainly not kept, and others may be.
-    #[error("the broker does not take what is for {subject}: {detail}")]
+    #[error("the broker rejects a message for {subject}: {detail}")]
     Rejected { subject: String, detail: String },
     #[error("another process has begun to publish since")]
     Superseded,
-    #[error("while {doing}: {detail}")]
+    #[error("failed while {doing}: {detail}")]
     Failed { doing: &'static str, detail: String },
-    #[error("while {doing}: no answer in time")]
+    #[error("timed out while {doing}")]
     TimedOut { doing: &'static str },
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn run(
             let bounded = store.ensure_dead_letters().await;
             are_letters_bounded = bounded.is_ok();
             if let Err(error) = bounded {
-                tracing::warn!(%error, "old dead letters are not deleted");
+                tracing::warn!(%error, "cannot create the TTL index of deadLetters: old letters are not deleted");
             }
         }
         attempts.begin();
@@ -76,7 +76,7 @@ pub(super) async fn run(
             tracing::debug!(%error, "why events are not consumed is not recorded");
         }
         if is_new {
-            tracing::warn!(%error, reason = error.reason(), "events of others are not consumed; trying again");
+            tracing::warn!(%error, reason = error.reason(), "cannot consume events from other services; retrying");
         }
         attempts.pause(stop).await;
     }
@@ -100,7 +100,7 @@ impl Consumer<'_> {
         let connection = Connection::open(settings).await?;
         let consumes_deletions = settings.subjects.has(Subject::TicketDeleted);
         if consumes_deletions && let Err(error) = store.ensure_deleted_tickets().await {
-            tracing::warn!(%error, "tickets that are gone are never forgotten");
+            tracing::warn!(%error, "cannot create the TTL index of deletedTickets: its entries never expire");
         }
         match &settings.way {
             Way::JetStream(stream) => {

@@ -81,10 +81,10 @@ impl Refusals {
 
 /// Why a payment that was refused without an entry in its order's outbox is kept, and the same in a sentence.
 const NO_ORDER: (DeadReason, &str) =
-    (DeadReason::OrderNotFound, "the order of this payment never was; the payment was refused");
+    (DeadReason::OrderNotFound, "the order of this payment does not exist; the payment was refused");
 const TOO_MANY: (DeadReason, &str) = (
     DeadReason::TooManyPayments,
-    "so many payments were refused for this order that no more are put in its outbox; this one was refused too",
+    "too many payments were refused for this order, so its outbox takes no more; this one was refused too",
 );
 
 /// Handles messages.
@@ -216,7 +216,7 @@ impl<B: Broker> Handler<'_, B> {
             Err(PaymentError::NotFound(_)) => {
                 // No payment was made that could be refused.
                 return self
-                    .dead(message, DeadReason::UnknownOrder, "the order of this payment never was")
+                    .dead(message, DeadReason::UnknownOrder, "the order of this payment does not exist")
                     .await;
             }
             Err(PaymentError::Store(error)) => return self.refused_by_database(message, &error).await,
@@ -273,7 +273,8 @@ impl<B: Broker> Handler<'_, B> {
                 return Verdict::Unanswered;
             }
             if message.deliveries <= 1 {
-                tracing::warn!(%error, payment = payment.id, "a refusal is not published; trying again, and going on with the others");
+                tracing::warn!(%error, payment = payment.id, "cannot publish the refusal of a payment; retrying \
+                     it, while other messages are handled");
             }
             return Verdict::Held;
         }
@@ -315,7 +316,7 @@ impl<B: Broker> Handler<'_, B> {
                     sequence = letter.sequence,
                     reason,
                     detail,
-                    "a message cannot be read; it is kept in deadLetters"
+                    "a message cannot be handled; it is kept in deadLetters"
                 );
                 self.metrics.dead_letter(message.subject, reason);
                 Verdict::Done

@@ -130,10 +130,14 @@ impl Metrics {
             Unit::Seconds,
             metrics.lag.clone(),
         );
-        events.register("consumed", "Messages of others, by subject and outcome", metrics.consumed.clone());
+        events.register(
+            "consumed",
+            "Messages from other services, by subject and outcome",
+            metrics.consumed.clone(),
+        );
         events.register(
             "dead_letters",
-            "Messages of others that can never be read, by subject and reason",
+            "Messages from other services that can never be handled, by subject and reason",
             metrics.dead_letters.clone(),
         );
         events.register(
@@ -149,7 +153,7 @@ impl Metrics {
         events.register("leads", "1 while this pod publishes", metrics.leads.clone());
         events.register(
             "has_leader",
-            "1 while this pod publishes, or has seen that another pod of its database does",
+            "1 while this pod, or another pod of the same database that it knows of, publishes",
             metrics.has_leader.clone(),
         );
         events.register(

@@ -324,7 +324,8 @@ impl<B: Broker> Relay<'_, B> {
     async fn report(&self, error: &BrokerError, held: &mut Held) {
         self.metrics.failed(error.reason());
         if held.is_news() {
-            tracing::warn!(%error, reason = error.reason(), "an event is held back; trying again, and going on with the others");
+            tracing::warn!(%error, reason = error.reason(), "an event is held back; retrying it, while the others \
+                 are published");
         }
         let recorded =
             self.store.record_events_trouble(EventsTask::Publishing, self.holder, error.reason()).await;

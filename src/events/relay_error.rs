@@ -15,7 +15,7 @@ pub(super) enum RelayError {
     #[error("an event cannot be written: {0}")]
     Json(#[from] serde_json::Error),
     #[error(
-        "another pod publishes by now, or may: the lease was not renewed in time, or the broker has refused an event"
+        "another pod may be publishing by now: the lease was not renewed in time, or the broker has refused an event"
     )]
     LeaseLost,
 }

@@ -90,7 +90,7 @@ async fn publish(
             tracing::debug!(%error, "why events are not published is not recorded");
         }
         if is_new {
-            tracing::warn!(%error, reason = error.reason(), "events are not published; trying again");
+            tracing::warn!(%error, reason = error.reason(), "cannot publish events; retrying");
         }
         attempts.pause(stop).await;
     }
@@ -134,7 +134,7 @@ impl Connected<'_> {
     /// Leads, or waits until it may, while the connection lasts.
     async fn publish<B: Broker>(&self, broker: &B) -> Result<(), RelayError> {
         self.metrics.connected(true);
-        tracing::info!("connected to the broker of events");
+        tracing::info!("connected to the event broker");
         let wakes = Wakes::new(&self.connection.client, self.store);
         while !self.stop.is_cancelled() {
             let Some((lead, marks)) = take(self.store, broker, self.holder).await? else {

@@ -70,8 +70,8 @@ impl System {
 /// That a place at the broker is another system's.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{place} has the messages of another system: {theirs}, and this is {ours}; give this one a broker or subjects of its own, or, \
-     if it is to take the place of that one, which runs no more: orders-operator events identity --set {}",
+    "{place} has the messages of another system: {theirs}, while this is {ours}; give this one its own broker or \
+     subjects, or, if it replaces the other, which no longer runs: orders-operator events identity --set {}",
     .theirs.id
 )]
 pub(super) struct OtherSystem {

@@ -29,11 +29,11 @@ pub(super) fn merged(
         for name in &ingress.of_paths {
             if stays(&ingress.name) {
                 let told = format!(
-                    "annotation {name} is for what stays in this Ingress; the routes need it no more"
+                    "annotation {name} is for what stays in this Ingress; the routes no longer need it"
                 );
                 notes.stays(Whom::Users, told);
             } else if of_ingress_nginx(name) == Some("rewrite-target") {
-                let told = format!("annotation {name}: what it does is said of each path that it is for");
+                let told = format!("annotation {name}: see the lines about the paths that it applies to");
                 notes.dropped(Whom::Users, told);
             } else {
                 let told = format!("annotation {name}: routes are plain prefixes, which need no regexes");

@@ -41,9 +41,9 @@ pub struct MigrateArgs {
     #[arg(long)]
     pub passive: bool,
 
-    /// Host in place of those of the Ingress, for a trial beside the old system, or where the Ingress has none; may be given
-    /// several times. A host of the Ingress keeps its own routes; another gets those of the host OLD, as OLD=HOST says, or else
-    /// those of the one that has the client
+    /// Host to use instead of those of the Ingress, for a trial beside the old system, or where the Ingress has none;
+    /// may be repeated. A host of the Ingress keeps its routes; another gets those of the host OLD, if given as
+    /// OLD=HOST, or else those of the host with the client
     #[arg(long = "host", value_name = "[OLD=]HOST", value_parser = host)]
     pub hosts: Vec<String>,
 }
@@ -78,7 +78,7 @@ Exit status:
   0   everything is translated
   1   nothing is translated: an input cannot be read, or no orders service is in it
   2   the command line is wrong
-  3   it is translated but for what the table calls left: that is yours to decide
+  3   it is translated, except what the table lists as left, for you to decide
 
 Examples:
   orders-operator migrate infra/k8s infra/k8s-prod > orders.yaml

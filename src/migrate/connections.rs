@@ -238,7 +238,7 @@ fn sessions(environment: &mut Environment, free: &str, read: &mut Connections, n
         Some((variable, Origin::Pod)) => to_be_made(&is_of_pod(&variable), notes),
         None => match environment.whole_secrets.as_slice() {
             [one] => of_whole_secret(one, "JWT_KEY", "spec.auth.jwtSecretRef.key", notes),
-            _ => to_be_made("no variable has the key of the sessions (such as JWT_KEY)", notes),
+            _ => to_be_made("no variable has the session key (such as JWT_KEY)", notes),
         },
     };
     read.spec.insert("auth".into(), json!({"jwtSecretRef": reference}));
@@ -253,22 +253,23 @@ fn events(environment: &mut Environment, free: &str, read: &mut Connections, not
     });
     let cluster = environment.remove("NATS_CLUSTER_ID").map(|origin| ("NATS_CLUSTER_ID".to_owned(), origin));
     if environment.remove("NATS_CLIENT_ID").is_some() {
-        notes.dropped(Whom::Pods, "NATS_CLIENT_ID: each pod has its own name at the broker by itself");
+        notes.dropped(Whom::Pods, "NATS_CLIENT_ID: each pod automatically has its own client id");
     }
     let nats = match url {
         None => {
             if cluster.is_none() {
                 notes.left(
                     Whom::Services,
-                    "no variable names a NATS server, so the OrdersService has no spec.events: without them no payment arrives, and \
-                     nobody hears of orders; if the address is in your code, add events: {nats: {servers: [\"nats://HOST:4222\"]}}",
+                    "no variable names a NATS server, so the OrdersService has no spec.events: it then receives \
+                     no payments and publishes no events; if the address is in your code, add events: {nats: \
+                     {servers: [\"nats://HOST:4222\"]}}",
                 );
                 return;
             }
             notes.left(
                 Whom::Services,
-                "NATS_CLUSTER_ID is set, but no variable names a server: spec.events.nats.servers has nats://nats-srv:4222, \
-                 that of the course; write the right one",
+                "NATS_CLUSTER_ID is set, but no variable names a server: spec.events.nats.servers is set to the \
+                 address in the course, nats://nats-srv:4222; correct it",
             );
             json!({"servers": ["nats://nats-srv:4222"]})
         }
@@ -320,7 +321,10 @@ fn events(environment: &mut Environment, free: &str, read: &mut Connections, not
 fn unknown_url(why: &str, notes: &mut Notes<'_>) -> Value {
     notes.left(
         Whom::Services,
-        format!("{why}: spec.events.nats.servers has nats://nats-srv:4222, that of the course; write the right one"),
+        format!(
+            "{why}: spec.events.nats.servers is set to the address in the course, nats://nats-srv:4222; \
+             correct it"
+        ),
     );
     json!({"servers": ["nats://nats-srv:4222"]})
 }
@@ -374,7 +378,7 @@ fn rest(environment: Environment, notes: &mut Notes<'_>) {
                 Whom::Pods,
                 format!(
                     "variable {variable}: this service does not read it; if it is how long an order waits for its payment, write it in \
-                     spec.expiration.windowSeconds, otherwise forget it"
+                     spec.expiration.windowSeconds, otherwise ignore it"
                 ),
             );
         } else if is_of_node(&variable) {
@@ -384,7 +388,7 @@ fn rest(environment: Environment, notes: &mut Notes<'_>) {
                 Whom::Pods,
                 format!(
                     "variable {variable}: the Node.js service may have read it, this one does not; if something else in the pods \
-                     needs it, add it to spec.podTemplate.extraEnv, otherwise forget it"
+                     needs it, add it to spec.podTemplate.extraEnv, otherwise ignore it"
                 ),
             );
         }

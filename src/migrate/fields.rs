@@ -40,7 +40,7 @@ impl Fields {
         match self.take(name)? {
             Value::String(text) => Some(text),
             other => {
-                self.wrong(name, &other, "a text: write it in quotes", notes);
+                self.wrong(name, &other, "a string: write it in quotes", notes);
                 None
             }
         }
@@ -51,7 +51,7 @@ impl Fields {
         let value = self.take(name)?;
         let number = value.as_i64();
         if number.is_none() {
-            self.wrong(name, &value, "a whole number: write it without quotes", notes);
+            self.wrong(name, &value, "an integer: write it without quotes", notes);
         }
         number
     }
@@ -75,7 +75,7 @@ impl Fields {
             Some(Value::Object(map)) => Self { path, map },
             None => Self { path, map: Map::new() },
             Some(other) => {
-                self.wrong(name, &other, "a map of fields", notes);
+                self.wrong(name, &other, "an object", notes);
                 Self { path, map: Map::new() }
             }
         }
@@ -90,10 +90,7 @@ impl Fields {
                 Value::Object(map) => items.push(Self { path: format!("{path}[{at}]"), map }),
                 other => notes.left(
                     Whom::You,
-                    format!(
-                        "{path}[{at}] is {}, where a map of fields must be, and was not read",
-                        quoted(&other)
-                    ),
+                    format!("{path}[{at}] is {}, where an object must be, and was not read", quoted(&other)),
                 ),
             }
         }
@@ -110,7 +107,7 @@ impl Fields {
                 other => notes.left(
                     Whom::You,
                     format!(
-                        "{}[{key:?}] is {}, where a text must be: write it in quotes; it was not read",
+                        "{}[{key:?}] is {}, where a string must be: write it in quotes; it was not read",
                         below.path,
                         quoted(&other)
                     ),
@@ -172,8 +169,8 @@ impl Fields {
 pub(super) fn quoted(value: &Value) -> String {
     match value {
         Value::Array(_) => "a list".into(),
-        Value::Object(_) => "a map of fields".into(),
-        Value::String(_) => "a text".into(),
+        Value::Object(_) => "an object".into(),
+        Value::String(_) => "a string".into(),
         Value::Number(_) => "a number".into(),
         Value::Bool(_) | Value::Null => value.to_string(),
     }
@@ -203,9 +200,9 @@ mod tests {
         fields.done(&mut notes);
         let table = findings.table();
         for expected in [
-            "b is a number, which was not understood: it must be a text: write it in quotes",
-            "e[0] is a number, where a map of fields must be",
-            "g[\"on\"] is true, where a text must be: write it in quotes",
+            "b is a number, which was not understood: it must be a string: write it in quotes",
+            "e[0] is a number, where an object must be",
+            "g[\"on\"] is true, where a string must be: write it in quotes",
             " c was not understood",
         ] {
             assert!(table.contains(expected), "{expected}: {table}");

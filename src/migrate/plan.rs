@@ -142,8 +142,8 @@ fn about_name(name: &str, label: &str, system: &System, options: &Options, findi
         }
     } else if let Some(other) = system.taken.get(USUAL_NAME) {
         let told = format!(
-            "is called so, since {other} has the name {USUAL_NAME} already, under which the operator would make its own objects; \
-             another name by --name"
+            "has this name because {other} already has the name {USUAL_NAME}, under which the operator would \
+             create its own objects; choose another with --name"
         );
         findings.add(Kind::Changed, Whom::You, label, told);
     }
@@ -153,14 +153,13 @@ fn about_name(name: &str, label: &str, system: &System, options: &Options, findi
 fn passive(label: &str, spec: &mut Map<String, Value>, findings: &mut Findings) {
     // The old system goes on: whoever follows these lines would stop it.
     findings.forget(Kind::Later);
-    let told = "for these pods nothing of the old system is to be stopped or deleted; what is, and when, says the output without \
-                --passive";
+    let told = "nothing of the old system is to be stopped or deleted yet; the output without --passive says \
+         what, and when";
     findings.add(Kind::Later, Whom::You, label, told);
     // In the queue group of the old pods the new ones would take messages from them; and the sweeper would end
     // reservations that the old system ends.
     spec.insert("expiration".into(), json!({"suspend": true}));
-    let told =
-        "has no events, and its sweeper is suspended, as --passive says: these stay with the old system";
+    let told = "has no events and a suspended sweeper, because of --passive: the old system keeps both";
     findings.add(Kind::Changed, Whom::Services, label, told);
 }
 
@@ -273,7 +272,7 @@ fn retire(
     let (once, when) = if to_orders.is_empty() {
         ("once the new pods have its requests,".to_owned(), String::new())
     } else {
-        let until = format!("keep it until nothing leads to it any more ({led_to})");
+        let until = format!("keep it until nothing routes to it any more ({led_to})");
         (format!("{until}, and the new pods have all its requests; then"), format!("{until}; "))
     };
     if let Some((kind, name)) = workload.filter(|(_, name)| name != new) {
@@ -283,17 +282,18 @@ fn retire(
             )
         } else {
             format!(
-                "{once} stop it: kubectl scale {} {name} --replicas=0; and delete it when you will not go back",
+                "{once} stop it: kubectl scale {} {name} --replicas=0; and delete it once you will not go back",
                 kind.to_lowercase()
             )
         };
         findings.add(Kind::Later, Whom::You, &format!("{kind} {name}"), told);
     }
     if system.orders != new {
-        let at = other_port.map(|port| format!("; it is at port {port} alone then")).unwrap_or_default();
+        let at = other_port.map(|port| format!("; it then has port {port} only")).unwrap_or_default();
         let told = format!(
-            "{when}delete it when nothing calls it any more, within the cluster too: kubectl delete service {0}; or to have the operator \
-             keep its name, set spec.serviceName: {0}, and delete it then (docs/migration.md){at}",
+            "{when}delete it once nothing calls it, from within the cluster either: kubectl delete service {0}; \
+             or, for the operator to take over its name, set spec.serviceName: {0}, and then delete it \
+             (docs/migration.md){at}",
             system.orders
         );
         findings.add(Kind::Later, Whom::You, &format!("Service {}", system.orders), told);
@@ -307,8 +307,7 @@ fn retire(
     }
     for name in system.services.keys().filter(|name| **name != system.orders) {
         if is_of_expiration(name) {
-            let told =
-                format!("goes with expiration: kubectl delete service {name}, when you will not go back");
+            let told = format!("not needed once you will not go back: kubectl delete service {name}");
             findings.add(Kind::Later, Whom::You, &format!("Service {name}"), told);
         } else {
             stay.entry("Service").or_default().push(name);
@@ -342,11 +341,12 @@ fn fate(object: &Object) -> Option<(Kind, Whom, String)> {
     if is_of_expiration(name) && ["Deployment", "StatefulSet"].contains(&kind) {
         let kind = kind.to_lowercase();
         let told = if name.contains("redis") {
-            format!("goes with expiration: kubectl delete {kind} {name}, when you will not go back")
+            format!("not needed once you will not go back: kubectl delete {kind} {name}")
         } else {
             format!(
                 "the operator's sweeper ends reservations instead: stop it with the old pods, before you apply the OrdersService with \
-                 its events (docs/migration.md), kubectl scale {kind} {name} --replicas=0; and delete it when you will not go back"
+                 its events (docs/migration.md), kubectl scale {kind} {name} --replicas=0; and delete it once you \
+                 will not go back"
             )
         };
         return Some((Kind::Later, Whom::You, told));

@@ -32,12 +32,14 @@ pub enum SystemError {
     },
     /// Nothing looks like the orders service.
     #[error(
-        "no Service of the orders is there: no path such as /api/orders leads to one, and no Service or Deployment is named after \
-         orders; name its Service by --orders SERVICE, or add its files to the inputs"
+        "no Service of the orders found: no path such as /api/orders leads to one, and no Service or Deployment \
+         is named after \
+         orders; name the Service with --orders SERVICE, or add its files to the inputs"
     )]
     NoOrders,
     /// Several things look like the orders service.
-    #[error("any of these may be the Service of the orders: {}; name the right one by --orders SERVICE", .0.join(", "))]
+    #[error("any of these may be the Service of the orders: {}; name the right one with --orders \
+         SERVICE", .0.join(", "))]
     SeveralOrders(Vec<String>),
     /// The Service that the command line names is not there.
     #[error("no Service {name} is among the inputs; there is {}: name one of these by --orders, or add its file", there.join(", "))]
@@ -163,7 +165,7 @@ impl System {
                     ingresses.iter().flat_map(|(_, of, _)| &of.rules).map(|rule| &rule.host).collect();
                 if hosts.len() == 1 && !paths.any(leads) {
                     let told = "was taken for that of the orders by its name alone, since no path of an Ingress leads to it: if it is \
-                                something else, name the right one by --orders SERVICE";
+                                something else, name the right one with --orders SERVICE";
                     findings.add(Kind::Left, Whom::You, &format!("Service {name}"), told);
                 }
                 name
@@ -221,7 +223,7 @@ impl System {
                 findings.extend(said);
                 self.ingresses.push(ingress);
             } else {
-                let told = "has no host of the orders, so it is not concerned";
+                let told = "has no host of the orders, so it is not affected";
                 findings.add(Kind::Stays, Whom::Users, &ingress.label, told);
             }
         }

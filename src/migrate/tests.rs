@@ -104,7 +104,7 @@ fn the_usual_manifests_become_what_their_author_meant_and_nothing_is_left() {
     assert_eq!((secret.name.as_str(), secret.key.as_str()), ("orders-mongo", "MONGO_URI"));
     assert_eq!(secret.value, "mongodb://orders-mongo-srv:27017/orders");
     for expected in [
-        "path \"/api/users/?(.*)\" was a regex: now it is /api/users",
+        "path \"/api/users/?(.*)\" was a regex: it is now the prefix /api/users",
         "annotation nginx.ingress.kubernetes.io/use-regex: routes are plain prefixes",
         "the new Service is named orders: what calls http://orders-srv within the cluster must call http://orders:3000",
         "kubectl delete ingress ingress-srv",
@@ -155,7 +155,7 @@ fn variables_are_found_by_other_names_and_in_other_places() {
     for expected in [
         "MONGO_URI is put together from P",
         "kubectl create secret generic orders-mongo",
-        "no variable has the key of the sessions",
+        "no variable has the session key",
         "no variable names a NATS server",
         "variable P: the Node.js service may have read it",
     ] {
@@ -484,7 +484,7 @@ fn what_stays_in_an_ingress_is_not_advised_to_be_deleted_nor_the_pods_to_which_i
     ] {
         let table = at_hosts(&rules, &[]).1;
         for object in ["Deployment orders-depl", "Service orders-srv"] {
-            let told = format!("keep it until nothing leads to it any more ({what})");
+            let told = format!("keep it until nothing routes to it any more ({what})");
             let is_told =
                 |line: &str| line.starts_with("later") && line.contains(object) && line.contains(&told);
             assert!(table.lines().any(is_told), "{object}: {table}");
@@ -500,7 +500,7 @@ fn passive_pods_hear_no_events_and_leave_the_ends_of_reservations_to_the_old_sys
     let spec = &migration.service["spec"];
     assert_eq!((spec.get("events"), &spec["expiration"]), (None, &json!({"suspend": true})));
     let table = migration.findings.table();
-    assert!(table.contains("as --passive says"), "{table}");
+    assert!(table.contains("because of --passive"), "{table}");
     // Nobody is told to stop what runs, nor of what these pods do not have.
     let later: Vec<_> = table.lines().filter(|line| line.starts_with("later")).collect();
     assert!(later.len() == 1 && later[0].contains("nothing of the old system is to be stopped"), "{table}");
@@ -549,7 +549,7 @@ fn where_the_old_service_has_another_port_that_of_the_new_one_is_told() {
     let table =
         translated(&[fixtures()[0], &ORDERS.replace("port: 3000, targetPort", "port: 80, targetPort")]).1;
     assert!(table.contains("unless spec.serviceName keeps its name, at port 3000"), "{table}");
-    assert!(table.contains("it is at port 3000 alone then"), "{table}");
+    assert!(table.contains("it then has port 3000 only"), "{table}");
     let same = translated(&[fixtures()[0], ORDERS]).1;
     assert!(!same.contains("at port 3000"), "{same}");
 }

@@ -38,7 +38,10 @@ fn a_regex_that_has_the_whole_path_in_a_group_is_rewritten_to_what_it_is() {
     assert!(of.get("path").is_none(), "{of}");
     assert_eq!(left(&table).len(), 1, "{table}");
     assert!(left(&table)[0].contains("letters-srv"), "{table}");
-    assert!(table.contains("path \"/(api/users/?.*)\" was a regex: now it is /api/users"), "{table}");
+    assert!(
+        table.contains("path \"/(api/users/?.*)\" was a regex: it is now the prefix /api/users"),
+        "{table}"
+    );
     assert!(!table.contains("the new pods get requests as they are"), "none was rewritten: {table}");
 }
 
@@ -141,10 +144,16 @@ fn expiration_is_stopped_with_the_old_pods_and_its_redis_goes_with_it() {
     for (object, told) in [
         (
             "Deployment expiration-depl ",
-            "kubectl scale deployment expiration-depl --replicas=0; and delete it when",
+            "kubectl scale deployment expiration-depl --replicas=0; and delete it once",
         ),
-        ("Deployment expiration-redis-depl", "kubectl delete deployment expiration-redis-depl, when you"),
-        ("Service expiration-redis-srv", "kubectl delete service expiration-redis-srv, when you"),
+        (
+            "Deployment expiration-redis-depl",
+            "once you will not go back: kubectl delete deployment expiration-redis-depl",
+        ),
+        (
+            "Service expiration-redis-srv",
+            "once you will not go back: kubectl delete service expiration-redis-srv",
+        ),
     ] {
         let of = lines(&table, "later", object);
         assert!(of.len() == 1 && of[0].contains(told), "{object}: {table}");
@@ -161,7 +170,7 @@ fn why_it_has_another_name_than_usual_is_told() {
     let told = lines(&table, "changed", "OrdersService orders-api");
     assert!(
         told.len() == 1
-            && told[0].contains("since HorizontalPodAutoscaler orders has the name orders already"),
+            && told[0].contains("because HorizontalPodAutoscaler orders already has the name orders"),
         "{table}"
     );
     let named =

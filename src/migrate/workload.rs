@@ -351,8 +351,9 @@ pub(super) fn of_orders(
         notes.left(
             Whom::Users,
             format!(
-                "its type is {kind}, that of the new Service is ClusterIP: who reaches the orders API past the Ingress does so no \
-                 more; if that must stay, make a Service of your own that selects app.kubernetes.io/instance: {name}"
+                "its type is {kind}, but the new Service is ClusterIP: clients that bypass the Ingress no longer \
+                 reach the orders API; if they must, create a Service of your own that selects \
+                 app.kubernetes.io/instance: {name}"
             ),
         );
     }
@@ -360,8 +361,8 @@ pub(super) fn of_orders(
         notes.left(
             Whom::Services,
             format!(
-                "its clusterIP is None, and the new Service has an address of its own: who must have the addresses of the pods needs a \
-                 Service of your own that selects app.kubernetes.io/instance: {name}"
+                "its clusterIP is None, but the new Service is not headless: for callers that need the addresses \
+                 of the pods, create a Service of your own that selects app.kubernetes.io/instance: {name}"
             ),
         );
     }

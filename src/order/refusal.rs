@@ -38,10 +38,10 @@ impl Refusal {
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
-            Self::OrderCancelled => "The order is cancelled; give the money back",
-            Self::TooLate => "The time to pay for the order was over; give the money back",
-            Self::AlreadyPaid => "Another payment has completed the order; give the money back",
-            Self::OrderNotFound => "There is no such order; give the money back",
+            Self::OrderCancelled => "The order is cancelled; refund the payment",
+            Self::TooLate => "The order had expired; refund the payment",
+            Self::AlreadyPaid => "Another payment has completed the order; refund the payment",
+            Self::OrderNotFound => "There is no such order; refund the payment",
         }
     }
 }

@@ -9,23 +9,24 @@ use super::{cluster::ClusterArgs, printed::Output};
 pub enum OsvcCommand {
     /// Show one OrdersService: conditions, routes in order, pods, expiry and events
     ///
-    /// The routes are those that are rendered, in the order in which they are tried, with the client last. Below them is what the
-    /// spec asks for and another object has, and what others ask for and this one has.
+    /// Routes are shown as rendered, in the order in which they are matched, with the client last, and then the
+    /// conflicts: routes of this resource that another object has, and the reverse.
     Status(StatusArgs),
-    /// Say which OrdersService, rule, Service and pods take a request, and why
+    /// Explain which OrdersService, rule, Service and pods handle a request, and why
     ///
-    /// Every OrdersService of the cluster counts, and every Ingress and HTTPRoute beside them. The rules are those that are
-    /// rendered, as the status of each OrdersService has them.
+    /// Considers every OrdersService, Ingress and HTTPRoute in the cluster. The rules are those in the status of each
+    /// OrdersService.
     Explain(ExplainArgs),
     /// Cancel the orders that are due in the database of one OrdersService
     ///
-    /// It is one pass of the sweeper, by the connection string in the Secret of the OrdersService. It connects from where it runs:
-    /// run it where the name of the database resolves, such as in the operator's pod, or forward its port.
+    /// Runs one pass of the sweeper, with the connection string in the Secret of the OrdersService. It connects from
+    /// where it runs: run it where the name of the database resolves, such as in the operator's pod, or forward its
+    /// port.
     Sweep(SweepArgs),
-    /// Check whether the cluster, the operator and its OrdersServices are as they should be
+    /// Check the health of the cluster, the operator and its OrdersServices
     ///
-    /// Each line says ok, warning or failure, and what to do. Databases and brokers are not connected to: what is said of them is
-    /// what the operator reports.
+    /// Each line is ok, a warning or a failure, with what to do. It does not connect to databases and brokers: their
+    /// state is what the operator reports.
     Check(CheckArgs),
 }
 
@@ -37,7 +38,7 @@ pub struct StatusArgs {
     #[arg(value_name = "NAME")]
     pub name: String,
 
-    /// How it is printed
+    /// Output format
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t)]
     pub output: Output,
 
@@ -80,15 +81,15 @@ pub struct SweepArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = CHECK_HELP, mut_arg("namespace", |arg| arg.help(CHECKED_NAMESPACE)))]
 pub struct CheckArgs {
-    /// Check whether the operator can be installed, before it is
+    /// Check whether the operator can be installed
     #[arg(long)]
     pub pre: bool,
 
-    /// Namespace of the operator, for whoever may not look for it in all; with --pre, where it is to be installed
+    /// Namespace of the operator, if you may not list all namespaces; with --pre, where to install it
     #[arg(long, value_name = "NAMESPACE", default_value = "orders-operator")]
     pub operator_namespace: String,
 
-    /// How it is printed
+    /// Output format
     #[arg(long, short, value_enum, value_name = "FORMAT", default_value_t)]
     pub output: Output,
 
@@ -98,7 +99,7 @@ pub struct CheckArgs {
 }
 
 const EXPLAINED_NAMESPACE: &str =
-    "Only count the objects of this namespace, for whoever may not list those of all [default: all]";
+    "Only consider objects in this namespace, if you may not list all [default: all]";
 
 const CHECKED_NAMESPACE: &str = "Only check the OrdersServices of this namespace [default: of all]";
 

@@ -31,15 +31,15 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// User to ask as, which takes the right to impersonate
+    /// User to impersonate (requires the impersonate permission)
     #[arg(long = "as", value_name = "USER", help_heading = "Cluster")]
     pub as_user: Option<String>,
 
-    /// Group to ask as; may be given several times
+    /// Group to impersonate; may be repeated
     #[arg(long = "as-group", value_name = "GROUP", requires = "as_user", help_heading = "Cluster")]
     pub as_groups: Vec<String>,
 
-    /// How many seconds one request may take
+    /// Timeout of each request, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600), help_heading = "Cluster")]
     pub request_timeout: u32,
 

@@ -73,7 +73,11 @@ async fn pods(cluster: &Cluster, namespace: &str, name: &str) -> Result<String, 
     let services = Api::<Service>::namespaced(cluster.client.clone(), namespace);
     let what = format!("read Service {namespace}/{name}");
     let Some(service) = cluster.ask(&what, services.get_opt(name)).await? else {
-        return Ok("it does not exist, so requests fail, or a shorter rule takes them, as with Traefik: create it, or correct the route".into());
+        return Ok(
+            "it does not exist, so requests fail or, with Traefik, fall through to a shorter rule: create \
+             it, or correct the route"
+                .into(),
+        );
     };
     if let Some(elsewhere) = service.spec.and_then(|spec| spec.external_name) {
         return Ok(format!("it is another name for {elsewhere}"));

@@ -32,7 +32,7 @@ pub enum HostError {
     )]
     NotADnsName(String),
     /// It is an IP address, however it is written. Neither the Ingress API nor the Gateway API accepts one.
-    #[error("host {0:?} is an IP address, in one of its spellings: write a DNS name, such as ticketing.dev")]
+    #[error("host {0:?} is an IP address: use a DNS name, such as ticketing.dev")]
     IpAddress(String),
 }
 

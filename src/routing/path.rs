@@ -22,8 +22,8 @@ pub enum PathError {
     },
     /// It has a regex other than the known forms of a prefix.
     #[error(
-        "path {path:?} has the regex character {character:?}, but routes are plain prefixes (of regexes only an ending \
-         such as /?(.*) is understood): {proposal}"
+        "path {path:?} has the regex character {character:?}, but routes are plain prefixes (the only regex \
+         accepted is an ending such as /?(.*)): {proposal}"
     )]
     Regex {
         /// The path as written.
@@ -157,12 +157,12 @@ impl Proposal {
 
 impl fmt::Display for Proposal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const ELSEWHERE: &str = "give it a path that begins otherwise, or a host of its own";
-        let alone = "with exact: true for that path alone";
-        let all = "if this service is to get everything below it";
+        const ELSEWHERE: &str = "use another path, or a separate host";
+        let alone = "with exact: true for that path only";
+        let all = "if this Service should get everything below it";
         match self {
             Self::Alone { path, as_prefix: true, as_exact: true } => {
-                write!(formatter, "write {path:?} {alone}, or without for all below it too")
+                write!(formatter, "write {path:?} {alone}, or without it for all paths below it too")
             }
             Self::Alone { path, as_exact: true, .. } => write!(formatter, "write {path:?} {alone}"),
             Self::Alone { path, as_prefix: true, .. } => write!(formatter, "write {path:?}, {all}"),
@@ -461,14 +461,14 @@ mod tests {
             ("^/(a|b)", "must begin with /, such as /api/users"),
             (
                 "/student/.*/courses",
-                "write \"/student\", if this service is to get everything below it; or give it",
+                "write \"/student\", if this Service should get everything below it; or use another",
             ),
             ("/posts/?(.*)/comments", "write \"/posts\", if"),
             ("/api/v1/products[0-9]+", "write \"/api/v1\", if"),
-            ("/{id}", "is understood): give it a path that begins otherwise, or a host of its own"),
+            ("/{id}", "ending such as /?(.*)): use another path, or a separate host"),
             ("/api/(users|auth)/?(.*)", "one route for each path that is meant; or \"/api\", if"),
-            ("/api/users?(.*)", "is understood): write \"/api/users\""),
-            ("/api/users?", "is understood): write \"/api/users\""),
+            ("/api/users?(.*)", "ending such as /?(.*)): write \"/api/users\""),
+            ("/api/users?", "ending such as /?(.*)): write \"/api/users\""),
             ("/api/users?x=1", "has no query, and routes do not look at it: write \"/api/users\""),
             ("/api/users$", "write \"/api/users\" with exact: true"),
             ("/api/users/?$", "write \"/api/users\" with exact: true"),

@@ -130,8 +130,8 @@ pub enum RouteError {
     },
     /// There is no prefix to take off.
     #[error(
-        "path {path:?} has exact: true and stripPrefix: true, but a path alone has nothing below it that would be left: \
-         remove one of the two"
+        "path {path:?} has exact: true and stripPrefix: true, but nothing would be left of an exact path: remove \
+         one of the two"
     )]
     NoPrefix {
         /// The path as written.
@@ -290,22 +290,22 @@ mod tests {
             let written = routes.iter().map(|path| (*path, backend("s")));
             RouteTable::new(written, None).unwrap_err()[0].to_string()
         };
-        let elsewhere = "give it a path that begins otherwise, or a host of its own";
+        let elsewhere = "use another path, or a separate host";
         assert!(message(&["/posts/?(.*)/comments"]).ends_with(&format!(
-            "write \"/posts\", if this service is to get everything below it; or {elsewhere}"
+            "write \"/posts\", if this Service should get everything below it; or {elsewhere}"
         )));
         for taken in [
             message(&["/posts/?(.*)/comments", "/posts/?(.*)"]),
             message(&["/posts", "/posts/[0-9]+"]),
             message(&["/posts/{id}/x", "/posts"]),
         ] {
-            assert!(taken.ends_with(&format!("is understood): {elsewhere}")), "{taken}");
+            assert!(taken.ends_with(&format!("ending such as /?(.*)): {elsewhere}")), "{taken}");
         }
         let each = message(&["/api", "/api/(users|auth)"]);
         assert!(each.ends_with("write one route for each path that is meant"), "{each}");
         assert!(message(&["/api/users?(.*)", "/api/users"]).ends_with(elsewhere));
         let alone = message(&["/a$", "/a"]);
-        assert!(alone.ends_with("write \"/a\" with exact: true for that path alone"), "{alone}");
+        assert!(alone.ends_with("write \"/a\" with exact: true for that path only"), "{alone}");
     }
 
     #[test]

@@ -98,10 +98,7 @@ impl Shared {
             drop(state);
             self.changed.notify_all();
             if untold > 0 {
-                tracing::warn!(
-                    lines = untold,
-                    "log lines were dropped, since whoever reads the log is too slow"
-                );
+                tracing::warn!(lines = untold, "log lines were dropped because the log reader is too slow");
             }
         }
     }

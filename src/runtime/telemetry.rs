@@ -165,7 +165,7 @@ pub fn flush() {
 pub(super) fn register(registry: &mut Registry) {
     registry.register(
         "orders_operator_log_lines_dropped",
-        "Log lines that were dropped, since whoever reads the log is too slow",
+        "Log lines dropped because the log reader is too slow",
         DROPPED.clone(),
     );
 }

@@ -35,7 +35,7 @@ impl ConnectOptions<'_> {
         let mut warnings = self.warnings()?;
         if self.is_chosen_by_default()? {
             warnings.push(
-                "the MongoDB URI names no database, so it is \"orders\"; mongoose would use \"test\""
+                "the MongoDB URI names no database, so \"orders\" is used; mongoose would use \"test\""
                     .to_owned(),
             );
         }

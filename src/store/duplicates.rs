@@ -19,7 +19,7 @@ use super::{
 };
 use crate::order::OrderStatus;
 
-const LOOKING: &str = "looking for orders that hold a ticket without being seen";
+const LOOKING: &str = "looking for orders that hold a ticket but are not in the unique index";
 
 /// How many orders an error names.
 const EXAMPLES: u32 = 3;

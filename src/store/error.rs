@@ -41,7 +41,7 @@ pub enum StoreError {
     )]
     InvalidDatabase(String),
     /// The database cannot be reached, is failing over, or is too busy.
-    #[error("the database is away while {doing}: {detail}")]
+    #[error("the database is unavailable while {doing}: {detail}")]
     Unavailable {
         /// What was attempted.
         doing: &'static str,
@@ -76,7 +76,8 @@ pub enum StoreError {
     },
     /// The unique index cannot be created, because more than one active order holds each of these tickets.
     #[error(
-        "more than one active order holds a ticket already (tickets {0}); cancel all but one order of each, then the index that prevents it can be made"
+        "some tickets are held by more than one active order (tickets {0}); cancel all but one order of each, so \
+         that the unique index can be created"
     )]
     DuplicateActiveOrders(String),
     /// The server does not support the indexes.
@@ -85,7 +86,9 @@ pub enum StoreError {
     )]
     UnsupportedServer(String),
     /// An existing index conflicts with ours.
-    #[error("the index {name} is in the way of {ours}: {detail}; drop it, ours is made if it is missing")]
+    #[error(
+        "the index {name} conflicts with {ours}: {detail}; drop it, and {ours} is created if it is missing"
+    )]
     IndexConflict {
         /// The name of the index that is in the way.
         name: String,
@@ -96,7 +99,8 @@ pub enum StoreError {
     },
     /// No database is named, the one that is then used has no orders, and the one that mongoose then uses has some.
     #[error(
-        "no database is named, so it would be \"orders\", which has no orders; but \"{0}\", which mongoose uses then, has some: name the one that is meant, in the MongoDB URI (mongodb://HOST/{0}) or by --database (MONGO_DATABASE)"
+        "no database is named: the default, \"orders\", has no orders, but the default of mongoose, \"{0}\", has \
+         some; name the right one, in the MongoDB URI (mongodb://HOST/{0}) or with --database (MONGO_DATABASE)"
     )]
     OrdersElsewhere(&'static str),
     /// An index has been lost, or is being built.
@@ -109,7 +113,9 @@ pub enum StoreError {
     },
     /// Orders that hold a ticket, and that the unique index does not see as doing so.
     #[error(
-        "{count} stored orders hold a ticket without being seen, so that it would be sold again ({}); set their status to one of created, awaiting:payment, complete and cancelled, and their ticket to an ObjectId",
+        "{count} stored orders hold a ticket but are not in the unique index, so that the ticket could be sold \
+         again ({}); set their status to created, awaiting:payment, complete or cancelled, and their ticket to an \
+         ObjectId",
         examples.iter().map(|(id, problem)| format!("{id}: {problem}")).collect::<Vec<_>>().join("; ")
     )]
     UnseenOrders {

@@ -108,7 +108,7 @@ impl Store {
             return Err(StoreError::IndexConflict {
                 name: on_one_line(name_of(index)),
                 ours: ONE_ACTIVE_ORDER,
-                detail: "it is unique and refuses orders although no active order holds their ticket".into(),
+                detail: "it is unique and rejects orders whose ticket no active order holds".into(),
             });
         }
         // One that is listed may still be in the making; then no query can use it.

@@ -71,7 +71,7 @@ impl Outbox {
     pub(super) fn see(&self, is_there: bool) {
         if self.0.is_seen.swap(is_there, Ordering::SeqCst) != is_there && !self.is_wanted() {
             let state = if is_there { "on" } else { "off" };
-            tracing::info!("events are {state} for this database, by its indexes");
+            tracing::info!("events are {state} for this database, judging by its indexes");
         }
     }
 

@@ -42,8 +42,8 @@ impl StoreError {
                 self.to_string()
             }
             Self::OrdersElsewhere(other) => format!(
-                "the connection string names no database, so it would be \"orders\", which has no orders; but \"{other}\", \
-                 which mongoose uses then, has some: name the one that is meant, as in mongodb://HOST/{other}"
+                "the connection string names no database: the default, \"orders\", has no orders, but the default \
+                 of mongoose, \"{other}\", has some; name the right one, as in mongodb://HOST/{other}"
             ),
             Self::InvalidDatabase(_) => {
                 "the database's name is not valid; write at most 63 characters, none of them \
@@ -55,13 +55,14 @@ impl StoreError {
                 let which =
                     if ids.is_empty() { String::new() } else { format!(" (tickets {})", ids.join(", ")) };
                 format!(
-                    "in the database more than one active order holds a ticket already{which}; cancel all but one \
-                     order of each, then the index that prevents it is created"
+                    "the database has tickets held by more than one active order{which}; cancel all but one order \
+                     of each, and the unique index is then created"
                 )
             }
             Self::IndexConflict { ours, .. } => {
                 format!(
-                    "in the database another index is in the way of the index {ours}; drop it, ours is created in its place"
+                    "in the database another index conflicts with the index {ours}; drop it, and {ours} is \
+                     created in its place"
                 )
             }
             Self::MissingIndex { .. } => {
@@ -74,9 +75,9 @@ impl StoreError {
                 let which =
                     if ids.is_empty() { String::new() } else { format!(" (such as {})", ids.join(", ")) };
                 format!(
-                    "in the database {count} orders{which} hold a ticket without being seen, so that it would be sold \
-                     again; set their status to one of created, awaiting:payment, complete and cancelled, and their \
-                     ticket to an ObjectId"
+                    "in the database {count} orders{which} hold a ticket but are not in the unique index, so that \
+                     the ticket could be sold again; set their status to created, awaiting:payment, complete or \
+                     cancelled, and their ticket to an ObjectId"
                 )
             }
             Self::Malformed { collection, id, .. } => {
@@ -104,9 +105,7 @@ impl StoreError {
                     .into()
             }
             Self::Failed { .. } => {
-                "the database refuses a command; the log of the database says more, and that of \
-                                    the operator"
-                    .into()
+                "the database refuses a command; see the logs of the database and of the operator".into()
             }
         }
     }

@@ -26,7 +26,7 @@ pub struct SystemId(String);
 
 /// Why something is no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("an identity has sixteen digits and letters from a to f, such as 0123456789abcdef")]
+#[error("an identity is 16 lower-case hexadecimal digits, such as 0123456789abcdef")]
 pub struct InvalidSystemId;
 
 impl SystemId {

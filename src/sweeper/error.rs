@@ -23,7 +23,7 @@ pub enum SweeperError {
     #[error("there is no OrdersService {0}: `kubectl get ordersservices -A` lists all")]
     NoSuchService(String),
     /// It does not match the schema.
-    #[error("OrdersService {0} does not match the schema of this version: correct the field that {1}")]
+    #[error("OrdersService {0} does not match the schema of this version: a field {1}; correct it")]
     Unreadable(String, String),
     /// It goes, so there is nothing to be swept for it.
     #[error("OrdersService {0} is being deleted, and so its database is left alone")]

@@ -85,41 +85,43 @@ fn reason_of(trouble: &EventsTrouble) -> Reason {
 fn message(reason: Reason) -> &'static str {
     match reason {
         Reason::BrokerRefused => {
-            "the NATS servers refuse the pods, or are not the broker of spec.events: check the login in the Secret, and that \
-             the servers run with --jetstream, or are NATS Streaming of the cluster of spec.events.streaming; the pods' log \
-             has the server's words. What is not published yet is kept in the database, and published in order afterwards"
+            "the NATS servers reject the pods, or are not the broker in spec.events: check the credentials in the \
+             Secret, and that the servers run with --jetstream, or belong to the NATS Streaming cluster in \
+             spec.events.streaming; the pods' log has the server's error. Unpublished events are kept in the \
+             database, and published in order later"
         }
         Reason::SubjectWithoutStream => {
-            "no stream has one of the subjects, and the stream of spec.events.jetStream, which is never altered, has others: \
-             add the subject there, or name another stream; the pods' log names it"
+            "no stream has one of the subjects, and the stream in spec.events.jetStream, which is never modified, \
+             exists with other subjects: add the subject to it, or set another stream; the pods' log names the \
+             subject"
         }
         Reason::ConsumerOfOthers => {
-            "the durable consumer of spec.events.jetStream has other subjects, so it is another's: name one of your own, or \
-             delete it; events of tickets and payments are not consumed"
+            "the durable consumer in spec.events.jetStream has other subjects, so it belongs to another service: \
+             use another name, or delete it; events of tickets and payments are not consumed"
         }
         Reason::SubjectsOfOthers => {
-            "conflict: another system publishes to the subjects of spec.events, or consumes by its durable consumer: give each \
-             system a broker or names of its own. If this one is to take the place of that one, say so by `orders-operator events identity`; the \
-             pods' log names both. No message of the other's is consumed, and what is not published yet is kept in the \
-             database"
+            "conflict: another system publishes to the subjects of spec.events, or uses its durable consumer: \
+             give each system its own broker or names. If this system replaces the other, say so with \
+             `orders-operator events identity`; the pods' log names both. No message of the other system is \
+             consumed, and unpublished events are kept in the database"
         }
         Reason::BrokerFailed => {
-            "the NATS servers are there and do not do what the pods ask for, such as keeping an event in a stream that is full, or \
-             for a subject that the user has no right to; the pods' log has their words. What they refuse is kept in the database, \
-             and everything else is published"
+            "the NATS servers are reachable but reject what the pods ask for, for instance because a stream is \
+             full or the user has no permission for a subject; the pods' log has the error. Rejected events are \
+             kept in the database, and all others are published"
         }
         Reason::OutboxStuck => {
-            "a change of an order, or the refusal of a payment, has not been published for a minute, though a pod publishes events: look at \
-             the pods' log, and at orders_events_lag_seconds"
+            "a change of an order, or the refusal of a payment, has not been published for a minute, although a \
+             pod publishes events: check the pods' log and orders_events_lag_seconds"
         }
         Reason::NoPublisher => {
-            "no pod publishes events: they do not run, or are just starting. What is not published yet is kept in the \
-             database, and published in order afterwards"
+            "no pod publishes events: none is running, or they are just starting. Unpublished events are kept in \
+             the database, and published in order later"
         }
         _ => {
-            "the pods do not reach the NATS servers, or these do not answer in time: check spec.events.nats and that the \
-             servers run; the pods' log has the details. What is not published yet is kept in the database, and published in order \
-             afterwards"
+            "the pods cannot reach the NATS servers, or they do not answer in time: check spec.events.nats and \
+             that the servers run; the pods' log has the details. Unpublished events are kept in the database, \
+             and published in order later"
         }
     }
 }

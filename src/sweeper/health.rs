@@ -80,8 +80,9 @@ impl WithoutDueTime {
             examples.iter().filter(|id| id.parse::<OrderId>().is_ok()).map(String::as_str).collect();
         let which = if ids.is_empty() { String::new() } else { format!(" (such as {})", ids.join(", ")) };
         format!(
-            "in the database {count}{more} open orders{which} have no due time, since their expiresAt is missing or no date: \
-             they hold their tickets for ever; cancel them, or set expiresAt to a date (`orders-operator orders check` lists \
+            "in the database {count}{more} open orders{which} have no due time, since their expiresAt is missing \
+             or not a date: they hold their tickets forever; cancel them, or set expiresAt to a date \
+             (`orders-operator orders check` lists \
              them; they are counted every five minutes)"
         )
     }

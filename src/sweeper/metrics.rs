@@ -128,7 +128,7 @@ impl Metrics {
         all.register("targets", "Databases being swept", of.targets);
         all.register("sweepers", "Sweepers that are alive, this one included", of.sweepers);
         all.register("expired", "Orders moved to cancelled", of.expired);
-        all.register("conflicts", "Orders that were found due, but that others moved first", of.conflicts);
+        all.register("conflicts", "Due orders that someone else changed first", of.conflicts);
         all.register("looks", "Queries for orders that are due", of.looks);
         all.register("errors", "Failed sweeps, by what was wrong", of.errors);
         let help = "By how much the oldest order that is not cancelled is overdue";
@@ -141,7 +141,7 @@ impl Metrics {
         all.register_with_unit("last_look_timestamp", help, Unit::Seconds, of.last_look);
         let help = "How far the database's clock is ahead of this machine's";
         all.register_with_unit("clock_offset", help, Unit::Seconds, of.clock_offset);
-        let help = "Uncertainty of the database's time, by which orders are late at most";
+        let help = "Uncertainty of the database's clock: the most that orders can be late because of it";
         all.register_with_unit("clock_error", help, Unit::Seconds, of.clock_error);
         metrics
     }

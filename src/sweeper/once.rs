@@ -268,20 +268,20 @@ mod tests {
     fn the_summary_has_a_line_for_each_database_and_a_total() {
         let line = |name: &str, result| Line { name: name.into(), result };
         let swept = TargetResult::Swept { expired: 1, conflicts: 2, took: Duration::from_millis(1250) };
-        let failed = || line("c/orders", TargetResult::Failed("the database is away".into()));
+        let failed = || line("c/orders", TargetResult::Failed("the database is unavailable".into()));
         let lines = vec![line("a/orders", swept), line("b/orders", TargetResult::Suspended), failed()];
         let summary = Summary { lines, only_counted: false };
         assert_eq!(
             summary.to_string(),
             "a/orders: 1 order expired in 1.2 s, 2 orders moved meanwhile\n\
              b/orders: suspended, left alone\n\
-             c/orders: failed: the database is away\n\
+             c/orders: failed: the database is unavailable\n\
              1 order expired in 3 databases, 1 failed"
         );
         let counted = |lines| Summary { lines, only_counted: true }.to_string();
         let twelve = vec![line("a/orders", TargetResult::Counted(12))];
         assert_eq!(counted(twelve), "a/orders: 12 orders due\n12 orders due in 1 database, 0 failed");
-        let away = "c/orders: failed: the database is away\n0 orders due in 1 database, 1 failed";
+        let away = "c/orders: failed: the database is unavailable\n0 orders due in 1 database, 1 failed";
         assert_eq!(counted(vec![failed()]), away);
     }
 }

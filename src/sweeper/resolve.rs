@@ -111,7 +111,8 @@ impl Resolution {
                     let (target, since) = known.unwrap_or_else(|| {
                         tracing::info!(
                             resource = key,
-                            "the connection string has changed; the database of before is swept until the pods are rolled"
+                            "the connection string has changed; the former database is swept until the pods are \
+                             replaced"
                         );
                         (target, Instant::now())
                     });

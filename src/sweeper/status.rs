@@ -18,8 +18,8 @@ pub fn conditions(
     generation: Option<i64>,
     now: Timestamp,
 ) -> Option<Vec<Condition>> {
-    let pending = "the connection string has changed; its database was not reached yet";
-    let reached = "the database is reached, and its indexes are in place";
+    let pending = "the connection string has changed; its database has not been reached yet";
+    let reached = "the database is reachable, and its indexes are in place";
     let in_time = "expired orders are moved to cancelled in time";
     let late = format!(
         "orders expire faster than they can be cancelled: the oldest was overdue by {overdue_seconds} s when this was \

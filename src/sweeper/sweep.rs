@@ -237,11 +237,11 @@ impl Sweep {
         }
         // None of these may keep orders from being cancelled.
         let counted = self.count_backlog(cutoff, is_backlog, metrics).await;
-        self.only_log("the backlog is not counted", target, counted);
+        self.only_log("cannot count the backlog", target, counted);
         let counted = self.count_without_due_time(target, metrics).await;
-        self.only_log("orders without a due time are not counted", target, counted);
+        self.only_log("cannot count orders without a due time", target, counted);
         let looked = self.look_at_events(target).await;
-        self.only_log("it is not known whether events flow", target, looked);
+        self.only_log("cannot check whether events flow", target, looked);
         metrics.overdue(overdue);
         let worked = (attempted > 0).then(|| started.elapsed());
         let sleep = if batch.is_full() && attempted > 0 {
@@ -376,7 +376,7 @@ impl Sweep {
             let (count, orders) = (unreadable.count(), unreadable.named());
             tracing::warn!(
                 target = %target.key, count, orders,
-                "of these open orders it cannot be said when they are due; leaving them out for a while"
+                "the due time of these open orders cannot be read; skipping them for a while"
             );
         }
         has_room
@@ -395,7 +395,7 @@ impl Sweep {
                 tracing::warn!(target = %target.key, %error, "an index is missing");
                 self.indexes = IndexRepair::at_once(error);
             }
-            result => self.only_log("the indexes are not looked at", target, result),
+            result => self.only_log("cannot check the indexes", target, result),
         }
     }
 
@@ -495,7 +495,8 @@ impl Sweep {
         if count > before {
             tracing::warn!(
                 target = %target.key, count, orders = examples.join(", "),
-                "open orders without a due time hold their tickets for ever: their expiresAt is missing, or no date; \
+                "open orders without a due time hold their tickets forever: their expiresAt is missing or not a \
+                 date; \
                  `orders-operator orders check` lists them"
             );
         }

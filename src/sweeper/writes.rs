@@ -91,8 +91,8 @@ impl Writes {
                 tracing::warn!(
                     resource = resource_key(service),
                     seconds = pause.as_secs(),
-                    "another sweeper writes other conditions to this resource, and does not share this one's Lease: leaving \
-                     them as they are for a while; let each sweeper watch namespaces of its own"
+                    "another sweeper, which does not share this one's Lease, writes different conditions to this \
+                     resource: backing off; have the sweepers watch different namespaces"
                 );
             }
         }

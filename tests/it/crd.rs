@@ -167,7 +167,7 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
         ),
         (json!({"expiration": {"maxPerSecond": 0}}), "spec.expiration.maxPerSecond"),
         (json!({"events": {"nats": {}}}), "either servers or urlSecretRef"),
-        (json!({"events": {"nats": {"servers": ["nats://u:p@h"]}}}), "belongs into a Secret"),
+        (json!({"events": {"nats": {"servers": ["nats://u:p@h"]}}}), "put a URL with a password in a Secret"),
         (
             json!({"events": {"nats": {"servers": ["nats://h"]}, "jetStream": {"stream": "a.b"}}}),
             "spec.events.jetStream.stream",
@@ -281,7 +281,7 @@ async fn the_api_server_rejects_what_cannot_work_and_says_what_to_write() {
         ),
         (json!({"ingress": {"path": "api/orders"}}), "path must begin with /, such as /api/orders"),
         (json!({"ingress": {"routes": [route("api/x")]}}), "path must begin with /, such as /api/payments"),
-        (json!({"ingress": {"routes": [route("/")]}}), "name that service in spec.ingress.client"),
+        (json!({"ingress": {"routes": [route("/")]}}), "set that Service as spec.ingress.client"),
         (json!({"ingress": {"routes": [route("/x"), route("/x")]}}), "two routes have the same path"),
         (json!({"ingress": {"routes": [route("/api/orders")]}}), "the path of the orders API itself"),
         (json!({"ingress": {"hosts": []}}), "spec.ingress.hosts"),

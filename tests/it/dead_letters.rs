@@ -83,7 +83,7 @@ async fn letters_are_listed_shown_replayed_once_they_are_mended_and_dropped() {
         subject: "payment:created",
         data: paid_again.as_bytes(),
         reason: "order-not-found",
-        detail: "the order of this payment never was; the payment was refused",
+        detail: "the order of this payment does not exist; the payment was refused",
         stream: "s",
         sequence: 4,
         published,

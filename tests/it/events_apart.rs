@@ -111,7 +111,7 @@ async fn is_kept_out(pod: &Process) -> String {
     eventually("the log says so", || {
         said.extend(pod.lines.try_iter().filter(|line| line.contains("SubjectsOfOthers")));
         let find = |what: &str| said.iter().find(|line| line.contains(what)).cloned();
-        let both = find("are not published").and_then(|_| find("are not consumed"));
+        let both = find("cannot publish events").and_then(|_| find("cannot consume events"));
         async move { both }
     })
     .await

@@ -251,7 +251,7 @@ async fn a_login_that_changes_in_its_secret_rolls_the_pods_soon_and_events_flow_
     namespace.condition("orders", EventsFlowing, "True", "AsExpected").await;
     let orders = Orders::make(&system, &before.pod, || server.reload(&config("two"))).await;
     let message = namespace.condition("orders", EventsFlowing, "False", "BrokerRefused").await;
-    assert!(message.contains("check the login in the Secret"), "{message}");
+    assert!(message.contains("check the credentials in the Secret"), "{message}");
     Sender::on(Kind::JetStream, &url("two"))
         .await
         .send(&system.subject("payment:created"), &orders.payment())
@@ -323,7 +323,7 @@ async fn rights_are_enough<F: Future<Output = ()>>(
     // Too few rights are refused, or seen as a failure; that something took too long is not one of them.
     let is_failure = |line: &&String| {
         let is_of_rights = ["BrokerRefused", "BrokerFailed"].iter().any(|reason| line.contains(reason));
-        line.contains("the NATS server reports an error") || line.contains("trying again") && is_of_rights
+        line.contains("the NATS server reports an error") || line.contains("retrying") && is_of_rights
     };
     let failures: Vec<_> = lines.iter().filter(is_failure).collect();
     assert!(failures.is_empty(), "{failures:#?}");

@@ -122,7 +122,7 @@ async fn a_pod_is_frozen(kind: Kind) {
     signal("-CONT");
     // It may have become the one that publishes again, if the other is delayed: then the log says what was before.
     eventually("it has noticed", || async {
-        let has_said = frozen.lines.try_iter().any(|line| line.contains("events are not published"));
+        let has_said = frozen.lines.try_iter().any(|line| line.contains("cannot publish events"));
         (has_said || frozen.metric("orders_events_leads").await == 0).then_some(())
     })
     .await;

@@ -451,7 +451,7 @@ async fn a_consumer_of_others_is_left_alone_and_named() {
         pull::Config { filter_subjects, ..pull::Config::default() }
     };
     let few_times = |neighbours: &Neighbours| pull::Config { max_deliver: 5, ..ours(neighbours) };
-    is_left_alone("only a number of times", few_times).await;
+    is_left_alone("limits how often it delivers a message", few_times).await;
     let unacknowledged =
         |neighbours: &Neighbours| pull::Config { ack_policy: AckPolicy::None, ..ours(neighbours) };
     is_left_alone("does not wait for the acknowledgement", unacknowledged).await;

@@ -263,8 +263,7 @@ async fn a_pod_whose_place_another_has_taken_connects_again_once_it_is_free() {
     // An answer that it waited for when it was frozen may be too late, which it says first.
     let is_told = |line: &String| {
         let reasons = ["BrokerFailed", "BrokerRefused"];
-        line.contains("events of others are not consumed")
-            && reasons.iter().any(|reason| line.contains(reason))
+        line.contains("cannot consume events") && reasons.iter().any(|reason| line.contains(reason))
     };
     eventually("it has noticed", || {
         let line = pod.lines.try_iter().find(is_told);

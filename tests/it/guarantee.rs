@@ -197,7 +197,7 @@ async fn a_hidden_index_and_one_that_is_made_by_others_while_the_api_runs_are_co
     let unique = IndexOptions::builder().name("theirs".to_owned()).unique(true).build();
     database.orders().create_index(index(doc! { "userId": 1 }, unique)).await.unwrap();
     eventually("it is not ready for that", || async {
-        process.readyz().await.1.contains("another index is in the way").then_some(())
+        process.readyz().await.1.contains("another index conflicts").then_some(())
     })
     .await;
     assert_eq!(post(&process, "u1", ticket).await, StatusCode::SERVICE_UNAVAILABLE);

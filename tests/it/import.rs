@@ -155,7 +155,7 @@ async fn a_missing_uri_a_missing_file_and_an_unreachable_database_are_named() {
 
     let good = TestFile::new(&line(ticket_id(), "t", 0));
     let error = import::run(args(good.0.to_str().unwrap(), Some("mongodb://127.0.0.1:1"))).await.unwrap_err();
-    assert!(error.exit_code() == 1 && error.to_string().contains("the database is away"), "{error}");
+    assert!(error.exit_code() == 1 && error.to_string().contains("the database is unavailable"), "{error}");
 }
 
 #[tokio::test]

@@ -148,7 +148,7 @@ fn a_prefix_that_is_taken_off_can_stay_in_the_old_ingress_and_that_of_the_orders
             "{line}"
         );
     }
-    assert!(!migrated.table.contains("rewrite-target: what it does"), "{}", migrated.table);
+    assert!(!migrated.table.contains("rewrite-target: see the lines"), "{}", migrated.table);
     assert!(
         migrated.table.contains("rewrite-target is for what stays in this Ingress"),
         "{}",
@@ -192,7 +192,7 @@ fn a_regex_inside_a_path_is_refused_and_may_stay() {
     let name = "07-regex-inside.yaml";
     let migrated = Migrated::case(name, &[], &[])
         .but_for(&["path \"/api/tickets/?(.*)/comments\", which leads to comments-srv"]);
-    let told = "give it a path that begins otherwise, or a host of its own (/api/tickets leads to tickets-srv; /comments is free)";
+    let told = "use another path, or a separate host (/api/tickets leads to tickets-srv; /comments is free)";
     assert!(migrated.left()[0].contains(told), "{}", migrated.table);
     assert!(!migrated.left()[0].contains("write \"/api/tickets\""), "{}", migrated.table);
     let expected = [ORDERS, "shop.example/api/tickets tickets-srv:3000", CLIENT];
@@ -241,7 +241,7 @@ fn several_ingresses_become_one_and_what_is_not_concerned_stays() {
     ]);
     assert_eq!(migrated.rules(""), [ORDERS, USERS, CLIENT]);
     for expected in [
-        "has no host of the orders, so it is not concerned",
+        "has no host of the orders, so it is not affected",
         "proxy-read-timeout is for all routes now",
         "kubectl delete ingress api",
         "kubectl delete ingress site",
@@ -346,7 +346,7 @@ fn folders_and_what_a_skaffold_yaml_lists_are_read_and_nothing_outside_of_its_fo
     std::fs::remove_file(folder.path("outside/infra/k.yaml")).unwrap();
     let nothing = Migrated::of(&[&folder.path("outside/skaffold.yaml")], "");
     let (error, unread) = nothing.table.split_once("It may be in what was not read:\n").unwrap();
-    assert!(nothing.code == 1 && error.contains("no Service of the orders is there"), "{}", nothing.table);
+    assert!(nothing.code == 1 && error.contains("no Service of the orders found"), "{}", nothing.table);
     assert!(unread.contains("../infra/k8s/*"), "{}", nothing.table);
     assert_eq!(outside.code, LEFT);
 }
@@ -365,7 +365,7 @@ fn what_cannot_be_read_is_named_and_does_not_take_the_rest_with_it() {
     assert_eq!((nothing.code, nothing.yaml.as_str()), (1, ""));
     assert!(nothing.table.contains("no/such/folder: "), "{}", nothing.table);
     let empty = Migrated::of(&["-"], "");
-    assert!(empty.code == 1 && empty.table.contains("no Service of the orders is there"), "{}", empty.table);
+    assert!(empty.code == 1 && empty.table.contains("no Service of the orders found"), "{}", empty.table);
     let folder = Folder::new();
     let bare = Migrated::of(&[&folder.path("")], "");
     assert!(bare.code == 1 && bare.table.contains("has no YAML file"), "{}", bare.table);

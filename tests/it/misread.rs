@@ -72,13 +72,13 @@ fn each_item_says_whether_it_is_told_and_what_is_told_is_so_of_the_controllers_t
             "Traefik puts short exact paths behind prefixes",
             of("traefik", json!([exact("/in")])),
             vec![],
-            "hidden: /in by /",
+            "never match: /in by /",
         ),
         (
             "Traefik puts long paths of many hosts before short ones of one host",
             of_many,
             vec![other("traefik", "x.a.dev", json!({}))],
-            "of *.a.dev here (to Traefik, a longer path here comes before a shorter one there)",
+            "of *.a.dev here (except that Traefik tries a longer path here before a shorter one there)",
         ),
         (
             "Kong's router `expressions` gives all paths",
@@ -90,13 +90,13 @@ fn each_item_says_whether_it_is_told_and_what_is_told_is_so_of_the_controllers_t
             "Google's load balancer and Kong do not put",
             of("gce", twofold.clone()),
             vec![],
-            "of another Service: /twofold-path.",
+            "another Service's prefix of the same path: /twofold-path.",
         ),
         (
             "Google's load balancer and Kong do not put",
             of("kong", twofold.clone()),
             vec![],
-            "of another Service: /twofold-path.",
+            "another Service's prefix of the same path: /twofold-path.",
         ),
         (
             "Traefik and Kong do not match a path",

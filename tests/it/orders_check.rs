@@ -193,7 +193,7 @@ async fn a_wrong_command_line_is_2_and_a_database_that_is_away_is_1() {
         (vec!["--uri", "postgres://user:hunter2@host"], 2, "the MongoDB URI is not usable"),
         (vec!["--uri", "mongodb://127.0.0.1:1", "--dry-run"], 2, "--fix-duplicates"),
         (vec!["--uri", "mongodb://127.0.0.1:1", "--fix-duplicates", "all"], 2, "keep-oldest"),
-        (vec!["--uri", "mongodb://127.0.0.1:1/x"], 1, "the database is away"),
+        (vec!["--uri", "mongodb://127.0.0.1:1/x"], 1, "the database is unavailable"),
     ] {
         let (status, _, reported) = run(&[], &arguments).await;
         assert_eq!(status, Some(code), "{reported}");

@@ -276,7 +276,7 @@ async fn a_url_is_taken_by_a_route_by_the_client_by_nobody_or_by_another_namespa
         0,
         &[
             &format!("{host}/anything goes to client-srv:3000 by rule / of {owner}"),
-            "no other rule takes it, and the client takes the rest",
+            "no other rule matches, so the client gets it",
             &format!("Service {}/client-srv: it does not exist", first.name),
         ],
     );

@@ -119,7 +119,7 @@ fn every_problem_is_named_by_file_resource_and_field_and_nothing_is_rendered() {
     let said = refused(&["-"], &format!("{GOOD}---\n{bad}"));
     for expected in [
         "standard input: OrdersService \"orders\": ",
-        "there is no field spec.replica: did you mean replicas?",
+        "unknown field spec.replica: did you mean replicas?",
         "spec.port is 8081",
         "write only \"ticketing.dev\"",
         "path \"/(a|b)\" has the regex character",
@@ -187,7 +187,7 @@ fn what_two_resources_claim_is_named_by_file_resource_and_field_and_nothing_is_r
     let list = folder.join("hosts.list");
     std::fs::write(&list, "shop: [\"*.ticketing.dev\"]\nteam: [\"*.dev\"]").unwrap();
     let by_list = refused(&[&arguments[..], &["--hosts-file", list.to_str().unwrap()]].concat(), "");
-    let expected = "spec.ingress.hosts[0]: host \"ticketing.dev\" is not among those that the hosts file allows for namespace \"shop\"";
+    let expected = "spec.ingress.hosts[0]: host \"ticketing.dev\" is not allowed by the hosts file for namespace \"shop\"";
     assert!(by_list.contains(expected) && !by_list.contains("b.yaml: "), "{by_list}");
     std::fs::write(&list, "shop: [ticketing.dev]\nteam: [\"*.dev\"]").unwrap();
     rendered(&[&arguments[..], &["--hosts-file", list.to_str().unwrap()]].concat(), "");
@@ -263,7 +263,7 @@ fn a_request_is_explained_for_every_host_or_the_one_that_it_names() {
     }
     let said = explain("https://ticketing.dev:443/wsx?y=1");
     assert!(said.starts_with("ticketing.dev/wsx goes to client-srv:3000 by rule /"), "{said}");
-    assert!(said.contains("only whole segments count, and /wsx is not below /ws/"), "{said}");
+    assert!(said.contains("a prefix matches whole segments, and /wsx is not below /ws/"), "{said}");
     assert_eq!(said.matches(" goes to ").count(), 1, "{said}");
     assert!(explain("/API/users").contains("upper and lower case differ"));
     assert!(explain("b.dev/a//b").contains("note: /a//b has an empty"));
@@ -357,7 +357,7 @@ fn what_others_in_the_same_files_have_on_a_host_is_told_as_the_controller_tells_
         assert!(output.status.success(), "{said}");
         said
     };
-    let regexes = "ticketing.dev by Ingress shop/old. A route /ws then also takes /wsx and /WS";
+    let regexes = "ticketing.dev by Ingress shop/old. A route /ws then also matches /wsx and /WS";
     let said =
         warnings(&format!("{}---\n{OLD}", GOOD.replace("    hosts:", "    className: nginx\n    hosts:")));
     assert_eq!(said.matches(regexes).count(), 1, "{said}");
@@ -524,13 +524,13 @@ fn nothing_that_is_written_in_the_files_draws_a_line_of_its_own() {
 #[test]
 fn what_the_api_server_would_refuse_is_refused_with_its_field() {
     for (from, to, expected) in [
-        ("[ticketing.dev]", "[]", "spec.ingress.hosts is empty: for every host, leave it out"),
+        ("[ticketing.dev]", "[]", "spec.ingress.hosts is empty: for every host, omit it"),
         (
             "    client:",
             "    tls: [{secretName: x}]\n    client:",
-            "spec.ingress.tls is a list, but must be a map of fields",
+            "spec.ingress.tls is a list, but must be an object",
         ),
-        ("    client:", "    annotations: {a/b: true}\n    client:", "write it in quotes, \"true\""),
+        ("    client:", "    annotations: {a/b: true}\n    client:", "quote it, \"true\""),
         ("ws-srv", "ws_srv", "spec.ingress.routes[0].service is \"ws_srv\""),
         ("/ws,", "/ws, port: -1,", "spec.ingress.routes[0].port is -1"),
         (

@@ -210,7 +210,7 @@ async fn once_prints_a_result_for_each_resource_of_the_cluster() {
 async fn an_error_ends_it_with_a_message_about_the_remedy() {
     let away = sweeper(&["--uri", "mongodb://127.0.0.1:1/orders", "--once"]).await;
     assert_eq!(away.status.code(), Some(1));
-    assert!(printed(&away).contains("127.0.0.1:1/orders: failed: the database is away"), "{away:?}");
+    assert!(printed(&away).contains("127.0.0.1:1/orders: failed: the database is unavailable"), "{away:?}");
     let uncounted = sweeper(&["--uri", "mongodb://127.0.0.1:1/orders", "--dry-run"]).await;
     assert_eq!(uncounted.status.code(), Some(1));
     assert!(printed(&uncounted).ends_with("0 orders due in 1 database, 1 failed\n"), "{uncounted:?}");

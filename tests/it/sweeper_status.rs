@@ -351,7 +351,7 @@ async fn no_condition_speaks_of_a_former_database_or_generation_and_ready_waits_
     });
     namespace.apply(&service(&namespace, "orders", &database, other)).await.unwrap();
     let message = namespace.condition("orders", Ready, "False", "AwaitingSweeper").await;
-    assert!(message.contains("check that a sweeper runs"), "{message}");
+    assert!(message.contains("check that a sweeper is running"), "{message}");
     namespace.remove().await;
 }
 

@@ -42,7 +42,8 @@ fn problem(route: &Partial<HTTPRoute>, parent: &ParentReference) -> Option<Probl
             .peekable();
         if current.peek().is_none() {
             let message = format!(
-                "{described} has not said yet whether it serves HTTPRoute {name:?}: if that lasts, check that the Gateway \
+                "{described} has not said yet whether it serves HTTPRoute {name:?}: if this persists, check that \
+                 the Gateway \
                  exists and that a controller for its class is running"
             );
             return Some(Problem::new(Reason::GatewayPending, message));

@@ -113,7 +113,7 @@ impl Rollout {
             stalled: past_deadline.map(|condition| message(condition, "the rollout does not progress")),
             creation_failure: current("ReplicaFailure")
                 .filter(|failure| failure.status == "True")
-                .map(|failure| message(failure, "it is not said why")),
+                .map(|failure| message(failure, "no reason given")),
             template_hash: progress.and_then(|message| template_hash(name, message)),
         };
         // Of thousands of Deployments nearly all are, and then nobody asks for it.

@@ -22,26 +22,25 @@ pub(super) fn problems(ingress: &IngressSpec, hosts: &[CanonicalHost]) -> Vec<Pr
             Some(effect @ (PathEffect::Regexes | PathEffect::RegexesRewritten | PathEffect::Order)) => {
                 let (does, whole) = match effect {
                     PathEffect::RegexesRewritten => (
-                        "an ingress controller gives every Service another path than the one that is requested, and the orders API \
-                         too, and reads all paths of the host as regexes",
+                        "ingress controllers rewrite the path for every Service, including the orders API, and \
+                         read all paths of the host as regexes",
                         format!("; {whole}"),
                     ),
-                    PathEffect::Order => (
-                        "an ingress controller reads paths as regexes, or tries them in an order of its own",
-                        String::new(),
-                    ),
-                    _ => ("an ingress controller reads paths as regexes", String::new()),
+                    PathEffect::Order => {
+                        ("ingress controllers read paths as regexes, or reorder them", String::new())
+                    }
+                    _ => ("ingress controllers read paths as regexes", String::new()),
                 };
                 let message = format!(
-                    "spec.ingress.annotations has {name:?}: {value:?}, by which {does}: remove it; routes are plain prefixes, the \
-                     client last{whole}"
+                    "spec.ingress.annotations has {name:?}: {value:?}, with which {does}: remove it; routes are \
+                     plain prefixes, with the client last{whole}"
                 );
                 problems.push(Problem::new(Reason::InvalidSpec, message));
             }
             Some(PathEffect::RewritesAll) => {
                 let message = format!(
-                    "spec.ingress.annotations has {name:?}: {value:?}, by which an ingress controller gives every Service \
-                     another path than the one that is requested, and the orders API too, which then has no such path: remove it; {whole}"
+                    "spec.ingress.annotations has {name:?}: {value:?}, with which ingress controllers rewrite the \
+                     path for every Service, including the orders API, which then does not match: remove it; {whole}"
                 );
                 problems.push(Problem::new(Reason::InvalidSpec, message));
             }
@@ -49,15 +48,15 @@ pub(super) fn problems(ingress: &IngressSpec, hosts: &[CanonicalHost]) -> Vec<Pr
         }
         if *name == EDIT_IN_PLACE && !GO_FALSE.contains(&value.as_str()) {
             let message = format!(
-                "spec.ingress.annotations has {name:?}, by which cert-manager writes the path of its challenge into this \
-                 Ingress, where the operator takes it out again at once, so that no certificate is ever issued: remove it, \
-                 and cert-manager makes an Ingress of its own for each challenge"
+                "spec.ingress.annotations has {name:?}, with which cert-manager adds its challenge path to this \
+                 Ingress; the operator removes it again, so no certificate is ever issued: remove the annotation, \
+                 and cert-manager creates a separate Ingress for each challenge"
             );
             problems.push(Problem::new(Reason::InvalidSpec, message));
         }
         if adds_hosts(name) {
             let message = format!(
-                "spec.ingress.annotations has {name:?}, by which an ingress controller serves hosts that are not in \
+                "spec.ingress.annotations has {name:?}, with which ingress controllers serve hosts that are not in \
                  spec.ingress.hosts: remove it, and list every host there"
             );
             problems.push(Problem::new(Reason::InvalidSpec, message));
@@ -66,8 +65,8 @@ pub(super) fn problems(ingress: &IngressSpec, hosts: &[CanonicalHost]) -> Vec<Pr
             |text: &str| CanonicalHost::parse(text.trim()).is_ok_and(|host| hosts.contains(&host));
         if names_hosts(name) && !value.split(',').all(is_listed) {
             let message = format!(
-                "spec.ingress.annotations has {name:?}, by which hosts get DNS records or certificates, and not all of \
-                 these are in spec.ingress.hosts: remove it, or list every host there"
+                "spec.ingress.annotations has {name:?}, which requests DNS records or certificates for hosts that \
+                 are not all in spec.ingress.hosts: remove it, or list every host there"
             );
             problems.push(Problem::new(Reason::InvalidSpec, message));
         }

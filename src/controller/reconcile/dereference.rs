@@ -219,10 +219,11 @@ fn requeue_others(context: &Context, service: &OrdersService, usage: SecretUse, 
 fn no_middlewares() -> Problem {
     Problem::new(
         Reason::TraefikApiMissing,
-        "spec.ingress has routes with stripPrefix: true, which Traefik takes off by a Middleware, and this cluster has none \
-         (Middleware of traefik.io/v1alpha1): install the CRDs of Traefik, switch its provider kubernetesCRD on, and give Traefik \
-         the rights for it, all of which its Helm chart does (this operator need not be restarted); or have the Services serve \
-         their paths under the prefix, and remove stripPrefix. Nothing is created, changed or deleted until then",
+        "spec.ingress has routes with stripPrefix: true, for which Traefik needs a Middleware, but this cluster \
+         does not serve that kind (traefik.io/v1alpha1): install the CRDs of Traefik, enable its kubernetesCRD \
+         provider and grant it the RBAC rules, all of which its Helm chart does (this operator need not be \
+         restarted); or have the Services serve their paths with the prefix, and remove stripPrefix. Until then \
+         nothing is created, changed or deleted",
     )
 }
 

@@ -79,7 +79,7 @@ pub enum ReconcileError {
         reason: Reason,
     },
     /// Another operator writes to the resource too.
-    #[error("another operator, {identity}, writes to this resource too: it is left alone for {} s", .pause.as_secs())]
+    #[error("another operator, {identity}, also manages this resource: backing off for {} s", .pause.as_secs())]
     AnotherOperator {
         /// Who that is.
         identity: String,
@@ -287,8 +287,8 @@ fn autoscaler_warning(applied: &Applied) -> (Option<Problem>, Option<Duration>) 
     if elapsed < MEASURED_WITHIN {
         return (None, Some(MEASURED_WITHIN - elapsed));
     }
-    let message = "the autoscaler has no metrics to decide by, so the number of pods stays as it is: see kubectl describe hpa, \
-                   and check that the cluster has a metrics server";
+    let message = "the autoscaler has no metrics, so the number of pods does not change: see kubectl describe \
+         hpa, and check that the cluster has a metrics server";
     (Some(Problem::new(Reason::AutoscalerWithoutMetrics, message)), None)
 }
 

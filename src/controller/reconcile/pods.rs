@@ -139,7 +139,7 @@ fn of_container(pod: &str, container: &ContainerStatus, now: Timestamp) -> Optio
             Problem::new(
                 Reason::CrashLoopBackOff,
                 format!(
-                    "pod {pod:?} with image {image:?} ends again and again{}: see kubectl logs {} --previous",
+                    "pod {pod:?} with image {image:?} keeps exiting{}: see kubectl logs {} --previous",
                     last_termination(container),
                     logs(pod, container)
                 ),
@@ -149,7 +149,7 @@ fn of_container(pod: &str, container: &ContainerStatus, now: Timestamp) -> Optio
             Severity::Waiting,
             Problem::new(
                 Reason::MinimumReplicasUnavailable,
-                format!("pod {pod:?} does not start: {reason}: {}", or(cut(words), "it does not say why")),
+                format!("pod {pod:?} does not start: {reason}: {}", or(cut(words), "no reason given")),
             ),
         )),
     }
@@ -160,7 +160,7 @@ fn unready(pod: &str, container: &ContainerStatus, age: SignedDuration) -> Optio
     let image = &container.image;
     if ended(container.last_state.as_ref()).is_some() {
         let message = format!(
-            "pod {pod:?} with image {image:?} is not ready, and has ended before{}: see kubectl logs {} --previous",
+            "pod {pod:?} with image {image:?} is not ready, and has exited before{}: see kubectl logs {} --previous",
             last_termination(container),
             logs(pod, container)
         );
@@ -173,7 +173,8 @@ fn unready(pod: &str, container: &ContainerStatus, age: SignedDuration) -> Optio
     } else {
         let (name, logs) = (&container.name, logs(pod, container));
         format!(
-            "pod {pod:?} waits for its container {name:?} with image {image:?}, which has not ended, or as a sidecar is not ready: see kubectl logs {logs}"
+            "pod {pod:?} waits for its container {name:?} with image {image:?} to finish or, if it is a sidecar, \
+             to become ready: see kubectl logs {logs}"
         )
     };
     (age >= UNREADY_AFTER)
@@ -212,7 +213,7 @@ fn last_termination(container: &ContainerStatus) -> String {
 
 fn without_node(pod: &str, scheduled: &PodCondition) -> Problem {
     let why = scheduled.message.as_deref().or(scheduled.reason.as_deref()).unwrap_or_default();
-    let message = format!("pod {pod:?} has no node: {}", or(cut(why), "the scheduler does not say why"));
+    let message = format!("pod {pod:?} is not scheduled: {}", or(cut(why), "the scheduler gave no reason"));
     Problem::new(Reason::MinimumReplicasUnavailable, message)
 }
 
@@ -332,7 +333,7 @@ mod tests {
             diagnose(&[pod])
         };
         let slow = told(json!({"state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}})).unwrap();
-        assert!(slow.message.contains("\"migrate\"") && slow.message.contains("has not ended"), "{slow}");
+        assert!(slow.message.contains("\"migrate\"") && slow.message.contains("to finish or"), "{slow}");
         let failed = json!({
             "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}
         });

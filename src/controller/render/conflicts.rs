@@ -104,20 +104,20 @@ pub(super) fn problems(services: &[ServiceInFile], all: &AllClaims<'_>) -> Vec<S
         for (host, refusal) in &refused {
             let text = match refusal {
                 Refusal::OwnedBy(owner) => format!(
-                    "host {:?} belongs to namespace {:?} by {}: write another host",
+                    "host {:?} belongs to namespace {:?} by {}: use another host",
                     host.to_string(),
                     owner.id.namespace,
                     whose(owner)
                 ),
                 Refusal::NotAllowed if host.is_any() => format!(
-                    "no host is named, so the rules would be for every host, which namespace {:?} is not allowed to have: \
-                     list the hosts that are meant, or allow it \"*\" in the hosts file, which must have the hosts of every \
-                     namespace",
+                    "no host is set, so the rules would be for every host, which is not allowed for namespace \
+                     {:?}: list the hosts, or allow it \"*\" in the hosts file, which must list the hosts of \
+                     every namespace",
                     me.id.namespace
                 ),
                 Refusal::NotAllowed => format!(
-                    "host {:?} is not among those that the hosts file allows for namespace {:?}: write another host, or \
-                     allow it there",
+                    "host {:?} is not allowed by the hosts file for namespace {:?}: use another host, or allow it \
+                     there",
                     host.to_string(),
                     me.id.namespace
                 ),

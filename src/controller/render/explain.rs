@@ -250,11 +250,11 @@ fn write_answer(text: &mut String, request: &RequestTarget, answer: &Answer<'_>)
                 writeln!(text, "  the Service gets it as {}", stripped(rule, path))?;
             }
             if rule.client {
-                writeln!(text, "  no other rule takes it, and the client takes the rest")?;
+                writeln!(text, "  no other rule matches, so the client gets it")?;
             } else if rule.path.is_exact() {
-                writeln!(text, "  it is for this path alone, and such rules are first")?;
+                writeln!(text, "  it matches exactly this path, and such rules come first")?;
             } else {
-                writeln!(text, "  of the rules that take it, it has the most segments, and so is first")?;
+                writeln!(text, "  of the matching rules it has the most segments, so it comes first")?;
             }
         }
         None => {
@@ -296,13 +296,13 @@ fn stripped<'a>(rule: &Rule, path: &'a str) -> &'a str {
 fn why_not(rule: &Rule, path: &str) -> String {
     let (is_exact, rule) = (rule.path.is_exact(), rule.path.as_str());
     if is_exact && path.starts_with(rule) {
-        return format!("no: it is for {rule} alone");
+        return format!("no: it matches only {rule}");
     }
     if path.to_ascii_lowercase().starts_with(&rule.to_ascii_lowercase()) && !path.starts_with(rule) {
         return "no: upper and lower case differ".into();
     }
     if path.starts_with(rule) {
-        return format!("no: only whole segments count, and {path} is not below {rule}/");
+        return format!("no: a prefix matches whole segments, and {path} is not below {rule}/");
     }
     "no".into()
 }

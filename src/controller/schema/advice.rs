@@ -55,19 +55,19 @@ const FORMS: [(&str, &str); 12] = [
 
 /// A pattern in words.
 pub(super) fn form(pattern: &str) -> &str {
-    FORMS.iter().find(|(known, _)| *known == pattern).map_or("a text of another form", |(_, form)| form)
+    FORMS.iter().find(|(known, _)| *known == pattern).map_or("another value", |(_, form)| form)
 }
 
 /// What to say of a field without a value.
 pub(super) fn of_nothing(schema: &Value, field: &str) -> String {
     let what = match schema["type"].as_str() {
-        _ if schema["x-kubernetes-int-or-string"] == true => "a whole number or text",
-        Some("string") => "a text",
+        _ if schema["x-kubernetes-int-or-string"] == true => "an integer or a string",
+        Some("string") => "a string",
         Some("boolean") => "true or false",
-        Some("integer") => "a whole number",
+        Some("integer") => "an integer",
         Some("number") => "a number",
         Some("array") => "a list",
-        _ => "what belongs below it",
+        _ => "its fields",
     };
     match of_empty_list(field) {
         _ if schema["type"] != "array" => format!("is empty: remove it, or write {what}"),
@@ -78,7 +78,7 @@ pub(super) fn of_nothing(schema: &Value, field: &str) -> String {
 /// What to do with a list that has no entries.
 pub(super) fn of_empty_list(field: &str) -> &'static str {
     match field {
-        "spec.ingress.hosts" | "spec.gateway.hostnames" => "for every host, leave it out",
+        "spec.ingress.hosts" | "spec.gateway.hostnames" => "for every host, omit it",
         "spec.gateway.parentRefs" => "name at least one Gateway",
         _ => "remove it",
     }
@@ -104,7 +104,7 @@ pub(super) fn of_rest(field: &str) -> &'static str {
 pub(super) fn of_unknown(field: &str, name: &str, known: &[&str]) -> String {
     if field == "spec.ingress.tls.hosts" {
         return format!(
-            "there is no field {field}: remove it, since the certificate is for all hosts of spec.ingress.hosts"
+            "unknown field {field}: remove it, since the certificate is for all hosts of spec.ingress.hosts"
         );
     }
     let is_listed = |other: &str| match other.strip_prefix("routes[].") {
@@ -119,11 +119,11 @@ pub(super) fn of_unknown(field: &str, name: &str, known: &[&str]) -> String {
         known.iter().filter(is_near).min_by_key(|known| distance(known)).copied()
     };
     let meant = renamed.filter(|renamed| known.contains(renamed)).or_else(near);
-    let meant = meant.map(|meant| format!("did you mean {meant}? It has ")).unwrap_or_default();
+    let meant = meant.map(|meant| format!("did you mean {meant}? The fields are ")).unwrap_or_default();
     let names = known.join(", ");
     match meant.as_str() {
-        "" => format!("there is no field {field}: write one of {names}"),
-        _ => format!("there is no field {field}: {meant}{names}"),
+        "" => format!("unknown field {field}: the fields are {names}"),
+        _ => format!("unknown field {field}: {meant}{names}"),
     }
 }
 
@@ -136,18 +136,18 @@ pub(super) fn of_type(schema: &Value, expected: &str, value: &Value, place: &Pla
     match (schema["type"].as_str(), value) {
         // In quotes it would be refused as well.
         (Some("string"), Value::Bool(true)) if of_ingress("strip-path") => {
-            "is true, by which an ingress controller gives every Service another path than the one that is requested, and the orders \
-             API too: remove it"
+            "is true, with which ingress controllers rewrite the path for every Service, including the orders \
+             API: remove it"
                 .into()
         }
         (Some("string"), Value::Bool(true)) if of_ingress("use-regex") => {
-            "is true, by which an ingress controller treats paths as regexes: remove it; routes are plain prefixes, the client \
-             last"
+            "is true, with which ingress controllers read paths as regexes: remove it; routes are plain prefixes, \
+             with the client last"
                 .into()
         }
         (Some("string"), Value::Bool(_)) => in_quotes(value, "", place.written.and_then(Written::text)),
         (Some("string"), Value::Number(_)) if is_secret => {
-            "is a number, but must be text: write it in quotes".into()
+            "is a number, but must be a string: quote it".into()
         }
         (Some("string"), Value::Number(_)) => {
             in_quotes(value, "a number", place.written.and_then(Written::text))
@@ -155,8 +155,8 @@ pub(super) fn of_type(schema: &Value, expected: &str, value: &Value, place: &Pla
         _ => {
             let shown = match value {
                 Value::Array(_) => "a list".into(),
-                Value::Object(_) => "a map of fields".into(),
-                Value::String(_) if is_secret => "text".into(),
+                Value::Object(_) => "an object".into(),
+                Value::String(_) if is_secret => "a string".into(),
                 Value::Number(_) if is_secret => "a number".into(),
                 Value::Bool(_) | Value::Number(_) => {
                     place.written.and_then(Written::text).map_or_else(|| value.to_string(), str::to_owned)
@@ -174,14 +174,14 @@ fn in_quotes(value: &Value, read_as: &str, written: Option<&str>) -> String {
     let read_as = if read_as.is_empty() { &read } else { read_as };
     match written {
         Some(written) if written == read => {
-            format!("is {read}, but must be text: write it in quotes, \"{read}\"")
+            format!("is {read}, but must be a string: quote it, \"{read}\"")
         }
         Some(written) => {
             format!(
-                "is {written}, which YAML reads as {read_as}, but must be text: write it in quotes, \"{written}\""
+                "is {written}, which YAML reads as {read_as}, but must be a string: quote it, \"{written}\""
             )
         }
-        None => format!("is read as {read_as}, but must be text: write it in quotes"),
+        None => format!("is read as {read_as}, but must be a string: quote it"),
     }
 }
 
@@ -198,8 +198,7 @@ fn hint(schema: &Value, value: &Value, place: &Place<'_>) -> String {
         },
         (Some("object"), _) => of_map(schema, &place.field),
         (Some("array"), _) if place.field == "spec.events.nats.servers" => {
-            ": write [\"nats://HOST:4222\"]; a URL with a password belongs into a Secret, see urlSecretRef"
-                .into()
+            ": write [\"nats://HOST:4222\"]; put a URL with a password in a Secret, see urlSecretRef".into()
         }
         (Some("array"), Value::String(_)) if place.may_be_secret() => {
             ": write [ before it and ] after it".into()
@@ -209,7 +208,7 @@ fn hint(schema: &Value, value: &Value, place: &Place<'_>) -> String {
     }
 }
 
-/// What to write for a text that is to be a whole number: without quotes, and in the unit of the field.
+/// What to write for a text that is to be an integer: without quotes, and in the unit of the field.
 fn of_number(text: &str, place: &Place<'_>) -> String {
     if text.parse::<i32>().is_ok() {
         return ": write it without quotes".into();
@@ -228,12 +227,12 @@ fn of_number(text: &str, place: &Place<'_>) -> String {
         text.get(..text.len() - 1)?.parse::<u64>().ok()?.checked_mul(unit)
     };
     match seconds() {
-        Some(seconds) => format!(" of seconds: write {seconds}"),
-        None => " of seconds, such as 900 for 15 minutes".into(),
+        Some(seconds) => format!(" (seconds): write {seconds}"),
+        None => " (seconds), such as 900 for 15 minutes".into(),
     }
 }
 
-/// What to write for a map of fields.
+/// What to write for an object.
 fn of_map(schema: &Value, field: &str) -> String {
     match field {
         "spec.events.nats" => {
@@ -251,7 +250,7 @@ fn of_map(schema: &Value, field: &str) -> String {
     }
     let names: Vec<_> =
         schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-    if names.is_empty() { String::new() } else { format!(", such as {}", names.join(", ")) }
+    if names.is_empty() { String::new() } else { format!(" with fields such as {}", names.join(", ")) }
 }
 
 /// A map with the fields that it must have, as it is written; none if it need not have any.

@@ -111,7 +111,7 @@ impl Place<'_> {
         found.push(Refusal { field: self.field.clone(), text, is_by_rule: false });
     }
 
-    /// Whether a password may be here: where one belongs into a Secret, and people write it itself.
+    /// Whether a password may be here: where one belongs in a Secret, and people write the password itself.
     fn may_be_secret(&self) -> bool {
         const FIELDS: [&str; 7] = [
             "spec.auth",
@@ -186,7 +186,7 @@ fn check_fields(schema: &Value, fields: &Map<String, Value>, place: &Place<'_>, 
         schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for name in &required {
         if fields.get(*name).is_none_or(Value::is_null) {
-            let text = "is not set, but must be".into();
+            let text = "is required".into();
             found.push(Refusal { field: below(name), text, is_by_rule: false });
         }
     }
@@ -214,15 +214,15 @@ fn check_fields(schema: &Value, fields: &Map<String, Value>, place: &Place<'_>, 
 /// What a value must be, if it is of another type.
 fn mismatch(schema: &Value, value: &Value) -> Option<&'static str> {
     if schema["x-kubernetes-int-or-string"] == true {
-        return (!value.is_i64() && !value.is_string()).then_some("a whole number or text");
+        return (!value.is_i64() && !value.is_string()).then_some("an integer or a string");
     }
     let (is_right, expected) = match schema["type"].as_str()? {
-        "string" => (value.is_string(), "text"),
-        "boolean" => (value.is_boolean(), "true or false"),
-        "integer" => (value.is_i64() || value.is_u64(), "a whole number"),
+        "string" => (value.is_string(), "a string"),
+        "boolean" => (value.is_boolean(), "a boolean"),
+        "integer" => (value.is_i64() || value.is_u64(), "an integer"),
         "number" => (value.is_number(), "a number"),
         "array" => (value.is_array(), "a list"),
-        "object" => (value.is_object(), "a map of fields"),
+        "object" => (value.is_object(), "an object"),
         _ => return None,
     };
     (!is_right).then_some(expected)
@@ -240,10 +240,10 @@ fn text_bounds(schema: &Value, text: &str, place: &Place<'_>, refuse: &mut impl 
     let length = text.chars().count();
     if length == 0 && schema["minLength"].as_u64().is_some_and(|least| least > 0) {
         // Neither a pattern nor a list of values has more to say.
-        return refuse("is empty: write a text, or remove it".into());
+        return refuse("is empty: set it, or remove it".into());
     }
     count(schema, "Length", length, "characters", &place.field, refuse);
-    let shown = if place.may_be_secret() { "another text".to_owned() } else { format!("{text:?}") };
+    let shown = if place.may_be_secret() { "(hidden)".to_owned() } else { format!("{text:?}") };
     let values: Option<Vec<_>> =
         schema["enum"].as_array().map(|values| values.iter().filter_map(Value::as_str).collect());
     if let Some(values) = values.filter(|values| !values.contains(&text)) {
@@ -253,7 +253,7 @@ fn text_bounds(schema: &Value, text: &str, place: &Place<'_>, refuse: &mut impl 
     let pattern = schema["pattern"].as_str().and_then(|pattern| Regex::new(pattern).ok());
     if let Some(pattern) = pattern.filter(|pattern| !pattern.is_match(text)) {
         let form = advice::form(pattern.as_str());
-        refuse(format!("is {shown}, which cannot be there: write {form}"));
+        refuse(format!("is {shown}, which is not valid: use {form}"));
     }
 }
 
@@ -314,18 +314,18 @@ mod tests {
                 json!({"ingress": {"hosts": hosts}}),
                 "spec.ingress.hosts has 9 entries, but may have at most 8: write an Ingress of your own for the others",
             ),
-            (json!({"ingress": {"hosts": []}}), "spec.ingress.hosts is empty: for every host, leave it out"),
+            (json!({"ingress": {"hosts": []}}), "spec.ingress.hosts is empty: for every host, omit it"),
             (
                 json!({"ingress": {"routes": routes}}),
                 "spec.ingress.routes has 70 entries, but may have at most 64: write an Ingress of your own",
             ),
             (
                 json!({"ingress": {"tls": [{"secretName": "x"}]}}),
-                "spec.ingress.tls is a list, but must be a map of fields: write {secretName: NAME-OF-THE-SECRET}",
+                "spec.ingress.tls is a list, but must be an object: write {secretName: NAME-OF-THE-SECRET}",
             ),
             (
                 json!({"ingress": {"annotations": {"a/b": true}}}),
-                "spec.ingress.annotations[\"a/b\"] is read as true, but must be text: write it in quotes",
+                "spec.ingress.annotations[\"a/b\"] is read as true, but must be a string: quote it",
             ),
             (
                 json!({"ingress": {"hosts": "a.dev"}}),
@@ -333,24 +333,28 @@ mod tests {
             ),
             (
                 json!({"ingress": {"client": {"service": "Auth_srv"}}}),
-                "spec.ingress.client.service is \"Auth_srv\", which cannot be there: write lower-case letters, digits and -, beginning",
+                "spec.ingress.client.service is \"Auth_srv\", which is not valid: use lower-case letters, digits \
+                 and -, beginning",
             ),
-            (json!({"ingress": {"routes": [{"path": "/a"}]}}), "spec.ingress.routes[0].service is not set"),
+            (json!({"ingress": {"routes": [{"path": "/a"}]}}), "spec.ingress.routes[0].service is required"),
             (
                 json!({"ingress": {"routes": [{"path": "/a", "service": "s", "port": 3.5}]}}),
-                "spec.ingress.routes[0].port is 3.5, but must be a whole number or text",
+                "spec.ingress.routes[0].port is 3.5, but must be an integer or a string",
             ),
-            (json!({"replicas": "many"}), "spec.replicas is \"many\", but must be a whole number"),
+            (json!({"replicas": "many"}), "spec.replicas is \"many\", but must be an integer"),
             (json!({"replicas": -1}), "spec.replicas is -1, but must be from 0 to 1000"),
             (
                 json!({"suspend": "true"}),
-                "spec.suspend is \"true\", but must be true or false: write it without quotes",
+                "spec.suspend is \"true\", but must be a boolean: write it without quotes",
             ),
             (
                 json!({"imagePullPolicy": "always"}),
                 "spec.imagePullPolicy is \"always\", but must be one of Always",
             ),
-            (json!({"replica": 3}), "there is no field spec.replica: did you mean replicas? It has auth, "),
+            (
+                json!({"replica": 3}),
+                "unknown field spec.replica: did you mean replicas? The fields are auth, ",
+            ),
         ] {
             let found = refused(patch.clone());
             assert!(found.iter().any(|text| text.starts_with(expected)), "{patch}: {found:?}");
@@ -375,20 +379,21 @@ mod tests {
     #[test]
     fn no_value_is_told_of_a_field_in_which_a_password_may_be() {
         let secret = "nats://u:hunter2@nats:4222";
-        let is_map = |of: &str| format!("is text, but must be a map of fields: write {of}");
+        let is_map = |of: &str| format!("is a string, but must be an object: write {of}");
         for (patch, field, said) in [
             (json!({"auth": secret}), "spec.auth", is_map("{jwtSecretRef: {name: NAME-OF-THE-SECRET}}")),
             (json!({"auth": {"jwtSecretRef": secret}}), "spec.auth.jwtSecretRef", is_map("{name: NAME-OF-THE-SECRET}")),
             (
                 json!({"auth": {"jwtSecretRef": {"key": secret}}}),
                 "spec.auth.jwtSecretRef.key",
-                "is another text, which cannot be there: write letters, digits, -, _ and ., such as MONGO_URI".into(),
+                "is (hidden), which is not valid: use letters, digits, -, _ and ., such as MONGO_URI".into(),
             ),
             (json!({"database": secret}), "spec.database", is_map("{uriSecretRef: {name: NAME-OF-THE-SECRET}}")),
             (
                 json!({"database": {"uriSecretRef": {"name": secret}}}),
                 "spec.database.uriSecretRef.name",
-                "is another text, which cannot be there: write lower-case letters, digits, - and ., such as orders-mongo".into(),
+                "is (hidden), which is not valid: use lower-case letters, digits, - and ., such as \
+                 orders-mongo".into(),
             ),
             (
                 json!({"events": {"nats": secret}}),
@@ -398,8 +403,8 @@ mod tests {
             (
                 json!({"events": {"nats": {"servers": secret}}}),
                 "spec.events.nats.servers",
-                "is text, but must be a list: write [\"nats://HOST:4222\"]; a URL with a password belongs into a Secret, see \
-                 urlSecretRef"
+                "is a string, but must be a list: write [\"nats://HOST:4222\"]; put a URL with a password in a \
+                 Secret, see urlSecretRef"
                     .into(),
             ),
             (
@@ -410,22 +415,22 @@ mod tests {
             (
                 json!({"podTemplate": {"extraEnv": [{"name": "STRIPE_KEY", "value": 4_711_081_500_i64}]}}),
                 "spec.podTemplate.extraEnv[0].value",
-                "is a number, but must be text: write it in quotes".into(),
+                "is a number, but must be a string: quote it".into(),
             ),
             (
                 json!({"podTemplate": {"extraEnv": [{"name": format!("STRIPE_KEY={secret}")}]}}),
                 "spec.podTemplate.extraEnv[0].name",
-                "is another text, which cannot be there: write letters, digits, _, - and ., such as LOG_LEVEL".into(),
+                "is (hidden), which is not valid: use letters, digits, _, - and ., such as LOG_LEVEL".into(),
             ),
             (
                 json!({"ingress": {"annotations": {"auth-secret": 4_711_081_500_i64}}}),
                 "spec.ingress.annotations[\"auth-secret\"]",
-                "is a number, but must be text: write it in quotes".into(),
+                "is a number, but must be a string: quote it".into(),
             ),
             (
                 json!({"podTemplate": {"annotations": secret}}),
                 "spec.podTemplate.annotations",
-                "is text, but must be a map of fields".into(),
+                "is a string, but must be an object".into(),
             ),
         ] {
             let found = refused(patch.clone());
@@ -439,21 +444,23 @@ mod tests {
         for (line, expected) in [
             (
                 "ingress: {routes: [{path: /a, service: y}]}",
-                "spec.ingress.routes[0].service is y, which YAML reads as true, but must be text: write it in quotes, \"y\"",
+                "spec.ingress.routes[0].service is y, which YAML reads as true, but must be a string: quote it, \
+                 \"y\"",
             ),
             (
                 "podTemplate: {extraEnv: [{name: A, value: on}]}",
-                "spec.podTemplate.extraEnv[0].value is on, which YAML reads as true, but must be text: write it in quotes, \"on\"",
+                "spec.podTemplate.extraEnv[0].value is on, which YAML reads as true, but must be a string: quote \
+                 it, \"on\"",
             ),
             (
                 "podTemplate: {extraEnv: [{name: A, value: 0644}]}",
-                "spec.podTemplate.extraEnv[0].value is a number, but must be text: write it in quotes",
+                "spec.podTemplate.extraEnv[0].value is a number, but must be a string: quote it",
             ),
             (
                 "image: 1.20",
-                "spec.image is 1.20, which YAML reads as a number, but must be text: write it in quotes, \"1.20\"",
+                "spec.image is 1.20, which YAML reads as a number, but must be a string: quote it, \"1.20\"",
             ),
-            ("mesh: true", "spec.mesh is true, but must be text: write it in quotes, \"true\""),
+            ("mesh: true", "spec.mesh is true, but must be a string: quote it, \"true\""),
         ] {
             let text = format!("metadata: {{name: orders}}\nspec:\n  {good}\n  {line}\n");
             let object: Value = serde_saphyr::from_str(&text).unwrap();
@@ -468,38 +475,42 @@ mod tests {
         for (patch, expected) in [
             (
                 json!({"expiration": {"windowSeconds": "15m"}}),
-                "spec.expiration.windowSeconds is \"15m\", but must be a whole number of seconds: write 900",
+                "spec.expiration.windowSeconds is \"15m\", but must be an integer (seconds): write 900",
             ),
             (
                 json!({"expiration": {"windowSeconds": "900"}}),
-                "spec.expiration.windowSeconds is \"900\", but must be a whole number: write it without quotes",
+                "spec.expiration.windowSeconds is \"900\", but must be an integer: write it without quotes",
             ),
             (
                 json!({"expiration": {"windowSeconds": 900.0}}),
-                "spec.expiration.windowSeconds is 900.0, but must be a whole number: write 900",
+                "spec.expiration.windowSeconds is 900.0, but must be an integer: write 900",
             ),
             (
                 json!({"drainSeconds": "soon"}),
-                "spec.drainSeconds is \"soon\", but must be a whole number of seconds, such as 900 for 15 minutes",
+                "spec.drainSeconds is \"soon\", but must be an integer (seconds), such as 900 for 15 minutes",
             ),
             (
                 json!({"resources": {"limits": {"memory": "64MB"}}}),
-                "spec.resources.limits[\"memory\"] is \"64MB\", which cannot be there: write an amount such as 500m or 128Mi",
+                "spec.resources.limits[\"memory\"] is \"64MB\", which is not valid: use an amount such as 500m or \
+                 128Mi",
             ),
             (
                 json!({"ingress": {"tls": {"secretName": "a", "hosts": ["a.dev"]}}}),
-                "there is no field spec.ingress.tls.hosts: remove it, since the certificate is for all hosts of spec.ingress.hosts",
+                "unknown field spec.ingress.tls.hosts: remove it, since the certificate is for all hosts of \
+                 spec.ingress.hosts",
             ),
             (
                 json!({"ingress": {"ingressClassName": "nginx"}}),
-                "there is no field spec.ingress.ingressClassName: did you mean className? It has annotations, className, client, hosts, path, pathHosts, routes, tls",
+                "unknown field spec.ingress.ingressClassName: did you mean className? The fields are annotations, \
+                 className, client, hosts, path, pathHosts, routes, tls",
             ),
-            (json!({"Ingress": {}}), "there is no field spec.Ingress: did you mean ingress? It has "),
+            (json!({"Ingress": {}}), "unknown field spec.Ingress: did you mean ingress? The fields are "),
             (
                 json!({"ingress": {"annotations": {"nginx.ingress.kubernetes.io/use-regex": true}}}),
-                "spec.ingress.annotations[\"nginx.ingress.kubernetes.io/use-regex\"] is true, by which an ingress controller treats paths as regexes: remove it",
+                "spec.ingress.annotations[\"nginx.ingress.kubernetes.io/use-regex\"] is true, with which ingress \
+                 controllers read paths as regexes: remove it",
             ),
-            (json!({"image": ""}), "spec.image is empty: write a text, or remove it"),
+            (json!({"image": ""}), "spec.image is empty: set it, or remove it"),
         ] {
             let found = refused(patch.clone());
             assert!(found.len() == 1 && found[0].starts_with(expected), "{patch}: {found:?}");
@@ -518,12 +529,12 @@ mod tests {
             (
                 named(),
                 json!({"expiration": {"windowSeconds": null}}),
-                "spec.expiration.windowSeconds is empty: remove it, or write a whole number",
+                "spec.expiration.windowSeconds is empty: remove it, or write an integer",
             ),
             (
                 named(),
                 json!({"ingress": {"hosts": null}}),
-                "spec.ingress.hosts is empty: for every host, leave it out, or write a list",
+                "spec.ingress.hosts is empty: for every host, omit it, or write a list",
             ),
             (
                 named(),
@@ -533,27 +544,29 @@ mod tests {
             (
                 named(),
                 json!({"ingress": {"hosts": [null]}}),
-                "spec.ingress.hosts[0] is empty: remove it, or write a text",
+                "spec.ingress.hosts[0] is empty: remove it, or write a string",
             ),
             (
                 named(),
                 json!({"ingress": {"annotations": {"a": null}}}),
-                "spec.ingress.annotations[\"a\"] is empty: remove it, or write a text",
+                "spec.ingress.annotations[\"a\"] is empty: remove it, or write a string",
             ),
             (
                 json!({"name": 123}),
                 json!({}),
-                "metadata.name is read as a number, but must be text: write it in quotes",
+                "metadata.name is read as a number, but must be a string: quote it",
             ),
             (
                 json!({"labels": {"a": true}}),
                 json!({}),
-                "metadata.labels[\"a\"] is read as true, but must be text: write it in quotes",
+                "metadata.labels[\"a\"] is read as true, but must be a string: quote it",
             ),
             (
                 json!("orders"),
                 json!({}),
-                "metadata is \"orders\", but must be a map of fields, such as annotations, generateName, labels, name, namespace",
+                "metadata is \"orders\", but must be an object with fields such as annotations, generateName, \
+                 labels, name, \
+                 namespace",
             ),
         ] {
             assert_eq!(object(metadata, spec.clone()), [expected], "{spec}");
@@ -578,7 +591,7 @@ mod tests {
         let mut found = Vec::new();
         patterns(&SCHEMA, &mut found);
         let untold: Vec<_> =
-            found.iter().filter(|pattern| advice::form(pattern) == "a text of another form").collect();
+            found.iter().filter(|pattern| advice::form(pattern) == "another value").collect();
         assert!(!found.is_empty() && untold.is_empty(), "{untold:?}");
     }
 }

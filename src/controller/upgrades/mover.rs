@@ -66,8 +66,8 @@ enum NoteError {
     #[error("{0}")]
     Request(#[from] RequestError),
     #[error(
-        "the CRD of this cluster is that of an older version and drops status.upgrade: apply the one of this version; until \
-         then OrdersServices that name no image keep theirs"
+        "the CRD of this cluster is of an older version and drops status.upgrade: apply the one of this version; \
+         until then OrdersServices without spec.image keep their current image"
     )]
     OldCrd,
 }
@@ -191,12 +191,12 @@ impl Mover<'_> {
                 name = key.name(),
                 image,
                 waiting = plan.counts.waiting,
-                "this OrdersService does not work with the operator's image, so the others keep theirs: mend it, or name \
-                 another image in its spec.image"
+                "this OrdersService does not work with the operator's new image, so the rollout to the others has \
+                 stopped: fix it, or set its spec.image to another image"
             );
             let note = format!(
-                "it does not work with the operator's new image, {image}: mend what its conditions name, or name another \
-                 image in spec.image; until then no other resource is moved to that image"
+                "it does not work with the operator's new image, {image}: fix what its conditions report, or set \
+                 spec.image to another image; until then no other resource is moved to the new image"
             );
             let Some(raw) = self.services.get(key) else { continue };
             let event =

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::store::DatabaseArgs;
 
-/// Look at messages of other services that could not be read, handle them again, or drop them
+/// Look at messages from other services that could not be handled, handle them again, or drop them
 #[derive(Args, Clone)]
 #[command(
     after_long_help = AFTER_HELP,
@@ -37,11 +37,11 @@ pub enum Action {
         /// Its id, as the list shows it
         id: String,
 
-        /// Write exactly the bytes that were sent, and nothing else: for a file to be mended
+        /// Write only the exact bytes that were sent, such as to correct them in a file
         #[arg(long)]
         raw: bool,
     },
-    /// Handle some again, as if they had just arrived; those that are done are dropped
+    /// Handle some again, as if they had just arrived; those that succeed are dropped
     Replay {
         /// Their ids, as the list shows them
         #[arg(required = true)]

@@ -10,7 +10,7 @@ use crate::store::StoreError;
 #[derive(Debug, Error)]
 pub enum DeadLettersError {
     /// `--with` is for one letter.
-    #[error("--with replaces what one letter has, and {0} are named: name one")]
+    #[error("--with replaces the content of one letter, but {0} are named: name one")]
     ManyWith(usize),
     /// The file of `--with` cannot be read.
     #[error("the file of --with cannot be read: {0}")]

@@ -170,7 +170,7 @@ async fn handle(
             Ok(done(if written.written > 0 {
                 "the ticket is written"
             } else {
-                "the ticket is as new already"
+                "the stored ticket is not older"
             }))
         }
         Some(Subject::PaymentCreated) => {
@@ -187,7 +187,7 @@ async fn handle(
                 Settled::Refused(refusal) => done(&format!("the payment is refused: {}", refusal.as_str())),
                 Settled::OrderNotFound => left("there is no such order"),
                 Settled::TooManyRefused(_) => {
-                    left("so many payments were refused for this order that no more are put in its outbox")
+                    left("too many payments were refused for this order, so its outbox takes no more")
                 }
             })
         }
@@ -214,6 +214,6 @@ async fn handle(
                 Err(PaymentError::Store(error)) => Err(error),
             }
         }
-        _ => Ok(left("nothing is done with its subject")),
+        _ => Ok(left("its subject is not handled")),
     }
 }

@@ -4,11 +4,11 @@ use clap::Args;
 
 use crate::store::{DatabaseArgs, SystemId};
 
-/// Show the identity of this system at the broker, or have it take the place of another one
+/// Show the identity of this system at the broker, or have it replace another system
 #[derive(Args, Clone)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct IdentityArgs {
-    /// Be the system with this identity, which the log of the pods names, and which must run no more
+    /// Take over this identity of another system, which the log of the pods names and which must no longer run
     #[arg(long, value_name = "ID")]
     pub set: Option<SystemId>,
 

@@ -19,7 +19,7 @@ async fn identity(store: &Store, args: &IdentityArgs) -> Result<String, StoreErr
     match &args.set {
         Some(id) if *id != former => {
             store.set_system_id(id).await?;
-            Ok(format!("this was the system {former}, and is {id} now\n"))
+            Ok(format!("this system was {former}, and is now {id}\n"))
         }
         _ => Ok(format!("this is the system {former}\n")),
     }

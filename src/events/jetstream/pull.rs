@@ -158,7 +158,7 @@ impl JetStream {
                 return Err(others("is for other subjects"));
             }
             if joined.is_to_be_left(&name, durable) {
-                return Err(others("was made anew for other subjects, by a pod that has begun later"));
+                return Err(others("was recreated for other subjects by a pod that started later"));
             }
             // A consumer cannot be moved to begin elsewhere. If this process is killed in between there is none, and the next
             // one begins with everything.
@@ -169,14 +169,12 @@ impl JetStream {
                 stream = name,
                 ?has,
                 ?wanted,
-                "making the consumer anew for other subjects"
+                "recreating the consumer for other subjects"
             );
             stream.delete_consumer(durable).await.map_err(|error| failed(JOINING, &error))?;
             self.make(&stream, names, durable, begin).await?;
         }
-        Err(broken(format!(
-            "the consumer {durable} of the stream {name} is made and deleted again and again"
-        )))
+        Err(broken(format!("the consumer {durable} of the stream {name} keeps being created and deleted")))
     }
 
     /// Makes a consumer, unless there is one.
@@ -257,7 +255,7 @@ fn unfit(config: &consumer::Config) -> Option<&'static str> {
     if config.ack_policy != AckPolicy::Explicit {
         Some("does not wait for the acknowledgement of each message")
     } else if config.max_deliver > 0 {
-        Some("delivers a message only a number of times")
+        Some("limits how often it delivers a message")
     } else if config.headers_only {
         Some("delivers headers only")
     } else {

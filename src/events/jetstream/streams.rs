@@ -230,7 +230,8 @@ impl Broker for JetStream {
                 (Err(error), _) => return Err(error),
             }
         }
-        let detail = "the stream keeps so few messages that the mark of who publishes is gone at once".into();
+        let detail =
+            "the stream keeps so few messages that the marker of who publishes is removed at once".into();
         Err(BrokerError::Rejected { subject: subject.to_owned(), detail })
     }
 

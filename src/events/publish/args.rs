@@ -5,11 +5,11 @@ use jiff::Timestamp;
 
 use crate::store::DatabaseArgs;
 
-/// Publish again what other services have lost: by a restore of theirs, or with a stream that was deleted
+/// Publish again what other services have lost, by restoring a backup or with a deleted stream
 #[derive(Args, Clone)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct PublishArgs {
-    /// Publish every order that was created since, or whose time was not over then, such as 2026-11-22T17:00:00Z
+    /// Publish every order that was created since this time, or had not expired by then, such as 2026-11-22T17:00:00Z
     #[arg(long, value_name = "TIME")]
     pub since: Timestamp,
 

@@ -153,12 +153,12 @@ impl Fields {
 
     fn id<T: std::str::FromStr<Err = InvalidId>>(&self, name: &'static str) -> Result<T, Malformed> {
         let value = self.identifier(name).ok_or_else(|| field(name, "it is missing"))?;
-        let text = value.as_str().ok_or_else(|| field(name, "it is not a text"))?;
+        let text = value.as_str().ok_or_else(|| field(name, "it is not a string"))?;
         text.parse().map_err(|error: InvalidId| field(name, &error.to_string()))
     }
 
     fn version(&self, value: Option<&Value>) -> Result<Version, Malformed> {
-        number::version(value).ok_or_else(|| field("version", "it is not a whole number from 0 on"))
+        number::version(value).ok_or_else(|| field("version", "it is not a non-negative integer"))
     }
 
     /// A text, or a whole number, which mongoose casts to one.
@@ -167,7 +167,7 @@ impl Fields {
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-            _ => return Err(field(name, "it is not a text")),
+            _ => return Err(field(name, "it is not a string")),
         };
         if text.is_empty() {
             Err(field(name, "it is empty"))
@@ -227,10 +227,10 @@ mod tests {
             (r#"{"title":"t","price":1}"#, "id: it is missing"),
             (r#"{"id":null,"title":"t","price":1}"#, "id: it is missing"),
             (r#"{"id":"abc","title":"t","price":1}"#, "id: \"abc\" is not an id"),
-            (r#"{"id":7,"title":"t","price":1}"#, "id: it is not a text"),
+            (r#"{"id":7,"title":"t","price":1}"#, "id: it is not a string"),
             (r#"{"id":"ID","price":1}"#, "title: it is missing"),
             (r#"{"id":"ID","title":"","price":1}"#, "title: it is empty"),
-            (r#"{"id":"ID","title":{},"price":1}"#, "title: it is not a text"),
+            (r#"{"id":"ID","title":{},"price":1}"#, "title: it is not a string"),
             (r#"{"id":"ID","title":"t"}"#, "price: it is missing"),
             (r#"{"id":"ID","title":"t","price":"cheap"}"#, "price: it is not"),
             (r#"{"id":"ID","title":"t","price":"1e999"}"#, "price: it is not"),

@@ -45,14 +45,14 @@ mod tests {
     fn a_refusal_is_exactly_what_a_payments_service_reads() {
         let order = OrderId::from_bytes([1; 12]);
         for (refusal, reason, message) in [
-            (Refusal::OrderCancelled, "order-cancelled", "The order is cancelled; give the money back"),
-            (Refusal::TooLate, "too-late", "The time to pay for the order was over; give the money back"),
+            (Refusal::OrderCancelled, "order-cancelled", "The order is cancelled; refund the payment"),
+            (Refusal::TooLate, "too-late", "The order had expired; refund the payment"),
             (
                 Refusal::AlreadyPaid,
                 "already-paid",
-                "Another payment has completed the order; give the money back",
+                "Another payment has completed the order; refund the payment",
             ),
-            (Refusal::OrderNotFound, "order-not-found", "There is no such order; give the money back"),
+            (Refusal::OrderNotFound, "order-not-found", "There is no such order; refund the payment"),
         ] {
             let event = PaymentRefused::new("p\"1", order, refusal);
             let wanted = format!(

@@ -93,16 +93,16 @@ impl fmt::Display for Subject {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidSubjects {
     /// It is not a list of `NAME=OTHER`.
-    #[error("{0:?} renames no subject: write NAME=OTHER, such as order:created=orders.created")]
+    #[error("{0:?} does not rename a subject: write NAME=OTHER, such as order:created=orders.created")]
     NotAPair(String),
     /// There is no such subject.
-    #[error("{0:?} is no subject; the subjects are {known}", known = Subject::ALL.map(Subject::as_str).join(", "))]
+    #[error("{0:?} is not a subject; the subjects are {known}", known = Subject::ALL.map(Subject::as_str).join(", "))]
     Unknown(String),
     /// The broker would not take it.
     #[error("{0:?} cannot be a subject: it must have no space, no *, no > and no empty part between dots")]
     NotAName(String),
     /// Events of two kinds could not be distinguished.
-    #[error("{0:?} is the name of two subjects: give each its own")]
+    #[error("{0:?} is used for two subjects: give each its own")]
     Twice(String),
 }
 
@@ -218,7 +218,7 @@ mod tests {
     fn a_name_that_cannot_work_is_refused_with_what_to_write() {
         for (text, wanted) in [
             ("orders.created", "NAME=OTHER"),
-            ("order:made=a", "no subject; the subjects are ticket:created"),
+            ("order:made=a", "not a subject; the subjects are ticket:created"),
             ("order:created=a b", "cannot be a subject"),
             ("order:created=a..b", "cannot be a subject"),
             ("order:created=orders.*", "cannot be a subject"),

@@ -85,8 +85,10 @@ fn unserved(used: &[&OldIngress], hosts: &[CanonicalHost], findings: &mut Findin
             let all = unserved.join(", ");
             let of = secret.as_deref().map(|secret| format!(" (Secret {secret})")).unwrap_or_default();
             let text = format!(
-                "spec.tls[{at}]{of} is for {all}, of which no rule is, and is not in the OrdersService: if requests for {all} are \
-                 answered, as by a redirect, write an Ingress of your own for it, with this certificate; otherwise forget it"
+                "spec.tls[{at}]{of} is for {all}, which has no rule, and was left out of the OrdersService: if \
+                 requests for {all} are \
+                 answered, as by a redirect, write an Ingress of your own for it, with this certificate; \
+                 otherwise ignore it"
             );
             findings.add(Kind::Left, Whom::Users, &ingress.label, text);
         }

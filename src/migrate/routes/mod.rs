@@ -72,7 +72,7 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
                 "the OrdersService has no routes, and every rule stays in its Ingress; if the Service of the orders is another, name it by \
                  --orders SERVICE, or write spec.ingress"
             } else {
-                "the only host has a route to it at /api/orders now; whatever passed its requests on does so no more"
+                "the only host now has a route to it at /api/orders; whatever forwarded its requests no longer does"
             }
         );
         findings.add(Kind::Left, Whom::Users, "Ingress", text);

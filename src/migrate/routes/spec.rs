@@ -366,7 +366,8 @@ fn clients(
     }
     if !without.is_empty() {
         let text = format!(
-            "no path leads everything else of {} to a web client, so it has none: what no route takes is not served there",
+            "no path sends all other requests for {} to a web client, so requests that match no route are not \
+             served there",
             without.join(", ")
         );
         findings.add(Kind::Changed, Whom::Users, "Ingress", text);

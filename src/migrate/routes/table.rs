@@ -180,11 +180,11 @@ fn place(
         notes.changed(
             Whom::Users,
             format!(
-                "path {:?} was {}: now it is {canonical} by whole segments, in upper and lower case as written; {canonical}X is not \
-                 taken any more",
+                "path {:?} was {}: it is now the prefix {canonical}, by whole segments and case-sensitive; \
+                 {canonical}X no longer matches",
                 path.text,
                 match (ingress.is_regex, path.is_exact) {
-                    (true, true) => "a regex too, as all paths of its host, whatever its pathType Exact says",
+                    (true, true) => "a regex too, like all paths of its host, in spite of its pathType Exact",
                     (true, false) => "a regex",
                     (false, _) => "written as a regex",
                 },

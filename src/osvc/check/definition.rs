@@ -78,7 +78,7 @@ fn judge(group: &mut Group, crd: &DynamicObject, is_served: bool, pre: bool) {
     } else {
         let of = label("app.kubernetes.io/version").map_or_else(String::new, |of| format!(" (it says {of})"));
         group.warning(
-            format!("its schema is not that of version {own}, of which this program is{of}"),
+            format!("its schema differs from that of this program's version, {own}{of}"),
             "if it is older, upgrade it: `orders-operator crd | kubectl apply --server-side -f -`, or with the chart; a newer \
              one does no harm",
         );
@@ -90,7 +90,7 @@ fn judge(group: &mut Group, crd: &DynamicObject, is_served: bool, pre: bool) {
                 "a second installation takes crds.enabled=false",
             ),
             None => group.warning(
-                "it was not made by Helm, which takes nothing over unasked",
+                "it was not created by Helm, which does not adopt objects by default",
                 "`helm install --take-ownership` takes it over; or leave it as it is, with crds.enabled=false",
             ),
         }

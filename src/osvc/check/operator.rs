@@ -26,8 +26,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const MAX_LOOKS: Duration = Duration::from_secs(30);
 
 /// How to install it.
-const INSTALL: &str = "install it: docs/installing.md has the ways; --operator-namespace says where it is, for whoever may not \
-                       look in all namespaces";
+const INSTALL: &str = "install it (see docs/installing.md); if you may not list all namespaces, set \
+     --operator-namespace";
 
 /// Checks every operator that watches `watched`, or all where none is named.
 pub(super) async fn check(cluster: &Cluster, own_namespace: &str, watched: Option<&str>) -> Group {
@@ -51,7 +51,7 @@ pub(super) async fn check(cluster: &Cluster, own_namespace: &str, watched: Optio
     let runs =
         |name: &str| deployments.iter().any(|of| containers(of).any(|container| container.name == name));
     for (name, does) in
-        [("controller", "so nothing becomes of OrdersServices"), ("sweeper", "so no order expires")]
+        [("controller", "so OrdersServices are not reconciled"), ("sweeper", "so no order expires")]
     {
         if !runs(name) {
             group.failure(format!("no Deployment of the operator has a {name}, {does}"), INSTALL);
@@ -100,10 +100,12 @@ fn watches(deployment: &Deployment, namespace: Option<&str>) -> bool {
 fn judge_version(group: &mut Group, deployment: &Deployment) {
     let own = env!("CARGO_PKG_VERSION");
     match deployment.labels().get("app.kubernetes.io/version") {
-        Some(version) if version == own => group.ok(format!("it is of version {own}, as this program is")),
+        Some(version) if version == own => {
+            group.ok(format!("it is of version {own}, the same as this program"))
+        }
         Some(version) => group.warning(
-            format!("it is of version {version}, and this program of {own}"),
-            "what the two say may differ: take the program of the same release",
+            format!("it is of version {version}, but this program is of version {own}"),
+            "their reports may differ: use the program of the same release",
         ),
         None => {}
     }

@@ -78,9 +78,9 @@ impl Group {
         match error {
             AskError::Forbidden(_) => self.warning(
                 error.to_string(),
-                "so this is not checked: ask whoever may, or have an administrator run this check",
+                "so this is not checked: have someone with that permission run this check",
             ),
-            _ => self.failure(error.to_string(), "see whether the API server is well, and check again"),
+            _ => self.failure(error.to_string(), "check that the API server is healthy, and try again"),
         }
     }
 

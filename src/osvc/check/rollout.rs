@@ -102,18 +102,18 @@ fn judge(group: &mut Group, deployment: &Deployment, rollout: &Rollout, trouble:
     let why =
         format!("`kubectl -n {namespace} describe deployment {short}` and the logs of its pods say why");
     if ready == 0 && desired > 0 {
-        return group.failure(format!("Deployment {name} has no ready pod, of {desired}{words}"), why);
+        return group.failure(format!("Deployment {name}: 0 of {desired} pods are ready{words}"), why);
     }
     if !is_rolled_out(rollout) {
         let told = format!(
-            "Deployment {name}: {ready} pods are ready, but its last change is not rolled out: {updated} of {desired} pods have \
-             it{words}"
+            "Deployment {name}: {ready} pods are ready, but its last change is not rolled out: {updated} of \
+             {desired} pods have it{words}"
         );
         return if trouble.is_stuck {
             let todo = format!(
-                "pods from before that change do the work meanwhile: mend what the cluster says (of an image, \
-                 image.repository, image.tag and imagePullSecrets of the chart), or take the change back by `helm rollback` \
-                 or `kubectl -n {namespace} rollout undo deployment/{short}`"
+                "old pods still serve: fix what the cluster reports (for an image: image.repository, image.tag \
+                 and imagePullSecrets of the chart), or revert the change with `helm rollback` or `kubectl -n \
+                 {namespace} rollout undo deployment/{short}`"
             );
             group.failure(told, todo)
         } else {

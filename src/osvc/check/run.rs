@@ -99,7 +99,7 @@ async fn check_services(
                 let (namespace, name) = (of(invalid.metadata.namespace), of(invalid.metadata.name));
                 group.failure(
                     format!("OrdersService {namespace}/{name} does not match the schema of this version"),
-                    format!("correct the field that {}", without_value(&invalid.error)),
+                    format!("a field {}: correct it", without_value(&invalid.error)),
                 );
             }
         }

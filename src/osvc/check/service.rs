@@ -135,8 +135,8 @@ fn check_conditions(group: &mut Group, service: &OrdersService, causes: Causes) 
     }
     if status.observed_generation != generation {
         return group.warning(
-            "the operator has not reported on the spec as it is now yet",
-            "check again in a moment; if that lasts, see the log of the controller",
+            "the operator has not reported on the current spec yet",
+            "check again in a moment; if this persists, see the log of the controller",
         );
     }
     let database = find(ConditionType::DatabaseReady);
@@ -164,7 +164,7 @@ fn check_conditions(group: &mut Group, service: &OrdersService, causes: Causes) 
             Some(condition) => tell(group, condition, ConditionType::EventsFlowing, generation),
             None => group.warning(
                 "nothing is reported of its broker yet",
-                "check again in a moment; if that lasts, see the log of the sweeper",
+                "check again in a moment; if this persists, see the log of the sweeper",
             ),
         }
     }
@@ -189,14 +189,14 @@ fn check_database(group: &mut Group, reported: Option<&Condition>, generation: O
     let Some(condition) = reported else {
         return group.warning(
             "nothing is reported of its database yet",
-            "check again in a moment; if that lasts, see the log of the sweeper",
+            "check again in a moment; if this persists, see the log of the sweeper",
         );
     };
     if condition.observed_generation != generation {
         return tell(group, condition, ConditionType::DatabaseReady, generation);
     }
     let steps: [(&str, &[Reason]); 3] = [
-        ("its database is reached", &[]),
+        ("its database is reachable", &[]),
         ("its indexes are in place", &[Reason::UnsupportedServer, Reason::IndexConflict]),
         ("no ticket is held by two active orders", &[Reason::DuplicateActiveOrders]),
     ];
@@ -222,7 +222,7 @@ fn tell(group: &mut Group, condition: &Condition, kind: ConditionType, generatio
     let Condition { reason, message, .. } = condition;
     let well = match kind {
         ConditionType::Valid => "its spec is valid",
-        ConditionType::Reconciled => "everything that it asks for is made",
+        ConditionType::Reconciled => "all its objects are applied",
         ConditionType::Available => "its pods are available",
         ConditionType::IngressReady => "its routes are served",
         ConditionType::Sweeping => "its orders expire",
@@ -232,8 +232,8 @@ fn tell(group: &mut Group, condition: &Condition, kind: ConditionType, generatio
     let named = format!("{}: {reason}", kind.as_str());
     if condition.observed_generation != generation {
         group.warning(
-            format!("{} is about a former spec", kind.as_str()),
-            "check again in a moment; if that lasts, see the log of the operator",
+            format!("{} is about an earlier spec", kind.as_str()),
+            "check again in a moment; if this persists, see the log of the operator",
         );
     } else if !is_true(condition) {
         group.failure(named, message.as_str());
@@ -292,7 +292,7 @@ mod tests {
             )
         };
         let all = [
-            "ok its database is reached",
+            "ok its database is reachable",
             "ok its indexes are in place",
             "ok no ticket is held by two active orders",
         ];

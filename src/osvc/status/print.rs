@@ -86,7 +86,7 @@ fn condition(text: &mut String, paint: Paint, view: &ConditionView) -> fmt::Resu
         _ => paint.doubtful(&status),
     };
     let (kind, since) = (format!("{:<13}", condition.type_), condition.last_transition_time.0);
-    let former = if *current { "" } else { ", about a former spec" };
+    let former = if *current { "" } else { ", about an earlier spec" };
     writeln!(
         text,
         "  {status} {} {} {}",

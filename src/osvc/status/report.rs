@@ -123,7 +123,7 @@ impl Report {
         let (is_ready, reason, message) = match ready {
             None => (false, "Unknown", "no operator has reported on it: see `kubectl osvc check`"),
             Some(ready) if !is_current(ready) => {
-                (false, "Outdated", "the operator has not reported on the spec as it is now yet")
+                (false, "Outdated", "the operator has not reported on the current spec yet")
             }
             Some(ready) => (is_true(ready), ready.reason.as_str(), ready.message.as_str()),
         };
@@ -212,7 +212,7 @@ fn keeps_waiting(status: &PodStatus) -> Option<String> {
     let next = pod_state::containers(status).find(|of| waiting(of).is_some())?;
     match status.init_container_statuses.iter().flatten().find(|of| runs_unready(of).is_some()) {
         Some(running) => Some(format!(
-            "{}: it has not ended, or as a sidecar is not ready, and {} waits for it",
+            "{}: it has not finished or, if it is a sidecar, is not ready, and {} waits for it",
             running.name, next.name
         )),
         None => waits(next),
@@ -225,7 +225,7 @@ fn waiting(container: &ContainerStatus) -> Option<&ContainerStateWaiting> {
 
 fn waits(container: &ContainerStatus) -> Option<String> {
     let state = waiting(container)?;
-    let reason = state.reason.as_deref().unwrap_or("it does not say why");
+    let reason = state.reason.as_deref().unwrap_or("no reason given");
     let words = state.message.as_deref().map_or_else(String::new, |message| format!(": {message}"));
     Some(format!("{}: {reason}{words}", container.name))
 }
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(told(failing, behind()), "first: ErrImagePull: no such image");
         let running = told(json!({"running": {}}), behind());
         assert!(
-            running.starts_with("first: it has not ended") && running.ends_with("second waits for it"),
+            running.starts_with("first: it has not finished") && running.ends_with("second waits for it"),
             "{running}"
         );
         // What only starts comes before it, by name.

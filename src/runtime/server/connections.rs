@@ -46,7 +46,7 @@ pub struct ServerMetrics {
     pub evicted: Counter,
     /// Connections that the operating system did not let the process accept.
     pub accept_errors: Counter,
-    /// Requests of HTTP/2 that were refused, since too many are in progress.
+    /// HTTP/2 requests refused because too many were in progress.
     pub refused: Counter,
     /// Streams of HTTP/2 that were ended, since the client did not take the response.
     pub stalled: Counter,

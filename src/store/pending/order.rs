@@ -140,7 +140,7 @@ pub(super) fn to_pending(document: &RawDocumentBuf) -> Result<PendingOrder, Stor
         let list = list.as_array().ok_or_else(|| malformed("outbox.refused: it is not a list"))?;
         for entry in list {
             let entry = entry.ok().and_then(|entry| entry.as_document().and_then(to_refused));
-            refused.push(entry.ok_or_else(|| malformed("outbox.refused: it has an entry that is none"))?);
+            refused.push(entry.ok_or_else(|| malformed("outbox.refused: it has an invalid entry"))?);
         }
     }
     let payment = payment_of(document);

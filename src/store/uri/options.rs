@@ -40,11 +40,11 @@ const VERIFY: &str = "certificates are always verified; for a CA of your own, na
 const PROXY: &str = "remove it: the servers are connected to directly";
 const ENCRYPTION: &str = "remove it: fields are not encrypted here";
 const BALANCED: &str = "remove it, and name the servers themselves";
-const UNKNOWN: &str = "remove it, or correct its name; docs/database.md lists the options that are";
+const UNKNOWN: &str = "remove it, or correct its name; docs/database.md lists the allowed options";
 
 const WRITES: &str = "every write waits for a majority, so that a failover loses no order";
 const READS: &str =
-    "reads go to the primary and see its latest state, since a stale one sells a ticket twice";
+    "reads go to the primary and see its latest state, since a stale read could sell a ticket twice";
 
 /// By the names that the drivers' documentation gives them; their case makes no difference.
 const OPTIONS: &[(&str, Class)] = &[
@@ -253,7 +253,7 @@ impl Options {
             Refused(instead) => return Err(value.refused(instead)),
             Overridden(_, ours) if value.text.eq_ignore_ascii_case(ours) => return Ok(()),
             Overridden(why, _) => why,
-            NoEffect => "it changes nothing here",
+            NoEffect => "it is ignored here",
         };
         let warning = Warning { option: value.option, why };
         if !self.warnings.contains(&warning) {
@@ -299,7 +299,7 @@ impl Value<'_> {
 
     fn text(&self, max_length: usize) -> Result<String, StoreError> {
         if self.text.is_empty() || self.text.len() > max_length || self.text.contains(char::is_control) {
-            return Err(self.wrong(format_args!("a text of 1 to {max_length} characters")));
+            return Err(self.wrong(format_args!("a string of 1 to {max_length} characters")));
         }
         Ok(self.text.to_owned())
     }

@@ -93,7 +93,7 @@ async fn someone_else_s_deployment_of_the_same_name_is_left_alone_and_the_resour
     let _controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
-    assert!(message.contains("Deployment \"orders\"") && message.contains("left alone"), "{message}");
+    assert!(message.contains("Deployment \"orders\"") && message.contains("left unchanged"), "{message}");
     namespace.condition("orders", Ready, "False", "NotOwned").await;
     assert_eq!(deployments.get("orders").await.unwrap().spec, created.spec);
     // The other children are not held up by it, and it is taken over by no one but its owner's deletion.
@@ -115,8 +115,8 @@ async fn a_second_service_keeps_a_name_once_nobody_else_has_it_and_goes_when_the
     let named = |name: Value| namespace.service("orders", json!({"serviceName": name}));
     namespace.apply(&named(json!("orders-srv"))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
-    assert!(message.contains("Service \"orders-srv\" is there already"), "{message}");
-    assert!(message.contains("delete it, and the operator makes its own at once"), "{message}");
+    assert!(message.contains("Service \"orders-srv\" already exists"), "{message}");
+    assert!(message.contains("delete it so that the operator can create its own"), "{message}");
     assert_eq!(services.get("orders-srv").await.unwrap().spec, theirs.spec);
     // What is said is done.
     services.delete("orders-srv", &DeleteParams::background()).await.unwrap();
@@ -178,7 +178,7 @@ async fn of_two_that_want_a_service_of_one_name_the_later_one_is_told_who_has_it
     namespace.apply(&namespace.service("second", json!({}))).await.unwrap();
     let message = namespace.condition("second", Reconciled, "False", "NotOwned").await;
     let expected = [
-        "Service \"second\" is there already and belongs to OrdersService \"orders\"",
+        "Service \"second\" already exists and belongs to OrdersService \"orders\"",
         "remove spec.serviceName from OrdersService \"orders\", or give this OrdersService another name",
     ];
     assert!(expected.iter().all(|part| message.contains(part)), "{message}");
@@ -194,8 +194,8 @@ async fn of_two_that_want_a_service_of_one_name_the_later_one_is_told_who_has_it
     namespace.apply(&first(json!("second"))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
     let expected = [
-        "Service \"second\" is there already and belongs to OrdersService \"second\"",
-        "write another name as spec.serviceName, or remove it",
+        "Service \"second\" already exists and belongs to OrdersService \"second\"",
+        "set spec.serviceName to another name, or remove it",
     ];
     assert!(expected.iter().all(|part| message.contains(part)), "{message}");
     namespace.api::<OrdersService>().delete("second", &DeleteParams::background()).await.unwrap();
@@ -218,7 +218,7 @@ async fn a_second_service_that_cannot_be_made_is_called_by_its_own_name() {
     let _controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", json!({"serviceName": "orders-srv"}))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "ApplyFailed").await;
-    assert!(message.contains("cannot apply Service \"orders-srv\": a ResourceQuota"), "{message}");
+    assert!(message.contains("cannot apply Service \"orders-srv\": it would exceed a ResourceQuota"), "{message}");
     namespace.remove().await;
 }
 
@@ -251,10 +251,7 @@ async fn no_kind_of_child_is_adopted_from_someone_else() {
     namespace.apply(&namespace.service("orders", whole())).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
     for (child, theirs) in CHILDREN.into_iter().zip(&theirs) {
-        assert!(
-            message.contains(&format!("{} \"orders\" is there already", child.0)),
-            "{child:?}: {message}"
-        );
+        assert!(message.contains(&format!("{} \"orders\" already exists", child.0)), "{child:?}: {message}");
         let now = child_api(&namespace, child).get("orders").await.unwrap();
         assert_eq!((now.data.get("spec"), now.metadata.labels), (theirs.data.get("spec"), None), "{child:?}");
     }

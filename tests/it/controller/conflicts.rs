@@ -253,7 +253,7 @@ async fn with_hosts_owned_by_namespaces_every_route_on_the_host_of_another_is_re
     second.apply(&claiming(&second, "orders", &host, "/b", &[])).await.unwrap();
     let message = second.condition("orders", IngressReady, "False", "HostOwnedByOtherNamespace").await;
     assert!(
-        message.contains(&format!("namespace {:?}", first.name)) && message.contains("write another host"),
+        message.contains(&format!("namespace {:?}", first.name)) && message.contains("use another host"),
         "{message}"
     );
     assert!(served(&second, "orders").await.is_empty());

@@ -205,7 +205,7 @@ async fn gateways_serve_the_routes_once_the_gateway_api_is_installed() {
         routes(&namespace).create(&PostParams::default(), &foreign).await.unwrap();
         namespace.apply(&object).await.unwrap();
         let message = namespace.condition("orders", Reconciled, "False", "NotOwned").await;
-        assert!(message.contains(&format!("HTTPRoute {part:?} is there already")), "{message}");
+        assert!(message.contains(&format!("HTTPRoute {part:?} already exists")), "{message}");
         assert_eq!(spec(&namespace, part).await["hostnames"], json!(["theirs.example"]));
         let former = spec(&namespace, "orders").await;
         assert_eq!(paths(&former), ["/api/orders", "/api/users", "/ws", "/"]);

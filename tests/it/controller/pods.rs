@@ -373,9 +373,7 @@ async fn a_change_that_a_quota_keeps_from_being_rolled_out_is_not_ready_until_it
     .await;
     namespace.apply(&namespace.service("orders", json!({"replicas": 1, "port": 4000}))).await.unwrap();
     let message = namespace.condition("orders", Available, "False", "PodCreationFailed").await;
-    for expected in
-        ["exceeded quota: full", "0 of 1 pods have the current spec", "1 pod of a former spec is ready"]
-    {
+    for expected in ["exceeded quota: full", "0 of 1 pods have the current spec", "1 old pod is ready"] {
         assert!(message.contains(expected), "{expected} is missing in {message}");
     }
     namespace.condition("orders", Ready, "False", "PodCreationFailed").await;

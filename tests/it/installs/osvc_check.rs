@@ -148,7 +148,7 @@ async fn before_the_crd_is_there_an_installation_may_begin_and_nothing_else_may(
     apply_any(&namespace.client, crd).await;
     let report = check(&["--pre", "-o", "json"]).await.json();
     assert!(
-        lines(&report, "warning").iter().any(|line| line.contains("its schema is not that")),
+        lines(&report, "warning").iter().any(|line| line.contains("its schema differs from that")),
         "{report:#}"
     );
     namespace.remove().await;
@@ -214,7 +214,7 @@ async fn after_an_installation_each_thing_that_is_amiss_is_told_once_with_what_t
         "and renews it",
         "Secret orders-mongo has MONGO_URI",
         "its Ingress is of the default class",
-        "its database is reached",
+        "its database is reachable",
         "its indexes are in place",
         "no ticket is held by two active orders",
         "its orders expire",

@@ -249,7 +249,7 @@ async fn kubectl_completes_commands_flags_values_and_the_names_that_the_cluster_
     assert_eq!(home.completed(&format!("status orders -n {name}")), [name, ":4"]);
     assert_eq!(home.completed("check --output=y"), ["yaml\tThe same as YAML", ":4"]);
     let flags = home.completed("explain --names");
-    assert!(flags[0].starts_with("--namespace\tOnly count") && flags.len() == 2, "{flags:?}");
+    assert!(flags[0].starts_with("--namespace\tOnly consider") && flags.len() == 2, "{flags:?}");
     std::fs::create_dir(home.folder.join("manifests")).unwrap();
     assert_eq!(home.completed("render mani"), ["manifests/", ":6"]);
 

@@ -35,9 +35,7 @@ async fn a_change_that_a_quota_keeps_from_its_pods_is_not_ready_and_kubectl_wait
     let mut waiting = reader.command(wait).stdout(Stdio::null()).spawn().unwrap();
     for condition in [Available, Ready] {
         let message = namespace.condition("orders", condition, "False", "PodCreationFailed").await;
-        for expected in
-            ["exceeded quota: full", "0 of 1 pods have the current spec", "1 pod of a former spec is ready"]
-        {
+        for expected in ["exceeded quota: full", "0 of 1 pods have the current spec", "1 old pod is ready"] {
             assert!(message.contains(expected), "{expected} is missing in {message}");
         }
     }
@@ -87,7 +85,7 @@ async fn an_image_that_cannot_be_pulled_or_is_another_program_is_never_ready_and
         bad.push(on.apply(json!({"image": image})).await);
         for condition in [Available, Ready] {
             let message = namespace.condition("orders", condition, "False", reason).await;
-            for expected in [image, says, "1 pod of a former spec is ready"] {
+            for expected in [image, says, "1 old pod is ready"] {
                 assert!(message.contains(expected), "{expected} is missing in {message}");
             }
         }

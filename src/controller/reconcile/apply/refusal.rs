@@ -21,7 +21,7 @@ impl ChildWriter<'_> {
         let kind = K::KIND.as_str();
         let whose = match controller_of(live) {
             Some(controller) => format!("belongs to {} {:?}", controller.kind, controller.name),
-            None => "belongs to no OrdersService".to_owned(),
+            None => "is not owned by an OrdersService".to_owned(),
         };
         let adopt = if self.owner.has_orphan(live) {
             format!(
@@ -37,10 +37,10 @@ impl ChildWriter<'_> {
         let other = Owner::of(live).filter(|other| other.key != self.owner.key);
         let instead = match (is_second, controller_of(live), other) {
             (true, None, _) => {
-                "delete it, and the operator makes its own at once; or remove spec.serviceName".to_owned()
+                "delete it so that the operator can create its own, or remove spec.serviceName".to_owned()
             }
             // Its owner would make it again.
-            (true, Some(_), _) => "write another name as spec.serviceName, or remove it".to_owned(),
+            (true, Some(_), _) => "set spec.serviceName to another name, or remove it".to_owned(),
             (false, _, Some(other)) => format!(
                 "remove spec.serviceName from OrdersService {:?}, or give this OrdersService another name",
                 other.key.name()
@@ -48,7 +48,7 @@ impl ChildWriter<'_> {
             (false, _, None) => "delete or rename it, or give this OrdersService another name".to_owned(),
         };
         let message =
-            format!("{kind} {name:?} is there already and {whose}: it was left alone; {instead}{adopt}");
+            format!("{kind} {name:?} already exists and {whose}: it was left unchanged; {instead}{adopt}");
         Problem::new(Reason::NotOwned, message)
     }
 }

@@ -45,7 +45,7 @@ impl ChildWriter<'_> {
         let Some(_turn) = self.context.creating.begin(id.kind, self.key(id)) else {
             let kind = K::KIND.as_str();
             let message = format!(
-                "another OrdersService is creating {kind} {name:?} at this moment: it is tried again, and left alone then"
+                "another OrdersService is creating {kind} {name:?}: the operator retries, and does not overwrite it"
             );
             return Err(Problem::new(Reason::ApplyFailed, message));
         };
@@ -74,8 +74,9 @@ impl ChildWriter<'_> {
             Some(live) => Err(self.not_owned::<K>(&live)),
             None => {
                 let kind = K::KIND.as_str();
-                let message =
-                    format!("cannot apply {kind} {name:?}: it was created and deleted by someone else");
+                let message = format!(
+                    "cannot apply {kind} {name:?}: someone else created and deleted it in the meantime"
+                );
                 Err(Problem::new(Reason::ApplyFailed, message))
             }
         }

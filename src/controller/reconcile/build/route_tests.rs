@@ -330,7 +330,8 @@ fn traefik_gets_a_middleware_and_an_ingress_for_each_prefix_that_is_taken_off_an
 
 #[test]
 fn a_prefix_is_not_taken_off_where_the_client_could_get_its_requests() {
-    for (path, host, expected) in [("/a", "b.dev", "two letters"), ("/ab", "*.b.dev", "the host \"*.b.dev\"")]
+    for (path, host, expected) in
+        [("/a", "b.dev", "two letters"), ("/ab", "*.b.dev", "the wildcard host \"*.b.dev\"")]
     {
         let routes = json!([{"path": path, "service": "s", "stripPrefix": true}]);
         let problems = at_traefik(json!({"hosts": ["a.dev", host], "routes": routes})).unwrap_err();

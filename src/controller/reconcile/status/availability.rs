@@ -49,7 +49,7 @@ fn progress(rollout: &Rollout, pods: &Inspected) -> String {
         return of_all;
     }
     if !rollout.is_observed {
-        return format!("the cluster has not acted on the current spec yet; {of_all}");
+        return format!("the rollout of the current spec has not begun; {of_all}");
     }
     let current = format!("{updated} of {desired} pods have the current spec");
     match pods.ready_of_current(rollout) {
@@ -57,15 +57,15 @@ fn progress(rollout: &Rollout, pods: &Inspected) -> String {
             let of_them =
                 if *updated > 0 { format!(", {ready_of_current} of them ready") } else { String::new() };
             let former = match ready - ready_of_current {
-                0 => "no pod of a former spec is ready".to_owned(),
-                1 => "1 pod of a former spec is ready".to_owned(),
-                more => format!("{more} pods of a former spec are ready"),
+                0 => "no old pod is ready".to_owned(),
+                1 => "1 old pod is ready".to_owned(),
+                more => format!("{more} old pods are ready"),
             };
             format!("{current}{of_them}; {former}")
         }
         None => {
             let are = if *ready == 1 { "is" } else { "are" };
-            format!("{current}; of all {replicas} pods, those of a former spec too, {ready} {are} ready")
+            format!("{current}; {ready} of all {replicas} pods, old ones included, {are} ready")
         }
     }
 }
@@ -146,28 +146,28 @@ mod tests {
             let pods = of_current.map(|(all, ready)| Pods { all, ready, of: rollout.counts() });
             availability(&rollout, &Inspected { problem: None, pods }).2
         };
-        assert_eq!(told(1, 0, 1, None), "0 of 1 pods have the current spec; 1 pod of a former spec is ready");
+        assert_eq!(told(1, 0, 1, None), "0 of 1 pods have the current spec; 1 old pod is ready");
         assert_eq!(
             told(2, 1, 1, Some((1, 0))),
-            "1 of 1 pods have the current spec, 0 of them ready; 1 pod of a former spec is ready"
+            "1 of 1 pods have the current spec, 0 of them ready; 1 old pod is ready"
         );
         assert_eq!(
             told(2, 1, 1, Some((1, 1))),
-            "1 of 1 pods have the current spec, 1 of them ready; no pod of a former spec is ready"
+            "1 of 1 pods have the current spec, 1 of them ready; no old pod is ready"
         );
         assert_eq!(
             told(4, 1, 3, Some((1, 0))),
-            "1 of 1 pods have the current spec, 0 of them ready; 3 pods of a former spec are ready"
+            "1 of 1 pods have the current spec, 0 of them ready; 3 old pods are ready"
         );
         assert_eq!(
             told(2, 1, 1, None),
-            "1 of 1 pods have the current spec; of all 2 pods, those of a former spec too, 1 is ready"
+            "1 of 1 pods have the current spec; 1 of all 2 pods, old ones included, is ready"
         );
         assert_eq!(told(2, 2, 1, None), "1 of 1 pods are ready");
         let unseen = Rollout { desired: 1, replicas: 1, updated: 1, ready: 1, ..Rollout::default() };
         assert_eq!(
             availability(&unseen, &Inspected::default()).2,
-            "the cluster has not acted on the current spec yet; 1 of 1 pods are ready"
+            "the rollout of the current spec has not begun; 1 of 1 pods are ready"
         );
     }
 }

@@ -124,8 +124,8 @@ impl<'a> Draft<'a> {
             Stopped::AnotherOperator { identity, pause, .. } => self.set_not_reconciled(
                 Reason::AnotherOperator,
                 format!(
-                    "another operator ({identity}) writes to this resource too, with other settings: this one ({operator}) leaves \
-                     it alone for {} s; uninstall one of them, or let each watch namespaces of its own",
+                    "another operator ({identity}) also manages this resource, with different settings: this one \
+                     ({operator}) backs off for {} s; uninstall one of them, or have them watch different namespaces",
                     pause.as_secs()
                 ),
             ),

@@ -58,14 +58,14 @@ fn readiness(
     }
     let reported = former.iter().filter_map(|condition| condition.observed_generation).min();
     let awaited = match reported {
-        Some(of) => Some(format!("has not reported on this generation yet, only on {of}")),
+        Some(of) => Some(format!("has not reported on this generation yet (last: {of})")),
         None if !awaits_sweeper => None,
         None => find_condition(on_object, ConditionType::Sweeping)
             .is_none()
             .then(|| "has not reported on this resource yet".to_owned()),
     };
     if let Some(awaited) = awaited {
-        let message = format!("the sweeper {awaited}: if that lasts, check that a sweeper runs");
+        let message = format!("the sweeper {awaited}: if this persists, check that a sweeper is running");
         return (false, Reason::AwaitingSweeper.as_str().into(), message);
     }
     let warnings: Vec<_> =

@@ -32,7 +32,7 @@ pub(super) fn missing_class(class: &str) -> Problem {
         Reason::IngressClassNotFound,
         format!(
             "spec.ingress.className names IngressClass {class:?}, which does not exist: name one that `kubectl get \
-             ingressclass` lists, or create it; until it is there, an Ingress that exists is left as it is"
+             ingressclass` lists, or create it; until then, an existing Ingress is left as it is"
         ),
     )
 }
@@ -71,24 +71,26 @@ fn refused_for(host: &CanonicalHost, refusal: &Refusal) -> Problem {
     match refusal {
         Refusal::NotAllowed if is_any => Problem::new(
             Reason::HostNotAllowed,
-            "no host is named, so the rules would be for every host, also for those of other namespaces, which this namespace \
-             is not allowed to have; none of them is rendered: list the hosts that are meant; or have whoever runs the \
-             operator allow every host, as \"*\", in the list of allowed hosts (of its chart: controller.hosts; where there is \
-             none yet, it must then have the hosts of every namespace), and they are rendered automatically",
+            "no host is set, so the rules would be for every host, including those of other namespaces, which is \
+             not allowed for this namespace; none of them are rendered: list the hosts, or have the operator's \
+             administrator allow \"*\" (chart value controller.hosts; if it is not set yet, it must then list the \
+             hosts of every namespace); they are then rendered automatically",
         ),
         Refusal::NotAllowed => Problem::new(
             Reason::HostNotAllowed,
             format!(
-                "host {host:?} is not allowed for this namespace, so none of its routes is rendered: write a host that is; \
-                 or have whoever runs the operator allow it (of its chart: controller.hosts), and it is rendered automatically"
+                "host {host:?} is not allowed for this namespace, so none of its routes are rendered: use an \
+                 allowed host, or have the operator's administrator allow it (chart value controller.hosts); its \
+                 routes are then rendered automatically"
             ),
         ),
         Refusal::OwnedBy(owner) => Problem::new(
             Reason::HostOwnedByOtherNamespace,
             format!(
-                "host {host:?} belongs to namespace {:?}, where {owner} was first to claim it or a host that overlaps with it \
-                 (the operator runs with --host-policy=namespace), so none of its routes is rendered here: write another \
-                 host in its place; or, once no earlier claim of another namespace is left, its routes are rendered here automatically",
+                "host {host:?} belongs to namespace {:?}, where {owner} was first to claim it or an overlapping \
+                 host (the operator runs with --host-policy=namespace), so none of its routes are rendered here: \
+                 use another host. Its routes are rendered here automatically once other namespaces have no \
+                 earlier claim",
                 owner.id.namespace
             ),
         ),
@@ -124,14 +126,14 @@ fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalH
     if winner.is_ingress() {
         // Whoever puts an OrdersService in the place of an Ingress has nothing to change here.
         return format!(
-            "{winner} has the same host and path and is older. Once it gives a path up, that is rendered here automatically: if \
-             this is to take its place, go on as docs/migration.md says, and change nothing here. Otherwise, for what is not \
-             rendered: {all}. Or use another host. All else is rendered"
+            "{winner} is older and has the same host and path. To replace it, follow docs/migration.md and change \
+             nothing here: each path that it gives up is rendered here automatically. Otherwise, for each route \
+             that is not rendered: {all}; or use another host. All other routes are rendered"
         );
     }
     format!(
-        "{winner} has the same host and path and is older, so this is not rendered: {all}. Or use another host; or, once \
-         {winner} gives a path up, that is rendered here automatically. All else is rendered"
+        "{winner} is older and has the same host and path, so these routes are not rendered: {all}; or use \
+         another host. A path that {winner} gives up is rendered here automatically. All other routes are rendered"
     )
 }
 
@@ -162,9 +164,8 @@ pub(super) fn warnings(requested: &RequestedRoutes, found: &Dereferenced, namesp
     if !found.missing_services.is_empty() {
         let names: Vec<_> = found.missing_services.iter().map(|name| format!("{name:?}")).collect();
         let message = format!(
-            "routes go to Services that are not in the namespace of this resource ({}): create them, or correct the names; \
-             until then the ingress controller answers their requests with an error, or leaves the rules out, as Traefik does, and a \
-             shorter rule, such as the client's, takes them",
+            "routes go to Services that do not exist in this namespace ({}): create them, or correct the names; \
+             until then their requests fail or, with Traefik, fall through to a shorter rule, such as the client's",
             names.join(", ")
         );
         warnings.push(Problem::new(Reason::ServiceNotFound, message));
@@ -194,24 +195,24 @@ fn overlap(host: &CanonicalHost, other: &Claimant, other_host: Option<&str>) -> 
     if host.is_any() {
         let has = has("has a host".into());
         format!(
-            "no host is named, so the rules here are for every host that has no rules of its own; {other} {has}: requests \
-             for {requests} do not fall through to the routes and the client here (to Traefik, a longer path here \
-             comes before a shorter one there). List the hosts that are meant, if you know them; if this is intended, \
+            "no host is set, so these rules are for every host without rules of its own; {other} {has}: requests \
+             for {requests} do not fall through to the routes and the client here (except that Traefik tries a \
+             longer path here before a shorter one there). List the hosts, if you know them; if this is intended, \
              no action is needed"
         )
     } else if host.is_wildcard() {
         let has = has(format!("has a host that {host} covers"));
         format!(
-            "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} here (to \
-             Traefik, a longer path here comes before a shorter one there). If it is to have them too, they must be added \
-             there; if this is intended, no action is needed"
+            "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} \
+             here (except that Traefik tries a longer path here before a shorter one there). To serve them there \
+             too, add them there; if this is intended, no action is needed"
         )
     } else {
         let has = has(format!("has a wildcard that covers {host}"));
         format!(
-            "{other} {has}: requests for {host} never fall through to the routes and the client there (to Traefik, a \
-             longer path there comes before a shorter one here). If it is to have them too, add them here (their Services \
-             must be in this namespace); if this is intended, no action is needed"
+            "{other} {has}: requests for {host} never fall through to the routes and the client there (except \
+             that Traefik tries a longer path there before a shorter one here). To serve them here too, add them \
+             here (their Services must be in this namespace); if this is intended, no action is needed"
         )
     }
 }

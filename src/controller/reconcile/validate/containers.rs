@@ -84,7 +84,7 @@ fn container(
     } = container;
     let field = |name: &str| format!("{CONTAINERS}.{}.{name}", container.name);
     if name == API_CONTAINER {
-        invalid(format!("{CONTAINERS} has {name:?}, which is the API itself: name yours otherwise"));
+        invalid(format!("{CONTAINERS} has {name:?}, which is the API itself: use another name"));
     }
     if image.trim().is_empty() {
         invalid(format!("{} is empty: name an image", field("image")));

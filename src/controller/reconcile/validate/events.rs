@@ -66,8 +66,8 @@ fn check_servers(nats: &Nats, invalid: &mut impl FnMut(String)) {
     // Without the value, which may have a password.
     if let Some(at) = nats.servers.iter().position(|server| !is_server(server)) {
         invalid(format!(
-            "spec.events.nats.servers[{at}] is not a server: write nats://HOST:4222 or tls://HOST:4222; a URL with a password \
-             belongs into a Secret, see urlSecretRef"
+            "spec.events.nats.servers[{at}] is not a server: write nats://HOST:4222 or tls://HOST:4222; put a URL \
+             with a password in a Secret, see urlSecretRef"
         ));
     }
 }
@@ -76,8 +76,7 @@ fn check_servers(nats: &Nats, invalid: &mut impl FnMut(String)) {
 fn check_broker(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
     if events.jet_stream.is_some() && events.streaming.is_some() {
         invalid(
-            "spec.events.jetStream and spec.events.streaming cannot be set together: remove that of the broker that you do \
-             not have"
+            "spec.events.jetStream and spec.events.streaming cannot be set together: keep the one of your broker"
                 .into(),
         );
     }
@@ -145,7 +144,7 @@ fn check_subjects(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
 
 /// A text of which nothing is told, since it may be a URL with a password.
 fn without_value(text: &str) -> &'static str {
-    if text.is_empty() { "empty" } else { "another text" }
+    if text.is_empty() { "empty" } else { "(hidden)" }
 }
 
 fn is_server(server: &str) -> bool {
@@ -220,7 +219,7 @@ mod tests {
             (with(json!({"servers": ["http://h"]}), json!({})), "servers[0] is not a server"),
             (
                 with(servers(), json!({"jetStream": {"stream": "a.b"}})),
-                "jetStream.stream is another text: write letters",
+                "jetStream.stream is (hidden): write letters",
             ),
             (
                 with(servers(), json!({"jetStream": {"durable": ""}})),
@@ -228,13 +227,10 @@ mod tests {
             ),
             (with(servers(), json!({"jetStream": {"replicas": 6}})), "jetStream.replicas is 6"),
             (with(servers(), json!({"jetStream": {"maxAgeSeconds": 60}})), "jetStream.maxAgeSeconds is 60"),
-            (
-                with(servers(), json!({"streaming": {"clusterId": "a b"}})),
-                "streaming.clusterId is another text",
-            ),
+            (with(servers(), json!({"streaming": {"clusterId": "a b"}})), "streaming.clusterId is (hidden)"),
             (
                 with(servers(), json!({"streaming": {"clusterId": "a", "durable": "a:b"}})),
-                "streaming.durable is another text",
+                "streaming.durable is (hidden)",
             ),
             (
                 with(servers(), json!({"streaming": {"clusterId": "a"}, "jetStream": {}})),
@@ -246,7 +242,7 @@ mod tests {
             ),
             (with(servers(), json!({"subjects": {"order:created": "a b"}})), "cannot be a subject"),
             (with(servers(), json!({"subjects": {"order:created": "order:cancelled"}})), "two subjects"),
-            (with(servers(), json!({"ticketDeleted": "a b"})), "ticketDeleted is another text, which cannot"),
+            (with(servers(), json!({"ticketDeleted": "a b"})), "ticketDeleted is (hidden), which cannot"),
             (with(servers(), json!({"paymentStarted": "order:created"})), "two subjects"),
         ] {
             let (_, problems) = validated(events.clone());

@@ -300,7 +300,7 @@ mod tests {
             validate(&service(ingress), &Dereferenced::default(), Some("i"))
         };
         let found = with("true").unwrap_err();
-        assert!(found.len() == 1 && found[0].message.contains("an Ingress of its own for each challenge"));
+        assert!(found.len() == 1 && found[0].message.contains("a separate Ingress for each challenge"));
         assert!(with("false").is_ok());
     }
 
@@ -384,7 +384,10 @@ mod tests {
         let reasons: Vec<_> = gateway.problems.iter().map(|problem| problem.reason).collect();
         assert_eq!(reasons, [Reason::HostNotAllowed, Reason::HostPathConflict], "{:?}", gateway.problems);
         let said = &gateway.problems[1].message;
-        assert!(said.starts_with("HTTPRoute team/x has") && said.contains("set spec.ingress.path"), "{said}");
+        assert!(
+            said.starts_with("HTTPRoute team/x is older") && said.contains("set spec.ingress.path"),
+            "{said}"
+        );
         let built =
             crate::controller::reconcile::build::build(&validate(&object, &found, Some("i")).unwrap());
         let shown: Vec<_> =

@@ -14,13 +14,13 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
             invalid(format!(
                 "{field}.name is {}, which no Secret can have as its name: write the name of the Secret, in lower-case \
                  letters, digits, - and ., such as orders-mongo",
-                if name.is_empty() { "empty" } else { "another text" }
+                if name.is_empty() { "empty" } else { "(hidden)" }
             ));
         }
         if key.is_some_and(|key| !is_key(key)) {
             invalid(format!(
                 "{field}.key is {}, which no Secret can have as a key: write letters, digits, -, _ and ., such as MONGO_URI",
-                if key.is_some_and(str::is_empty) { "empty" } else { "another text" }
+                if key.is_some_and(str::is_empty) { "empty" } else { "(hidden)" }
             ));
         }
     }
@@ -166,7 +166,7 @@ mod tests {
             ),
         ] {
             let found = problems(patch);
-            let said = |of: &str| format!("spec.{field}.{of} is another text, which no Secret can have as ");
+            let said = |of: &str| format!("spec.{field}.{of} is (hidden), which no Secret can have as ");
             assert!(
                 found.len() == 2 && found[0].starts_with(&said("name")) && found[1].starts_with(&said("key")),
                 "{found:?}"

@@ -104,7 +104,7 @@ pub(super) fn replicas(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String
     }
     if min > max {
         invalid(format!(
-            "spec.autoscaling.minReplicas is {min}, above maxReplicas, which is {max}: lower the one or raise the other"
+            "spec.autoscaling.minReplicas is {min}, above maxReplicas, which is {max}: lower one or raise the other"
         ));
     }
     // If only a limit is set, it is the request too.
@@ -153,7 +153,7 @@ pub(super) fn validate(
     let template = spec.pod_template.clone().unwrap_or_default();
     for key in template.labels.keys().filter(|key| RESERVED_LABELS.contains(&key.as_str())) {
         invalid(format!(
-            "spec.podTemplate.labels has {key:?}, which the operator sets itself: remove it or name it otherwise"
+            "spec.podTemplate.labels has {key:?}, which the operator sets itself: remove or rename it"
         ));
     }
     let ingress = spec.ingress.iter().flat_map(|ingress| ingress.annotations.keys());

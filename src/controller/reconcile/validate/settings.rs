@@ -50,7 +50,9 @@ pub(super) fn image<'a>(
     if spec.image.as_deref().is_some_and(|image| image.trim().is_empty()) {
         invalid("spec.image is empty: remove it, or name an image".into());
     } else if image.is_empty() {
-        invalid("spec.image is not set, and the controller was not told its own image (--default-image): set spec.image".into());
+        invalid(
+            "spec.image is not set, and the controller runs without --default-image: set spec.image".into(),
+        );
     }
     image
 }

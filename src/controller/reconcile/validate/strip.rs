@@ -33,11 +33,13 @@ fn not_traefik(at: usize, route: &RouteSpec, class: Option<&str>) -> Problem {
     let RouteSpec { path, service, .. } = route;
     let class = class.map_or_else(|| "is not set".to_owned(), |class| format!("is {class:?}"));
     let message = format!(
-        "spec.ingress.routes[{at}].stripPrefix is true, which an Ingress says to Traefik only, and spec.ingress.className {class}, \
-         which is not known to be of Traefik: set it to a class of Traefik, if that serves these hosts (an IngressClass whose \
-         spec.controller is traefik.io/ingress-controller; without a cluster, the name traefik); or have {service:?} serve its paths under {path:?}, and remove stripPrefix; or use \
-         spec.gateway in place of spec.ingress, if the cluster has a Gateway (hosts becomes hostnames, and parentRefs is needed); \
-         or write an Ingress of your own for it, with what your ingress controller has for that (docs/ingress.md)"
+        "spec.ingress.routes[{at}].stripPrefix is true, which works only with Traefik, but spec.ingress.className \
+         {class}, which is not known to be a class of Traefik: set it to one, if Traefik serves these hosts (an \
+         IngressClass whose spec.controller is traefik.io/ingress-controller; without a cluster, the name \
+         traefik); or have {service:?} serve its paths under {path:?}, and remove stripPrefix; or use \
+         spec.gateway in place of spec.ingress, if the cluster has a Gateway (hosts becomes hostnames, and \
+         parentRefs is required); or write your own Ingress for it with the rewrite annotations of your ingress \
+         controller (docs/ingress.md)"
     );
     Problem::new(Reason::InvalidSpec, message)
 }
@@ -48,16 +50,18 @@ fn unguarded(route: &RouteSpec, ingress: &IngressSpec) -> Option<String> {
     let path = CanonicalPath::parse(&route.path).ok()?;
     if path.as_str().len() < SHORTEST {
         return Some(format!(
-            ", and for Traefik {path} is too short for that: while it does not know the Middleware, the next shorter rule, \
-             that is the client's, would get the requests. Give it a path with two letters at least, or have {:?} serve its paths under {path}, and remove stripPrefix",
+            ", but with Traefik {path} is too short for that: until Traefik loads the Middleware, the next \
+             shorter rule, the client's, would get the requests. Use a path of at least two letters, or have {:?} \
+             serve its paths under {path}, and remove stripPrefix",
             route.service
         ));
     }
     let wildcard = hosts.iter().find(|host| host.0.starts_with('*'))?;
     Some(format!(
-        " on the host {:?}, which for Traefik must be no wildcard: the priority of wildcards differs between its versions, and while \
-         it does not know the Middleware, another rule would get the requests. Write the hosts that are meant in place of it in \
-         spec.ingress.hosts; or add them there beside it, and have the route's own hosts name them; or use spec.gateway in place of spec.ingress",
+        " on the wildcard host {:?}, which does not work with Traefik: the priority of wildcards differs between \
+         its versions, and until it loads the Middleware, another rule would get the requests. In \
+         spec.ingress.hosts, replace the wildcard with the actual hosts, or add them beside it and list them in \
+         the route's hosts; or use spec.gateway in place of spec.ingress",
         wildcard.0
     ))
 }

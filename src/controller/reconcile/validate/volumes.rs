@@ -54,7 +54,7 @@ pub(super) fn unique<'a>(
 fn volume(volume: &PodVolume, invalid: &mut impl FnMut(String)) -> Volume {
     let PodVolume { name, empty_dir, config_map, secret, projected } = volume;
     if name == CERTIFICATES_VOLUME {
-        invalid(format!("{VOLUMES} has {name:?}, which is the operator's own: name yours otherwise"));
+        invalid(format!("{VOLUMES} has {name:?}, which is the operator's own: use another name"));
     }
     let kinds = [empty_dir.is_some(), config_map.is_some(), secret.is_some(), projected.is_some()];
     if kinds.iter().filter(|is_there| **is_there).count() != 1 {

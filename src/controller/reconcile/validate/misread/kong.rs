@@ -14,9 +14,9 @@ pub(super) fn hidden(requested: &RequestedRoutes) -> Option<String> {
     let hidden: Vec<_> = hidden.into_iter().collect();
     (!hidden.is_empty()).then(|| {
         format!(
-            "Kong's router \"expressions\" gives all paths of a Service on a host the priority of the longest, so these are hidden there: \
-             {}. Give the longest path of that Service to one of another name, which may select the same pods, or have Kong use the \
-             router traditional_compatible",
+            "Kong's \"expressions\" router gives all paths of a Service on a host the priority of the longest, so \
+             these never match there: {}. Give the longest path of that Service to a second Service, which may \
+             select the same pods, or have Kong use its traditional_compatible router",
             hidden.join(", ")
         )
     })
@@ -62,7 +62,7 @@ mod tests {
         ]));
         let told = told.unwrap();
         assert!(
-            told.contains("hidden there: /api/orders by client-srv:3000, /ws by client-srv:3000. Give"),
+            told.contains("never match there: /api/orders by client-srv:3000, /ws by client-srv:3000. Give"),
             "{told}"
         );
         assert_eq!(said(json!([{"path": "/a", "service": "s"}, {"path": "/a/b", "service": "t"}])), None);

@@ -57,8 +57,8 @@ fn rewritten(ingress: &IngressSpec) -> Option<String> {
         .collect();
     (!named.is_empty()).then(|| {
         format!(
-            "spec.ingress.annotations has {}, by which an ingress controller gives some Services another path than the one that is \
-             requested: see that these are meant, and that the orders API is not among them, which serves its own path alone",
+            "spec.ingress.annotations has {}, with which ingress controllers rewrite the path for some Services: \
+             check that this is intended and does not include the orders API, which serves only its own path",
             named.join(" and ")
         )
     })
@@ -81,9 +81,10 @@ fn regexes(requested: &RequestedRoutes, found: &Dereferenced) -> Option<String> 
 pub fn made_regexes(hosts: &BTreeMap<CanonicalHost, String>) -> String {
     let all: Vec<_> = hosts.iter().map(|(host, other)| format!("{host} by {other}")).collect();
     format!(
-        "ingress-nginx reads every path of a host as a regex if one Ingress there has the annotation use-regex or \
-         rewrite-target: {}. A route /ws then also takes /wsx and /WS. Bring the routes of that Ingress here and delete it; or \
-         write its paths as plain prefixes there, and then remove the annotation; or give one of the two another host",
+        "ingress-nginx reads every path of a host as a regex if any Ingress for that host has the annotation \
+         use-regex or rewrite-target: {}. A route /ws then also matches /wsx and /WS. Move the routes of that \
+         Ingress here and delete it; or change its paths to plain prefixes, and then remove the annotation; or \
+         give one of the two another host",
         all.join(", ")
     )
 }
@@ -106,14 +107,14 @@ fn odd_characters(requested: &RequestedRoutes, ingress: Option<&IngressSpec>) ->
     let only_dots = odd.iter().all(|path| path.bytes().all(|byte| is_plain(byte) || byte == b'.'));
     let (what, advice) = if only_dots {
         (
-            "ingress-nginx from version 1.12 on refuses a whole Ingress, until its releases of autumn 2025",
-            "Where it does, have whoever runs it update it, or write another path",
+            "ingress-nginx rejects a whole Ingress from version 1.12 until its releases of autumn 2025",
+            "If yours does, have it updated, or use another path",
         )
     } else {
         (
-            "ingress-nginx from version 1.12 on refuses a whole Ingress if a path has others than letters, digits, -, _, / \
-             and, since its releases of autumn 2025, dots",
-            "Write another path",
+            "ingress-nginx, from version 1.12 on, rejects a whole Ingress if a path has characters other than \
+             letters, digits, -, _, / and, since its releases of autumn 2025, dots",
+            "Use another path",
         )
     };
     (!odd.is_empty()).then(|| format!("{}, for which {what}. {advice}", told.join("; ")))
@@ -149,9 +150,9 @@ fn hidden(requested: &RequestedRoutes) -> Option<String> {
     let hidden = distinct(hidden.iter().map(String::as_str));
     (!hidden.is_empty()).then(|| {
         format!(
-            "Traefik tries the longer rule first, and a prefix makes a longer one than an exact path, so these exact paths \
-             are hidden: {}. Give them at least seven characters more than the prefix has, remove exact, or use \
-             spec.gateway, by which Traefik serves them right",
+            "Traefik tries the longest rule first, and its rule for a prefix is longer than for an exact path, so \
+             these exact paths never match: {}. Make them at least seven characters longer than the prefix, \
+             remove exact, or use spec.gateway, where Traefik orders them correctly",
             hidden.join(", ")
         )
     })
@@ -163,8 +164,8 @@ fn escapes(whose: &str, requested: &RequestedRoutes, ingress: Option<&IngressSpe
     let told: Vec<_> = escaped.iter().map(|path| format!("{} {path:?}", field_of(path, ingress))).collect();
     (!told.is_empty()).then(|| {
         format!(
-            "{whose} compares the text of a path with the decoded path of a request, so one with a percent escape takes nothing: \
-             {}. Write another path",
+            "{whose} compares a path as it is written with the decoded path of a request, so one with a percent \
+             escape never matches: {}. Use another path",
             told.join(", ")
         )
     })
@@ -185,7 +186,8 @@ fn twofold(who_does_not: &str, requested: &RequestedRoutes) -> Option<String> {
     let all = distinct(all.iter().map(String::as_str));
     (!all.is_empty()).then(|| {
         format!(
-            "{who_does_not} an exact path before the prefix of the same path, of another Service: {}. Leave one of the two out",
+            "{who_does_not} an exact path before another Service's prefix of the same path: {}. Remove one of the \
+             two",
             all.join(", ")
         )
     })
@@ -242,13 +244,14 @@ mod tests {
         let said = told(routes.clone(), Some(IngressController::IngressNginx), false);
         assert_eq!(
             said,
-            "spec.ingress.routes[0].path \"/socket.io\" has a dot, for which ingress-nginx from version 1.12 on refuses a whole \
-             Ingress, until its releases of autumn 2025. Where it does, have whoever runs it update it, or write another path"
+            "spec.ingress.routes[0].path \"/socket.io\" has a dot, for which ingress-nginx rejects a whole \
+             Ingress from version 1.12 until its releases of autumn 2025. If yours does, have it updated, or use \
+             another path"
         );
         let other = json!([{"path": "/a.b", "service": "s"}, {"path": "/c:d", "service": "s"}]);
         let said = told(other, Some(IngressController::IngressNginx), false);
         let both = "spec.ingress.routes[1].path \"/c:d\" has the character ':'";
-        assert!(said.contains(both) && said.ends_with("dots. Write another path"), "{said}");
+        assert!(said.contains(both) && said.ends_with("dots. Use another path"), "{said}");
         assert!(!said.contains("update"), "{said}");
         let mut object = service(json!({"ingress": {"path": "/v1.0/orders"}}));
         let requested = requested(&object).unwrap().unwrap();
@@ -268,7 +271,7 @@ mod tests {
         let routes =
             json!([exact("/login"), exact("/long-login"), exact("/api"), exact("/api/status/all"), prefix]);
         let said = told(routes.clone(), Some(IngressController::Traefik), false);
-        assert!(said.contains("hidden: /long-login by /long, /login by /, /api by /. Give"), "{said}");
+        assert!(said.contains("never match: /long-login by /long, /login by /, /api by /. Make"), "{said}");
         assert_eq!(told(routes, Some(IngressController::IngressNginx), false), "");
     }
 
@@ -278,7 +281,7 @@ mod tests {
         for (controller, name) in [(IngressController::Traefik, "Traefik"), (IngressController::Kong, "Kong")]
         {
             let said = told(routes.clone(), Some(controller), false);
-            let expected = "takes nothing: spec.ingress.routes[0].path \"/a%20b\". Write another path";
+            let expected = "never matches: spec.ingress.routes[0].path \"/a%20b\". Use another path";
             assert!(said.starts_with(name) && said.ends_with(expected), "{said}");
         }
         assert_eq!(told(routes, Some(IngressController::Gce), false), "");
@@ -289,7 +292,7 @@ mod tests {
         let exact = |service: &str| json!([{"path": "/a", "service": "s"}, {"path": "/a", "service": service, "exact": true}]);
         for controller in [IngressController::Kong, IngressController::Gce] {
             let said = told(exact("t"), Some(controller), false);
-            assert!(said.contains("of another Service: /a. Leave one"), "{said}");
+            assert!(said.contains("another Service's prefix of the same path: /a. Remove one"), "{said}");
             assert_eq!(told(exact("s"), Some(controller), false), "");
         }
         assert_eq!(told(exact("t"), Some(IngressController::IngressNginx), false), "");
@@ -305,7 +308,7 @@ mod tests {
         let said = with("nginx.org/rewrites", "serviceName=s rewrite=/");
         assert!(
             said[0].message.starts_with(
-                "spec.ingress.annotations has \"nginx.org/rewrites\": \"serviceName=s rewrite=/\", by which"
+                "spec.ingress.annotations has \"nginx.org/rewrites\": \"serviceName=s rewrite=/\", with which"
             ),
             "{said:?}"
         );
