@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     api_process::Process,
     bed::setting,
-    cluster::{PATIENCE, eventually},
+    cluster::{PATIENCE, eventually, step_by_step},
     fault_proxy::{Fault, FaultProxy},
     late_line::LateLine,
     machine::Container,
@@ -220,20 +220,25 @@ impl System {
         SUBJECTS[3..].iter().map(|name| self.subject(name)).collect()
     }
 
+    /// How much was published.
+    pub(crate) async fn published(&self) -> u64 {
+        match self.kind {
+            Kind::JetStream => self.streams().await.count(&self.stream).await,
+            Kind::Streaming => {
+                let (mut known, told) = (0, self.told());
+                for channel in &told {
+                    known += self.channels.count(channel).await;
+                }
+                known
+            }
+        }
+    }
+
     /// Waits until so much was published.
     pub(crate) async fn wait_for(&self, count: u64) {
-        eventually(&format!("{count} messages are told"), || async {
-            let known = match self.kind {
-                Kind::JetStream => self.streams().await.count(&self.stream).await,
-                Kind::Streaming => {
-                    let (mut known, told) = (0, self.told());
-                    for channel in &told {
-                        known += self.channels.count(channel).await;
-                    }
-                    known
-                }
-            };
-            (known >= count).then_some(())
+        step_by_step(&format!("{count} messages are published"), || async {
+            let known = self.published().await;
+            (known >= count).then_some(()).ok_or(known)
         })
         .await;
     }
@@ -572,7 +577,7 @@ async fn a_pod_without_a_broker_notes_changes_where_events_are_on_and_shows_noth
 #[tokio::test]
 async fn settings_that_cannot_work_end_the_program_with_what_to_write() {
     for (name, value, wanted) in [
-        ("NATS_URL", "amqp://u:hunter2@h", "server 1 of NATS_URL is none"),
+        ("NATS_URL", "amqp://u:hunter2@h", "server 1 of NATS_URL is invalid"),
         ("NATS_STREAM", "a.b", "NATS_STREAM is \"a.b\""),
         ("NATS_SUBJECTS", "order:made=x", "order:created"),
     ] {

@@ -218,7 +218,10 @@ async fn a_second_service_that_cannot_be_made_is_called_by_its_own_name() {
     let _controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", json!({"serviceName": "orders-srv"}))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "ApplyFailed").await;
-    assert!(message.contains("cannot apply Service \"orders-srv\": it would exceed a ResourceQuota"), "{message}");
+    assert!(
+        message.contains("cannot apply Service \"orders-srv\": it would exceed a ResourceQuota"),
+        "{message}"
+    );
     namespace.remove().await;
 }
 
