@@ -395,7 +395,10 @@ async fn a_quota_that_has_no_room_is_told_and_the_api_server_s_words_are_in_the_
     let controller = namespace.run("controller").await;
     namespace.apply(&namespace.service("orders", json!({}))).await.unwrap();
     let message = namespace.condition("orders", Reconciled, "False", "ApplyFailed").await;
-    assert!(message.contains("cannot apply Service \"orders\": a ResourceQuota"), "{message}");
+    assert!(
+        message.contains("cannot apply Service \"orders\": it would exceed a ResourceQuota"),
+        "{message}"
+    );
     assert!(!message.contains("exceeded quota"), "{message}");
     let ready = namespace.condition("orders", Ready, "False", "ApplyFailed").await;
     assert_eq!(ready, message);

@@ -139,7 +139,7 @@ async fn an_ingress_controller_that_is_told_late_that_a_pod_ends_loses_no_reques
     pods.evict(&ending, &EvictParams::default()).await.unwrap();
     eventually("the drain is over, and it goes on", || async {
         let log = pods.logs(&ending, &LogParams::default()).await.ok()?;
-        log.contains("requests still come after the drain").then_some(())
+        log.contains("requests still arrive after the drain").then_some(())
     })
     .await;
     drop(teller);
