@@ -31,6 +31,7 @@ def registered(source):
         name, told, variable, rest = match.groups()
         if variable:
             told = re.findall(rf"let {variable} = " + TEXT, text[:match.start()])[-1]
+        told = re.sub(r"\\\n\s*", "", told)
         field = re.findall(r"(\w+)(?:\.clone\(\))?\s*,?\s*$", rest.strip())[-1]
         unit = "_seconds" if match[0].startswith("register_with_unit") else ""
         kind = kind_of(fields, field)
@@ -52,5 +53,5 @@ def page(root):
                  "| `process_open_fds` | gauge | Files and sockets that are open |\n"
                  "| `process_max_fds` | gauge | How many may be open |\n"
                  "| `process_start_time_seconds` | gauge | Unix time at which the process began |\n"
-                 "| `orders_operator_log_lines_dropped_total` | counter | Log lines that were dropped, since nobody read the log fast enough |\n")
+                 "| `orders_operator_log_lines_dropped_total` | counter | Log lines dropped because the log reader is too slow |\n")
     return "\n".join(parts)

@@ -45,7 +45,7 @@ pub struct ControllerArgs {
     #[arg(long, env = "ROLLOUT_PAUSE_SECONDS", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub rollout_pause: u32,
 
-    /// Number of these that fail with it, such as by crashing pods, at which no more are moved
+    /// Number of these that fail with it, for example because pods crash, at which no more are moved
     #[arg(long, env = "ROLLOUT_STOP_AFTER_FAILURES", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub rollout_stop_after_failures: u16,
 
@@ -82,7 +82,7 @@ pub struct ControllerArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(4..=3600))]
     pub lease_duration: u16,
 
-    /// Seconds without renewal after which a controller that cannot renew its Lease exits; fewer than those
+    /// Seconds without renewal after which a controller that cannot renew its Lease exits; less than --lease-duration
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(3..=3599))]
     pub renew_deadline: u16,
 

@@ -53,13 +53,13 @@ pub struct EventsSpec {
     pub subjects: BTreeMap<String, String>,
 
     /// The subject on which deleted tickets are announced, such as ticket:deleted: the local copy is deleted, so that
-    /// nobody can reserve it. Default: none is consumed.
+    /// nobody can reserve the ticket. Default: none is consumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^$.*>,=\s][^.*>,=\s]*(\.[^.*>,=\s]+)*$"))]
     pub ticket_deleted: Option<String>,
 
-    /// The subject by which others publish that a payment has begun, such as payment:started: its order becomes awaiting:payment,
-    /// which is published as order:updated. Default: none is consumed.
+    /// The subject on which begun payments are announced, such as payment:started: its order becomes
+    /// awaiting:payment, which is published as order:updated. Default: none is consumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[^$.*>,=\s][^.*>,=\s]*(\.[^.*>,=\s]+)*$"))]
     pub payment_started: Option<String>,

@@ -96,7 +96,8 @@ pub struct ExpiryStatus {
     /// By how many seconds the oldest order that was not yet cancelled was overdue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_overdue_seconds: Option<i64>,
-    /// Number of orders that the sweeper has cancelled. A lower bound: writes whose reply was lost are not counted.
+    /// Number of orders that the sweeper has cancelled. A lower bound: orders are not counted if the reply to their
+    /// write was lost, or the sweeper was stopped before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_total: Option<i64>,
 }

@@ -101,8 +101,8 @@ pub(super) enum BrokerError {
     )]
     SubjectWithoutStream { subject: String, stream: String },
     #[error(
-        "the consumer {durable} of the stream {stream} {problem}, so it belongs to another service; set \
-         NATS_DURABLE to another name, or delete it"
+        "the consumer {durable} of the stream {stream} {problem}, so it is not used; set NATS_DURABLE to another \
+         name, or delete it"
     )]
     ConsumerOfOthers { durable: String, stream: String, problem: &'static str },
     #[error(transparent)]

@@ -53,7 +53,7 @@ fn id(fields: &Map<String, Value>) -> Result<TicketId, String> {
 fn title(fields: &Map<String, Value>) -> Result<String, String> {
     let value = fields.get("title");
     let title = value.and_then(Value::as_str).filter(|title| !title.is_empty());
-    let title = title.ok_or_else(|| format!("its title is {}; write a text", quoted(value)))?;
+    let title = title.ok_or_else(|| format!("its title is {}; write a string", quoted(value)))?;
     if title.len() > Ticket::MAX_TITLE {
         return Err(format!("its title has {} bytes; write no more than {}", title.len(), Ticket::MAX_TITLE));
     }
@@ -74,7 +74,7 @@ fn version(fields: &Map<String, Value>) -> Result<Version, String> {
     }
     number(value)
         .and_then(Version::from_number)
-        .ok_or_else(|| format!("its version is {}; write a whole number of at least 0", quoted(value)))
+        .ok_or_else(|| format!("its version is {}; write a non-negative integer", quoted(value)))
 }
 
 /// A number, plain or in extended JSON, such as `{"$numberInt":"20"}`.
@@ -151,12 +151,12 @@ mod tests {
             (line("7", r#""t""#, "1", "0"), "its id is 7"),
             (line(r#""abcdefghijkl""#, r#""t""#, "1", "0"), "24 hexadecimal digits"),
             (line(&id, "7", "1", "0"), "its title is 7"),
-            (line(&id, "\"\"", "1", "0"), "write a text"),
+            (line(&id, "\"\"", "1", "0"), "write a string"),
             (line(&id, &format!("\"{}\"", "x".repeat(10_001)), "1", "0"), "no more than 10000"),
             (line(&id, r#""t""#, "\"20\"", "0"), "write a number"),
             (line(&id, r#""t""#, "-1", "0"), "at least 0"),
             (line(&id, r#""t""#, r#"{"$numberDouble":"NaN"}"#, "0"), "NaN"),
-            (line(&id, r#""t""#, "1", "0.5"), "whole number"),
+            (line(&id, r#""t""#, "1", "0.5"), "non-negative integer"),
             (line(&id, r#""t""#, "1", "-1"), "its version is -1"),
         ] {
             let reason = ticket(&line).unwrap_err();

@@ -40,7 +40,7 @@ impl Fields {
         match self.take(name)? {
             Value::String(text) => Some(text),
             other => {
-                self.wrong(name, &other, "a string: write it in quotes", notes);
+                self.wrong(name, &other, "a string, so quote it", notes);
                 None
             }
         }
@@ -51,7 +51,7 @@ impl Fields {
         let value = self.take(name)?;
         let number = value.as_i64();
         if number.is_none() {
-            self.wrong(name, &value, "an integer: write it without quotes", notes);
+            self.wrong(name, &value, "an integer, so write it without quotes", notes);
         }
         number
     }
@@ -107,7 +107,7 @@ impl Fields {
                 other => notes.left(
                     Whom::You,
                     format!(
-                        "{}[{key:?}] is {}, where a string must be: write it in quotes; it was not read",
+                        "{}[{key:?}] is {}, where a string must be, so quote it; it was not read",
                         below.path,
                         quoted(&other)
                     ),
@@ -200,9 +200,9 @@ mod tests {
         fields.done(&mut notes);
         let table = findings.table();
         for expected in [
-            "b is a number, which was not understood: it must be a string: write it in quotes",
+            "b is a number, which was not understood: it must be a string, so quote it",
             "e[0] is a number, where an object must be",
-            "g[\"on\"] is true, where a string must be: write it in quotes",
+            "g[\"on\"] is true, where a string must be, so quote it",
             " c was not understood",
         ] {
             assert!(table.contains(expected), "{expected}: {table}");

@@ -135,7 +135,7 @@ fn about_name(name: &str, label: &str, system: &System, options: &Options, findi
     if options.name.is_some() {
         if let Some(other) = system.taken.get(name) {
             let told = format!(
-                "{other} has this name already, under which the operator makes its own objects: give another by --name, such as {}",
+                "{other} has this name already, under which the operator makes its own objects: give another with --name, such as {}",
                 free_name(system)
             );
             findings.add(Kind::Left, Whom::You, label, told);
@@ -291,7 +291,7 @@ fn retire(
     if system.orders != new {
         let at = other_port.map(|port| format!("; it then has port {port} only")).unwrap_or_default();
         let told = format!(
-            "{when}delete it once nothing calls it, from within the cluster either: kubectl delete service {0}; \
+            "{when}delete it once nothing calls it, not even from within the cluster: kubectl delete service {0}; \
              or, for the operator to take over its name, set spec.serviceName: {0}, and then delete it \
              (docs/migration.md){at}",
             system.orders
@@ -307,7 +307,10 @@ fn retire(
     }
     for name in system.services.keys().filter(|name| **name != system.orders) {
         if is_of_expiration(name) {
-            let told = format!("not needed once you will not go back: kubectl delete service {name}");
+            let told = format!(
+                "belongs to expiration; delete it once you are sure not to go back: kubectl delete \
+                 service {name}"
+            );
             findings.add(Kind::Later, Whom::You, &format!("Service {name}"), told);
         } else {
             stay.entry("Service").or_default().push(name);
@@ -341,7 +344,9 @@ fn fate(object: &Object) -> Option<(Kind, Whom, String)> {
     if is_of_expiration(name) && ["Deployment", "StatefulSet"].contains(&kind) {
         let kind = kind.to_lowercase();
         let told = if name.contains("redis") {
-            format!("not needed once you will not go back: kubectl delete {kind} {name}")
+            format!(
+                "belongs to expiration; delete it once you are sure not to go back: kubectl delete {kind} {name}"
+            )
         } else {
             format!(
                 "the operator's sweeper ends reservations instead: stop it with the old pods, before you apply the OrdersService with \

@@ -42,7 +42,7 @@ pub enum SystemError {
          SERVICE", .0.join(", "))]
     SeveralOrders(Vec<String>),
     /// The Service that the command line names is not there.
-    #[error("no Service {name} is among the inputs; there is {}: name one of these by --orders, or add its file", there.join(", "))]
+    #[error("no Service {name} is among the inputs; there is {}: name one of these with --orders, or add its file", there.join(", "))]
     NoSuchOrders {
         /// The name.
         name: String,
@@ -52,7 +52,7 @@ pub enum SystemError {
     /// An Ingress of another namespace leads to it.
     #[error(
         "{ingress} (namespace {from}) leads to {service}, which is in {namespace}: an Ingress reaches its own namespace only; correct \
-         metadata.namespace, or leave that Ingress out by --namespace {namespace}"
+         metadata.namespace, or leave that Ingress out with --namespace {namespace}"
     )]
     IngressElsewhere {
         /// The Ingress.
@@ -65,7 +65,7 @@ pub enum SystemError {
         namespace: String,
     },
     /// It is in several namespaces.
-    #[error("Service {service} is in several namespaces ({}): name one of them by --namespace", namespaces.join(", "))]
+    #[error("Service {service} is in several namespaces ({}): name one of them with --namespace", namespaces.join(", "))]
     SeveralNamespaces {
         /// The Service.
         service: String,

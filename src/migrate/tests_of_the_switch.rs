@@ -119,7 +119,7 @@ fn an_ingress_without_hosts_is_told_to_name_them() {
     let rules = ingress(&[("", &[API, SITE])], json!([])).to_string();
     let table = translated(&[&rules, ORDERS]).1;
     let told = lines(&table, "later", "Ingress ingress-srv");
-    assert!(told.len() == 1 && told[0].contains("with your hosts named by --host"), "{table}");
+    assert!(told.len() == 1 && told[0].contains("with your hosts named with --host"), "{table}");
     let options = Options { hosts: vec!["shop.example".into()], ..Options::default() };
     let table = with(&[&rules, ORDERS], &options).findings.table();
     let told = lines(&table, "later", "Ingress ingress-srv");
@@ -148,11 +148,11 @@ fn expiration_is_stopped_with_the_old_pods_and_its_redis_goes_with_it() {
         ),
         (
             "Deployment expiration-redis-depl",
-            "once you will not go back: kubectl delete deployment expiration-redis-depl",
+            "once you are sure not to go back: kubectl delete deployment expiration-redis-depl",
         ),
         (
             "Service expiration-redis-srv",
-            "once you will not go back: kubectl delete service expiration-redis-srv",
+            "once you are sure not to go back: kubectl delete service expiration-redis-srv",
         ),
     ] {
         let of = lines(&table, "later", object);

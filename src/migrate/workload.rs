@@ -212,9 +212,7 @@ fn unreadable(field: &str, value: &Value) -> Option<String> {
         serde_ignored::deserialize(template, |path| unknown.push(path.to_string()));
     match read {
         Err(error) => Some(error.to_string()),
-        Ok(_) => {
-            unknown.into_iter().next().map(|path| format!("there is no field {}", path.replace(".?", "")))
-        }
+        Ok(_) => unknown.into_iter().next().map(|path| format!("unknown field {}", path.replace(".?", ""))),
     }
 }
 

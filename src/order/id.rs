@@ -15,7 +15,7 @@ pub enum InvalidId {
     #[error("{0:?} is not an id; an id is 24 hexadecimal digits, such as 65f0c1d2a3b4c5d6e7f80912")]
     NotHex(String),
     /// A user's id is empty.
-    #[error("a user's id is empty; the session's \"id\" must be a text")]
+    #[error("a user's id is empty; the session's \"id\" must be a string")]
     EmptyUser,
 }
 

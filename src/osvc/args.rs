@@ -106,7 +106,7 @@ const CHECKED_NAMESPACE: &str = "Only check the OrdersServices of this namespace
 /// Its lines fit a terminal of 80 columns, as those of the others.
 const STATUS_HELP: &str = "\
 Exit status:
-  0   it is ready: the condition Ready is True for the spec as it is now
+  0   it is ready: the condition Ready is True for the current spec
   1   it is not, or is not there, or the API server has no answer
   2   the command line is wrong
 
@@ -116,8 +116,8 @@ Examples:
 
 const EXPLAIN_HELP: &str = "\
 Exit status:
-  0   a rule takes it
-  1   no rule takes it, or the API server has no answer
+  0   a rule matches
+  1   no rule matches, or the API server has no answer
   2   the command line is wrong
 
 Examples:

@@ -62,8 +62,8 @@ pub struct SweeperArgs {
     #[arg(long, env = "MAX_SLEEP_SECONDS", value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=600), help_heading = "How long")]
     pub max_sleep: u32,
 
-    /// Namespace of the Lease by which several sweepers divide the databases among themselves. Default:
-    /// none, for a single sweeper. Several without it are still correct, but duplicate their work
+    /// Namespace of the Lease by which several sweepers share the databases. Default: none, for a single sweeper.
+    /// Several without it are still correct, but duplicate their work
     #[arg(long, env = "LEASE_NAMESPACE", value_name = "NAMESPACE", help_heading = "Several sweepers")]
     pub lease_namespace: Option<String>,
 

@@ -55,7 +55,7 @@ impl EventsState {
                     count => count.to_string(),
                 };
                 let message = format!(
-                    "events flow, but {count} messages of the last day could not be read: they are in the collection \
+                    "events flow, but {count} messages of the last day could not be handled: they are in the collection \
                      deadLetters of the database, with the reason"
                 );
                 Self { is_flowing: true, reason: Reason::DeadLetters, message }
@@ -96,8 +96,9 @@ fn message(reason: Reason) -> &'static str {
              subject"
         }
         Reason::ConsumerOfOthers => {
-            "the durable consumer in spec.events.jetStream has other subjects, so it belongs to another service: \
-             use another name, or delete it; events of tickets and payments are not consumed"
+            "the durable consumer in spec.events.jetStream was created by another service, or by pods with other \
+             subjects: if this persists, use another name, or delete it; events of tickets and payments are not \
+             consumed"
         }
         Reason::SubjectsOfOthers => {
             "conflict: another system publishes to the subjects of spec.events, or uses its durable consumer: \

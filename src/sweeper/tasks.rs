@@ -405,7 +405,7 @@ impl Task {
         }
         if self.logged.replace(reason_of(error)) != Some(reason_of(error)) {
             let resources = self.target.resources.join(",");
-            tracing::warn!(target = %self.target.key, resources, %error, "cannot sweep; trying again");
+            tracing::warn!(target = %self.target.key, resources, %error, "cannot sweep; retrying");
         }
         let pause = exponential(MIN_BACKOFF, MAX_BACKOFF, self.failures);
         self.failures = self.failures.saturating_add(1);

@@ -297,7 +297,7 @@ async fn a_url_is_taken_by_a_route_by_the_client_by_nobody_or_by_another_namespa
     assert_eq!(explain("/a b").await.code, Some(2));
     // Of one namespace only, there is no client.
     let alone = second.osvc(&["explain", &format!("{host}/anything")]).await;
-    alone.says(1, &["is not served: no rule takes it"]);
+    alone.says(1, &["is not served: no rule matches"]);
 
     let lost = second.osvc(&["status", "ours", "-o", "json"]).await.json();
     let told = (&lost["notRendered"][0]["path"], &lost["notRendered"][0]["hadBy"]);

@@ -288,7 +288,7 @@ fn a_request_is_explained_for_every_host_or_the_one_that_it_names() {
     assert_eq!(documents.last().unwrap()["kind"], "HTTPRoute");
     let lonely = GOOD.replace("    client: {service: client-srv}\n", "");
     let said = rendered(&["-", "--default-image", "i", "--explain", "/x"], &lonely);
-    assert!(said.starts_with("ticketing.dev/x is not served: no rule takes it"), "{said}");
+    assert!(said.starts_with("ticketing.dev/x is not served: no rule matches"), "{said}");
     assert!(refused(&["-", "--explain", "/a b"], GOOD).contains("percent-encode it"));
 }
 

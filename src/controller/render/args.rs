@@ -36,7 +36,7 @@ pub struct RenderArgs {
     #[arg(long, env = "DEFAULT_IMAGE", value_name = "IMAGE")]
     pub default_image: Option<String>,
 
-    /// Whether pods name no user and no group by default, as the controller has it
+    /// Whether to leave the user and group of pods unset by default, as for the controller
     #[arg(long, env = "USER_FROM_CLUSTER", value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     pub user_from_cluster: bool,
 

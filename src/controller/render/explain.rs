@@ -258,7 +258,7 @@ fn write_answer(text: &mut String, request: &RequestTarget, answer: &Answer<'_>)
             }
         }
         None => {
-            writeln!(text, "{host}{path}{entry_point} is not served: no rule takes it, and no client is set")?
+            writeln!(text, "{host}{path}{entry_point} is not served: no rule matches, and no client is set")?
         }
     }
     for (at, rule) in rules.iter().enumerate() {

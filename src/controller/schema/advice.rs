@@ -191,6 +191,7 @@ fn hint(schema: &Value, value: &Value, place: &Place<'_>) -> String {
         (Some("boolean"), Value::String(text)) if matches!(text.as_str(), "true" | "false") => {
             ": write it without quotes".into()
         }
+        (Some("boolean"), _) => ": write true or false".into(),
         (Some("integer"), Value::String(text)) => of_number(text, place),
         (Some("integer"), Value::Number(number)) => match number.as_f64() {
             Some(number) if number.fract() == 0.0 => format!(": write {number}"),

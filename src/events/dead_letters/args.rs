@@ -37,7 +37,7 @@ pub enum Action {
         /// Its id, as the list shows it
         id: String,
 
-        /// Write only the exact bytes that were sent, such as to correct them in a file
+        /// Write exactly the bytes that were sent and nothing else, for example to correct them in a file
         #[arg(long)]
         raw: bool,
     },
@@ -78,5 +78,5 @@ Exit status:
 Examples:
   orders-operator events dead-letters list
   orders-operator events dead-letters show tickets:17:1795368564464
-  orders-operator events dead-letters show ID --raw > mended.json
-  orders-operator events dead-letters replay ID --with mended.json";
+  orders-operator events dead-letters show ID --raw > fixed.json
+  orders-operator events dead-letters replay ID --with fixed.json";

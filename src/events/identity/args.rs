@@ -8,7 +8,7 @@ use crate::store::{DatabaseArgs, SystemId};
 #[derive(Args, Clone)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct IdentityArgs {
-    /// Take over this identity of another system, which the log of the pods names and which must no longer run
+    /// Take over this identity, that of another system, which must no longer run; the log of the pods names it
     #[arg(long, value_name = "ID")]
     pub set: Option<SystemId>,
 

@@ -5,11 +5,12 @@ use jiff::Timestamp;
 
 use crate::store::DatabaseArgs;
 
-/// Publish again what other services have lost, by restoring a backup or with a deleted stream
+/// Publish again what other services have lost because they restored a backup or a stream was deleted
 #[derive(Args, Clone)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct PublishArgs {
-    /// Publish every order that was created since this time, or had not expired by then, such as 2026-11-22T17:00:00Z
+    /// Publish every order that was created since this time, such as 2026-11-22T17:00:00Z, or whose time to pay was
+    /// not over by then
     #[arg(long, value_name = "TIME")]
     pub since: Timestamp,
 

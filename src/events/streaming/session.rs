@@ -170,7 +170,7 @@ impl Places {
             if is_nats_subject(&name) {
                 Ok(name)
             } else {
-                let detail = format!("the server names a subject that is none: {:?}", words(&name));
+                let detail = format!("the server names an invalid subject: {:?}", words(&name));
                 Err(BrokerError::Failed { doing: CONNECTING, detail })
             }
         };

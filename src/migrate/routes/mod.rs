@@ -69,7 +69,7 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
             "no path of an Ingress leads to Service {}: {}",
             around.orders,
             if ours.is_empty() {
-                "the OrdersService has no routes, and every rule stays in its Ingress; if the Service of the orders is another, name it by \
+                "the OrdersService has no routes, and every rule stays in its Ingress; if the Service of the orders is another, name it with \
                  --orders SERVICE, or write spec.ingress"
             } else {
                 "the only host now has a route to it at /api/orders; whatever forwarded its requests no longer does"
@@ -140,7 +140,7 @@ fn retire(
     let which = match (names_no_host, around.hosts.is_empty()) {
         (false, _) => "is older than the new Ingress, so it has every path until it gives them up",
         (true, true) => {
-            "has rules of any host and is older than the new Ingress, so it has every path until it gives them up; with your hosts named by \
+            "has rules of any host and is older than the new Ingress, so it has every path until it gives them up; with your hosts named with \
              --host, once for each, these are served by the new one at once, and no request fails when this one goes"
         }
         (true, false) => "has what is for other hosts than those that --host names",

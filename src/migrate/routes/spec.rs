@@ -69,7 +69,7 @@ pub(super) fn ingress(
     let mut spec = Map::new();
     if hosts.is_empty() {
         let text = "the rules are of any host, as before: spec.ingress.hosts is left out; where the operator has a list of allowed hosts, \
-                    name them by --host";
+                    name them with --host";
         findings.add(Kind::Changed, Whom::Users, "Ingress", text);
     } else {
         spec.insert("hosts".into(), json!(hosts));
@@ -206,7 +206,7 @@ fn give_way(sites: &mut [Site], around: &Around<'_>, used: &[&OldIngress], findi
         let Some(other) = site.table.routes.remove(&place) else { continue };
         let text = format!(
             "path {DEFAULT_PATH} of host {} leads to {}, and no path that the orders API can have leads to {}: it is that of the orders API \
-             now, without a route to the former; if that is the Service of the orders, name it by --orders; if not, write another path in \
+             now, without a route to the former; if that is the Service of the orders, name it with --orders; if not, write another path in \
              spec.ingress.path, and this one as a route",
             shown(&site.source.host),
             other.shown(),

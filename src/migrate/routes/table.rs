@@ -318,7 +318,7 @@ fn put_own(
             Whom::Users,
             format!(
                 "{path} leads to {} as well, and is the path of the orders API: that has it alone now; take the other out of the Ingress, \
-                 or name the right Service by --orders",
+                 or name the right Service with --orders",
                 other.shown()
             ),
         );

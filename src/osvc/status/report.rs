@@ -237,7 +237,7 @@ fn last_words(container: &ContainerStatus) -> Option<String> {
         .or_else(|| ended(container.last_state.as_ref()))?;
     let reason = last.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
     let words = pod_state::last_words(last).map_or_else(String::new, |words| format!(": {words}"));
-    Some(format!("{} ended with code {}{reason}{words}", container.name, last.exit_code))
+    Some(format!("{} exited with code {}{reason}{words}", container.name, last.exit_code))
 }
 
 #[cfg(test)]
@@ -342,7 +342,7 @@ mod tests {
             restarts: 4,
             image: "orders:2".into(),
             waits: Some(format!("{API_CONTAINER}: CrashLoopBackOff: back-off")),
-            last_words: Some(format!("{API_CONTAINER} ended with code 137 (OOMKilled): no memory")),
+            last_words: Some(format!("{API_CONTAINER} exited with code 137 (OOMKilled): no memory")),
         };
         assert_eq!(PodView::from(&pod), expected);
         let done = json!({"exitCode": 0});
@@ -359,6 +359,6 @@ mod tests {
             "state": {"terminated": {"exitCode": 2}}, "lastState": {"terminated": {"exitCode": 1}}
         });
         let words = last_words(&serde_json::from_value(again).unwrap());
-        assert_eq!(words.as_deref(), Some("api ended with code 2"), "the last time is what counts");
+        assert_eq!(words.as_deref(), Some("api exited with code 2"), "the last time is what counts");
     }
 }

@@ -114,10 +114,7 @@ impl Reporter {
         }
         for service in left.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
             let resource = resource_key(service);
-            tracing::warn!(
-                resource,
-                "cannot write the final status: the resource is changed again and again"
-            );
+            tracing::warn!(resource, "cannot write the final status: the resource keeps changing");
         }
     }
 

@@ -100,7 +100,7 @@ pub(super) fn check_database(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(
     if spec.database.name.as_deref().is_some_and(|name| !is_database_name(name)) {
         invalid(
             "spec.database.name cannot be the name of a MongoDB database: write 1 to 63 characters without / \\ . \" $ * < > \
-             : | ? and spaces, such as orders; a connection string belongs into the Secret of uriSecretRef"
+             : | ? and spaces, such as orders; a connection string belongs in the Secret of uriSecretRef"
                 .into(),
         );
     }

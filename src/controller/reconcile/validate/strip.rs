@@ -31,12 +31,14 @@ pub(super) fn problems(ingress: &IngressSpec, found: &Dereferenced) -> Vec<Probl
 
 fn not_traefik(at: usize, route: &RouteSpec, class: Option<&str>) -> Problem {
     let RouteSpec { path, service, .. } = route;
-    let class = class.map_or_else(|| "is not set".to_owned(), |class| format!("is {class:?}"));
+    let class = match class {
+        Some(class) => format!("is {class:?}, which is not known to be a class of Traefik"),
+        None => "is not set".to_owned(),
+    };
     let message = format!(
         "spec.ingress.routes[{at}].stripPrefix is true, which works only with Traefik, but spec.ingress.className \
-         {class}, which is not known to be a class of Traefik: set it to one, if Traefik serves these hosts (an \
-         IngressClass whose spec.controller is traefik.io/ingress-controller; without a cluster, the name \
-         traefik); or have {service:?} serve its paths under {path:?}, and remove stripPrefix; or use \
+         {class}: set it to a class of Traefik, if that serves these hosts (an IngressClass whose \
+         spec.controller is traefik.io/ingress-controller; without a cluster, the name traefik); or have {service:?} serve its paths under {path:?}, and remove stripPrefix; or use \
          spec.gateway in place of spec.ingress, if the cluster has a Gateway (hosts becomes hostnames, and \
          parentRefs is required); or write your own Ingress for it with the rewrite annotations of your ingress \
          controller (docs/ingress.md)"
