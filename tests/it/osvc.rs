@@ -212,7 +212,7 @@ async fn the_last_words_of_a_pod_are_shown_and_no_terminal_obeys_them() {
         &[
             "not ready orders-1 Running, 3 restarts, registry.example/orders:7",
             "waits: orders-api: CrashLoopBackOff",
-            "last: orders-api ended with code 137 (OOMKilled): no\\u{1b}[2J memory\\u{9b}31m\\u{202e}\\nready",
+            "last: orders-api exited with code 137 (OOMKilled): no\\u{1b}[2J memory\\u{9b}31m\\u{202e}\\nready",
         ],
     );
     let json = namespace.osvc(&["status", "orders", "-o", "json"]).await;
