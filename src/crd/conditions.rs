@@ -228,6 +228,12 @@ pub fn is_true(condition: &Condition) -> bool {
     condition.status == "True"
 }
 
+/// Whether the condition `Available` says that a pod cannot run its image, which only a look at the pods tells.
+pub fn cannot_run(available: &Condition) -> bool {
+    let reasons = [Reason::ImagePullFailed, Reason::CrashLoopBackOff];
+    !is_true(available) && reasons.iter().any(|reason| available.reason == reason.as_str())
+}
+
 /// A condition to set. [`set_condition`] finds its transition time.
 #[derive(Clone, Debug)]
 pub struct NewCondition {

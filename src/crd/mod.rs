@@ -48,7 +48,9 @@ mod workload;
 pub use apply::{
     ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, UPGRADE_ANNOTATION, UPGRADE_MANAGER, status_patch,
 };
-pub use conditions::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition};
+pub use conditions::{
+    ConditionType, NewCondition, Reason, cannot_run, find_condition, is_true, set_condition,
+};
 pub use containers::{
     API_CONTAINER, CERTIFICATES_VOLUME, ContainerProbe, EmptyDir, FileOfKey, InitContainer, Medium, Mount,
     NamedFiles, OWN_FOLDER, PodVolume, Projected, RestartPolicy, SecretFiles, Source,

@@ -55,8 +55,8 @@ fn hold_notes(proxy: &FaultProxy, after: usize) -> Rule {
     proxy.when("update", usize::MAX, is_held, Fault::HoldRequest)
 }
 
-/// Waits until all is published, the last page too, though the first one is not marked. Where a page takes longer than the
-/// second that it may last, no further page is published before it is marked: then until marking it is tried again.
+/// Waits until all is published, the last page too, though the first one is not marked. If publishing was interrupted, as on a
+/// machine that is too slow to renew the lease, what was published is marked before the rest: then until that is tried again.
 async fn wait_for_pages(system: &System, held: &Rule) {
     step_by_step("all is published, or marking is tried again", || async {
         let published = system.published().await;

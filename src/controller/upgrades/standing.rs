@@ -14,8 +14,8 @@ use serde::Deserialize;
 use crate::{
     controller::raw_orders_service::RawOrdersService,
     crd::{
-        ConditionType, OrdersServiceStatus, Reason, UPGRADE_ANNOTATION, UpgradeStatus, find_condition,
-        is_true,
+        ConditionType, OrdersServiceStatus, Reason, UPGRADE_ANNOTATION, UpgradeStatus, cannot_run,
+        find_condition, is_true,
     },
 };
 
@@ -134,9 +134,15 @@ fn on_the_way(
     pause: SignedDuration,
     now: Timestamp,
 ) -> Standing {
+    let is_excepted = |kind: ConditionType| note.untrue_before.iter().any(|other| other == kind.as_str());
+    let has_it = status.image.as_deref() == Some(&note.image);
+    let available = status.condition(ConditionType::Available).filter(|_| has_it);
+    // Whatever keeps the resource from being reconciled now: the pods that have the image could not run it.
+    if available.is_some_and(cannot_run) && !is_excepted(ConditionType::Available) {
+        return Standing::Failed;
+    }
     let has_lasted = |time: Timestamp, at_least: SignedDuration| now.duration_since(time) >= at_least;
     let is_late = has_lasted(note.since.0, SERVES_WITHIN);
-    let has_it = status.image.as_deref() == Some(&note.image);
     // The move ends without anything being known of the image.
     let given_up = if has_it { Standing::Current } else { Standing::Blocked };
     if let Some(reconciled) = status.false_condition(ConditionType::Reconciled) {
@@ -144,14 +150,14 @@ fn on_the_way(
         // A Secret that is gone, say, has nothing to do with the image.
         let is_refused =
             has_any_of(reconciled, &[Reason::ApplyFailed, Reason::Forbidden, Reason::InvalidSpec]);
+        // Nor has an API server that does not answer, or another operator: but these tell nothing that would end the move.
+        let is_unknown = has_any_of(reconciled, &[Reason::ReadFailed, Reason::AnotherOperator]);
         return match is_refused {
             true if has_lasted(since, REFUSED_FOR) => Standing::Failed,
-            false if is_late => given_up,
+            false if is_late && !is_unknown => given_up,
             _ => Standing::Moving,
         };
     }
-    let is_excepted = |kind: ConditionType| note.untrue_before.iter().any(|other| other == kind.as_str());
-    let available = status.condition(ConditionType::Available).filter(|_| has_it);
     let events = status.condition(ConditionType::EventsFlowing);
     let events = events.filter(|_| !is_excepted(ConditionType::EventsFlowing));
     match available {
@@ -324,6 +330,26 @@ mod tests {
             let refused = |since| moved("old", &[], &[condition("Reconciled", "False", reason, since)]);
             assert_eq!(standing(&refused(101), 115), Standing::Moving, "{reason}");
             assert_eq!(standing(&refused(101), 116), Standing::Failed, "{reason}");
+        }
+        let unread = |reason| moved("new", &[], &[condition("Reconciled", "False", reason, 101)]);
+        for reason in ["ReadFailed", "AnotherOperator"] {
+            assert_eq!(
+                standing(&unread(reason), 700),
+                Standing::Moving,
+                "{reason}: nothing is known of the image"
+            );
+        }
+        for reason in ["ImagePullFailed", "CrashLoopBackOff"] {
+            for unreconciled in ["ReadFailed", "AnotherOperator", "SecretNotFound", "ApplyFailed"] {
+                let both = [
+                    condition("Available", "False", reason, 100),
+                    condition("Reconciled", "False", unreconciled, 101),
+                ];
+                for second in [102, 700] {
+                    let found = standing(&moved("new", &[], &both), second);
+                    assert_eq!(found, Standing::Failed, "{reason}, {unreconciled}, {second}");
+                }
+            }
         }
         let lacks = |image| moved(image, &[], &[condition("Reconciled", "False", "SecretNotFound", 101)]);
         assert_eq!(standing(&lacks("old"), 699), Standing::Moving);

@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     bed::setting,
     cluster::{self, TestNamespace, root},
+    watchdog,
 };
 
 mod examples;
@@ -44,20 +45,26 @@ fn kubeconfig() -> String {
 /// Waits until no other test has the API server, and removes what those before it left, however they ended.
 async fn alone() -> MutexGuard<'static, ()> {
     let alone = INSTALL_API.lock().await;
+    watchdog::watch();
     clear().await;
     alone
 }
 
 /// Removes what the operator or a test can meet of those before, whichever namespace it is in, and every namespace that a page
-/// names. The namespaces of tests themselves are not waited for, which takes five seconds each: nobody uses their names again.
+/// names, in the bed's API server, which has no node: never in a cluster of somebody's. The namespaces of tests themselves are not waited for, which takes five seconds each: nobody uses their names again.
 async fn clear() {
+    assert_eq!(
+        done("kubectl get nodes --output name").await,
+        "",
+        "INSTALL_KUBECONFIG is of a cluster in use"
+    );
     done(
-        "kubectl delete deployments,ingresses --all --all-namespaces --cascade=foreground; \
+        "kubectl delete deployments,ingresses --all --all-namespaces --cascade=foreground --timeout=2m; \
          kubectl get crd,namespaces,ingressclasses,clusterroles,clusterrolebindings,\
          validatingadmissionpolicies,validatingadmissionpolicybindings \
          --selector '!kubernetes.io/bootstrapping' --output name \
          | sed -E '/^namespace.(default|kube-.*|it-.*)$/d' \
-         | xargs --no-run-if-empty kubectl delete --ignore-not-found",
+         | xargs --no-run-if-empty kubectl delete --ignore-not-found --timeout=2m",
     )
     .await;
 }

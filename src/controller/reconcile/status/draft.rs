@@ -14,7 +14,7 @@ use crate::{
         },
     },
     crd::{
-        ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason, find_condition,
+        ConditionType, NewCondition, OrdersService, OrdersServiceStatus, Reason, cannot_run, find_condition,
         set_condition,
     },
 };
@@ -171,7 +171,10 @@ impl<'a> Draft<'a> {
             // The pods are of the generation that was applied last.
             let former = find_condition(self.on_object, ConditionType::Available);
             let generation = former.map_or(self.generation, |of| of.observed_generation);
-            self.set_for(generation, ConditionType::Available, available, reason, message);
+            // Nobody has looked at the pods: what the last look has found stays until they serve.
+            if available || !former.is_some_and(cannot_run) {
+                self.set_for(generation, ConditionType::Available, available, reason, message);
+            }
             self.count(rollout);
         }
         for kind in [ConditionType::Valid, ConditionType::Available, ConditionType::IngressReady] {

@@ -159,6 +159,27 @@ mod tests {
     }
 
     #[test]
+    fn that_pods_cannot_run_stays_until_they_serve_or_are_looked_at_again() {
+        let mut service = service(json!({}));
+        let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
+        service.status =
+            Some(compute(&service, &completed(&valid, &available(0)), None, Author::ALONE, at(1)));
+        let mut told = |reason: &str, ready: i32| {
+            let conditions = &mut service.status.as_mut().unwrap().conditions;
+            let former = conditions.iter_mut().find(|of| of.type_ == "Available").unwrap();
+            former.reason = reason.into();
+            let rollout = available(ready);
+            let status =
+                compute(&service, &Err(Stopped::Suspended), Some(rollout.rollout()), Author::ALONE, at(2));
+            find_condition(&status.conditions, ConditionType::Available).unwrap().reason.clone()
+        };
+        assert_eq!(told("ImagePullFailed", 0), "ImagePullFailed");
+        assert_eq!(told("CrashLoopBackOff", 0), "CrashLoopBackOff");
+        assert_eq!(told("CrashLoopBackOff", 2), "AsExpected");
+        assert_eq!(told("RolloutInProgress", 0), "MinimumReplicasUnavailable");
+    }
+
+    #[test]
     fn that_a_former_spec_was_valid_says_nothing_about_this_one() {
         let mut service = service(json!({}));
         let valid = validate(&service, &Dereferenced::default(), Some("i")).unwrap();
