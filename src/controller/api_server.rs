@@ -91,13 +91,13 @@ impl RequestError {
                     .into()
             }
             Self::QuotaExceeded(_) => {
-                "it would exceed a ResourceQuota of this namespace (see kubectl describe \
-                 resourcequota); delete what is not needed, or have the quota raised"
+                "it would exceed a ResourceQuota of this namespace (see kubectl describe resourcequota); delete \
+                 what is not needed, or have the quota raised"
                     .into()
             }
             Self::Denied(_) => {
-                "an admission policy or webhook denies it; to see its reason, kubectl apply the \
-                 output of `orders-operator render`, or ask the administrator for the operator's log"
+                "an admission policy or webhook denies it; to see its reason, kubectl apply the output of \
+                 `orders-operator render`, or ask the administrator for the operator's log"
                     .into()
             }
             Self::Refused { code, .. } => {

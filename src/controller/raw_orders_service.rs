@@ -176,8 +176,8 @@ mod tests {
         let error = wrong.parse().unwrap_err();
         assert_eq!(
             error,
-            "spec.database is required; spec.auth.jwtSecretRef is a number, but must be an object: write \
-             {name: NAME-OF-THE-SECRET}"
+            "spec.database is required; spec.auth.jwtSecretRef is a number, but must be an object: write {name: \
+             NAME-OF-THE-SECRET}"
         );
         for patch in [
             json!({"auth": {"jwtSecretRef": "hunter2"}}),

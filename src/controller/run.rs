@@ -358,8 +358,8 @@ async fn follow_leader(leadership: &Leadership, is_led: &Readiness, args: &Contr
     const SAID_AGAIN: u32 = 60;
     let namespace = args.lease_namespace.as_deref().unwrap_or_default();
     let missing = format!(
-        "nobody leads, so nothing is reconciled: check that this account has the chart's permissions on \
-         Lease {namespace}/{}, and that the API server accepts writes",
+        "nobody leads, so nothing is reconciled: check that this account has the chart's permissions on Lease \
+         {namespace}/{}, and that the API server accepts writes",
         args.lease_name
     );
     let mut silent_for = SAID_AGAIN;

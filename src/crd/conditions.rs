@@ -228,10 +228,14 @@ pub fn is_true(condition: &Condition) -> bool {
     condition.status == "True"
 }
 
+/// Whether a condition has one of these reasons.
+pub fn has_any_of(condition: &Condition, reasons: &[Reason]) -> bool {
+    reasons.iter().any(|reason| condition.reason == reason.as_str())
+}
+
 /// Whether the condition `Available` says that a pod cannot run its image, which only a look at the pods tells.
 pub fn cannot_run(available: &Condition) -> bool {
-    let reasons = [Reason::ImagePullFailed, Reason::CrashLoopBackOff];
-    !is_true(available) && reasons.iter().any(|reason| available.reason == reason.as_str())
+    !is_true(available) && has_any_of(available, &[Reason::ImagePullFailed, Reason::CrashLoopBackOff])
 }
 
 /// A condition to set. [`set_condition`] finds its transition time.

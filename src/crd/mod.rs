@@ -49,7 +49,7 @@ pub use apply::{
     ADOPT_ANNOTATION, CONTROLLER_MANAGER, SWEEPER_MANAGER, UPGRADE_ANNOTATION, UPGRADE_MANAGER, status_patch,
 };
 pub use conditions::{
-    ConditionType, NewCondition, Reason, cannot_run, find_condition, is_true, set_condition,
+    ConditionType, NewCondition, Reason, cannot_run, find_condition, has_any_of, is_true, set_condition,
 };
 pub use containers::{
     API_CONTAINER, CERTIFICATES_VOLUME, ContainerProbe, EmptyDir, FileOfKey, InitContainer, Medium, Mount,

@@ -260,8 +260,8 @@ fn events(environment: &mut Environment, free: &str, read: &mut Connections, not
             if cluster.is_none() {
                 notes.left(
                     Whom::Services,
-                    "no variable names a NATS server, so the OrdersService has no spec.events: it then receives \
-                     no payments and publishes no events; if the address is in your code, add events: {nats: \
+                    "no variable names a NATS server, so the OrdersService has no spec.events: it then receives no \
+                     payments and publishes no events; if the address is in your code, add events: {nats: \
                      {servers: [\"nats://HOST:4222\"]}}",
                 );
                 return;
@@ -322,8 +322,8 @@ fn unknown_url(why: &str, notes: &mut Notes<'_>) -> Value {
     notes.left(
         Whom::Services,
         format!(
-            "{why}: spec.events.nats.servers is set to the address in the course, nats://nats-srv:4222; \
-             correct it"
+            "{why}: spec.events.nats.servers is set to the address in the course, nats://nats-srv:4222; correct \
+             it"
         ),
     );
     json!({"servers": ["nats://nats-srv:4222"]})
@@ -377,8 +377,8 @@ fn rest(environment: Environment, notes: &mut Notes<'_>) {
             notes.left(
                 Whom::Pods,
                 format!(
-                    "variable {variable}: this service does not read it; if it is how long an order waits for its payment, write it in \
-                     spec.expiration.windowSeconds, otherwise ignore it"
+                    "variable {variable}: this service does not read it; if it is how long an order waits for its \
+                     payment, write it in spec.expiration.windowSeconds, otherwise ignore it"
                 ),
             );
         } else if is_of_node(&variable) {
@@ -387,8 +387,8 @@ fn rest(environment: Environment, notes: &mut Notes<'_>) {
             notes.left(
                 Whom::Pods,
                 format!(
-                    "variable {variable}: the Node.js service may have read it, this one does not; if something else in the pods \
-                     needs it, add it to spec.podTemplate.extraEnv, otherwise ignore it"
+                    "variable {variable}: the Node.js service may have read it, this one does not; if something \
+                     else in the pods needs it, add it to spec.podTemplate.extraEnv, otherwise ignore it"
                 ),
             );
         }

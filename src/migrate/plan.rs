@@ -349,9 +349,9 @@ fn fate(object: &Object) -> Option<(Kind, Whom, String)> {
             )
         } else {
             format!(
-                "the operator's sweeper ends reservations instead: stop it with the old pods, before you apply the OrdersService with \
-                 its events (docs/migration.md), kubectl scale {kind} {name} --replicas=0; and delete it once you \
-                 will not go back"
+                "the operator's sweeper ends reservations instead: stop it with the old pods, before you apply the \
+                 OrdersService with its events (docs/migration.md), kubectl scale {kind} {name} --replicas=0; and \
+                 delete it once you will not go back"
             )
         };
         return Some((Kind::Later, Whom::You, told));

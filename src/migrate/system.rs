@@ -32,9 +32,8 @@ pub enum SystemError {
     },
     /// Nothing looks like the orders service.
     #[error(
-        "no Service of the orders found: no path such as /api/orders leads to one, and no Service or Deployment \
-         is named after \
-         orders; name the Service with --orders SERVICE, or add its files to the inputs"
+        "no Service of the orders found: no path such as /api/orders leads to one, and no Service or Deployment is \
+         named after orders; name the Service with --orders SERVICE, or add its files to the inputs"
     )]
     NoOrders,
     /// Several things look like the orders service.
@@ -51,8 +50,8 @@ pub enum SystemError {
     },
     /// An Ingress of another namespace leads to it.
     #[error(
-        "{ingress} (namespace {from}) leads to {service}, which is in {namespace}: an Ingress reaches its own namespace only; correct \
-         metadata.namespace, or leave that Ingress out with --namespace {namespace}"
+        "{ingress} (namespace {from}) leads to {service}, which is in {namespace}: an Ingress reaches its own \
+         namespace only; correct metadata.namespace, or leave that Ingress out with --namespace {namespace}"
     )]
     IngressElsewhere {
         /// The Ingress.

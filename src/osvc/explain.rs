@@ -74,8 +74,8 @@ async fn pods(cluster: &Cluster, namespace: &str, name: &str) -> Result<String, 
     let what = format!("read Service {namespace}/{name}");
     let Some(service) = cluster.ask(&what, services.get_opt(name)).await? else {
         return Ok(
-            "it does not exist, so requests fail or, with Traefik, fall through to a shorter rule: create \
-             it, or correct the route"
+            "it does not exist, so requests fail or, with Traefik, fall through to a shorter rule: create it, or \
+             correct the route"
                 .into(),
         );
     };

@@ -80,8 +80,8 @@ pub enum LeaseLost {
     Lost(String),
     /// Nothing that was read before holds any more.
     #[error(
-        "the API server shows an earlier state than before, as after a backup was restored; this process exits, \
-         to read everything again"
+        "the API server shows an earlier state than before, as after a backup was restored; this process exits, to \
+         read everything again"
     )]
     WentBack,
 }

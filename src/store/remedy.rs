@@ -61,8 +61,8 @@ impl StoreError {
             }
             Self::IndexConflict { ours, .. } => {
                 format!(
-                    "in the database another index conflicts with the index {ours}; drop it, and {ours} is \
-                     created in its place"
+                    "in the database another index conflicts with the index {ours}; drop it, and {ours} is created \
+                     in its place"
                 )
             }
             Self::MissingIndex { .. } => {

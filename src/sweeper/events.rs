@@ -55,8 +55,8 @@ impl EventsState {
                     count => count.to_string(),
                 };
                 let message = format!(
-                    "events flow, but {count} messages of the last day could not be handled: they are in the collection \
-                     deadLetters of the database, with the reason"
+                    "events flow, but {count} messages of the last day could not be handled: they are in the \
+                     collection deadLetters of the database, with the reason"
                 );
                 Self { is_flowing: true, reason: Reason::DeadLetters, message }
             }
@@ -101,10 +101,10 @@ fn message(reason: Reason) -> &'static str {
              consumed"
         }
         Reason::SubjectsOfOthers => {
-            "conflict: another system publishes to the subjects of spec.events, or uses its durable consumer: \
-             give each system its own broker or names. If this system replaces the other, say so with \
-             `orders-operator events identity`; the pods' log names both. No message of the other system is \
-             consumed, and unpublished events are kept in the database"
+            "conflict: another system publishes to the subjects of spec.events, or uses its durable consumer: give \
+             each system its own broker or names. If this system replaces the other, say so with `orders-operator \
+             events identity`; the pods' log names both. No message of the other system is consumed, and \
+             unpublished events are kept in the database"
         }
         Reason::BrokerFailed => {
             "the NATS servers are reachable but reject what the pods ask for, for instance because a stream is \
@@ -121,8 +121,8 @@ fn message(reason: Reason) -> &'static str {
         }
         _ => {
             "the pods cannot reach the NATS servers, or they do not answer in time: check spec.events.nats and \
-             that the servers run; the pods' log has the details. Unpublished events are kept in the database, \
-             and published in order later"
+             that the servers run; the pods' log has the details. Unpublished events are kept in the database, and \
+             published in order later"
         }
     }
 }

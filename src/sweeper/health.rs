@@ -82,8 +82,7 @@ impl WithoutDueTime {
         format!(
             "in the database {count}{more} open orders{which} have no due time, since their expiresAt is missing \
              or not a date: they hold their tickets forever; cancel them, or set expiresAt to a date \
-             (`orders-operator orders check` lists \
-             them; they are counted every five minutes)"
+             (`orders-operator orders check` lists them; they are counted every five minutes)"
         )
     }
 }

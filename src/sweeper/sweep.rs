@@ -496,8 +496,7 @@ impl Sweep {
             tracing::warn!(
                 target = %target.key, count, orders = examples.join(", "),
                 "open orders without a due time hold their tickets forever: their expiresAt is missing or not a \
-                 date; \
-                 `orders-operator orders check` lists them"
+                 date; `orders-operator orders check` lists them"
             );
         }
         self.without_due_time = Some((WithoutDueTime { count, examples }, Instant::now()));

@@ -324,12 +324,12 @@ impl TestNamespace {
 
     /// A client with exactly the rights that the chart gives this subcommand in this namespace.
     pub async fn chart_client(&self, subcommand: &str) -> Client {
-        client(Kubeconfig::read_from(self.chart_account(subcommand).await).unwrap()).await
+        client_by(self.chart_account(subcommand).await).await
     }
 
     /// A client of an account of this namespace, such as `default`.
     pub async fn client_as(&self, account: &str) -> Client {
-        client(Kubeconfig::read_from(self.kubeconfig_of(account).await).unwrap()).await
+        client_by(self.kubeconfig_of(account).await).await
     }
 
     /// The folder of this test's files.
@@ -413,7 +413,7 @@ impl TestNamespace {
         ] {
             apply_any(&self.client, object).await;
         }
-        client(Kubeconfig::read_from(self.kubeconfig_of("tenant").await).unwrap()).await
+        self.client_as("tenant").await
     }
 
     /// A kubeconfig of an account of this namespace.
@@ -593,7 +593,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-pub async fn client(kubeconfig: Kubeconfig) -> Client {
+/// A client of the cluster and the account of this kubeconfig.
+pub async fn client_by(kubeconfig: impl AsRef<Path>) -> Client {
+    client(Kubeconfig::read_from(kubeconfig).unwrap()).await
+}
+
+async fn client(kubeconfig: Kubeconfig) -> Client {
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()
 }

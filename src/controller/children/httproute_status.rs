@@ -43,8 +43,7 @@ fn problem(route: &Partial<HTTPRoute>, parent: &ParentReference) -> Option<Probl
         if current.peek().is_none() {
             let message = format!(
                 "{described} has not said yet whether it serves HTTPRoute {name:?}: if this persists, check that \
-                 the Gateway \
-                 exists and that a controller for its class is running"
+                 the Gateway exists and that a controller for its class is running"
             );
             return Some(Problem::new(Reason::GatewayPending, message));
         }

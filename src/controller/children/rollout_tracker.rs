@@ -57,10 +57,9 @@ impl RolloutTracker {
         }
         let generation = rollout.generation;
         let start = |since| Box::new(Incomplete { generation, since, inspected: None });
-        let incomplete = self.0.get_or_insert_with(|| match rollout.is_observed {
-            true => start(now.checked_sub(unavailable.min(START_TIMEOUT)).unwrap_or(now)),
-            false => start(now),
-        });
+        // What is not observed is not what the status is about.
+        let before = if rollout.is_observed { unavailable.min(START_TIMEOUT) } else { Duration::ZERO };
+        let incomplete = self.0.get_or_insert_with(|| start(now.checked_sub(before).unwrap_or(now)));
         if incomplete.generation != generation {
             *incomplete = start(now);
         }
@@ -100,51 +99,50 @@ mod tests {
     use super::*;
     use crate::{controller::problem::Problem, crd::Reason};
 
+    /// Of pods that served until now.
+    fn next(tracker: &mut RolloutTracker, rollout: &Rollout, now: Instant) -> RolloutStep {
+        tracker.next(rollout, Duration::ZERO, now)
+    }
+
     #[test]
     fn pods_are_looked_at_when_they_take_long_and_then_less_and_less_often() {
         let mut tracker = RolloutTracker::default();
         let start = Instant::now();
         let waits = Rollout { generation: 1, is_observed: true, desired: 2, ..Rollout::default() };
         let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(next(&mut tracker, &waits, start), RolloutStep::Wait(Inspected::default(), START_TIMEOUT));
         assert_eq!(
-            tracker.next(&waits, Duration::ZERO, start),
-            RolloutStep::Wait(Inspected::default(), START_TIMEOUT)
-        );
-        assert_eq!(
-            tracker.next(&waits, Duration::ZERO, at(4)),
+            next(&mut tracker, &waits, at(4)),
             RolloutStep::Wait(Inspected::default(), Duration::from_secs(1))
         );
-        assert_eq!(tracker.next(&waits, Duration::ZERO, at(5)), RolloutStep::InspectPods);
+        assert_eq!(next(&mut tracker, &waits, at(5)), RolloutStep::InspectPods);
         let problem = Some(Problem::new(Reason::ImagePullFailed, "no such image"));
         let found = Inspected { problem, ..Inspected::default() };
         tracker.inspected(found.clone(), at(5));
-        assert_eq!(
-            tracker.next(&waits, Duration::ZERO, at(6)),
-            RolloutStep::Wait(found.clone(), at(10) - at(6))
-        );
+        assert_eq!(next(&mut tracker, &waits, at(6)), RolloutStep::Wait(found.clone(), at(10) - at(6)));
         assert_eq!(tracker.last_found(), Some(&found));
-        assert_eq!(tracker.next(&waits, Duration::ZERO, at(10)), RolloutStep::InspectPods);
+        assert_eq!(next(&mut tracker, &waits, at(10)), RolloutStep::InspectPods);
         tracker.inspected(found, at(100));
         assert!(
-            matches!(tracker.next(&waits, Duration::ZERO, at(100)), RolloutStep::Wait(_, again) if again.as_secs() == 25)
+            matches!(next(&mut tracker, &waits, at(100)), RolloutStep::Wait(_, again) if again.as_secs() == 25)
         );
         tracker.inspected(Inspected::default(), at(10_000));
         assert_eq!(
-            tracker.next(&waits, Duration::ZERO, at(10_000)),
+            next(&mut tracker, &waits, at(10_000)),
             RolloutStep::Wait(Inspected::default(), MAX_INTERVAL)
         );
 
         let changed = Rollout { generation: 2, ..waits.clone() };
         assert_eq!(
-            tracker.next(&changed, Duration::ZERO, at(10_000)),
+            next(&mut tracker, &changed, at(10_000)),
             RolloutStep::Wait(Inspected::default(), START_TIMEOUT),
             "new pods"
         );
         let complete = Rollout { replicas: 2, ready: 2, updated: 2, is_available: true, ..changed.clone() };
-        assert_eq!(tracker.next(&complete, Duration::ZERO, at(10_001)), RolloutStep::Complete);
+        assert_eq!(next(&mut tracker, &complete, at(10_001)), RolloutStep::Complete);
         assert!(tracker.0.is_none());
         assert_eq!(
-            tracker.next(&changed, Duration::ZERO, at(10_002)),
+            next(&mut tracker, &changed, at(10_002)),
             RolloutStep::Wait(Inspected::default(), START_TIMEOUT),
             "a pod was lost again"
         );
@@ -158,10 +156,9 @@ mod tests {
         let mut tracker = RolloutTracker::default();
         assert_eq!(tracker.next(&waits, minute, start), RolloutStep::InspectPods);
         tracker.inspected(Inspected::default(), start);
-        let soon = RolloutStep::Wait(Inspected::default(), START_TIMEOUT);
-        assert_eq!(tracker.next(&waits, minute, start), soon, "whatever it has found");
-        let changed = Rollout { generation: 2, ..waits.clone() };
         let wait = RolloutStep::Wait(Inspected::default(), START_TIMEOUT);
+        assert_eq!(tracker.next(&waits, minute, start), wait, "soon again");
+        let changed = Rollout { generation: 2, ..waits.clone() };
         assert_eq!(tracker.next(&changed, minute, start), wait, "new pods");
         // What it has just applied is not observed yet, so it is not what the status is about.
         let applied = Rollout { is_observed: false, ..waits.clone() };
@@ -178,11 +175,11 @@ mod tests {
         let start = Instant::now();
         let before = Rollout { generation: 2, desired: 2, ..Rollout::default() };
         let second = start + Duration::from_secs(1);
-        assert_eq!(tracker.next(&before, Duration::ZERO, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
+        assert_eq!(next(&mut tracker, &before, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
         let left = OBSERVE_TIMEOUT - Duration::from_secs(1);
-        assert_eq!(tracker.next(&before, Duration::ZERO, second), RolloutStep::AwaitObserved(left));
+        assert_eq!(next(&mut tracker, &before, second), RolloutStep::AwaitObserved(left));
         let wait = RolloutStep::Wait(Inspected::default(), START_TIMEOUT - OBSERVE_TIMEOUT);
-        assert_eq!(tracker.next(&before, Duration::ZERO, start + OBSERVE_TIMEOUT), wait);
+        assert_eq!(next(&mut tracker, &before, start + OBSERVE_TIMEOUT), wait);
     }
 
     #[test]
@@ -190,9 +187,9 @@ mod tests {
         let mut tracker = RolloutTracker::default();
         let start = Instant::now();
         let none = Rollout { replicas: 1, ..Rollout::default() };
-        assert_eq!(tracker.next(&none, Duration::ZERO, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
+        assert_eq!(next(&mut tracker, &none, start), RolloutStep::AwaitObserved(OBSERVE_TIMEOUT));
         for later in [OBSERVE_TIMEOUT, START_TIMEOUT, MAX_INTERVAL] {
-            assert_eq!(tracker.next(&none, Duration::ZERO, start + later), RolloutStep::Complete);
+            assert_eq!(next(&mut tracker, &none, start + later), RolloutStep::Complete);
         }
     }
 }

@@ -283,7 +283,7 @@ async fn run_steps(context: &Context, service: &OrdersService) -> Outcome {
 fn autoscaler_warning(applied: &Applied) -> (Option<Problem>, Option<Duration>) {
     const MEASURED_WITHIN: Duration = Duration::from_secs(90);
     let Some(since) = applied.unmeasured_since() else { return (None, None) };
-    let elapsed = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+    let elapsed = elapsed(since, Timestamp::now());
     if elapsed < MEASURED_WITHIN {
         return (None, Some(MEASURED_WITHIN - elapsed));
     }
@@ -296,8 +296,7 @@ fn autoscaler_warning(applied: &Applied) -> (Option<Problem>, Option<Duration>) 
 /// waiting, and less and less often while the same stays amiss.
 fn until_secrets_are_read(amiss_since: Timestamp, now: Timestamp) -> Duration {
     const MAX_INTERVAL: Duration = Duration::from_secs(300);
-    let amiss_for = Duration::try_from(now.duration_since(amiss_since)).unwrap_or_default();
-    (amiss_for / 4).clamp(RETRY_INTERVAL, MAX_INTERVAL)
+    (elapsed(amiss_since, now) / 4).clamp(RETRY_INTERVAL, MAX_INTERVAL)
 }
 
 /// A little less, so that many resources do not ask together.
@@ -383,11 +382,15 @@ fn recorded_digest(service: &OrdersService) -> Option<&str> {
 
 /// For how long the pods have not served by the status.
 fn unavailable_for(service: &OrdersService, now: Timestamp) -> Duration {
-    let conditions = service.status.as_ref().map(|status| status.conditions.as_slice());
-    let available = find_condition(conditions.unwrap_or_default(), ConditionType::Available);
-    let since = available.filter(|available| !is_true(available)).map(|one| one.last_transition_time.0);
-    // Another machine's clock may be ahead.
-    since.and_then(|since| Duration::try_from(now.duration_since(since)).ok()).unwrap_or_default()
+    let status = service.status.as_ref();
+    let available = status.and_then(|status| find_condition(&status.conditions, ConditionType::Available));
+    let unavailable = available.filter(|available| !is_true(available));
+    unavailable.map_or(Duration::ZERO, |available| elapsed(available.last_transition_time.0, now))
+}
+
+/// How long ago that was; 0 if the clock of the machine that says so is ahead.
+fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 /// What the last look at the pods has found, and when to look again.

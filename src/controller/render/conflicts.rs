@@ -111,8 +111,8 @@ pub(super) fn problems(services: &[ServiceInFile], all: &AllClaims<'_>) -> Vec<S
                 ),
                 Refusal::NotAllowed if host.is_any() => format!(
                     "no host is set, so the rules would be for every host, which is not allowed for namespace \
-                     {:?}: list the hosts, or allow it \"*\" in the hosts file, which must list the hosts of \
-                     every namespace",
+                     {:?}: list the hosts, or allow it \"*\" in the hosts file, which must list the hosts of every \
+                     namespace",
                     me.id.namespace
                 ),
                 Refusal::NotAllowed => format!(

@@ -136,8 +136,8 @@ pub(super) fn of_type(schema: &Value, expected: &str, value: &Value, place: &Pla
     match (schema["type"].as_str(), value) {
         // In quotes it would be refused as well.
         (Some("string"), Value::Bool(true)) if of_ingress("strip-path") => {
-            "is true, with which ingress controllers rewrite the path for every Service, including the orders \
-             API: remove it"
+            "is true, with which ingress controllers rewrite the path for every Service, including the orders API: \
+             remove it"
                 .into()
         }
         (Some("string"), Value::Bool(true)) if of_ingress("use-regex") => {

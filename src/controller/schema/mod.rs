@@ -565,8 +565,7 @@ mod tests {
                 json!("orders"),
                 json!({}),
                 "metadata is \"orders\", but must be an object with fields such as annotations, generateName, \
-                 labels, name, \
-                 namespace",
+                 labels, name, namespace",
             ),
         ] {
             assert_eq!(object(metadata, spec.clone()), [expected], "{spec}");

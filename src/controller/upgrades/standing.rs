@@ -15,7 +15,7 @@ use crate::{
     controller::raw_orders_service::RawOrdersService,
     crd::{
         ConditionType, OrdersServiceStatus, Reason, UPGRADE_ANNOTATION, UpgradeStatus, cannot_run,
-        find_condition, is_true,
+        find_condition, has_any_of, is_true,
     },
 };
 
@@ -83,11 +83,6 @@ impl StatusGlance {
     fn false_condition(&self, kind: ConditionType) -> Option<&Condition> {
         self.condition(kind).filter(|condition| condition.status == "False")
     }
-}
-
-/// Whether a condition has one of these reasons.
-fn has_any_of(condition: &Condition, reasons: &[Reason]) -> bool {
-    reasons.iter().any(|reason| condition.reason == reason.as_str())
 }
 
 impl Standing {
@@ -167,15 +162,7 @@ fn on_the_way(
             if has_lasted(since, pause) { Standing::Current } else { Standing::Settling }
         }
         Some(serves) if !is_true(serves) => {
-            let fails = has_any_of(
-                serves,
-                &[
-                    Reason::ImagePullFailed,
-                    Reason::CrashLoopBackOff,
-                    Reason::PodCreationFailed,
-                    Reason::ProgressDeadlineExceeded,
-                ],
-            );
+            let fails = has_any_of(serves, &[Reason::PodCreationFailed, Reason::ProgressDeadlineExceeded]);
             let is_excused = is_excepted(ConditionType::Available) || is_no_fault_of_pods(serves, status);
             match (fails || is_late, is_excused) {
                 (true, false) => Standing::Failed,

@@ -86,10 +86,8 @@ fn unserved(used: &[&OldIngress], hosts: &[CanonicalHost], findings: &mut Findin
             let of = secret.as_deref().map(|secret| format!(" (Secret {secret})")).unwrap_or_default();
             let text = format!(
                 "spec.tls[{at}]{of} is for {all}, without any rule, so this entry was left out of the \
-                 OrdersService: if \
-                 requests for {all} are \
-                 answered, as by a redirect, write an Ingress of your own for it, with this certificate; \
-                 otherwise ignore it"
+                 OrdersService: if requests for {all} are answered, as by a redirect, write an Ingress of your own \
+                 for it, with this certificate; otherwise ignore it"
             );
             findings.add(Kind::Left, Whom::Users, &ingress.label, text);
         }

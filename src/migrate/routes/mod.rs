@@ -69,8 +69,8 @@ pub(super) fn translate(all: &[OldIngress], around: &Around<'_>, findings: &mut 
             "no path of an Ingress leads to Service {}: {}",
             around.orders,
             if ours.is_empty() {
-                "the OrdersService has no routes, and every rule stays in its Ingress; if the Service of the orders is another, name it with \
-                 --orders SERVICE, or write spec.ingress"
+                "the OrdersService has no routes, and every rule stays in its Ingress; if the Service of the \
+                 orders is another, name it with --orders SERVICE, or write spec.ingress"
             } else {
                 "the only host now has a route to it at /api/orders; whatever forwarded its requests no longer does"
             }

@@ -205,9 +205,9 @@ fn give_way(sites: &mut [Site], around: &Around<'_>, used: &[&OldIngress], findi
     for site in sites.iter_mut().filter(|site| !is_anywhere || site.leads(used, around)) {
         let Some(other) = site.table.routes.remove(&place) else { continue };
         let text = format!(
-            "path {DEFAULT_PATH} of host {} leads to {}, and no path that the orders API can have leads to {}: it is that of the orders API \
-             now, without a route to the former; if that is the Service of the orders, name it with --orders; if not, write another path in \
-             spec.ingress.path, and this one as a route",
+            "path {DEFAULT_PATH} of host {} leads to {}, and no path that the orders API can have leads to {}: it \
+             is that of the orders API now, without a route to the former; if that is the Service of the orders, \
+             name it with --orders; if not, write another path in spec.ingress.path, and this one as a route",
             shown(&site.source.host),
             other.shown(),
             around.orders

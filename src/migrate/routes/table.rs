@@ -317,8 +317,8 @@ fn put_own(
         notes.left(
             Whom::Users,
             format!(
-                "{path} leads to {} as well, and is the path of the orders API: that has it alone now; take the other out of the Ingress, \
-                 or name the right Service with --orders",
+                "{path} leads to {} as well, and is the path of the orders API: that has it alone now; take the \
+                 other out of the Ingress, or name the right Service with --orders",
                 other.shown()
             ),
         );

@@ -111,8 +111,8 @@ fn judge(group: &mut Group, deployment: &Deployment, rollout: &Rollout, trouble:
         );
         return if trouble.is_stuck {
             let todo = format!(
-                "old pods still serve: fix what the cluster reports (for an image: image.repository, image.tag \
-                 and imagePullSecrets of the chart), or revert the change with `helm rollback` or `kubectl -n \
+                "old pods still serve: fix what the cluster reports (for an image: image.repository, image.tag and \
+                 imagePullSecrets of the chart), or revert the change with `helm rollback` or `kubectl -n \
                  {namespace} rollout undo deployment/{short}`"
             );
             group.failure(told, todo)

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use super::{report::Group, routing::Routing};
 use crate::{
     controller::{SHARED_SUBJECTS_REMEDY, shares_subjects},
-    crd::{ConditionType, OrdersService, Reason, SecretField, find_condition, is_true},
+    crd::{ConditionType, OrdersService, Reason, SecretField, find_condition, has_any_of, is_true},
     osvc::{cluster::Cluster, error::AskError},
 };
 
@@ -172,7 +172,7 @@ fn check_conditions(group: &mut Group, service: &OrdersService, causes: Causes) 
 
 /// Whether a condition only says what another line says.
 fn follows(condition: &Condition, causes: Causes, database: Option<&Condition>) -> bool {
-    let is_one_of = |reasons: &[Reason]| reasons.iter().any(|reason| condition.reason == reason.as_str());
+    let is_one_of = |reasons: &[Reason]| has_any_of(condition, reasons);
     let waits =
         [Reason::MinimumReplicasUnavailable, Reason::RolloutInProgress, Reason::ProgressDeadlineExceeded];
     !is_true(condition) && {
@@ -200,10 +200,9 @@ fn check_database(group: &mut Group, reported: Option<&Condition>, generation: O
         ("its indexes are in place", &[Reason::UnsupportedServer, Reason::IndexConflict]),
         ("no ticket is held by two active orders", &[Reason::DuplicateActiveOrders]),
     ];
-    let is_of = |reasons: &[Reason]| reasons.iter().any(|reason| condition.reason == reason.as_str());
     let failing = match is_true(condition) {
         true => steps.len(),
-        false => steps.iter().position(|(_, reasons)| is_of(reasons)).unwrap_or(0),
+        false => steps.iter().position(|(_, reasons)| has_any_of(condition, reasons)).unwrap_or(0),
     };
     for (at, (what, _)) in steps.iter().enumerate() {
         if at < failing {

@@ -267,6 +267,11 @@ async fn a_new_image_reaches_a_few_resources_at_a_time_and_stops_at_the_first_th
             format!("orders_operator_controller_api_requests_total{{kind=\"{kind}\",verb=\"patch\"}}");
         assert_eq!(after.metric(&patched).await, 0.0, "{kind}: it was in place, of those that wait too");
     }
+    let looked = "orders_operator_controller_api_requests_total{kind=\"Pod\",verb=\"list\"}";
+    eventually("it has looked at the pods of the first", || async {
+        (after.metric(looked).await >= 1.0).then_some(())
+    })
+    .await;
     // It has seen at once what stops it, and not that the rollout of the first were in progress again.
     let log = after.log();
     assert!(!log.contains("status changed") && !log.contains("moved to the operator's image"), "{log}");

@@ -15,7 +15,6 @@ use std::{
     process::{Command, Output},
 };
 
-use kube::{Client, config::Kubeconfig};
 use tokio::{
     sync::{Mutex, MutexGuard},
     task::spawn_blocking,
@@ -23,7 +22,7 @@ use tokio::{
 
 use crate::{
     bed::setting,
-    cluster::{self, TestNamespace, root},
+    cluster::{TestNamespace, root},
     watchdog,
 };
 
@@ -51,7 +50,8 @@ async fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Removes what the operator or a test can meet of those before, whichever namespace it is in, and every namespace that a page
-/// names, in the bed's API server, which has no node: never in a cluster of somebody's. The namespaces of tests themselves are not waited for, which takes five seconds each: nobody uses their names again.
+/// names: in the bed's API server, which has no node, and never in somebody's cluster. The namespaces of tests themselves are
+/// not waited for, which takes five seconds each: nobody uses their names again.
 async fn clear() {
     assert_eq!(
         done("kubectl get nodes --output name").await,
@@ -59,18 +59,13 @@ async fn clear() {
         "INSTALL_KUBECONFIG is of a cluster in use"
     );
     done(
-        "kubectl delete deployments,ingresses --all --all-namespaces --cascade=foreground --timeout=2m; \
-         kubectl get crd,namespaces,ingressclasses,clusterroles,clusterrolebindings,\
-         validatingadmissionpolicies,validatingadmissionpolicybindings \
-         --selector '!kubernetes.io/bootstrapping' --output name \
-         | sed -E '/^namespace.(default|kube-.*|it-.*)$/d' \
+        "kubectl delete deployments,ingresses --all --all-namespaces --cascade=foreground --timeout=2m; kubectl \
+         get \
+         crd,namespaces,ingressclasses,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings \
+         --selector '!kubernetes.io/bootstrapping' --output name | sed -E '/^namespace.(default|kube-.*|it-.*)$/d' \
          | xargs --no-run-if-empty kubectl delete --ignore-not-found --timeout=2m",
     )
     .await;
-}
-
-async fn client() -> Client {
-    cluster::client(Kubeconfig::read_from(kubeconfig()).unwrap()).await
 }
 
 /// A namespace for a test that is [`alone`], with nothing else there.

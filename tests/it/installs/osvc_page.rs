@@ -16,9 +16,9 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::{alone, kubeconfig, namespace};
+use super::{alone, kubeconfig};
 use crate::{
-    cluster::{TestNamespace, apply_any, chart, eventually, install_crd},
+    cluster::{TestNamespace, apply_any, chart, eventually},
     console::{Block, whole},
     docs::{examples, run, without_ids_and_times},
     mongo::{TestDatabase, uri},
@@ -165,8 +165,7 @@ async fn as_on_the_page(namespace: &TestNamespace) -> String {
 #[ignore = "make test-installs"]
 async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
     let _alone = alone().await;
-    let namespace = namespace("osvc-page").await;
-    install_crd(&namespace.client).await;
+    let namespace = TestNamespace::create_at("osvc-page", &kubeconfig()).await;
     let ((scripts, shown), database) = (page(&namespace), TestDatabase::new().await);
     namespace.secrets(&uri()).await;
     objects(&namespace).await;
@@ -225,8 +224,7 @@ async fn the_plugin_is_installed_as_the_page_says_and_prints_what_it_shows() {
 #[ignore = "make test-installs"]
 async fn kubectl_completes_commands_flags_values_and_the_names_that_the_cluster_has() {
     let _alone = alone().await;
-    let namespace = namespace("osvc-tab").await;
-    install_crd(&namespace.client).await;
+    let namespace = TestNamespace::create_at("osvc-tab", &kubeconfig()).await;
     for name in ["orders", "others", "second"] {
         namespace.apply(&namespace.service(name, json!({"ingress": null}))).await.unwrap();
     }

@@ -11,9 +11,9 @@ use kube::{Api, ResourceExt, api::ListParams};
 use orders_operator::crd::OrdersService;
 use serde_json::{Value, json};
 
-use super::{alone, clear, client, done, shell};
+use super::{alone, clear, done, kubeconfig, shell};
 use crate::{
-    cluster::{apply_any, eventually, root},
+    cluster::{apply_any, client_by, eventually, root},
     console::whole,
 };
 
@@ -100,7 +100,7 @@ async fn state(client: &kube::Client) -> Value {
 #[ignore = "make test-installs"]
 async fn every_command_of_the_page_about_installing_works() {
     let _alone = alone().await;
-    let client = client().await;
+    let client = client_by(kubeconfig()).await;
     let page = page();
     let mut all = sections();
     all.retain(|(title, _)| !ELSEWHERE.contains(&title.as_str()));
@@ -162,7 +162,7 @@ async fn every_command_of_the_page_about_installing_works() {
 #[ignore = "make test-installs"]
 async fn an_upgrade_from_the_former_version_and_the_way_back_keep_every_resource() {
     let _alone = alone().await;
-    let client = client().await;
+    let client = client_by(kubeconfig()).await;
     // With the tag that its README named, and a value that had no effect, as nobody noticed.
     done(&format!(
         "helm install orders-operator {FORMER} -n orders-operator --create-namespace \

@@ -4,7 +4,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp}
 
 use crate::{
     controller::children::rollout::Rollout,
-    crd::{ConditionType, NewCondition, Reason, find_condition, is_true, set_condition},
+    crd::{ConditionType, NewCondition, Reason, find_condition, has_any_of, is_true, set_condition},
 };
 
 /// Sets these conditions, as they follow from the other `conditions` of the controller and from those on the object, which
@@ -51,7 +51,7 @@ fn readiness(
     if let Some(first) = failing.peek().copied() {
         let waits =
             [Reason::MinimumReplicasUnavailable, Reason::RolloutInProgress, Reason::ProgressDeadlineExceeded];
-        let is_consequence = waits.iter().any(|reason| first.reason == reason.as_str());
+        let is_consequence = has_any_of(first, &waits);
         let database = failing.find(|condition| condition.type_ == ConditionType::DatabaseReady.as_str());
         let cause = database.filter(|_| is_consequence).unwrap_or(first);
         return (false, cause.reason.clone(), cause.message.clone());

@@ -132,8 +132,8 @@ fn lost_to(requested: &RequestedRoutes, winner: &Claimant, routes: &[(CanonicalH
         );
     }
     format!(
-        "{winner} is older and has the same host and path, so these routes are not rendered: {all}; or use \
-         another host. A path that {winner} gives up is rendered here automatically. All other routes are rendered"
+        "{winner} is older and has the same host and path, so these routes are not rendered: {all}; or use another \
+         host. A path that {winner} gives up is rendered here automatically. All other routes are rendered"
     )
 }
 
@@ -203,16 +203,16 @@ fn overlap(host: &CanonicalHost, other: &Claimant, other_host: Option<&str>) -> 
     } else if host.is_wildcard() {
         let has = has(format!("has a host that {host} covers"));
         format!(
-            "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} \
-             here (except that Traefik tries a longer path here before a shorter one there). To serve them there \
-             too, add them there; if this is intended, no action is needed"
+            "{other} {has}: requests for {requests} never fall through to the routes and the client of {host} here \
+             (except that Traefik tries a longer path here before a shorter one there). To serve them there too, \
+             add them there; if this is intended, no action is needed"
         )
     } else {
         let has = has(format!("has a wildcard that covers {host}"));
         format!(
-            "{other} {has}: requests for {host} never fall through to the routes and the client there (except \
-             that Traefik tries a longer path there before a shorter one here). To serve them here too, add them \
-             here (their Services must be in this namespace); if this is intended, no action is needed"
+            "{other} {has}: requests for {host} never fall through to the routes and the client there (except that \
+             Traefik tries a longer path there before a shorter one here). To serve them here too, add them here \
+             (their Services must be in this namespace); if this is intended, no action is needed"
         )
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::validated::{Broker, SecretKey, Servers, ValidatedEvents};
+use super::{
+    names::hidden,
+    validated::{Broker, SecretKey, Servers, ValidatedEvents},
+};
 use crate::{
     crd::{EventsSpec, JetStream, Nats, OrdersServiceSpec, SUBJECTS},
     runtime::is_nats_subject,
@@ -91,7 +94,7 @@ fn check_broker(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
         if !is_name(name) {
             invalid(format!(
                 "spec.events.{field} is {}: write letters, digits, - and _, up to 255",
-                without_value(name)
+                hidden(name)
             ));
         }
     }
@@ -130,7 +133,7 @@ fn check_subjects(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
             invalid(format!(
                 "spec.events.{field} is {}, which cannot be a subject: write one such as ticket:deleted, without spaces, \
                  *, >, commas and =",
-                without_value(name)
+                hidden(name)
             ));
         }
     }
@@ -140,11 +143,6 @@ fn check_subjects(events: &EventsSpec, invalid: &mut impl FnMut(String)) {
             invalid(format!("spec.events gives two subjects the name {name:?}: give each its own"));
         }
     }
-}
-
-/// A text of which nothing is told, since it may be a URL with a password.
-fn without_value(text: &str) -> &'static str {
-    if text.is_empty() { "empty" } else { "(hidden)" }
 }
 
 fn is_server(server: &str) -> bool {

@@ -5,6 +5,11 @@
 
 use crate::crd::{LocalSecret, OrdersServiceSpec, SecretRef};
 
+/// What is told of a text that may be a password, or a URL with one.
+pub(super) fn hidden(text: &str) -> &'static str {
+    if text.is_empty() { "empty" } else { "(hidden)" }
+}
+
 /// Checks every name; what is wrong goes to `invalid`. The name or key of a Secret is not told: people write the password
 /// itself there.
 pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) {
@@ -14,13 +19,13 @@ pub(super) fn check(spec: &OrdersServiceSpec, invalid: &mut impl FnMut(String)) 
             invalid(format!(
                 "{field}.name is {}, which no Secret can have as its name: write the name of the Secret, in lower-case \
                  letters, digits, - and ., such as orders-mongo",
-                if name.is_empty() { "empty" } else { "(hidden)" }
+                hidden(name)
             ));
         }
-        if key.is_some_and(|key| !is_key(key)) {
+        if let Some(key) = key.filter(|key| !is_key(key)) {
             invalid(format!(
                 "{field}.key is {}, which no Secret can have as a key: write letters, digits, -, _ and ., such as MONGO_URI",
-                if key.is_some_and(str::is_empty) { "empty" } else { "(hidden)" }
+                hidden(key)
             ));
         }
     }

@@ -37,11 +37,11 @@ fn not_traefik(at: usize, route: &RouteSpec, class: Option<&str>) -> Problem {
     };
     let message = format!(
         "spec.ingress.routes[{at}].stripPrefix is true, which works only with Traefik, but spec.ingress.className \
-         {class}: set it to a class of Traefik, if that serves these hosts (an IngressClass whose \
-         spec.controller is traefik.io/ingress-controller; without a cluster, the name traefik); or have {service:?} serve its paths under {path:?}, and remove stripPrefix; or use \
-         spec.gateway in place of spec.ingress, if the cluster has a Gateway (hosts becomes hostnames, and \
-         parentRefs is required); or write your own Ingress for it with the rewrite annotations of your ingress \
-         controller (docs/ingress.md)"
+         {class}: set it to a class of Traefik, if that serves these hosts (an IngressClass whose spec.controller \
+         is traefik.io/ingress-controller; without a cluster, the name traefik); or have {service:?} serve its \
+         paths under {path:?}, and remove stripPrefix; or use spec.gateway in place of spec.ingress, if the \
+         cluster has a Gateway (hosts becomes hostnames, and parentRefs is required); or write your own Ingress \
+         for it with the rewrite annotations of your ingress controller (docs/ingress.md)"
     );
     Problem::new(Reason::InvalidSpec, message)
 }
@@ -52,9 +52,9 @@ fn unguarded(route: &RouteSpec, ingress: &IngressSpec) -> Option<String> {
     let path = CanonicalPath::parse(&route.path).ok()?;
     if path.as_str().len() < SHORTEST {
         return Some(format!(
-            ", but with Traefik {path} is too short for that: until Traefik loads the Middleware, the next \
-             shorter rule, the client's, would get the requests. Use a path of at least two letters, or have {:?} \
-             serve its paths under {path}, and remove stripPrefix",
+            ", but with Traefik {path} is too short for that: until Traefik loads the Middleware, the next shorter \
+             rule, the client's, would get the requests. Use a path of at least two letters, or have {:?} serve \
+             its paths under {path}, and remove stripPrefix",
             route.service
         ));
     }

@@ -151,8 +151,8 @@ fn hidden(requested: &RequestedRoutes) -> Option<String> {
     (!hidden.is_empty()).then(|| {
         format!(
             "Traefik tries the longest rule first, and its rule for a prefix is longer than for an exact path, so \
-             these exact paths never match: {}. Make them at least seven characters longer than the prefix, \
-             remove exact, or use spec.gateway, where Traefik orders them correctly",
+             these exact paths never match: {}. Make them at least seven characters longer than the prefix, remove \
+             exact, or use spec.gateway, where Traefik orders them correctly",
             hidden.join(", ")
         )
     })
@@ -244,9 +244,9 @@ mod tests {
         let said = told(routes.clone(), Some(IngressController::IngressNginx), false);
         assert_eq!(
             said,
-            "spec.ingress.routes[0].path \"/socket.io\" has a dot, for which ingress-nginx rejects a whole \
-             Ingress from version 1.12 until its releases of autumn 2025. If yours does, have it updated, or use \
-             another path"
+            "spec.ingress.routes[0].path \"/socket.io\" has a dot, for which ingress-nginx rejects a whole Ingress \
+             from version 1.12 until its releases of autumn 2025. If yours does, have it updated, or use another \
+             path"
         );
         let other = json!([{"path": "/a.b", "service": "s"}, {"path": "/c:d", "service": "s"}]);
         let said = told(other, Some(IngressController::IngressNginx), false);
